@@ -1,0 +1,35 @@
+# make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
+# make test   style, types, tests
+# Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA (0.8 GB, not 4).
+
+PYTHON ?= python3
+READY := .venv/ready
+
+.PHONY: demo test test-all check setup
+
+demo: $(READY)
+	@.venv/bin/python demo.py
+
+test: check
+	@.venv/bin/python -m pytest -m "not slow"
+
+test-all: check
+	@.venv/bin/python -m pytest
+
+check: $(READY)
+	@echo "style and types ..."
+	@.venv/bin/ruff check
+	@.venv/bin/mypy
+	@.venv/bin/pyright
+
+setup: $(READY)
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "python3-venv is missing; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@echo "setting up .venv: PyTorch, transformers, onnxruntime and the rest of requirements.txt (once, some minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.txt
+	@touch $(READY)

@@ -1,0 +1,70 @@
+"""The honest baseline: logistic regression on four statistics of each log-mel bin, on the split of the classifier.
+
+    .venv/bin/python -m bench.baseline        (bench.animals prints it beside the classifier)
+
+Each 5-second window is described by the mean, the deviation, the maximum and the 10 % quantile of each of its 80 mel bins
+over time; nothing is learnt about sound but 320 weights per species. What cannot beat this has learnt little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from config import AudioSettings, DataSettings
+from data_loader import Recording, read_labeled, recording_windows, split, truth_table
+from metrics import scorecard
+from model import LogMel
+from taxonomy import pairwise_distances
+from trainer import WindowScores, pool_windows
+
+ANIMALS = Path("../shared/animals")
+FOLD = 0
+MIN_RECORDINGS = 8
+AUDIO = AudioSettings()
+
+
+def baseline(root: Path) -> tuple[dict[str, float], WindowScores]:
+    """Scores of the held-out recordings: the scorecard per recording, and the probabilities per window."""
+    data = DataSettings(root, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
+    taxonomy, recordings = read_labeled(data)
+    train, valid = split(recordings, data)
+    column = {label: index for index, label in enumerate(taxonomy.labels)}
+    features, windows = statistics(train)
+    labels = np.array([column[train[index].labels[0]] for index in windows.owner])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    model.fit(features, labels)
+    features, windows = statistics(valid)
+    scores = np.zeros((len(features), len(column)), np.float32)
+    scores[:, model.classes_] = model.predict_proba(features)
+    told = WindowScores(windows.owner, windows.starts, windows.ends, scores)
+    pooled = pool_windows(told, len(valid))
+    return scorecard(truth_table(valid, taxonomy.labels), pooled, pairwise_distances(taxonomy)), told
+
+
+def statistics(recordings: Sequence[Recording]) -> tuple[NDArray[np.float32], WindowScores]:
+    """(windows, 4 * mels) for every window of some recordings, and where each window comes from."""
+    front_end = LogMel(AUDIO, 80)
+    rows, owner, starts, ends = list[NDArray[np.float32]](), list[int](), list[float](), list[float]()
+    for index, window in recording_windows(recordings, AUDIO):
+        mel = front_end(torch.from_numpy(window.samples)[None])[0].numpy()
+        quantile = np.quantile(mel, 0.1, axis=1)
+        rows.append(np.concatenate([mel.mean(axis=1), mel.std(axis=1), mel.max(axis=1), quantile]).astype(np.float32))
+        owner.append(index)
+        starts.append(window.start)
+        ends.append(window.end)
+    nothing = np.zeros((len(rows), 0), np.float32)
+    return np.stack(rows), WindowScores(np.array(owner), np.array(starts), np.array(ends), nothing)
+
+
+if __name__ == "__main__":
+    assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
+    card, _ = baseline(ANIMALS)
+    print("  ".join(f"{name} {value:.3f}" for name, value in card.items()))

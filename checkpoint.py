@@ -1,0 +1,240 @@
+"""Every weight file of training, in both directions: Whisper from the hub or a folder, our encoder, our classifier.
+
+    encoder = load_encoder(config.encoder, config.audio)      # openai/whisper-base, a folder, encoder.safetensors, random
+    save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
+
+Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
+ever left silently random; our own files also carry a digest, so that a flipped bit is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from config import PRESETS, SIZES, AudioSettings, EncoderSettings, EncoderSize, Preset
+from model import BirdClefClassifier, Encoder, freeze_positions
+from runs import publish
+from taxonomy import Taxonomy, from_json, to_json
+
+FORMAT = 1  # of the facts; a file with a higher number was written by a later version
+HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
+
+
+@dataclass(frozen=True)
+class ClassifierFacts:
+    """What a classifier's file says of itself; quantize.py hands it on to the ONNX file."""
+
+    size: Preset
+    audio: AudioSettings
+    pooling: Literal["attention", "mean"]
+    taxonomy: Taxonomy
+    provenance: dict[str, object]
+
+
+def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
+    """The encoder that `--encoder.weights` names, float32, with a frozen position table.
+
+    Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
+    """
+    source, size = settings.weights, settings.size
+    encoder = Encoder(SIZES[size])
+    if source == "random":
+        print(f"encoder {size}: random weights")
+        return encoder
+    if source.endswith(".safetensors"):
+        tensors = own_encoder(Path(source), size, audio)
+    elif Path(source).is_dir():
+        tensors = hub_encoder(Path(source), size)
+    else:
+        assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
+            f"no encoder at {source}; --encoder.weights takes a hub name such as openai/whisper-{size}, a local folder "
+            "in the hub's format, an encoder.safetensors, or random"
+        )
+        tensors = hub_encoder(download(source), size)
+    fill(encoder.whisper, tensors, source)
+    freeze_positions(encoder.whisper)
+    print(f"encoder {size}: {source}, {sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters")
+    return encoder
+
+
+def save_encoder(path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]) -> None:
+    """encoder.safetensors, its tensors named as in a Whisper checkpoint of the hub."""
+    tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
+    facts = {"kind": "encoder", "size": size, "audio": asdict(audio), "provenance": provenance}
+    write_tensors(path, tensors, facts)
+
+
+def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
+    """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
+    plain = {
+        "kind": "classifier", "size": facts.size, "audio": asdict(facts.audio), "pooling": facts.pooling,
+        "taxonomy": to_json(facts.taxonomy), "provenance": facts.provenance,
+    }
+    write_tensors(path, model.state_dict(), plain)
+
+
+def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
+    """The network and its facts, from one file."""
+    assert path.is_file(), f"no classifier at {path}; `python main.py` writes one, or point --classifier at yours"
+    tensors, plain = read_tensors(path, "classifier", "`python main.py` writes one")
+    size, pooling = plain["size"], plain["pooling"]
+    assert size in PRESETS and pooling in ("attention", "mean"), f"{path}: unknown size {size} or pooling {pooling}"
+    audio = AudioSettings(**plain["audio"])
+    facts = ClassifierFacts(size, audio, pooling, from_json(plain["taxonomy"]), plain["provenance"])
+    model = BirdClefClassifier(Encoder(SIZES[size]), audio, len(facts.taxonomy.labels), pooling)
+    fill(model, tensors, str(path))
+    freeze_positions(model.encoder.whisper)
+    return model.eval(), facts
+
+
+def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Tensor]:
+    """The tensors of an encoder.safetensors, after a look at what it says of itself."""
+    assert path.is_file(), (
+        f"no encoder at {path}; `python ssl_mae.py` writes it, or start elsewhere: --encoder.weights openai/whisper-{size}, "
+        "a local folder in the hub's format, or random"
+    )
+    tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
+    assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
+    heard = AudioSettings(**facts["audio"])
+    assert heard == audio, f"{path} heard {heard}, this run asks for {audio}; give both stages the same --audio flags"
+    return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
+    """The encoder's tensors from a folder in the hub's format: config.json and model.safetensors, whole or in shards.
+
+    Only dimensions are taken from config.json and only safetensors are opened: nothing in the folder is executed.
+    """
+    config_path = folder / "config.json"
+    assert config_path.is_file(), f"{folder} has no config.json: no folder in the hub's format"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    assert config.get("model_type") == "whisper", f"{config_path} is of type {config.get('model_type')}, not whisper"
+    found = tuple(config.get(key) for key in ("num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads"))
+    named = [preset for preset in PRESETS if dimensions(SIZES[preset]) == found]
+    assert named, f"{folder}: mel bins, width, layers, heads are {found}; Whisper encoders of {SIZES} are understood"
+    assert named == [size], f"{folder} is of size {named[0]}, not {size}; add --preset {named[0]}"
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - safe_open is no dictionary
+                for prefix in (HUB_PREFIX, "encoder."):
+                    if name.startswith(prefix):
+                        tensors[name.removeprefix(prefix)] = file.get_tensor(name)
+    assert tensors, f"{folder} holds no tensor of a Whisper encoder"
+    return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the shards that its index names; they must lie in the folder."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        assert all(Path(name).name == name for name in names), f"{index} names files outside its folder"
+    else:
+        names = ["model.safetensors"]
+    paths = [folder / name for name in names]
+    missing = [str(path) for path in paths if not path.is_file()]
+    assert not missing, f"{', '.join(missing)} not found; only safetensors are read (pytorch_model.bin can run code)"
+    return paths
+
+
+def download(name: str) -> Path:
+    """The folder of a hub checkpoint, from the local cache or the network: its dimensions and its safetensors alone."""
+    print(f"looking for {name} on the hub ...", flush=True)
+    hub_logging.set_verbosity_error()
+    wanted = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise AssertionError(unreachable(name, "the hub cannot be reached and its cache has no copy")) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise AssertionError(unreachable(name, str(error).splitlines()[0])) from error
+
+
+def unreachable(name: str, reason: str) -> str:
+    """One line for a hub that does not answer."""
+    return (
+        f"{name}: {reason}; pass a local folder that holds its config.json and model.safetensors "
+        "(--encoder.weights path/to/folder), or --encoder.weights random"
+    )
+
+
+def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused."""
+    wanted = network.state_dict()
+    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    assert not missing, f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no Whisper encoder"
+    assert not unknown, f"{source} has {len(unknown)} tensors too many, {unknown[0]} among them"
+    for name, tensor in tensors.items():
+        shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+        assert shape == expected, f"{source}: {name} is {shape}, this network needs {expected}"
+        assert bool(tensor.float().isfinite().all()), f"{source}: {name} holds values that are not finite: damaged"
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, object]) -> None:
+    """One safetensors file with facts and a digest in its header; whole or not at all."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    assert all(bool(tensor.isfinite().all()) for tensor in whole.values()), f"not writing {path}: weights are not finite"
+    header = {"wild_whisper": json.dumps({**facts, "format": FORMAT}), "sha256": digest(whole), "format": "pt"}
+    with publish(path) as temporary:
+        save_file(whole, temporary, metadata=header)
+
+
+def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of one of our own files, its digest verified."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+    except SafetensorError as error:
+        raise AssertionError(f"{path} is damaged or no safetensors file ({error}); {remedy}") from error
+    facts: dict[str, Any] = json.loads(header.get("wild_whisper", "{}"))
+    assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
+    assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
+    assert digest(tensors) == header.get("sha256"), f"{path} is damaged: its content does not match its digest"
+    return tensors, facts
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def dimensions(size: EncoderSize) -> tuple[int, int, int, int]:
+    """What tells Whisper's sizes apart, in the order of hub_encoder."""
+    return size.mels, size.width, size.layers, size.heads
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "encoder.safetensors"
+        first = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
+        save_encoder(path, first, "demo", AudioSettings(), {"story": "made up"})
+        second = load_encoder(EncoderSettings("demo", str(path)), AudioSettings())
+        mel = torch.randn(1, 80, 500)
+        assert torch.equal(first(mel), second(mel))
+        assert not second.whisper.embed_positions.weight.requires_grad
+        try:
+            load_encoder(EncoderSettings("tiny", str(path)), AudioSettings())
+        except AssertionError as refusal:
+            print("refused:", refusal)

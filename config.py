@@ -1,0 +1,341 @@
+"""Every setting of the four commands: its name, meaning, type and default; the only reader of the command line.
+
+    config = parse(FinetuneCommand)            # python main.py --preset tiny --data.root data/birdclef-2025
+
+A preset is a whole set of defaults, one for each encoder size; any flag given beside it wins. Facts about a trained
+model (its labels, its sample rate, its window) are no settings: they travel inside its file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
+PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """Dimensions of a Whisper encoder and of the decoder that stage 1 puts behind it for a while."""
+
+    mels: int
+    width: int
+    layers: int
+    heads: int
+    decoder_layers: int
+    decoder_width: int
+    decoder_heads: int
+
+
+# https://github.com/openai/whisper/blob/main/model-card.md; demo is ours, for a laptop and for the tests.
+SIZES: dict[Preset, EncoderSize] = {
+    "demo": EncoderSize(80, 96, 3, 4, 1, 96, 4),
+    "tiny": EncoderSize(80, 384, 4, 6, 2, 256, 4),
+    "base": EncoderSize(80, 512, 6, 8, 2, 256, 4),
+    "small": EncoderSize(80, 768, 12, 12, 4, 384, 6),
+    "medium": EncoderSize(80, 1024, 24, 16, 4, 512, 8),
+    "large-v3": EncoderSize(128, 1280, 32, 20, 4, 512, 8),
+}
+
+
+@dataclass(frozen=True)
+class AudioSettings:
+    """What the network hears at a time. Written into every model file and read back from there."""
+
+    sample_rate: int = 16_000
+    """Hz. Recordings of any rate are resampled to it."""
+    window_seconds: float = 5.0
+    """Seconds of sound the network sees at once."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the recordings are and which of them are held out."""
+
+    root: Path
+    """A folder with train.csv, taxonomy.csv and train_audio/ (or audio/) in BirdCLEF's layout.
+    Stage 1 also takes any folder of recordings."""
+    min_recordings: int = 1
+    """Leave out species with fewer recordings than this."""
+    folds: int = 5
+    """How many parts to split the recordings into, where the table has no column `fold`."""
+    valid_fold: int = 0
+    """The part that is held out for validation; the others train."""
+    workers: int = 0
+    """Processes that decode recordings ahead of training; 0 decodes in the training process."""
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """The Whisper encoder to start from."""
+
+    size: Preset
+    """Whisper's name for the size; a weights file that is of another size is refused."""
+    weights: str
+    """A hub name (openai/whisper-base), a local folder in the hub's format, an encoder.safetensors, or `random`."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the weights are moved."""
+
+    epochs: int
+    """Passes over the training recordings, one random window of each."""
+    batch_size: int
+    """Windows per step."""
+    accumulate: int = 1
+    """Steps whose gradients are added up before the weights move: batch_size x accumulate windows per update."""
+    encoder_rate: float = 1e-3
+    """Learning rate of the encoder's top layer."""
+    head_rate: float = 1e-3
+    """Learning rate of what is new: the head, or stage 1's decoder."""
+    layer_decay: float = 1.0
+    """Each layer below the top learns this much slower than the one above it."""
+    weight_decay: float = 0.05
+    """AdamW's decay, on matrices only."""
+    beta2: float = 0.999
+    """AdamW's second moment."""
+    warmup: float = 0.05
+    """Share of the steps in which the rates rise from 0; afterwards they fall to 1 % along a cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What stage 1 hides."""
+
+    strategy: Literal["span", "random", "block"] = "span"
+    """span: runs of 5 to 15 tokens (0.1 to 0.3 s); random: single tokens of 20 ms; block: runs of 10 and multiples."""
+    ratio: float = 0.65
+    """Share of the tokens that is hidden."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """What makes training harder than the recordings are. Probabilities of 0 turn a step off."""
+
+    gain_db: tuple[float, float] = (-18.0, 6.0)
+    """Range of a random change of level, dB."""
+    mixup: float = 0.5
+    """Probability that a second recording is mixed in; the labels of both count."""
+    roll: float = 0.5
+    """Probability of a cyclic shift in time."""
+    mask: float = 0.5
+    """Probability of hiding stripes of time and of frequency in the log-mel picture."""
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """From the encoder's tokens to one score per species."""
+
+    pooling: Literal["attention", "mean"] = "attention"
+    """attention: each species chooses the moments that speak for it; mean: all moments count alike."""
+    dropout: float = 0.25
+    """Share of the token features left out while training."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What a mistake costs."""
+
+    alpha: float = 1.0
+    """How much more a false alarm costs at the far end of the taxonomic tree; 0 is plain binary cross-entropy."""
+    mode: Literal["all", "hard", "soft"] = "all"
+    """all: every absent species weighs by its distance; hard: only where the model says present; soft: by how sure."""
+    mechanism_penalty: float = 0.0
+    """Extra distance between animals that make sound in different ways (syrinx, larynx, stridulation, ...)."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where results go, and on what they are computed."""
+
+    root: Path = Path("runs")
+    """Every run gets a numbered folder here: runs/finetune-001, ..."""
+    seed: int = 0
+    """The same seed on the same machine gives the same weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a CUDA device where there is one."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
+class PretrainCommand:
+    """Stage 1: adapt a Whisper encoder to nature sound by masked autoencoding. Labels are not needed.
+
+    Reads a folder of recordings; writes runs/mae/encoder.safetensors, which main.py takes by default.
+
+    Example: python ssl_mae.py --preset base --data.root recordings/ --run.device cuda
+    """
+
+    preset: Preset
+    """A whole set of defaults, named after the encoder's size. `demo` needs no download and a minute of a laptop."""
+    data: DataSettings
+    encoder: EncoderSettings
+    train: TrainSettings
+    mask: MaskSettings = MaskSettings()
+    audio: AudioSettings = AudioSettings()
+    run: RunSettings = RunSettings()
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> PretrainCommand:
+        """All settings as a preset has them."""
+        start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
+        return cls(preset, data_defaults(preset), start, replace(PRETRAIN[preset], beta2=0.95))
+
+
+@dataclass(frozen=True)
+class FinetuneCommand:
+    """Stage 2: fine-tune the encoder and a shallow head into a multi-label species classifier.
+
+    Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py.
+
+    Example: python main.py --preset base --data.root data/birdclef-2025 --encoder.weights openai/whisper-base
+    """
+
+    preset: Preset
+    """A whole set of defaults, named after the encoder's size. `demo` needs no download and a minute of a laptop."""
+    data: DataSettings
+    encoder: EncoderSettings
+    train: TrainSettings
+    head: HeadSettings = HeadSettings()
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+    patience: int = 0
+    """Stop after this many epochs without a better cmAP on the held-out recordings; 0 never stops early."""
+    audio: AudioSettings = AudioSettings()
+    run: RunSettings = RunSettings()
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> FinetuneCommand:
+        """All settings as a preset has them."""
+        start = EncoderSettings(preset, "runs/mae/encoder.safetensors")
+        return cls(preset, data_defaults(preset), start, replace(FINETUNE[preset], weight_decay=0.02))
+
+
+@dataclass(frozen=True)
+class QuantizeCommand:
+    """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
+
+    Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py.
+
+    Example: python quantize.py --classifier runs/finetune-003/classifier.safetensors
+    """
+
+    preset: Preset
+    """Accepted so that all commands can be called alike; the classifier's file already knows its size."""
+    classifier: Path = Path("runs/finetune/classifier.safetensors")
+    """The classifier that main.py wrote."""
+    min_agreement: float = 0.98
+    """Refuse an INT8 file that names another best species than float32 in more than 1 - this of the held-out windows."""
+    max_windows: int = 2_000
+    """Held-out windows to compare on."""
+    run: RunSettings = RunSettings()
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> QuantizeCommand:
+        """All settings as a preset has them."""
+        return cls(preset)
+
+
+@dataclass(frozen=True)
+class PredictCommand:
+    """Stage 4: species probabilities for every 5 seconds of a recording, or of an archive.
+
+    Prints what was heard. One recording: writes only where --out says so. A folder: writes detections.csv, files.csv
+    and run.json to --out, or to a numbered folder under runs/.
+
+    Examples: python predictor.py dawn.ogg
+              python predictor.py season-2026/ --out results/ --min_conf 0.5
+    """
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Recordings, and folders of recordings (searched through)."""
+    preset: Preset = "base"
+    """Accepted so that all commands can be called alike; the model's file already knows everything."""
+    model: Path = Path("runs/quantize/classifier.int8.onnx")
+    """The file that quantize.py wrote."""
+    out: Path | None = None
+    """Folder for the tables."""
+    min_conf: float = 0.25
+    """Lowest probability that counts as a detection."""
+    overlap: float = 0.0
+    """Seconds by which neighbouring windows overlap."""
+    scores: bool = False
+    """Also write scores.csv: the probability of every species in every window."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+    runs: Path = Path("runs")
+    """Where the numbered folder goes when --out is not given."""
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> PredictCommand:
+        """All settings as a preset has them."""
+        return cls((), preset)
+
+
+DEMO_DATA = Path("/tmp/wildwhisper/field-season")
+DATA_ROOT = Path("data/birdclef-2025")
+
+# Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
+# recipes (https://arxiv.org/abs/2111.06377, https://github.com/nttcslab/m2d), not tuned.
+PRETRAIN: dict[Preset, TrainSettings] = {
+    "demo": TrainSettings(12, 16, 1, 1e-3, 1e-3),
+    "tiny": TrainSettings(50, 256, 1, 2e-4, 5e-4),
+    "base": TrainSettings(40, 256, 1, 1.5e-4, 5e-4),
+    "small": TrainSettings(30, 256, 1, 1e-4, 3e-4),
+    "medium": TrainSettings(20, 128, 4, 7e-5, 3e-4, layer_decay=0.97),
+    "large-v3": TrainSettings(15, 64, 8, 5e-5, 2e-4, layer_decay=0.97),
+}
+FINETUNE: dict[Preset, TrainSettings] = {
+    "demo": TrainSettings(24, 16, 1, 1e-3, 1e-3),
+    "tiny": TrainSettings(30, 64, 1, 3e-4, 1e-3, 0.80),
+    "base": TrainSettings(30, 64, 1, 2e-4, 1e-3, 0.80),
+    "small": TrainSettings(20, 64, 1, 1e-4, 1e-3, 0.80),
+    "medium": TrainSettings(15, 32, 2, 5e-5, 1e-3, 0.87),
+    "large-v3": TrainSettings(10, 16, 4, 3e-5, 1e-3, 0.90),
+}
+
+
+def data_defaults(preset: Preset) -> DataSettings:
+    """Where a preset looks for recordings."""
+    return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
+
+
+Command = TypeVar("Command", PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand)
+
+
+def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
+    """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    default = command.defaults(requested_preset(given))
+    try:
+        return tyro.cli(command, args=given, default=default, use_underscores=True)
+    except SystemExit as leaving:  # argparse's habit of leaving with 2 means "some inputs failed" here
+        raise SystemExit(1 if leaving.code else 0) from None
+
+
+def requested_preset(arguments: Sequence[str]) -> Preset:
+    """The preset named on a command line: needed first, because it decides the defaults of everything else."""
+    for flag, value in pairwise([*arguments, ""]):
+        name = value if flag == "--preset" else flag.removeprefix("--preset=")
+        for preset in PRESETS:
+            if name == preset and flag.startswith("--preset"):
+                return preset
+    return "base"
+
+
+if __name__ == "__main__":
+    config = parse(FinetuneCommand, ["--preset", "demo", "--loss.alpha", "4", "--train.epochs", "3"])
+    print(config)
+    assert config.loss.alpha == 4.0 and config.train.epochs == 3
+    assert config.encoder.size == "demo" and config.train.batch_size == FINETUNE["demo"].batch_size

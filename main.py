@@ -1,0 +1,45 @@
+"""Stage 2: fine-tune the encoder and a new head on labelled recordings.
+
+    python main.py --data.root data/birdclef-2025 --encoder.weights runs/mae/encoder.safetensors
+
+Reads    train.csv, taxonomy.csv, train_audio/, encoder.safetensors (or a Whisper checkpoint)
+Writes   runs/finetune/: classifier.safetensors, held_out_scores.csv, metrics.jsonl, curves.png, run.json
+"""
+
+from __future__ import annotations
+
+from checkpoint import ClassifierFacts, load_encoder
+from config import FinetuneCommand
+from data_loader import labeled_loader, read_labeled, split
+from device import prepare_device
+from model import BirdClefClassifier
+from runs import launch, open_run
+from trainer import train_classifier
+
+
+def finetune(config: FinetuneCommand) -> int:
+    """The whole of stage 2; returns the exit code."""
+    device = prepare_device(config.run)
+    encoder = load_encoder(config.encoder, config.audio)
+    taxonomy, recordings = read_labeled(config.data)
+    train, valid = split(recordings, config.data)
+    missing = sorted(set(taxonomy.labels) - {recording.labels[0] for recording in train})
+    assert not missing, f"{len(missing)} species have no training recording: {missing[:5]}; raise --data.min_recordings"
+    validated = len({recording.labels[0] for recording in valid})
+    print(f"{validated} of {len(taxonomy.labels)} species can be validated")
+    loader = labeled_loader(
+        train, taxonomy, config.audio, config.train.batch_size, config.run.seed, config.data.workers
+    )
+    model = BirdClefClassifier(
+        encoder, config.audio, len(taxonomy.labels), config.head.pooling, config.head.dropout
+    ).to(device)
+    with open_run("finetune", config.run.root, config) as run:
+        provenance: dict[str, object] = {"run": run.folder.name, "data": str(config.data.root), "encoder": config.encoder.weights}
+        facts = ClassifierFacts(config.encoder.size, config.audio, config.head.pooling, taxonomy, provenance)
+        path = train_classifier(model, loader, valid, facts, config, run, device)
+    print(f"wrote {path}; next: python quantize.py --classifier {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    launch(finetune, FinetuneCommand)

@@ -1,0 +1,68 @@
+"""Which tokens the autoencoder hides. A token is two mel frames, 20 ms; True means hidden.
+
+Every row hides exactly round(ratio * tokens) of them, so that all shapes are known beforehand.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SPAN_TOKENS = (5, 15)  # 0.1 to 0.3 s
+BLOCK_TOKENS = 10
+
+
+def hide_tokens(
+    batch: int, tokens: int, ratio: float, strategy: Literal["span", "random", "block"], generator: torch.Generator
+) -> Tensor:
+    """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state."""
+    count = round(ratio * tokens)
+    assert 0 < count < tokens, f"mask.ratio {ratio} hides {count} of {tokens} tokens: neither none nor all can be learnt from"
+    draw = {"span": span_mask, "random": random_mask, "block": block_mask}[strategy]
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    return torch.from_numpy(np.stack([draw(tokens, count, rng) for _ in range(batch)]))
+
+
+def random_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Single tokens, each set of them as likely as any other: (tokens,) bool."""
+    return rng.permutation(tokens) < count
+
+
+def span_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Runs of 5 to 15 tokens, each followed by a gap, laid on a ring that is turned and cut open: (tokens,) bool.
+
+    On a ring no place is special, so every token is hidden equally often; and no run is longer than the longest span.
+    """
+    shortest, longest = SPAN_TOKENS
+    spans = rng.integers(shortest, longest, count // shortest + 1, endpoint=True)
+    spans = spans[: 1 + int(np.searchsorted(spans.cumsum(), count))]
+    spans[-1] -= spans.sum() - count
+    visible = tokens - count
+    assert len(spans) <= visible, f"{len(spans)} spans need a gap each, {visible} tokens are left; lower mask.ratio"
+    cuts = np.sort(rng.choice(visible - 1, len(spans) - 1, replace=False)) + 1
+    gaps = np.diff(np.concatenate([[0], cuts, [visible]]))
+    lengths = np.stack([rng.permutation(spans), gaps], axis=1).ravel()
+    ring = np.repeat(np.tile([True, False], len(spans)), lengths)
+    return np.roll(ring, rng.integers(tokens))
+
+
+def block_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Blocks of 10 tokens in random order until `count` are hidden; neighbours may merge: (tokens,) bool."""
+    place = np.arange(tokens)
+    block = (place + rng.integers(BLOCK_TOKENS)) // BLOCK_TOKENS
+    order = rng.permutation(block[-1] + 1)[block]
+    side = rng.choice([-1, 1])  # the last block is cut short from either side
+    mask = np.zeros(tokens, np.bool_)
+    mask[np.argsort(order * tokens + side * place)[:count]] = True
+    return mask
+
+
+if __name__ == "__main__":
+    for strategy in ("span", "random", "block"):
+        mask = hide_tokens(2, 100, 0.65, strategy, torch.Generator().manual_seed(1))
+        print(f"{strategy:>7}", "".join("█" if hidden else "·" for hidden in mask[0]))
+        assert torch.equal(mask.sum(dim=1), torch.tensor([65, 65]))

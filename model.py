@@ -1,0 +1,252 @@
+"""The networks: log-mel front end, Whisper encoder in a short context, shallow head, and stage 1's temporary decoder.
+
+Architecture alone; no files are read or written here (checkpoint.py does that).
+
+    waveforms (batch, samples) -> LogMel (batch, mels, frames) -> Encoder (batch, tokens, width) -> head (batch, species)
+
+A frame is 10 ms, a token is two frames. 5 s are 500 frames and 250 tokens; nothing is padded to Whisper's 30 s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.functional import melscale_fbanks
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from config import SIZES, AudioSettings, EncoderSize
+
+WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for
+
+
+class LogMel(nn.Module):
+    """Waveform -> Whisper's log-mel picture, each window normalised by its own maximum.
+
+    forward   (batch, samples) float32 -> (batch, mels, samples / hop) float32, about -1 .. 2
+    The short-time Fourier transform is two products with tables of windowed cosines and sines, so that the layer
+    exports to ONNX as plain matrix products and the served file hears exactly what training heard. Each frame is
+    folded at its middle first: cosines see the even part, sines the odd one, at half the cost and rounding error.
+    source    https://github.com/openai/whisper/blob/main/whisper/audio.py
+    """
+
+    def __init__(self, audio: AudioSettings, mels: int) -> None:
+        super().__init__()
+        self.hop = audio.sample_rate // 100
+        self.fft = audio.sample_rate // 40
+        self.samples = round(audio.window_seconds * audio.sample_rate)
+        assert audio.sample_rate == 16_000, f"audio.sample_rate {audio.sample_rate}: Whisper's front end hears 16000 Hz"
+        assert 0 < self.samples <= 30 * audio.sample_rate and self.samples % (2 * self.hop) == 0, (
+            f"audio.window_seconds {audio.window_seconds}: give a multiple of 0.02, at most 30"
+        )
+        half = self.fft // 2
+        window = torch.hann_window(self.fft, dtype=torch.float64)[1 : half + 1, None]
+        angle = 2 * math.pi / self.fft * torch.outer(torch.arange(1, half + 1), torch.arange(half + 1)).double()
+        filters = melscale_fbanks(half + 1, 0.0, audio.sample_rate / 2, mels, audio.sample_rate, "slaney", "slaney")
+        self.cosines: Tensor
+        self.sines: Tensor
+        self.filters: Tensor
+        self.register_buffer("cosines", (window * angle.cos()).float(), persistent=False)  # the last row: the middle
+        self.register_buffer("sines", (window * angle.sin()).float()[:-1], persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        with torch.autocast(waveforms.device.type, enabled=False):
+            assert waveforms.shape[1] == self.samples, f"waveforms of {waveforms.shape[1]} samples, not {self.samples}"
+            half = self.fft // 2
+            frames = self.frames(F.pad(waveforms.float()[:, None], (half, half), mode="reflect")[:, 0])
+            rising, middle, falling = frames[..., 1:half], frames[..., half : half + 1], frames[..., half + 1 :].flip(-1)
+            even = torch.cat([rising + falling, middle], dim=-1) @ self.cosines
+            odd = (rising - falling) @ self.sines
+            log = ((even.square() + odd.square()) @ self.filters).clamp(min=1e-10).log10()
+            floor = log.amax(dim=(1, 2), keepdim=True) - 8.0  # per window: a loud neighbour must not change a quiet one
+            return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
+
+    def frames(self, padded: Tensor) -> Tensor:
+        """(batch, samples + fft) -> (batch, frames, fft): each frame is its hop, the next one, and half of the third."""
+        count = self.samples // self.hop
+        hops = padded[:, : (count + 2) * self.hop].reshape(-1, count + 2, self.hop)
+        return torch.cat([hops[:, :count], hops[:, 1 : count + 1], hops[:, 2:, : self.fft - 2 * self.hop]], dim=2)
+
+
+class Encoder(nn.Module):
+    """OpenAI's Whisper encoder as transformers builds it, run on as many frames as there are.
+
+    forward   mel (batch, mels, frames) -> (batch, tokens, width), tokens = frames / 2
+              hidden (batch, tokens) bool, optional: tokens that are masked before the stem and left out of the
+              output, the same number in every row -> (batch, tokens - n, width)
+    Masking acts on the mel frames and once more behind the first convolution, where a mask edge then looks like the
+    edge of a recording. Masking behind the stem instead would leak: its kernels reach across tokens.
+    """
+
+    def __init__(self, size: EncoderSize) -> None:
+        super().__init__()
+        self.size = size
+        self.whisper = WhisperEncoder(whisper_config(size))
+        freeze_positions(self.whisper)
+
+    def forward(self, mel: Tensor, hidden: Tensor | None = None) -> Tensor:
+        tokens = mel.shape[2] // 2
+        assert mel.shape[2] % 2 == 0 and tokens <= WHISPER_POSITIONS, f"{mel.shape[2]} frames: even, at most 3000"
+        whisper = self.whisper
+        if hidden is None:
+            states = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel))))
+        else:
+            audible = (~hidden).repeat_interleave(2, dim=1)[:, None].to(mel.dtype)
+            states = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel * audible)) * audible))
+        states = states.transpose(1, 2) + whisper.embed_positions.weight[:tokens]  # before any token is dropped
+        if hidden is not None:
+            keep = visible_indices(hidden)
+            states = states.gather(1, keep[..., None].expand(-1, -1, states.shape[2]))
+        for layer in whisper.layers:
+            states = layer(states, None)
+        tokens_out: Tensor = whisper.layer_norm(states)
+        return tokens_out
+
+
+class AttentionHead(nn.Module):
+    """Each species weighs the moments that speak for it.
+
+    forward   (batch, tokens, width) -> logits (batch, species)
+    source    the sound event detection heads of BirdCLEF's winners,
+              https://github.com/VSydorskyy/BirdCLEF_2025_2nd_place; clamped instead of squashed by tanh, so that a
+              call that fills 6 % of a window can still have nearly all of the weight
+    """
+
+    def __init__(self, width: int, species: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.attention = nn.Linear(width, species)
+        self.score = nn.Linear(width, species)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.dropout(tokens)
+        weights = self.attention(tokens).clamp(-10.0, 10.0).float().softmax(dim=1)
+        scores: Tensor = self.score(tokens)
+        return (weights * scores.float()).sum(dim=1)
+
+
+class MeanHead(nn.Module):
+    """All moments count alike: (batch, tokens, width) -> logits (batch, species)."""
+
+    def __init__(self, width: int, species: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(width, species)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.score(self.dropout(tokens.mean(dim=1)))
+        return logits.float()
+
+
+class BirdClefClassifier(nn.Module):
+    """The species classifier: waveforms (batch, samples) -> logits (batch, species)."""
+
+    def __init__(
+        self, encoder: Encoder, audio: AudioSettings, species: int, pooling: Literal["attention", "mean"],
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.log_mel = LogMel(audio, encoder.size.mels)
+        self.encoder = encoder
+        head = AttentionHead if pooling == "attention" else MeanHead
+        self.head: AttentionHead | MeanHead = head(encoder.size.width, species, dropout)
+        nn.init.constant_(self.head.score.bias, -math.log(max(species - 1, 1)))  # each species starts at 1 / species
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.classify(self.log_mel(waveforms))
+
+    def classify(self, mel: Tensor) -> Tensor:
+        """(batch, mels, frames) -> logits (batch, species)."""
+        logits: Tensor = self.head(self.encoder(mel))
+        return logits
+
+
+class MaskedAutoencoder(nn.Module):
+    """The encoder, and behind it a small transformer that paints what was hidden. Only the encoder outlives stage 1.
+
+    forward   mel (batch, mels, frames), hidden (batch, tokens) bool -> (batch, tokens, 2 * mels)
+    source    https://arxiv.org/abs/2111.06377
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        size = encoder.size
+        self.encoder = encoder
+        self.project = nn.Linear(size.width, size.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(size.decoder_width))
+        self.positions: Tensor
+        self.register_buffer("positions", sinusoids(WHISPER_POSITIONS, size.decoder_width), persistent=False)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                size.decoder_width, size.decoder_heads, 4 * size.decoder_width, dropout=0.0, activation="gelu",
+                batch_first=True, norm_first=True,
+            )
+            for _ in range(size.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(size.decoder_width)
+        self.paint = nn.Linear(size.decoder_width, 2 * size.mels)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, mel: Tensor, hidden: Tensor) -> Tensor:
+        visible = self.project(self.encoder(mel, hidden))
+        keep = visible_indices(hidden)[..., None].expand(-1, -1, visible.shape[2])
+        states = self.mask_token.to(visible.dtype).expand(*hidden.shape, -1).scatter(1, keep, visible)
+        states = states + self.positions[: hidden.shape[1]]
+        for layer in self.layers:
+            states = layer(states)
+        painted: Tensor = self.paint(self.norm(states))
+        return painted
+
+
+def visible_indices(hidden: Tensor) -> Tensor:
+    """(batch, tokens) bool -> (batch, tokens - n) sorted indices of what is not hidden; n must not differ by row."""
+    visible = int((~hidden[0]).sum())
+    return hidden.to(torch.int8).argsort(dim=1, stable=True)[:, :visible]
+
+
+def token_values(mel: Tensor) -> Tensor:
+    """(batch, mels, frames) -> (batch, tokens, 2 * mels): the two frames of each token side by side."""
+    return mel.transpose(1, 2).reshape(mel.shape[0], mel.shape[2] // 2, 2 * mel.shape[1])
+
+
+def token_picture(values: Tensor) -> Tensor:
+    """The way back from token_values: (batch, tokens, 2 * mels) -> (batch, mels, frames)."""
+    return values.reshape(values.shape[0], 2 * values.shape[1], values.shape[2] // 2).transpose(1, 2)
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Whisper's position table: (positions, width)."""
+    rates = torch.exp(-math.log(10_000) / (width // 2 - 1) * torch.arange(width // 2))
+    angle = torch.arange(positions)[:, None] * rates[None]
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def whisper_config(size: EncoderSize) -> WhisperConfig:
+    """What transformers needs to know to build an encoder of this size."""
+    return WhisperConfig(
+        num_mel_bins=size.mels, d_model=size.width, encoder_layers=size.layers, encoder_attention_heads=size.heads,
+        encoder_ffn_dim=4 * size.width, max_source_positions=WHISPER_POSITIONS,
+    )
+
+
+def freeze_positions(whisper: WhisperEncoder) -> None:
+    """The position table stays as it is; loading a checkpoint the usual way would make it trainable."""
+    whisper.embed_positions.weight.requires_grad_(False)
+
+
+if __name__ == "__main__":
+    audio, size = AudioSettings(), SIZES["demo"]
+    model = BirdClefClassifier(Encoder(size), audio, species=5, pooling="attention").eval()
+    waveforms = torch.randn(2, 80_000) * torch.tensor([[0.1], [0.001]])
+    mel = model.log_mel(waveforms)
+    print("log-mel", tuple(mel.shape), "tokens", tuple(model.encoder(mel).shape), "logits", tuple(model(waveforms).shape))
+    hidden = torch.arange(250).expand(2, -1) % 3 != 0
+    picture = MaskedAutoencoder(model.encoder)(mel, hidden)
+    print("seen", int((~hidden[0]).sum()), "of 250 tokens, painted", tuple(picture.shape))
+    assert picture.shape == (2, 250, 160) and torch.equal(token_picture(token_values(mel)), mel)
+    assert torch.allclose(model(waveforms)[1:], model(waveforms[1:]), atol=1e-5), "a neighbour changed a score"

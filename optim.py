@@ -1,0 +1,94 @@
+"""Parameter groups with a rate of their own, the schedule, and one update: the only caller of `backward` and `step`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def differential_groups(
+    model: nn.Module, encoder_rate: float, head_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """AdamW groups: what is new learns fast, the encoder slowly, its lower layers slower still.
+
+    The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
+    stem slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases and single vectors do not
+    decay. Each trainable parameter is in exactly one group; frozen ones (the position table) are in none.
+    """
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    layers = 1 + max((layer for name in trainable if (layer := layer_of(name)) is not None), default=-1)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trainable.items():
+        rate = encoder_rate * layer_decay ** depth_below_top(name, layers) if name.startswith("encoder.") else head_rate
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+
+
+def depth_below_top(name: str, layers: int) -> int:
+    """0 for the top layer and the final norm, `layers` for the stem."""
+    layer = layer_of(name)
+    if layer is not None:
+        return layers - 1 - layer
+    return layers if re.search(r"\.conv\d\.", name) else 0
+
+
+def layer_of(name: str) -> int | None:
+    """12 for encoder.whisper.layers.12.fc1.weight, None outside the encoder's layers."""
+    found = re.match(r"encoder\..*\blayers\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def cosine_schedule(optimizer: AdamW, steps: int, warmup: float, floor: float = 0.01) -> LambdaLR:
+    """All rates rise from 0 for a share `warmup` of the steps, then fall along a cosine to `floor` of their peak."""
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        progress = min(1.0, (step - rising) / max(1, steps - rising))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+def update(
+    loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: AdamW, schedule: LambdaLR, clip: float,
+    accumulate: int = 1, last: bool = True,
+) -> float:
+    """Add the gradient of loss / accumulate; on the `last` part of a step, clip it and move the weights.
+
+    returns  the norm of the gradient before clipping (0.0 before the last part). A loss or gradient that is not finite
+             moves nothing, is thrown away and gives nan: one bad recording must not spoil the weights.
+    """
+    torch.autograd.backward(loss / accumulate)
+    if not last:
+        return 0.0
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    if math.isfinite(norm):
+        optimizer.step()
+        schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm if math.isfinite(norm) else math.nan
+
+
+if __name__ == "__main__":
+    model = nn.ModuleDict({"encoder": nn.Linear(4, 4), "head": nn.Linear(4, 1)})
+    groups = differential_groups(model, encoder_rate=1e-2, head_rate=5e-2, layer_decay=1.0, weight_decay=0.1)
+    optimizer = AdamW(groups)
+    schedule = cosine_schedule(optimizer, steps=100, warmup=0.05)
+    inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    losses: list[float] = []
+    for _ in range(100):
+        guess = model["head"](torch.relu(model["encoder"](inputs)))
+        loss = (guess[:, 0] - inputs.sum(dim=1)).square().mean()
+        update(loss, model.parameters(), optimizer, schedule, clip=1.0)
+        losses.append(loss.item())
+    print(f"{len(groups)} groups, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    assert losses[-1] < 0.5 * losses[0]

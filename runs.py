@@ -1,0 +1,238 @@
+"""The run folder: numbering, what is remembered of a run, whole files or none, one printed line = one JSON line.
+
+    with open_run("finetune", config.run.root, config) as run:
+        record(run, epoch=1, loss=0.31)                  # printed, and a line of runs/finetune-001/metrics.jsonl
+    # now runs/finetune points to runs/finetune-001; had it failed, it would be marked so and the link left alone
+
+Also the border of every command: `launch` turns what ends a command into one line and an exit code (0 done, 1 nothing
+could be done, 2 done but some inputs failed, 130 stopped). No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from config import Command, parse
+
+SCRATCH = Path("/tmp/wildwhisper")
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A numbered folder that holds everything one command leaves behind."""
+
+    folder: Path
+    started: float
+    facts: dict[str, object]  # what run.json will hold; a command may add to it
+
+
+@contextmanager
+def open_run(name: str, root: Path, settings: object, folder: Path | None = None) -> Generator[Run]:
+    """A new folder root/name-NNN; `root/name` points to it once the block has finished.
+
+    settings  a dataclass; stored in run.json with versions, times and the status: running, finished, failed,
+              interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
+    folder    a place of the user's own choice instead, without number and link
+    """
+    numbered, link = folder is None, root / name
+    if folder is None:
+        root.mkdir(parents=True, exist_ok=True)
+        assert link.is_symlink() or not link.exists(), f"{link} is in the way of a link to the newest run; move it aside"
+        mark_dead_runs(root, name)
+        folder = new_folder(root, name)
+    assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    facts: dict[str, object] = {
+        "name": folder.name,
+        "status": "running",
+        "command": sys.argv,
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+    }
+    run = Run(folder, started, facts)
+    write_json(folder / "run.json", facts)
+    print(f"run {folder}")
+    status = "failed"
+    try:
+        yield run
+        status = "finished"
+    except (KeyboardInterrupt, SystemExit):
+        status = "interrupted"
+        raise
+    finally:
+        ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}
+        write_json(folder / "run.json", facts | ended)
+    if numbered:
+        with publish(link) as temporary:
+            temporary.symlink_to(folder.name)
+
+
+def record(run: Run, **values: float | int | str | None) -> None:
+    """Print one line, and append the same values as one line of metrics.jsonl, with the seconds since the start."""
+    print("  ".join(f"{name} {readable(value)}" for name, value in values.items()), flush=True)
+    line = {"seconds": round(time.time() - run.started, 2), **values}
+    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
+    """curves.png: one panel per title, the named values of metrics.jsonl over the epochs."""
+    from matplotlib.figure import Figure  # slow to import, and the scoring path never draws
+
+    records = read_records(run.folder)
+    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+    for index, (title, names) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for name in names:
+            points = [(line["epoch"], line[name]) for line in records if line.get(name) is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend()
+    path = run.folder / "curves.png"
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return path
+
+
+@contextmanager
+def publish(path: Path) -> Generator[Path]:
+    """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    yield temporary
+    if not temporary.is_symlink():
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def write_json(path: Path, content: object) -> None:
+    """A JSON file that people can read too."""
+    with publish(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n", encoding="utf-8")
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def launch(function: Callable[[Command], int], command: type[Command]) -> NoReturn:
+    """Run a command from the command line and leave with its exit code; a user's mistake is one line, no traceback."""
+    if sys.flags.optimize:
+        leave("error: python -O switches off the checks that protect your data; run without -O", 1)
+    settings = parse(command)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        code = function(settings)
+    except KeyboardInterrupt:
+        leave("interrupted; the run is marked so and is never taken as a default", 130)
+    except BrokenPipeError:  # the reader of our output (head, say) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:  # the border to the person in front: the reason in a line, the traceback in a file
+        message = str(error).strip()
+        if isinstance(error, AssertionError) and message:
+            leave(f"error: {message}", 1)
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
+            file.write(traceback.format_exc())
+        leave(f"error: {type(error).__name__}: {message.splitlines()[0] if message else 'no message'} "
+              f"(unexpected; please report it with {file.name})", 1)
+    raise SystemExit(code)
+
+
+def leave(line: str, code: int) -> NoReturn:
+    """Say why, and go."""
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM, as a scheduler sends it, is treated like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """The next free number, taken at once, so that two runs that start together get two folders."""
+    number = max((number_of(folder, name) for folder in root.glob(f"{name}-*")), default=0)
+    while True:
+        number += 1
+        folder = root / f"{name}-{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run was quicker
+            continue
+        return folder
+
+
+def number_of(folder: Path, name: str) -> int:
+    """12 for finetune-012, 0 for anything else."""
+    digits = folder.name.removeprefix(f"{name}-")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def mark_dead_runs(root: Path, name: str) -> None:
+    """Runs of this host that say `running` though their process is gone were killed: say so."""
+    for path in sorted(root.glob(f"{name}-*/run.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        same_host = facts.get("host") == socket.gethostname()
+        if facts.get("status") == "running" and same_host and not Path(f"/proc/{facts.get('pid')}").exists():
+            write_json(path, facts | {"status": "interrupted"})
+            print(f"{path.parent} never finished: marked interrupted")
+
+
+def as_json(value: object) -> object:
+    """Settings as JSON can hold them: sections as objects, paths as text."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def readable(value: float | int | str | None) -> str:
+    """Numbers as people want them in a line."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        with open_run("demo", Path(place), {"species": 3}) as demo:
+            for epoch in range(1, 6):
+                record(demo, epoch=epoch, loss=1 / epoch, macro_auc=1 - 0.5 / epoch)
+            print("drew", draw_curves(demo, {"loss": ["loss"], "quality": ["macro_auc"]}))
+        assert (Path(place) / "demo").resolve() == demo.folder.resolve()
+        assert json.loads((demo.folder / "run.json").read_text())["status"] == "finished"
+        assert [line["epoch"] for line in read_records(demo.folder)] == [1, 2, 3, 4, 5]

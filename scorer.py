@@ -1,0 +1,112 @@
+"""Waveforms -> probabilities with ONNX Runtime alone, and what the deployed file says of itself. No torch.
+
+    scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
+    probabilities = score(scorer, waveforms)            # (windows, samples) -> (windows, species)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from config import AudioSettings
+from taxonomy import Taxonomy, from_json
+
+FORMAT = 1
+METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """An open model, and the facts that travelled in its file."""
+
+    session: ort.InferenceSession
+    path: Path
+    audio: AudioSettings
+    taxonomy: Taxonomy
+    precision: str  # int8 or float32
+    verified: bool  # whether it was compared with the trained network on held-out recordings
+    sha256: str
+
+
+def open_scorer(path: Path, threads: int = 0) -> Scorer:
+    """Open a file that quantize.py wrote.
+
+    threads  CPU threads, 0: all cores
+    Errors: a missing file, one of another origin and one whose answers are no probabilities are refused.
+    """
+    assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
+    content = path.read_bytes()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.log_severity_level = 3
+    # INT8 products saturate on x64 CPUs without VNNI unless this is on; elsewhere it changes nothing.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no narrower type
+        raise AssertionError(f"{path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
+    facts = read_facts(session, path)
+    audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
+    sha256 = hashlib.sha256(content).hexdigest()
+    scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256)
+    silence = np.zeros((1, round(audio.window_seconds * audio.sample_rate)), np.float32)
+    answer = score(scorer, silence)
+    assert answer.shape == (1, len(taxonomy.labels)) and 0 <= answer.min() and answer.max() <= 1, (
+        f"{path} answers {answer.shape} between {answer.min():.2f} and {answer.max():.2f}, "
+        f"not {len(taxonomy.labels)} probabilities"
+    )
+    return scorer
+
+
+def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(windows, samples) -> (windows, species) probabilities.
+
+    One window at a time: INT8 scales its activations over a whole batch, so a window would otherwise be scored
+    differently beside other neighbours. It costs no time on a CPU.
+    """
+    rows = [scorer.session.run(None, {"waveforms": waveforms[i : i + 1]})[0] for i in range(len(waveforms))]
+    return np.concatenate(rows)
+
+
+def read_facts(session: ort.InferenceSession, path: Path) -> dict[str, Any]:
+    """Our facts from an ONNX file's metadata."""
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    assert text is not None, f"{path} is an ONNX file of another origin; `python quantize.py` writes ours"
+    facts: dict[str, Any] = json.loads(text)
+    assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
+    return facts
+
+
+if __name__ == "__main__":
+    from onnx import TensorProto, helper, save
+
+    from taxonomy import to_json
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
+        graph = helper.make_graph(
+            [helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1]),
+             helper.make_node("Tanh", ["sum"], ["probabilities"])],
+            "loudness",
+            [helper.make_tensor_value_info("waveforms", TensorProto.FLOAT, ["batch", 80_000])],
+            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 1])],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        names = Taxonomy(("noise1",), ("Sonus clarus",), ("pretend noise",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
+        facts = {"format": FORMAT, "audio": {}, "taxonomy": to_json(names), "precision": "float32", "verified": False}
+        helper.set_model_props(model, {METADATA: json.dumps(facts)})
+        save(model, path)
+        scorer = open_scorer(path)
+        answer = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
+        print(scorer.taxonomy.common_names[0], answer[:, 0].tolist())
+        assert answer[:, 0].tolist() == [0.0, 1.0]

@@ -1,0 +1,236 @@
+"""Stage 1: adapt the Whisper encoder to nature sound by masked autoencoding; no labels needed.
+
+    python ssl_mae.py --preset base --data.root recordings/
+
+Reads    a folder of recordings, a Whisper checkpoint
+Writes   runs/mae/: encoder.safetensors, metrics.jsonl, curves.png, reconstruction.png, run.json
+
+Most of each window is hidden; the encoder sees the rest, a small decoder paints what is missing, and is thrown away at
+the end. How well it paints is told as skill: the share of the error of the best trivial painter that is gone. A mean
+squared error on its own says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import AdamW
+from tqdm import tqdm
+
+from audio import read_window
+from augment import gains
+from checkpoint import load_encoder, save_encoder
+from config import AudioSettings, MaskSettings, PretrainCommand
+from data_loader import Recording, read_unlabeled, set_epoch, split, unlabeled_loader
+from device import autocast, device_memory_mb, prepare_device
+from loss import masked_reconstruction_loss
+from masking import hide_tokens
+from model import LogMel, MaskedAutoencoder, token_picture, token_values
+from optim import cosine_schedule, differential_groups, update
+from runs import Run, draw_curves, launch, open_run, peak_memory_mb, publish, record
+
+HELD_OUT_WINDOWS = 256  # windows the skill is measured on
+QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
+GAIN_DB = (-18.0, 6.0)
+PICTURES = 3
+
+
+def pretrain(config: PretrainCommand) -> int:
+    """The whole of stage 1; returns the exit code."""
+    device = prepare_device(config.run)
+    encoder = load_encoder(config.encoder, config.audio)
+    train, held_out = split(read_unlabeled(config.data), config.data)
+    model = MaskedAutoencoder(encoder).to(device)
+    log_mel = LogMel(config.audio, encoder.size.mels).to(device)
+    loader = unlabeled_loader(train, config.audio, config.train.batch_size, config.run.seed, config.data.workers)
+    settings = config.train
+    groups = differential_groups(
+        model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
+    )
+    optimizer = AdamW(groups, betas=(0.9, settings.beta2))
+    updates = settings.epochs * math.ceil(len(loader) / settings.accumulate)
+    schedule = cosine_schedule(optimizer, updates, settings.warmup)
+    generator = torch.Generator().manual_seed(config.run.seed)
+    trivial = TrivialPainter()
+    with open_run("mae", config.run.root, config) as run:
+        exam = held_out_windows(held_out, config.audio)
+        for epoch in range(1, settings.epochs + 1):
+            set_epoch(loader, epoch)
+            model.train()
+            started, losses = time.time(), list[float]()
+            progress = tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False)
+            for step, batch in enumerate(progress, 1):
+                mel = log_mel(batch.waveforms.to(device) * gains(len(batch.waveforms), GAIN_DB, generator).to(device))
+                hidden = draw_mask(mel, config.mask, generator)
+                target = normalised_target(mel, hidden)
+                trivial.fit(target, hidden)
+                with autocast(device):
+                    painted = model(mel, hidden)
+                loss = masked_reconstruction_loss(painted, target, hidden)
+                last = step % settings.accumulate == 0 or step == len(loader)
+                update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+                losses.append(loss.item())
+            rate = len(losses) * settings.batch_size / (time.time() - started)
+            skills = measure_skill(model, log_mel, exam, trivial, config.mask, device)
+            record(
+                run, epoch=epoch, loss=float(np.nanmean(losses)), **skills, windows_per_second=round(rate, 1),
+                memory_mb=device_memory_mb(device) or peak_memory_mb(),
+            )
+        draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
+        draw_reconstruction(run, model, log_mel, exam, config.mask, device)
+        provenance: dict[str, object] = {
+            "run": run.folder.name, "data": str(config.data.root), "start": config.encoder.weights,
+            "held_out_fold": config.data.valid_fold, "epochs": settings.epochs, **skills,
+        }
+        path = run.folder / "encoder.safetensors"
+        save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
+    print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
+    print(f"wrote {path}; next: python main.py --preset {config.preset} --encoder.weights {path}")
+    return 0
+
+
+class TrivialPainter:
+    """What can be painted without having learnt anything: the mean of what is seen, or a line between what is seen.
+
+    The line is drawn between the nearest visible tokens on either side and multiplied by the one number that suited
+    the training windows best; without it, it is worse than the mean.
+    """
+
+    def __init__(self) -> None:
+        self.product, self.square = 0.0, 1e-9
+
+    def fit(self, target: Tensor, hidden: Tensor) -> None:
+        """Learn the one number from a training batch."""
+        line, truth = interpolate(target, hidden)[hidden], target[hidden]
+        self.product += float((line * truth).sum())
+        self.square += float(line.square().sum())
+
+    def errors(self, target: Tensor, hidden: Tensor) -> tuple[float, float]:
+        """Sums of squared error over the hidden tokens: of the mean, of the line."""
+        truth = target[hidden]
+        line = interpolate(target, hidden)[hidden] * (self.product / self.square)
+        return float(truth.square().sum()), float((truth - line).square().sum())
+
+
+def normalised_target(mel: Tensor, hidden: Tensor) -> Tensor:
+    """What is to be painted: (batch, tokens, 2 * mels), each mel bin in units of its own spread.
+
+    Centred on the mean of the frames that can be seen: a mean over all of them would tell about the hidden ones.
+    """
+    seen = (~hidden).repeat_interleave(2, dim=1)[:, None].to(mel.dtype)
+    mean = (mel * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)
+    return token_values((mel - mean) / mel.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION))
+
+
+def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
+    """Hidden tokens replaced by a straight line between their visible neighbours: (batch, tokens, values)."""
+    tokens = hidden.shape[1]
+    place = torch.arange(tokens, device=hidden.device).expand_as(hidden)
+    left = torch.where(hidden, -1, place).cummax(dim=1).values
+    right = torch.where(hidden, tokens, place).flip(1).cummin(dim=1).values.flip(1)
+    left, right = torch.where(left < 0, right, left), torch.where(right >= tokens, left, right)
+    share = ((place - left) / (right - left).clamp(min=1))[..., None]
+    near = values.gather(1, left[..., None].expand_as(values))
+    far = values.gather(1, right[..., None].expand_as(values))
+    return near + share * (far - near)
+
+
+@torch.inference_mode()
+def measure_skill(
+    model: MaskedAutoencoder, log_mel: LogMel, exam: NDArray[np.float32], trivial: TrivialPainter, mask: MaskSettings,
+    device: torch.device,
+) -> dict[str, float]:
+    """Share of the best trivial painter's error that the network takes away, on held-out windows and fixed masks.
+
+    exam     (windows, samples)
+    returns  skill (against the better of mean and line), skill_over_mean, held_out_mse. 0 is worthless, 1 is perfect.
+    """
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    ours = mean = line = 0.0
+    count = 0
+    for start in range(0, len(exam), 32):
+        mel = log_mel(torch.from_numpy(exam[start : start + 32]).to(device))
+        hidden = draw_mask(mel, mask, generator)
+        target = normalised_target(mel, hidden)
+        with autocast(device):
+            painted = model(mel, hidden)
+        ours += float((painted.float() - target)[hidden].square().sum())
+        count += target[hidden].numel()
+        of_mean, of_line = trivial.errors(target, hidden)
+        mean, line = mean + of_mean, line + of_line
+    return {"skill": 1 - ours / min(mean, line), "skill_over_mean": 1 - ours / mean, "held_out_mse": ours / count}
+
+
+def draw_mask(mel: Tensor, mask: MaskSettings, generator: torch.Generator) -> Tensor:
+    """A mask for a batch of log-mel pictures: (batch, tokens) bool."""
+    return hide_tokens(len(mel), mel.shape[2] // 2, mask.ratio, mask.strategy, generator).to(mel.device)
+
+
+def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> NDArray[np.float32]:
+    """The same windows in every epoch and run: one from the middle of each recording, (windows, samples)."""
+    chosen = np.random.default_rng(0).permutation(len(recordings))[:HELD_OUT_WINDOWS]
+    windows: list[NDArray[np.float32]] = []
+    for index in sorted(chosen.tolist()):
+        recording = recordings[index]
+        start = max(0.0, (recording.seconds - audio.window_seconds) / 2)
+        samples = read_window(recording.path, start, audio.window_seconds, audio.sample_rate)
+        if len(samples):
+            windows.append(samples)
+    assert windows, "no held-out recording can be read; choose another --data.valid_fold"
+    return np.stack(windows)
+
+
+def verdict(skill: float) -> str:
+    """What a skill means, in words."""
+    if skill <= 0.0:
+        return "no better than a trivial painter; the encoder has not yet learnt from context (more epochs, more sound)"
+    return f"{100 * skill:.1f} % of the error of the best trivial painter is gone"
+
+
+@torch.inference_mode()
+def draw_reconstruction(
+    run: Run, model: MaskedAutoencoder, log_mel: LogMel, exam: NDArray[np.float32], mask: MaskSettings,
+    device: torch.device,
+) -> Path:
+    """reconstruction.png: a few held-out windows, what the encoder saw of them, and what the decoder painted."""
+    from matplotlib.figure import Figure  # slow to import, and only drawn once
+
+    model.eval()
+    mel = log_mel(torch.from_numpy(exam[:PICTURES]).to(device))
+    hidden = draw_mask(mel, mask, torch.Generator().manual_seed(0))
+    seen = (~hidden).repeat_interleave(2, dim=1)[:, None]
+    mean = (mel * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)
+    spread = mel.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION)
+    painted = token_picture(model(mel, hidden).float()) * spread + mean
+    figure = Figure(figsize=(13, 2.4 * len(mel)), layout="constrained")
+    for row in range(len(mel)):
+        low, high = float(mel[row].min()), float(mel[row].max())
+        shown = {
+            "held-out window": mel[row],
+            "what the encoder saw": torch.where(seen[row], mel[row], low),
+            "what was painted": torch.where(seen[row], mel[row], painted[row]),
+        }
+        for column, (title, picture) in enumerate(shown.items()):
+            axes = figure.add_subplot(len(mel), 3, 3 * row + column + 1)
+            axes.imshow(picture.cpu().numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma",
+                        extent=(0, mel.shape[2] / 100, 0, mel.shape[1]))
+            axes.set_ylabel("mel bin" if column == 0 else "")
+            axes.set_xlabel("seconds" if row == len(mel) - 1 else "")
+            if row == 0:
+                axes.set_title(title)
+    path = run.folder / "reconstruction.png"
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    return path
+
+
+if __name__ == "__main__":
+    launch(pretrain, PretrainCommand)

@@ -1,0 +1,344 @@
+"""Who the labels are, and how far apart they stand on the tree of life.
+
+    taxonomy = read_taxonomy(Path("data/birdclef-2025/taxonomy.csv"))
+    distances = pairwise_distances(taxonomy)          # 0 is itself, 1 as far as it gets among these labels
+
+Reads    taxonomy.csv: primary_label, scientific_name, common_name, class_name as in BirdCLEF; the ranks from kingdom to
+         species and finest_rank where the file has them (a label may be a family or an order)
+
+A node of the tree is its whole path from the root, never a name: the gannet Morus and the mulberry Morus stay apart.
+Detections are named with it too, so numpy is all it needs.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+CLASS, ORDER, FAMILY, GENUS, SPECIES = range(2, 7)  # positions in RANKS
+
+ANIMAL_CLASSES = {  # what BirdCLEF leaves unsaid: the phylum of a class; the kingdom is Animalia
+    "Chordata": (
+        "Aves", "Mammalia", "Amphibia", "Reptilia", "Squamata", "Testudines", "Crocodylia", "Actinopterygii",
+        "Actinopteri", "Teleostei", "Chondrichthyes", "Elasmobranchii",
+    ),
+    "Arthropoda": ("Insecta", "Arachnida", "Malacostraca", "Collembola", "Chilopoda", "Diplopoda"),
+    "Mollusca": ("Gastropoda", "Bivalvia", "Cephalopoda"),
+}
+MECHANISMS = {  # what makes the sound; the finer rank counts first, so a cicada is no stridulating bug
+    "Cicadidae": "tymbal",
+    "Orthoptera": "stridulation", "Coleoptera": "stridulation", "Hemiptera": "stridulation",
+    "Diptera": "wing-beat", "Hymenoptera": "wing-beat",
+    "Aves": "syrinx",
+    "Mammalia": "larynx", "Amphibia": "larynx", "Reptilia": "larynx", "Squamata": "larynx", "Testudines": "larynx",
+    "Crocodylia": "larynx",
+}
+BLANKS = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown", "unclassified", "incertae sedis")
+PHYLUM = {word.casefold(): phylum for phylum, classes in ANIMAL_CLASSES.items() for word in classes}
+MECHANISM = {word.casefold(): mechanism for word, mechanism in MECHANISMS.items()}
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The labels in the order of the table, which is the order of the model's outputs.
+
+    lineages   RANKS names per label from the root; a name that nobody told begins with a question mark
+    finest     ranks from the root down to the label's own: 7 for a species, 5 for a family
+    """
+
+    labels: tuple[str, ...]
+    scientific_names: tuple[str, ...]
+    common_names: tuple[str, ...]
+    lineages: tuple[tuple[str, ...], ...]
+    finest: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        lengths = [len(self.scientific_names), len(self.common_names), len(self.lineages), len(self.finest)]
+        assert count, "a taxonomy without labels; give the table at least one row"
+        assert lengths == [count] * 4, f"{count} labels with {lengths} names, common names, lineages, finest ranks"
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1}) if repeats(self.labels) else []
+        assert not twice, f"labels {twice} occur more than once; keep one row of each"
+        for label, lineage, finest in zip(self.labels, self.lineages, self.finest, strict=True):
+            assert label, "an empty label; give every row a primary_label"
+            assert len(lineage) == len(RANKS) and all(lineage), f"{label}: lineage {lineage}, wanted {RANKS}"
+            assert 1 <= finest <= len(RANKS), f"{label}: {finest} known ranks, wanted 1 to {len(RANKS)}"
+
+
+def read_taxonomy(path: Path) -> Taxonomy:
+    """The table at `path`, every lineage made complete.
+
+    path      csv in UTF-8; columns primary_label, scientific_name, common_name, and class_name or class;
+              optional: the other RANKS, finest_rank. Without them class, genus and species are what is known.
+    returns   a Taxonomy in the order of the rows; its lineages follow `complete`
+    """
+    labels: list[str] = []
+    lineages: list[list[str]] = []
+    finest: list[int] = []
+    rows = read_rows(path)
+    for where, row in rows:
+        assert row["primary_label"], f"{where}: no primary_label; give every row the code its recordings carry"
+        assert row["scientific_name"], f"{where}: no scientific_name for {row['primary_label']}; write one"
+        names, known = told_names(row, where)
+        labels.append(row["primary_label"])
+        lineages.append(names)
+        finest.append(known)
+    complete(lineages, finest, labels, str(path))
+    return Taxonomy(
+        tuple(labels),
+        tuple(row["scientific_name"] for _, row in rows),
+        tuple(row["common_name"] or row["scientific_name"] for _, row in rows),
+        tuple(tuple(names) for names in lineages),
+        tuple(finest),
+    )
+
+
+def select_labels(taxonomy: Taxonomy, labels: Sequence[str]) -> Taxonomy:
+    """The rows of `labels`, in their order; lineages stay as the whole table completed them."""
+    place = {label: row for row, label in enumerate(taxonomy.labels)}
+    strangers = [label for label in labels if label not in place]
+    assert not strangers, f"labels {strangers[:10]} are not in the taxonomy; add their rows to taxonomy.csv"
+    rows = [place[label] for label in labels]
+    return Taxonomy(
+        tuple(labels),
+        tuple(taxonomy.scientific_names[row] for row in rows),
+        tuple(taxonomy.common_names[row] for row in rows),
+        tuple(taxonomy.lineages[row] for row in rows),
+        tuple(taxonomy.finest[row] for row in rows),
+    )
+
+
+def pairwise_distances(taxonomy: Taxonomy, mechanism_penalty: float = 0.0) -> NDArray[np.float32]:
+    """How far apart two labels are: ranks up to where their lineages meet, over the most that occurs in this set.
+
+    mechanism_penalty   g >= 0 adds g where the sound is made in another way (syrinx, larynx, stridulation, ...) and
+                        divides by 1 + g, so 1 stays the most there can be
+    returns             (species, species) float32 in [0, 1], symmetric, 0 on the diagonal; an ultrametric when g = 0,
+                        else a metric (two labels of one species are at distance 0)
+    source              the height of the lowest common ancestor as in https://arxiv.org/abs/1912.09393
+    """
+    assert mechanism_penalty >= 0, f"mechanism_penalty {mechanism_penalty}; choose 0 (off) or more, such as 0.25"
+    height = len(RANKS) - shared_ranks(taxonomy)
+    distances = height.astype(np.float32) / np.float32(max(int(height.max()), 1))
+    if mechanism_penalty:
+        group = numbered(mechanism(lineage) for lineage in taxonomy.lineages)
+        distances += np.float32(mechanism_penalty) * (group[:, None] != group)
+        distances /= np.float32(1 + mechanism_penalty)
+    return distances
+
+
+def ancestor_matrix(taxonomy: Taxonomy) -> NDArray[np.bool_]:
+    """Which label contains which: [c, k] is True where c is a taxon above k, as Tettigoniidae is above its katydids.
+
+    returns   (species, species) bool, never True both ways nor on the diagonal
+    """
+    finest = np.array(taxonomy.finest)
+    return (shared_ranks(taxonomy) >= finest[:, None]) & (finest[:, None] < finest)
+
+
+def to_json(taxonomy: Taxonomy) -> dict[str, object]:
+    """Plain lists that travel in a model file; `from_json` reads them back."""
+    return {
+        "ranks": list(RANKS),
+        "labels": list(taxonomy.labels),
+        "scientific_names": list(taxonomy.scientific_names),
+        "common_names": list(taxonomy.common_names),
+        "lineages": [list(lineage) for lineage in taxonomy.lineages],
+        "finest": list(taxonomy.finest),
+    }
+
+
+def from_json(stored: Mapping[str, object]) -> Taxonomy:
+    """The taxonomy that `to_json` wrote; what is damaged or foreign is refused."""
+    ranks = texts(stored, "ranks")
+    assert ranks == RANKS, f"stored ranks {ranks}, this version knows {RANKS}; make the model file again"
+    finest = [rank for rank in items(stored, "finest") if isinstance(rank, int)]
+    assert len(finest) == len(items(stored, "finest")), "stored finest ranks are not all whole numbers"
+    return Taxonomy(
+        texts(stored, "labels"),
+        texts(stored, "scientific_names"),
+        texts(stored, "common_names"),
+        tuple(texts({"lineages": lineage}, "lineages") for lineage in items(stored, "lineages")),
+        tuple(finest),
+    )
+
+
+def read_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """(where it stands, cells by column) of every row that is not empty, all cells trimmed."""
+    assert path.is_file(), f"no taxonomy at {path}; give a table in the layout of BirdCLEF's taxonomy.csv"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        header = [name.strip() for name in next(lines, list[str]())]
+        absent = [name for name in ("primary_label", "scientific_name", "common_name") if name not in header]
+        absent += ["class_name"] if not {"class_name", "class"} & set(header) else []
+        assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
+        assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
+        rows: list[tuple[str, dict[str, str]]] = []
+        for cells in lines:
+            where = f"{path} line {lines.line_num}"
+            if any(cell.strip() for cell in cells):
+                assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
+                rows.append((where, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+    assert rows, f"{path} has a header and no rows; add one row per label"
+    first: dict[str, str] = {}
+    for where, row in rows:
+        other = first.setdefault(row["primary_label"], where)
+        assert other == where, f"{where}: label {row['primary_label']} stands at {other} already; keep one row"
+    return rows
+
+
+def told_names(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
+    """The seven names as far as the row tells them, blank elsewhere, and how many ranks down the label itself is."""
+    names = [row.get(rank, "") for rank in RANKS]
+    names = ["" if key(name) in BLANKS else name for name in names]
+    group = row.get("class_name", "")
+    assert not names[CLASS] or not group or key(group) == key(names[CLASS]), (
+        f"{where}: class_name {group} but class {names[CLASS]}; make them agree"
+    )
+    names[CLASS] = names[CLASS] or group
+    words = row["scientific_name"].split()
+    if words[-1].casefold() in ("sp", "sp.", "spp", "spp.") and len(words) > 1:
+        words = words[:-1]
+    finest = finest_rank(row.get("finest_rank", ""), names, words, where)
+    finer = [name for name in names[finest + 1 :] if name]
+    assert not finer, f"{where}: the label is a {RANKS[finest]} and yet says {finer}; clear these or mend finest_rank"
+    if (finest == GENUS or (finest == SPECIES and len(words) > 1)) and not names[GENUS]:
+        names[GENUS] = words[0]
+    names[finest] = names[finest] or " ".join(words)
+    assert finest < CLASS or names[CLASS], f"{where}: no class_name for {' '.join(words)}; write one, such as Aves"
+    return names, finest + 1
+
+
+def finest_rank(written: str, names: Sequence[str], words: Sequence[str], where: str) -> int:
+    """The label's own rank, a position in RANKS: as written, else told by its scientific name."""
+    if key(written) not in BLANKS:
+        assert key(written) in RANKS, f"{where}: finest_rank {written!r}; choose the nearest above it of {RANKS}"
+        return RANKS.index(key(written))
+    same = [rank for rank, name in enumerate(names) if name and key(name) == key(" ".join(words))]
+    if same or names[SPECIES]:
+        return max(same, default=SPECIES)
+    if len(words) > 1:
+        return SPECIES
+    return FAMILY if words[0].endswith("idae") else ORDER if words[0].endswith("iformes") else GENUS
+
+
+def complete(lineages: list[list[str]], finest: Sequence[int], labels: Sequence[str], path: str) -> None:
+    """Fill the blank names in place, so that unknowns are never equal by accident.
+
+    1. what another row says of the same lower name in the same place, if all who say it agree; or the built-in phyla
+    2. a gap that stays: "?order of Tettigoniidae", shared by all who are in Tettigoniidae
+    3. a rank finer than the label: "?" and the label, shared with nobody
+    """
+    for rank in reversed(range(SPECIES)):  # from below, since a family once known tells more about the order
+        gaps = [row for row, names in enumerate(lineages) if not names[rank] and rank < finest[row] - 1]
+        witnesses = told_by_others(lineages, rank) if gaps else {}
+        for row in gaps:
+            names = lineages[row]
+            lower = next(below for below in range(rank + 1, len(RANKS)) if names[below])
+            said = {
+                key(witness[rank]): witness[rank]
+                for witness in witnesses.get((lower, key(names[lower])), ())
+                if all(not a or not b or key(a) == key(b) for a, b in zip(witness[:rank], names[:rank], strict=True))
+            }
+            assert len(said) < 2, (
+                f"{path}: {labels[row]} has no {RANKS[rank]}, and the other rows of {names[lower]} disagree: "
+                f"{sorted(said.values())}; fill it in"
+            )
+            names[rank] = next(iter(said.values()), "") or built_in(names, rank)
+    for names, known, label in zip(lineages, finest, labels, strict=True):
+        nearest = names[known - 1]
+        for rank in reversed(range(known)):
+            nearest = names[rank] or nearest
+            names[rank] = names[rank] or f"?{RANKS[rank]} of {nearest}"
+        names[known:] = [f"?{label}"] * (len(RANKS) - known)
+
+
+def told_by_others(lineages: Sequence[Sequence[str]], rank: int) -> dict[tuple[int, str], set[tuple[str, ...]]]:
+    """For every name below `rank`: the different paths down to `rank` of the rows that have both."""
+    told: dict[tuple[int, str], set[tuple[str, ...]]] = {}
+    for names in lineages:
+        for lower in range(rank + 1, len(RANKS)):
+            if names[rank] and names[lower]:
+                told.setdefault((lower, key(names[lower])), set()).add(tuple(names[: rank + 1]))
+    return told
+
+
+def built_in(names: Sequence[str], rank: int) -> str:
+    """Phylum or kingdom of the common classes of animals, else blank."""
+    phylum = names[1] or PHYLUM.get(key(names[CLASS]), "")
+    kingdom = "Animalia" if phylum.title() in ANIMAL_CLASSES else ""
+    return (kingdom, phylum)[rank] if rank < CLASS else ""
+
+
+def shared_ranks(taxonomy: Taxonomy) -> NDArray[np.int8]:
+    """(species, species) how many ranks two labels share, walking from the root to the first difference."""
+    shared = np.zeros((len(taxonomy.labels), len(taxonomy.labels)), np.int8)
+    paths = [tuple(key(name) for name in lineage) for lineage in taxonomy.lineages]
+    for depth in range(1, len(RANKS) + 1):
+        node = numbered(path[:depth] for path in paths)
+        shared += node[:, None] == node
+    return shared
+
+
+def mechanism(lineage: Sequence[str]) -> str:
+    """What the animal makes its sound with; one group per class where it is not known."""
+    known = [MECHANISM[key(lineage[rank])] for rank in (FAMILY, ORDER, CLASS) if key(lineage[rank]) in MECHANISM]
+    return known[0] if known else f"unknown in {key(lineage[CLASS])}"
+
+
+def numbered(things: Iterable[object]) -> NDArray[np.int64]:
+    """A number for each thing, the same for equal ones."""
+    seen: dict[object, int] = {}
+    return np.array([seen.setdefault(thing, len(seen)) for thing in things], dtype=np.int64)
+
+
+def key(name: str) -> str:
+    """What two spellings of one name have in common."""
+    return " ".join(name.split()).casefold()
+
+
+def repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
+
+
+def items(stored: Mapping[str, object], name: str) -> list[object]:
+    value = stored.get(name)
+    assert isinstance(value, list), f"stored {name} are {value!r}, not a list; make the model file again"
+    return cast(list[object], value)
+
+
+def texts(stored: Mapping[str, object], name: str) -> tuple[str, ...]:
+    words = tuple(word for word in items(stored, name) if isinstance(word, str))
+    assert len(words) == len(items(stored, name)), f"stored {name} are not all text; make the model file again"
+    return words
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "taxonomy.csv"
+        table.write_text(
+            "primary_label,scientific_name,common_name,class_name,order,family\n"
+            "greti,Parus major,Great Tit,Aves,Passeriformes,Paridae\n"
+            "bluti,Cyanistes caeruleus,Blue Tit,Aves,Passeriformes,Paridae\n"
+            "tawow,Strix aluco,Tawny Owl,Aves,Strigiformes,Strigidae\n"
+            "frog,Rana temporaria,Common Frog,Amphibia,Anura,Ranidae\n"
+            "bush,Tettigoniidae,Bush-crickets,Insecta,Orthoptera,Tettigoniidae\n"
+            "green,Tettigonia viridissima,Great Green Bush-cricket ,Insecta,,Tettigoniidae\n"
+        )
+        taxonomy = read_taxonomy(table)
+    for label, lineage in zip(taxonomy.labels, taxonomy.lineages, strict=True):
+        print(f"{label:6}", " > ".join(lineage))
+    steps = pairwise_distances(taxonomy) * 6
+    print("steps from the great tit:", dict(zip(taxonomy.labels, steps[0].round().astype(int).tolist(), strict=True)))
+    assert steps[0].round().tolist() == [0, 2, 4, 5, 6, 6], "the tree has changed its shape"
+    assert np.argwhere(ancestor_matrix(taxonomy)).tolist() == [[4, 5]], "only the family stands above another label"
+    assert taxonomy.lineages[5][ORDER] == "Orthoptera", "the order was not copied from the family's other row"

@@ -1,0 +1,49 @@
+"""What several rooms' tests share: one small field season, and one small run of the four stages."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo_data import FieldSeason, write_field_season
+
+
+@pytest.fixture(scope="session")
+def season(tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
+    """Eight recordings of each of the pretend species, and a short soundscape."""
+    return write_field_season(
+        tmp_path_factory.mktemp("season"), recordings_per_species=8, unlabeled_recordings=8, soundscape_seconds=40
+    )
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The files that the four commands left behind."""
+
+    runs: Path
+    encoder: Path
+    classifier: Path
+    float_model: Path
+    model: Path
+
+
+@pytest.fixture(scope="session")
+def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    """The stages run once, briefly, in this process."""
+    from config import FinetuneCommand, PretrainCommand, QuantizeCommand, parse
+    from main import finetune
+    from quantize import quantize
+    from ssl_mae import pretrain
+
+    runs = tmp_path_factory.mktemp("runs")
+    shared = ["--preset", "demo", "--run.root", str(runs)]
+    data = ["--data.root", str(season.root), "--run.device", "cpu"]
+    assert pretrain(parse(PretrainCommand, [*shared, *data, "--train.epochs", "2"])) == 0
+    encoder = runs / "mae" / "encoder.safetensors"
+    flags = ["--train.epochs", "6", "--encoder.weights", str(encoder)]
+    assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
+    classifier = runs / "finetune" / "classifier.safetensors"
+    assert quantize(parse(QuantizeCommand, [*shared, "--classifier", str(classifier), "--min_agreement", "0.9"])) == 0
+    int8 = runs / "quantize" / "classifier.int8.onnx"
+    yield Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)

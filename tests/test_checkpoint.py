@@ -1,0 +1,235 @@
+"""Weight files: the traps of loading half a Whisper, each shut, and files that are whole or refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from checkpoint import (
+    ClassifierFacts,
+    load_classifier,
+    load_encoder,
+    save_classifier,
+    save_encoder,
+)
+from config import SIZES, AudioSettings, EncoderSettings, Preset
+from model import BirdClefClassifier, Encoder
+from taxonomy import Taxonomy
+
+AUDIO = AudioSettings()
+
+
+def hub_folder(place: Path, size: Preset = "demo", dtype: torch.dtype = torch.float32, shard: str = "5GB") -> Path:
+    """A Whisper checkpoint as the hub has it: config.json and model.safetensors, encoder and decoder."""
+    dims = SIZES[size]
+    config = WhisperConfig(
+        num_mel_bins=dims.mels,
+        d_model=dims.width,
+        encoder_layers=dims.layers,
+        encoder_attention_heads=dims.heads,
+        encoder_ffn_dim=4 * dims.width,
+        decoder_layers=1,
+        decoder_attention_heads=dims.heads,
+        decoder_ffn_dim=dims.width,
+        vocab_size=60,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    torch.manual_seed(1)
+    folder = place / f"whisper-{size}"
+    WhisperForConditionalGeneration(config).to(dtype).save_pretrained(folder, max_shard_size=shard)
+    return folder
+
+
+def load(source: Path | str, size: Preset = "demo") -> Encoder:
+    return load_encoder(EncoderSettings(size, str(source)), AUDIO)
+
+
+def mel(size: Preset = "demo") -> Tensor:
+    return torch.randn(1, SIZES[size].mels, 500, generator=torch.Generator().manual_seed(0))
+
+
+def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_hub_folder_gives_the_very_tensors_of_its_file(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    loaded = load(folder).whisper.state_dict()
+    assert len(loaded) == sum(name.startswith("model.encoder.") for name in stored)
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, stored[f"model.encoder.{name}"]), name
+
+
+def test_the_librarys_own_short_cut_would_have_left_it_random(tmp_path: Path) -> None:
+    """The trap: WhisperEncoder.from_pretrained finds none of its names in a Whisper checkpoint, and does not fail."""
+    folder = hub_folder(tmp_path)
+    stored = load_file(folder / "model.safetensors")["model.encoder.conv1.weight"]
+    assert not torch.equal(WhisperEncoder.from_pretrained(folder).conv1.weight, stored)
+    assert torch.equal(load(folder).whisper.conv1.weight, stored)
+
+
+def test_the_position_table_stays_frozen_after_loading(tmp_path: Path) -> None:
+    """The trap: from_pretrained makes the sinusoids trainable."""
+    folder = hub_folder(tmp_path)
+    assert WhisperModel.from_pretrained(folder).encoder.embed_positions.weight.requires_grad
+    assert not load(folder).whisper.embed_positions.weight.requires_grad
+
+
+def test_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
+    """The trap: a checkpoint in float16, as large-v3 is, would stay float16."""
+    folder = hub_folder(tmp_path, dtype=torch.float16)
+    assert next(WhisperModel.from_pretrained(folder).parameters()).dtype == torch.float16
+    assert {tensor.dtype for tensor in load(folder).whisper.state_dict().values()} == {torch.float32}
+
+
+def test_a_checkpoint_in_shards_equals_one_in_a_single_file(tmp_path: Path) -> None:
+    whole, parts = hub_folder(tmp_path / "a"), hub_folder(tmp_path / "b", shard="300KB")
+    assert not (parts / "model.safetensors").exists() and len(list(parts.glob("model-*.safetensors"))) > 1
+    assert torch.equal(load(whole)(mel()), load(parts)(mel()))
+
+
+def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path, shard="300KB")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"model.encoder.conv1.weight": "../evil.safetensors"}}))
+    with pytest.raises(AssertionError, match="outside its folder"):
+        load(folder)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.encoder.layers.1.fc1.bias"]
+    rewrite(folder / "model.safetensors", tensors)
+    with pytest.raises(AssertionError, match=r"lacks 1 tensors, layers\.1\.fc1\.bias"):
+        load(folder)
+
+
+def test_a_tensor_of_another_shape_or_with_nan_is_named(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    whole = tensors["model.encoder.conv1.bias"]
+    tensors["model.encoder.conv1.bias"] = whole[:-1].clone()
+    rewrite(folder / "model.safetensors", tensors)
+    with pytest.raises(AssertionError, match=r"conv1\.bias is \(95,\), this network needs \(96,\)"):
+        load(folder)
+    tensors["model.encoder.conv1.bias"] = whole * float("nan")
+    rewrite(folder / "model.safetensors", tensors)
+    with pytest.raises(AssertionError, match=r"conv1\.bias holds values that are not finite"):
+        load(folder)
+
+
+def test_another_size_is_refused_with_the_preset_to_take(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    with pytest.raises(AssertionError, match="is of size demo, not tiny; add --preset demo"):
+        load(folder, "tiny")
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "wav2vec2"}))
+    with pytest.raises(AssertionError, match="type wav2vec2, not whisper"):
+        load(folder)
+
+
+def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(AssertionError, match="only safetensors are read"):
+        load(folder)
+
+
+def test_an_unreachable_hub_is_one_line_that_tells_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(AssertionError, match="hub cannot be reached.*--encoder.weights path/to/folder") as refusal:
+        load("openai/whisper-tiny", "tiny")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_encoder_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"python ssl_mae\.py"):
+        load(tmp_path / "encoder.safetensors")
+    with pytest.raises(AssertionError, match="no encoder at somewhere; --encoder.weights takes"):
+        load("somewhere")
+
+
+def test_a_saved_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    encoder, path = load("random"), tmp_path / "encoder.safetensors"
+    save_encoder(path, encoder, "demo", AUDIO, {"run": "mae-001"})
+    assert torch.equal(load(path)(mel()), encoder(mel()))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["encoder.safetensors"]  # no temporary file is left
+
+
+def test_a_saved_encoder_carries_the_names_of_a_hub_checkpoint(tmp_path: Path) -> None:
+    """So that transformers can load it: into a whole Whisper, every encoder tensor finds its place."""
+    path = tmp_path / "encoder.safetensors"
+    encoder = load("random")
+    save_encoder(path, encoder, "demo", AUDIO, {})
+    model = WhisperForConditionalGeneration.from_pretrained(hub_folder(tmp_path))
+    outcome = model.load_state_dict(load_file(path), strict=False)
+    assert not outcome.unexpected_keys
+    assert not [key for key in outcome.missing_keys if key.startswith("model.encoder.")]
+    assert torch.equal(model.model.encoder.conv1.weight, encoder.whisper.conv1.weight)
+
+
+def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, load("random"), "demo", AUDIO, {})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AssertionError, match=r"damaged|not finite"):
+        load(path)
+
+
+def test_a_text_file_named_safetensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    path.write_text("hello")
+    with pytest.raises(AssertionError, match="damaged or no safetensors file"):
+        load(path)
+
+
+def test_another_window_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, load("random"), "demo", AudioSettings(window_seconds=10.0), {})
+    with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
+        load(path)
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+    encoder = load("random")
+    with torch.no_grad():
+        encoder.whisper.conv1.weight[0, 0, 0] = float("nan")
+    with pytest.raises(AssertionError, match="not finite"):
+        save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AUDIO, {})
+    assert not list(tmp_path.iterdir())
+
+
+def lineage(name: str) -> tuple[str, ...]:
+    return ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Ficta", name)
+
+
+def test_a_saved_classifier_gives_the_same_logits_and_facts(tmp_path: Path) -> None:
+    birds = Taxonomy(("41663", "greani1"), ("Ficta a", "Ficta b"), ("pretend a", "pretend b"),
+                     (lineage("Ficta a"), lineage("Ficta b")), (7, 7))  # fmt: skip
+    model = BirdClefClassifier(load("random"), AUDIO, 2, "attention").eval()
+    facts = ClassifierFacts("demo", AUDIO, "attention", birds, {"run": "finetune-001"})
+    path = tmp_path / "classifier.safetensors"
+    save_classifier(path, model, facts)
+    again, told = load_classifier(path)
+    waveforms = torch.randn(2, 80_000)
+    assert torch.equal(again(waveforms), model(waveforms))
+    assert told == facts and not again.training
+    with pytest.raises(AssertionError, match="no encoder of this project"):
+        load(path)

@@ -1,0 +1,60 @@
+"""The four commands end to end, each as a process, as a user would call them from an empty folder."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo_data import FieldSeason
+
+HERE = Path(__file__).parents[1]
+
+
+def run(place: Path, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(HERE / script), *map(str, arguments)]
+    return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_path: Path) -> None:
+    shared = ("--preset", "demo", "--train.epochs", "2", "--data.root", season.root)
+    for script, flags in (
+        ("ssl_mae.py", shared),
+        ("main.py", shared),
+        ("quantize.py", ("--preset", "demo", "--min_agreement", "0.5")),
+        ("predictor.py", (season.soundscape, season.root / "damaged", "--preset", "demo", "--min_conf", "0.05")),
+    ):
+        done = run(tmp_path, script, *flags)
+        expected = 2 if script == "predictor.py" else 0  # the damaged folder holds a text file named .wav
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
+    runs = tmp_path / "runs"
+    for name in ("mae", "finetune", "quantize", "predict"):
+        assert (runs / name).is_symlink()
+        assert json.loads((runs / name / "run.json").read_text())["status"] == "finished"
+    with (runs / "predict" / "detections.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "remedy"),
+    [("main.py", "python ssl_mae.py"), ("quantize.py", "python main.py"), ("predictor.py", "python quantize.py")],
+)
+def test_a_missing_input_names_the_command_that_makes_it(script: str, remedy: str, season: FieldSeason, tmp_path: Path) -> None:
+    arguments = [season.soundscape] if script == "predictor.py" else []
+    done = run(tmp_path, script, "--preset", "demo", *arguments)
+    assert done.returncode == 1 and remedy in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_recordings_name_the_flag_that_brings_them(tmp_path: Path) -> None:
+    done = run(tmp_path, "ssl_mae.py", "--preset", "demo", "--data.root", tmp_path / "nothing")
+    assert done.returncode == 1 and "--data.root" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["ssl_mae.py", "main.py", "quantize.py", "predictor.py"])
+def test_help_teaches(script: str, tmp_path: Path) -> None:
+    done = run(tmp_path, script, "--help")
+    assert done.returncode == 0 and f"python {script}" in done.stdout and "--preset" in done.stdout

@@ -1,0 +1,80 @@
+"""The command line: a preset is a whole set of defaults, any flag beside it wins, and help teaches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from config import (
+    DEMO_DATA,
+    PRESETS,
+    SIZES,
+    FinetuneCommand,
+    PredictCommand,
+    PretrainCommand,
+    QuantizeCommand,
+    parse,
+)
+from demo_data import DEFAULT_ROOT
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_works_for_every_command(preset: str) -> None:
+    flags = ["--preset", preset]
+    assert parse(FinetuneCommand, flags).preset == parse(QuantizeCommand, flags).preset == preset
+    assert parse(PredictCommand, flags).preset == preset
+    assert parse(PretrainCommand, ["--preset", preset]).encoder.size == preset
+
+
+def test_a_flag_beside_a_preset_changes_that_alone() -> None:
+    plain = parse(FinetuneCommand, ["--preset", "small"])
+    changed = parse(FinetuneCommand, ["--preset=small", "--train.epochs", "3"])
+    assert changed == replace(plain, train=replace(plain.train, epochs=3))
+
+
+def test_without_any_flag_the_preset_is_base() -> None:
+    assert parse(PretrainCommand, []) == PretrainCommand.defaults("base")
+
+
+def test_both_spellings_of_a_flag_are_understood() -> None:
+    for flag in ("--data.min_recordings", "--data.min-recordings"):
+        assert parse(FinetuneCommand, [flag, "8"]).data.min_recordings == 8
+
+
+def test_defaults_chain_from_command_to_command() -> None:
+    assert FinetuneCommand.defaults("base").encoder.weights == "runs/mae/encoder.safetensors"
+    assert QuantizeCommand.defaults("base").classifier == Path("runs/finetune/classifier.safetensors")
+    assert PredictCommand.defaults("base").model == Path("runs/quantize/classifier.int8.onnx")
+    assert PretrainCommand.defaults("base").encoder.weights == "openai/whisper-base"
+
+
+def test_the_demo_needs_no_download_and_finds_the_field_season() -> None:
+    demo = PretrainCommand.defaults("demo")
+    assert demo.encoder.weights == "random" and demo.data.root == DEMO_DATA == DEFAULT_ROOT
+
+
+def test_recordings_are_positional() -> None:
+    assert parse(PredictCommand, ["a.ogg", "b", "--overlap", "2.5"]).inputs == (Path("a.ogg"), Path("b"))
+
+
+def test_heads_divide_the_width() -> None:
+    for size in SIZES.values():
+        assert size.width % size.heads == 0 and size.decoder_width % size.decoder_heads == 0
+
+
+def test_a_mistyped_flag_leaves_with_1_and_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse(FinetuneCommand, ["--train.epoch", "3"])
+    assert leaving.value.code == 1
+    captured = capsys.readouterr()
+    assert "--train.epochs" in captured.out + captured.err
+
+
+@pytest.mark.parametrize("command", [PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand])
+def test_help_teaches_with_an_example_and_leaves_with_0(
+    command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse(command, ["--help"])
+    text = capsys.readouterr().out
+    assert leaving.value.code == 0 and "python " in text and "--preset" in text

@@ -1,0 +1,296 @@
+"""The networks: equal to the library they come from, deaf to neighbours, and with masks that do not leak."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.functional import melscale_fbanks
+from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from audio import fill_window, read_window
+from config import SIZES, AudioSettings, EncoderSize, Preset
+from masking import hide_tokens
+from model import (
+    AttentionHead,
+    BirdClefClassifier,
+    Encoder,
+    LogMel,
+    MaskedAutoencoder,
+    sinusoids,
+    token_picture,
+    token_values,
+    visible_indices,
+    whisper_config,
+)
+
+ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
+SMALL = EncoderSize(mels=16, width=64, layers=2, heads=4, decoder_layers=1, decoder_width=32, decoder_heads=4)
+TOKENS = 40
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(SMALL).eval()
+
+
+def picture(batch: int = 2, tokens: int = TOKENS, mels: int = 16) -> Tensor:
+    return torch.randn(batch, mels, 2 * tokens, generator=torch.Generator().manual_seed(1))
+
+
+def mask(batch: int = 2, tokens: int = TOKENS) -> Tensor:
+    return hide_tokens(batch, tokens, 0.65, "span", torch.Generator().manual_seed(2))
+
+
+def sounds() -> list[np.ndarray[tuple[int], np.dtype[np.float32]]]:
+    rng = np.random.default_rng(0)
+    time = np.arange(80_000) / 16_000
+    chirp = np.sin(2 * np.pi * (500 + 400 * time) * time) * np.exp(-((time - 2) ** 2))
+    noise = rng.normal(0, 1, 80_000)
+    return [x.astype(np.float32) for x in (noise, 0.01 * noise, chirp, chirp + 1e-3 * noise, 0 * time)]
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_log_mel_equals_whispers_feature_extractor(mels: int) -> None:
+    front_end = LogMel(AudioSettings(), mels)
+    extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=5)
+    for sound in sounds():
+        theirs = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features[0]
+        assert theirs.shape == (mels, 500)
+        torch.testing.assert_close(front_end(torch.from_numpy(sound)[None])[0], theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_log_mel_is_within_1e_4_of_double_precision_on_real_recordings(mels: int) -> None:
+    if not ANIMALS.is_dir():
+        pytest.skip("the recordings of ../shared/animals are not here")
+    front_end = LogMel(AudioSettings(), mels)
+    filters = melscale_fbanks(201, 0.0, 8000.0, mels, 16_000, "slaney", "slaney").double()
+    worst = 0.0
+    for path in sorted(ANIMALS.glob("audio/*/*.ogg"))[::25]:
+        sound = torch.from_numpy(fill_window(read_window(path, 0.0, 5.0, 16_000), 80_000))
+        window = torch.hann_window(400, dtype=torch.float64)
+        power = torch.stft(sound.double(), 400, 160, window=window, return_complex=True).abs()[:, :-1].square()
+        log = (filters.T @ power).clamp(min=1e-10).log10()
+        exact = (torch.maximum(log, log.max() - 8) + 4) / 4
+        worst = max(worst, float((front_end(sound[None])[0] - exact).abs().max()))
+    assert worst < 1e-4
+
+
+def test_mel_filters_are_those_of_transformers() -> None:
+    for mels in (80, 128):
+        theirs = torch.from_numpy(WhisperFeatureExtractor(feature_size=mels).mel_filters).float()
+        torch.testing.assert_close(LogMel(AudioSettings(), mels).filters, theirs, atol=1e-6, rtol=0)
+
+
+def test_a_loud_neighbour_does_not_change_a_quiet_window() -> None:
+    front_end = LogMel(AudioSettings(), 80)
+    quiet, loud = torch.randn(1, 80_000) * 1e-3, torch.randn(1, 80_000)
+    torch.testing.assert_close(front_end(torch.cat([quiet, loud]))[:1], front_end(quiet), atol=1e-6, rtol=0)
+    log = front_end(torch.cat([quiet, loud])) * 4 - 4  # negative control: a maximum over the batch would change it
+    assert not torch.allclose(torch.maximum(log, log.max() - 8)[:1], log[:1], atol=0.01) or log[0].min() > log.max() - 8
+
+
+def test_twenty_decibels_are_half_a_unit() -> None:
+    front_end = LogMel(AudioSettings(), 80)
+    sound = torch.randn(1, 80_000) * 0.01
+    torch.testing.assert_close(front_end(10 * sound) - front_end(sound), torch.full((1, 80, 500), 0.5), atol=1e-4, rtol=0)
+
+
+def test_another_sample_rate_or_length_is_refused_with_the_flag_to_change() -> None:
+    with pytest.raises(AssertionError, match=r"audio\.sample_rate 22050"):
+        LogMel(AudioSettings(sample_rate=22_050), 80)
+    with pytest.raises(AssertionError, match=r"audio\.window_seconds"):
+        LogMel(AudioSettings(window_seconds=5.013), 80)
+    with pytest.raises(AssertionError, match="waveforms of 79999 samples"):
+        LogMel(AudioSettings(), 80)(torch.zeros(1, 79_999))
+
+
+def test_a_short_context_equals_the_librarys_encoder_built_for_it() -> None:
+    encoder = Encoder(SMALL).eval()
+    config = whisper_config(SMALL)
+    config.max_source_positions = TOKENS
+    stock = WhisperEncoder(config).eval()
+    weights = {name: t for name, t in encoder.whisper.state_dict().items() if not name.startswith("embed_positions")}
+    missing = stock.load_state_dict(weights, strict=False)
+    assert missing.missing_keys == ["embed_positions.weight"]  # sinusoids of 40 positions: rows 0 to 39 of the full table
+    torch.testing.assert_close(encoder(picture()), stock(picture()).last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_thirty_seconds_equal_the_librarys_untouched_encoder(encoder: Encoder) -> None:
+    long = picture(1, 1500)
+    torch.testing.assert_close(encoder(long), encoder.whisper(long).last_hidden_state, atol=0, rtol=0)
+
+
+def test_padding_to_thirty_seconds_is_something_else(encoder: Encoder) -> None:
+    padded = F.pad(picture(), (0, 3000 - 2 * TOKENS))
+    assert (encoder(picture()) - encoder(padded)[:, :TOKENS]).abs().max() > 1e-3
+
+
+def test_every_size_has_whispers_dimensions() -> None:
+    parameters: dict[Preset, float] = {"tiny": 7.63, "base": 19.82, "small": 87.00, "medium": 305.7, "large-v3": 635.0}
+    for name, millions in parameters.items():
+        with torch.device("meta"):
+            whisper = WhisperEncoder(whisper_config(SIZES[name]))
+        trained = sum(p.numel() for key, p in whisper.named_parameters() if not key.startswith("embed_positions"))
+        assert trained / 1e6 == pytest.approx(millions, rel=2e-3), name
+
+
+def gradient_of_visible(encoder: Encoder, mel: Tensor, hidden: Tensor) -> Tensor:
+    """How much the visible encodings feel each frame: (batch, frames)."""
+    mel = mel.clone().requires_grad_(True)
+    (encoder(mel, hidden) * torch.randn(1, 1, SMALL.width)).sum().backward()
+    assert mel.grad is not None
+    return mel.grad.abs().sum(dim=1)
+
+
+def test_hidden_frames_do_not_leak_into_visible_tokens(encoder: Encoder) -> None:
+    hidden = mask()
+    felt = gradient_of_visible(encoder, picture(), hidden)
+    frames = hidden.repeat_interleave(2, dim=1)
+    assert felt[frames].max() == 0.0
+    assert felt[~frames].min() > 0.0
+
+
+class MaskedBehindTheStem(Encoder):
+    """The negative control: hidden tokens are dropped after the convolutions, whose kernels have already mixed them."""
+
+    def forward(self, mel: Tensor, hidden: Tensor | None = None) -> Tensor:
+        assert hidden is not None
+        whisper = self.whisper
+        states = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel)))).transpose(1, 2)
+        states = states + whisper.embed_positions.weight[: states.shape[1]]
+        states = states.gather(1, visible_indices(hidden)[..., None].expand(-1, -1, states.shape[2]))
+        for layer in whisper.layers:
+            states = layer(states, None)
+        tokens: Tensor = whisper.layer_norm(states)
+        return tokens
+
+
+def test_masking_behind_the_stem_leaks_as_much_as_the_formula_says() -> None:
+    torch.manual_seed(0)
+    leaky = MaskedBehindTheStem(SMALL).eval()
+    hidden = hide_tokens(8, 400, 0.5, "random", torch.Generator().manual_seed(0))
+    felt = gradient_of_visible(leaky, picture(8, 400), hidden)
+    leaking = float((felt[hidden.repeat_interleave(2, dim=1)] > 0).float().mean())
+    ratio = 0.5
+    assert leaking == pytest.approx(((1 - ratio**2) + (1 - ratio)) / 2, abs=0.03)
+
+
+def test_a_token_feels_five_frames(encoder: Encoder) -> None:
+    hidden = torch.ones(1, TOKENS, dtype=torch.bool)
+    hidden[0, 10:13] = False  # three visible tokens, the middle one with both neighbours
+    mel = picture(1).requires_grad_(True)
+    stem = F.gelu(encoder.whisper.conv2(F.gelu(encoder.whisper.conv1(mel))))
+    stem[0, :, 11].sum().backward()
+    assert mel.grad is not None
+    assert mel.grad.abs().sum(dim=(0, 1)).nonzero()[:, 0].tolist() == [20, 21, 22, 23, 24]
+
+
+def test_a_visible_run_sounds_like_a_recording_of_its_own(encoder: Encoder) -> None:
+    hidden = torch.ones(1, TOKENS, dtype=torch.bool)
+    hidden[0, 8:20] = False
+    mel = picture(1)
+    whisper = encoder.whisper
+    audible = (~hidden).repeat_interleave(2, dim=1)[:, None]
+    alone = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel[:, :, 16:40]))))
+    within = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel * audible)) * audible))[:, :, 8:20]
+    without_zeroing = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel * audible))))[:, :, 8:20]
+    torch.testing.assert_close(within, alone, atol=1e-6, rtol=0)
+    assert (without_zeroing - alone).abs().max() > 1e-4  # the second mask is needed
+
+
+def test_leaving_tokens_out_equals_hiding_them_from_attention(encoder: Encoder) -> None:
+    hidden, mel = mask(), picture()
+    whisper = encoder.whisper
+    audible = (~hidden).repeat_interleave(2, dim=1)[:, None].float()
+    states = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel * audible)) * audible)).transpose(1, 2)
+    states = states + whisper.embed_positions.weight[:TOKENS]
+    unseen = torch.zeros(len(mel), 1, TOKENS, TOKENS).masked_fill(hidden[:, None, None], float("-inf"))
+    for layer in whisper.layers:
+        states = layer(states, unseen)
+    full = whisper.layer_norm(states)[~hidden].reshape(len(mel), -1, SMALL.width)
+    torch.testing.assert_close(encoder(mel, hidden), full, atol=1e-5, rtol=0)
+    leaky = encoder(mel * audible)[~hidden].reshape(len(mel), -1, SMALL.width)
+    assert (encoder(mel, hidden) - leaky).abs().max() > 1e-3  # negative control: hidden tokens left as keys
+
+
+def test_nothing_hidden_is_the_plain_encoder(encoder: Encoder) -> None:
+    nothing = torch.zeros(2, TOKENS, dtype=torch.bool)
+    assert torch.equal(encoder(picture(), nothing), encoder(picture()))
+
+
+def test_visible_indices_are_sorted_and_complete() -> None:
+    hidden = mask()
+    for row, keep in zip(hidden, visible_indices(hidden), strict=True):
+        assert keep.tolist() == (~row).nonzero()[:, 0].tolist()
+
+
+def test_the_decoder_gets_each_visible_token_back_at_its_place() -> None:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Encoder(SMALL)).eval()
+    seen: list[Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+    hidden, mel = mask(), picture()
+    assert model(mel, hidden).shape == (2, TOKENS, 2 * SMALL.mels)
+    tokens = model.project(model.encoder(mel, hidden))
+    placed = seen[0] - model.positions[:TOKENS]
+    torch.testing.assert_close(placed[~hidden], tokens.flatten(0, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(placed[hidden], model.mask_token.expand(int(hidden.sum()), -1), atol=1e-6, rtol=0)
+
+
+def test_what_is_painted_at_a_hidden_place_does_not_depend_on_what_is_there() -> None:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Encoder(SMALL)).eval()
+    hidden, mel = mask(), picture()
+    other = torch.where(hidden.repeat_interleave(2, dim=1)[:, None], torch.randn_like(mel), mel)
+    assert torch.equal(model(mel, hidden), model(other, hidden))
+
+
+def test_token_values_go_there_and_back() -> None:
+    mel = picture()
+    assert torch.equal(token_picture(token_values(mel)), mel)
+    assert torch.equal(token_values(mel)[0, 3], torch.cat([mel[0, :, 6], mel[0, :, 7]]))
+
+
+def test_the_position_table_is_whispers_and_does_not_learn(encoder: Encoder) -> None:
+    table = encoder.whisper.embed_positions.weight
+    torch.testing.assert_close(table.detach(), sinusoids(1500, SMALL.width), atol=1e-4, rtol=0)
+    assert not table.requires_grad
+
+
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_a_batch_scores_as_one_by_one(pooling: Literal["attention", "mean"]) -> None:
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, pooling).eval()
+    waveforms = torch.randn(3, 80_000) * torch.tensor([[1.0], [0.01], [0.1]])
+    alone = torch.cat([model(waveform[None]) for waveform in waveforms])
+    torch.testing.assert_close(model(waveforms), alone, atol=1e-5, rtol=0)
+    assert model(waveforms).dtype == torch.float32
+
+
+def test_an_untrained_classifier_gives_each_species_its_share() -> None:
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 100, "mean").eval()
+    nn.init.zeros_(model.head.score.weight)
+    torch.testing.assert_close(model(torch.randn(1, 80_000)).sigmoid(), torch.full((1, 100), 0.01), atol=1e-6, rtol=0)
+
+
+def test_attention_can_rest_on_one_moment() -> None:
+    head = AttentionHead(96, 1, dropout=0.0)
+    tokens = torch.zeros(1, 250, 96)
+    tokens[0, 17, 0] = 1.0
+    for layer in (head.attention, head.score):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        head.attention.weight[0, 0] = 100.0
+        head.score.weight[0, 0] = 1.0
+    assert head(tokens).item() > 0.98
+    squashed = torch.tensor([1.0] + [0.0] * 249).tanh().softmax(dim=0)[0]  # negative control: what tanh would allow
+    assert squashed < 0.01

@@ -1,0 +1,85 @@
+"""Every weight in one group, at the rate the formula gives; and updates that a bad batch cannot spoil."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from config import EncoderSize
+from model import Encoder
+from optim import cosine_schedule, differential_groups, update
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(EncoderSize(8, 16, 3, 2, 1, 16, 2))
+        self.head = nn.Linear(16, 4)
+
+
+def rates(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """Name -> (rate, decay)."""
+    found: dict[int, tuple[float, float]] = {}
+    for group in differential_groups(model, 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1):
+        rate, decay, members = group["lr"], group["weight_decay"], group["params"]
+        assert isinstance(rate, float) and isinstance(decay, float) and isinstance(members, list)
+        for parameter in members:
+            assert id(parameter) not in found, "a weight stands in two groups"
+            found[id(parameter)] = (rate, decay)
+    return {name: found[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in found}
+
+
+def test_every_trainable_weight_is_in_exactly_one_group_and_the_position_table_in_none() -> None:
+    model = Toy()
+    assert set(rates(model)) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "encoder.whisper.embed_positions.weight" not in rates(model)
+
+
+def test_rates_fall_with_depth_as_the_formula_says() -> None:
+    found = rates(Toy())
+    assert found["head.weight"][0] == 1e-3
+    assert found["encoder.whisper.layer_norm.weight"][0] == 1e-4
+    for layer, rate in ((2, 1e-4), (1, 0.5e-4), (0, 0.25e-4)):
+        assert found[f"encoder.whisper.layers.{layer}.fc1.weight"][0] == pytest.approx(rate)
+    assert found["encoder.whisper.conv1.weight"][0] == pytest.approx(0.125e-4)
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    found = rates(Toy())
+    assert found["encoder.whisper.layers.0.fc1.weight"][1] == 0.1
+    assert found["encoder.whisper.layers.0.fc1.bias"][1] == 0.0
+    assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
+
+
+def test_the_schedule_rises_then_falls_to_its_floor() -> None:
+    optimizer = AdamW([nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = cosine_schedule(optimizer, steps=100, warmup=0.1)
+    seen: list[float] = []
+    for _ in range(100):
+        seen.append(float(schedule.get_last_lr()[0]))
+        optimizer.step()
+        schedule.step()
+    assert seen[0] == pytest.approx(0.1) and seen[9] == pytest.approx(1.0) == max(seen)
+    assert seen[10:] == sorted(seen[10:], reverse=True)
+    assert float(schedule.get_last_lr()[0]) == pytest.approx(0.01)
+
+
+def one_update(losses: list[float], accumulate: int) -> float:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    optimizer = AdamW([weight], lr=0.1, weight_decay=0.0)
+    schedule = cosine_schedule(optimizer, 10, 0.0)
+    for number, factor in enumerate(losses, 1):
+        update((weight * factor).sum(), [weight], optimizer, schedule, 1.0, accumulate, number == len(losses))
+    return weight.item()
+
+
+def test_two_halves_accumulate_to_the_whole() -> None:
+    assert one_update([0.2, 0.6], accumulate=2) == pytest.approx(one_update([0.4], accumulate=1))
+
+
+def test_a_loss_that_is_not_finite_moves_nothing() -> None:
+    for bad in (math.nan, math.inf):
+        assert one_update([bad], accumulate=1) == 1.0
+    assert one_update([0.4], accumulate=1) != 1.0

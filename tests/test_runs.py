@@ -1,0 +1,166 @@
+"""Run folders: numbered, marked by how they ended, linked only when they finished; and files that are whole or absent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runs import draw_curves, open_run, publish, read_records, readable, record
+
+HERE = Path(__file__).parents[1]
+
+
+def status(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text())["status"])
+
+
+def test_runs_are_numbered_and_the_link_follows_the_newest_that_finished(tmp_path: Path) -> None:
+    for number in (1, 2):
+        with open_run("mae", tmp_path, {}) as run:
+            assert run.folder == tmp_path / f"mae-{number:03d}" and status(run.folder) == "running"
+        assert status(run.folder) == "finished" and (tmp_path / "mae").resolve() == run.folder
+    assert os.readlink(tmp_path / "mae") == "mae-002"  # relative: the folder of runs can be moved
+
+
+def test_a_failed_run_is_marked_and_never_becomes_the_default(tmp_path: Path) -> None:
+    with open_run("mae", tmp_path, {}) as good:
+        pass
+    with pytest.raises(ZeroDivisionError), open_run("mae", tmp_path, {}) as bad:
+        _ = 1 / 0
+    assert status(bad.folder) == "failed" and (tmp_path / "mae").resolve() == good.folder
+
+
+def test_ctrl_c_marks_a_run_as_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run("mae", tmp_path, {}) as run:
+        raise KeyboardInterrupt
+    assert status(run.folder) == "interrupted" and not (tmp_path / "mae").exists()
+
+
+def test_a_killed_run_is_marked_by_the_next_one(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path; import time
+from runs import open_run
+with open_run("mae", Path({str(tmp_path)!r}), {{}}):
+    print("ready", flush=True); time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    while child.stdout.readline() != "ready\n":
+        pass
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert status(tmp_path / "mae-001") == "running"
+    with open_run("mae", tmp_path, {}) as run:
+        assert run.folder.name == "mae-002"
+    assert status(tmp_path / "mae-001") == "interrupted"
+
+
+def test_a_place_of_ones_own_has_no_number_and_no_link(tmp_path: Path) -> None:
+    with open_run("predict", tmp_path / "runs", {}, tmp_path / "results") as run:
+        assert run.folder == tmp_path / "results"
+    assert status(tmp_path / "results") == "finished" and not (tmp_path / "runs").exists()
+
+
+def test_each_printed_line_is_a_json_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_run("mae", tmp_path, {}) as run:
+        record(run, epoch=1, loss=0.123456, note="first")
+        record(run, epoch=2, loss=None)
+    assert "epoch 1  loss 0.1235  note first" in capsys.readouterr().out
+    lines = read_records(run.folder)
+    assert [(line["epoch"], line["loss"]) for line in lines] == [(1, 0.123456), (2, None)]
+    assert readable(None) == "-"
+
+
+def test_settings_versions_and_memory_are_kept(tmp_path: Path) -> None:
+    from config import FinetuneCommand
+
+    with open_run("finetune", tmp_path, FinetuneCommand.defaults("tiny")) as run:
+        run.facts["extra"] = 5
+    facts = json.loads((run.folder / "run.json").read_text())
+    assert facts["settings"]["train"]["epochs"] == 30 and facts["settings"]["data"]["root"] == "data/birdclef-2025"
+    assert facts["versions"]["torch"].startswith("2.11") and facts["peak_memory_mb"] > 0 and facts["extra"] == 5
+
+
+def test_curves_are_a_picture(tmp_path: Path) -> None:
+    with open_run("mae", tmp_path, {}) as run:
+        for epoch in (1, 2, 3):
+            record(run, epoch=epoch, loss=1.0 / epoch, skill=None if epoch == 1 else 0.1)
+        path = draw_curves(run, {"loss": ["loss"], "skill": ["skill", "absent"]})
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), publish(path) as temporary:
+        temporary.write_text("half of the n")
+        raise OSError("disk full")
+    assert path.read_text() == "old"
+    with publish(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
+def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    code = f"""
+from runs import launch
+from config import QuantizeCommand
+def command(config):
+{body}
+launch(command, QuantizeCommand)
+"""
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code, *arguments], cwd=HERE, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_1() -> None:
+    done = launched("    assert False, 'no recordings here; point --data.root elsewhere'")
+    assert done.returncode == 1 and done.stderr == "error: no recordings here; point --data.root elsewhere\n"
+
+
+def test_a_mistyped_flag_leaves_with_1_and_not_with_2() -> None:
+    done = launched("    return 0", arguments=("--clasifier", "x"))
+    assert done.returncode == 1 and "--classifier" in done.stdout + done.stderr
+
+
+def test_exit_codes_are_the_commands() -> None:
+    assert launched("    return 0").returncode == 0
+    assert launched("    return 2").returncode == 2
+
+
+def test_a_surprise_is_one_line_and_the_traceback_lies_in_a_file() -> None:
+    done = launched("    return {}['nothing']")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "KeyError" in done.stderr
+    path = Path(done.stderr.split("report it with ")[1].rstrip(")\n"))
+    assert "Traceback" in path.read_text()
+
+
+def test_python_minus_o_is_refused() -> None:
+    done = launched("    return 0", "-O")
+    assert done.returncode == 1 and "python -O" in done.stderr
+
+
+def test_sigterm_is_treated_like_ctrl_c() -> None:
+    code = """
+import time
+from runs import launch
+from config import QuantizeCommand
+def command(config):
+    print("ready", flush=True); time.sleep(60); return 0
+launch(command, QuantizeCommand)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    started = time.time()
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(timeout=20) == 130 and time.time() - started < 10
+    child.stdout.close()

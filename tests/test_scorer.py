@@ -1,0 +1,79 @@
+"""The deployed file: opened only when it is ours and answers with probabilities, and scored one window at a time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, save
+
+from scorer import FORMAT, METADATA, open_scorer, score
+from taxonomy import Taxonomy, to_json
+
+ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
+
+
+def toy(path: Path, *steps: str, facts: dict[str, object] | None = None) -> Path:
+    """An ONNX file that sums up each waveform and takes the sum through some operators."""
+    nodes = [helper.make_node("ReduceSum", ["waveforms", "axes"], ["x0"])]
+    for number, step in enumerate(steps):
+        nodes.append(helper.make_node(step, [f"x{number}"], [f"x{number + 1}"]))
+    nodes[-1].output[0] = "probabilities"
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("waveforms", TensorProto.FLOAT, ["batch", 80_000])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 1])],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    ours: dict[str, object] = {
+        "format": FORMAT, "audio": {"sample_rate": 16_000, "window_seconds": 5.0}, "taxonomy": to_json(ONE),
+        "precision": "int8", "verified": True,
+    }  # fmt: skip
+    if facts is None or facts:
+        helper.set_model_props(model, {METADATA: json.dumps(ours | (facts or {}))})
+    save(model, path)
+    return path
+
+
+def test_the_file_tells_what_it_is(tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"))
+    assert scorer.taxonomy == ONE and scorer.audio.window_seconds == 5.0
+    assert (scorer.precision, scorer.verified, len(scorer.sha256)) == ("int8", True, 64)
+
+
+def test_scores_come_window_by_window_in_order(tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"))
+    waveforms = np.zeros((3, 80_000), np.float32)
+    waveforms[1, 0], waveforms[2, 0] = 1.0, -1.0
+    expected = 1 / (1 + np.exp([[0.0], [-1.0], [1.0]]))
+    np.testing.assert_allclose(score(scorer, waveforms), expected, atol=1e-6)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"python quantize\.py"):
+        open_scorer(tmp_path / "nothing.onnx")
+
+
+def test_a_file_of_another_origin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="of another origin"):
+        open_scorer(toy(tmp_path / "m.onnx", "Sigmoid", facts={}))
+
+
+def test_logits_are_not_taken_for_probabilities(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="not 1 probabilities"):
+        open_scorer(toy(tmp_path / "m.onnx", "Cos", "Neg"))  # silence gives -1
+
+
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(AssertionError, match="damaged or no ONNX file") as refusal:
+        open_scorer(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="later version"):
+        open_scorer(toy(tmp_path / "m.onnx", "Sigmoid", facts={"format": FORMAT + 1}))

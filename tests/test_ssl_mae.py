@@ -1,0 +1,143 @@
+"""Stage 1: targets that tell nothing about what is hidden, a skill that cannot be had for free, and what it leaves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from conftest import Stages
+from config import SIZES, AudioSettings, MaskSettings, PretrainCommand, parse
+from demo_data import FieldSeason
+from masking import hide_tokens
+from model import Encoder, LogMel, MaskedAutoencoder
+from runs import read_records
+from ssl_mae import TrivialPainter, interpolate, measure_skill, normalised_target, pretrain, verdict
+
+TOKENS = 100
+
+
+def pictures(batch: int = 4) -> Tensor:
+    """Log-mel-like pictures with a tilt and slow changes."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch, 16, 2 * TOKENS, generator=generator)
+    slow = torch.nn.functional.avg_pool1d(noise, 21, stride=1, padding=10) * 4
+    return slow + torch.linspace(1, -1, 16)[None, :, None]
+
+
+def mask(batch: int = 4, seed: int = 0) -> Tensor:
+    return hide_tokens(batch, TOKENS, 0.65, "span", torch.Generator().manual_seed(seed))
+
+
+def test_the_visible_part_of_a_target_has_mean_zero_in_every_bin() -> None:
+    target, hidden = normalised_target(pictures(), mask()), mask()
+    for row, seen in zip(target, ~hidden, strict=True):
+        frames = row[seen].reshape(-1, 16)
+        torch.testing.assert_close(frames.mean(dim=0), torch.zeros(16), atol=1e-5, rtol=0)
+
+
+def test_the_mean_of_what_is_hidden_cannot_be_had_from_the_mean_of_what_is_seen() -> None:
+    """A target centred on all frames would betray it: the hidden mean is then -(seen / hidden) times the seen one."""
+    mel, hidden = pictures(64), mask(64)
+    frames = hidden.repeat_interleave(2, dim=1)[:, None]
+
+    def gain(centre: Tensor) -> float:
+        target = mel - centre
+        seen_mean = (target * ~frames).sum(dim=2, keepdim=True) / (~frames).sum(dim=2, keepdim=True)
+        guess = -(35 / 65) * seen_mean
+        hidden_error = ((target - guess) * frames).square().sum()
+        return float(1 - hidden_error / (target * frames).square().sum())
+
+    seen_only = (mel * ~frames).sum(dim=2, keepdim=True) / (~frames).sum(dim=2, keepdim=True)
+    assert gain(seen_only) == pytest.approx(0.0, abs=1e-6)
+    assert gain(mel.mean(dim=2, keepdim=True)) > 0.005  # negative control
+
+
+def test_a_silent_bin_is_not_blown_up() -> None:
+    mel = pictures()
+    mel[:, 3] = 0.5 + 1e-6 * torch.randn(4, 2 * TOKENS)
+    assert normalised_target(mel, mask()).abs()[..., [3, 19]].max() < 1e-3
+
+
+def test_interpolation_is_a_straight_line_between_what_is_seen() -> None:
+    values = torch.tensor([[[0.0], [9.0], [9.0], [3.0], [9.0]]])
+    hidden = torch.tensor([[False, True, True, False, True]])
+    assert interpolate(values, hidden)[0, :, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_interpolation_never_reads_what_is_hidden() -> None:
+    values, hidden = torch.randn(4, TOKENS, 3), mask()
+    other = torch.where(hidden[..., None], 99.0, values)
+    assert torch.equal(interpolate(values, hidden), interpolate(other, hidden))
+
+
+class Oracle(MaskedAutoencoder):
+    """Paints the truth, shrunk."""
+
+    share = 1.0
+
+    def forward(self, mel: Tensor, hidden: Tensor) -> Tensor:
+        return self.share * normalised_target(mel, hidden)
+
+
+def skill_of(share: float) -> dict[str, float]:
+    audio = AudioSettings()
+    model = Oracle(Encoder(SIZES["demo"]))
+    model.share = share
+    rng = np.random.default_rng(0)
+    exam = rng.normal(0, 0.1, (3, 80_000)).astype(np.float32)
+    trivial, log_mel = TrivialPainter(), LogMel(audio, 80)
+    mel = log_mel(torch.from_numpy(exam))
+    hidden = hide_tokens(3, 250, 0.65, "span", torch.Generator().manual_seed(9))
+    trivial.fit(normalised_target(mel, hidden), hidden)
+    return measure_skill(model, log_mel, exam, trivial, MaskSettings(), torch.device("cpu"))
+
+
+def test_painting_the_truth_has_skill_one_and_painting_the_mean_none() -> None:
+    assert skill_of(1.0)["skill"] == pytest.approx(1.0)
+    nothing = skill_of(0.0)
+    assert nothing["skill_over_mean"] == pytest.approx(0.0) and nothing["skill"] <= 0.0
+
+
+def test_a_scaled_line_is_never_worse_than_the_mean_where_it_was_fitted() -> None:
+    target, hidden = normalised_target(pictures(), mask()), mask()
+    trivial = TrivialPainter()
+    trivial.fit(target, hidden)
+    of_mean, of_line = trivial.errors(target, hidden)
+    assert of_line <= of_mean
+
+
+def test_the_verdict_says_when_nothing_was_learnt() -> None:
+    assert "no better" in verdict(-0.01) and "12.0 %" in verdict(0.12)
+
+
+def test_a_run_leaves_an_encoder_pictures_and_no_decoder(stages: Stages) -> None:
+    folder = stages.encoder.parent
+    for name in ("reconstruction.png", "curves.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    with safe_open(stages.encoder, framework="pt") as file:
+        names = list(file.keys())
+        facts = json.loads(file.metadata()["wild_whisper"])
+    assert all(name.startswith("model.encoder.") for name in names) and len(names) == 5 + 3 * 15 + 2
+    assert facts["size"] == "demo" and facts["provenance"]["start"] == "random"
+
+
+def test_the_loss_falls(stages: Stages) -> None:
+    first, last = (read_records(stages.encoder.parent)[i] for i in (0, -1))
+    assert last["loss"] < first["loss"] and {"skill", "skill_over_mean", "windows_per_second"} <= set(last)
+
+
+def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: Path) -> None:
+    digests: list[str] = []
+    for run in ("a", "b"):
+        config = parse(PretrainCommand, ["--preset", "demo", "--data.root", str(season.root / "unlabeled")])
+        config = replace(config, train=replace(config.train, epochs=1), data=replace(config.data, folds=2))
+        config = replace(config, run=replace(config.run, root=tmp_path / run, device="cpu"))
+        assert pretrain(config) == 0
+        with safe_open(tmp_path / run / "mae" / "encoder.safetensors", framework="pt") as file:
+            digests.append(file.metadata()["sha256"])
+    assert digests[0] == digests[1]

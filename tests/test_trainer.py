@@ -1,0 +1,79 @@
+"""The supervised loop: what is pooled, what is kept, and that held-out scores are those of the file that is kept."""
+
+import csv
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from checkpoint import load_classifier
+from conftest import Stages
+from config import SIZES, AudioSettings, AugmentSettings, DataSettings, FinetuneCommand
+from data_loader import Batch, read_labeled, split, truth_table
+from demo_data import FieldSeason
+from metrics import cmap
+from model import BirdClefClassifier, Encoder
+from runs import read_records
+from trainer import WindowScores, pool_windows, score_windows, training_loss
+
+
+def test_windows_are_pooled_by_their_mean() -> None:
+    windows = WindowScores(
+        np.array([1, 1, 0]), np.zeros(3), np.ones(3), np.array([[0.2, 0.4], [0.4, 0.0], [1.0, 0.5]], np.float32)
+    )
+    assert pool_windows(windows, 2) == pytest.approx(np.array([[1.0, 0.5], [0.3, 0.2]]))
+
+
+def test_the_kept_epoch_is_the_one_with_the_best_cmap(stages: Stages) -> None:
+    lines = read_records(stages.classifier.parent)
+    best = max(lines, key=lambda line: line["cmap"])
+    _, facts = load_classifier(stages.classifier)
+    assert facts.provenance["epoch"] == best["epoch"]
+    held_out = facts.provenance["held_out"]
+    assert isinstance(held_out, dict) and held_out["cmap"] == pytest.approx(best["cmap"])
+
+
+def test_held_out_scores_are_those_of_the_file(stages: Stages, season: FieldSeason) -> None:
+    model, facts = load_classifier(stages.classifier)
+    _, recordings = read_labeled(DataSettings(season.root))
+    _, valid = split(recordings, DataSettings(season.root))
+    windows = score_windows(model, valid, AudioSettings(), torch.device("cpu"))
+    with (stages.classifier.parent / "held_out_scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    written = np.array([[float(row[label]) for label in facts.taxonomy.labels] for row in rows])
+    np.testing.assert_allclose(written, windows.scores, atol=1e-5)
+    assert Counter(row["file"] for row in rows) == Counter(
+        str(valid[index].path.resolve()) for index in windows.owner.tolist()
+    )
+    pooled = pool_windows(windows, len(valid))
+    told = facts.provenance["held_out"]
+    assert isinstance(told, dict)
+    assert cmap(truth_table(valid, facts.taxonomy.labels), pooled) == pytest.approx(told["cmap"], abs=1e-6)
+
+
+def test_training_learns_something(stages: Stages) -> None:
+    lines = read_records(stages.classifier.parent)
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
+    assert max(line["macro_auc"] for line in lines) > 0.6
+
+
+def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> None:
+    config = FinetuneCommand.defaults("demo")
+    config = replace(config, augment=AugmentSettings((0.0, 0.0), 0.0, 0.0, 0.0))
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 3, "mean").eval()
+    distances, ancestors = 1 - torch.eye(3), torch.zeros(3, 3, dtype=torch.bool)
+    targets, background = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+
+    def gradient(secondary: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        batch = Batch(torch.randn(1, 80_000, generator=torch.Generator().manual_seed(1)), targets, secondary)
+        generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+        torch.autograd.backward(training_loss(model, batch, distances, ancestors, config, generator, cpu))
+        assert model.head.score.bias.grad is not None
+        return model.head.score.bias.grad.clone()
+
+    assert gradient(background)[1] == 0.0
+    assert gradient(torch.zeros(1, 3))[1] > 0.0  # negative control: unlabelled, it would be pushed down

@@ -1,0 +1,23 @@
+"""What the project uses of onnxruntime 1.31."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class ModelMetadata:
+    custom_metadata_map: dict[str, str]
+
+class SessionOptions:
+    intra_op_num_threads: int
+    log_severity_level: int
+    def add_session_config_entry(self, key: str, value: str) -> None: ...
+
+class InferenceSession:
+    def __init__(
+        self, path_or_bytes: str | bytes, sess_options: SessionOptions | None = ..., providers: Sequence[str] = ...
+    ) -> None: ...
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]: ...
+    def get_modelmeta(self) -> ModelMetadata: ...
