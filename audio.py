@@ -5,11 +5,10 @@
     for window in recording.windows(window_seconds=5.0): ...
     recording.outcome                                     # ok, salvaged or unreadable, and why
 
-Reads    wav, flac, ogg, opus, mp3, aiff through libsndfile; m4a, aac, wma and whatever libsndfile stumbles over through
-         FFmpeg
+Reads    wav, flac, ogg, opus, mp3, aiff with libsndfile; m4a, aac, wma and whatever it stumbles over with FFmpeg
 Writes   nothing
 
-The only opener of sound files, and the only room that catches: an archive of thousands has damaged files, and one of
+The only opener of sound files, and the only room that catches: an archive of thousands has damaged files, and each of
 them becomes an Outcome with a reason, never the end of a run. What was decoded is believed, what a header says is not.
 Memory follows the block, never the length of a recording.
 """
@@ -19,14 +18,14 @@ from __future__ import annotations
 import math
 import os
 import stat
-import string
 import struct
-import sys
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, Literal
 
 import av
@@ -35,6 +34,7 @@ import soundfile
 import soxr
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.error import FFmpegError
 from av.packet import Packet
 from numpy.typing import NDArray
 
@@ -42,24 +42,29 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac", 
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
-STUB = 1024  # bytes: a larger file without samples is worth a second look
-RATES = range(1_000, 1_000_001)  # Hz
+READ_AHEAD = 2**17  # bytes a decoder may leave unread at the end, tags among them
+STUB = 1024  # bytes: a larger file without samples deserves a second look
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
 MOST_CHANNELS = 64
 MOST_FRAMES = 2**40  # a header that claims more does not know
+MOST_BYTES = 2**31 - 2**16  # so does a WAV header: recorders write such sizes before they know the true one
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
-HOLE_SECONDS = 0.05  # healthy timestamps jitter by 10 ms
-LONGEST_HOLE_SECONDS = 60.0  # a longer jump is a damaged timestamp
-MARGIN = 256  # samples of the lower rate on either side of a window, more than the resampler's filter reaches
+HOLE_SECONDS, LONGEST_HOLE_SECONDS = 0.05, 60.0  # smaller jumps in time are jitter, longer ones damaged timestamps
+MARGIN = 256  # samples of the lower rate beside a window: more than the resampler's filter reaches
+LONGEST_LAP = 8192  # frames: the largest block of Vorbis
 DEMUXERS = "aac,aiff,asf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
-TIMELESS = frozenset({"aac", "mp3"})  # demuxers whose timestamps and lengths are guessed from the bytes
-SIGNATURES = {
+TIMELESS = frozenset({"aac", "mp3"})  # demuxers that guess times and lengths from the bytes
+SOUND_SIGNS = {
+    b"RIFF": "a WAV file", b"RF64": "a WAV file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file",
+    b"FORM": "an AIFF file", b"ID3": "an MP3 file", b"ftyp": "an MP4 file",
+}
+OTHER_SIGNS = {
     b"\x89PNG": "an image", b"\xff\xd8\xff": "an image", b"GIF8": "an image", b"%PDF": "a PDF",
     b"PK\x03\x04": "an archive", b"\x1f\x8b": "an archive", b"7z\xbc\xaf": "an archive", b"Rar!": "an archive",
-    b"RIFF": "a WAV header", b"RF64": "a WAV header", b"fLaC": "a FLAC header", b"OggS": "an Ogg header",
-    b"FORM": "an AIFF header", b"ID3": "an MP3 header",
 }
-REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # the bits of each byte, for Ogg's checksum
+PLAIN_TEXT = bytes({*b"\t\n\f\r", *range(32, 127), *range(128, 256)})  # with UTF-8 and Latin letters
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits the other way round
 
 Waveform = NDArray[np.float32]
 
@@ -72,27 +77,30 @@ class Outcome:
     reason: str  # empty when ok; else what was found and what to do, in one line
     seconds: float  # as decoded
     sample_rate: int  # Hz, of the file; 0 when unreadable
-    channels: int  # 0 when unreadable
+    channels: int  # of the file; 0 when unreadable
 
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of a recording, always of the same length."""
+    """A piece of a recording, as long as every other."""
 
-    start: float  # seconds; the start of window i is sample i * hop, an integer
+    start: float  # seconds; a whole number of samples
     end: float  # seconds; of the sound itself, so never after the recording's end
-    samples: Waveform  # (window_samples,) where the recording ends earlier, what is left repeats
+    samples: Waveform  # (window_samples,), the sound repeated where it is shorter
 
 
 @dataclass
 class Reading:
-    """What is learnt about a file while it is read."""
+    """What is learnt about a file while it is decoded."""
 
     sample_rate: int = 0
     channels: int = 0
     frames: int = 0  # delivered so far
-    claimed: int = 0  # frames by the header, 0 where it says nothing
+    claimed: int = 0  # frames its header speaks of, 0 where it does not
     strange: int = 0  # samples that were no numbers
+    broken: int = 0  # packets that could not be decoded
+    silenced: int = 0  # frames lost in between, replaced by silence
+    short_header: bool = False  # a WAV header that speaks of less than half of what follows
     refusal: str = ""
     faults: list[str] = field(default_factory=list[str])
 
@@ -103,78 +111,93 @@ class Reading:
             self.strange += block.size - int(np.count_nonzero(sane))
             block = np.where(sane, block, np.float32(0))
         self.frames += len(block)
-        return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        mixed = block[:, 0].copy()
+        for channel in block.T[1:]:  # ten times as fast as a mean over short rows
+            mixed += channel
+        return mixed / np.float32(block.shape[1])
+
+    def outcome(self) -> Outcome:
+        if not self.frames:
+            return Outcome("unreadable", self.refusal or "holds no sound; leave it out", 0.0, 0, 0)
+        seconds, faults = self.frames / self.sample_rate, list(self.faults)
+        beyond = self.frames - self.claimed if self.claimed else 0
+        if self.short_header or beyond > MISSING_SECONDS * self.sample_rate:
+            faults.append("its header speaks of fewer samples than follow")
+        if -beyond > MISSING_SECONDS * self.sample_rate:
+            faults.append(f"{seconds:.1f} s of the {self.claimed / self.sample_rate:.1f} s it claims could be read")
+        if self.silenced:
+            faults.append(f"{self.silenced / self.sample_rate:.1f} s were lost in between and are silent here")
+        if self.broken:
+            faults.append(f"damaged packets left out: {self.broken}")
+        if self.strange:
+            faults.append(f"{self.strange} samples are no numbers and silent here")
+        reason = "; ".join([*faults, "all else was used, look for a better copy"]) if faults else ""
+        return Outcome("salvaged" if faults else "ok", reason, seconds, self.sample_rate, self.channels)
 
 
 def open_recording(path: Path, sample_rate: int) -> OpenRecording:
-    """A recording about to be read at `sample_rate` Hz; nothing is opened before its windows are asked for.
+    """A recording to be heard at `sample_rate` Hz; nothing is opened before its windows are asked for.
 
-    Errors: none for what the file holds. Damage shows in the outcome, an unreadable file has no windows.
+    Errors: none, whatever the file holds. Damage shows in the outcome; what is unreadable has no windows.
     """
-    assert sample_rate in RATES, f"{sample_rate} Hz asked for; choose a rate from 1 kHz to 1 MHz"
     return OpenRecording(path, sample_rate)
 
 
 class OpenRecording:
-    """A recording as a stream. It remembers how the reading went: `outcome` is final once the stream is exhausted."""
+    """A recording as a stream that remembers how it went: `outcome` is final once its windows are exhausted."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
+        assert LOWEST_RATE <= sample_rate <= HIGHEST_RATE, f"{sample_rate} Hz asked for; choose 1 kHz to 1 MHz"
         self.path = path
         self.sample_rate = sample_rate
-        self.outcome = Outcome("unreadable", "not read to its end; exhaust the windows first", 0.0, 0, 0)
+        self.outcome = Outcome("unreadable", "was not read to its end; exhaust its windows", 0.0, 0, 0)
 
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
-        """Windows of equal length in order of time, each begun `window_seconds - overlap_seconds` after the last.
+        """Windows of equal length, each begun `window_seconds - overlap_seconds` after the one before.
 
-        The first window to reach the end of the recording is the last one, so every sample is heard and no window lies
-        wholly within another. Where it reaches beyond, the sound it does hold repeats, be it a single sample.
+        The first window that reaches the end of the recording is the last: every sample is heard, and no window lies
+        wholly within another. What it holds, be it a single sample, is repeated to its full length.
         """
         length = round(window_seconds * self.sample_rate)
         hop = length - round(overlap_seconds * self.sample_rate)
-        assert length >= 1, f"windows of {window_seconds} s; make them longer than a sample"
-        assert 1 <= hop <= length, f"an overlap of {overlap_seconds} s; choose 0 or more, less than {window_seconds} s"
+        assert 1 <= hop <= length, (
+            f"windows of {window_seconds} s overlap by {overlap_seconds} s; let them overlap by 0 s or more, not wholly"
+        )
         start, held = 0, np.zeros(0, np.float32)  # held begins at sample `start`
         for block in self.waveform():
             held = np.concatenate([held, block])
             while len(held) > length:  # only more than enough shows that a window is not the last
-                yield self.window(start, held, length)
+                yield Window(start / self.sample_rate, (start + length) / self.sample_rate, held[:length].copy())
                 start, held = start + hop, held[hop:]
         if len(held):
-            yield self.window(start, held, length)
-
-    def window(self, start: int, held: Waveform, length: int) -> Window:
-        end = start + min(len(held), length)
-        return Window(start / self.sample_rate, end / self.sample_rate, fill_window(held, length))
+            yield Window(start / self.sample_rate, (start + len(held)) / self.sample_rate, fill_window(held, length))
 
     def waveform(self) -> Iterator[Waveform]:
-        """The recording in mono at the rate asked for, in blocks (samples,) that joined equal the whole exactly."""
+        """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
         reading = Reading()
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:
                 yield block
-                continue
-            stream = stream or soxr.ResampleStream(reading.sample_rate, self.sample_rate, 1, "float32", "HQ")
-            yield stream.resample_chunk(block)
+            else:
+                stream = stream or soxr.ResampleStream(reading.sample_rate, self.sample_rate, 1, "float32", "HQ")
+                yield stream.resample_chunk(block)
         if stream:
             yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-        self.outcome = judged(self.path, reading)
+        self.outcome = reading.outcome()
 
 
 def read_window(path: Path, start_seconds: float, window_seconds: float, sample_rate: int) -> Waveform:
-    """One window anywhere in a recording, by seeking: the same samples as the slice of the whole recording.
+    """One window anywhere in a recording, by seeking: the slice of the whole recording that begins there.
 
     returns  (window_samples,) repeated to its full length where the recording ends earlier;
-             (0,) where there is nothing to read, which the caller leaves out
+             (0,) where there is nothing to read, for the caller to leave out
 
-    Equal to the slice exactly at the file's own rate, within 1e-6 of full scale when resampled. What libsndfile cannot
-    seek in (m4a, aac, wma, damaged files) is decoded from its beginning, at about 1 ms a second of sound.
+    Equal to the slice exactly at the file's own rate, within 1e-6 when resampled. Where libsndfile cannot seek (m4a,
+    aac, wma, some damage) the recording is decoded from its beginning, some 3 ms per second of sound.
     """
     start, length = round(start_seconds * sample_rate), round(window_seconds * sample_rate)
-    assert sample_rate in RATES, f"{sample_rate} Hz asked for; choose a rate from 1 kHz to 1 MHz"
-    assert start >= 0 and length >= 1, f"{window_seconds} s from {start_seconds} s on; no such window"
-    if refusal(path):
-        return np.zeros(0, np.float32)
+    assert start >= 0 and length >= 1, f"no window of {window_seconds} s begins at {start_seconds} s"
     samples = sought(path, start, length, sample_rate)
     if samples is None:
         samples = streamed(path, start, length, sample_rate)
@@ -182,45 +205,423 @@ def read_window(path: Path, start_seconds: float, window_seconds: float, sample_
 
 
 def probe(path: Path) -> Outcome:
-    """What a recording is, cheaply: its header where its last moment is where the header says, else all is decoded.
+    """What a recording is: by its header, if its last moment lies where that says; else all of it is decoded.
 
-    Damage in the middle of a file with a sound end shows only when it is read.
+    Damage before the last moment shows only to those who read the recording.
     """
-    reading = Reading(refusal=refusal(path))
-    if not reading.refusal and ends_as_claimed(path, reading):
+    reading = Reading()
+    if ends_as_claimed(path, reading):
         return Outcome("ok", "", reading.claimed / reading.sample_rate, reading.sample_rate, reading.channels)
     reading = Reading()
     for _ in decoded(path, reading):
         pass
-    return judged(path, reading)
+    return reading.outcome()
 
 
 def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Every recording under the folders, in the order of their paths, and what to print about the search.
+    """Every recording below some folders, sorted by path, and what to print about the search.
 
-    roots    folders, searched to the bottom, and files, which are taken whatever they are called
+    roots    folders, searched to the bottom, and files, which are taken whatever their names
 
-    Suffixes count in any case. Names that begin with a dot and the folders of the system are skipped, links to folders
-    are not followed, and a file reached on two ways is one recording.
+    Suffixes count in any case. Names that begin with a dot and the system's own folders are skipped, links to folders
+    are not followed, and a file that is reached twice is one recording.
     """
-    found: dict[Path, Path] = {}  # by real path
-    other: Counter[str] = Counter()
-    hidden = linked = twice = 0
+    found: dict[str, Path] = {}  # by real path
+    ignored: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
     notes: list[str] = []
     for root in roots:
-        assert root.exists(), f"nothing at {root}; name recordings or a folder of them"
+        assert root.exists(), f"there is nothing at {root}; name recordings or a folder of them"
         taken = [] if root.is_dir() else [root]
-        for folder, folders, files in os.walk(root, onerror=lambda error: notes.append(f"skipped: {error}")):
-            everything = len(folders) + len(files)
-            folders[:] = [name for name in folders if visible(name)]
-            files = [name for name in files if visible(name)]
-            hidden += everything - len(folders) - len(files)
-            linked += sum(Path(folder, name).is_symlink() for name in folders)
-            taken += [Path(folder, name) for name in files if Path(name).suffix.lower() in SUFFIXES]
-            other.update(Path(name).suffix.lower() or "none" for name in files)
-        for path in taken:
-            twice += found.setdefault(path.resolve(), path) != path
-    recordings = sorted(found.values())
-    kinds = Counter(path.suffix.lower() or "no suffix" for path in recordings)
-    ...
-    return recordings, notes
+        tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if root.is_dir() else ()
+        for folder, folders, files in tree:
+            shown = [name for name in files if not is_hidden(name)]
+            recordings = [name for name in shown if Path(name).suffix.lower() in SUFFIXES]
+            ignored["hidden"] += len(files) - len(shown) + sum(is_hidden(name) for name in folders)
+            ignored["other"] += len(shown) - len(recordings)
+            suffixes.update(Path(name).suffix.lower() or "none" for name in shown)
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            ignored["links to folders"] += sum(Path(folder, name).is_symlink() for name in folders)
+            taken += [Path(folder, name) for name in recordings]
+        for path in sorted(taken):
+            real = os.path.realpath(path)  # Path.resolve fails on a link to itself
+            ignored["named twice"] += real in found
+            found.setdefault(real, path)
+    paths = sorted(found.values())
+    kinds = Counter(path.suffix.lower() or "none" for path in paths)
+    note = f"found {len(paths)} audio files ({listing(kinds)})" if paths else "found no audio files"
+    if any(ignored.values()):
+        note += "; ignored " + ", ".join(f"{count} {kind}" for kind, count in ignored.items() if count)
+    if not paths:
+        note += f"; the suffixes there are: {listing(suffixes) or 'none'}; readable are {' '.join(sorted(SUFFIXES))}"
+    return paths, [note, *notes]
+
+
+def fill_window(samples: Waveform, length: int) -> Waveform:
+    """A piece (samples,) repeated, and cut, to (length,); zeros for an empty one."""
+    return np.resize(samples, length)
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def listing(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def decoded(path: Path, reading: Reading) -> Iterator[Waveform]:
+    """A recording in mono at its own rate, in blocks (frames,); what happens on the way is noted in `reading`."""
+    reading.refusal = refusal(path)
+    if reading.refusal:
+        return
+    try:
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            complete = yield from soundfile_blocks(file, reading)
+            if not complete:
+                yield from ffmpeg_blocks(file, reading)
+            if not reading.frames:
+                reading.refusal = reading.refusal or what_instead(file, path.suffix.lower())
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        reading.refusal = f"cannot be read ({error.strerror}); check the disk and the permissions"
+        reading.faults.append(f"reading broke off ({error.strerror})")
+        return
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        reading.faults.append("it changed while it was read, read it again")
+
+
+def refusal(path: Path) -> str:
+    """Why a path is not worth opening, or nothing. It comes before any opening: a pipe would wait for ever."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+        return f"cannot be found ({error}); check the path"
+    if stat.S_ISDIR(facts.st_mode):
+        return "is a folder; name the recordings in it"
+    if not stat.S_ISREG(facts.st_mode):
+        return "is a pipe or a device, not a file; leave it out"
+    if facts.st_size < SMALLEST_FILE:
+        return f"has {facts.st_size} bytes, no room for sound; leave it out or copy it again"
+    return ""
+
+
+def unfit(sample_rate: int, channels: int) -> str:
+    """Why sound of this shape is refused, or nothing; asked before anything is allocated for it."""
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        return f"claims a sample rate of {sample_rate} Hz, outside 1 kHz to 1 MHz; its header is damaged, copy it again"
+    if not 1 <= channels <= MOST_CHANNELS:
+        return f"claims {channels} channels, at most {MOST_CHANNELS} are read; its header is damaged, or split it"
+    return ""
+
+
+def block_frames(sample_rate: int, channels: int) -> int:
+    return min(BLOCK_SECONDS * sample_rate, BLOCK_BYTES // (4 * channels))
+
+
+def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, None, bool]:
+    """What libsndfile makes of a file. Returns whether that is all there is to say; if not, FFmpeg goes on."""
+    file_size = os.fstat(file.fileno()).st_size
+    reading.short_header, claims = header_truth(file)
+    page_fault = ogg_fault(file)
+    reading.faults += [page_fault] if page_fault else []
+    if reading.short_header or page_fault:
+        return False
+    try:
+        file.seek(0)
+        with soundfile.SoundFile(file) as sound:
+            reading.refusal = unfit(sound.samplerate, sound.channels)
+            if reading.refusal:
+                return True
+            if sound.frames > MOST_FRAMES:
+                return False
+            reading.sample_rate, reading.channels = sound.samplerate, sound.channels
+            reading.claimed = sound.frames
+            size = block_frames(sound.samplerate, sound.channels)
+            while len(block := sound.read(size, dtype="float32", always_2d=True)):
+                yield reading.take(block)
+            unread = file_size - file.tell() if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
+    except soundfile.LibsndfileError:
+        return False
+    complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= READ_AHEAD
+    reading.claimed = round(reading.claimed * claims)
+    return complete and (reading.frames > 0 or file_size <= STUB)
+
+
+def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[Waveform]:
+    """What FFmpeg makes of a file, from its beginning on, without the frames that were delivered before."""
+    delivered, position, waiting = reading.frames, 0, 0
+    gathered: list[NDArray[np.float32]] = []
+    for piece in ffmpeg_pieces(file, reading):
+        gathered.append(piece[max(0, delivered - position) :])
+        position, waiting = position + len(piece), waiting + len(gathered[-1])
+        if waiting >= block_frames(reading.sample_rate, reading.channels):
+            yield reading.take(np.concatenate(gathered))
+            gathered, waiting = [], 0
+    if waiting:
+        yield reading.take(np.concatenate(gathered))
+
+
+def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
+    """A file in small pieces (frames, channels), one try per packet, and silence where timestamps leave a hole."""
+    options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if reading.short_header else {})
+    position, origin = 0, None  # origin: the timestamp of position 0
+    nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)  # FFmpeg would trust a suffix over bytes
+    try:
+        file.seek(0)
+        with av.open(nameless, "r", options=options, metadata_errors="replace") as container:
+            stream = next(iter(container.streams.audio), None)
+            if stream is None:
+                return
+            stream.codec_context.thread_count = 1  # FFmpeg's own threads and a forked worker would wait for each other
+            timed = TIMELESS.isdisjoint(container.format.name.split(","))
+            for packet in container.demux(stream):
+                for frame in packet_frames(packet, reading):
+                    piece, rate = frame_samples(frame), frame.sample_rate
+                    if not position and not reading.frames:
+                        reading.refusal = unfit(rate, piece.shape[1])
+                        reading.sample_rate, reading.channels = rate, piece.shape[1]
+                        if timed and not reading.claimed and stream.duration and stream.time_base:
+                            reading.claimed = int(stream.duration * stream.time_base * rate)
+                    if (rate, piece.shape[1]) != (reading.sample_rate, reading.channels):
+                        reading.faults.append(f"turns into {piece.shape[1]} channels at {rate} Hz on the way")
+                        return
+                    if reading.refusal:
+                        return
+                    if timed and frame.pts is not None and frame.time_base:
+                        stamp = round(frame.pts * frame.time_base * rate)
+                        origin = stamp - position if origin is None else origin
+                        hole = stamp - origin - position
+                        if HOLE_SECONDS * rate < hole <= LONGEST_HOLE_SECONDS * rate:
+                            yield np.zeros((hole, piece.shape[1]), np.float32)
+                            position, reading.silenced = position + hole, reading.silenced + hole
+                    yield piece
+                    position += len(piece)
+            if reading.broken and not timed:
+                reading.faults.append("times after the damage may be early")
+    except (FFmpegError, ValueError) as error:  # a ValueError for samples that numpy has no type for
+        if position or reading.frames:
+            words = error.strerror if isinstance(error, FFmpegError) else str(error)
+            reading.faults.append(f"decoding broke off ({words})")
+
+
+def packet_frames(packet: Packet[AudioStream], reading: Reading) -> list[AudioFrame]:
+    """The frames of one packet, none where it is damaged: the packets after it may be whole."""
+    try:
+        return packet.decode()
+    except FFmpegError:
+        reading.broken += 1
+        return []
+
+
+def frame_samples(frame: AudioFrame) -> NDArray[np.float32]:
+    """(frames, channels) at full scale 1, whatever numbers the decoder hands out."""
+    values = frame.to_ndarray()  # (channels, frames) where planar, else (1, frames * channels)
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype.kind == "u":
+        return (values.astype(np.float32) - 128) / np.float32(128)
+    scale = 2.0 ** (1 - 8 * values.dtype.itemsize) if values.dtype.kind == "i" else 1.0
+    return values.astype(np.float32) * np.float32(scale)
+
+
+def header_truth(file: BinaryIO) -> tuple[bool, float]:
+    """What the header of a WAV or AIFF file leaves out, and how much it makes up.
+
+    returns  whether it speaks of less than half of the samples that follow (the recorder lost its power);
+             how many times as many samples as there are it speaks of, at least 1 (half a file)
+    """
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    kind, claim, _ = struct.unpack("<4sI4s", file.read(12).ljust(12))
+    if kind == b"FORM":
+        return False, max(1.0, int.from_bytes(claim.to_bytes(4, "little"), "big") / size)
+    while kind == b"RIFF" and is_chunk(header := file.read(8)):
+        name, length = struct.unpack("<4sI", header)
+        start = file.tell()
+        file.seek(start + length + length % 2)
+        if name == b"data":
+            following, there = file.read(8), size - start
+            goes_on = is_chunk(following) and file.tell() + int.from_bytes(following[4:], "little") <= size + 1
+            short = not goes_on and there - length > max(length, STUB)
+            return short, max(1.0, length / there) if there and length < MOST_BYTES else 1.0
+    return False, 1.0
+
+
+def is_chunk(header: bytes) -> bool:
+    """Whether a chunk of a WAV file begins with these bytes: its name is in plain letters."""
+    return len(header) == 8 and header[:4].isascii() and header[:4].decode("ascii").isprintable()
+
+
+def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
+    """What is wrong with the pages of an Ogg file, or nothing; libsndfile leaves out a damaged page without a word.
+
+    only_end  look at the last 128 KiB alone
+    """
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return ""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - 2**17) if only_end else 0)
+    start = file.tell() + max(0, file.read(2**17).find(b"OggS"))
+    file.seek(start)
+    sounding = start > 0  # past the pages that open a stream
+    while header := file.read(27):
+        lengths = file.read(header[-1])
+        body = file.read(sum(lengths))
+        if header[:4] != b"OggS"[: len(header)]:
+            return f"damaged at byte {file.tell() - len(body) - len(lengths) - len(header)}"
+        if len(header) < 27 or len(lengths) < header[26] or len(body) < sum(lengths):
+            return "breaks off within a page"
+        blanked = header[:22] + bytes(4) + header[26:] + lengths + body
+        if ogg_checksum(blanked) != header[22:26]:
+            return f"damaged in the page at byte {file.tell() - len(blanked)}"
+        opens = bool(header[5] & 2)
+        if opens and sounding:
+            return "several recordings are glued together in it"
+        sounding = sounding or not opens
+    return ""
+
+
+def ogg_checksum(page: bytes) -> bytes:
+    """Ogg's CRC-32, as stored: zlib's with the bits of all bytes reversed, begun at 0 and not inverted."""
+    reversed_bits = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return reversed_bits.to_bytes(4, "big").translate(REVERSED)
+
+
+def last_page_start(file: BinaryIO) -> int:
+    """The frame at which the last page of an Ogg file begins, 0 when that is not known.
+
+    Within that page libsndfile's seek is off by the padding that ends a Vorbis stream (libsndfile issue 885).
+    """
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return 0
+    file.seek(-min(2**17, os.fstat(file.fileno()).st_size), os.SEEK_END)
+    positions = [int.from_bytes(page[2:10], "little", signed=True) for page in file.read().split(b"OggS")[1:]]
+    ends = [position for position in positions if position >= 0]  # of each page, -1 where no packet ends
+    return ends[-2] if len(ends) > 1 else 0
+
+
+def what_instead(file: BinaryIO, suffix: str) -> str:
+    """What a file is from which not one sample could be decoded."""
+    file.seek(0)
+    head = file.read(4096)
+    name = f"named {suffix}" if suffix else "named without a suffix"
+    kind = next((kind for sign, kind in OTHER_SIGNS.items() if head.startswith(sign)), "")
+    if not head.translate(None, PLAIN_TEXT):
+        kind = "an HTML page" if b"<html" in head.lower() else "text"
+    if kind:
+        return f"{name}, is {kind}; copy the recording again or leave it out"
+    if not head.strip(b"\0"):
+        return f"{name}, begins with {len(head)} zeros; the recorder wrote no sound, leave it out"
+    if sound := next((kind for sign, kind in SOUND_SIGNS.items() if sign in (head[: len(sign)], head[4:8])), ""):
+        return f"begins like {sound}, but no sound in it can be decoded; copy it again or leave it out"
+    return f"{name}, is in no known format; copy it again or leave it out"
+
+
+def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | None:
+    """Samples start to start + length at `sample_rate`, fewer at the recording's end; None where seeking fails.
+
+    A piece to be resampled begins where a sample of the file and one of ours coincide, a margin early.
+    """
+    if refusal(path):
+        return np.zeros(0, np.float32)
+    try:
+        with path.open("rb") as file:
+            if header_truth(file)[0]:
+                return None
+            last_page = last_page_start(file)
+            file.seek(0)
+            with soundfile.SoundFile(file) as sound:
+                if not is_sane(sound):
+                    return None
+                rate = sound.samplerate
+                first, last = start, start + length
+                if rate != sample_rate:
+                    margin = math.ceil(MARGIN * max(1.0, rate / sample_rate))
+                    step = rate // math.gcd(rate, sample_rate)
+                    first = max(0, start * rate // sample_rate - margin) // step * step
+                    last = -(-last * rate // sample_rate) + margin
+                expected = min(last, sound.frames) - first
+                if expected <= 0:
+                    return np.zeros(0, np.float32)
+                landing = min(first, max(0, last_page - LONGEST_LAP)) if sound.subtype == "VORBIS" else first
+                sound.seek(landing)
+                block = sound.read(first - landing + expected, dtype="float32", always_2d=True)[first - landing :]
+    except (soundfile.LibsndfileError, OSError):
+        return None
+    if len(block) < expected:
+        return None
+    samples = Reading().take(block)
+    if rate != sample_rate:
+        samples = soxr.resample(samples, rate, sample_rate, "HQ")
+    lead = start - first * sample_rate // rate
+    return samples[lead : lead + length]
+
+
+def streamed(path: Path, start: int, length: int, sample_rate: int) -> Waveform:
+    """The same samples, by decoding the recording from its beginning."""
+    position = 0
+    pieces = [np.zeros(0, np.float32)]
+    for block in OpenRecording(path, sample_rate).waveform():
+        pieces.append(block[max(0, start - position) : max(0, start + length - position)])
+        position += len(block)
+        if position >= start + length:
+            break
+    return np.concatenate(pieces)
+
+
+def is_sane(sound: soundfile.SoundFile) -> bool:
+    return not unfit(sound.samplerate, sound.channels) and 0 < sound.frames <= MOST_FRAMES
+
+
+def ends_as_claimed(path: Path, reading: Reading) -> bool:
+    """Whether the last moment of a recording is where its header says; the header is noted in `reading`."""
+    if refusal(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            if header_truth(file) != (False, 1.0) or ogg_fault(file, only_end=True):
+                return False
+            file.seek(0)
+            with soundfile.SoundFile(file) as sound:
+                reading.sample_rate, reading.channels, reading.claimed = sound.samplerate, sound.channels, sound.frames
+                moment = min(sound.frames, sound.samplerate // 10)
+                if not is_sane(sound):
+                    return False
+                sound.seek(sound.frames - moment)
+                return len(sound.read(moment, dtype="float32", always_2d=True)) == moment
+    except (soundfile.LibsndfileError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    beep = (0.5 * np.sin(2 * np.pi * 3_000 * np.arange(3_200) / 32_000)).astype(np.float32)
+    meadow = np.random.default_rng(0).normal(0, 0.01, 12 * 32_000).astype(np.float32)
+    meadow[7 * 32_000 : 7 * 32_000 + len(beep)] += beep  # something calls at 7.0 s
+    with tempfile.TemporaryDirectory() as folder:
+        card = Path(folder)
+        soundfile.write(card / "meadow.FLAC", meadow, 32_000)
+        (card / "half.flac").write_bytes((card / "meadow.FLAC").read_bytes()[:300_000])
+        (card / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
+        (card / "._meadow.wav").write_bytes(bytes(4096))
+        paths, notes = find_recordings([card])
+        print(*notes)
+        loudest: dict[str, float] = {}
+        statuses: dict[str, str] = {}
+        for path in paths:
+            recording = open_recording(path, 16_000)
+            for window in recording.windows(5.0):
+                peak = int(np.argmax(np.abs(window.samples)))
+                if np.abs(window.samples[peak]) > 0.3:
+                    loudest[path.name] = window.start + peak / 16_000
+            outcome = recording.outcome
+            statuses[path.name] = outcome.status
+            print(f"{path.name:12} {outcome.seconds:5.1f} s  {outcome.status} {outcome.reason}")
+        called = read_window(card / "meadow.FLAC", 6.9, 0.3, 16_000)
+    print(f"the call was heard at {loudest['meadow.FLAC']:.2f} s")
+
+    assert statuses == {"half.flac": "salvaged", "meadow.FLAC": "ok", "notes.wav": "unreadable"}
+    assert 7.0 <= loudest["meadow.FLAC"] <= 7.1
+    assert np.abs(called).max() > 0.4

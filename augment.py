@@ -63,7 +63,9 @@ def gains(batch: int, decibels: tuple[float, float], generator: torch.Generator)
 
 def level_ratio(waveforms: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     """(batch, 1) factors that bring the others to between 10 dB below and 5 dB above the level of the first."""
-    level = waveforms.square().mean(dim=1, keepdim=True).sqrt() / (others.square().mean(dim=1, keepdim=True).sqrt() + 1e-6)
+    level = waveforms.square().mean(dim=1, keepdim=True).sqrt() / (
+        others.square().mean(dim=1, keepdim=True).sqrt() + 1e-6
+    )
     return level.clamp(max=100.0) * gains(len(waveforms), (-10.0, 5.0), generator).to(waveforms.device)
 
 
@@ -81,4 +83,6 @@ if __name__ == "__main__":
     print("heard in each mixture:", both.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
     nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0)
     same, labels = augment_batch(sounds, heard, nothing, torch.Generator().manual_seed(0))
-    assert torch.equal(same, sounds) and torch.equal(labels, heard) and torch.equal(both.sum(dim=1), torch.full((3,), 2.0))
+    assert (
+        torch.equal(same, sounds) and torch.equal(labels, heard) and torch.equal(both.sum(dim=1), torch.full((3,), 2.0))
+    )

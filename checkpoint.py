@@ -1,6 +1,6 @@
 """Every weight file of training, in both directions: Whisper from the hub or a folder, our encoder, our classifier.
 
-    encoder = load_encoder(config.encoder, config.audio)      # openai/whisper-base, a folder, encoder.safetensors, random
+    encoder = load_encoder(config.encoder, config.audio)   # hub name, folder, encoder.safetensors
     save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
 
 Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 import torch
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError, safe_open
@@ -71,7 +71,9 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     return encoder
 
 
-def save_encoder(path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]) -> None:
+def save_encoder(
+    path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]
+) -> None:
     """encoder.safetensors, its tensors named as in a Whisper checkpoint of the hub."""
     tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
     facts = {"kind": "encoder", "size": size, "audio": asdict(audio), "provenance": provenance}
@@ -81,8 +83,12 @@ def save_encoder(path: Path, encoder: Encoder, size: Preset, audio: AudioSetting
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
     """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
     plain = {
-        "kind": "classifier", "size": facts.size, "audio": asdict(facts.audio), "pooling": facts.pooling,
-        "taxonomy": to_json(facts.taxonomy), "provenance": facts.provenance,
+        "kind": "classifier",
+        "size": facts.size,
+        "audio": asdict(facts.audio),
+        "pooling": facts.pooling,
+        "taxonomy": to_json(facts.taxonomy),
+        "provenance": facts.provenance,
     }
     write_tensors(path, model.state_dict(), plain)
 
@@ -104,8 +110,8 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
 def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Tensor]:
     """The tensors of an encoder.safetensors, after a look at what it says of itself."""
     assert path.is_file(), (
-        f"no encoder at {path}; `python ssl_mae.py` writes it, or start elsewhere: --encoder.weights openai/whisper-{size}, "
-        "a local folder in the hub's format, or random"
+        f"no encoder at {path}; `python ssl_mae.py` writes it, or start elsewhere: --encoder.weights "
+        f"openai/whisper-{size}, a local folder in the hub's format, or random"
     )
     tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
@@ -158,7 +164,7 @@ def download(name: str) -> Path:
     hub_logging.set_verbosity_error()
     wanted = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise AssertionError(unreachable(name, "the hub cannot be reached and its cache has no copy")) from error
     except (HfHubHTTPError, HFValidationError) as error:
@@ -177,7 +183,9 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused."""
     wanted = network.state_dict()
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    assert not missing, f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no Whisper encoder"
+    assert not missing, (
+        f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no Whisper encoder"
+    )
     assert not unknown, f"{source} has {len(unknown)} tensors too many, {unknown[0]} among them"
     for name, tensor in tensors.items():
         shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
@@ -189,7 +197,9 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, object]) -> None:
     """One safetensors file with facts and a digest in its header; whole or not at all."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    assert all(bool(tensor.isfinite().all()) for tensor in whole.values()), f"not writing {path}: weights are not finite"
+    assert all(bool(tensor.isfinite().all()) for tensor in whole.values()), (
+        f"not writing {path}: weights are not finite"
+    )
     header = {"wild_whisper": json.dumps({**facts, "format": FORMAT}), "sha256": digest(whole), "format": "pt"}
     with publish(path) as temporary:
         save_file(whole, temporary, metadata=header)

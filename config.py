@@ -236,7 +236,7 @@ class QuantizeCommand:
     classifier: Path = Path("runs/finetune/classifier.safetensors")
     """The classifier that main.py wrote."""
     min_agreement: float = 0.98
-    """Refuse an INT8 file that names another best species than float32 in more than 1 - this of the held-out windows."""
+    """Refuse an INT8 file that names the same best species as float32 in fewer of the held-out windows than this."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: RunSettings = RunSettings()

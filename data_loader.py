@@ -82,7 +82,7 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
 
 
 def read_unlabeled(data: DataSettings) -> list[Recording]:
-    """All recordings under a root, for stage 1: those of train.csv with their folds, or else every sound file below it."""
+    """All recordings under a root, for stage 1: those of train.csv with their folds, or every sound file below it."""
     assert data.root.is_dir(), missing_root(data.root)
     if (data.root / "train.csv").is_file():
         rows = read_rows(data.root / "train.csv", ("primary_label", "filename"))
@@ -113,7 +113,7 @@ def split(recordings: Sequence[Recording], data: DataSettings) -> tuple[list[Rec
     train = [recording for recording in recordings if recording.fold != data.valid_fold]
     valid = [recording for recording in recordings if recording.fold == data.valid_fold]
     assert train and valid, (
-        f"--data.valid_fold {data.valid_fold} leaves {len(train)} recordings to train on and {len(valid)} to validate on; "
+        f"--data.valid_fold {data.valid_fold} leaves {len(train)} recordings to train on, {len(valid)} to validate on; "
         f"folds are {sorted({recording.fold for recording in recordings})}"
     )
     print(f"training on {len(train)} recordings, validating on {len(valid)} (fold {data.valid_fold})")
@@ -139,9 +139,7 @@ def unlabeled_loader(
     return window_loader(RandomWindows(recordings, (), audio, seed), sampler, batch_size, workers)
 
 
-def recording_windows(
-    recordings: Sequence[Recording], audio: AudioSettings
-) -> Iterator[tuple[int, Window]]:
+def recording_windows(recordings: Sequence[Recording], audio: AudioSettings) -> Iterator[tuple[int, Window]]:
     """Every window of every recording, as predictor.py hears them, each with the index of its recording."""
     for index, recording in enumerate(recordings):
         for window in open_recording(recording.path, audio.sample_rate).windows(audio.window_seconds):
@@ -158,11 +156,9 @@ def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArr
 
 
 class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
-    """Key (epoch, number of the draw, index) -> a window of that recording at a random place, and its labels (2, species)."""
+    """Key (epoch, number of the draw, index) -> a window of that recording at random, and its labels (2, species)."""
 
-    def __init__(
-        self, recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings, seed: int
-    ) -> None:
+    def __init__(self, recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings, seed: int) -> None:
         self.recordings = list(recordings)
         self.column = {label: index for index, label in enumerate(labels)}
         self.audio = audio
@@ -207,16 +203,20 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 def window_loader(dataset: RandomWindows, sampler: EpochSampler, batch_size: int, workers: int) -> DataLoader[Batch]:
     """Batches in the sampler's order, decoded in this process or ahead of it in others."""
     return DataLoader[Any](
-        dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0,
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
         multiprocessing_context="forkserver" if workers else None,
     )
 
 
 def set_epoch(loader: DataLoader[Batch], epoch: int) -> None:
     """Tell a loader which epoch comes next."""
-    sampler = loader.sampler
-    assert isinstance(sampler, EpochSampler), "this loader was not made by data_loader.py"
-    sampler.epoch = epoch
+    assert isinstance(loader.sampler, EpochSampler), "this loader was not made by data_loader.py"
+    loader.sampler.epoch = epoch
 
 
 def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:
@@ -230,12 +230,16 @@ def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Bat
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a csv file, all cells as text and stripped; a row of another length than the header is refused."""
-    assert path.is_file(), missing_root(path.parent) if not path.parent.is_dir() else (
-        f"no {path.name} in {path.parent}; --data.root takes a folder with train.csv, taxonomy.csv and train_audio/"
+    assert path.is_file(), (
+        missing_root(path.parent)
+        if not path.parent.is_dir()
+        else (
+            f"no {path.name} in {path.parent}; --data.root takes a folder with train.csv, taxonomy.csv and train_audio/"
+        )
     )
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, [])]
+        header = [name.strip() for name in next(lines, list[str]())]
         missing = [name for name in required if name not in header]
         assert not missing, f"{path}: no column {missing[0]}; it has {header}"
         rows: list[dict[str, str]] = []
@@ -329,13 +333,16 @@ if __name__ == "__main__":
     from demo_data import write_field_season
 
     with tempfile.TemporaryDirectory() as place:
-        season = write_field_season(Path(place), recordings_per_species=8, unlabeled_recordings=2, soundscape_seconds=20)
+        season = write_field_season(
+            Path(place), recordings_per_species=8, unlabeled_recordings=2, soundscape_seconds=20
+        )
         data, audio = DataSettings(season.root), AudioSettings()
         taxonomy, recordings = read_labeled(data)
         train, valid = split(recordings, data)
         loader = labeled_loader(train, taxonomy, audio, batch_size=8, seed=0, workers=0)
         first = next(iter(loader))
-        print("a batch", tuple(first.waveforms.shape), "of", [taxonomy.labels[i] for i in first.targets.argmax(1).tolist()])
+        species = [taxonomy.labels[int(column)] for column in first.targets.argmax(1)]
+        print("a batch", tuple(first.waveforms.shape), "of", species)
         again = next(iter(loader))
         assert torch.equal(first.waveforms, again.waveforms), "the same epoch must give the same windows"
         assert first.targets.sum(dim=1).tolist() == [1.0] * 8

@@ -52,9 +52,16 @@ def tour() -> None:
     say(6, "answers", "what was planted, what was found")
     print_answers(season.root / "taxonomy.csv", season.answers, HERE / RUNS / "predict" / "detections.csv")
     print("\nwritten:")
-    for path in ("mae/reconstruction.png", "mae/curves.png", "mae/encoder.safetensors", "finetune/curves.png",
-                 "finetune/classifier.safetensors", "quantize/quantize.json", "quantize/classifier.int8.onnx",
-                 "predict/detections.csv"):
+    for path in (
+        "mae/reconstruction.png",
+        "mae/curves.png",
+        "mae/encoder.safetensors",
+        "finetune/curves.png",
+        "finetune/classifier.safetensors",
+        "quantize/quantize.json",
+        "quantize/classifier.int8.onnx",
+        "predict/detections.csv",
+    ):
         print(f"  {RUNS / path}")
     print(f"{time.time() - started:.0f} s in all. Next: python predictor.py YOUR_RECORDING.wav --model {model}")
 
@@ -78,7 +85,9 @@ def print_answers(taxonomy: Path, answers: Path, detections: Path) -> None:
     with taxonomy.open(encoding="utf-8", newline="") as file:
         names = {row["primary_label"]: row["common_name"] for row in csv.DictReader(file)}
     with answers.open(encoding="utf-8", newline="") as file:
-        planted = [Interval(row["primary_label"], float(row["start"]), float(row["end"])) for row in csv.DictReader(file)]
+        planted = [
+            Interval(row["primary_label"], float(row["start"]), float(row["end"])) for row in csv.DictReader(file)
+        ]
     with detections.open(encoding="utf-8", newline="") as file:
         heard = [
             Interval(row["Species code"], float(row["Start (s)"]), float(row["End (s)"]), float(row["Confidence"]))
@@ -91,8 +100,11 @@ def print_answers(taxonomy: Path, answers: Path, detections: Path) -> None:
         mine = [detection for detection in heard if detection.label == label]
         if not calls and not mine:
             continue
-        counts = [len(calls), sum(any(meets(call, d) for d in mine) for call in calls),
-                  sum(not any(overlap(call, d) > 0 for call in calls) for d in mine)]
+        counts = [
+            len(calls),
+            sum(any(meets(call, d) for d in mine) for call in calls),
+            sum(not any(overlap(call, d) > 0 for call in calls) for d in mine),
+        ]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         best = max((d.confidence for d in mine), default=0.0)
         print(f"{name[:23]:24}{counts[0]:6}{counts[1]:7}{counts[2]:7}{best:7.2f}")

@@ -25,11 +25,27 @@ from runs import publish
 from taxonomy import Taxonomy
 
 DETECTION_COLUMNS = (
-    "Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File",
-    "Species code", "Model", "Window (s)", "Overlap (s)", "Min conf",
+    "Start (s)",
+    "End (s)",
+    "Scientific name",
+    "Common name",
+    "Confidence",
+    "File",
+    "Species code",
+    "Model",
+    "Window (s)",
+    "Overlap (s)",
+    "Min conf",
 )
 FILE_COLUMNS = (
-    "file", "sample_rate", "channels", "seconds_analysed", "windows", "detections", "status", "reason",
+    "file",
+    "sample_rate",
+    "channels",
+    "seconds_analysed",
+    "windows",
+    "detections",
+    "status",
+    "reason",
 )
 
 
@@ -98,16 +114,36 @@ def write_recording(tables: Tables, scored: Scored) -> list[Detection]:
     facts = tables.facts
     found = detect(scored, facts.taxonomy, facts.min_conf)
     for detection in found:
-        write_row(tables.detections, [
-            seconds(detection.start), seconds(detection.end), detection.scientific_name, detection.common_name,
-            f"{detection.confidence:.4f}", plain_path(detection.file), detection.label, facts.model,
-            seconds(facts.window_seconds), seconds(facts.overlap), f"{facts.min_conf:g}",
-        ])
+        write_row(
+            tables.detections,
+            [
+                seconds(detection.start),
+                seconds(detection.end),
+                detection.scientific_name,
+                detection.common_name,
+                f"{detection.confidence:.4f}",
+                plain_path(detection.file),
+                detection.label,
+                facts.model,
+                seconds(facts.window_seconds),
+                seconds(facts.overlap),
+                f"{facts.min_conf:g}",
+            ],
+        )
     outcome = scored.outcome
-    write_row(tables.files, [
-        plain_path(scored.file), str(outcome.sample_rate), str(outcome.channels), seconds(outcome.seconds),
-        str(len(scored.starts)), str(len(found)), outcome.status, outcome.reason,
-    ])
+    write_row(
+        tables.files,
+        [
+            plain_path(scored.file),
+            str(outcome.sample_rate),
+            str(outcome.channels),
+            seconds(outcome.seconds),
+            str(len(scored.starts)),
+            str(len(found)),
+            outcome.status,
+            outcome.reason,
+        ],
+    )
     if tables.scores is not None:
         write_scores(tables.scores, scored.file, scored.starts, scored.ends, scored.probabilities)
     for file in (tables.detections, tables.files, tables.scores):
@@ -120,14 +156,21 @@ def detect(scored: Scored, taxonomy: Taxonomy, min_conf: float) -> list[Detectio
     """Everything at or above a probability, in the order of time, the surest first."""
     found: list[Detection] = []
     for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
-        for column in np.argsort(-scored.probabilities[row], kind="stable"):
+        for column in map(int, np.argsort(-scored.probabilities[row], kind="stable")):
             confidence = float(scored.probabilities[row, column])
             if confidence < min_conf:
                 break
-            found.append(Detection(
-                scored.file, start, end, taxonomy.labels[column], taxonomy.scientific_names[column],
-                taxonomy.common_names[column], confidence,
-            ))
+            found.append(
+                Detection(
+                    scored.file,
+                    start,
+                    end,
+                    taxonomy.labels[column],
+                    taxonomy.scientific_names[column],
+                    taxonomy.common_names[column],
+                    confidence,
+                )
+            )
     return found
 
 

@@ -34,7 +34,11 @@ def finetune(config: FinetuneCommand) -> int:
         encoder, config.audio, len(taxonomy.labels), config.head.pooling, config.head.dropout
     ).to(device)
     with open_run("finetune", config.run.root, config) as run:
-        provenance: dict[str, object] = {"run": run.folder.name, "data": str(config.data.root), "encoder": config.encoder.weights}
+        provenance: dict[str, object] = {
+            "run": run.folder.name,
+            "data": str(config.data.root),
+            "encoder": config.encoder.weights,
+        }
         facts = ClassifierFacts(config.encoder.size, config.audio, config.head.pooling, taxonomy, provenance)
         path = train_classifier(model, loader, valid, facts, config, run, device)
     print(f"wrote {path}; next: python quantize.py --classifier {path}")

@@ -21,7 +21,9 @@ def hide_tokens(
 ) -> Tensor:
     """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state."""
     count = round(ratio * tokens)
-    assert 0 < count < tokens, f"mask.ratio {ratio} hides {count} of {tokens} tokens: neither none nor all can be learnt from"
+    assert 0 < count < tokens, (
+        f"mask.ratio {ratio} hides {count} of {tokens} tokens: neither none nor all can be learnt from"
+    )
     draw = {"span": span_mask, "random": random_mask, "block": block_mask}[strategy]
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     return torch.from_numpy(np.stack([draw(tokens, count, rng) for _ in range(batch)]))

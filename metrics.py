@@ -204,7 +204,10 @@ if __name__ == "__main__":
     recordists = np.arange(120) // 4
     low, high = bootstrap_interval(
         lambda drawn, pair: macro_roc_auc(drawn, pair[..., 0]) - macro_roc_auc(drawn, pair[..., 1]),
-        truth, np.stack([careful, careless], axis=2), recordists, repeats=300,
+        truth,
+        np.stack([careful, careless], axis=2),
+        recordists,
+        repeats=300,
     )
     print(f"gain in macro ROC-AUC: {low:.3f} to {high:.3f}")
     assert mistake_severity(truth, careful, distances) < mistake_severity(truth, careless, distances)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 def differential_groups(
     model: nn.Module, encoder_rate: float, head_rate: float, layer_decay: float, weight_decay: float
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """AdamW groups: what is new learns fast, the encoder slowly, its lower layers slower still.
 
     The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
@@ -59,8 +60,13 @@ def cosine_schedule(optimizer: AdamW, steps: int, warmup: float, floor: float = 
 
 
 def update(
-    loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: AdamW, schedule: LambdaLR, clip: float,
-    accumulate: int = 1, last: bool = True,
+    loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    optimizer: AdamW,
+    schedule: LambdaLR,
+    clip: float,
+    accumulate: int = 1,
+    last: bool = True,
 ) -> float:
     """Add the gradient of loss / accumulate; on the `last` part of a step, clip it and move the weights.
 

@@ -4,7 +4,7 @@
     python predictor.py season-2026/ --out results/
 
 Reads    recordings, classifier.int8.onnx
-Writes   detections.csv, files.csv, run.json and on request scores.csv (not for a single recording, unless --out is given)
+Writes   detections.csv, files.csv, run.json, on request scores.csv; for a single recording only where --out is given
 
 What is no readable recording becomes a row in files.csv with its reason, and the others go on.
 """
@@ -38,7 +38,9 @@ def predict(config: PredictCommand) -> int:
     window = scorer.audio.window_seconds
     assert 0 <= config.overlap < window, f"--overlap {config.overlap}: give 0 to less than {window:g} seconds"
     assert 0 <= config.min_conf <= 1, f"--min_conf {config.min_conf}: give a probability, 0 to 1"
-    print(f"model {scorer.path} ({scorer.precision}, {len(scorer.taxonomy.labels)} species, sha256 {scorer.sha256[:12]})")
+    print(
+        f"model {scorer.path} ({scorer.precision}, {len(scorer.taxonomy.labels)} species, sha256 {scorer.sha256[:12]})"
+    )
     if not scorer.verified:
         print("this model was never compared with the trained network on real recordings: unverified")
     paths, notes = find_recordings(config.inputs)
@@ -46,7 +48,7 @@ def predict(config: PredictCommand) -> int:
     assert paths, f"no recordings in {', '.join(map(str, config.inputs))}"
     facts = TableFacts(scorer.taxonomy, scorer.path.name, window, config.overlap, config.min_conf)
     single = len(paths) == 1 and config.inputs[0].is_file()
-    tables, started, seconds = None, time.time(), 0.0
+    run, tables, started, seconds = None, None, time.time(), 0.0
     found: list[Detection] = []
     statuses: Counter[str] = Counter()
     troubles: list[str] = []
@@ -74,7 +76,7 @@ def predict(config: PredictCommand) -> int:
         f"{len(paths)} recordings ({', '.join(f'{count} {status}' for status, count in statuses.items())}), "
         f"{seconds / 3600:.2f} h in {elapsed:.1f} s: {seconds / max(elapsed, 1e-9):.0f} x real time"
     )
-    if tables:
+    if run:
         names = ["detections.csv", "files.csv", *(["scores.csv"] if config.scores else [])]
         print(f"wrote {', '.join(str(run.folder / name) for name in names)}")
     unreadable = statuses["unreadable"]
@@ -101,7 +103,9 @@ def species_table(found: Sequence[Detection]) -> list[str]:
     lines = [f"{'species':40}{'windows':>9}{'best':>7}  first heard"]
     for mine in sorted(heard.values(), key=len, reverse=True)[:LISTED]:
         first, best = mine[0], max(detection.confidence for detection in mine)
-        lines.append(f"{first.common_name[:39]:40}{len(mine):9}{best:7.2f}  {Path(first.file).name} {clock(first.start)}")
+        lines.append(
+            f"{first.common_name[:39]:40}{len(mine):9}{best:7.2f}  {Path(first.file).name} {clock(first.start)}"
+        )
     return (lines if heard else []) + ([f"... and {len(heard) - LISTED} more"] if len(heard) > LISTED else [])
 
 

@@ -18,13 +18,12 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -80,16 +79,20 @@ def quantize(config: QuantizeCommand) -> int:
         write_int8(float_path, int8_path, facts, verified)
         _, int8_card = examine(int8_path, windows, floats, config.run.threads)
         card = {
-            "classifier": str(config.classifier), "verified": verified, "windows": len(windows),
-            "threads": config.run.threads or available_cores(), "float32": float_card, "int8": int8_card,
+            "classifier": str(config.classifier),
+            "verified": verified,
+            "windows": len(windows),
+            "threads": config.run.threads or available_cores(),
+            "float32": float_card,
+            "int8": int8_card,
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
-        print_card(card)
+        print_cards({"float32": float_card, "int8": int8_card})
         if int8_card["top1_agreement"] < config.min_agreement:
             int8_path.rename(run.folder / "refused.int8.onnx")
             raise AssertionError(
-                f"INT8 names another best species in {100 * (1 - int8_card['top1_agreement']):.1f} % of the windows; kept "
+                f"INT8 names another best species in {100 * (1 - int8_card['top1_agreement']):.1f} % of windows; kept "
                 f"the float32 file {float_path} (--model takes it), or allow more with --min_agreement"
             )
     print(f"wrote {int8_path}; next: python predictor.py RECORDING --model {int8_path}")
@@ -103,8 +106,13 @@ def export(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verifi
     batch = torch.export.Dim("batch", min=1, max=4096)
     with quietly():
         program = torch.onnx.export(
-            Deployed(model).eval(), (example,), dynamo=True, input_names=["waveforms"],
-            output_names=["probabilities"], dynamic_shapes={"waveforms": {0: batch}}, verbose=False,
+            Deployed(model).eval(),
+            (example,),
+            dynamo=True,
+            input_names=["waveforms"],
+            output_names=["probabilities"],
+            dynamic_shapes={"waveforms": {0: batch}},
+            verbose=False,
         )
     assert program is not None, "torch.onnx.export gave no program"
     graph = program.model_proto
@@ -120,13 +128,20 @@ def write_int8(float_path: Path, path: Path, facts: ClassifierFacts, verified: b
     wanted = encoder_products(graph)
     with publish(path) as temporary, quietly():
         quantize_dynamic(
-            graph, temporary, op_types_to_quantize=["MatMul"], nodes_to_quantize=wanted, per_channel=True,
-            weight_type=QuantType.QInt8, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+            graph,
+            temporary,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=wanted,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         quantised = onnx.load(temporary)
         done = sum(node.op_type == "MatMulInteger" for node in quantised.graph.node)
         expected = LINEAR_LAYERS * SIZES[facts.size].layers
-        assert done == expected, f"{done} of {expected} matrix products were quantised: a silent failure, please report it"
+        assert done == expected, (
+            f"{done} of {expected} matrix products were quantised: a silent failure, please report it"
+        )
         set_facts(quantised, facts, "int8", verified)
         onnx.save(quantised, temporary)
 
@@ -138,8 +153,10 @@ def encoder_products(graph: onnx.ModelProto) -> list[str]:
     """
     constants = {tensor.name for tensor in graph.graph.initializer}
     return [
-        node.name for node in graph.graph.node
-        if node.op_type == "MatMul" and node.input[1] in constants
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "MatMul"
+        and node.input[1] in constants
         and any(QUANTISED_SCOPE in entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
     ]
 
@@ -147,16 +164,20 @@ def encoder_products(graph: onnx.ModelProto) -> list[str]:
 def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
     """Labels, lineage, audio geometry and provenance into the file's metadata."""
     content = {
-        "format": scoring.FORMAT, "size": facts.size, "precision": precision, "verified": verified,
+        "format": scoring.FORMAT,
+        "size": facts.size,
+        "precision": precision,
+        "verified": verified,
         "audio": {"sample_rate": facts.audio.sample_rate, "window_seconds": facts.audio.window_seconds},
-        "taxonomy": to_json(facts.taxonomy), "provenance": facts.provenance,
+        "taxonomy": to_json(facts.taxonomy),
+        "provenance": facts.provenance,
     }
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 
 
-def examine(path: Path, windows: NDArray[np.float32], reference: NDArray[np.float32], threads: int) -> tuple[
-    NDArray[np.float32], dict[str, float]
-]:
+def examine(
+    path: Path, windows: NDArray[np.float32], reference: NDArray[np.float32], threads: int
+) -> tuple[NDArray[np.float32], dict[str, float]]:
     """Run a written file on the windows: its scores, and how they, its size and its speed compare."""
     opened = scoring.open_scorer(path, threads)
     scores = scoring.score(opened, windows)
@@ -176,14 +197,13 @@ def examine(path: Path, windows: NDArray[np.float32], reference: NDArray[np.floa
 @torch.inference_mode()
 def network_scores(model: BirdClefClassifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the trained network itself says: (windows, species)."""
-    batches = torch.from_numpy(windows).split(16)
-    return torch.cat([model(batch).sigmoid() for batch in batches]).numpy()
+    batches = [torch.from_numpy(windows[start : start + 16]) for start in range(0, len(windows), 16)]
+    scores: NDArray[np.float32] = torch.cat([model(batch).sigmoid() for batch in batches]).numpy()
+    return scores
 
 
-def held_out_windows(
-    classifier: Path, audio: AudioSettings, most: int
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Windows of the recordings that held_out_scores.csv beside a classifier names, as far as they can still be read."""
+def held_out_windows(classifier: Path, audio: AudioSettings, most: int) -> tuple[list[str], NDArray[np.float32]]:
+    """Windows of the recordings that held_out_scores.csv beside a classifier names, as far as they are still there."""
     path = classifier.with_name("held_out_scores.csv")
     if not path.is_file():
         return [], np.zeros((0, 0), np.float32)
@@ -201,12 +221,10 @@ def held_out_windows(
     return names, np.stack(windows) if windows else np.zeros((0, 0), np.float32)
 
 
-def print_card(card: dict[str, object]) -> None:
+def print_cards(cards: Mapping[str, Mapping[str, float]]) -> None:
     """The comparison as a table."""
     print(f"{'':10}{'MB':>8}{'ms/window':>11}{'x real time':>13}{'same top-1':>12}{'largest change':>16}")
-    for precision in ("float32", "int8"):
-        row = card[precision]
-        assert isinstance(row, dict)
+    for precision, row in cards.items():
         print(
             f"{precision:10}{row['megabytes']:8.2f}{row['milliseconds_per_window']:11.1f}{row['times_real_time']:13.0f}"
             f"{100 * row['top1_agreement']:11.1f}%{row['largest_difference']:16.5f}"

@@ -54,7 +54,9 @@ def open_run(name: str, root: Path, settings: object, folder: Path | None = None
     numbered, link = folder is None, root / name
     if folder is None:
         root.mkdir(parents=True, exist_ok=True)
-        assert link.is_symlink() or not link.exists(), f"{link} is in the way of a link to the newest run; move it aside"
+        assert link.is_symlink() or not link.exists(), (
+            f"{link} is in the way of a link to the newest run; move it aside"
+        )
         mark_dead_runs(root, name)
         folder = new_folder(root, name)
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
@@ -142,7 +144,9 @@ def publish(path: Path) -> Generator[Path]:
 def write_json(path: Path, content: object) -> None:
     """A JSON file that people can read too."""
     with publish(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n", encoding="utf-8"
+        )
 
 
 def peak_memory_mb() -> int:
@@ -170,8 +174,11 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         SCRATCH.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
             file.write(traceback.format_exc())
-        leave(f"error: {type(error).__name__}: {message.splitlines()[0] if message else 'no message'} "
-              f"(unexpected; please report it with {file.name})", 1)
+        leave(
+            f"error: {type(error).__name__}: {message.splitlines()[0] if message else 'no message'} "
+            f"(unexpected; please report it with {file.name})",
+            1,
+        )
     raise SystemExit(code)
 
 

@@ -1,7 +1,7 @@
 """Waveforms -> probabilities with ONNX Runtime alone, and what the deployed file says of itself. No torch.
 
-    scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
-    probabilities = score(scorer, waveforms)            # (windows, samples) -> (windows, species)
+scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
+probabilities = score(scorer, waveforms)            # (windows, samples) -> (windows, species)
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256)
     silence = np.zeros((1, round(audio.window_seconds * audio.sample_rate)), np.float32)
     answer = score(scorer, silence)
-    assert answer.shape == (1, len(taxonomy.labels)) and 0 <= answer.min() and answer.max() <= 1, (
+    assert answer.shape == (1, len(taxonomy.labels)) and answer.min() >= 0 and answer.max() <= 1, (
         f"{path} answers {answer.shape} between {answer.min():.2f} and {answer.max():.2f}, "
         f"not {len(taxonomy.labels)} probabilities"
     )
@@ -88,24 +88,29 @@ def read_facts(session: ort.InferenceSession, path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from onnx import TensorProto, helper, save
+    import onnx
+    from onnx import TensorProto, helper
 
     from taxonomy import to_json
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
         graph = helper.make_graph(
-            [helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1]),
-             helper.make_node("Tanh", ["sum"], ["probabilities"])],
+            [
+                helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1]),
+                helper.make_node("Tanh", ["sum"], ["probabilities"]),
+            ],
             "loudness",
             [helper.make_tensor_value_info("waveforms", TensorProto.FLOAT, ["batch", 80_000])],
             [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 1])],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-        names = Taxonomy(("noise1",), ("Sonus clarus",), ("pretend noise",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
+        names = Taxonomy(
+            ("noise1",), ("Sonus clarus",), ("pretend noise",), (("a", "b", "c", "d", "e", "f", "g"),), (7,)
+        )
         facts = {"format": FORMAT, "audio": {}, "taxonomy": to_json(names), "precision": "float32", "verified": False}
         helper.set_model_props(model, {METADATA: json.dumps(facts)})
-        save(model, path)
+        onnx.save(model, path)
         scorer = open_scorer(path)
         answer = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
         print(scorer.taxonomy.common_names[0], answer[:, 0].tolist())

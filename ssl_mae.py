@@ -61,6 +61,7 @@ def pretrain(config: PretrainCommand) -> int:
     trivial = TrivialPainter()
     with open_run("mae", config.run.root, config) as run:
         exam = held_out_windows(held_out, config.audio)
+        skills: dict[str, float] = {}
         for epoch in range(1, settings.epochs + 1):
             set_epoch(loader, epoch)
             model.train()
@@ -80,14 +81,22 @@ def pretrain(config: PretrainCommand) -> int:
             rate = len(losses) * settings.batch_size / (time.time() - started)
             skills = measure_skill(model, log_mel, exam, trivial, config.mask, device)
             record(
-                run, epoch=epoch, loss=float(np.nanmean(losses)), **skills, windows_per_second=round(rate, 1),
+                run,
+                epoch=epoch,
+                loss=float(np.nanmean(losses)),
+                **skills,
+                windows_per_second=round(rate, 1),
                 memory_mb=device_memory_mb(device) or peak_memory_mb(),
             )
         draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
         draw_reconstruction(run, model, log_mel, exam, config.mask, device)
         provenance: dict[str, object] = {
-            "run": run.folder.name, "data": str(config.data.root), "start": config.encoder.weights,
-            "held_out_fold": config.data.valid_fold, "epochs": settings.epochs, **skills,
+            "run": run.folder.name,
+            "data": str(config.data.root),
+            "start": config.encoder.weights,
+            "held_out_fold": config.data.valid_fold,
+            "epochs": settings.epochs,
+            **skills,
         }
         path = run.folder / "encoder.safetensors"
         save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
@@ -144,7 +153,11 @@ def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def measure_skill(
-    model: MaskedAutoencoder, log_mel: LogMel, exam: NDArray[np.float32], trivial: TrivialPainter, mask: MaskSettings,
+    model: MaskedAutoencoder,
+    log_mel: LogMel,
+    exam: NDArray[np.float32],
+    trivial: TrivialPainter,
+    mask: MaskSettings,
     device: torch.device,
 ) -> dict[str, float]:
     """Share of the best trivial painter's error that the network takes away, on held-out windows and fixed masks.
@@ -176,10 +189,9 @@ def draw_mask(mel: Tensor, mask: MaskSettings, generator: torch.Generator) -> Te
 
 def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> NDArray[np.float32]:
     """The same windows in every epoch and run: one from the middle of each recording, (windows, samples)."""
-    chosen = np.random.default_rng(0).permutation(len(recordings))[:HELD_OUT_WINDOWS]
+    chosen: list[int] = np.random.default_rng(0).permutation(len(recordings))[:HELD_OUT_WINDOWS].tolist()
     windows: list[NDArray[np.float32]] = []
-    for index in sorted(chosen.tolist()):
-        recording = recordings[index]
+    for recording in (recordings[index] for index in sorted(chosen)):
         start = max(0.0, (recording.seconds - audio.window_seconds) / 2)
         samples = read_window(recording.path, start, audio.window_seconds, audio.sample_rate)
         if len(samples):
@@ -197,7 +209,11 @@ def verdict(skill: float) -> str:
 
 @torch.inference_mode()
 def draw_reconstruction(
-    run: Run, model: MaskedAutoencoder, log_mel: LogMel, exam: NDArray[np.float32], mask: MaskSettings,
+    run: Run,
+    model: MaskedAutoencoder,
+    log_mel: LogMel,
+    exam: NDArray[np.float32],
+    mask: MaskSettings,
     device: torch.device,
 ) -> Path:
     """reconstruction.png: a few held-out windows, what the encoder saw of them, and what the decoder painted."""
@@ -220,8 +236,15 @@ def draw_reconstruction(
         }
         for column, (title, picture) in enumerate(shown.items()):
             axes = figure.add_subplot(len(mel), 3, 3 * row + column + 1)
-            axes.imshow(picture.cpu().numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma",
-                        extent=(0, mel.shape[2] / 100, 0, mel.shape[1]))
+            axes.imshow(
+                picture.cpu().numpy(),
+                origin="lower",
+                aspect="auto",
+                vmin=low,
+                vmax=high,
+                cmap="magma",
+                extent=(0, mel.shape[2] / 100, 0, mel.shape[1]),
+            )
             axes.set_ylabel("mel bin" if column == 0 else "")
             axes.set_xlabel("seconds" if row == len(mel) - 1 else "")
             if row == 0:

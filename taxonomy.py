@@ -26,18 +26,35 @@ CLASS, ORDER, FAMILY, GENUS, SPECIES = range(2, 7)  # positions in RANKS
 
 ANIMAL_CLASSES = {  # what BirdCLEF leaves unsaid: the phylum of a class; the kingdom is Animalia
     "Chordata": (
-        "Aves", "Mammalia", "Amphibia", "Reptilia", "Squamata", "Testudines", "Crocodylia", "Actinopterygii",
-        "Actinopteri", "Teleostei", "Chondrichthyes", "Elasmobranchii",
+        "Aves",
+        "Mammalia",
+        "Amphibia",
+        "Reptilia",
+        "Squamata",
+        "Testudines",
+        "Crocodylia",
+        "Actinopterygii",
+        "Actinopteri",
+        "Teleostei",
+        "Chondrichthyes",
+        "Elasmobranchii",
     ),
     "Arthropoda": ("Insecta", "Arachnida", "Malacostraca", "Collembola", "Chilopoda", "Diplopoda"),
     "Mollusca": ("Gastropoda", "Bivalvia", "Cephalopoda"),
 }
 MECHANISMS = {  # what makes the sound; the finer rank counts first, so a cicada is no stridulating bug
     "Cicadidae": "tymbal",
-    "Orthoptera": "stridulation", "Coleoptera": "stridulation", "Hemiptera": "stridulation",
-    "Diptera": "wing-beat", "Hymenoptera": "wing-beat",
+    "Orthoptera": "stridulation",
+    "Coleoptera": "stridulation",
+    "Hemiptera": "stridulation",
+    "Diptera": "wing-beat",
+    "Hymenoptera": "wing-beat",
     "Aves": "syrinx",
-    "Mammalia": "larynx", "Amphibia": "larynx", "Reptilia": "larynx", "Squamata": "larynx", "Testudines": "larynx",
+    "Mammalia": "larynx",
+    "Amphibia": "larynx",
+    "Reptilia": "larynx",
+    "Squamata": "larynx",
+    "Testudines": "larynx",
     "Crocodylia": "larynx",
 }
 BLANKS = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown", "unclassified", "incertae sedis")

@@ -44,8 +44,13 @@ class WindowScores:
 
 
 def train_classifier(
-    model: BirdClefClassifier, loader: DataLoader[Batch], valid: Sequence[Recording], facts: ClassifierFacts,
-    config: FinetuneCommand, run: Run, device: torch.device,
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    valid: Sequence[Recording],
+    facts: ClassifierFacts,
+    config: FinetuneCommand,
+    run: Run,
+    device: torch.device,
 ) -> Path:
     """Train; the epoch with the best cmAP on the held-out recordings becomes classifier.safetensors.
 
@@ -98,8 +103,13 @@ def train_classifier(
 
 
 def training_loss(
-    model: BirdClefClassifier, batch: Batch, distances: Tensor, ancestors: Tensor, config: FinetuneCommand,
-    generator: torch.Generator, device: torch.device,
+    model: BirdClefClassifier,
+    batch: Batch,
+    distances: Tensor,
+    ancestors: Tensor,
+    config: FinetuneCommand,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
     """The loss of one batch, made harder first."""
     labels = torch.cat([batch.targets, batch.secondary], dim=1).to(device)
@@ -111,7 +121,12 @@ def training_loss(
     background = (secondary > 0.5) & (targets < 0.5)  # there, perhaps inaudible: no loss, but no false alarm either
     present = (targets > 0.5) | background
     return hierarchical_distance_loss(
-        logits, targets, distances, alpha=config.loss.alpha, mode=config.loss.mode, present=present,
+        logits,
+        targets,
+        distances,
+        alpha=config.loss.alpha,
+        mode=config.loss.mode,
+        present=present,
         valid=valid_mask(present, ancestors, background),
     )
 

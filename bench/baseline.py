@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.baseline        (bench.animals prints it beside the classifier)
 
-Each 5-second window is described by the mean, the deviation, the maximum and the 10 % quantile of each of its 80 mel bins
-over time; nothing is learnt about sound but 320 weights per species. What cannot beat this has learnt little.
+Each 5-second window is described by the mean, the deviation, the maximum and the 10 % quantile of each of its 80 mel
+bins over time; nothing is learnt about sound but 320 weights per species. What cannot beat this has learnt little.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def baseline(root: Path) -> tuple[dict[str, float], WindowScores]:
     column = {label: index for index, label in enumerate(taxonomy.labels)}
     features, windows = statistics(train)
     labels = np.array([column[train[index].labels[0]] for index in windows.owner])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     model.fit(features, labels)
     features, windows = statistics(valid)
     scores = np.zeros((len(features), len(column)), np.float32)

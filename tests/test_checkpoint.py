@@ -152,7 +152,7 @@ def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
 def test_an_unreachable_hub_is_one_line_that_tells_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(AssertionError, match="hub cannot be reached.*--encoder.weights path/to/folder") as refusal:
+    with pytest.raises(AssertionError, match=r"hub cannot be reached.*--encoder\.weights path/to/folder") as refusal:
         load("openai/whisper-tiny", "tiny")
     assert "\n" not in str(refusal.value)
 
@@ -160,7 +160,7 @@ def test_an_unreachable_hub_is_one_line_that_tells_the_way_out(monkeypatch: pyte
 def test_a_missing_encoder_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"python ssl_mae\.py"):
         load(tmp_path / "encoder.safetensors")
-    with pytest.raises(AssertionError, match="no encoder at somewhere; --encoder.weights takes"):
+    with pytest.raises(AssertionError, match=r"no encoder at somewhere; --encoder\.weights takes"):
         load("somewhere")
 
 
@@ -179,7 +179,8 @@ def test_a_saved_encoder_carries_the_names_of_a_hub_checkpoint(tmp_path: Path) -
     model = WhisperForConditionalGeneration.from_pretrained(hub_folder(tmp_path))
     outcome = model.load_state_dict(load_file(path), strict=False)
     assert not outcome.unexpected_keys
-    assert not [key for key in outcome.missing_keys if key.startswith("model.encoder.")]
+    missing: list[str] = outcome.missing_keys
+    assert not [name for name in missing if name.startswith("model.encoder.")]
     assert torch.equal(model.model.encoder.conv1.weight, encoder.whisper.conv1.weight)
 
 

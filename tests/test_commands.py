@@ -42,7 +42,9 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
     ("script", "remedy"),
     [("main.py", "python ssl_mae.py"), ("quantize.py", "python main.py"), ("predictor.py", "python quantize.py")],
 )
-def test_a_missing_input_names_the_command_that_makes_it(script: str, remedy: str, season: FieldSeason, tmp_path: Path) -> None:
+def test_a_missing_input_names_the_command_that_makes_it(
+    script: str, remedy: str, season: FieldSeason, tmp_path: Path
+) -> None:
     arguments = [season.soundscape] if script == "predictor.py" else []
     done = run(tmp_path, script, "--preset", "demo", *arguments)
     assert done.returncode == 1 and remedy in done.stderr and done.stderr.count("\n") == 1

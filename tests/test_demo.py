@@ -1,4 +1,4 @@
-"""The tour's arithmetic: what counts as found. The tour itself is run by test_commands.py, shortened, and by make demo."""
+"""The tour's arithmetic: what counts as found. The tour itself is make demo."""
 
 from pathlib import Path
 

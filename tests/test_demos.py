@@ -14,7 +14,12 @@ ROOMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in COMMA
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_demo_runs_and_says_something(room: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(HERE / f"{room}.py")], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, str(HERE / f"{room}.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

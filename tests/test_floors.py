@@ -46,7 +46,9 @@ def test_imports_only_go_down(room: str) -> None:
 
 def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
     path = tmp_path / "loss.py"
-    path.write_text("import torch\nfrom trainer import train_classifier\nif __name__ == '__main__':\n    import demo_data\n")
+    path.write_text(
+        "import torch\nfrom trainer import train_classifier\nif __name__ == '__main__':\n    import demo_data\n"
+    )
     assert imports(path) == {"torch", "trainer"}
 
 

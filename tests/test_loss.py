@@ -94,9 +94,9 @@ def test_alpha_zero_is_plain_bce(mode: Mode, unit_mean: bool) -> None:
     )
     each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     assert loss.shape == () and torch.allclose(loss, each[valid].mean(), atol=1e-6)
-    assert torch.allclose(
-        hierarchical_distance_loss(logits, targets, distances, alpha=0.0), each.mean(), atol=1e-6
-    ), "without a mask every entry counts"
+    assert torch.allclose(hierarchical_distance_loss(logits, targets, distances, alpha=0.0), each.mean(), atol=1e-6), (
+        "without a mask every entry counts"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -167,9 +167,7 @@ def test_a_label_that_is_itself_present_counts_whatever_stands_above_it() -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_in_which_nothing_is_present_is_plain_bce(mode: Mode) -> None:
     logits, targets, _, distances = batch()
-    silent = hierarchical_distance_loss(
-        logits[1:2], targets[1:2], distances, alpha=4.0, mode=mode, unit_mean=False
-    )
+    silent = hierarchical_distance_loss(logits[1:2], targets[1:2], distances, alpha=4.0, mode=mode, unit_mean=False)
     assert torch.allclose(silent, F.binary_cross_entropy_with_logits(logits[1:2], targets[1:2]), atol=1e-6)
     assert torch.equal(distance_to_present(distances, targets >= 0.1)[1], torch.zeros(9))
 
@@ -372,10 +370,12 @@ def learn(seed: int, alpha: float, shuffled: bool) -> tuple[float, float, float]
     for rank, spread in enumerate((1.0, 0.7, 0.6, 0.5)):
         voices += spread * torch.randn(300, 24, generator=generator)[paths[:, rank]]
     commonness = torch.tensor([1.0] * 36 + [0.4] * 9 + [0.15] * 5)
-    species = torch.cat([
-        torch.multinomial(commonness, 1000, True, generator=generator),
-        torch.multinomial(torch.ones(50), 2000, True, generator=generator),
-    ])
+    species = torch.cat(
+        [
+            torch.multinomial(commonness, 1000, True, generator=generator),
+            torch.multinomial(torch.ones(50), 2000, True, generator=generator),
+        ]
+    )
     sounds = voices[species] + 1.2 * torch.randn(3000, 24, generator=generator)
     truth = F.one_hot(species, 50).float()
     weight, bias = torch.zeros(50, 24, requires_grad=True), torch.zeros(50, requires_grad=True)

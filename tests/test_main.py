@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Stages
 
 from checkpoint import load_classifier
-from conftest import Stages
 from config import FinetuneCommand
 from demo_data import FieldSeason
 from main import finetune

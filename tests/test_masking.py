@@ -26,7 +26,7 @@ def runs(row: Tensor, wanted: bool) -> list[int]:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("ratio", [0.5, 0.65, 0.75])
 def test_every_row_hides_exactly_its_share(strategy: Strategy, ratio: float) -> None:
-    assert set(masks(strategy, ratio=ratio).sum(dim=1).tolist()) == {round(250 * ratio)}
+    assert bool((masks(strategy, ratio=ratio).sum(dim=1) == round(250 * ratio)).all())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

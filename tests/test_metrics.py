@@ -137,7 +137,14 @@ def test_the_scorecard_holds_every_measure_with_what_it_counted() -> None:
     truth, scores = tied(2, species=3)
     card = scorecard(truth, scores, TREE)
     assert list(card) == [
-        "macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "mistake_severity", "classes", "rows",
+        "macro_auc",
+        "cmap",
+        "top1",
+        "macro_f1",
+        "mistake_distance",
+        "mistake_severity",
+        "classes",
+        "rows",
     ]
     assert card["macro_auc"] == macro_roc_auc(truth, scores) and card["cmap"] == cmap(truth, scores)
     assert card["classes"] == 3 and card["rows"] == truth.any(axis=1).sum() < 80

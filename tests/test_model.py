@@ -99,7 +99,9 @@ def test_a_loud_neighbour_does_not_change_a_quiet_window() -> None:
 def test_twenty_decibels_are_half_a_unit() -> None:
     front_end = LogMel(AudioSettings(), 80)
     sound = torch.randn(1, 80_000) * 0.01
-    torch.testing.assert_close(front_end(10 * sound) - front_end(sound), torch.full((1, 80, 500), 0.5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        front_end(10 * sound) - front_end(sound), torch.full((1, 80, 500), 0.5), atol=1e-4, rtol=0
+    )
 
 
 def test_another_sample_rate_or_length_is_refused_with_the_flag_to_change() -> None:
@@ -118,7 +120,9 @@ def test_a_short_context_equals_the_librarys_encoder_built_for_it() -> None:
     stock = WhisperEncoder(config).eval()
     weights = {name: t for name, t in encoder.whisper.state_dict().items() if not name.startswith("embed_positions")}
     missing = stock.load_state_dict(weights, strict=False)
-    assert missing.missing_keys == ["embed_positions.weight"]  # sinusoids of 40 positions: rows 0 to 39 of the full table
+    assert missing.missing_keys == [
+        "embed_positions.weight"
+    ]  # sinusoids of 40 positions: rows 0 to 39 of the full table
     torch.testing.assert_close(encoder(picture()), stock(picture()).last_hidden_state, atol=1e-5, rtol=0)
 
 

@@ -23,11 +23,9 @@ def rates(model: nn.Module) -> dict[str, tuple[float, float]]:
     """Name -> (rate, decay)."""
     found: dict[int, tuple[float, float]] = {}
     for group in differential_groups(model, 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1):
-        rate, decay, members = group["lr"], group["weight_decay"], group["params"]
-        assert isinstance(rate, float) and isinstance(decay, float) and isinstance(members, list)
-        for parameter in members:
+        for parameter in group["params"]:
             assert id(parameter) not in found, "a weight stands in two groups"
-            found[id(parameter)] = (rate, decay)
+            found[id(parameter)] = (group["lr"], group["weight_decay"])
     return {name: found[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in found}
 
 

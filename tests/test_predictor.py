@@ -2,21 +2,22 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-
 from conftest import Stages
+
 from config import PredictCommand
 from demo_data import FieldSeason
 from predictor import predict, score_recording, species_table
 from scorer import open_scorer
 
 
-def command(stages: Stages, *inputs: Path, **settings: object) -> PredictCommand:
-    values = {"model": stages.model, "runs": stages.runs} | settings
-    return PredictCommand(inputs, **values)  # type: ignore[arg-type]
+def command(stages: Stages, *inputs: Path, **settings: Any) -> PredictCommand:
+    return replace(PredictCommand(inputs, model=stages.model, runs=stages.runs), **settings)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -42,7 +43,7 @@ def test_the_predictor_gives_the_trainers_scores(stages: Stages, tmp_path: Path)
 
 
 def test_one_recording_is_printed_and_nothing_written(
-    stages: Stages, season: FieldSeason, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    stages: Stages, season: FieldSeason, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(stages.runs.iterdir())
     assert predict(command(stages, season.soundscape, min_conf=0.05)) == 0
@@ -65,7 +66,9 @@ def test_damaged_recordings_are_rows_with_a_reason_and_exit_code_2(
     assert predict(command(stages, season.root / "damaged", season.soundscape, out=tmp_path)) == 2
     files = {Path(row["file"]).name: row for row in rows(tmp_path / "files.csv")}
     assert files["text_not_sound.wav"]["status"] == "unreadable" and files["text_not_sound.wav"]["reason"]
-    assert files["cut_in_half.flac"]["status"] == "salvaged" and float(files["cut_in_half.flac"]["seconds_analysed"]) > 1
+    assert (
+        files["cut_in_half.flac"]["status"] == "salvaged" and float(files["cut_in_half.flac"]["seconds_analysed"]) > 1
+    )
     assert files["silent.flac"]["status"] == "ok" and files[season.soundscape.name]["status"] == "ok"
 
 
@@ -83,7 +86,11 @@ def test_overlapping_windows_start_a_hop_apart(stages: Stages, season: FieldSeas
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"overlap": 5.0}, "--overlap 5"), ({"min_conf": 1.5}, "--min_conf"), ({"model": Path("none.onnx")}, "quantize.py")],
+    [
+        ({"overlap": 5.0}, "--overlap 5"),
+        ({"min_conf": 1.5}, "--min_conf"),
+        ({"model": Path("none.onnx")}, "quantize.py"),
+    ],
 )
 def test_a_wrong_setting_is_refused_with_its_flag(
     stages: Stages, season: FieldSeason, settings: dict[str, object], message: str

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier
-from conftest import Stages
 from config import SIZES, AudioSettings, QuantizeCommand
 from model import BirdClefClassifier, Encoder
 from quantize import LINEAR_LAYERS, encoder_products, export, held_out_windows, network_scores, quantize, write_int8

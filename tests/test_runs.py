@@ -1,7 +1,6 @@
-"""Run folders: numbered, marked by how they ended, linked only when they finished; and files that are whole or absent."""
+"""Run folders: numbered, marked by how they ended, linked when they finished; and files that are whole or absent."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ def test_runs_are_numbered_and_the_link_follows_the_newest_that_finished(tmp_pat
         with open_run("mae", tmp_path, {}) as run:
             assert run.folder == tmp_path / f"mae-{number:03d}" and status(run.folder) == "running"
         assert status(run.folder) == "finished" and (tmp_path / "mae").resolve() == run.folder
-    assert os.readlink(tmp_path / "mae") == "mae-002"  # relative: the folder of runs can be moved
+    assert str((tmp_path / "mae").readlink()) == "mae-002"  # relative: the folder of runs can be moved
 
 
 def test_a_failed_run_is_marked_and_never_becomes_the_default(tmp_path: Path) -> None:
@@ -157,7 +156,9 @@ def command(config):
     print("ready", flush=True); time.sleep(60); return 0
 launch(command, QuantizeCommand)
 """
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     started = time.time()

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, save
+from onnx import ModelProto, TensorProto, helper
 
 from scorer import FORMAT, METADATA, open_scorer, score
 from taxonomy import Taxonomy, to_json
@@ -33,7 +34,7 @@ def toy(path: Path, *steps: str, facts: dict[str, object] | None = None) -> Path
     }  # fmt: skip
     if facts is None or facts:
         helper.set_model_props(model, {METADATA: json.dumps(ours | (facts or {}))})
-    save(model, path)
+    onnx.save(model, path)
     return path
 
 

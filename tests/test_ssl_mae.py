@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Stages
 from safetensors import safe_open
 from torch import Tensor
 
-from conftest import Stages
 from config import SIZES, AudioSettings, MaskSettings, PretrainCommand, parse
 from demo_data import FieldSeason
 from masking import hide_tokens
@@ -115,13 +115,17 @@ def test_the_verdict_says_when_nothing_was_learnt() -> None:
     assert "no better" in verdict(-0.01) and "12.0 %" in verdict(0.12)
 
 
+def header_of(path: Path) -> tuple[list[str], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return file.keys(), file.metadata() or {}
+
+
 def test_a_run_leaves_an_encoder_pictures_and_no_decoder(stages: Stages) -> None:
     folder = stages.encoder.parent
     for name in ("reconstruction.png", "curves.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    with safe_open(stages.encoder, framework="pt") as file:
-        names = list(file.keys())
-        facts = json.loads(file.metadata()["wild_whisper"])
+    names, header = header_of(stages.encoder)
+    facts = json.loads(header["wild_whisper"])
     assert all(name.startswith("model.encoder.") for name in names) and len(names) == 5 + 3 * 15 + 2
     assert facts["size"] == "demo" and facts["provenance"]["start"] == "random"
 
@@ -138,6 +142,5 @@ def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: 
         config = replace(config, train=replace(config.train, epochs=1), data=replace(config.data, folds=2))
         config = replace(config, run=replace(config.run, root=tmp_path / run, device="cpu"))
         assert pretrain(config) == 0
-        with safe_open(tmp_path / run / "mae" / "encoder.safetensors", framework="pt") as file:
-            digests.append(file.metadata()["sha256"])
+        digests.append(header_of(tmp_path / run / "mae" / "encoder.safetensors")[1]["sha256"])
     assert digests[0] == digests[1]

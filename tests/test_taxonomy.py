@@ -101,9 +101,7 @@ def test_a_family_is_two_steps_from_its_own_species_and_three_from_another_famil
 def test_only_taxa_of_which_another_label_is_a_part_are_ancestors(tmp_path: Path) -> None:
     coarse = "birds,Aves,Birds,Aves,,,,,,\nbush2,Tettigoniidae,Bush-crickets,Insecta,,,,Tettigoniidae,,\n"
     meadow = read(tmp_path, MEADOW + coarse)
-    above = {
-        (meadow.labels[one], meadow.labels[other]) for one, other in np.argwhere(ancestor_matrix(meadow)).tolist()
-    }
+    above = {(meadow.labels[one], meadow.labels[other]) for one, other in np.argwhere(ancestor_matrix(meadow)).tolist()}
     birds = {("birds", bird) for bird in ("greti", "bluti", "marti", "wilti", "tawow")}
     assert above == birds | {("bush", "green"), ("bush2", "green")}, "two labels of one family are not above each other"
 

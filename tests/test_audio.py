@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import os
+import struct
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from audio import (
+    SUFFIXES,
+    Outcome,
+    Window,
+    fill_window,
+    find_recordings,
+    ogg_checksum,
+    open_recording,
+    probe,
+    read_window,
+)
+
+SHARED = Path(__file__).parents[2] / "shared"
+RATE = 16_000
+Sound = NDArray[np.float32]
+
+SOUNDFILE_KINDS = {
+    "pcm16.wav": {"subtype": "PCM_16"},
+    "pcm24.wav": {"subtype": "PCM_24"},
+    "float.wav": {"subtype": "FLOAT"},
+    "pcm16.aiff": {"subtype": "PCM_16"},
+    "sound.flac": {"subtype": "PCM_16"},
+    "sound.ogg": {"subtype": "VORBIS"},
+    "sound.mp3": {"subtype": "MPEG_LAYER_III"},
+    "sound.opus": {"subtype": "OPUS", "format": "OGG"},
+}
+FFMPEG_KINDS = {"sound.m4a": "aac", "lossless.m4a": "alac", "sound.aac": "aac", "sound.wma": "wmav2"}
+
+
+def noise(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> Sound:
+    shape = (round(seconds * rate), channels) if channels > 1 else (round(seconds * rate),)
+    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def with_beep(sound: Sound, at_seconds: float, rate: int = RATE) -> Sound:
+    """A loud tenth of a second of 3 kHz on top of a quiet sound."""
+    beep = 0.8 * np.sin(2 * np.pi * 3_000 * np.arange(rate // 10) / rate)
+    planted = 0.1 * sound
+    start = round(at_seconds * rate)
+    planted[start : start + len(beep)] += beep.astype(np.float32)
+    return planted
+
+
+def write(
+    path: Path, sound: Sound, rate: int = RATE, subtype: str | None = "PCM_16", format: str | None = None  # noqa: A002
+) -> Path:
+    """A few seconds at a time: Vorbis has no room for more."""
+    channels = 1 if sound.ndim == 1 else sound.shape[1]
+    with soundfile.SoundFile(path, "w", rate, channels, subtype, format=format) as file:
+        for start in range(0, len(sound), 2 * rate):
+            file.write(sound[start : start + 2 * rate])
+    return path
+
+
+def encode(path: Path, codec: str, sound: Sound, rate: int = RATE) -> Path:
+    """What only FFmpeg writes."""
+    kind = {".m4a": "mp4", ".aac": "adts", ".wma": "asf"}[path.suffix]
+    with av.open(path, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        if codec != "alac":
+            stream.bit_rate = 64_000
+        pcm = np.round(sound * 32_767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sample(folder: Path, name: str, sound: Sound, rate: int = RATE) -> Path:
+    if name in FFMPEG_KINDS:
+        return encode(folder / name, FFMPEG_KINDS[name], sound, rate)
+    return write(folder / name, sound, rate, **SOUNDFILE_KINDS[name])
+
+
+def whole(path: Path, rate: int = RATE) -> tuple[Sound, Outcome]:
+    recording = open_recording(path, rate)
+    blocks = list(recording.waveform())
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), recording.outcome
+
+
+def heard(path: Path, window_seconds: float = 1.0, overlap_seconds: float = 0.0) -> tuple[list[Window], Outcome]:
+    recording = open_recording(path, RATE)
+    windows = list(recording.windows(window_seconds, overlap_seconds))
+    return windows, recording.outcome
+
+
+def beep_time(path: Path) -> float:
+    """Seconds to the beginning of the loudest tenth of a second, over all windows."""
+    windows, _ = heard(path, 5.0)
+    sound = np.concatenate([window.samples[: round((window.end - window.start) * RATE)] for window in windows])
+    energy = np.cumsum(np.square(sound, dtype=np.float64))
+    return float(np.argmax(energy[RATE // 10 :] - energy[: -RATE // 10]) + 1) / RATE
+
+
+def cut(path: Path, share: float = 0.5) -> Path:
+    half = path.with_name("cut_" + path.name)
+    half.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return half
+
+
+def overwritten(path: Path, start: int, garbage: bytes) -> Path:
+    damaged = path.with_name("damaged_" + path.name)
+    content = bytearray(path.read_bytes())
+    content[start : start + len(garbage)] = garbage
+    damaged.write_bytes(content)
+    return damaged
+
+
+# ---- every format -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SOUNDFILE_KINDS, *FFMPEG_KINDS])
+def test_every_format_is_read_whole_and_the_beep_stays_where_it_was(name: str, tmp_path: Path) -> None:
+    path = sample(tmp_path, name, with_beep(noise(6.0), 4.0))
+    _, outcome = whole(path)
+    assert (outcome.status, outcome.reason, outcome.channels) == ("ok", "", 1)
+    assert abs(outcome.seconds - 6.0) < 0.1
+    assert abs(beep_time(path) - 4.0) < (0.05 if name in SOUNDFILE_KINDS else 0.09)  # the encoder of AAC starts early
+    assert probe(path) == outcome
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "pcm24.wav", "float.wav", "pcm16.aiff", "sound.flac", "lossless.m4a"])
+def test_formats_without_loss_give_back_the_very_samples(name: str, tmp_path: Path) -> None:
+    steps = np.round(noise(3.0) * 32_768) / np.float32(32_768)
+    sound, _ = whole(sample(tmp_path, name, steps))
+    assert np.abs(sound - steps).max() <= (1.01 / 32_768 if name == "lossless.m4a" else 0.0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 22_077, 32_000, 44_100, 48_000, 250_000])
+def test_streamed_resampling_equals_that_of_the_whole_file(rate: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(70.0 if rate < 50_000 else 35.0, rate), rate)
+    original, _ = soundfile.read(path, dtype="float32")
+    expected = original if rate == RATE else soxr.resample(original, rate, RATE, "HQ")
+    sound, outcome = whole(path)
+    assert np.array_equal(sound, expected)
+    assert outcome == Outcome("ok", "", len(original) / rate, rate, 1)
+
+
+def test_channels_are_mixed_to_their_mean(tmp_path: Path) -> None:
+    stereo = noise(2.0, channels=2)
+    for path in (write(tmp_path / "a.wav", stereo, subtype="FLOAT"), write(tmp_path / "a.flac", stereo)):
+        sound, outcome = whole(path)
+        assert outcome.channels == 2
+        assert np.abs(sound - stereo.mean(axis=1)).max() < 2 / 32_768
+    many = noise(0.5, channels=64)
+    sound, _ = whole(write(tmp_path / "many.wav", many, subtype="FLOAT"))
+    assert np.abs(sound - many.mean(axis=1)).max() < 1e-6
+
+
+def test_a_name_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.wav", noise(1.0))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/owl\xff\xfe.wav"))
+    odd.write_bytes(plain.read_bytes())
+    assert whole(odd)[1].status == "ok"
+    song = encode(tmp_path / "a.m4a", "aac", noise(1.0))
+    odd = odd.with_suffix(".m4a")
+    odd.write_bytes(song.read_bytes())
+    assert whole(odd)[1].status == "ok"
+
+
+# ---- windows ------------------------------------------------------------------------------------------------------
+
+
+def test_windows_without_overlap_joined_are_the_recording(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", noise(65.3, 44_100), 44_100)
+    sound, _ = whole(path)
+    windows, outcome = heard(path, 5.0)
+    assert len(windows) == 14
+    assert all(len(window.samples) == 5 * RATE for window in windows)
+    assert np.array_equal(np.concatenate([window.samples for window in windows])[: len(sound)], sound)
+    assert windows[-1].end == len(sound) / RATE == pytest.approx(outcome.seconds, abs=1 / RATE)
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(5.0, 2.5), (1.0, 0.1), (0.7, 0.69), (3.0, 1 / 3)])
+def test_overlapping_windows_start_at_whole_multiples_of_a_whole_hop(
+    length: float, overlap: float, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.wav", noise(7.123))
+    sound, _ = whole(path)
+    hop = round(length * RATE) - round(overlap * RATE)
+    windows, _ = heard(path, length, overlap)
+    for index, window in enumerate(windows):
+        here = sound[index * hop : index * hop + round(length * RATE)]
+        assert window.start == index * hop / RATE
+        assert np.array_equal(window.samples, fill_window(here, round(length * RATE)))
+    assert all(late.end > early.end for early, late in pairwise(windows))  # none lies wholly within another
+    assert windows[-1].end == len(sound) / RATE
+
+
+def test_the_last_window_repeats_what_is_left_and_tells_its_true_end(tmp_path: Path) -> None:
+    windows, _ = heard(write(tmp_path / "a.wav", noise(2.25), subtype="FLOAT"))
+    assert [(window.start, window.end) for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.25)]
+    assert np.array_equal(windows[-1].samples, np.tile(noise(2.25)[2 * RATE :], 4))
+
+
+def test_a_tail_of_one_sample_is_heard_and_a_recording_of_whole_windows_has_none(tmp_path: Path) -> None:
+    assert len(heard(write(tmp_path / "whole.wav", noise(3.0)))[0]) == 3
+    windows, _ = heard(write(tmp_path / "more.wav", noise(3.0 + 1 / RATE)))
+    assert [window.end for window in windows] == [1.0, 2.0, 3.0, 3.0 + 1 / RATE]
+
+
+def test_a_recording_shorter_than_a_window_is_repeated(tmp_path: Path) -> None:
+    sound = noise(0.4)
+    windows, outcome = heard(write(tmp_path / "a.wav", sound, subtype="FLOAT"))
+    assert [(window.start, window.end) for window in windows] == [(0.0, 0.4)]
+    assert np.array_equal(windows[0].samples, np.concatenate([sound, sound, sound[: RATE // 5]]))
+    assert outcome.seconds == 0.4
+
+
+def test_a_window_is_filled_by_repetition_and_nothing_becomes_silence() -> None:
+    assert fill_window(np.array([1, 2, 3], np.float32), 7).tolist() == [1, 2, 3, 1, 2, 3, 1]
+    assert fill_window(np.array([1, 2, 3], np.float32), 3).tolist() == [1, 2, 3]
+    assert fill_window(np.zeros(0, np.float32), 2).tolist() == [0, 0]
+    assert fill_window(np.ones(2, np.float32), 5).dtype == np.float32
+
+
+def test_windows_may_be_changed_without_changing_their_neighbours(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(4.0))
+    kept = [window.samples.copy() for window in heard(path, 1.0, 0.5)[0]]
+    for index, window in enumerate(open_recording(path, RATE).windows(1.0, 0.5)):
+        assert np.array_equal(window.samples, kept[index])
+        window.samples[:] = 0
+
+
+def test_windows_are_decoded_as_they_are_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.flac", np.zeros(8 * 60 * 48_000, np.float32), 48_000)
+    tracemalloc.start()
+    recording = open_recording(path, RATE)
+    windows = recording.windows(5.0)
+    first = next(windows)
+    assert (first.start, first.end) == (0.0, 5.0)
+    assert recording.outcome.status == "unreadable"  # nobody has seen its end
+    assert sum(1 for _ in windows) == 95
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert recording.outcome.seconds == 480.0
+    assert peak < 30e6, f"{peak / 1e6:.0f} MB for 92 MB of samples"
+
+
+def test_an_overlap_as_long_as_the_window_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(1.0))
+    for overlap in (1.0, 1.5, -0.5):
+        with pytest.raises(AssertionError, match="overlap"):
+            list(open_recording(path, RATE).windows(1.0, overlap))
+
+
+# ---- one window by seeking ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SOUNDFILE_KINDS, *FFMPEG_KINDS])
+def test_a_window_found_by_seeking_is_the_slice_of_the_whole(name: str, tmp_path: Path) -> None:
+    path = sample(tmp_path, name, noise(9.0))
+    sound, _ = whole(path)
+    near = {"sound.opus": 1e-3, "sound.mp3": 1e-6}  # decoders that start anew round differently
+    for start in (0.0, 1.2345, 5.0, 7.9):
+        window = read_window(path, start, 1.0, RATE)
+        assert len(window) == RATE
+        assert np.abs(window - sound[round(start * RATE) :][:RATE]).max() <= near.get(name, 0.0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_077, 32_000, 44_100, 250_000])
+def test_a_resampled_window_agrees_with_the_streamed_recording(rate: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(12.0, rate), rate)
+    sound, _ = whole(path)
+    for start in (0.0, 0.01, 3.3333, 7.00007, 11.0):
+        window = read_window(path, start, 1.0, RATE)
+        assert np.abs(window - sound[round(start * RATE) :][:RATE]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "sound.flac", "sound.ogg", "sound.mp3", "sound.opus", "sound.m4a"])
+def test_the_end_of_a_recording_is_the_same_by_seeking(name: str, tmp_path: Path) -> None:
+    rate = 24_000 if name == "sound.opus" else 32_000
+    path = sample(tmp_path, name, noise(6.3, rate), rate)
+    for window in heard(path, 1.0)[0][-2:]:
+        found = read_window(path, window.start, 1.0, RATE)
+        assert np.abs(found - window.samples).max() < (1e-2 if name == "sound.opus" else 1e-5)
+
+
+def test_beyond_the_end_and_in_what_is_no_sound_there_is_no_window(tmp_path: Path) -> None:
+    sound = write(tmp_path / "a.wav", noise(1.0))
+    text = tmp_path / "b.wav"
+    text.write_text("no sound at all, but long enough to be some" * 9)
+    for path, start in ((sound, 1.0), (sound, 99.0), (text, 0.0), (tmp_path, 0.0), (tmp_path / "none.wav", 0.0)):
+        assert read_window(path, start, 1.0, RATE).shape == (0,)
+
+
+def test_every_real_recording_ends_the_same_by_seeking() -> None:
+    root = SHARED / "animals"
+    if not root.is_dir():
+        pytest.skip(f"no recordings at {root}")
+    paths, _ = find_recordings([root])
+    for path in paths[::20]:
+        windows, outcome = heard(path, 5.0)
+        assert outcome.status == "ok"
+        assert probe(path) == outcome
+        assert np.abs(read_window(path, windows[-1].start, 5.0, RATE) - windows[-1].samples).max() < 1e-5
+
+
+# ---- damage -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["pcm16.wav", "pcm16.aiff", "sound.flac", "sound.ogg", "sound.mp3", "sound.opus", "sound.aac"]
+)
+def test_half_a_file_is_salvaged(name: str, tmp_path: Path) -> None:
+    sound = with_beep(noise(20.0), 4.0)
+    path = cut(sample(tmp_path, name, sound))
+    windows, outcome = heard(path, 5.0)
+    assert outcome.status == "salvaged"
+    assert 8.0 < outcome.seconds < 12.0
+    assert windows[-1].end == pytest.approx(outcome.seconds, abs=0.001)
+    assert abs(beep_time(path) - 4.0) < 0.09
+    assert probe(path) == outcome
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "sound.flac", "sound.mp3"])
+def test_half_a_file_tells_how_much_it_claims_and_how_much_was_read(name: str, tmp_path: Path) -> None:
+    _, outcome = whole(cut(sample(tmp_path, name, noise(20.0))))
+    assert f"{outcome.seconds:.1f} s of the 20.0 s" in outcome.reason
+
+
+@pytest.mark.parametrize("name", ["sound.flac", "sound.ogg", "sound.opus", "sound.m4a"])
+def test_after_garbage_in_the_middle_time_is_still_true(name: str, tmp_path: Path) -> None:
+    path = sample(tmp_path, name, with_beep(noise(30.0), 25.0))
+    garbage = np.random.default_rng(1).bytes(4096)
+    damaged = overwritten(path, path.stat().st_size // 3, garbage)
+    sound, outcome = whole(damaged)
+    assert outcome.status == "salvaged"
+    assert "lost in between" in outcome.reason
+    assert abs(outcome.seconds - 30.0) < 0.1
+    assert len(sound) == round(outcome.seconds * RATE)
+    assert abs(beep_time(damaged) - 25.0) < 0.09
+
+
+def test_after_garbage_in_an_mp3_most_is_salvaged_and_times_are_called_doubtful(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp3", noise(40.0), subtype="MPEG_LAYER_III")
+    _, outcome = whole(overwritten(path, path.stat().st_size // 3, np.random.default_rng(1).bytes(8192)))
+    assert outcome.status == "salvaged"
+    assert outcome.seconds > 36
+    assert "s of the 40.0 s" in outcome.reason
+
+
+def test_one_flipped_bit_in_an_ogg_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ogg", with_beep(noise(10.0), 8.0), subtype="VORBIS")
+    middle = path.stat().st_size // 2
+    damaged = overwritten(path, middle, bytes([path.read_bytes()[middle] ^ 4]))
+    assert "damaged in the page" in whole(damaged)[1].reason
+    assert abs(beep_time(damaged) - 8.0) < 0.05
+
+
+def test_the_checksum_of_ogg_follows_its_definition() -> None:
+    register = 0
+    for byte in b"OggS":  # bit by bit: polynomial 04c11db7, begun at 0, highest bit first
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1 ^ 0x04C11DB7 * (register >> 31)) & 0xFFFFFFFF
+    assert ogg_checksum(b"OggS") == struct.pack("<I", register)
+
+
+def test_glued_recordings_are_read_to_the_end(tmp_path: Path) -> None:
+    for name in ("sound.ogg", "sound.flac"):
+        path = sample(tmp_path, name, noise(20.0))
+        glued = path.with_name("glued_" + name)
+        glued.write_bytes(2 * path.read_bytes())
+        outcome = whole(glued)[1]
+        assert (outcome.status, round(outcome.seconds)) == ("salvaged", 40)
+
+
+@pytest.mark.parametrize("claim", [0, 44])
+def test_a_wav_whose_header_was_never_finished_is_read_to_its_end(claim: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(5.0))
+    data = path.read_bytes().index(b"data") + 4
+    unfinished = overwritten(path, data, struct.pack("<I", claim))
+    sound, outcome = whole(unfinished)
+    assert (outcome.status, outcome.seconds) == ("salvaged", 5.0)
+    assert np.array_equal(sound, whole(path)[0])
+    assert np.array_equal(read_window(unfinished, 2.0, 1.0, RATE), sound[2 * RATE : 3 * RATE])
+
+
+def test_a_wav_that_claims_four_gigabytes_or_a_header_too_much_is_fine(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(5.0))
+    data = path.read_bytes().index(b"data") + 4
+    for claim in (2**32 - 1, 2 * 5 * RATE + 44):
+        _, outcome = whole(overwritten(path, data, struct.pack("<I", claim)))
+        assert (outcome.status, outcome.seconds) == ("ok", 5.0)
+
+
+def test_a_wav_with_chunks_after_its_sound_is_fine(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(1.0))
+    with path.open("ab") as file:
+        file.write(b"guan" + struct.pack("<I", 100_000) + b"GUANO" * 20_000)
+    assert whole(path)[1] == Outcome("ok", "", 1.0, RATE, 1)
+
+
+def test_a_flac_without_a_length_or_with_twice_the_length_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", noise(5.0))
+    head = int.from_bytes(path.read_bytes()[18:26], "big") >> 36 << 36  # 36 bits of it are the number of frames
+    streamed = whole(overwritten(path, 18, head.to_bytes(8, "big")))[1]
+    assert (streamed.status, streamed.seconds) == ("ok", 5.0)
+    doubled = overwritten(path, 18, (head | 10 * RATE).to_bytes(8, "big"))
+    for outcome in (whole(doubled)[1], probe(doubled)):
+        assert (outcome.status, outcome.seconds) == ("salvaged", 5.0)
+        assert "5.0 s of the 10.0 s" in outcome.reason
+
+
+def test_what_is_no_number_becomes_silence_before_resampling(tmp_path: Path) -> None:
+    sound = noise(2.0, 48_000)
+    broken = sound.copy()
+    broken[48_000 : 48_000 + 5] = (np.nan, np.inf, -np.inf, 1e30, -1e30)
+    silent = np.where(broken == sound, sound, 0).astype(np.float32)
+    heard_sound, outcome = whole(write(tmp_path / "a.wav", broken, 48_000, "FLOAT"))
+    assert outcome.status == "salvaged"
+    assert outcome.reason.startswith("5 samples are no numbers")
+    assert np.array_equal(heard_sound, soxr.resample(silent, 48_000, RATE, "HQ"))
+    assert np.isfinite(read_window(tmp_path / "a.wav", 0.5, 1.0, RATE)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.wav", b"", "has 0 bytes"),
+        ("stub.wav", b"RIFF" + bytes(16), "has 20 bytes"),
+        ("note.wav", b"This is a note, whatever its name says.\n" * 3, "named .wav, is text"),
+        ("page.mp3", b"<!doctype html><html><body>not found</body></html>" * 9, "named .mp3, is an HTML page"),
+        ("photo.flac", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "named .flac, is an image"),
+        ("zeros.wav", bytes(130_000), "zeros"),
+        ("random.wav", np.random.default_rng(0).bytes(130_000), "no known format"),
+        ("random.mp3", b"\xff\xe4" + np.random.default_rng(1).bytes(130_000), "no known format"),
+        ("bare", np.random.default_rng(2).bytes(2_000), "named without a suffix"),
+        ("header.flac", b"fLaC" + bytes(60), "begins like a FLAC file"),
+        ("list.mp3", b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n" * 3, "is text"),
+    ],
+)
+def test_what_is_no_sound_is_named_for_what_it_is(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    windows, outcome = heard(path)
+    assert (windows, outcome.status, outcome.seconds, outcome.sample_rate) == ([], "unreadable", 0.0, 0)
+    assert words in outcome.reason
+    assert "\n" not in outcome.reason
+    assert probe(path) == outcome
+
+
+def test_a_pipe_a_folder_a_device_and_nothing_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    cases = {"pipe.wav": "pipe", "folder.wav": "folder", "loop.wav": "found", "none.wav": "found", "a\0b.wav": "found"}
+    for name, word in cases.items():
+        for outcome in (whole(tmp_path / name)[1], probe(tmp_path / name)):
+            assert outcome.status == "unreadable"
+            assert word in outcome.reason
+    assert "device" in whole(Path("/dev/zero"))[1].reason
+
+
+def test_absurd_rates_and_channels_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", noise(2.0))
+    for rate in (1, 999, 1_000_001, 2**31 - 1):
+        outcome = whole(overwritten(path, 24, struct.pack("<I", rate)))[1]
+        assert (outcome.status, f"{rate} Hz" in outcome.reason) == ("unreadable", True)
+    outcome = whole(write(tmp_path / "many.wav", np.zeros((1000, 65), np.float32)))[1]
+    assert (outcome.status, "65 channels" in outcome.reason) == ("unreadable", True)
+
+
+# ---- finding ------------------------------------------------------------------------------------------------------
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+
+
+def test_recordings_are_found_at_any_depth_in_any_case_and_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.WAV", "b/1.Flac", "a/deep/er/3.ogg", "z.mp3", "notes.txt", "b/README")
+    paths, notes = find_recordings([tmp_path])
+    assert paths == [tmp_path / name for name in ("a/deep/er/3.ogg", "b/1.Flac", "b/2.WAV", "z.mp3")]
+    assert notes == ["found 4 audio files (1 .ogg, 1 .flac, 1 .wav, 1 .mp3); ignored 2 other"]
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+
+
+def test_hidden_and_system_names_are_skipped_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "._a.wav", ".trash/b.wav", "$RECYCLE.BIN/c.wav", "System Volume Information/d.wav")
+    paths, notes = find_recordings([tmp_path])
+    assert paths == [tmp_path / "a.wav"]
+    assert notes == ["found 1 audio files (1 .wav); ignored 4 hidden"]
+
+
+def test_a_recording_reached_twice_is_one_and_linked_folders_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "card/a.wav", "elsewhere/b.wav")
+    (tmp_path / "card/same.wav").symlink_to(tmp_path / "card/a.wav")
+    (tmp_path / "card/loop").symlink_to(tmp_path / "card")
+    (tmp_path / "card/self.ogg").symlink_to("self.ogg")
+    (tmp_path / "card/linked").symlink_to(tmp_path / "elsewhere")
+    paths, notes = find_recordings([tmp_path / "card", tmp_path / "card/a.wav"])
+    assert paths == [tmp_path / "card/a.wav", tmp_path / "card/self.ogg"]
+    assert notes == ["found 2 audio files (1 .wav, 1 .ogg); ignored 2 links to folders, 2 named twice"]
+
+
+def test_a_file_given_by_name_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    touch(tmp_path, "data", ".hidden.wav")
+    paths, _ = find_recordings([tmp_path / "data", tmp_path / ".hidden.wav"])
+    assert paths == [tmp_path / ".hidden.wav", tmp_path / "data"]
+
+
+def test_nothing_found_names_what_is_there_and_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt", "b.txt", "c.csv")
+    paths, notes = find_recordings([tmp_path])
+    assert paths == []
+    assert "the suffixes there are: 2 .txt, 1 .csv" in notes[0]
+    with pytest.raises(AssertionError, match="nothing at"):
+        find_recordings([tmp_path / "none"])
