@@ -45,6 +45,7 @@ SMALLEST_FILE = 44  # bytes: the header of a WAV file
 READ_AHEAD = 2**17  # bytes a decoder may leave unread at the end, tags among them
 STUB = 1024  # bytes: a larger file without samples deserves a second look
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
+TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
 MOST_FRAMES = 2**40  # a header that claims more does not know
 MOST_BYTES = 2**31 - 2**16  # so does a WAV header: recorders write such sizes before they know the true one
@@ -56,12 +57,23 @@ LONGEST_LAP = 8192  # frames: the largest block of Vorbis
 DEMUXERS = "aac,aiff,asf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
 TIMELESS = frozenset({"aac", "mp3"})  # demuxers that guess times and lengths from the bytes
 SOUND_SIGNS = {
-    b"RIFF": "a WAV file", b"RF64": "a WAV file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file",
-    b"FORM": "an AIFF file", b"ID3": "an MP3 file", b"ftyp": "an MP4 file",
+    b"RIFF": "a WAV file",
+    b"RF64": "a WAV file",
+    b"fLaC": "a FLAC file",
+    b"OggS": "an Ogg file",
+    b"FORM": "an AIFF file",
+    b"ID3": "an MP3 file",
+    b"ftyp": "an MP4 file",
 }
 OTHER_SIGNS = {
-    b"\x89PNG": "an image", b"\xff\xd8\xff": "an image", b"GIF8": "an image", b"%PDF": "a PDF",
-    b"PK\x03\x04": "an archive", b"\x1f\x8b": "an archive", b"7z\xbc\xaf": "an archive", b"Rar!": "an archive",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"GIF8": "an image",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "an archive",
+    b"\x1f\x8b": "an archive",
+    b"7z\xbc\xaf": "an archive",
+    b"Rar!": "an archive",
 }
 PLAIN_TEXT = bytes({*b"\t\n\f\r", *range(32, 127), *range(128, 256)})  # with UTF-8 and Latin letters
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits the other way round
@@ -155,8 +167,9 @@ class OpenRecording:
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
         """Windows of equal length, each begun `window_seconds - overlap_seconds` after the one before.
 
-        The first window that reaches the end of the recording is the last: every sample is heard, and no window lies
-        wholly within another. What it holds, be it a single sample, is repeated to its full length.
+        The first window that reaches the end of the recording is the last, and no window lies wholly within another.
+        What it holds is repeated to its full length; behind a full window less than TAIL_SECONDS is left out, because
+        a blink of sound repeated for seconds is a buzz that nobody recorded.
         """
         length = round(window_seconds * self.sample_rate)
         hop = length - round(overlap_seconds * self.sample_rate)
@@ -169,7 +182,7 @@ class OpenRecording:
             while len(held) > length:  # only more than enough shows that a window is not the last
                 yield Window(start / self.sample_rate, (start + length) / self.sample_rate, held[:length].copy())
                 start, held = start + hop, held[hop:]
-        if len(held):
+        if len(held) and (start == 0 or len(held) - (length - hop) >= TAIL_SECONDS * self.sample_rate):
             yield Window(start / self.sample_rate, (start + len(held)) / self.sample_rate, fill_window(held, length))
 
     def waveform(self) -> Iterator[Waveform]:

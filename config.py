@@ -219,7 +219,9 @@ class FinetuneCommand:
     def defaults(cls, preset: Preset) -> FinetuneCommand:
         """All settings as a preset has them."""
         start = EncoderSettings(preset, "runs/mae/encoder.safetensors")
-        return cls(preset, data_defaults(preset), start, replace(FINETUNE[preset], weight_decay=0.02))
+        augment = AugmentSettings(mixup=0.25, mask=0.25) if preset == "demo" else AugmentSettings()
+        train = replace(FINETUNE[preset], weight_decay=0.02)
+        return cls(preset, data_defaults(preset), start, train, augment=augment)
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ DATA_ROOT = Path("data/birdclef-2025")
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
 # recipes (https://arxiv.org/abs/2111.06377, https://github.com/nttcslab/m2d), not tuned.
 PRETRAIN: dict[Preset, TrainSettings] = {
-    "demo": TrainSettings(12, 16, 1, 1e-3, 1e-3),
+    "demo": TrainSettings(5, 8, 1, 1e-3, 1e-3),
     "tiny": TrainSettings(50, 256, 1, 2e-4, 5e-4),
     "base": TrainSettings(40, 256, 1, 1.5e-4, 5e-4),
     "small": TrainSettings(30, 256, 1, 1e-4, 3e-4),
@@ -297,7 +299,7 @@ PRETRAIN: dict[Preset, TrainSettings] = {
     "large-v3": TrainSettings(15, 64, 8, 5e-5, 2e-4, layer_decay=0.97),
 }
 FINETUNE: dict[Preset, TrainSettings] = {
-    "demo": TrainSettings(24, 16, 1, 1e-3, 1e-3),
+    "demo": TrainSettings(10, 8, 1, 2e-3, 4e-3),
     "tiny": TrainSettings(30, 64, 1, 3e-4, 1e-3, 0.80),
     "base": TrainSettings(30, 64, 1, 2e-4, 1e-3, 0.80),
     "small": TrainSettings(20, 64, 1, 1e-4, 1e-3, 0.80),

@@ -21,6 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from config import SIZES, AudioSettings, EncoderSize
 
+STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
 WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for
 
 
@@ -256,11 +257,15 @@ def initialise(whisper: WhisperEncoder) -> None:
     """Random weights from which a small encoder can learn on its own.
 
     With the library's weights of deviation 0.02 the sound that leaves the stem is some fifty times weaker than the
-    position table added to it, and a small encoder without a checkpoint stays deaf for thousands of steps.
+    position table added to it, and an encoder without a checkpoint stays deaf for thousands of steps. Here the stem's
+    kernels sum to zero, so that it hears changes over time and frequency and not the level, and are large enough for
+    the sound to stand above the positions (LOG.md has the measurements).
     """
     for module in whisper.modules():
         if isinstance(module, nn.Conv1d):
             nn.init.kaiming_normal_(module.weight)
+            with torch.no_grad():
+                module.weight.sub_(module.weight.mean(dim=(1, 2), keepdim=True)).mul_(STEM_GAIN)
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
 

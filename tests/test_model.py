@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from audio import fill_window, read_window
+from audio import read_window
 from config import SIZES, AudioSettings, EncoderSize, Preset
 from masking import hide_tokens
 from model import (
@@ -47,22 +46,38 @@ def mask(batch: int = 2, tokens: int = TOKENS) -> Tensor:
     return hide_tokens(batch, tokens, 0.65, "span", torch.Generator().manual_seed(2))
 
 
-def sounds() -> list[np.ndarray[tuple[int], np.dtype[np.float32]]]:
-    rng = np.random.default_rng(0)
-    time = np.arange(80_000) / 16_000
-    chirp = np.sin(2 * np.pi * (500 + 400 * time) * time) * np.exp(-((time - 2) ** 2))
-    noise = rng.normal(0, 1, 80_000)
-    return [x.astype(np.float32) for x in (noise, 0.01 * noise, chirp, chirp + 1e-3 * noise, 0 * time)]
+def sounds() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    time = torch.arange(80_000, dtype=torch.float64) / 16_000
+    chirp = (torch.sin(2 * torch.pi * (500 + 400 * time) * time) * torch.exp(-((time - 2) ** 2))).float()
+    noise = torch.randn(80_000, generator=generator)
+    return {"noise": noise, "quiet": 0.01 * noise, "call": chirp + 0.01 * noise, "silence": 0 * noise, "chirp": chirp}
+
+
+def exactly(sound: Tensor, mels: int) -> Tensor:
+    """Whisper's log-mel in double precision, by the library's Fourier transform: (mels, frames)."""
+    window = torch.hann_window(400, dtype=torch.float64)
+    filters = melscale_fbanks(201, 0.0, 8000.0, mels, 16_000, "slaney", "slaney").double()
+    power = torch.stft(sound.double(), 400, 160, window=window, return_complex=True).abs()[:, :-1].square()
+    log = (filters.T @ power).clamp(min=1e-10).log10()
+    return ((torch.maximum(log, log.max() - 8) + 4) / 4).float()
+
+
+@pytest.mark.parametrize("name", ["noise", "quiet", "call", "silence"])
+@pytest.mark.parametrize("mels", [80, 128])
+def test_log_mel_equals_whispers_feature_extractor(mels: int, name: str) -> None:
+    extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=5)
+    sound = sounds()[name]
+    theirs = extractor(sound.numpy(), sampling_rate=16_000, return_tensors="pt").input_features[0]
+    assert theirs.shape == (mels, 500)
+    torch.testing.assert_close(LogMel(AudioSettings(), mels)(sound[None])[0], theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("mels", [80, 128])
-def test_log_mel_equals_whispers_feature_extractor(mels: int) -> None:
-    front_end = LogMel(AudioSettings(), mels)
-    extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=5)
-    for sound in sounds():
-        theirs = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features[0]
-        assert theirs.shape == (mels, 500)
-        torch.testing.assert_close(front_end(torch.from_numpy(sound)[None])[0], theirs, atol=1e-4, rtol=0)
+def test_log_mel_is_within_1e_4_of_double_precision_even_for_a_pure_tone_in_silence(mels: int) -> None:
+    """There the extractor's own single precision is off by up to 2e-4, in a few of 64,000 values."""
+    sound = sounds()["chirp"]
+    torch.testing.assert_close(LogMel(AudioSettings(), mels)(sound[None])[0], exactly(sound, mels), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("mels", [80, 128])
@@ -70,16 +85,9 @@ def test_log_mel_is_within_1e_4_of_double_precision_on_real_recordings(mels: int
     if not ANIMALS.is_dir():
         pytest.skip("the recordings of ../shared/animals are not here")
     front_end = LogMel(AudioSettings(), mels)
-    filters = melscale_fbanks(201, 0.0, 8000.0, mels, 16_000, "slaney", "slaney").double()
-    worst = 0.0
     for path in sorted(ANIMALS.glob("audio/*/*.ogg"))[::25]:
-        sound = torch.from_numpy(fill_window(read_window(path, 0.0, 5.0, 16_000), 80_000))
-        window = torch.hann_window(400, dtype=torch.float64)
-        power = torch.stft(sound.double(), 400, 160, window=window, return_complex=True).abs()[:, :-1].square()
-        log = (filters.T @ power).clamp(min=1e-10).log10()
-        exact = (torch.maximum(log, log.max() - 8) + 4) / 4
-        worst = max(worst, float((front_end(sound[None])[0] - exact).abs().max()))
-    assert worst < 1e-4
+        sound = torch.from_numpy(read_window(path, 0.0, 5.0, 16_000))
+        torch.testing.assert_close(front_end(sound[None])[0], exactly(sound, mels), atol=1e-4, rtol=0)
 
 
 def test_mel_filters_are_those_of_transformers() -> None:
@@ -134,6 +142,20 @@ def test_thirty_seconds_equal_the_librarys_untouched_encoder(encoder: Encoder) -
 def test_padding_to_thirty_seconds_is_something_else(encoder: Encoder) -> None:
     padded = F.pad(picture(), (0, 3000 - 2 * TOKENS))
     assert (encoder(picture()) - encoder(padded)[:, :TOKENS]).abs().max() > 1e-3
+
+
+def test_a_random_stem_hears_changes_above_the_positions_and_not_the_level() -> None:
+    """The library's own random weights give a hundredth of the positions' size: such an encoder starts out deaf."""
+    mel = picture()
+    torch.manual_seed(0)
+    ours, theirs = Encoder(SMALL).whisper, WhisperEncoder(whisper_config(SMALL))
+
+    def spread(whisper: WhisperEncoder) -> float:
+        return float(F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel)))).std(dim=2).mean())
+
+    positions = float(ours.embed_positions.weight.std(dim=0).mean())
+    assert spread(theirs) < 0.2 * positions < positions < spread(ours)
+    torch.testing.assert_close(ours.conv1(mel + 0.5)[..., 1:-1], ours.conv1(mel)[..., 1:-1], atol=1e-4, rtol=1e-4)
 
 
 def test_every_size_has_whispers_dimensions() -> None:
@@ -191,7 +213,7 @@ def test_a_token_feels_five_frames(encoder: Encoder) -> None:
     hidden[0, 10:13] = False  # three visible tokens, the middle one with both neighbours
     mel = picture(1).requires_grad_(True)
     stem = F.gelu(encoder.whisper.conv2(F.gelu(encoder.whisper.conv1(mel))))
-    stem[0, :, 11].sum().backward()
+    torch.autograd.backward(stem[0, :, 11].sum())
     assert mel.grad is not None
     assert mel.grad.abs().sum(dim=(0, 1)).nonzero()[:, 0].tolist() == [20, 21, 22, 23, 24]
 
