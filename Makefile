@@ -1,11 +1,12 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
-# make test   style, types, tests
+# make test   style, types, tests (make test-all: the slow ones too)
+# make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA (0.8 GB, not 4).
 
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup
+.PHONY: demo test test-all check setup bench-animals
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -16,9 +17,13 @@ test: check
 test-all: check
 	@.venv/bin/python -m pytest
 
+bench-animals: $(READY)
+	@.venv/bin/python -m bench.animals
+
 check: $(READY)
 	@echo "style and types ..."
 	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/pyright
 

@@ -179,8 +179,7 @@ def test_a_saved_encoder_carries_the_names_of_a_hub_checkpoint(tmp_path: Path) -
     model = WhisperForConditionalGeneration.from_pretrained(hub_folder(tmp_path))
     outcome = model.load_state_dict(load_file(path), strict=False)
     assert not outcome.unexpected_keys
-    missing: list[str] = outcome.missing_keys
-    assert not [name for name in missing if name.startswith("model.encoder.")]
+    assert "model.encoder." not in repr(outcome)  # which lists the missing names
     assert torch.equal(model.model.encoder.conv1.weight, encoder.whisper.conv1.weight)
 
 

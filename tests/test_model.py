@@ -51,7 +51,7 @@ def sounds() -> dict[str, Tensor]:
     time = torch.arange(80_000, dtype=torch.float64) / 16_000
     chirp = (torch.sin(2 * torch.pi * (500 + 400 * time) * time) * torch.exp(-((time - 2) ** 2))).float()
     noise = torch.randn(80_000, generator=generator)
-    return {"noise": noise, "quiet": 0.01 * noise, "call": chirp + 0.01 * noise, "silence": 0 * noise, "chirp": chirp}
+    return {"noise": noise, "quiet": 0.01 * noise, "call": chirp + 0.1 * noise, "silence": 0 * noise, "chirp": chirp}
 
 
 def exactly(sound: Tensor, mels: int) -> Tensor:
