@@ -26,9 +26,9 @@ def augment_batch(
     batch, device = len(waveforms), waveforms.device
     waveforms = waveforms * gains(batch, settings.gain_db, generator).to(device)
     shifts = torch.randint(waveforms.shape[1], (batch,), generator=generator)
-    shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0)
-    steps = (torch.arange(waveforms.shape[1])[None] - shifts[:, None]) % waveforms.shape[1]
-    waveforms = waveforms.gather(1, steps.to(device))
+    shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0).to(device)
+    place = torch.arange(waveforms.shape[1], device=device)
+    waveforms = waveforms.gather(1, (place - shifts[:, None]) % waveforms.shape[1])
     partner = (torch.arange(batch) + int(torch.randint(1, max(batch, 2), (1,), generator=generator))) % batch
     mixed = (chosen(batch, settings.mixup, generator) & (partner != torch.arange(batch))).to(device)[:, None]
     other = waveforms[partner.to(device)] * level_ratio(waveforms, waveforms[partner.to(device)], generator)

@@ -12,14 +12,20 @@ import csv
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from audio import open_recording
 from config import DEMO_DATA
 from demo_data import write_field_season
+from runs import publish
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/demo")
+SPECTROGRAM_RATE, SPECTROGRAM_FFT = 16_000, 1024  # Hz, samples
 LEAST_OVERLAP = 0.5  # seconds of a call that a window must hold to be expected to name it
 
 
@@ -50,7 +56,10 @@ def tour() -> None:
     model = RUNS / "quantize" / "classifier.int8.onnx"
     command("predictor.py", season.soundscape, "--model", model, "--out", RUNS / "predict")
     say(6, "answers", "what was planted, what was found")
-    print_answers(season.root / "taxonomy.csv", season.answers, HERE / RUNS / "predict" / "detections.csv")
+    names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
+    heard = read_detections(HERE / RUNS / "predict" / "detections.csv")
+    print_answers(names, planted, heard)
+    draw_answers(season.soundscape, names, planted, heard, HERE / RUNS / "predict" / "answers.png")
     print("\nwritten:")
     for path in (
         "mae/reconstruction.png",
@@ -61,6 +70,7 @@ def tour() -> None:
         "quantize/quantize.json",
         "quantize/classifier.int8.onnx",
         "predict/detections.csv",
+        "predict/answers.png",
     ):
         print(f"  {RUNS / path}")
     print(f"{time.time() - started:.0f} s in all. Next: python predictor.py YOUR_RECORDING.wav --model {model}")
@@ -80,19 +90,31 @@ def command(script: str, *arguments: str | Path) -> None:
         sys.exit(code)
 
 
-def print_answers(taxonomy: Path, answers: Path, detections: Path) -> None:
+def read_answers(path: Path) -> list[Interval]:
+    """What was planted."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [Interval(row["primary_label"], float(row["start"]), float(row["end"])) for row in rows]
+
+
+def read_detections(path: Path) -> list[Interval]:
+    """What was heard."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Interval(row["Species code"], float(row["Start (s)"]), float(row["End (s)"]), float(row["Confidence"]))
+        for row in rows
+    ]
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Label -> common name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["primary_label"]: row["common_name"] for row in csv.DictReader(file)}
+
+
+def print_answers(names: Mapping[str, str], planted: Sequence[Interval], heard: Sequence[Interval]) -> None:
     """A row for each species that was planted or heard, and the sum."""
-    with taxonomy.open(encoding="utf-8", newline="") as file:
-        names = {row["primary_label"]: row["common_name"] for row in csv.DictReader(file)}
-    with answers.open(encoding="utf-8", newline="") as file:
-        planted = [
-            Interval(row["primary_label"], float(row["start"]), float(row["end"])) for row in csv.DictReader(file)
-        ]
-    with detections.open(encoding="utf-8", newline="") as file:
-        heard = [
-            Interval(row["Species code"], float(row["Start (s)"]), float(row["End (s)"]), float(row["Confidence"]))
-            for row in csv.DictReader(file)
-        ]
     print(f"{'species':24}{'calls':>6}{'found':>7}{'false':>7}{'best':>7}")
     totals = [0, 0, 0]
     for label, name in names.items():
@@ -110,6 +132,36 @@ def print_answers(taxonomy: Path, answers: Path, detections: Path) -> None:
         print(f"{name[:23]:24}{counts[0]:6}{counts[1]:7}{counts[2]:7}{best:7.2f}")
     share = 100 * totals[1] / max(totals[0], 1)
     print(f"{'all':24}{totals[0]:6}{totals[1]:7}{totals[2]:7}   found {share:.0f} % of the planted calls")
+
+
+def draw_answers(
+    soundscape: Path, names: Mapping[str, str], planted: Sequence[Interval], heard: Sequence[Interval], path: Path
+) -> None:
+    """The soundscape as a picture; under it, for each species, where it was planted (frames) and heard (the darker,
+    the surer)."""
+    from matplotlib.figure import Figure  # slow to import, and only drawn once
+
+    sound = np.concatenate(list(open_recording(soundscape, SPECTROGRAM_RATE).waveform()))
+    frames = sound[: len(sound) // SPECTROGRAM_FFT * SPECTROGRAM_FFT].reshape(-1, SPECTROGRAM_FFT)
+    power = np.abs(np.fft.rfft(frames * np.hanning(SPECTROGRAM_FFT), axis=1)) ** 2
+    picture = 10 * np.log10(power.T + 1e-9)
+    seconds = len(sound) / SPECTROGRAM_RATE
+    shown = [label for label in names if any(x.label == label for x in (*planted, *heard))]
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 3])
+    low, high = np.percentile(picture, [20, 99.8])
+    extent = (0.0, seconds, 0.0, SPECTROGRAM_RATE / 2000)
+    above.imshow(picture, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")
+    above.set_ylabel("kHz")
+    for row, label in enumerate(reversed(shown)):
+        for d in (d for d in heard if d.label == label):
+            below.barh(row, d.end - d.start, left=d.start, height=0.8, color="tab:green", alpha=d.confidence)
+        for call in (call for call in planted if call.label == label):
+            below.barh(row, call.end - call.start, left=call.start, height=0.8, fill=False, edgecolor="black")
+    below.set_yticks(range(len(shown)), [names[label] for label in reversed(shown)])
+    below.set_xlabel("seconds   (frame: planted; green: heard, the darker the surer)")
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)
 
 
 def meets(call: Interval, detection: Interval) -> bool:

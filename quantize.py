@@ -38,6 +38,7 @@ from model import BirdClefClassifier
 from runs import launch, open_run, peak_memory_mb, publish, write_json
 from taxonomy import to_json
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
 QUANTISED_SCOPE = "encoder.whisper.layers."
 LINEAR_LAYERS = 6  # of each encoder layer: query, key, value, out, fc1, fc2
 FLOAT_TOLERANCE = 1e-4
@@ -116,6 +117,10 @@ def export(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verifi
         )
     assert program is not None, "torch.onnx.export gave no program"
     graph = program.model_proto
+    for node in graph.graph.node:  # the exporter's notes hold stack traces; only the scopes are needed
+        scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(scopes)
     set_facts(graph, facts, "float32", verified)
     with publish(path) as temporary:
         onnx.save(graph, temporary)
@@ -157,7 +162,7 @@ def encoder_products(graph: onnx.ModelProto) -> list[str]:
         for node in graph.graph.node
         if node.op_type == "MatMul"
         and node.input[1] in constants
-        and any(QUANTISED_SCOPE in entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
+        and any(QUANTISED_SCOPE in entry.value for entry in node.metadata_props if entry.key == SCOPES)
     ]
 
 

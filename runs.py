@@ -67,7 +67,7 @@ def open_run(name: str, root: Path, settings: object, folder: Path | None = None
         "status": "running",
         "command": sys.argv,
         "settings": settings,
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | loaded_versions(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
@@ -96,6 +96,11 @@ def record(run: Run, **values: float | int | str | None) -> None:
     line = {"seconds": round(time.time() - run.started, 2), **values}
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def loaded_versions() -> dict[str, str]:
+    """Versions of the libraries in use; a machine that only scores has no torch."""
+    return {package: version(package) for package in PACKAGES if package in sys.modules}
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ def draw_reconstruction(
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     model.eval()
-    mel = log_mel(torch.from_numpy(exam[:PICTURES]).to(device))
+    mel = log_mel(torch.from_numpy(exam[:: max(1, len(exam) // PICTURES)][:PICTURES]).to(device))
     hidden = draw_mask(mel, mask, torch.Generator().manual_seed(0))
     seen = (~hidden).repeat_interleave(2, dim=1)[:, None]
     mean = (mel * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)

@@ -156,10 +156,9 @@ def score_windows(
 def probabilities(
     model: BirdClefClassifier, waveforms: Sequence[NDArray[np.float32]], device: torch.device
 ) -> NDArray[np.float32]:
-    """(windows, species) of a batch of windows."""
-    with autocast(device):
-        logits: Tensor = model(torch.from_numpy(np.stack(waveforms)).to(device))
-    scores: NDArray[np.float32] = logits.float().sigmoid().cpu().numpy()
+    """(windows, species) of a batch of windows, in float32 on any device: the served file must give the same."""
+    logits: Tensor = model(torch.from_numpy(np.stack(waveforms)).to(device))
+    scores: NDArray[np.float32] = logits.sigmoid().cpu().numpy()
     return scores
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from demo import Interval, meets, overlap, print_answers
+from demo import Interval, draw_answers, meets, overlap, print_answers, read_answers, read_detections, read_names
+from demo_data import FieldSeason
 
 
 def test_half_a_second_in_common_is_enough_and_less_is_not() -> None:
@@ -24,8 +25,15 @@ def test_answers_are_counted_as_found_missed_and_false(tmp_path: Path, capsys: p
     (tmp_path / "detections.csv").write_text(
         "Start (s),End (s),Species code,Confidence\n0,5,a,0.9\n5,10,a,0.4\n20,25,a,0.3\n0,5,b,0.5\n"
     )
-    print_answers(tmp_path / "taxonomy.csv", tmp_path / "answers.csv", tmp_path / "detections.csv")
+    names, planted = read_names(tmp_path / "taxonomy.csv"), read_answers(tmp_path / "answers.csv")
+    print_answers(names, planted, read_detections(tmp_path / "detections.csv"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == ["first", "frog", "2", "1", "2", "0.90"]
     assert lines[2] == ["second", "frog", "1", "0", "1", "0.50"]
     assert lines[3][:4] == ["all", "3", "1", "3"] and "33 %" in " ".join(lines[3])
+
+
+def test_answers_are_a_picture(season: FieldSeason, tmp_path: Path) -> None:
+    names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
+    draw_answers(season.soundscape, names, planted, [Interval(planted[0].label, 0.0, 5.0, 0.7)], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
