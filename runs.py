@@ -163,10 +163,9 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
     """Run a command from the command line and leave with its exit code; a user's mistake is one line, no traceback."""
     if sys.flags.optimize:
         leave("error: python -O switches off the checks that protect your data; run without -O", 1)
-    settings = parse(command)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        code = function(settings)
+        code = function(parse(command))
     except KeyboardInterrupt:
         leave("interrupted; the run is marked so and is never taken as a default", 130)
     except BrokenPipeError:  # the reader of our output (head, say) has left
