@@ -71,6 +71,16 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     return encoder
 
 
+def stage_one(source: str) -> dict[str, object]:
+    """What an encoder.safetensors says of the run that made it; nothing for weights of another origin."""
+    if not source.endswith(".safetensors") or not Path(source).is_file():
+        return {}
+    provenance: dict[str, object] = read_tensors(Path(source), "encoder", "`python ssl_mae.py` writes one")[1][
+        "provenance"
+    ]
+    return provenance
+
+
 def save_encoder(
     path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]
 ) -> None:
@@ -127,7 +137,7 @@ def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
     """
     config_path = folder / "config.json"
     assert config_path.is_file(), f"{folder} has no config.json: no folder in the hub's format"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config = read_json(config_path)
     assert config.get("model_type") == "whisper", f"{config_path} is of type {config.get('model_type')}, not whisper"
     found = tuple(config.get(key) for key in ("num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads"))
     named = [preset for preset in PRESETS if dimensions(SIZES[preset]) == found]
@@ -135,11 +145,8 @@ def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
     assert named == [size], f"{folder} is of size {named[0]}, not {size}; add --preset {named[0]}"
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is no dictionary
-                for prefix in (HUB_PREFIX, "encoder."):
-                    if name.startswith(prefix):
-                        tensors[name.removeprefix(prefix)] = file.get_tensor(name)
+        for name, tensor in open_tensors(path, (HUB_PREFIX, "encoder."), "download it again")[0].items():
+            tensors[name.removeprefix("model.").removeprefix("encoder.")] = tensor
     assert tensors, f"{folder} holds no tensor of a Whisper encoder"
     return tensors
 
@@ -148,7 +155,7 @@ def weight_files(folder: Path) -> list[Path]:
     """model.safetensors, or the shards that its index names; they must lie in the folder."""
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
         assert all(Path(name).name == name for name in names), f"{index} names files outside its folder"
     else:
         names = ["model.safetensors"]
@@ -207,17 +214,32 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, ob
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of one of our own files, its digest verified."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-    except SafetensorError as error:
-        raise AssertionError(f"{path} is damaged or no safetensors file ({error}); {remedy}") from error
+    tensors, header = open_tensors(path, ("",), remedy)
     facts: dict[str, Any] = json.loads(header.get("wild_whisper", "{}"))
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
     assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
     assert digest(tensors) == header.get("sha256"), f"{path} is damaged: its content does not match its digest"
     return tensors, facts
+
+
+def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file whose names begin in one of some ways, and its metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - no dictionary
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise AssertionError(f"{path} is damaged or no safetensors file ({error}); {remedy}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a hub folder."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON, or bytes that are no UTF-8
+        raise AssertionError(f"{path} is damaged ({error}); download it again") from error
+    assert isinstance(content, dict), f"{path} holds no JSON object; download it again"
+    return content
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -71,6 +71,10 @@ class DataSettings:
     workers: int = 0
     """Processes that decode recordings ahead of training; 0 decodes in the training process."""
 
+    def __post_init__(self) -> None:
+        assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
+        assert self.workers >= 0, f"--data.workers {self.workers}: give 0 or more"
+
 
 @dataclass(frozen=True)
 class EncoderSettings:
@@ -87,7 +91,7 @@ class TrainSettings:
     """How the weights are moved."""
 
     epochs: int
-    """Passes over the training recordings, one random window of each."""
+    """An epoch draws as many random windows as there are training recordings."""
     batch_size: int
     """Windows per step."""
     accumulate: int = 1
@@ -106,6 +110,10 @@ class TrainSettings:
     """Share of the steps in which the rates rise from 0; afterwards they fall to 1 % along a cosine."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
+            assert value >= 1, f"--train.{name} {value}: give 1 or more"
 
 
 @dataclass(frozen=True)
@@ -328,12 +336,13 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
 
 def requested_preset(arguments: Sequence[str]) -> Preset:
     """The preset named on a command line: needed first, because it decides the defaults of everything else."""
+    found: Preset = "base"
     for flag, value in pairwise([*arguments, ""]):
         name = value if flag == "--preset" else flag.removeprefix("--preset=")
         for preset in PRESETS:
             if name == preset and flag.startswith("--preset"):
-                return preset
-    return "base"
+                found = preset  # of two, the last one counts, as for any flag
+    return found
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ before. Validation hears the very windows that predictor.py will hear.
 from __future__ import annotations
 
 import ast
-import csv
 import re
 import tempfile
+import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from audio import Outcome, Window, find_recordings, open_recording, probe, read_window
 from config import AudioSettings, DataSettings
-from taxonomy import Taxonomy, read_taxonomy, select_labels
+from taxonomy import Taxonomy, read_table, read_taxonomy, select_labels
 
 AUDIO_FOLDERS = ("train_audio", "audio")
 SAMPLING = 0.5  # a recording of a species with n recordings is drawn in proportion to n ** -SAMPLING
@@ -66,17 +66,23 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
     Errors: a missing or malformed table is refused with the row and the remedy; recordings that are missing or cannot
     be read are counted, named and left out.
     """
-    rows = read_rows(data.root / "train.csv", ("primary_label", "filename"))
+    assert data.root.is_dir(), missing_root(data.root)
     taxonomy = read_taxonomy(data.root / "taxonomy.csv")
-    counts = Counter(row["primary_label"] for row in rows)
+    recordings = read_recordings(data, taxonomy.labels)
+    counts = Counter(recording.labels[0] for recording in recordings)
     unknown = sorted(counts.keys() - set(taxonomy.labels))
     assert not unknown, f"{data.root / 'train.csv'}: {len(unknown)} labels are not in taxonomy.csv: {unknown[:5]}"
-    kept = [label for label in taxonomy.labels if counts[label] >= data.min_recordings]
-    assert kept, f"no species has {data.min_recordings} recordings; lower --data.min_recordings"
-    rows = [row for row in rows if row["primary_label"] in set(kept)]
-    recordings = checked(with_folds(table(data.root, rows, set(kept)), data))
+    common = {label for label in taxonomy.labels if counts[label] >= data.min_recordings}
+    assert common, f"no species has {data.min_recordings} recordings; lower --data.min_recordings"
+    recordings = checked(
+        [
+            replace(recording, labels=tuple(label for label in recording.labels if label in common))
+            for recording in recordings
+            if recording.labels[0] in common
+        ]
+    )
     heard = {recording.labels[0] for recording in recordings}
-    kept = [label for label in kept if label in heard]
+    kept = [label for label in taxonomy.labels if label in heard]
     print(f"{len(recordings)} recordings of {len(kept)} species, {hours(recordings):.2f} h, from {data.root}")
     return select_labels(taxonomy, kept), recordings
 
@@ -85,8 +91,7 @@ def read_unlabeled(data: DataSettings) -> list[Recording]:
     """All recordings under a root, for stage 1: those of train.csv with their folds, or every sound file below it."""
     assert data.root.is_dir(), missing_root(data.root)
     if (data.root / "train.csv").is_file():
-        rows = read_rows(data.root / "train.csv", ("primary_label", "filename"))
-        recordings = with_folds(table(data.root, rows, set()), data)
+        recordings = read_recordings(data, ())
         extra = [folder for name in ("unlabeled", "train_soundscapes") if (folder := data.root / name).is_dir()]
     else:
         recordings, extra = [], [data.root]
@@ -228,53 +233,35 @@ def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Bat
     return Batch(waveforms, labels[:, 0], labels[:, 1])
 
 
-def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a csv file, all cells as text and stripped; a row of another length than the header is refused."""
-    assert path.is_file(), (
-        missing_root(path.parent)
-        if not path.parent.is_dir()
-        else (
-            f"no {path.name} in {path.parent}; --data.root takes a folder with train.csv, taxonomy.csv and train_audio/"
-        )
-    )
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, list[str]())]
-        missing = [name for name in required if name not in header]
-        assert not missing, f"{path}: no column {missing[0]}; it has {header}"
-        rows: list[dict[str, str]] = []
-        for cells in lines:
-            assert len(cells) == len(header), (
-                f"{path}, line {lines.line_num}: {len(cells)} cells under a header of {len(header)}; repair that line"
-            )
-            rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
-    assert rows, f"{path} has a header and no rows"
-    return rows
+def read_recordings(data: DataSettings, known: Iterable[str]) -> list[Recording]:
+    """Every row of train.csv as a recording with its fold; secondary labels outside `known` are dropped.
 
-
-def table(root: Path, rows: Sequence[dict[str, str]], known: set[str]) -> list[Recording]:
-    """Rows of train.csv as recordings; secondary labels outside `known` are dropped. Fold -1: not given."""
-    folder = next((root / name for name in AUDIO_FOLDERS if (root / name).is_dir()), None)
-    assert folder is not None, f"{root} has neither train_audio/ nor audio/ beside its train.csv"
-    recordings: list[Recording] = []
-    for number, row in enumerate(rows, start=2):
-        path = folder / row["filename"]
-        inside = path.resolve().is_relative_to(folder.resolve())
-        assert inside, f"{root / 'train.csv'}, row {number}: {row['filename']!r} leaves {folder}"
-        secondary = [label for label in parse_labels(row.get("secondary_labels", "")) if label in known]
-        labels = tuple(dict.fromkeys([row["primary_label"], *secondary]))
+    Folds are drawn over all rows, whatever is left out later, so that both stages hold out the same recordings.
+    """
+    path = data.root / "train.csv"
+    folder = next((data.root / name for name in AUDIO_FOLDERS if (data.root / name).is_dir()), None)
+    assert folder is not None, f"{data.root} has neither train_audio/ nor audio/ beside its train.csv"
+    labels, recordings = set(known), list[Recording]()
+    for where, row in read_table(path, ("primary_label", "filename"), unique="filename"):
+        sound = folder / row["filename"]
+        inside = sound.resolve().is_relative_to(folder.resolve())
+        assert inside, f"{where}: {row['filename']!r} leaves {folder}"
+        secondary = [label for label in parse_labels(row.get("secondary_labels", ""), where) if label in labels]
+        mine = tuple(dict.fromkeys([row["primary_label"], *secondary]))
         fold = row.get("fold", "")
-        assert fold == "" or fold.isdecimal(), f"{root / 'train.csv'}, row {number}: fold {fold!r} is no number"
-        name = path.relative_to(root).as_posix()
-        recordings.append(Recording(path, name, labels, group_of(row), int(fold) if fold else -1, 0.0))
-    return recordings
+        assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number"
+        name = sound.relative_to(data.root).as_posix()
+        recordings.append(Recording(sound, name, mine, group_of(row), int(fold) if fold else -1, 0.0))
+    return with_folds(recordings, data)
 
 
-def parse_labels(cell: str) -> list[str]:
+def parse_labels(cell: str, where: str = "") -> list[str]:
     """BirdCLEF's lists of labels: ['a', 'b'] -> a, b; [''] and [] -> nothing."""
     if cell in ("", "[]", "['']"):
         return []
-    assert len(cell) <= 4096 and QUOTED_LIST.fullmatch(cell), f"secondary labels {cell[:60]!r}: expected ['a', 'b']"
+    assert len(cell) <= 4096 and QUOTED_LIST.fullmatch(cell), (
+        f"{where}: secondary labels {cell[:60]!r}; expected ['a', 'b']"
+    )
     return [label.strip() for label in ast.literal_eval(cell) if label.strip()]
 
 
@@ -286,16 +273,32 @@ def group_of(row: dict[str, str]) -> str:
 
 
 def with_folds(recordings: list[Recording], data: DataSettings) -> list[Recording]:
-    """Recordings with the table's folds, or with folds drawn so that groups stay whole and species are spread."""
+    """Recordings with the table's folds, or with folds drawn so that groups stay whole and species are spread.
+
+    A species that one group alone has recorded cannot be validated without being lost for training: its group gets a
+    fold of its own, the last one, which is never held out.
+    """
     if all(recording.fold >= 0 for recording in recordings):
         return recordings
     assert all(recording.fold < 0 for recording in recordings), "some rows of train.csv have a fold and some have none"
-    labels = [recording.labels[0] for recording in recordings]
-    groups = [recording.group for recording in recordings]
+    groups_of: dict[str, set[str]] = {}
+    for recording in recordings:
+        groups_of.setdefault(recording.labels[0], set()).add(recording.group)
+    indispensable = {next(iter(groups)) for groups in groups_of.values() if len(groups) == 1}
+    free = [index for index, recording in enumerate(recordings) if recording.group not in indispensable]
+    labels = [recordings[index].labels[0] for index in free]
+    groups = [recordings[index].group for index in free]
+    most = max(Counter(labels).values(), default=0)
+    assert len(set(groups)) >= data.folds and most >= data.folds, (
+        f"{len(set(groups))} groups of recordings cannot be divided into {data.folds} folds; lower --data.folds, "
+        "or give train.csv a column fold"
+    )
+    folds = np.full(len(recordings), data.folds, np.int64)
     splitter = StratifiedGroupKFold(data.folds, shuffle=True, random_state=0)
-    folds = np.zeros(len(recordings), np.int64)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
-        folds[held_out] = number
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a rare species is not in every fold is said later, by name
+        for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+            folds[np.array(free)[held_out]] = number
     return [replace(recording, fold=int(fold)) for recording, fold in zip(recordings, folds, strict=True)]
 
 

@@ -21,6 +21,7 @@ def prepare_device(settings: RunSettings) -> torch.device:
     np.random.seed(settings.seed)  # noqa: NPY002 - libraries draw from the global generator
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads or available_cores())
+    torch.backends.cudnn.allow_tf32 = False  # outside autocast, float32 means float32, in convolutions too
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"

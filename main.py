@@ -8,7 +8,7 @@ Writes   runs/finetune/: classifier.safetensors, held_out_scores.csv, metrics.js
 
 from __future__ import annotations
 
-from checkpoint import ClassifierFacts, load_encoder
+from checkpoint import ClassifierFacts, load_encoder, stage_one
 from config import FinetuneCommand
 from data_loader import labeled_loader, read_labeled, split
 from device import prepare_device
@@ -23,6 +23,12 @@ def finetune(config: FinetuneCommand) -> int:
     encoder = load_encoder(config.encoder, config.audio)
     taxonomy, recordings = read_labeled(config.data)
     train, valid = split(recordings, config.data)
+    before = stage_one(config.encoder.weights)
+    same_root = before.get("data") == str(config.data.root.resolve())
+    assert not same_root or before["held_out_fold"] == config.data.valid_fold, (
+        f"{config.encoder.weights} was adapted on what this run would hold out; add --data.valid_fold "
+        f"{before['held_out_fold']}, or repeat ssl_mae.py with --data.valid_fold {config.data.valid_fold}"
+    )
     missing = sorted(set(taxonomy.labels) - {recording.labels[0] for recording in train})
     assert not missing, f"{len(missing)} species have no training recording: {missing[:5]}; raise --data.min_recordings"
     validated = len({recording.labels[0] for recording in valid})

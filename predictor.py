@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,43 +49,46 @@ def predict(config: PredictCommand) -> int:
     assert paths, f"no recordings in {', '.join(map(str, config.inputs))}"
     facts = TableFacts(scorer.taxonomy, scorer.path.name, window, config.overlap, config.min_conf)
     single = len(paths) == 1 and config.inputs[0].is_file()
-    run, tables, started, seconds = None, None, time.time(), 0.0
-    found: list[Detection] = []
+    started, seconds, count = time.time(), 0.0, 0
+    heard: dict[str, Heard] = {}
+    shown: list[Detection] = []
     statuses: Counter[str] = Counter()
     troubles: list[str] = []
     with ExitStack() as stack:
+        run = None
         if config.out is not None or not single:
             run = stack.enter_context(open_run("predict", config.runs, config, config.out))
             run.facts.update(model=str(scorer.path.resolve()), model_sha256=scorer.sha256)
-            tables = stack.enter_context(open_tables(run.folder, facts, config.scores))
-            stack.callback(lambda: run.facts.update(recordings=statuses, hours=seconds / 3600, detections=len(found)))
-        for path in tqdm(paths, "scoring", unit="file", disable=True if single else None, leave=False):
-            scored = score_recording(scorer, path, config.overlap)
-            found += write_recording(tables, scored) if tables else detect(scored, scorer.taxonomy, config.min_conf)
-            statuses[scored.outcome.status] += 1
-            seconds += scored.outcome.seconds
-            if scored.outcome.status != "ok":
-                troubles.append(f"{path}: {scored.outcome.status}, {scored.outcome.reason}")
+        with open_tables(run.folder, facts, config.scores) if run else nullcontext() as tables:
+            for path in tqdm(paths, "scoring", unit="file", disable=True if single else None, leave=False):
+                scored = score_recording(scorer, path, config.overlap)
+                found = write_recording(tables, scored) if tables else detect(scored, scorer.taxonomy, config.min_conf)
+                count += len(found)
+                tally(heard, found)
+                shown += found if single else []
+                statuses[scored.outcome.status] += 1
+                seconds += scored.outcome.seconds
+                if scored.outcome.status != "ok":
+                    troubles.append(f"{path}: {scored.outcome.status}, {scored.outcome.reason}")
         elapsed = time.time() - started
-    if single:
-        print("\n".join(listing(found, LISTED)) or f"nothing at or above {config.min_conf:g}")
-    else:
-        print("\n".join(species_table(found)) or f"nothing at or above {config.min_conf:g}")
-    for line in troubles[:LISTED]:
-        print(line)
-    print(
-        f"{len(paths)} recordings ({', '.join(f'{count} {status}' for status, count in statuses.items())}), "
-        f"{seconds / 3600:.2f} h in {elapsed:.1f} s: {seconds / max(elapsed, 1e-9):.0f} x real time"
-    )
-    if run:
-        names = ["detections.csv", "files.csv", *(["scores.csv"] if config.scores else [])]
-        print(f"wrote {', '.join(str(run.folder / name) for name in names)}")
-    unreadable = statuses["unreadable"]
-    return 0 if not unreadable else 1 if unreadable == len(paths) else 2
+        lines = listing(shown, LISTED) if single else species_table(heard)
+        print("\n".join(lines) or f"nothing at or above {config.min_conf:g}")
+        for line in troubles[:LISTED]:
+            print(line)
+        print(
+            f"{len(paths)} recordings ({', '.join(f'{number} {status}' for status, number in statuses.items())}), "
+            f"{seconds / 3600:.2f} h in {elapsed:.1f} s: {seconds / max(elapsed, 1e-9):.0f} x real time"
+        )
+        if run:
+            run.facts.update(recordings=statuses, hours=seconds / 3600, detections=count)
+            names = ["detections.csv", "files.csv", *(["scores.csv"] if config.scores else [])]
+            print(f"wrote {', '.join(str(run.folder / name) for name in names)}")
+        assert statuses["unreadable"] < len(paths), f"none of the {len(paths)} recordings could be read"
+    return 2 if statuses["unreadable"] else 0
 
 
 def score_recording(scorer: Scorer, path: Path, overlap: float) -> Scored:
-    """All windows of one recording, streamed: its length does not matter for memory."""
+    """All windows of one recording; its sound is streamed, its probabilities are kept until they are written."""
     recording = open_recording(path, scorer.audio.sample_rate)
     starts, ends = list[float](), list[float]()
     rows = [np.zeros((0, len(scorer.taxonomy.labels)), np.float32)]
@@ -95,18 +99,32 @@ def score_recording(scorer: Scorer, path: Path, overlap: float) -> Scored:
     return Scored(str(path), recording.outcome, starts, ends, np.concatenate(rows))
 
 
-def species_table(found: Sequence[Detection]) -> list[str]:
+@dataclass
+class Heard:
+    """What is remembered of a species over a whole archive."""
+
+    name: str
+    windows: int
+    best: float
+    first: str  # where it was heard first
+
+
+def tally(heard: dict[str, Heard], found: Sequence[Detection]) -> None:
+    """Add the detections of one recording."""
+    for d in found:
+        mine = heard.setdefault(d.label, Heard(d.common_name, 0, 0.0, f"{Path(d.file).name} {clock(d.start)}"))
+        mine.windows += 1
+        mine.best = max(mine.best, d.confidence)
+
+
+def species_table(heard: Mapping[str, Heard]) -> list[str]:
     """What was heard in an archive, the species heard most first."""
-    heard: dict[str, list[Detection]] = {}
-    for detection in found:
-        heard.setdefault(detection.label, []).append(detection)
+    if not heard:
+        return []
     lines = [f"{'species':40}{'windows':>9}{'best':>7}  first heard"]
-    for mine in sorted(heard.values(), key=len, reverse=True)[:LISTED]:
-        first, best = mine[0], max(detection.confidence for detection in mine)
-        lines.append(
-            f"{first.common_name[:39]:40}{len(mine):9}{best:7.2f}  {Path(first.file).name} {clock(first.start)}"
-        )
-    return (lines if heard else []) + ([f"... and {len(heard) - LISTED} more"] if len(heard) > LISTED else [])
+    for mine in sorted(heard.values(), key=lambda species: species.windows, reverse=True)[:LISTED]:
+        lines.append(f"{mine.name[:39]:40}{mine.windows:9}{mine.best:7.2f}  {mine.first}")
+    return lines + ([f"... and {len(heard) - LISTED} more"] if len(heard) > LISTED else [])
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from taxonomy import to_json
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
 QUANTISED_SCOPE = "encoder.whisper.layers."
 LINEAR_LAYERS = 6  # of each encoder layer: query, key, value, out, fc1, fc2
+LARGEST_FILE = 1.9e9  # bytes: protobuf ends at 2 GiB
 FLOAT_TOLERANCE = 1e-4
 TIMED_WINDOWS = 20
 
@@ -102,6 +103,11 @@ def quantize(config: QuantizeCommand) -> int:
 
 def export(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
     """The float32 file, front end included, for any number of windows at a time."""
+    size = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert size < LARGEST_FILE, (
+        f"a {facts.size} classifier is {size / 1e9:.1f} GB in float32, more than an ONNX file can hold in one piece; "
+        "choose a smaller --preset (medium and below fit)"
+    )
     print("exporting ...", flush=True)
     example = torch.zeros(2, model.log_mel.samples)
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -216,14 +222,13 @@ def held_out_windows(classifier: Path, audio: AudioSettings, most: int) -> tuple
         recordings = list(dict.fromkeys(row["file"] for row in csv.DictReader(file)))
     names: list[str] = []
     windows: list[NDArray[np.float32]] = []
-    for name in recordings:
-        if not Path(name).is_file():
-            continue
-        for window in open_recording(Path(name), audio.sample_rate).windows(audio.window_seconds):
-            if len(windows) < most:
-                names.append(name)
+    for index in np.random.default_rng(0).permutation(len(recordings)):  # tables are often sorted by species
+        name = Path(recordings[int(index)])
+        if name.is_file() and len(windows) < most:
+            for window in open_recording(name, audio.sample_rate).windows(audio.window_seconds):
+                names.append(str(name))
                 windows.append(window.samples)
-    return names, np.stack(windows) if windows else np.zeros((0, 0), np.float32)
+    return names[:most], np.stack(windows[:most]) if windows else np.zeros((0, 0), np.float32)
 
 
 def print_cards(cards: Mapping[str, Mapping[str, float]]) -> None:

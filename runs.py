@@ -135,12 +135,14 @@ def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
 def publish(path: Path) -> Generator[Path]:
     """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
-    yield temporary
-    if not temporary.is_symlink():
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        yield temporary
+        if not temporary.is_symlink():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from audio import read_window
 from augment import gains
 from checkpoint import load_encoder, save_encoder
-from config import AudioSettings, MaskSettings, PretrainCommand
+from config import AudioSettings, AugmentSettings, MaskSettings, PretrainCommand
 from data_loader import Recording, read_unlabeled, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
@@ -38,7 +38,6 @@ from runs import Run, draw_curves, launch, open_run, peak_memory_mb, publish, re
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
-GAIN_DB = (-18.0, 6.0)
 PICTURES = 3
 
 
@@ -68,7 +67,10 @@ def pretrain(config: PretrainCommand) -> int:
             started, losses = time.time(), list[float]()
             progress = tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False)
             for step, batch in enumerate(progress, 1):
-                mel = log_mel(batch.waveforms.to(device) * gains(len(batch.waveforms), GAIN_DB, generator).to(device))
+                mel = log_mel(
+                    batch.waveforms.to(device)
+                    * gains(len(batch.waveforms), AugmentSettings().gain_db, generator).to(device)
+                )
                 hidden = draw_mask(mel, config.mask, generator)
                 target = normalised_target(mel, hidden)
                 trivial.fit(target, hidden)
@@ -92,7 +94,7 @@ def pretrain(config: PretrainCommand) -> int:
         draw_reconstruction(run, model, log_mel, exam, config.mask, device)
         provenance: dict[str, object] = {
             "run": run.folder.name,
-            "data": str(config.data.root),
+            "data": str(config.data.root.resolve()),
             "start": config.encoder.weights,
             "held_out_fold": config.data.valid_fold,
             "epochs": settings.epochs,

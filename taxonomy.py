@@ -13,6 +13,7 @@ Detections are named with it too, so numpy is all it needs.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,9 @@ def read_taxonomy(path: Path) -> Taxonomy:
     labels: list[str] = []
     lineages: list[list[str]] = []
     finest: list[int] = []
-    rows = read_rows(path)
+    rows = read_table(path, ("primary_label", "scientific_name", "common_name"), unique="primary_label")
     for where, row in rows:
+        assert "class_name" in row or "class" in row, f"{path}: no column class_name or class; add one"
         assert row["primary_label"], f"{where}: no primary_label; give every row the code its recordings carry"
         assert row["scientific_name"], f"{where}: no scientific_name for {row['primary_label']}; write one"
         names, known = told_names(row, where)
@@ -187,27 +189,34 @@ def from_json(stored: Mapping[str, object]) -> Taxonomy:
     )
 
 
-def read_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """(where it stands, cells by column) of every row that is not empty, all cells trimmed."""
-    assert path.is_file(), f"no taxonomy at {path}; give a table in the layout of BirdCLEF's taxonomy.csv"
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, list[str]())]
-        absent = [name for name in ("primary_label", "scientific_name", "common_name") if name not in header]
-        absent += ["class_name"] if not {"class_name", "class"} & set(header) else []
-        assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
-        assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
-        rows: list[tuple[str, dict[str, str]]] = []
-        for cells in lines:
-            where = f"{path} line {lines.line_num}"
-            if any(cell.strip() for cell in cells):
-                assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
-                rows.append((where, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
-    assert rows, f"{path} has a header and no rows; add one row per label"
+def read_table(path: Path, required: Iterable[str], unique: str) -> list[tuple[str, dict[str, str]]]:
+    """(where it stands, cells by column) of every row of a csv file that is not empty, all cells text and trimmed.
+
+    required  columns that must be there
+    unique    a column in which no value may stand twice
+    Errors: another encoding than UTF-8, a missing or doubled column and a row of another length are named with their
+    place and the remedy.
+    """
+    assert path.is_file(), f"no {path.name} in {path.parent}; give a table in the layout of BirdCLEF's"
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    spoilt = text.count("\n", 0, text.find("\ufffd")) + 1
+    assert "\ufffd" not in text, f"{path} line {spoilt} is not in UTF-8; save the table as UTF-8"
+    lines = csv.reader(io.StringIO(text, newline=""))
+    header = [name.strip() for name in next(lines, list[str]())]
+    absent = [name for name in required if name not in header]
+    assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
+    assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
+    rows: list[tuple[str, dict[str, str]]] = []
     first: dict[str, str] = {}
-    for where, row in rows:
-        other = first.setdefault(row["primary_label"], where)
-        assert other == where, f"{where}: label {row['primary_label']} stands at {other} already; keep one row"
+    for cells in lines:
+        where = f"{path} line {lines.line_num}"
+        if any(cell.strip() for cell in cells):
+            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
+            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+            other = first.setdefault(row[unique], where)
+            assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
+            rows.append((where, row))
+    assert rows, f"{path} has a header and no rows; add one row each"
     return rows
 
 

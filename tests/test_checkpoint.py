@@ -134,6 +134,17 @@ def test_another_size_is_refused_with_the_preset_to_take(tmp_path: Path) -> None
         load(folder, "tiny")
 
 
+def test_a_damaged_hub_folder_is_one_clear_line(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AssertionError, match=r"model\.safetensors is damaged"):
+        load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(AssertionError, match=r"config\.json is damaged"):
+        load(folder)
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     folder = hub_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audio import open_recording
-from config import AudioSettings, DataSettings
+from config import AudioSettings, DataSettings, TrainSettings
 from data_loader import (
     SAMPLING,
     EpochSampler,
@@ -20,7 +20,6 @@ from data_loader import (
     labeled_loader,
     parse_labels,
     read_labeled,
-    read_rows,
     read_unlabeled,
     recording_windows,
     set_epoch,
@@ -29,6 +28,7 @@ from data_loader import (
     unlabeled_loader,
 )
 from demo_data import FieldSeason
+from taxonomy import read_table
 
 AUDIO = AudioSettings()
 ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
@@ -65,8 +65,8 @@ def without_column(path: Path, column: str) -> None:
 
 def test_labels_are_text_in_the_order_of_the_taxonomy(season: FieldSeason) -> None:
     taxonomy, recordings = read_labeled(DataSettings(season.root))
-    rows = read_rows(season.root / "taxonomy.csv", ("primary_label",))
-    assert taxonomy.labels == tuple(row["primary_label"] for row in rows)
+    rows = read_table(season.root / "taxonomy.csv", ("primary_label",), "primary_label")
+    assert taxonomy.labels == tuple(row["primary_label"] for _, row in rows)
     assert any(label.isdecimal() for label in taxonomy.labels) and any(label.isalnum() for label in taxonomy.labels)
     assert len(recordings) == 8 * len(taxonomy.labels) and min(r.seconds for r in recordings) > 1
 
@@ -106,7 +106,7 @@ def test_anything_else_in_that_cell_is_refused(cell: str) -> None:
 
 def test_a_path_that_leaves_its_root_is_refused(copy: Path) -> None:
     edit(copy / "train.csv", filename="../../etc/passwd")
-    with pytest.raises(AssertionError, match=r"row 2: '\.\./\.\./etc/passwd' leaves"):
+    with pytest.raises(AssertionError, match=r"line 2: '\.\./\.\./etc/passwd' leaves"):
         read_labeled(DataSettings(copy))
 
 
@@ -119,13 +119,13 @@ def test_an_unknown_label_is_named(copy: Path) -> None:
 def test_a_row_of_another_length_is_named_with_its_line(copy: Path) -> None:
     with (copy / "train.csv").open("a", encoding="utf-8") as file:
         file.write("one,two\n")
-    with pytest.raises(AssertionError, match=r"line \d+: 2 cells under a header of 15"):
+    with pytest.raises(AssertionError, match=r"line \d+: 2 cells, not 15"):
         read_labeled(DataSettings(copy))
 
 
 def test_a_missing_column_and_a_missing_table_are_named(copy: Path) -> None:
     without_column(copy / "train.csv", "filename")
-    with pytest.raises(AssertionError, match="no column filename"):
+    with pytest.raises(AssertionError, match=r"no columns \['filename'\]"):
         read_labeled(DataSettings(copy))
     (copy / "train.csv").unlink()
     with pytest.raises(AssertionError, match=r"no train\.csv in"):
@@ -143,6 +143,14 @@ def test_a_missing_recording_is_counted_and_named_and_the_others_go_on(
     assert len(recordings) == len(before) - 1
     said = capsys.readouterr().out
     assert f"left out 1 of {len(before)}" in said and "lost.flac" in said
+
+
+def test_settings_that_cannot_work_name_their_flag() -> None:
+    for settings in ({"folds": 1}, {"workers": -1}):
+        with pytest.raises(AssertionError, match=r"--data\."):
+            DataSettings(Path(), **settings)
+    with pytest.raises(AssertionError, match=r"--train\.epochs 0"):
+        TrainSettings(0, 8)
 
 
 def test_the_tables_folds_are_taken_as_given(season: FieldSeason) -> None:
@@ -175,12 +183,64 @@ def test_without_folds_they_are_drawn_with_authors_whole_and_species_spread(copy
     assert [r.fold for r in recordings] == [r.fold for r in read_labeled(data)[1]]
 
 
+def test_both_stages_hold_out_the_same_recordings_whatever_is_left_out(copy: Path) -> None:
+    for column in ("fold", "group"):
+        without_column(copy / "train.csv", column)
+    with (copy / "train.csv").open(encoding="utf-8") as file:
+        lines = file.readlines()
+    (copy / "train.csv").write_text("".join(lines[:-5]), encoding="utf-8")  # the last species keeps three recordings
+    data = DataSettings(copy, min_recordings=4, folds=3)
+    first = {r.name: r.fold for r in read_unlabeled(data)}
+    second = {r.name: r.fold for r in read_labeled(data)[1]}
+    assert len(second) < len(first) and all(first[name] == fold for name, fold in second.items())
+
+
+def test_what_one_person_alone_recorded_trains_and_is_never_held_out(copy: Path) -> None:
+    for column in ("fold", "group"):
+        without_column(copy / "train.csv", column)
+    rows = [row for _, row in read_table(copy / "train.csv", (), "filename")]
+    loner = rows[0]["primary_label"]
+    for row in rows:
+        if row["primary_label"] == loner:
+            row["author"] = "A. Lone"
+    with (copy / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    _, recordings = read_labeled(DataSettings(copy, folds=3))
+    assert {r.fold for r in recordings if r.labels[0] == loner} == {3}
+    assert {r.fold for r in recordings} == {0, 1, 2, 3}
+
+
+def test_too_few_groups_for_the_folds_is_one_clear_line(copy: Path) -> None:
+    without_column(copy / "train.csv", "fold")
+    with pytest.raises(AssertionError, match=r"lower --data\.folds"):
+        read_labeled(DataSettings(copy, folds=500))
+
+
+def test_a_recording_that_stands_twice_is_named(copy: Path) -> None:
+    with (copy / "train.csv").open(encoding="utf-8") as file:
+        lines = file.readlines()
+    (copy / "train.csv").write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"filename .* stands at .* line 2 already"):
+        read_labeled(DataSettings(copy))
+
+
+def test_a_blank_last_line_is_no_row_and_another_encoding_is_named(copy: Path) -> None:
+    with (copy / "train.csv").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert len(read_labeled(DataSettings(copy))[1]) == 128
+    (copy / "train.csv").write_bytes((copy / "train.csv").read_bytes() + "Müller\n".encode("latin-1"))
+    with pytest.raises(AssertionError, match=r"line \d+ is not in UTF-8"):
+        read_labeled(DataSettings(copy))
+
+
 def test_an_unknown_author_is_not_one_person(copy: Path) -> None:
     for column in ("fold", "group"):
         without_column(copy / "train.csv", column)
     text = (copy / "train.csv").read_text(encoding="utf-8")
-    rows = read_rows(copy / "train.csv", ("author",))
-    for author in {row["author"] for row in rows}:
+    rows = read_table(copy / "train.csv", ("author",), "filename")
+    for author in {row["author"] for _, row in rows}:
         text = text.replace(author, "Unknown")
     (copy / "train.csv").write_text(text, encoding="utf-8")
     _, recordings = read_labeled(DataSettings(copy))

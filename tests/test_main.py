@@ -41,3 +41,15 @@ def test_without_an_encoder_it_says_where_to_get_one_before_any_run_is_opened(
     with pytest.raises(AssertionError, match=r"python ssl_mae\.py"):
         finetune(config)
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_stage_one_heard_is_not_held_out(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    config = FinetuneCommand.defaults("demo")
+    config = replace(
+        config,
+        data=replace(config.data, root=season.root, valid_fold=1),
+        encoder=replace(config.encoder, weights=str(stages.encoder)),
+        run=replace(config.run, root=tmp_path / "runs"),
+    )
+    with pytest.raises(AssertionError, match=r"was adapted on what this run would hold out; add --data\.valid_fold 0"):
+        finetune(config)

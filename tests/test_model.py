@@ -101,7 +101,7 @@ def test_a_loud_neighbour_does_not_change_a_quiet_window() -> None:
     quiet, loud = torch.randn(1, 80_000) * 1e-3, torch.randn(1, 80_000)
     torch.testing.assert_close(front_end(torch.cat([quiet, loud]))[:1], front_end(quiet), atol=1e-6, rtol=0)
     log = front_end(torch.cat([quiet, loud])) * 4 - 4  # negative control: a maximum over the batch would change it
-    assert not torch.allclose(torch.maximum(log, log.max() - 8)[:1], log[:1], atol=0.01) or log[0].min() > log.max() - 8
+    assert not torch.allclose(torch.maximum(log, log.max() - 5)[:1], torch.maximum(log[:1], log[:1].max() - 5))
 
 
 def test_twenty_decibels_are_half_a_unit() -> None:

@@ -12,7 +12,8 @@ from conftest import Stages
 
 from config import PredictCommand
 from demo_data import FieldSeason
-from predictor import predict, score_recording, species_table
+from detections import Detection
+from predictor import Heard, predict, score_recording, species_table, tally
 from scorer import open_scorer
 
 
@@ -72,8 +73,19 @@ def test_damaged_recordings_are_rows_with_a_reason_and_exit_code_2(
     assert files["silent.flac"]["status"] == "ok" and files[season.soundscape.name]["status"] == "ok"
 
 
-def test_nothing_but_unreadable_input_leaves_with_1(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
-    assert predict(command(stages, season.root / "damaged" / "text_not_sound.wav", out=tmp_path)) == 1
+def test_nothing_but_unreadable_input_is_a_failed_run_and_no_default(
+    stages: Stages, season: FieldSeason, tmp_path: Path
+) -> None:
+    text = season.root / "damaged" / "text_not_sound.wav"
+    with pytest.raises(AssertionError, match="none of the 1 recordings"):
+        predict(command(stages, text, out=tmp_path / "out"))
+    assert rows(tmp_path / "out" / "files.csv")[0]["status"] == "unreadable"  # the reason is kept all the same
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(b"no sound " * 20)
+    with pytest.raises(AssertionError, match="none of the 2 recordings"):
+        predict(command(stages, tmp_path / "a.wav", tmp_path / "b.wav", runs=tmp_path / "runs"))
+    assert json.loads((tmp_path / "runs" / "predict-001" / "run.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "runs" / "predict").exists()
 
 
 def test_overlapping_windows_start_a_hop_apart(stages: Stages, season: FieldSeason) -> None:
@@ -107,4 +119,15 @@ def test_missing_input_is_named(stages: Stages) -> None:
 
 
 def test_the_species_table_is_empty_when_nothing_was_heard() -> None:
-    assert species_table([]) == []
+    assert species_table({}) == []
+
+
+def test_the_species_table_counts_windows_and_names_the_first() -> None:
+    one = Detection("a/x.ogg", 5.0, 10.0, "41", "Rana ficta", "frog", 0.5)
+    heard: dict[str, Heard] = {}
+    tally(heard, [one, replace(one, start=10.0, confidence=0.9)])
+    tally(heard, [replace(one, file="b/y.ogg", label="7", common_name="owl")])
+    assert [line.split() for line in species_table(heard)[1:]] == [
+        ["frog", "2", "0.90", "x.ogg", "0:05.0"],
+        ["owl", "1", "0.50", "y.ogg", "0:05.0"],
+    ]

@@ -1,5 +1,6 @@
 """Stage 3: the served file equals the trained network, INT8 is really INT8, and a worse file is refused."""
 
+import csv
 import json
 from collections import Counter
 from dataclasses import replace
@@ -107,6 +108,23 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
     assert held_out_windows(lonely, facts.audio, 10)[0] == []
     export(model, facts, tmp_path / "m.onnx", verified=False)
     assert not open_scorer(tmp_path / "m.onnx").verified
+
+
+def test_a_network_too_large_for_one_file_is_refused_before_any_work(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, facts = load_classifier(stages.classifier)
+    monkeypatch.setattr("quantize.LARGEST_FILE", 1e6)
+    with pytest.raises(AssertionError, match="more than an ONNX file can hold"):
+        export(model, facts, tmp_path / "m.onnx", verified=False)
+
+
+def test_held_out_windows_are_drawn_from_all_species_and_not_from_the_top_of_the_table(stages: Stages) -> None:
+    with (stages.classifier.parent / "held_out_scores.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(dict.fromkeys(row["file"] for row in csv.DictReader(file)))
+    names, windows = held_out_windows(stages.classifier, AudioSettings(), 8)
+    assert len(names) == len(windows) == 8
+    assert {Path(name).parent.name for name in names} != {Path(name).parent.name for name in listed[:8]}
 
 
 def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:

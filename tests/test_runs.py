@@ -100,7 +100,7 @@ def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"), publish(path) as temporary:
         temporary.write_text("half of the n")
         raise OSError("disk full")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
     with publish(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
