@@ -151,9 +151,9 @@ def test_a_random_stem_hears_changes_above_the_positions_and_not_the_level() -> 
     ours, theirs = Encoder(SMALL).whisper, WhisperEncoder(whisper_config(SMALL))
 
     def spread(whisper: WhisperEncoder) -> float:
-        return float(F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel)))).std(dim=2).mean())
+        return F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel)))).std(dim=2).mean().item()
 
-    positions = float(ours.embed_positions.weight.std(dim=0).mean())
+    positions = ours.embed_positions.weight.std(dim=0).mean().item()
     assert spread(theirs) < 0.2 * positions < positions < spread(ours)
     torch.testing.assert_close(ours.conv1(mel + 0.5)[..., 1:-1], ours.conv1(mel)[..., 1:-1], atol=1e-4, rtol=1e-4)
 
