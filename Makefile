@@ -1,7 +1,7 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
 # make test   style, types, tests (make test-all: the slow ones too)
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
-# Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA (0.8 GB, not 4).
+# Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
 PYTHON ?= python3
 READY := .venv/ready

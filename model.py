@@ -256,10 +256,10 @@ def whisper_config(size: EncoderSize) -> WhisperConfig:
 def initialise(whisper: WhisperEncoder) -> None:
     """Random weights from which a small encoder can learn on its own.
 
-    With the library's weights of deviation 0.02 the sound that leaves the stem is some fifty times weaker than the
-    position table added to it, and an encoder without a checkpoint stays deaf for thousands of steps. Here the stem's
-    kernels sum to zero, so that it hears changes over time and frequency and not the level, and are large enough for
-    the sound to stand above the positions (LOG.md has the measurements).
+    With the library's weights of deviation 0.02 the sound that leaves the stem is twenty to sixty times weaker than
+    the position table added to it, and an encoder without a checkpoint stays deaf for thousands of steps. Here the
+    stem's kernels sum to zero, so that it hears changes over time and frequency and not the level, and are large
+    enough for the sound to stand above the positions (LOG.md has the measurements).
     """
     for module in whisper.modules():
         if isinstance(module, nn.Conv1d):

@@ -62,7 +62,7 @@ def write(
     sound: Sound,
     rate: int = RATE,
     subtype: str | None = "PCM_16",
-    format: str | None = None,  # noqa: A002
+    format: str | None = None,  # noqa: A002 - soundfile calls it so
 ) -> Path:
     """A few seconds at a time: Vorbis has no room for more."""
     channels = 1 if sound.ndim == 1 else sound.shape[1]

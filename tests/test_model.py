@@ -145,7 +145,7 @@ def test_padding_to_thirty_seconds_is_something_else(encoder: Encoder) -> None:
 
 
 def test_a_random_stem_hears_changes_above_the_positions_and_not_the_level() -> None:
-    """The library's own random weights give a hundredth of the positions' size: such an encoder starts out deaf."""
+    """The library's own random weights leave the sound far below the positions: such an encoder starts out deaf."""
     mel = picture()
     torch.manual_seed(0)
     ours, theirs = Encoder(SMALL).whisper, WhisperEncoder(whisper_config(SMALL))
