@@ -38,7 +38,20 @@ from av.error import FFmpegError
 from av.packet import Packet
 from numpy.typing import NDArray
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff"})
+OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
+    "WAV": (".wav",),
+    "WAVEX": (".wav",),
+    "RF64": (".wav",),
+    "W64": (".wav",),
+    "FLAC": (".flac",),
+    "OGG": (".ogg", ".opus"),
+    "MP3": (".mp3",),
+    "MOV": (".m4a",),
+    "AAC": (".aac",),
+    "ASF": (".wma",),
+    "AIFF": (".aif", ".aiff"),
+}
+SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in suffixes)
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
@@ -52,9 +65,11 @@ MOST_BYTES = 2**31 - 2**16  # so does a WAV header: recorders write such sizes b
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
 HOLE_SECONDS, LONGEST_HOLE_SECONDS = 0.05, 60.0  # smaller jumps in time are jitter, longer ones damaged timestamps
+FAINT_MEAN = 0.1  # of its channels' RMS: unrelated channels keep at least an eighth, the root of 1 / MOST_CHANNELS
 MARGIN = 256  # samples of the lower rate beside a window: more than the resampler's filter reaches
 LONGEST_LAP = 8192  # frames: the largest block of Vorbis
 DEMUXERS = "aac,aiff,asf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
+SOUNDFILE_ERRORS = (soundfile.LibsndfileError, ValueError)  # a ValueError where it loses count of the frames left
 TIMELESS = frozenset({"aac", "mp3"})  # demuxers that guess times and lengths from the bytes
 SOUND_SIGNS = {
     b"RIFF": "a WAV file",
@@ -77,6 +92,7 @@ OTHER_SIGNS = {
 }
 PLAIN_TEXT = bytes({*b"\t\n\f\r", *range(32, 127), *range(128, 256)})  # with UTF-8 and Latin letters
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits the other way round
+SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # FFmpeg's words, numpy's
 
 Waveform = NDArray[np.float32]
 
@@ -86,10 +102,12 @@ class Outcome:
     """How reading a recording went."""
 
     status: Literal["ok", "salvaged", "unreadable"]
-    reason: str  # empty when ok; else what was found and what to do, in one line
+    reason: str  # empty when all is well; else what was found and what to do, in one line
     seconds: float  # as decoded
     sample_rate: int  # Hz, of the file; 0 when unreadable
     channels: int  # of the file; 0 when unreadable
+    loudest: float = field(default=0.0, compare=False)  # sample of the mono mix; 0 for silence, NaN where not decoded
+    zero_tail_seconds: float = field(default=0.0, compare=False)  # of nothing but zeros, at the end
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,8 @@ class Window:
 class Reading:
     """What is learnt about a file while it is decoded."""
 
+    suffix: str = ""  # of its name
+    kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
     channels: int = 0
     frames: int = 0  # delivered so far
@@ -113,20 +133,36 @@ class Reading:
     broken: int = 0  # packets that could not be decoded
     silenced: int = 0  # frames lost in between, replaced by silence
     short_header: bool = False  # a WAV header that speaks of less than half of what follows
+    loudest: float = 0.0  # sample of the mono mix
+    zero_tail: int = 0  # frames of nothing but zeros, at the end
+    power: float = 0.0  # sum of the squares of all samples, where there are several channels
+    mixed_power: float = 0.0  # the same of their mean, times the number of channels
     refusal: str = ""
     faults: list[str] = field(default_factory=list[str])
 
     def take(self, block: NDArray[np.float32]) -> Waveform:
         """Count a block (frames, channels) and mix it to mono (frames,), with zeros for what is no number."""
-        sane = np.abs(block) <= LOUDEST
-        if not sane.all():
+        if not (block.min() >= -LOUDEST and block.max() <= LOUDEST):  # so too where one of them is NaN
+            sane = np.abs(block) <= LOUDEST
             self.strange += block.size - int(np.count_nonzero(sane))
             block = np.where(sane, block, np.float32(0))
         self.frames += len(block)
-        mixed = block[:, 0].copy()
+        channels = block.shape[1]
+        mixed = block[:, 0].copy() if channels > 1 else block[:, 0]
         for channel in block.T[1:]:  # ten times as fast as a mean over short rows
             mixed += channel
-        return mixed / np.float32(block.shape[1])
+        if channels > 1:
+            mixed /= np.float32(channels)
+            samples = block.ravel("K")
+            self.power += float(samples @ samples)
+            self.mixed_power += float(mixed @ mixed) * channels
+        peak = max(float(mixed.max()), -float(mixed.min()))
+        self.loudest = max(self.loudest, peak)
+        if not peak:
+            self.zero_tail += len(mixed)
+        else:
+            self.zero_tail = 0 if mixed[-1] else int(np.argmax(mixed[::-1] != 0))
+        return mixed
 
     def outcome(self) -> Outcome:
         if not self.frames:
@@ -143,8 +179,21 @@ class Reading:
             faults.append(f"damaged packets left out: {self.broken}")
         if self.strange:
             faults.append(f"{self.strange} samples are no numbers and silent here")
-        reason = "; ".join([*faults, "all else was used, look for a better copy"]) if faults else ""
-        return Outcome("salvaged" if faults else "ok", reason, seconds, self.sample_rate, self.channels)
+        notes = ["all else was used, look for a better copy"] if faults else []
+        if self.mixed_power < FAINT_MEAN**2 * self.power:
+            notes.append("its channels cancel each other in the mean (antiphase), use one channel")
+        own = OWN_SUFFIXES.get(self.kind, (self.suffix,))
+        if self.suffix in SUFFIXES and self.suffix not in own:
+            notes.append(f"is a {own[0]} file named {self.suffix}, read all the same")
+        return Outcome(
+            "salvaged" if faults else "ok",
+            "; ".join([*faults, *notes]),
+            seconds,
+            self.sample_rate,
+            self.channels,
+            self.loudest,
+            self.zero_tail / self.sample_rate,
+        )
 
 
 def open_recording(path: Path, sample_rate: int) -> OpenRecording:
@@ -187,7 +236,7 @@ class OpenRecording:
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
-        reading = Reading()
+        reading = Reading(self.path.suffix.lower())
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:
@@ -222,10 +271,11 @@ def probe(path: Path) -> Outcome:
 
     Damage before the last moment shows only to those who read the recording.
     """
-    reading = Reading()
+    reading = Reading(path.suffix.lower())
     if ends_as_claimed(path, reading):
-        return Outcome("ok", "", reading.claimed / reading.sample_rate, reading.sample_rate, reading.channels)
-    reading = Reading()
+        reading.frames, reading.loudest = reading.claimed, math.nan
+        return reading.outcome()
+    reading = Reading(path.suffix.lower())
     for _ in decoded(path, reading):
         pass
     return reading.outcome()
@@ -272,7 +322,7 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def fill_window(samples: Waveform, length: int) -> Waveform:
     """A piece (samples,) repeated, and cut, to (length,); zeros for an empty one."""
-    return np.resize(samples, length)
+    return samples if len(samples) == length else np.resize(samples, length)
 
 
 def is_hidden(name: str) -> bool:
@@ -295,7 +345,7 @@ def decoded(path: Path, reading: Reading) -> Iterator[Waveform]:
             if not complete:
                 yield from ffmpeg_blocks(file, reading)
             if not reading.frames:
-                reading.refusal = reading.refusal or what_instead(file, path.suffix.lower())
+                reading.refusal = reading.refusal or what_instead(file, reading.suffix)
             after = os.fstat(file.fileno())
     except OSError as error:
         reading.refusal = f"cannot be read ({error.strerror}); check the disk and the permissions"
@@ -336,9 +386,10 @@ def block_frames(sample_rate: int, channels: int) -> int:
 def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, None, bool]:
     """What libsndfile makes of a file. Returns whether that is all there is to say; if not, FFmpeg goes on."""
     file_size = os.fstat(file.fileno()).st_size
-    reading.short_header, claims = header_truth(file)
+    reading.short_header, claims, glued = header_truth(file)
     page_fault = ogg_fault(file)
     reading.faults += [page_fault] if page_fault else []
+    reading.faults += ["a second recording glued behind it was not read"] if glued else []
     if reading.short_header or page_fault:
         return False
     try:
@@ -349,13 +400,13 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
                 return True
             if sound.frames > MOST_FRAMES:
                 return False
-            reading.sample_rate, reading.channels = sound.samplerate, sound.channels
+            reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
             reading.claimed = sound.frames
             size = block_frames(sound.samplerate, sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield reading.take(block)
             unread = file_size - file.tell() if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
-    except soundfile.LibsndfileError:
+    except SOUNDFILE_ERRORS:
         return False
     complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= READ_AHEAD
     reading.claimed = round(reading.claimed * claims)
@@ -384,11 +435,12 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
     try:
         file.seek(0)
         with av.open(nameless, "r", options=options, metadata_errors="replace") as container:
-            stream = next(iter(container.streams.audio), None)
-            if stream is None:
+            stream = next((stream for stream in container.streams.audio if stream.codec_context), None)
+            if stream is None:  # or in a code that FFmpeg has no decoder for
                 return
             stream.codec_context.thread_count = 1  # FFmpeg's own threads and a forked worker would wait for each other
-            timed = TIMELESS.isdisjoint(container.format.name.split(","))
+            names = container.format.name.split(",")
+            timed, reading.kind = TIMELESS.isdisjoint(names), names[0].upper()
             for packet in container.demux(stream):
                 for frame in packet_frames(packet, reading):
                     piece, rate = frame_samples(frame), frame.sample_rate
@@ -413,7 +465,7 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
                     position += len(piece)
             if reading.broken and not timed:
                 reading.faults.append("times after the damage may be early")
-    except (FFmpegError, ValueError) as error:  # a ValueError for samples that numpy has no type for
+    except (FFmpegError, ValueError) as error:  # a ValueError for a frame shorter than it says
         if position or reading.frames:
             words = error.strerror if isinstance(error, FFmpegError) else str(error)
             reading.faults.append(f"decoding broke off ({words})")
@@ -430,35 +482,44 @@ def packet_frames(packet: Packet[AudioStream], reading: Reading) -> list[AudioFr
 
 def frame_samples(frame: AudioFrame) -> NDArray[np.float32]:
     """(frames, channels) at full scale 1, whatever numbers the decoder hands out."""
-    values = frame.to_ndarray()  # (channels, frames) where planar, else (1, frames * channels)
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    channels, planar = frame.layout.nb_channels, frame.format.is_planar
+    kind, count = SAMPLE_TYPES[frame.format.name.removesuffix("p")], frame.samples * (1 if planar else channels)
+    planes = frame.planes[: channels if planar else 1]  # PyAV itself sees a ninth where there are eight, and crashes
+    values = np.stack([np.frombuffer(memoryview(plane), kind, count) for plane in planes])
+    values = values.T if planar else values.reshape(-1, channels)
     if values.dtype.kind == "u":
         return (values.astype(np.float32) - 128) / np.float32(128)
-    scale = 2.0 ** (1 - 8 * values.dtype.itemsize) if values.dtype.kind == "i" else 1.0
-    return values.astype(np.float32) * np.float32(scale)
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
+    with np.errstate(over="ignore"):  # a double beyond every float becomes Inf, and is counted as no number
+        return values.astype(np.float32, copy=False)
 
 
-def header_truth(file: BinaryIO) -> tuple[bool, float]:
+def header_truth(file: BinaryIO) -> tuple[bool, float, bool]:
     """What the header of a WAV or AIFF file leaves out, and how much it makes up.
 
     returns  whether it speaks of less than half of the samples that follow (the recorder lost its power);
-             how many times as many samples as there are it speaks of, at least 1 (half a file)
+             how many times as many samples as there are it speaks of, at least 1 (half a file);
+             whether a second WAV file is glued behind it
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
-    kind, claim, _ = struct.unpack("<4sI4s", file.read(12).ljust(12))
-    if kind == b"FORM":
-        return False, max(1.0, int.from_bytes(claim.to_bytes(4, "little"), "big") / size)
-    while kind == b"RIFF" and is_chunk(header := file.read(8)):
+    head = file.read(36)
+    kind, most = head[:4], MOST_BYTES if head[:4] in (b"RIFF", b"FORM") else MOST_FRAMES
+    file.seek(12)
+    while kind in (b"RIFF", b"RF64") and is_chunk(header := file.read(8)):
         name, length = struct.unpack("<4sI", header)
+        if kind == b"RF64" and name == b"data" and length == 2**32 - 1:
+            length = int.from_bytes(head[28:36], "little")
         start = file.tell()
-        file.seek(start + length + length % 2)
+        file.seek(min(start + length + length % 2, size))
         if name == b"data":
             following, there = file.read(8), size - start
             goes_on = is_chunk(following) and file.tell() + int.from_bytes(following[4:], "little") <= size + 1
             short = not goes_on and there - length > max(length, STUB)
-            return short, max(1.0, length / there) if there and length < MOST_BYTES else 1.0
-    return False, 1.0
+            return short, max(1.0, length / there) if there and length < most else 1.0, following[:4] == kind
+    claim = {b"FORM": int.from_bytes(head[4:8], "big"), b"riff": int.from_bytes(head[16:24], "little")}.get(kind, 0)
+    return False, max(1.0, claim / size) if claim < most else 1.0, False
 
 
 def is_chunk(header: bytes) -> bool:
@@ -479,6 +540,7 @@ def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
     start = file.tell() + max(0, file.read(2**17).find(b"OggS"))
     file.seek(start)
     sounding = start > 0  # past the pages that open a stream
+    due: dict[bytes, int] = {}  # the number of the next page, by stream
     while header := file.read(27):
         lengths = file.read(header[-1])
         body = file.read(sum(lengths))
@@ -489,10 +551,12 @@ def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
         blanked = header[:22] + bytes(4) + header[26:] + lengths + body
         if ogg_checksum(blanked) != header[22:26]:
             return f"damaged in the page at byte {file.tell() - len(blanked)}"
-        opens = bool(header[5] & 2)
+        opens, stream, page = bool(header[5] & 2), header[14:18], int.from_bytes(header[18:22], "little")
         if opens and sounding:
             return "several recordings are glued together in it"
-        sounding = sounding or not opens
+        if page != due.get(stream, page):
+            return f"pages are missing before byte {file.tell() - len(blanked)}"
+        sounding, due[stream] = sounding or not opens, page + 1
     return ""
 
 
@@ -562,7 +626,7 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
                 landing = min(first, max(0, last_page - LONGEST_LAP)) if sound.subtype == "VORBIS" else first
                 sound.seek(landing)
                 block = sound.read(first - landing + expected, dtype="float32", always_2d=True)[first - landing :]
-    except (soundfile.LibsndfileError, OSError):
+    except (*SOUNDFILE_ERRORS, OSError):
         return None
     if len(block) < expected:
         return None
@@ -595,17 +659,18 @@ def ends_as_claimed(path: Path, reading: Reading) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if header_truth(file) != (False, 1.0) or ogg_fault(file, only_end=True):
+            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, only_end=True):
                 return False
             file.seek(0)
             with soundfile.SoundFile(file) as sound:
-                reading.sample_rate, reading.channels, reading.claimed = sound.samplerate, sound.channels, sound.frames
+                reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
+                reading.claimed = sound.frames
                 moment = min(sound.frames, sound.samplerate // 10)
                 if not is_sane(sound):
                     return False
                 sound.seek(sound.frames - moment)
                 return len(sound.read(moment, dtype="float32", always_2d=True)) == moment
-    except (soundfile.LibsndfileError, OSError):
+    except (*SOUNDFILE_ERRORS, OSError):
         return False
 
 
