@@ -97,26 +97,61 @@ def read_taxonomy(path: Path) -> Taxonomy:
               optional: the other RANKS, finest_rank. Without them class, genus and species are what is known.
     returns   a Taxonomy in the order of the rows; its lineages follow `complete`
     """
-    labels: list[str] = []
-    lineages: list[list[str]] = []
-    finest: list[int] = []
+    return build_taxonomy(checked_rows(path))
+
+
+def checked_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a taxonomy.csv as they stand there, each with a label, a scientific name and a class."""
     rows = read_table(path, ("primary_label", "scientific_name", "common_name"), unique="primary_label")
     for where, row in rows:
         assert "class_name" in row or "class" in row, f"{path}: no column class_name or class; add one"
         assert row["primary_label"], f"{where}: no primary_label; give every row the code its recordings carry"
         assert row["scientific_name"], f"{where}: no scientific_name for {row['primary_label']}; write one"
+        assert row.get("class_name") or row.get("class") or names_high_rank(row), (
+            f"{where}: no class_name for {row['scientific_name']}; write one, such as Aves"
+        )
+    return rows
+
+
+def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
+    """A Taxonomy out of rows as read_taxonomy reads them, from wherever they came; the ranks they leave out stay open.
+
+    rows    (where it stands, cells by column); primary_label and scientific_name must be there
+    """
+    labels: list[str] = []
+    lineages: list[list[str]] = []
+    finest: list[int] = []
+    for where, row in rows:
         names, known = told_names(row, where)
         labels.append(row["primary_label"])
         lineages.append(names)
         finest.append(known)
-    complete(lineages, finest, labels, str(path))
+    complete(lineages, finest, labels, rows[0][0].split(" line ")[0] if rows else "")
     return Taxonomy(
         tuple(labels),
         tuple(row["scientific_name"] for _, row in rows),
-        tuple(row["common_name"] or row["scientific_name"] for _, row in rows),
+        tuple(row.get("common_name", "") or row["scientific_name"] for _, row in rows),
         tuple(tuple(names) for names in lineages),
         tuple(finest),
     )
+
+
+def table_rows(taxonomy: Taxonomy) -> list[dict[str, str]]:
+    """The rows of a taxonomy.csv from which build_taxonomy makes the same taxonomy again; untold names are blank."""
+    rows: list[dict[str, str]] = []
+    for place, (label, lineage) in enumerate(zip(taxonomy.labels, taxonomy.lineages, strict=True)):
+        told = ["" if name.startswith("?") else name for name in lineage]
+        rows.append(
+            {
+                "primary_label": label,
+                "scientific_name": taxonomy.scientific_names[place],
+                "common_name": taxonomy.common_names[place],
+                "class_name": told[CLASS],
+                **dict(zip(RANKS, told, strict=True)),
+                "finest_rank": RANKS[taxonomy.finest[place] - 1],
+            }
+        )
+    return rows
 
 
 def select_labels(taxonomy: Taxonomy, labels: Sequence[str]) -> Taxonomy:
@@ -189,11 +224,11 @@ def from_json(stored: Mapping[str, object]) -> Taxonomy:
     )
 
 
-def read_table(path: Path, required: Iterable[str], unique: str) -> list[tuple[str, dict[str, str]]]:
+def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tuple[str, dict[str, str]]]:
     """(where it stands, cells by column) of every row of a csv file that is not empty, all cells text and trimmed.
 
     required  columns that must be there
-    unique    a column in which no value may stand twice
+    unique    a column in which no value may stand twice; none by default
     Errors: another encoding than UTF-8, a missing or doubled column and a row of another length are named with their
     place and the remedy.
     """
@@ -201,23 +236,44 @@ def read_table(path: Path, required: Iterable[str], unique: str) -> list[tuple[s
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     spoilt = text.count("\n", 0, text.find("\ufffd")) + 1
     assert "\ufffd" not in text, f"{path} line {spoilt} is not in UTF-8; save the table as UTF-8"
-    lines = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(lines, list[str]())]
+    lines = parted(path, text)
+    header = [name.strip() for name in lines[0][1]] if lines else list[str]()
     absent = [name for name in required if name not in header]
     assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
     assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
     rows: list[tuple[str, dict[str, str]]] = []
     first: dict[str, str] = {}
-    for cells in lines:
-        where = f"{path} line {lines.line_num}"
+    for number, cells in lines[1:]:
+        where = f"{path} line {number}"
         if any(cell.strip() for cell in cells):
             assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
             row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            other = first.setdefault(row[unique], where)
+            other = first.setdefault(row[unique], where) if unique else where
             assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
             rows.append((where, row))
     assert rows, f"{path} has a header and no rows; add one row each"
     return rows
+
+
+def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """The rows of a csv file as cells, each with the number of its last line."""
+    lines = csv.reader(io.StringIO(text, newline=""))
+    found: list[tuple[int, list[str]]] = []
+    try:
+        for cells in lines:
+            found.append((lines.line_num, cells))
+    except csv.Error as error:
+        line = found[-1][0] + 1 if found else 1
+        raise AssertionError(f"{path} line {line}: {error}; mend the row, perhaps a quote is left open") from None
+    return found
+
+
+def names_high_rank(row: Mapping[str, str]) -> bool:
+    """Whether a label stands above the classes, so that it has none: Animalia, Chordata."""
+    written = key(row.get("finest_rank", ""))
+    return written in RANKS[:CLASS] or any(
+        key(row.get(rank, "")) == key(row["scientific_name"]) for rank in RANKS[:CLASS]
+    )
 
 
 def told_names(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
@@ -235,10 +291,10 @@ def told_names(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
     finest = finest_rank(row.get("finest_rank", ""), names, words, where)
     finer = [name for name in names[finest + 1 :] if name]
     assert not finer, f"{where}: the label is a {RANKS[finest]} and yet says {finer}; clear these or mend finest_rank"
-    if (finest == GENUS or (finest == SPECIES and len(words) > 1)) and not names[GENUS]:
+    binomial = finest == SPECIES and len(words) > 1 and not words[1][0].isupper()  # Great Tit is of no genus Great
+    if (finest == GENUS or binomial) and not names[GENUS]:
         names[GENUS] = words[0]
     names[finest] = names[finest] or " ".join(words)
-    assert finest < CLASS or names[CLASS], f"{where}: no class_name for {' '.join(words)}; write one, such as Aves"
     return names, finest + 1
 
 

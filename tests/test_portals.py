@@ -1,0 +1,155 @@
+"""JSON of iNaturalist and xeno-canto, whole, spoilt and hostile."""
+
+import os
+from pathlib import Path
+
+import pytest
+from layouts import by_name, inat, inat_audio, labels, lineage, noted, page, read, sounds, write, xc
+
+from portals import license_name
+
+
+def test_inaturalist_files_carry_the_whole_lineage(tmp_path: Path) -> None:
+    train = inat(
+        [
+            inat_audio(11, "train/00003_Parus/a.wav", date="2021-05-07 10:12:00+00:00", latitude=47.5, longitude=8.1),
+            inat_audio(12, "00003_Parus/b.wav", date=None, latitude=float("nan"), longitude=None),
+            inat_audio(13, "train/00003_Parus/gone.wav"),
+        ],
+        {11: 3, 12: 3, 13: 3},
+    )
+    assert "NaN" in train
+    val = inat([inat_audio(21, "val/00003_Parus/a.wav", date="?")], {21: 3})
+    write(tmp_path, {"train.json": train, "annotations/val.json": val, "notes.json": '{"season": 1}'})
+    sounds(tmp_path, *(f"{name}.wav" for name in ("train/00003_Parus/a", "train/00003_Parus/b", "val/00003_Parus/a")))
+    sounds(tmp_path, "val/00003_Parus/extra.wav")
+    collection = read(tmp_path)
+    assert noted(collection, "inaturalist, because train.json") and noted(collection, "1 sound files", "extra.wav")
+    assert labels(collection) == ("Parus major",), "only what occurs is a label"
+    assert lineage(collection, "Parus major")["family"] == "Paridae"
+    rows = by_name(collection)
+    first = rows["train/00003_Parus/a.wav"]
+    assert first.labels == ("Parus major",) and first.recording_id == "11"
+    assert (first.author, first.license) == ("Ada", "CC BY-NC 4.0")
+    assert (first.recorded_at, first.latitude, first.longitude) == ("2021-05-07T10:12:00+00:00", "47.5", "8.1")
+    second = rows["train/00003_Parus/b.wav"]
+    assert (second.status, second.recorded_at, second.latitude, second.longitude) == ("ok", "", "", "")
+    assert rows["train/00003_Parus/gone.wav"].status == "missing"
+    assert rows["val/00003_Parus/a.wav"].recording_id == "21"
+
+
+def test_a_split_of_inaturalist_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", sounds(tmp_path / "disk", "x/a.wav")
+    write(root, {"train.json": inat([inat_audio(1, "train/x/a.wav")], {1: 4})})
+    (root / "train").symlink_to(disk)
+    assert by_name(read(root))["train/x/a.wav"].status == "ok"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "train/../../x.wav", "", "a\0b.wav", "\ud800/.."])
+def test_hostile_names_in_json_do_not_leave_the_root(name: str, tmp_path: Path) -> None:
+    write(tmp_path, {"train.json": inat([inat_audio(1, name), inat_audio(2, "a.wav")], {1: 3, 2: 3})})
+    sounds(tmp_path, "a.wav")
+    if name == "\ud800/..":
+        assert all(row.path.is_relative_to(tmp_path) for row in read(tmp_path).recordings)
+    else:
+        with pytest.raises(AssertionError, match=r"train.json audio\[0\]: file_name .* leaves"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"audio": [', "is no JSON"),
+        ('{"audio": 3}', "audio is no list"),
+        ('{"audio": [3]}', r"audio\[0\] is no object"),
+        ('["audio": 1]', "is no JSON"),
+        ('[{"audio": 1}]', "holds no JSON object"),
+        ('{"audio": ' + "[" * 100_000 + "]" * 100_000 + "}", "is no JSON|is no object"),
+        ('{"audio": [], "annotations": [{"audio_id": 1, "category_id": 9}]}', r"annotations\[0\]: category '9'"),
+        ('{"audio": ' + "9" * 5000 + "}", "is no JSON"),
+        (b'{"audio": "\xff"}', "is no JSON"),
+    ],
+)
+def test_json_that_is_spoilt_is_refused_in_one_line(content: str | bytes, complaint: str, tmp_path: Path) -> None:
+    write(tmp_path, {"train.json": content})
+    with pytest.raises(AssertionError, match=complaint) as failure:
+        read(tmp_path)
+    assert "train.json" in str(failure.value) and "\n" not in str(failure.value)
+
+
+def test_a_json_file_of_more_than_two_gigabytes_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, {"train.json": '{"audio": []}'})
+    os.truncate(tmp_path / "train.json", 3 * 2**30)
+    with pytest.raises(AssertionError, match=r"train.json has 3.0 GiB; split it"):
+        read(tmp_path)
+
+
+def test_saved_pages_of_xeno_canto_find_their_recordings(tmp_path: Path) -> None:
+    first = page(
+        xc(1, "Amazona", "ochrocephala", also=["Boana boans", "Nobody here", "Amazona ochrocephala"]),
+        xc(2, "Boana", "boans", grp="frogs", q="no score", time="?", **{"file-name": "b.wav"}),
+        xc(3, "Boana", "boans", grp="frogs", date="2013-05-00", q="C"),
+        xc(4, "Boana", "boans", grp="frogs", file="", **{"file-name": ""}),
+        xc(5, "Boana", "boans", grp="frogs", lat=None, lon="far"),
+        xc(6, "Mystery", "mystery", grp=""),
+    )
+    write(tmp_path, {"page1.json": first, "page2.json": page(xc(1, "Amazona", "ochrocephala"))})
+    sounds(tmp_path, "XC1-bird.mp3", "frogs/b.wav", "frogs/XC3 - Frog - Boana boans.flac", "XC6.ogg", "XC30.mp3")
+    collection = read(tmp_path)
+    assert noted(collection, "xeno-canto, because page1.json")
+    assert labels(collection) == ("Amazona ochrocephala", "Boana boans")
+    assert lineage(collection, "Amazona ochrocephala")["family"] == "Psittacidae"
+    assert lineage(collection, "Boana boans")["class"] == "Amphibia"
+    rows = {row.recording_id: row for row in collection.recordings}
+    assert len(rows) == len(collection.recordings) == 5
+    assert rows["XC1"].labels == ("Amazona ochrocephala", "Boana boans")
+    assert noted(collection, "1 further labels", "Nobody here")
+    assert (rows["XC1"].recorded_at, rows["XC1"].rating) == ("2013-05-12T07:00:00", "5")
+    assert (rows["XC1"].author, rows["XC1"].site, rows["XC1"].license) == ("Ada", "Gamboa, Colón", "cc-by-nc-sa 4.0")
+    assert (rows["XC1"].latitude, rows["XC1"].longitude) == ("9.12", "-79.7")
+    assert (rows["XC2"].name, rows["XC2"].recorded_at, rows["XC2"].rating) == ("frogs/b.wav", "2013-05-12", "")
+    assert (rows["XC3"].name, rows["XC3"].recorded_at) == ("frogs/XC3 - Frog - Boana boans.flac", "")
+    assert noted(collection, "1 recordings of protected species", "XC4")
+    assert (rows["XC5"].status, rows["XC5"].name, rows["XC5"].longitude) == ("missing", "XC5.mp3", "")
+    assert (rows["XC6"].labels, rows["XC6"].status) == ((), "ok"), "nobody knows who it is"
+    assert noted(collection, "1 sound files are not in pages", "XC30.mp3")
+
+
+def test_pages_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, {"pages/1.json": page(xc(1, "Boana", "boans", grp="frogs"))})
+    sounds(tmp_path, "sound/XC1.mp3")
+    collection = read(tmp_path)
+    assert noted(collection, "xeno-canto, because") and by_name(collection)["sound/XC1.mp3"].status == "ok"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..\\..\\etc\\passwd", "a\0b", ".", "/"])
+def test_file_names_of_xeno_canto_are_only_looked_up(name: str, tmp_path: Path) -> None:
+    write(tmp_path, {"p.json": page(xc(1, "Boana", "boans", **{"file-name": name}), xc(2, "Boana", "boans"))})
+    sounds(tmp_path, "XC2.mp3")
+    rows = by_name(read(tmp_path))
+    assert set(rows) == {"XC1.mp3", "XC2.mp3"} and rows["XC1.mp3"].status == "missing"
+
+
+def test_an_error_that_was_saved_as_a_page_is_said_to_be_one(tmp_path: Path) -> None:
+    write(tmp_path, {"page1.json": '{"error": "client_error", "message": "Missing or invalid key"}'})
+    with pytest.raises(AssertionError, match=r"page1.json .*'client_error' \(Missing or invalid key\); delete it"):
+        read(tmp_path)
+
+
+def test_an_id_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"p.json": page(xc("../1", "Boana", "boans"))})
+    with pytest.raises(AssertionError, match=r"recordings\[0\]: id '\.\./1' is no number"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("//creativecommons.org/licenses/by-nc-sa/4.0/", "cc-by-nc-sa 4.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "cc-0 1.0"),
+        ("all rights reserved", "all rights reserved"),
+        ("", ""),
+    ],
+)
+def test_addresses_of_licences_become_names(address: str, name: str) -> None:
+    assert license_name(address) == name
