@@ -1,12 +1,13 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
 # make test   style, types, tests (make test-all: the slow ones too)
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
+# make bench-loading   windows per second: whole files, seeking, cache
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup bench-animals
+.PHONY: demo test test-all check setup bench-animals bench-loading
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -19,6 +20,9 @@ test-all: check
 
 bench-animals: $(READY)
 	@.venv/bin/python -m bench.animals
+
+bench-loading: $(READY)
+	@.venv/bin/python -m bench.loading
 
 check: $(READY)
 	@echo "style and types ..."

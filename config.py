@@ -1,4 +1,4 @@
-"""Every setting of the four commands: its name, meaning, type and default; the only reader of the command line.
+"""Every setting of the commands: its name, meaning, type and default; the only reader of the command line.
 
     config = parse(FinetuneCommand)            # python main.py --preset tiny --data.root data/birdclef-2025
 
@@ -18,6 +18,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
+Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
 
 
@@ -60,8 +61,15 @@ class DataSettings:
     """Where the recordings are and which of them are held out."""
 
     root: Path
-    """A folder with train.csv, taxonomy.csv and train_audio/ (or audio/) in BirdCLEF's layout.
-    Stage 1 also takes any folder of recordings."""
+    """A folder of recordings in any of the layouts below, or a recordings.csv that data_loader.py wrote."""
+    layout: Layout = "auto"
+    """How the recordings are labelled. birdclef: train.csv, taxonomy.csv, train_audio/; folders: one folder per
+    class; inaturalist: iNatSounds JSON; xeno-canto: saved pages of its API v3; annotations: Raven selection tables or
+    a csv with start and end; unlabeled: not at all. auto looks at what is there."""
+    label_column: str = ""
+    """The column of annotation tables that holds the species; by default the first that looks like one."""
+    max_bad: float = 0.1
+    """Stop when more than this share of the recordings is damaged, silent or missing."""
     min_recordings: int = 1
     """Leave out species with fewer recordings than this."""
     folds: int = 5
@@ -70,8 +78,23 @@ class DataSettings:
     """The part that is held out for validation; the others train."""
     workers: int = 0
     """Processes that decode recordings ahead of training; 0 decodes in the training process."""
+    window: Literal["random", "energy"] = "random"
+    """Which window of a recording an epoch hears. random: any; energy: rather where something stands out."""
+    balance: float = 0.5
+    """How much rare species are favoured: 0 hears each recording once an epoch, 1 each species equally often, 0.5 goes
+    by the square root."""
+    most_draws: float = 4.0
+    """No recording is heard more often than this in an epoch, however rare its species."""
+    cache: Path = Path("/tmp/wildwhisper/cache")
+    """Where waveforms are kept ready for the next epoch."""
+    cache_gb: float = 20.0
+    """How much may be kept, the largest gain first; the rest is decoded anew each time. 0 keeps nothing."""
 
     def __post_init__(self) -> None:
+        for name, value in (("max_bad", self.max_bad), ("balance", self.balance)):
+            assert 0 <= value <= 1, f"--data.{name} {value}: give a share, 0 to 1"
+        assert self.most_draws >= 1, f"--data.most_draws {self.most_draws}: give 1 or more"
+        assert self.cache_gb >= 0, f"--data.cache_gb {self.cache_gb}: give 0 or more"
         assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
         assert self.workers >= 0, f"--data.workers {self.workers}: give 0 or more"
 
@@ -177,6 +200,28 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class SurveyCommand:
+    """Look before you train: read, check and split an archive, and say what is in it.
+
+    Opens every recording once (a second look at an unchanged archive reads nothing again), prints a summary and writes
+    recordings.csv, which every other command takes in place of a folder, taxonomy.csv and summary.png.
+
+    Examples: python data_loader.py --data.root recordings/
+              python main.py --data.root runs/data/recordings.csv
+    """
+
+    preset: Preset
+    """Accepted so that all commands can be called alike."""
+    data: DataSettings
+    run: RunSettings = RunSettings()
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> SurveyCommand:
+        """All settings as a preset has them."""
+        return cls(preset, data_defaults(preset))
+
+
+@dataclass(frozen=True)
 class PretrainCommand:
     """Stage 1: adapt a Whisper encoder to nature sound by masked autoencoding. Labels are not needed.
 
@@ -269,7 +314,7 @@ class PredictCommand:
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Recordings, and folders of recordings (searched through)."""
+    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
     preset: Preset = "base"
     """Accepted so that all commands can be called alike; the model's file already knows everything."""
     model: Path = Path("runs/quantize/classifier.int8.onnx")
@@ -321,7 +366,7 @@ def data_defaults(preset: Preset) -> DataSettings:
     return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
 
 
-Command = TypeVar("Command", PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand)
+Command = TypeVar("Command", SurveyCommand, PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand)
 
 
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:

@@ -1,8 +1,13 @@
-"""Metadata or a folder -> a checked and split table of recordings -> batches of windows.
+"""An archive -> a table of recordings, checked and split -> batches of windows.
 
-    taxonomy, recordings = read_labeled(config.data)               # train.csv and taxonomy.csv in BirdCLEF's layout
+    python data_loader.py --data.root recordings/                  # what is in it? writes recordings.csv, summary.png
+
+    taxonomy, recordings = read_labeled(config.data)
     train, valid = split(recordings, config.data)
-    for batch in labeled_loader(train, taxonomy, ...): ...
+    for batch in labeled_loader(train, taxonomy, config.data, config.audio, ...): ...
+
+Reads    a folder in any of the layouts that sources.py knows, or a recordings.csv
+Writes   runs/data/: recordings.csv, taxonomy.csv, summary.png, run.json
 
 Which window of which recording comes next is a function of (seed, epoch, index), never of a worker or of what came
 before. Validation hears the very windows that predictor.py will hear.
@@ -10,14 +15,11 @@ before. Validation hears the very windows that predictor.py will hear.
 
 from __future__ import annotations
 
-import ast
-import re
-import tempfile
-import warnings
+import csv
+import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,31 +27,34 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
-from audio import Outcome, Window, find_recordings, open_recording, probe, read_window
-from config import AudioSettings, DataSettings
-from taxonomy import Taxonomy, read_table, read_taxonomy, select_labels
+from audio import Window, fill_window, open_recording, read_window
+from cache import fill_cache, window_of
+from config import AudioSettings, DataSettings, SurveyCommand
+from recordings import Recording, write_recordings
+from runs import launch, open_run, publish
+from sources import read_collection
+from splits import draw_folds, join_groups
+from summary import draw_summary, hours, summarise
+from survey import Examination, examine, profile_of, same_sounds
+from taxonomy import Taxonomy, select_labels, table_rows
 
-AUDIO_FOLDERS = ("train_audio", "audio")
-SAMPLING = 0.5  # a recording of a species with n recordings is drawn in proportion to n ** -SAMPLING
+BAD = ("unreadable", "silent", "missing")
+WORST = 10  # bad recordings shown
+CANDIDATES = 8  # windows between which the energy of the sound decides
+QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
+OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
 WINDOWS_PER_RECORDING = 2  # at most, per epoch of stage 1
-QUOTED_LIST = re.compile(r"""\[\s*(?:(?:'[^'\\\x00-\x1f]*'|"[^"\\\x00-\x1f]*")\s*(?:,\s*|(?=\])))*\]""")
+BLINK = 1e-6  # seconds: rounding
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One row of the table, whatever its source."""
+class Archive(NamedTuple):
+    """Everything a data root holds."""
 
-    path: Path
-    name: str  # relative to the data root, with forward slashes: two recordings never share it
-    labels: tuple[str, ...]  # primary label first; empty where nothing is known
-    group: str  # recordings of one group are never divided between training and validation
-    fold: int
-    seconds: float
+    taxonomy: Taxonomy | None  # None: nothing is labelled
+    recordings: list[Recording]  # every row, with its group and fold; those set aside have a status and a reason
 
 
 class Batch(NamedTuple):
@@ -60,52 +65,76 @@ class Batch(NamedTuple):
     secondary: Tensor  # (batch, species) 1 for species that are also there, more or less audibly
 
 
-def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
-    """The species with enough recordings, in the order of taxonomy.csv, and their recordings.
+def survey(config: SurveyCommand) -> int:
+    """The command: look at an archive and write down what it is; returns the exit code."""
+    archive = read_archive(config.data)
+    with open_run("data", config.run.root, config) as run:
+        print("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
+        write_recordings(run.folder / "recordings.csv", archive.recordings)
+        if archive.taxonomy:
+            rows = table_rows(archive.taxonomy)
+            with (
+                publish(run.folder / "taxonomy.csv") as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+        draw_summary(archive.recordings, archive.taxonomy, run.folder / "summary.png")
+        run.facts.update(statuses=Counter(recording.status for recording in archive.recordings))
+    folder = config.run.root / "data"
+    print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
+    print(f"next: python main.py --data.root {folder / 'recordings.csv'}   (ssl_mae.py takes it too)")
+    return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
-    Errors: a missing or malformed table is refused with the row and the remedy; recordings that are missing or cannot
-    be read are counted, named and left out.
+
+def read_archive(data: DataSettings) -> Archive:
+    """All rows of a data root: every file listened to once, duplicates set aside, groups and folds drawn.
+
+    Errors: a missing or malformed table is refused with its line and the remedy; so is an archive of which more than
+    --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
     """
-    assert data.root.is_dir(), missing_root(data.root)
-    taxonomy = read_taxonomy(data.root / "taxonomy.csv")
-    recordings = read_recordings(data, taxonomy.labels)
-    counts = Counter(recording.labels[0] for recording in recordings)
-    unknown = sorted(counts.keys() - set(taxonomy.labels))
-    assert not unknown, f"{data.root / 'train.csv'}: {len(unknown)} labels are not in taxonomy.csv: {unknown[:5]}"
-    common = {label for label in taxonomy.labels if counts[label] >= data.min_recordings}
-    assert common, f"no species has {data.min_recordings} recordings; lower --data.min_recordings"
-    recordings = checked(
-        [
-            replace(recording, labels=tuple(label for label in recording.labels if label in common))
-            for recording in recordings
-            if recording.labels[0] in common
-        ]
+    assert data.root.exists(), missing_root(data.root)
+    collection = read_collection(data)
+    for note in collection.notes:
+        print(note)
+    rows = collection.recordings
+    examined = examine(sorted({row.path for row in rows if row.sound}))
+    rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
+    refuse_too_bad(rows, data.max_bad)
+    rows, pairs = without_duplicates(rows, examined)
+    rows = with_groups(rows, pairs, data.folds)
+    return Archive(collection.taxonomy, with_folds(rows, data))
+
+
+def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
+    """The species with enough recordings, in the order of the taxonomy, and what can be heard of them; recordings in
+    which somebody heard none of them are among these, without labels."""
+    taxonomy, rows = read_archive(data)
+    assert taxonomy is not None, (
+        f"nothing under {data.root} is labelled; if its folders are named after species, add --data.layout folders"
     )
-    heard = {recording.labels[0] for recording in recordings}
-    kept = [label for label in taxonomy.labels if label in heard]
-    print(f"{len(recordings)} recordings of {len(kept)} species, {hours(recordings):.2f} h, from {data.root}")
-    return select_labels(taxonomy, kept), recordings
+    rows = [row for row in rows if row.labeled and row.sound]
+    counts = Counter(row.labels[0] for row in rows if row.labels)
+    kept = [label for label in taxonomy.labels if counts[label] >= max(data.min_recordings, 1)]
+    assert kept, f"no species has {data.min_recordings} recordings; lower --data.min_recordings"
+    common = set(kept)
+    rows = [
+        replace(row, labels=tuple(label for label in row.labels if label in common))
+        for row in rows
+        if not row.labels or row.labels[0] in common
+    ]
+    print(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
+    return select_labels(taxonomy, kept), rows
 
 
 def read_unlabeled(data: DataSettings) -> list[Recording]:
-    """All recordings under a root, for stage 1: those of train.csv with their folds, or every sound file below it."""
-    assert data.root.is_dir(), missing_root(data.root)
-    if (data.root / "train.csv").is_file():
-        recordings = read_recordings(data, ())
-        extra = [folder for name in ("unlabeled", "train_soundscapes") if (folder := data.root / name).is_dir()]
-    else:
-        recordings, extra = [], [data.root]
-    paths, notes = find_recordings(extra) if extra else ([], [])
-    for note in notes:
-        print(note)
-    for path in paths:
-        name = path.relative_to(data.root).as_posix()
-        fold = zlib.crc32(name.encode()) % data.folds  # the same file is held out in every run
-        recordings.append(Recording(path, name, (), name, fold, 0.0))
-    recordings = checked(recordings)
-    assert recordings, f"no recordings under {data.root}; point --data.root at a folder of sound files"
-    print(f"{len(recordings)} recordings, {hours(recordings):.2f} h, from {data.root}")
-    return recordings
+    """Everything under a root that can be heard, labelled or not, for stage 1; each file once."""
+    once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
+    rows = list(once.values())
+    assert rows, f"no recordings under {data.root} can be heard; point --data.root at a folder of sound files"
+    print(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
+    return rows
 
 
 def split(recordings: Sequence[Recording], data: DataSettings) -> tuple[list[Recording], list[Recording]]:
@@ -119,36 +148,48 @@ def split(recordings: Sequence[Recording], data: DataSettings) -> tuple[list[Rec
     valid = [recording for recording in recordings if recording.fold == data.valid_fold]
     assert train and valid, (
         f"--data.valid_fold {data.valid_fold} leaves {len(train)} recordings to train on, {len(valid)} to validate on; "
-        f"folds are {sorted({recording.fold for recording in recordings})}"
+        f"folds are {sorted({recording.fold for recording in recordings})}; choose another, or lower --data.folds"
     )
     print(f"training on {len(train)} recordings, validating on {len(valid)} (fold {data.valid_fold})")
     return train, valid
 
 
 def labeled_loader(
-    recordings: Sequence[Recording], taxonomy: Taxonomy, audio: AudioSettings, batch_size: int, seed: int, workers: int
+    recordings: Sequence[Recording],
+    taxonomy: Taxonomy,
+    data: DataSettings,
+    audio: AudioSettings,
+    batch_size: int,
+    seed: int,
 ) -> DataLoader[Batch]:
-    """A random window of each drawn recording; species with few recordings are drawn more often, by the square root."""
-    counts = Counter(recording.labels[0] for recording in recordings)
-    weights = np.array([counts[recording.labels[0]] ** -SAMPLING for recording in recordings])
-    sampler = EpochSampler(np.arange(len(recordings)), weights / weights.sum(), seed)
-    return window_loader(RandomWindows(recordings, taxonomy.labels, audio, seed), sampler, batch_size, workers)
+    """A window of each recording, those of rare species more often, those of common ones less."""
+    expected = expected_draws([row.labels[:1] for row in recordings], data.balance, data.most_draws)
+    dataset = RandomWindows(recordings, taxonomy.labels, data, audio, seed)
+    return window_loader(dataset, EpochSampler(expected, seed), batch_size, data.workers)
 
 
 def unlabeled_loader(
-    recordings: Sequence[Recording], audio: AudioSettings, batch_size: int, seed: int, workers: int
+    recordings: Sequence[Recording], data: DataSettings, audio: AudioSettings, batch_size: int, seed: int
 ) -> DataLoader[Batch]:
-    """A random window of each recording, two of a long one, in random order."""
+    """A window of each recording, two of a long one, in random order."""
     windows = [min(WINDOWS_PER_RECORDING, max(1, int(r.seconds // audio.window_seconds))) for r in recordings]
-    sampler = EpochSampler(np.repeat(np.arange(len(recordings)), windows), None, seed)
-    return window_loader(RandomWindows(recordings, (), audio, seed), sampler, batch_size, workers)
+    dataset = RandomWindows(recordings, (), data, audio, seed)
+    return window_loader(dataset, EpochSampler(np.array(windows, np.float64), seed), batch_size, data.workers)
 
 
 def recording_windows(recordings: Sequence[Recording], audio: AudioSettings) -> Iterator[tuple[int, Window]]:
-    """Every window of every recording, as predictor.py hears them, each with the index of its recording."""
+    """Every window of every recording, as predictor.py hears them, each with the index of its recording; of a labelled
+    stretch those that share enough with it, of kept stretches what lies within them."""
+    length = round(audio.window_seconds * audio.sample_rate)
     for index, recording in enumerate(recordings):
-        for window in open_recording(recording.path, audio.sample_rate).windows(audio.window_seconds):
-            yield index, window
+        if recording.start is None and not recording.keep:
+            for window in open_recording(recording.path, audio.sample_rate).windows(audio.window_seconds):
+                yield index, window
+            continue
+        for start, end in pieces(recording, audio):
+            samples = read_window(recording.path, start, end - start, audio.sample_rate)
+            if len(samples):
+                yield index, Window(start, end, fill_window(samples, length))
 
 
 def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArray[np.float32]:
@@ -160,53 +201,166 @@ def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArr
     return truth
 
 
-class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
-    """Key (epoch, number of the draw, index) -> a window of that recording at random, and its labels (2, species)."""
+def set_epoch(loader: DataLoader[Batch], epoch: int) -> None:
+    """Tell a loader which epoch comes next."""
+    assert isinstance(loader.sampler, EpochSampler), "this loader was not made by data_loader.py"
+    loader.sampler.epoch = epoch
 
-    def __init__(self, recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings, seed: int) -> None:
+
+@dataclass(frozen=True)
+class Annotation:
+    """Who is heard in a stretch of a recording."""
+
+    start: float
+    end: float
+    labels: tuple[str, ...]
+
+
+class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
+    """Key (epoch, number of the draw, index) -> a window of that recording, and its labels (2, species).
+
+    Everything is decided by (seed, epoch, number of the draw). A labelled stretch lies within its window, or the window
+    within it; all annotations of the recording that share enough with the window count.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        labels: Sequence[str],
+        data: DataSettings,
+        audio: AudioSettings,
+        seed: int,
+    ) -> None:
         self.recordings = list(recordings)
         self.column = {label: index for index, label in enumerate(labels)}
         self.audio = audio
         self.seed = seed
+        self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
+        self.profiles: dict[Path, NDArray[np.float64]] = {}
+        if data.window == "energy":
+            examined = examine(sorted({recording.path for recording in self.recordings}))
+            self.profiles = {path: profile_of(examination) for path, examination in examined.items()}
+        self.annotations: dict[Path, list[Annotation]] = {}
+        for row in self.recordings:
+            if row.start is not None and row.end is not None:
+                self.annotations.setdefault(row.path, []).append(Annotation(row.start, row.end, row.labels))
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         epoch, draw, index = key
-        recording = self.recordings[index]
-        room = max(0.0, recording.seconds - self.audio.window_seconds)
-        start = room * float(np.random.default_rng((self.seed, epoch, draw)).random())
-        samples = read_window(recording.path, start, self.audio.window_seconds, self.audio.sample_rate)
+        recording, audio = self.recordings[index], self.audio
+        rng = np.random.default_rng((self.seed, epoch, draw))
+        start, end = draw_stretch(recording, audio.window_seconds, self.profiles.get(recording.path), rng)
+        samples = window_of(recording.path, self.kept, start, end - start, audio.sample_rate)
+        if len(samples):
+            samples = fill_window(samples, round(audio.window_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
         for place, label in enumerate(recording.labels):
             if label in self.column:
                 labels[min(place, 1), self.column[label]] = 1.0
+        for annotation in self.annotations.get(recording.path, []):
+            if shares(start, end, annotation.start, annotation.end):
+                labels[0, [self.column[label] for label in annotation.labels if label in self.column]] = 1.0
+        labels[1] *= 1 - labels[0]
         return samples, labels
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """The keys of one epoch, (epoch, number of the draw, index); set `epoch` before each.
+    """The keys of one epoch in random order, (epoch, number of the draw, index); set `epoch` before each.
 
-    choices  indices to draw from
-    weights  probability of each choice, drawn with replacement; None: all of them once, in random order
+    expected  (recordings,) how often each is drawn in an epoch, on average; in every epoch it is drawn that often
+              rounded up or down, and all together as often as the sum says
     """
 
-    def __init__(self, choices: NDArray[np.int64], weights: NDArray[np.float64] | None, seed: int) -> None:
-        self.choices, self.weights, self.seed, self.epoch = choices, weights, seed, 0
+    def __init__(self, expected: NDArray[np.float64], seed: int) -> None:
+        self.expected, self.seed, self.epoch = expected, seed, 0
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        if self.weights is None:
-            drawn = rng.permutation(self.choices)
-        else:
-            drawn = rng.choice(self.choices, len(self.choices), p=self.weights)
-        for number, index in enumerate(drawn.tolist()):
+        order = rng.permutation(len(self.expected))
+        reached = np.cumsum(self.expected[order])
+        ticks = (rng.random() + np.arange(len(self))) * (reached[-1] / len(self))  # systematic sampling
+        drawn = order[np.searchsorted(reached, ticks, "right").clip(max=len(order) - 1)]
+        for number, index in enumerate(rng.permutation(drawn).tolist()):
             yield self.epoch, number, index
 
     def __len__(self) -> int:
-        return len(self.choices)
+        return max(1, round(float(self.expected.sum())))
 
 
-def window_loader(dataset: RandomWindows, sampler: EpochSampler, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Batches in the sampler's order, decoded in this process or ahead of it in others."""
+def expected_draws(classes: Sequence[tuple[str, ...]], balance: float, most: float) -> NDArray[np.float64]:
+    """How often each recording is drawn in an epoch of as many draws as there are recordings.
+
+    classes  per recording what it is to be balanced over
+    balance  0: each recording once; 1: each class equally often; between: in proportion to (size of class) ** -balance
+    most     no recording more often than this; what is cut off goes to the others
+    """
+    counts = Counter(classes)
+    expected = np.array([float(counts[name]) ** -balance for name in classes])
+    expected *= len(expected) / expected.sum()
+    while (expected > most + 1e-9).any():
+        expected = np.minimum(expected, most)
+        below = expected < most
+        expected[below] *= (len(expected) - most * np.count_nonzero(~below)) / expected[below].sum()
+    return expected
+
+
+def draw_stretch(
+    recording: Recording, window_seconds: float, profile: NDArray[np.float64] | None, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Start and end in seconds of a window of a recording, shorter where the recording or its kept stretch is.
+
+    profile   (pieces,) how much stands out; of several windows drawn at random one is taken, rather one that stands out
+    """
+    ranges: list[tuple[float, float, float]] = []  # earliest and latest start, and where it must end
+    if recording.start is not None and recording.end is not None:
+        earliest, latest = sorted((recording.start, recording.end - window_seconds))
+        room = max(0.0, recording.seconds - window_seconds)
+        ranges.append((min(max(0.0, earliest), room), min(max(0.0, latest), room), recording.seconds))
+    else:
+        for start, end in recording.keep or ((0.0, recording.seconds),):
+            ranges.append((start, max(start, end - window_seconds), end))
+    weights = np.array([latest - earliest + window_seconds for earliest, latest, _ in ranges])
+    count = 1 if profile is None else CANDIDATES
+    chosen: list[int] = rng.choice(len(ranges), count, p=weights / weights.sum()).tolist()
+    places = [(ranges[which], float(rng.random())) for which in chosen]
+    starts = [earliest + share * (latest - earliest) for (earliest, latest, _), share in places]
+    ends = [min(start + window_seconds, limit) for start, ((_, _, limit), _) in zip(starts, places, strict=True)]
+    which = 0
+    if profile is not None and recording.seconds > 0:
+        scale = len(profile) / recording.seconds
+        stands_out = [
+            profile[int(start * scale) : max(int(start * scale) + 1, int(np.ceil(end * scale)))].max(initial=0.0)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        chances = np.square(np.array(stands_out, np.float64)) + QUIET_CHANCE
+        which = int(rng.choice(count, p=chances / chances.sum()))
+    return starts[which], max(ends[which], starts[which] + BLINK)
+
+
+def shares(start: float, end: float, first: float, last: float) -> bool:
+    """Whether a window and an annotation share enough: half a second, or half of a shorter annotation."""
+    return min(end, last) - max(start, first) >= min(OVERLAP_SECONDS, (last - first) / 2) - BLINK
+
+
+def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
+    """The windows of a labelled stretch or of kept stretches, start and end in seconds, in the order of time."""
+    step, found = audio.window_seconds, list[tuple[float, float]]()
+    if recording.start is not None and recording.end is not None:
+        for number in range(int(recording.start // step), int(recording.end // step) + 1):
+            start, end = number * step, min((number + 1) * step, recording.seconds)
+            if start < end and shares(start, end, recording.start, recording.end):
+                found.append((start, end))
+        return found
+    for first, last in sorted(recording.keep):
+        count = max(1, math.ceil((last - first - OVERLAP_SECONDS) / step))
+        found += [(first + n * step, min(first + (n + 1) * step, last)) for n in range(count)]
+    return [(start, end) for start, end in found if end > start]
+
+
+def window_loader(
+    dataset: RandomWindows, sampler: EpochSampler, batch_size: int, workers: int, start_method: str = "forkserver"
+) -> DataLoader[Batch]:
+    """Batches in the sampler's order, read in this process or ahead of it in others."""
     return DataLoader[Any](
         dataset,
         batch_size,
@@ -214,14 +368,8 @@ def window_loader(dataset: RandomWindows, sampler: EpochSampler, batch_size: int
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=start_method if workers else None,
     )
-
-
-def set_epoch(loader: DataLoader[Batch], epoch: int) -> None:
-    """Tell a loader which epoch comes next."""
-    assert isinstance(loader.sampler, EpochSampler), "this loader was not made by data_loader.py"
-    loader.sampler.epoch = epoch
 
 
 def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:
@@ -233,98 +381,136 @@ def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Bat
     return Batch(waveforms, labels[:, 0], labels[:, 1])
 
 
-def read_recordings(data: DataSettings, known: Iterable[str]) -> list[Recording]:
-    """Every row of train.csv as a recording with its fold; secondary labels outside `known` are dropped.
-
-    Folds are drawn over all rows, whatever is left out later, so that both stages hold out the same recordings.
-    """
-    path = data.root / "train.csv"
-    folder = next((data.root / name for name in AUDIO_FOLDERS if (data.root / name).is_dir()), None)
-    assert folder is not None, f"{data.root} has neither train_audio/ nor audio/ beside its train.csv"
-    labels, recordings = set(known), list[Recording]()
-    for where, row in read_table(path, ("primary_label", "filename"), unique="filename"):
-        sound = folder / row["filename"]
-        inside = sound.resolve().is_relative_to(folder.resolve())
-        assert inside, f"{where}: {row['filename']!r} leaves {folder}"
-        secondary = [label for label in parse_labels(row.get("secondary_labels", ""), where) if label in labels]
-        mine = tuple(dict.fromkeys([row["primary_label"], *secondary]))
-        fold = row.get("fold", "")
-        assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number"
-        name = sound.relative_to(data.root).as_posix()
-        recordings.append(Recording(sound, name, mine, group_of(row), int(fold) if fold else -1, 0.0))
-    return with_folds(recordings, data)
-
-
-def parse_labels(cell: str, where: str = "") -> list[str]:
-    """BirdCLEF's lists of labels: ['a', 'b'] -> a, b; [''] and [] -> nothing."""
-    if cell in ("", "[]", "['']"):
-        return []
-    assert len(cell) <= 4096 and QUOTED_LIST.fullmatch(cell), (
-        f"{where}: secondary labels {cell[:60]!r}; expected ['a', 'b']"
+def with_outcome(row: Recording, examination: Examination) -> Recording:
+    """A row with what listening to its file has shown."""
+    seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status in ("ok", "salvaged") and row.start is not None and row.start >= seconds:
+        status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
+    keep = tuple((start, min(end, seconds)) for start, end in row.keep if start < min(end, seconds))
+    if row.keep and not keep:
+        status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
+    return replace(
+        row,
+        seconds=seconds,
+        sample_rate=examination.sample_rate,
+        channels=examination.channels,
+        status=status,
+        reason=reason,
+        keep=keep,
+        end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
     )
-    return [label.strip() for label in ast.literal_eval(cell) if label.strip()]
 
 
-def group_of(row: dict[str, str]) -> str:
-    """What must stay together: the table's own group, or else all recordings of one person."""
-    author = row.get("author", "")
-    known = author and author.lower() not in ("unknown", "anonymous")
-    return row.get("group", "") or (f"by {author}" if known else f"file {row['filename']}")
-
-
-def with_folds(recordings: list[Recording], data: DataSettings) -> list[Recording]:
-    """Recordings with the table's folds, or with folds drawn so that groups stay whole and species are spread.
-
-    A species that one group alone has recorded cannot be validated without being lost for training: its group gets a
-    fold of its own, the last one, which is never held out.
-    """
-    if all(recording.fold >= 0 for recording in recordings):
-        return recordings
-    assert all(recording.fold < 0 for recording in recordings), "some rows of train.csv have a fold and some have none"
-    groups_of: dict[str, set[str]] = {}
-    for recording in recordings:
-        groups_of.setdefault(recording.labels[0], set()).add(recording.group)
-    indispensable = {next(iter(groups)) for groups in groups_of.values() if len(groups) == 1}
-    free = [index for index, recording in enumerate(recordings) if recording.group not in indispensable]
-    labels = [recordings[index].labels[0] for index in free]
-    groups = [recordings[index].group for index in free]
-    most = max(Counter(labels).values(), default=0)
-    assert len(set(groups)) >= data.folds and most >= data.folds, (
-        f"{len(set(groups))} groups of recordings cannot be divided into {data.folds} folds; lower --data.folds, "
-        "or give train.csv a column fold"
-    )
-    folds = np.full(len(recordings), data.folds, np.int64)
-    splitter = StratifiedGroupKFold(data.folds, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a rare species is not in every fold is said later, by name
-        for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
-            folds[np.array(free)[held_out]] = number
-    return [replace(recording, fold=int(fold)) for recording, fold in zip(recordings, folds, strict=True)]
-
-
-def checked(recordings: Sequence[Recording]) -> list[Recording]:
-    """Recordings that can be opened, with their length; the others are counted and the first few named."""
-    with ThreadPoolExecutor() as pool:
-        work = pool.map(probe, [recording.path for recording in recordings])
-        outcomes: list[Outcome] = list(tqdm(work, "checking", len(recordings), unit="file", disable=None, leave=False))
-    sound: list[Recording] = []
-    bad: list[str] = []
-    for recording, outcome in zip(recordings, outcomes, strict=True):
-        if outcome.status == "unreadable":
-            bad.append(f"{recording.name}: {outcome.reason}")
-        else:
-            sound.append(replace(recording, seconds=outcome.seconds))
+def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
+    """Say what cannot be used; stop where it is too much."""
+    bad = list({row.path: row for row in rows if row.status in BAD}.values())
+    files = len({row.path for row in rows})
     if bad:
-        print(f"left out {len(bad)} of {len(recordings)} recordings:")
-        for line in bad[:5]:
-            print(f"  {line}")
-    assert sound or not recordings, f"none of {len(recordings)} recordings can be read; the first: {bad[0]}"
-    return sound
+        print(f"set aside {len(bad):,} of {files:,} recordings:")
+        for row in bad[:WORST]:
+            print(f"  {row.name}: {row.status}, {row.reason}")
+        if len(bad) > WORST:
+            print(f"  ... and {len(bad) - WORST:,} more; recordings.csv has them all")
+    assert len(bad) < max(files, 1) or not files, f"none of {files} recordings can be used; the first: {bad[0].reason}"
+    assert len(bad) <= max_bad * files, (
+        f"{len(bad)} of {files} recordings ({len(bad) / files:.0%}) cannot be used, more than --data.max_bad "
+        f"{max_bad:g}; mend or remove them, or raise --data.max_bad"
+    )
 
 
-def hours(recordings: Sequence[Recording]) -> float:
-    """Length of all recordings together."""
-    return sum(recording.seconds for recording in recordings) / 3600
+def without_duplicates(
+    rows: Sequence[Recording], examined: Mapping[Path, Examination]
+) -> tuple[list[Recording], list[tuple[Path, Path]]]:
+    """One sound, one recording: of several files with the same sound one stays, with the labels and licences of all.
+
+    Labelled ones stay before unlabelled ones. Files with labelled stretches or kept stretches all stay: their times are
+    their own.
+
+    returns   the rows, and the pairs of files that stay though they hold the same sound; no split may part them
+    """
+    own_times = {row.path for row in rows if row.start is not None or row.keep}
+    order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
+    paths = [path for path, row in order.items() if row.sound]
+    pairs = [(paths[one], paths[other]) for one, other in same_sounds(paths, examined)]
+    place = {path: f"{number:09d}" for number, path in enumerate(paths)}
+    keys = {path: {place[path]} for path in paths}
+    for one, other in pairs:
+        keys[other].add(place[one])
+    sets: dict[str, list[Recording]] = {}
+    for path, first in zip(paths, join_groups(list(keys.values())), strict=True):
+        sets.setdefault(first, []).append(order[path])
+    changed: dict[Path, Recording] = {}
+    for same in sets.values():
+        if len(same) < 2 or any(row.path in own_times for row in same):
+            continue
+        stays = same[0]
+        labels = tuple(dict.fromkeys(label for row in same for label in row.labels))
+        licenses = " + ".join(dict.fromkeys(row.license for row in same if row.license))
+        changed[stays.path] = replace(stays, labels=labels, license=licenses)
+        for row in same[1:]:
+            changed[row.path] = replace(row, status="duplicate", reason=f"the same sound as {stays.name}")
+    if changed:
+        count = sum(row.status == "duplicate" for row in changed.values())
+        print(f"{count:,} recordings are duplicates of others: set aside, their labels joined")
+    gone = {path for path, row in changed.items() if not row.sound}
+    left = [(one, other) for one, other in pairs if one not in gone and other not in gone]
+    return [changed.get(row.path, row) for row in rows], left
+
+
+def with_groups(rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], folds: int) -> list[Recording]:
+    """What must stay on one side: one file, one sound, one recording of a collection, one person's day.
+
+    A group that the table gives is taken as it is. Of a person without dates all recordings are one group. Recordings
+    that nobody signed go by their site, or by the days of a site where there are too few sites to split.
+    """
+    sites = {row.site for row in rows if row.site and not row.author}
+    by_day = len(sites) < 2 * folds
+    same: dict[Path, set[str]] = {}
+    for number, (one, other) in enumerate(pairs):
+        same.setdefault(one, set()).add(f"~ same sound {number}")
+        same.setdefault(other, set()).add(f"~ same sound {number}")
+    keys: list[set[str]] = []
+    for row in rows:
+        if row.group:
+            keys.append({row.group, *same.get(row.path, ())})
+            continue
+        mine = {f"file {row.name}", *same.get(row.path, ())}
+        if row.recording_id:
+            mine.add(f"id {row.recording_id}")
+        if row.author:
+            mine.add(f"by {row.author} {row.day}".rstrip())
+        elif row.site and (row.day or not by_day):
+            mine.add(f"at {row.site} {row.day if by_day else ''}".rstrip())
+        keys.append(mine)
+    return [replace(row, group=group) for row, group in zip(rows, join_groups(keys), strict=True)]
+
+
+def with_folds(rows: Sequence[Recording], data: DataSettings) -> list[Recording]:
+    """Every row with a fold: the table's own, or drawn so that groups stay whole and species are spread.
+
+    Drawn over all labelled recordings that can be heard, whatever is left out later, so both stages hold out the same.
+    What is not labelled follows its group, or is held out by its group's name.
+    """
+    labelled = [place for place, row in enumerate(rows) if row.labels and row.sound]
+    given = sum(rows[place].fold >= 0 for place in labelled)
+    assert given in (0, len(labelled)), (
+        f"{given} of {len(labelled)} labelled recordings have a fold; give all of them one, or none"
+    )
+    fold_of = {rows[place].group: rows[place].fold for place in labelled}
+    if labelled and not given:
+        labels = [rows[place].labels[0] for place in labelled]
+        groups = [rows[place].group for place in labelled]
+        fold_of = dict(zip(groups, draw_folds(labels, groups, data.folds).tolist(), strict=True))
+        if set(fold_of.values()) == {data.folds}:
+            print(
+                f"{len(fold_of)} groups of labelled recordings cannot be divided into {data.folds} folds, so none can "
+                "be held out; lower --data.folds, or give the table a column fold"
+            )
+    folds = [
+        row.fold if row.fold >= 0 else fold_of.get(row.group, zlib.crc32(row.group.encode()) % data.folds)
+        for row in rows
+    ]
+    return [replace(row, fold=fold) for row, fold in zip(rows, folds, strict=True)]
 
 
 def missing_root(root: Path) -> str:
@@ -333,19 +519,4 @@ def missing_root(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    from demo_data import write_field_season
-
-    with tempfile.TemporaryDirectory() as place:
-        season = write_field_season(
-            Path(place), recordings_per_species=8, unlabeled_recordings=2, soundscape_seconds=20
-        )
-        data, audio = DataSettings(season.root), AudioSettings()
-        taxonomy, recordings = read_labeled(data)
-        train, valid = split(recordings, data)
-        loader = labeled_loader(train, taxonomy, audio, batch_size=8, seed=0, workers=0)
-        first = next(iter(loader))
-        species = [taxonomy.labels[int(column)] for column in first.targets.argmax(1)]
-        print("a batch", tuple(first.waveforms.shape), "of", species)
-        again = next(iter(loader))
-        assert torch.equal(first.waveforms, again.waveforms), "the same epoch must give the same windows"
-        assert first.targets.sum(dim=1).tolist() == [1.0] * 8
+    launch(survey, SurveyCommand)

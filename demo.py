@@ -1,4 +1,4 @@
-"""The whole way on a pretend field season: adapt, fine-tune, quantise, predict, and check against the known answers.
+"""The whole way on a pretend field season: look, adapt, fine-tune, quantise, predict, compare with the known answers.
 
     make demo            (or: python demo.py)
 
@@ -40,28 +40,33 @@ class Interval:
 
 
 def tour() -> None:
-    """Run the four commands one after the other, then compare what was heard with what was planted."""
+    """Run the commands one after the other, then compare what was heard with what was planted."""
     started = time.time()
     say(1, "field season", "pretend species, their recordings, and a soundscape with known answers")
     season = write_field_season(DEMO_DATA)
     print(f"recordings in {season.root}")
-    say(2, "adapt", "the encoder paints hidden parts of unlabelled sound")
-    command("ssl_mae.py", "--data.root", season.root, "--run.root", RUNS)
-    say(3, "fine-tune", "the encoder and a new head learn the species")
+    say(2, "look", "every recording is listened to once")
+    command("data_loader.py", "--data.root", season.root, "--run.root", RUNS)
+    table = RUNS / "data" / "recordings.csv"
+    say(3, "adapt", "the encoder paints hidden parts of unlabelled sound")
+    command("ssl_mae.py", "--data.root", table, "--run.root", RUNS)
+    say(4, "fine-tune", "the encoder and a new head learn the species")
     encoder = RUNS / "mae" / "encoder.safetensors"
-    command("main.py", "--data.root", season.root, "--encoder.weights", encoder, "--run.root", RUNS)
-    say(4, "quantise", "one INT8 file for a plain CPU")
+    command("main.py", "--data.root", table, "--encoder.weights", encoder, "--run.root", RUNS)
+    say(5, "quantise", "one INT8 file for a plain CPU")
     command("quantize.py", "--classifier", RUNS / "finetune" / "classifier.safetensors", "--run.root", RUNS)
-    say(5, "predict", "what is to be heard in three minutes of soundscape")
+    say(6, "predict", "what is to be heard in three minutes of soundscape")
     model = RUNS / "quantize" / "classifier.int8.onnx"
     command("predictor.py", season.soundscape, "--model", model, "--out", RUNS / "predict")
-    say(6, "answers", "what was planted, what was found")
+    say(7, "answers", "what was planted, what was found")
     names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
     heard = read_detections(HERE / RUNS / "predict" / "detections.csv")
     print_answers(names, planted, heard)
     draw_answers(season.soundscape, names, planted, heard, HERE / RUNS / "predict" / "answers.png")
     print("\nwritten:")
     for path in (
+        "data/summary.png",
+        "data/recordings.csv",
         "mae/reconstruction.png",
         "mae/curves.png",
         "mae/encoder.safetensors",
@@ -78,7 +83,7 @@ def tour() -> None:
 
 def say(number: int, title: str, what: str) -> None:
     """A heading."""
-    print(f"\n[{number}/6] {title}: {what}", flush=True)
+    print(f"\n[{number}/7] {title}: {what}", flush=True)
 
 
 def command(script: str, *arguments: str | Path) -> None:

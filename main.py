@@ -2,7 +2,7 @@
 
     python main.py --data.root data/birdclef-2025 --encoder.weights runs/mae/encoder.safetensors
 
-Reads    train.csv, taxonomy.csv, train_audio/, encoder.safetensors (or a Whisper checkpoint)
+Reads    labelled recordings in any layout of sources.py, or recordings.csv; encoder.safetensors or a Whisper checkpoint
 Writes   runs/finetune/: classifier.safetensors, held_out_scores.csv, metrics.jsonl, curves.png, run.json
 """
 
@@ -29,13 +29,12 @@ def finetune(config: FinetuneCommand) -> int:
         f"{config.encoder.weights} was adapted on what this run would hold out; add --data.valid_fold "
         f"{before['held_out_fold']}, or repeat ssl_mae.py with --data.valid_fold {config.data.valid_fold}"
     )
-    missing = sorted(set(taxonomy.labels) - {recording.labels[0] for recording in train})
+    missing = sorted(set(taxonomy.labels) - {row.labels[0] for row in train if row.labels})
     assert not missing, f"{len(missing)} species have no training recording: {missing[:5]}; raise --data.min_recordings"
-    validated = len({recording.labels[0] for recording in valid})
-    print(f"{validated} of {len(taxonomy.labels)} species can be validated")
-    loader = labeled_loader(
-        train, taxonomy, config.audio, config.train.batch_size, config.run.seed, config.data.workers
-    )
+    unseen = [label for label in taxonomy.labels if not any(label in row.labels for row in valid)]
+    rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
+    print(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
+    loader = labeled_loader(train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
     model = BirdClefClassifier(
         encoder, config.audio, len(taxonomy.labels), config.head.pooling, config.head.dropout
     ).to(device)

@@ -3,7 +3,7 @@
     python predictor.py dawn.ogg
     python predictor.py season-2026/ --out results/
 
-Reads    recordings, classifier.int8.onnx
+Reads    recordings, folders of them or a recordings.csv; classifier.int8.onnx
 Writes   detections.csv, files.csv, run.json, on request scores.csv; for a single recording only where --out is given
 
 What is no readable recording becomes a row in files.csv with its reason, and the others go on.
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from audio import find_recordings, open_recording
 from config import PredictCommand
 from detections import Detection, Scored, TableFacts, clock, detect, listing, open_tables, write_recording
+from recordings import read_recordings
 from runs import launch, open_run
 from scorer import Scorer, open_scorer, score
 
@@ -44,11 +45,11 @@ def predict(config: PredictCommand) -> int:
     )
     if not scorer.verified:
         print("this model was never compared with the trained network on real recordings: unverified")
-    paths, notes = find_recordings(config.inputs)
+    paths, notes = find_recordings(listed_in_tables(config.inputs))
     print("\n".join(notes))
     assert paths, f"no recordings in {', '.join(map(str, config.inputs))}"
     facts = TableFacts(scorer.taxonomy, scorer.path.name, window, config.overlap, config.min_conf)
-    single = len(paths) == 1 and config.inputs[0].is_file()
+    single = len(paths) == 1 and paths[0] in config.inputs
     started, seconds, count = time.time(), 0.0, 0
     heard: dict[str, Heard] = {}
     shown: list[Detection] = []
@@ -85,6 +86,18 @@ def predict(config: PredictCommand) -> int:
             print(f"wrote {', '.join(str(run.folder / name) for name in names)}")
         assert statuses["unreadable"] < len(paths), f"none of the {len(paths)} recordings could be read"
     return 2 if statuses["unreadable"] else 0
+
+
+def listed_in_tables(inputs: Sequence[Path]) -> list[Path]:
+    """The inputs, a recordings.csv of data_loader.py among them replaced by the files it names that can be heard."""
+    found: list[Path] = []
+    for path in inputs:
+        is_table = path.is_file() and path.suffix.lower() == ".csv"
+        found += dict.fromkeys(row.path for row in read_recordings(path) if row.sound) if is_table else [path]
+    gone = [path for path in found if not path.exists()]
+    if gone:
+        print(f"{len(gone)} recordings of the table are no longer there: {', '.join(map(str, gone[:5]))}")
+    return [path for path in found if path.exists()]
 
 
 def score_recording(scorer: Scorer, path: Path, overlap: float) -> Scored:

@@ -28,12 +28,13 @@ from audio import read_window
 from augment import gains
 from checkpoint import load_encoder, save_encoder
 from config import AudioSettings, AugmentSettings, MaskSettings, PretrainCommand
-from data_loader import Recording, read_unlabeled, set_epoch, split, unlabeled_loader
+from data_loader import read_unlabeled, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
 from masking import hide_tokens
 from model import LogMel, MaskedAutoencoder, token_picture, token_values
 from optim import cosine_schedule, differential_groups, update
+from recordings import Recording
 from runs import Run, draw_curves, launch, open_run, peak_memory_mb, publish, record
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
@@ -48,7 +49,7 @@ def pretrain(config: PretrainCommand) -> int:
     train, held_out = split(read_unlabeled(config.data), config.data)
     model = MaskedAutoencoder(encoder).to(device)
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
-    loader = unlabeled_loader(train, config.audio, config.train.batch_size, config.run.seed, config.data.workers)
+    loader = unlabeled_loader(train, config.data, config.audio, config.train.batch_size, config.run.seed)
     settings = config.train
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay

@@ -19,13 +19,14 @@ from tqdm import tqdm
 from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import AudioSettings, FinetuneCommand
-from data_loader import Batch, Recording, recording_windows, set_epoch, truth_table
+from data_loader import Batch, recording_windows, set_epoch, truth_table
 from detections import score_columns, write_row, write_scores
 from device import autocast
 from loss import hierarchical_distance_loss, valid_mask
 from metrics import scorecard
 from model import BirdClefClassifier
 from optim import cosine_schedule, differential_groups, update
+from recordings import Recording
 from runs import Run, draw_curves, peak_memory_mb, publish, record
 from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS, baseline
 from config import DataSettings
-from data_loader import Recording, read_labeled, split, truth_table
+from data_loader import read_labeled, split, truth_table
 from metrics import bootstrap_interval, cmap, scorecard, top1_accuracy
+from recordings import Recording
 from runs import read_records
 from taxonomy import pairwise_distances
 from trainer import WindowScores, pool_windows

@@ -19,9 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from config import AudioSettings, DataSettings
-from data_loader import Recording, read_labeled, recording_windows, split, truth_table
+from data_loader import read_labeled, recording_windows, split, truth_table
 from metrics import scorecard
 from model import LogMel
+from recordings import Recording
 from taxonomy import pairwise_distances
 from trainer import WindowScores, pool_windows
 

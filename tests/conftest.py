@@ -9,6 +9,16 @@ import pytest
 from demo_data import FieldSeason, write_field_season
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests listen to is nobody else's business."""
+    import survey
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey, "LEDGER", tmp_path_factory.mktemp("ledger") / "examined.sqlite")
+        yield
+
+
 @pytest.fixture(scope="session")
 def season(tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
     """Eight recordings of each of the pretend species, and a short soundscape."""
@@ -38,7 +48,7 @@ def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     runs = tmp_path_factory.mktemp("runs")
     shared = ["--preset", "demo", "--run.root", str(runs)]
-    data = ["--data.root", str(season.root), "--run.device", "cpu"]
+    data = ["--data.root", str(season.root), "--run.device", "cpu", "--data.cache", str(runs / "cache")]
     assert pretrain(parse(PretrainCommand, [*shared, *data, "--train.epochs", "2"])) == 0
     encoder = runs / "mae" / "encoder.safetensors"
     flags = ["--train.epochs", "6", "--encoder.weights", str(encoder)]

@@ -1,4 +1,4 @@
-"""The four commands end to end, each as a process, as a user would call them from an empty folder."""
+"""The commands end to end, each as a process, as a user would call them from an empty folder."""
 
 import csv
 import json
@@ -19,8 +19,10 @@ def run(place: Path, script: str, *arguments: str | Path) -> subprocess.Complete
 
 
 def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_path: Path) -> None:
-    shared = ("--preset", "demo", "--train.epochs", "2", "--data.root", season.root)
+    table = tmp_path / "runs" / "data" / "recordings.csv"
+    shared = ("--preset", "demo", "--train.epochs", "2", "--data.root", table, "--data.cache", tmp_path / "cache")
     for script, flags in (
+        ("data_loader.py", ("--preset", "demo", "--data.root", season.root)),
         ("ssl_mae.py", shared),
         ("main.py", shared),
         ("quantize.py", ("--preset", "demo", "--min_agreement", "0.5")),
@@ -31,7 +33,7 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
         assert done.returncode == expected, done.stderr
         assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
     runs = tmp_path / "runs"
-    for name in ("mae", "finetune", "quantize", "predict"):
+    for name in ("data", "mae", "finetune", "quantize", "predict"):
         assert (runs / name).is_symlink()
         assert json.loads((runs / name / "run.json").read_text())["status"] == "finished"
     with (runs / "predict" / "detections.csv").open(encoding="utf-8", newline="") as file:
@@ -51,12 +53,13 @@ def test_a_missing_input_names_the_command_that_makes_it(
     assert not (tmp_path / "runs").exists()
 
 
-def test_missing_recordings_name_the_flag_that_brings_them(tmp_path: Path) -> None:
-    done = run(tmp_path, "ssl_mae.py", "--preset", "demo", "--data.root", tmp_path / "nothing")
+@pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py"])
+def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path: Path) -> None:
+    done = run(tmp_path, script, "--preset", "demo", "--data.root", tmp_path / "nothing")
     assert done.returncode == 1 and "--data.root" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["ssl_mae.py", "main.py", "quantize.py", "predictor.py"])
+@pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py", "main.py", "quantize.py", "predictor.py"])
 def test_help_teaches(script: str, tmp_path: Path) -> None:
     done = run(tmp_path, script, "--help")
     assert done.returncode == 0 and f"python {script}" in done.stdout and "--preset" in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parents[1]
-SCORING_PATH = ("predictor", "scorer", "detections", "audio", "runs", "taxonomy", "config", "metrics")
+SCORING_PATH = ("predictor", "scorer", "detections", "audio", "recordings", "runs", "taxonomy", "config", "metrics")
 
 
 def floors() -> dict[str, int]:

@@ -14,6 +14,7 @@ from config import PredictCommand
 from demo_data import FieldSeason
 from detections import Detection
 from predictor import Heard, predict, score_recording, species_table, tally
+from recordings import Recording, write_recordings
 from scorer import open_scorer
 
 
@@ -51,6 +52,18 @@ def test_one_recording_is_printed_and_nothing_written(
     said = capsys.readouterr().out
     assert "0:00.0 - 0:05.0" in said or "0:05.0 - 0:10.0" in said
     assert "1 recordings (1 ok)" in said and sorted(stages.runs.iterdir()) == before
+
+
+def test_the_rows_of_a_table_that_can_be_heard_are_scored(
+    stages: Stages, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((season.root / "unlabeled").rglob("*.flac"))[:3]
+    table = [Recording(path, path.name) for path in [*paths, tmp_path / "gone.flac"]]
+    table[2] = replace(table[2], status="silent")
+    write_recordings(tmp_path / "recordings.csv", table)
+    assert predict(command(stages, tmp_path / "recordings.csv", out=tmp_path / "out")) == 0
+    assert {row["file"] for row in rows(tmp_path / "out" / "files.csv")} == {str(path) for path in paths[:2]}
+    assert "1 recordings of the table are no longer there" in capsys.readouterr().out
 
 
 def test_an_archive_becomes_tables_in_a_numbered_folder(stages: Stages, season: FieldSeason) -> None:

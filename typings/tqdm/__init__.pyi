@@ -14,5 +14,6 @@ class tqdm(Generic[T]):
         leave: bool | None = ...,
         disable: bool | None = ...,
         unit: str = ...,
+        smoothing: float = ...,
     ) -> None: ...
     def __iter__(self) -> Iterator[T]: ...

@@ -1,0 +1,419 @@
+"""Every recording opened once: how long it really is, what is wrong with it, and what it sounds like.
+
+    examined = examine([Path("a.ogg"), Path("b.wav")])            # all decoded, in parallel, with a progress bar
+    examined = examine([Path("a.ogg"), Path("b.wav")])            # nothing is read again: path, size, time are the same
+
+Writes   /tmp/wildwhisper/examined.sqlite, which may be deleted at any time
+
+Decoding happens in processes of its own: a file that hangs or kills its decoder becomes a row with a reason. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Timer
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from audio import open_recording
+from runs import SCRATCH
+
+VERSION = 1  # raise it whenever an examination says something new about an unchanged file
+LEDGER = SCRATCH / "examined.sqlite"
+RATE = 16_000  # Hz at which recordings are listened to
+FRAME = 512  # samples
+MOST_FRAMES = 4096  # kept of a recording: a long one in a coarser grain
+BAND_EDGES = (300, 400, 550, 750, 1000, 1350, 1850, 2500, 3400, 4200, 5200, 6400, 7800)  # Hz
+EDGE_BINS = [round(edge * FRAME / RATE) for edge in BAND_EDGES]
+PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; pieces of equal length
+SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
+SAME_LENGTH = 0.1  # seconds by which encoding changes a length
+ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing
+SAME_SOUND = 0.6  # correlation of waveforms; .71 and more for one sound in two encodings, .34 at most for two (LOG.md)
+COMPARED_SECONDS, COMPARED_RATE, LAG_SECONDS = 30, 8_000, 0.2
+CHUNK = 512  # recordings whose fingerprints are compared with all others at once
+PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
+SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
+GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
+MOST_MEMORY = 2**33  # bytes a decoding process may take
+VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
+SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What listening to a whole recording has shown."""
+
+    status: str  # ok, salvaged, unreadable, silent
+    reason: str
+    seconds: float  # as decoded
+    sample_rate: int  # Hz, of the file
+    channels: int
+    digest: str  # equal where the sound is, whatever the container
+    fingerprint: str  # hexadecimal int8 (PRINT_BANDS x PRINT_TIMES): much the same for one sound in two encodings
+    profile: str  # hexadecimal uint8: how much stands out from the background, in pieces of equal length
+
+
+def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
+    """An examination of every path, taken from the ledger where path, size and time have not changed since.
+
+    workers   processes that decode; 0: one for each core
+    Errors: none; whatever a file does, it becomes an examination with a reason.
+    """
+    with closing(open_ledger()) as ledger:
+        stamps = {path: stamp(path) for path in paths}
+        known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
+        missing = [path for path in stamps if path not in known]
+        if missing:
+            fresh = dict[Path, Examination]()
+            saved = time.monotonic()
+            results = decode_all(missing, workers or os.cpu_count() or 1)
+            bar = tqdm(results, "listening", len(missing), unit="file", disable=None, leave=False, smoothing=0.05)
+            try:
+                for path, examination in bar:
+                    known[path] = fresh[path] = examination
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        note_down(ledger, fresh, stamps)
+                        fresh, saved = {}, time.monotonic()
+            finally:
+                note_down(ledger, fresh, stamps)
+            before = len(known) - len(missing)
+            print(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
+    return known
+
+
+def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> list[tuple[int, int]]:
+    """Pairs (earlier, later) of positions in `paths` that hold the same sound, perhaps encoded or resampled anew.
+
+    Equal digests are certain. Else fingerprints propose, within one length, and the waveforms themselves decide.
+    """
+    pairs: list[tuple[int, int]] = []
+    first: dict[str, int] = {}
+    prints: list[tuple[float, int, NDArray[np.float32]]] = []
+    for index, path in enumerate(paths):
+        known = examined[path]
+        if known.status not in ("ok", "salvaged"):
+            continue
+        if known.digest in first:
+            pairs.append((first[known.digest], index))
+            continue
+        first[known.digest] = index
+        if known.fingerprint:
+            values = np.frombuffer(bytes.fromhex(known.fingerprint), np.int8).astype(np.float32)
+            prints.append((known.seconds, index, values / np.float32(np.linalg.norm(values))))
+    prints.sort(key=lambda entry: entry[:2])
+    candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
+    chosen = [(prints[one][1], prints[other][1]) for one, other in candidates]
+    digests = [(examined[paths[one]].digest, examined[paths[other]].digest) for one, other in chosen]
+    with closing(open_ledger()) as ledger:
+        verdicts = {key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())}
+        new = [place for place, key in enumerate(digests) if key not in verdicts]
+        with ThreadPoolExecutor() as pool:
+            work = pool.map(is_same, [paths[chosen[p][0]] for p in new], [paths[chosen[p][1]] for p in new])
+            bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
+            verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
+        with ledger:
+            rows = [(*digests[place], verdicts[digests[place]]) for place in new]
+            ledger.executemany(f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
+    same = [pair for pair, key in zip(chosen, digests, strict=True) if verdicts[key]]
+    return sorted([*pairs, *((min(pair), max(pair)) for pair in same)])
+
+
+def profile_of(examination: Examination) -> NDArray[np.float64]:
+    """(pieces,) how much stands out from the background in each piece of the recording, 0 to 1."""
+    return np.frombuffer(bytes.fromhex(examination.profile), np.uint8) / 255
+
+
+def listen(path: Path) -> Examination:
+    """Decode all of a recording and note what it is."""
+    recording = open_recording(path, RATE)
+    digest, loudest, spectra = hashlib.blake2b(digest_size=12), 0.0, Spectra()
+    for block in recording.waveform():
+        digest.update(np.rint(block * 32767).astype("<i2").tobytes())
+        loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+        spectra.add(block)
+    outcome = recording.outcome
+    status, reason = str(outcome.status), outcome.reason
+    if status != "unreadable" and loudest < SILENCE:
+        status, reason = "silent", "holds digital silence; the recorder or its microphone failed, leave it out"
+    heard = status in ("ok", "salvaged")
+    return Examination(
+        status,
+        reason,
+        round(outcome.seconds, 6),
+        outcome.sample_rate,
+        outcome.channels,
+        digest.hexdigest() if heard else "",
+        fingerprint(spectra.bands()).hex() if heard and outcome.seconds >= SHORTEST_PRINT else "",
+        contrast(spectra.bands(), outcome.seconds).hex() if heard else "",
+    )
+
+
+class Spectra:
+    """Power in bands over time, in a grain that becomes coarser as the recording becomes longer."""
+
+    def __init__(self) -> None:
+        self.window = np.hanning(FRAME).astype(np.float32)
+        self.held = np.zeros(0, np.float32)
+        self.rows: list[NDArray[np.float32]] = []  # each (frames, bands), at `grain` frames a row
+        self.grain, self.count = 1, 0
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        self.held = np.concatenate([self.held, block])
+        unit = FRAME * self.grain
+        frames = len(self.held) // unit * self.grain
+        if frames:
+            pieces = self.held[: frames * FRAME].reshape(frames, FRAME) * self.window
+            power = np.square(np.abs(np.fft.rfft(pieces, axis=1))).astype(np.float32)
+            bands = np.add.reduceat(power, EDGE_BINS, axis=1)[:, :-1]
+            self.rows.append(bands.reshape(-1, self.grain, bands.shape[1]).mean(axis=1))
+            self.count += len(self.rows[-1])
+            self.held = self.held[frames * FRAME :]
+        while self.count > 2 * MOST_FRAMES:
+            joined = self.bands()
+            even = len(joined) // 2 * 2
+            self.rows = [joined[:even].reshape(-1, 2, joined.shape[1]).mean(axis=1)]
+            self.grain, self.count = 2 * self.grain, even // 2
+
+    def bands(self) -> NDArray[np.float32]:
+        """(frames, bands) mean power."""
+        self.rows = [np.concatenate([np.zeros((0, len(BAND_EDGES) - 1), np.float32), *self.rows])]
+        return self.rows[0]
+
+
+def fingerprint(bands: NDArray[np.float32]) -> bytes:
+    """Log power in the lower bands over sixteen pieces of the recording, each band about its mean: level and colour of
+    the microphone cancel. int8; empty where nothing changes."""
+    if not len(bands):
+        return b""
+    lower = bands[:, :PRINT_BANDS].astype(np.float64)
+    sums = np.concatenate([np.zeros((1, PRINT_BANDS)), lower.cumsum(axis=0)])
+    at = np.linspace(0, len(lower), PRINT_TIMES + 1)
+    edges = np.empty((PRINT_TIMES + 1, PRINT_BANDS))
+    for band in range(PRINT_BANDS):
+        edges[:, band] = np.interp(at, np.arange(len(sums)), sums[:, band])
+    power = (edges[1:] - edges[:-1]) * PRINT_TIMES / len(lower)
+    log_power = np.log(power + 1e-4 * power.mean() + 1e-12)
+    log_power -= log_power.mean(axis=0)
+    largest = float(np.abs(log_power).max())
+    return np.rint(log_power * 127 / largest).astype(np.int8).tobytes() if largest > 0 else b""
+
+
+def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
+    """How much stands out, over pieces of equal length: per band above its median, the two that do most. uint8."""
+    pieces = min(LONGEST_PROFILE, max(1, int(seconds / PROFILE_SECONDS)), max(1, len(bands)))
+    if not len(bands):
+        return bytes(pieces)
+    log_power = np.log(bands + 1e-10)
+    above = log_power - np.median(log_power, axis=0)
+    spread = 1.48 * np.median(np.abs(above), axis=0) + 0.3
+    most = np.sort(np.maximum(above / spread, 0), axis=1)[:, -2:].mean(axis=1)
+    edges = np.linspace(0, len(most), pieces + 1).astype(int)
+    levels = np.add.reduceat(most, edges[:-1]) / (edges[1:] - edges[:-1])
+    shares: NDArray[np.float64] = levels * 255 / max(float(levels.max()), 1e-9)
+    return np.rint(shares).astype(np.uint8).tobytes()
+
+
+def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Pairs of recordings of one length, in the order of their lengths, whose fingerprints correlate."""
+    if not prints:
+        return
+    table, lengths = np.stack(prints), np.array(seconds, np.float64)
+    for start in range(0, len(table), CHUNK):
+        stop = min(start + CHUNK, len(table))
+        last = int(np.searchsorted(lengths, float(lengths[stop - 1]) + SAME_LENGTH, "right"))
+        similar = table[start:stop] @ table[start:last].T
+        near = np.abs(lengths[start:stop, None] - lengths[None, start:last]) <= SAME_LENGTH
+        pairs: NDArray[np.bool_] = np.triu((similar >= ALIKE) & near, 1)
+        rows, columns = pairs.nonzero()
+        for one, other in zip(rows.tolist(), columns.tolist(), strict=True):
+            yield start + one, start + other
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether the waveforms of two recordings agree, one a little earlier than the other perhaps."""
+    first, second = beginning(one), beginning(other)
+    size = 1 << (len(first) + len(second)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(first, size) * np.conj(np.fft.rfft(second, size)), size)
+    lag = int(LAG_SECONDS * COMPARED_RATE)
+    peak = float(np.abs(np.concatenate([product[-lag:], product[:lag]])).max())
+    return peak > SAME_SOUND * float(np.linalg.norm(first) * np.linalg.norm(second))
+
+
+def beginning(path: Path) -> NDArray[np.float32]:
+    blocks, wanted = [np.zeros(1, np.float32)], COMPARED_SECONDS * COMPARED_RATE
+    for block in open_recording(path, COMPARED_RATE).waveform():
+        blocks.append(block)
+        if sum(map(len, blocks)) >= wanted:
+            break
+    return np.concatenate(blocks)[:wanted]
+
+
+def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
+    """Each path with its examination, in the order in which they are done."""
+    todo, done = SimpleQueue[Path](), SimpleQueue[tuple[Path, Examination]]()
+    for path in paths:
+        todo.put(path)
+    with ThreadPoolExecutor(workers) as pool:
+        hands = [pool.submit(keep_decoding, todo, done) for _ in range(min(workers, -(-len(paths) // 8)))]
+        try:
+            for _ in paths:
+                while True:
+                    try:
+                        result = done.get(timeout=0.5)
+                        break
+                    except Empty:
+                        for hand in hands:
+                            if hand.done():
+                                hand.result()  # what ended it early, if anything
+                yield result
+        finally:
+            while not todo.empty():  # whoever stops listening stops the work
+                todo.get()
+
+
+def keep_decoding(todo: SimpleQueue[Path], done: SimpleQueue[tuple[Path, Examination]]) -> None:
+    """Feed one decoding process until nothing is left; replace it when a file has killed it."""
+    process: subprocess.Popen[str] | None = None
+    while True:
+        try:
+            path = todo.get_nowait()
+        except Empty:
+            break
+        process = process or start_decoder()
+        assert process.stdin and process.stdout, "a decoder without pipes"
+        limit = GUARD_SECONDS + (path.stat().st_size / GUARD_RATE if path.is_file() else 0)
+        guard = Timer(limit, process.kill)
+        started = time.monotonic()
+        guard.start()
+        try:
+            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        guard.cancel()
+        if line:
+            done.put((path, Examination(**json.loads(line))))
+            continue
+        code = process.wait()
+        process = None
+        late = time.monotonic() - started >= limit
+        why = f"decoding did not end within {limit:.0f} s" if late else f"its decoder died ({death(code)})"
+        done.put((path, Examination("unreadable", f"{why}; leave it out", 0.0, 0, 0, "", "", "")))
+    if process:
+        process.communicate()
+
+
+def start_decoder() -> subprocess.Popen[str]:
+    """A process that listens to the files named on its standard input."""
+    here = str(Path(__file__).resolve().parent)
+    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-c", "import survey; survey.serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # decoders speak their mind there, once for each damaged frame
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C is for the survey; these end when their standard input does
+    )
+
+
+def serve() -> None:
+    """The decoding process: a path a line, an examination a line."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    for line in sys.stdin:
+        print(json.dumps(asdict(listen(Path(json.loads(line))))), flush=True)
+
+
+def death(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def open_ledger() -> sqlite3.Connection:
+    """The ledger of what was examined before; a damaged one is set aside."""
+    LEDGER.parent.mkdir(parents=True, exist_ok=True)
+    tables = (
+        f"CREATE TABLE IF NOT EXISTS examined_{VERSION} "
+        "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, examination TEXT) WITHOUT ROWID;"
+        f"CREATE TABLE IF NOT EXISTS compared_{VERSION} "
+        "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID"
+    )
+    try:
+        ledger = sqlite3.connect(LEDGER, timeout=60)
+        ledger.executescript(tables)
+    except sqlite3.DatabaseError:
+        LEDGER.replace(LEDGER.with_suffix(".damaged"))
+        print(f"{LEDGER} was damaged: set aside, everything is listened to again")
+        ledger = sqlite3.connect(LEDGER, timeout=60)
+        ledger.executescript(tables)
+    return ledger
+
+
+def look_up(ledger: sqlite3.Connection, path: Path, mark: tuple[int, int]) -> Examination | None:
+    """What is known of a file, if it is still the same file."""
+    query = f"SELECT size, mtime, examination FROM examined_{VERSION} WHERE path = ?"
+    row = ledger.execute(query, (os.fsencode(path.resolve()),)).fetchone() if mark != (-1, -1) else None
+    return Examination(**json.loads(row[2])) if row and row[:2] == mark else None
+
+
+def note_down(
+    ledger: sqlite3.Connection, fresh: Mapping[Path, Examination], stamps: Mapping[Path, tuple[int, int]]
+) -> None:
+    """Examinations of files that are there, for the next time; one transaction."""
+    rows = [
+        (os.fsencode(path.resolve()), *stamps[path], json.dumps(asdict(examination)))
+        for path, examination in fresh.items()
+        if stamps[path] != (-1, -1)
+    ]
+    with ledger:
+        ledger.executemany(f"INSERT OR REPLACE INTO examined_{VERSION} VALUES (?, ?, ?, ?)", rows)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1) for what is not there."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
+
+
+if __name__ == "__main__":
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    owl = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000)
+    with tempfile.TemporaryDirectory() as place:
+        paths = [Path(place) / name for name in ("owl.wav", "again.mp3", "rain.flac", "dead.wav", "notes.wav")]
+        soundfile.write(paths[0], owl, 16_000)
+        soundfile.write(paths[1], 0.5 * owl, 16_000)
+        soundfile.write(paths[2], rng.normal(0, 0.1, 64_000), 16_000)
+        soundfile.write(paths[3], np.zeros(64_000), 16_000)
+        paths[4].write_text("The owl called twice, then it rained and I went home.\n")
+        examined = examine(paths)
+        for path in paths:
+            print(f"{path.name:10} {examined[path].status:10} {examined[path].seconds:4.1f} s  {examined[path].reason}")
+        pairs = same_sounds(paths, examined)
+        print("the same sound:", [(paths[one].name, paths[other].name) for one, other in pairs])
+        again = examine(paths)
+    assert [examined[path].status for path in paths] == ["ok", "ok", "ok", "silent", "unreadable"]
+    assert pairs == [(0, 1)] and again == examined
