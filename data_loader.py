@@ -84,7 +84,8 @@ def survey(config: SurveyCommand) -> int:
         run.facts.update(statuses=Counter(recording.status for recording in archive.recordings))
     folder = config.run.root / "data"
     print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
-    print(f"next: python main.py --data.root {folder / 'recordings.csv'}   (ssl_mae.py takes it too)")
+    script = "main.py" if archive.taxonomy else "ssl_mae.py"
+    print(f"next: python {script} --data.root {folder / 'recordings.csv'}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
