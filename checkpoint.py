@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from config import PRESETS, SIZES, AudioSettings, EncoderSettings, EncoderSize, Preset
-from model import BirdClefClassifier, Encoder, freeze_positions
+from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runs import publish
 from taxonomy import Taxonomy, from_json, to_json
 
@@ -51,7 +52,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
     """
     source, size = settings.weights, settings.size
-    encoder = Encoder(SIZES[size])
+    encoder = Encoder(SIZES[size], audio)
     if source == "random":
         print(f"encoder {size}: random weights")
         return encoder
@@ -65,7 +66,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
             "in the hub's format, an encoder.safetensors, or random"
         )
         tensors = hub_encoder(download(source), size)
-    fill(encoder.whisper, tensors, source)
+    fill(encoder.whisper, widened(tensors, encoder.channels), source)
     freeze_positions(encoder.whisper)
     print(f"encoder {size}: {source}, {sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters")
     return encoder
@@ -84,10 +85,22 @@ def stage_one(source: str) -> dict[str, object]:
 def save_encoder(
     path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]
 ) -> None:
-    """encoder.safetensors, its tensors named as in a Whisper checkpoint of the hub."""
+    """encoder.safetensors, its tensors named as in a Whisper checkpoint of the hub.
+
+    Beside it whisper/, a folder in the hub's format with the same file under the hub's name:
+    `WhisperModel.from_pretrained("runs/mae/whisper").encoder` is the same encoder in transformers.
+    """
     tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
     facts = {"kind": "encoder", "size": size, "audio": asdict(audio), "provenance": provenance}
     write_tensors(path, tensors, facts)
+    folder = path.parent / "whisper"
+    folder.mkdir(exist_ok=True)
+    whisper_config(encoder.size, encoder.channels).save_pretrained(folder)
+    with publish(folder / "model.safetensors") as temporary:
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # not every file system has hard links
+            shutil.copyfile(path, temporary)
 
 
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
@@ -111,7 +124,7 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     assert size in PRESETS and pooling in ("attention", "mean"), f"{path}: unknown size {size} or pooling {pooling}"
     audio = AudioSettings(**plain["audio"])
     facts = ClassifierFacts(size, audio, pooling, from_json(plain["taxonomy"]), plain["provenance"])
-    model = BirdClefClassifier(Encoder(SIZES[size]), audio, len(facts.taxonomy.labels), pooling)
+    model = BirdClefClassifier(Encoder(SIZES[size], audio), audio, len(facts.taxonomy.labels), pooling)
     fill(model, tensors, str(path))
     freeze_positions(model.encoder.whisper)
     return model.eval(), facts
@@ -149,6 +162,15 @@ def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
             tensors[name.removeprefix("model.").removeprefix("encoder.")] = tensor
     assert tensors, f"{folder} holds no tensor of a Whisper encoder"
     return tensors
+
+
+def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """A checkpoint for fewer mel channels, its first convolution deaf to those that are added."""
+    kernel = tensors.get("conv1.weight")
+    if kernel is None or kernel.ndim != 3 or kernel.shape[1] >= channels:
+        return tensors
+    added = kernel.new_zeros(kernel.shape[0], channels - kernel.shape[1], kernel.shape[2])
+    return tensors | {"conv1.weight": torch.cat([kernel, added], dim=1)}
 
 
 def weight_files(folder: Path) -> list[Path]:

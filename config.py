@@ -51,7 +51,8 @@ class AudioSettings:
     """What the network hears at a time. Written into every model file and read back from there."""
 
     sample_rate: int = 16_000
-    """Hz. Recordings of any rate are resampled to it."""
+    """Hz. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 adds mel channels from 8 to
+    16 kHz, for insects and high birds, to which a Whisper checkpoint is deaf until they are learnt."""
     window_seconds: float = 5.0
     """Seconds of sound the network sees at once."""
 
@@ -133,6 +134,10 @@ class TrainSettings:
     """Share of the steps in which the rates rise from 0; afterwards they fall to 1 % along a cosine."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    checkpointing: bool = False
+    """Compute the encoder's layers anew on the way back: a third more time, a fraction of the memory."""
+    compile: bool = False
+    """Let torch compile the network first: minutes at the start, faster steps on a GPU."""
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
@@ -143,10 +148,13 @@ class TrainSettings:
 class MaskSettings:
     """What stage 1 hides."""
 
-    strategy: Literal["span", "random", "block"] = "span"
-    """span: runs of 5 to 15 tokens (0.1 to 0.3 s); random: single tokens of 20 ms; block: runs of 10 and multiples."""
+    strategy: Literal["span", "random", "block", "energy"] = "span"
+    """span: runs of 5 to 15 tokens (0.1 to 0.3 s); random: single tokens of 20 ms; block: runs of 10 and multiples;
+    energy: of eight span masks rather one that hides what stands out."""
     ratio: float = 0.65
     """Share of the tokens that is hidden."""
+    shuffle: bool = False
+    """Put the frames of each window in random order: a control, in which there is no context to learn from."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +244,7 @@ class PretrainCommand:
     encoder: EncoderSettings
     train: TrainSettings
     mask: MaskSettings = MaskSettings()
+    augment: AugmentSettings = AugmentSettings(mixup=0.3, roll=0.0, mask=0.0)
     audio: AudioSettings = AudioSettings()
     run: RunSettings = RunSettings()
 
@@ -344,7 +353,7 @@ DATA_ROOT = Path("data/birdclef-2025")
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
 # recipes (https://arxiv.org/abs/2111.06377, https://github.com/nttcslab/m2d), not tuned.
 PRETRAIN: dict[Preset, TrainSettings] = {
-    "demo": TrainSettings(5, 8, 1, 1e-3, 1e-3),
+    "demo": TrainSettings(5, 8, 1, 2e-3, 2e-3),
     "tiny": TrainSettings(50, 256, 1, 2e-4, 5e-4),
     "base": TrainSettings(40, 256, 1, 1.5e-4, 5e-4),
     "small": TrainSettings(30, 256, 1, 1e-4, 3e-4),

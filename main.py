@@ -35,6 +35,9 @@ def finetune(config: FinetuneCommand) -> int:
     rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
     print(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
     loader = labeled_loader(train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
+    if config.train.encoder_rate == 0:
+        encoder.requires_grad_(False)
+        print("the encoder is frozen, the head alone learns (--train.encoder_rate 0)")
     model = BirdClefClassifier(
         encoder, config.audio, len(taxonomy.labels), config.head.pooling, config.head.dropout
     ).to(device)

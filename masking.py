@@ -14,19 +14,49 @@ from torch import Tensor
 
 SPAN_TOKENS = (5, 15)  # 0.1 to 0.3 s
 BLOCK_TOKENS = 10
+ENERGY_CHOICES, ENERGY_BETA, UNBIASED_SHARE = 8, 1.0, 0.25
+
+
+Strategy = Literal["span", "random", "block", "energy"]
 
 
 def hide_tokens(
-    batch: int, tokens: int, ratio: float, strategy: Literal["span", "random", "block"], generator: torch.Generator
+    batch: int,
+    tokens: int,
+    ratio: float,
+    strategy: Strategy,
+    generator: torch.Generator,
+    scores: Tensor | None = None,
 ) -> Tensor:
-    """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state."""
+    """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state.
+
+    scores    (batch, tokens) how much each token stands out, for the strategy energy; see contrast_scores
+    """
     count = round(ratio * tokens)
     assert 0 < count < tokens, (
         f"mask.ratio {ratio} hides {count} of {tokens} tokens: neither none nor all can be learnt from"
     )
-    draw = {"span": span_mask, "random": random_mask, "block": block_mask}[strategy]
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    return torch.from_numpy(np.stack([draw(tokens, count, rng) for _ in range(batch)]))
+    if strategy == "energy":
+        assert scores is not None and scores.shape == (batch, tokens), "energy masks need a score for every token"
+        rows = [energy_mask(row, count, rng) for row in scores.double().cpu().numpy()]
+    else:
+        draw = {"span": span_mask, "random": random_mask, "block": block_mask}[strategy]
+        rows = [draw(tokens, count, rng) for _ in range(batch)]
+    return torch.from_numpy(np.stack(rows))
+
+
+def contrast_scores(mel: Tensor) -> Tensor:
+    """How much each token stands out from its window: (batch, mels, frames) -> (batch, tokens).
+
+    Contrast, not energy, or rain and hum would win: each mel bin in units of its own spread over time, what is above
+    its mean, the eighth of the bins in which that is most; clipped at the 99th percentile of the window.
+    """
+    spread = mel.std(dim=2, keepdim=True).clamp(min=1e-3)
+    above = ((mel - mel.mean(dim=2, keepdim=True)) / spread).clamp(min=0)
+    frames = above.topk(max(1, mel.shape[1] // 8), dim=1).values.mean(dim=1)
+    tokens = frames.reshape(len(mel), -1, 2).mean(dim=2)
+    return tokens.minimum(torch.quantile(tokens, 0.99, dim=1, keepdim=True))
 
 
 def random_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -50,6 +80,22 @@ def span_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.b
     lengths = np.stack([rng.permutation(spans), gaps], axis=1).ravel()
     ring = np.repeat(np.tile([True, False], len(spans)), lengths)
     return np.roll(ring, rng.integers(tokens))
+
+
+def energy_mask(scores: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Of eight span masks one, rather one that hides much of what stands out; a quarter of the time any of them.
+
+    scores    (tokens,)
+    returns   (tokens,) bool
+
+    What is wholly hidden cannot be guessed, hence the mild preference and the unbiased share
+    """
+    masks = np.stack([span_mask(len(scores), count, rng) for _ in range(ENERGY_CHOICES)])
+    hidden = masks @ scores / count
+    standard = (hidden - hidden.mean()) / max(float(hidden.std()), 1e-9)
+    chances = np.exp(ENERGY_BETA * standard) if rng.random() >= UNBIASED_SHARE else np.ones(ENERGY_CHOICES)
+    chosen: NDArray[np.bool_] = masks[rng.choice(ENERGY_CHOICES, p=chances / chances.sum())]
+    return chosen
 
 
 def block_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
@@ -21,14 +22,18 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from config import SIZES, AudioSettings, EncoderSize
 
+LOCALITY = 30.0  # attention score of a decoder token for its own place, at the start
 STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
+WHISPER_RATE, WIDE_RATE = 16_000, 32_000  # Hz
 WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for
 
 
 class LogMel(nn.Module):
     """Waveform -> Whisper's log-mel picture, each window normalised by its own maximum.
 
-    forward   (batch, samples) float32 -> (batch, mels, samples / hop) float32, about -1 .. 2
+    forward   (batch, samples) float32 -> (batch, channels, samples / hop) float32, about -1 .. 2
+    At 32 kHz the picture has the same frames and the same bins up to 8 kHz, and above them more of the same spacing up
+    to 16 kHz; the maximum is taken below 8 kHz, so a loud cicada does not push a bird into the floor.
     The short-time Fourier transform is two products with tables of windowed cosines and sines, so that the layer
     exports to ONNX as plain matrix products and the served file hears exactly what training heard. Each frame is
     folded at its middle first: cosines see the even part, sines the odd one, at half the cost and rounding error.
@@ -40,14 +45,20 @@ class LogMel(nn.Module):
         self.hop = audio.sample_rate // 100
         self.fft = audio.sample_rate // 40
         self.samples = round(audio.window_seconds * audio.sample_rate)
-        assert audio.sample_rate == 16_000, f"audio.sample_rate {audio.sample_rate}: Whisper's front end hears 16000 Hz"
+        self.mels = mels
+        assert audio.sample_rate in (WHISPER_RATE, WIDE_RATE), (
+            f"audio.sample_rate {audio.sample_rate}: Whisper's front end hears {WHISPER_RATE} Hz, or {WIDE_RATE} with "
+            "the band above 8 kHz added"
+        )
         assert 0 < self.samples <= 30 * audio.sample_rate and self.samples % (2 * self.hop) == 0, (
             f"audio.window_seconds {audio.window_seconds}: give a multiple of 0.02, at most 30"
         )
         half = self.fft // 2
         window = torch.hann_window(self.fft, dtype=torch.float64)[1 : half + 1, None]
         angle = 2 * math.pi / self.fft * torch.outer(torch.arange(1, half + 1), torch.arange(half + 1)).double()
-        filters = melscale_fbanks(half + 1, 0.0, audio.sample_rate / 2, mels, audio.sample_rate, "slaney", "slaney")
+        window = window * (WHISPER_RATE / audio.sample_rate)  # the same sound, the same power, at any rate
+        channels, highest = mel_channels(audio, mels)
+        filters = melscale_fbanks(half + 1, 0.0, highest, channels, audio.sample_rate, "slaney", "slaney")
         self.cosines: Tensor
         self.sines: Tensor
         self.filters: Tensor
@@ -68,7 +79,9 @@ class LogMel(nn.Module):
             even = torch.cat([rising + falling, middle], dim=-1) @ self.cosines
             odd = (rising - falling) @ self.sines
             log = ((even.square() + odd.square()) @ self.filters).clamp(min=1e-10).log10()
-            floor = log.amax(dim=(1, 2), keepdim=True) - 8.0  # per window: a loud neighbour must not change a quiet one
+            floor = (
+                log[:, :, : self.mels].amax(dim=(1, 2), keepdim=True) - 8.0
+            )  # per window: a loud neighbour must not change a quiet one
             return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
 
     def frames(self, padded: Tensor) -> Tensor:
@@ -86,13 +99,17 @@ class Encoder(nn.Module):
               output, the same number in every row -> (batch, tokens - n, width)
     Masking acts on the mel frames and once more behind the first convolution, where a mask edge then looks like the
     edge of a recording. Masking behind the stem instead would leak: its kernels reach across tokens.
+    At 32 kHz the stem has more input channels, at first with weights of zero: what is heard above 8 kHz changes
+    nothing until it is learnt.
     """
 
-    def __init__(self, size: EncoderSize) -> None:
+    def __init__(self, size: EncoderSize, audio: AudioSettings | None = None) -> None:
         super().__init__()
         self.size = size
-        self.whisper = WhisperEncoder(whisper_config(size))
-        initialise(self.whisper)
+        self.channels = mel_channels(audio or AudioSettings(), size.mels)[0]
+        self.checkpointing = False  # compute each layer anew on the way back instead of keeping what it computed
+        self.whisper = WhisperEncoder(whisper_config(size, self.channels))
+        initialise(self.whisper, size.mels)
         freeze_positions(self.whisper)
 
     def forward(self, mel: Tensor, hidden: Tensor | None = None) -> Tensor:
@@ -109,9 +126,18 @@ class Encoder(nn.Module):
             keep = visible_indices(hidden)
             states = states.gather(1, keep[..., None].expand(-1, -1, states.shape[2]))
         for layer in whisper.layers:
-            states = layer(states, None)
+            if self.checkpointing and torch.is_grad_enabled():
+                states = recomputed(layer, states)
+            else:
+                states = layer(states, None)
         tokens_out: Tensor = whisper.layer_norm(states)
         return tokens_out
+
+
+def recomputed(layer: nn.Module, states: Tensor) -> Tensor:
+    """What a layer makes of its input, without remembering how: on the way back it is computed again."""
+    output: Tensor = torch.utils.checkpoint.checkpoint(layer, states, None, use_reentrant=False)  # pyright: ignore
+    return output
 
 
 class AttentionHead(nn.Module):
@@ -162,6 +188,7 @@ class BirdClefClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.log_mel = LogMel(audio, encoder.size.mels)
+        assert encoder.channels == mel_channels(audio, encoder.size.mels)[0], "an encoder for another sample rate"
         self.encoder = encoder
         head = AttentionHead if pooling == "attention" else MeanHead
         self.head: AttentionHead | MeanHead = head(encoder.size.width, species, dropout)
@@ -179,8 +206,11 @@ class BirdClefClassifier(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """The encoder, and behind it a small transformer that paints what was hidden. Only the encoder outlives stage 1.
 
-    forward   mel (batch, mels, frames), hidden (batch, tokens) bool -> (batch, tokens, 2 * mels)
-    source    https://arxiv.org/abs/2111.06377
+    forward   mel (batch, channels, frames), hidden (batch, tokens) bool -> (batch, tokens, 2 * channels)
+    The decoder's tokens look at visible tokens alone, and at first at the nearest ones: without that it takes it
+    thousands of steps to find out that neighbours matter, and the encoder learns nothing meanwhile (LOG.md).
+    source    https://arxiv.org/abs/2111.06377; attention to visible tokens as in https://arxiv.org/abs/2401.14391,
+              the start after https://arxiv.org/abs/2305.09828
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -204,8 +234,11 @@ class MaskedAutoencoder(nn.Module):
             for _ in range(size.decoder_layers)
         )
         self.norm = nn.LayerNorm(size.decoder_width)
-        self.paint = nn.Linear(size.decoder_width, 2 * size.mels)
+        self.paint = nn.Linear(size.decoder_width, 2 * encoder.channels)
         nn.init.normal_(self.mask_token, std=0.02)
+        for layer in self.layers:
+            assert isinstance(layer, nn.TransformerEncoderLayer), "a layer of another kind"
+            look_nearby(layer.self_attn, size.decoder_width, size.decoder_width // size.decoder_heads)
 
     def forward(self, mel: Tensor, hidden: Tensor) -> Tensor:
         visible = self.project(self.encoder(mel, hidden))
@@ -213,9 +246,19 @@ class MaskedAutoencoder(nn.Module):
         states = self.mask_token.to(visible.dtype).expand(*hidden.shape, -1).scatter(1, keep, visible)
         states = states + self.positions[: hidden.shape[1]]
         for layer in self.layers:
-            states = layer(states)
+            states = layer(states, src_key_padding_mask=hidden)
         painted: Tensor = self.paint(self.norm(states))
         return painted
+
+
+def look_nearby(attention: nn.MultiheadAttention, width: int, head: int) -> None:
+    """Let attention begin as a look at what has a similar position: queries equal keys, values pass through."""
+    same, chance = torch.eye(width), 0.3 / math.sqrt(width)
+    gains = (math.sqrt(LOCALITY / math.sqrt(head)),) * 2 + (1.0,)
+    with torch.no_grad():
+        start = torch.cat([gain * same + chance * torch.randn(width, width) for gain in gains])
+        attention.in_proj_weight.copy_(start)
+        attention.out_proj.weight.copy_(same + chance * torch.randn(width, width))
 
 
 def visible_indices(hidden: Tensor) -> Tensor:
@@ -241,10 +284,23 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def whisper_config(size: EncoderSize) -> WhisperConfig:
-    """What transformers needs to know to build an encoder of this size."""
+def mel_channels(audio: AudioSettings, mels: int) -> tuple[int, float]:
+    """How many mel channels a sample rate has, and the frequency in Hz at which the last one ends.
+
+    The first `mels` are Whisper's, whatever the rate; those above go on at the same spacing on the mel scale.
+    source    Slaney's scale: linear to 1 kHz, 27 steps for each factor of 6.4 above
+    """
+    step = math.log(6.4) / 27
+    top = 15 + math.log(WHISPER_RATE / 2 / 1000) / step
+    spacing = top / (mels + 1)
+    extra = round((math.log(audio.sample_rate / WHISPER_RATE) / step) / spacing)
+    return mels + extra, 1000 * math.exp((top + extra * spacing - 15) * step)
+
+
+def whisper_config(size: EncoderSize, channels: int = 0) -> WhisperConfig:
+    """What transformers needs to know to build an encoder of this size, with more mel channels where there are more."""
     return WhisperConfig(
-        num_mel_bins=size.mels,
+        num_mel_bins=channels or size.mels,
         d_model=size.width,
         encoder_layers=size.layers,
         encoder_attention_heads=size.heads,
@@ -253,7 +309,7 @@ def whisper_config(size: EncoderSize) -> WhisperConfig:
     )
 
 
-def initialise(whisper: WhisperEncoder) -> None:
+def initialise(whisper: WhisperEncoder, mels: int) -> None:
     """Random weights from which a small encoder can learn on its own.
 
     With the library's weights of deviation 0.02 the sound that leaves the stem is twenty to sixty times weaker than
@@ -263,9 +319,11 @@ def initialise(whisper: WhisperEncoder) -> None:
     """
     for module in whisper.modules():
         if isinstance(module, nn.Conv1d):
-            nn.init.kaiming_normal_(module.weight)
+            heard = module.weight if module is not whisper.conv1 else module.weight[:, :mels]
             with torch.no_grad():
-                module.weight.sub_(module.weight.mean(dim=(1, 2), keepdim=True)).mul_(STEM_GAIN)
+                kernel = nn.init.kaiming_normal_(torch.empty_like(heard))
+                module.weight.zero_()
+                heard.copy_((kernel - kernel.mean(dim=(1, 2), keepdim=True)) * STEM_GAIN)
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,13 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from audio import read_window
-from augment import gains
+from augment import augment_batch
 from checkpoint import load_encoder, save_encoder
-from config import AudioSettings, AugmentSettings, MaskSettings, PretrainCommand
-from data_loader import read_unlabeled, set_epoch, split, unlabeled_loader
+from config import AudioSettings, MaskSettings, PretrainCommand
+from data_loader import Batch, read_unlabeled, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
-from masking import hide_tokens
+from masking import contrast_scores, hide_tokens
 from model import LogMel, MaskedAutoencoder, token_picture, token_values
 from optim import cosine_schedule, differential_groups, update
 from recordings import Recording
@@ -47,7 +47,9 @@ def pretrain(config: PretrainCommand) -> int:
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
+    encoder.checkpointing = config.train.checkpointing
     model = MaskedAutoencoder(encoder).to(device)
+    painter: Callable[[Tensor, Tensor], Tensor] = torch.compile(model) if config.train.compile else model
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
     loader = unlabeled_loader(train, config.data, config.audio, config.train.batch_size, config.run.seed)
     settings = config.train
@@ -68,15 +70,12 @@ def pretrain(config: PretrainCommand) -> int:
             started, losses = time.time(), list[float]()
             progress = tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False)
             for step, batch in enumerate(progress, 1):
-                mel = log_mel(
-                    batch.waveforms.to(device)
-                    * gains(len(batch.waveforms), AugmentSettings().gain_db, generator).to(device)
-                )
+                mel = heard(log_mel, batch, config, generator, device)
                 hidden = draw_mask(mel, config.mask, generator)
                 target = normalised_target(mel, hidden)
                 trivial.fit(target, hidden)
                 with autocast(device):
-                    painted = model(mel, hidden)
+                    painted = painter(mel, hidden)
                 loss = masked_reconstruction_loss(painted, target, hidden)
                 last = step % settings.accumulate == 0 or step == len(loader)
                 update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
@@ -91,8 +90,8 @@ def pretrain(config: PretrainCommand) -> int:
                 windows_per_second=round(rate, 1),
                 memory_mb=device_memory_mb(device) or peak_memory_mb(),
             )
-        draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
-        draw_reconstruction(run, model, log_mel, exam, config.mask, device)
+            draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
+            draw_reconstruction(run, model, log_mel, exam, config.mask, device)
         provenance: dict[str, object] = {
             "run": run.folder.name,
             "data": str(config.data.root.resolve()),
@@ -106,6 +105,18 @@ def pretrain(config: PretrainCommand) -> int:
     print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
     print(f"wrote {path}; next: python main.py --preset {config.preset} --encoder.weights {path}")
     return 0
+
+
+def heard(
+    log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """What the autoencoder sees of a batch: (batch, mels, frames), louder or softer, some windows mixed."""
+    waveforms = batch.waveforms.to(device)
+    mixed, _ = augment_batch(waveforms, waveforms.new_zeros(len(waveforms), 1), config.augment, generator)
+    mel: Tensor = log_mel(mixed)
+    if config.mask.shuffle:
+        mel = mel[:, :, torch.randperm(mel.shape[2], generator=generator).to(device)]
+    return mel
 
 
 class TrivialPainter:
@@ -187,7 +198,8 @@ def measure_skill(
 
 def draw_mask(mel: Tensor, mask: MaskSettings, generator: torch.Generator) -> Tensor:
     """A mask for a batch of log-mel pictures: (batch, tokens) bool."""
-    return hide_tokens(len(mel), mel.shape[2] // 2, mask.ratio, mask.strategy, generator).to(mel.device)
+    scores = contrast_scores(mel) if mask.strategy == "energy" else None
+    return hide_tokens(len(mel), mel.shape[2] // 2, mask.ratio, mask.strategy, generator, scores).to(mel.device)
 
 
 def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,13 +71,15 @@ def train_classifier(
     updates = settings.epochs * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
+    model.encoder.checkpointing = settings.checkpointing
+    classify: Callable[[Tensor], Tensor] = torch.compile(model.classify) if settings.compile else model.classify
     best, best_epoch = -1.0, 0
     for epoch in range(1, settings.epochs + 1):
         set_epoch(loader, epoch)
         model.train()
         started, losses = time.time(), list[float]()
         for step, batch in enumerate(tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False), 1):
-            loss = training_loss(model, batch, distances, ancestors, config, generator, device)
+            loss = training_loss(model, classify, batch, distances, ancestors, config, generator, device)
             last = step % settings.accumulate == 0 or step == len(loader)
             update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
             losses.append(loss.item())
@@ -105,6 +107,7 @@ def train_classifier(
 
 def training_loss(
     model: BirdClefClassifier,
+    classify: Callable[[Tensor], Tensor],
     batch: Batch,
     distances: Tensor,
     ancestors: Tensor,
@@ -118,7 +121,7 @@ def training_loss(
     targets, secondary = labels.chunk(2, dim=1)
     mel = augment_mel(model.log_mel(waveforms), config.augment, generator)
     with autocast(device):
-        logits = model.classify(mel)
+        logits = classify(mel)
     background = (secondary > 0.5) & (targets < 0.5)  # there, perhaps inaudible: no loss, but no false alarm either
     present = (targets > 0.5) | background
     return hierarchical_distance_loss(

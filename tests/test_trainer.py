@@ -73,7 +73,8 @@ def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> No
         model.zero_grad()
         batch = Batch(torch.randn(1, 80_000, generator=torch.Generator().manual_seed(1)), targets, secondary)
         generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
-        torch.autograd.backward(training_loss(model, batch, distances, ancestors, config, generator, cpu))
+        loss = training_loss(model, model.classify, batch, distances, ancestors, config, generator, cpu)
+        torch.autograd.backward(loss)
         assert model.head.score.bias.grad is not None
         return model.head.score.bias.grad.clone()
 

@@ -29,6 +29,7 @@ class WhisperConfig:
         eos_token_id: int = ...,
         decoder_start_token_id: int = ...,
     ) -> None: ...
+    def save_pretrained(self, save_directory: str | Path) -> None: ...
 
 class WhisperModel(nn.Module):
     encoder: WhisperEncoder

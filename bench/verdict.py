@@ -1,0 +1,183 @@
+"""Does stage 1 help? The same head, data and steps from a random start and from masked autoencoding of several kinds.
+
+    make bench-verdict          (or: .venv/bin/python -m bench.verdict [minutes] [folder with Whisper's weights])
+
+Reads    ../shared/animals: labels with at least 8 recordings; fold 0 is held out of both stages
+Writes   runs/verdict/, where what is done already is not done again, and prints one table and one sentence
+
+Each arm: stage 1 (where it has one), then the head alone on the frozen encoder, then all of it. The same seeds for
+every arm; the same held-out recordings, resampled 1,000 times together for an arm and the random start (for Whisper:
+with and without stage 1), the seeds averaged inside. Kept is the epoch with the best cmAP on the held-out recordings,
+in every arm. Runs go on until the minutes are over, the questions that matter most first; the table shows what is done.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS
+from config import DataSettings, FinetuneCommand, PretrainCommand, parse
+from data_loader import read_labeled, split, truth_table
+from main import finetune
+from metrics import cmap
+from runs import read_records
+from ssl_mae import pretrain
+
+RUNS = Path("runs/verdict")
+SEEDS, RESAMPLES = (0, 1, 2), 1000
+SHARED = ("--preset", "demo", "--data.root", str(ANIMALS), "--data.valid_fold", str(FOLD))
+PRETRAIN = (
+    "--train.epochs",
+    "16",
+    "--train.batch_size",
+    "8",
+    "--train.encoder_rate",
+    "2e-3",
+    "--train.head_rate",
+    "2e-3",
+)
+FINETUNE = ("--train.epochs", "10", "--data.min_recordings", str(MIN_RECORDINGS))
+WAYS = {"frozen": ("--train.encoder_rate", "0"), "full": ()}
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by an encoder."""
+
+    name: str
+    stage_one: tuple[str, ...] | None  # flags of ssl_mae.py; None: no stage 1
+    against: str  # the arm it is compared with
+    weights: str = "random"  # what it starts from
+
+
+ARMS = (
+    Arm("random start", None, ""),
+    Arm("MAE span .65", (), "random start"),
+    Arm("MAE time-shuffled (control)", ("--mask.shuffle", "True"), "random start"),
+    Arm("MAE energy .65", ("--mask.strategy", "energy"), "random start"),
+    Arm("MAE random .65", ("--mask.strategy", "random"), "random start"),
+    Arm("MAE block .65", ("--mask.strategy", "block"), "random start"),
+    Arm("MAE span .50", ("--mask.ratio", "0.5"), "random start"),
+    Arm("MAE span .75", ("--mask.ratio", "0.75"), "random start"),
+)
+
+
+def bench(minutes: float, whisper: str) -> None:
+    """Run what is not yet done, then print the table."""
+    assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
+    deadline = time.monotonic() + 60 * minutes
+    arms = list(ARMS)
+    if whisper:
+        arms += [Arm("Whisper", None, "random start", whisper), Arm("Whisper + MAE", (), "Whisper", whisper)]
+    work = [(arm, seed) for group in (arms[:3], arms[3:]) for seed in SEEDS for arm in group]
+    for arm, seed in work:
+        if time.monotonic() < deadline:
+            run_arm(arm, seed)
+    print_table(arms)
+
+
+def run_arm(arm: Arm, seed: int) -> None:
+    """Both stages of one arm with one seed, as the commands run them; what they print goes to a file."""
+    place = folder_of(arm, seed)
+    place.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    own = (*SHARED, "--run.seed", str(seed))
+    with (place / "printed.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
+        weights = arm.weights
+        if arm.stage_one is not None:
+            weights = str(place / "mae" / "encoder.safetensors")
+            if not is_finished(place / "mae"):
+                start = ("--encoder.weights", arm.weights, "--run.root", str(place))
+                pretrain(parse(PretrainCommand, [*own, *PRETRAIN, *start, *arm.stage_one]))
+        for way, flags in WAYS.items():
+            if not is_finished(place / way / "finetune"):
+                start = ("--encoder.weights", weights, "--run.root", str(place / way))
+                finetune(parse(FinetuneCommand, [*own, *FINETUNE, *start, *flags]))
+    if (seconds := time.monotonic() - started) > 5:
+        print(f"{arm.name}, seed {seed}: {seconds:.0f} s", flush=True)
+
+
+def print_table(arms: list[Arm]) -> None:
+    """cmAP of every arm, its distance to what it is compared with, and what may be said of it."""
+    data = DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
+    with redirect_stdout(None):
+        taxonomy, recordings = read_labeled(data)
+        _, valid = split(recordings, data)
+    truth = truth_table(valid, taxonomy.labels)
+    places = [str(recording.path.resolve()) for recording in valid]
+    print(f"\n{'arm':30}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
+    for way in WAYS:
+        found = {arm.name: scores_of(arm, way, places, taxonomy.labels) for arm in arms}
+        for arm in arms:
+            mine, other = found[arm.name], found.get(arm.against, {})
+            if not mine:
+                continue
+            mean = np.mean([cmap(truth, scores) for scores in mine.values()])
+            skills = [read_records(folder_of(arm, s) / "mae")[-1]["skill"] for s in mine if arm.stage_one is not None]
+            skill = f"{np.mean(skills):8.3f}" if skills else " " * 8
+            text = f"{arm.name:30}{way:8}{len(mine):6}{skill}{mean:7.3f}"
+            both = sorted(set(mine) & set(other))
+            if both:
+                low, middle, high = difference(truth, [mine[s] for s in both], [other[s] for s in both])
+                verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence either way"
+                text += f"{middle:+12.3f}   [{low:+.3f}, {high:+.3f}]  {verdict} than {arm.against}"
+            print(text)
+    print(
+        "An interval that holds 0 says that these recordings cannot tell; it does not say that there is no difference."
+    )
+
+
+def difference(truth: Scores, mine: list[Scores], others: list[Scores]) -> tuple[float, float, float]:
+    """Low end, middle and high end of cmAP(mine) - cmAP(others), resampling recordings for both alike."""
+    rng = np.random.default_rng(0)
+    drawn: list[float] = []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(len(truth), size=len(truth))
+        ours, theirs = ([cmap(truth[rows], scores[rows]) for scores in arm] for arm in (mine, others))
+        drawn.append(float(np.mean(ours) - np.mean(theirs)))
+    middle = np.mean([cmap(truth, scores) for scores in mine]) - np.mean([cmap(truth, scores) for scores in others])
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(middle), float(high)
+
+
+def scores_of(arm: Arm, way: str, places: list[str], labels: tuple[str, ...]) -> dict[int, Scores]:
+    """Seed -> (recordings, species): the mean over each recording's windows, of the runs that are done."""
+    found: dict[int, Scores] = {}
+    row_of = {place: row for row, place in enumerate(places)}
+    for seed in SEEDS:
+        run = folder_of(arm, seed) / way / "finetune"
+        if is_finished(run):
+            total, count = np.zeros((len(places), len(labels))), np.zeros(len(places))
+            with (run / "held_out_scores.csv").open(encoding="utf-8", newline="") as file:
+                for line in csv.DictReader(file):
+                    total[row_of[line["file"]]] += [float(line[label]) for label in labels]
+                    count[row_of[line["file"]]] += 1
+            found[seed] = (total / count[:, None]).astype(np.float32)
+    return found
+
+
+def folder_of(arm: Arm, seed: int) -> Path:
+    plain = "".join(letter if letter.isalnum() else "-" for letter in arm.name)
+    return RUNS / f"{plain}-{seed}"
+
+
+def is_finished(run: Path) -> bool:
+    path = run / "run.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["status"] == "finished"
+
+
+if __name__ == "__main__":
+    bench(
+        float(sys.argv[1]) if len(sys.argv) > 1 else 240.0,
+        sys.argv[2] if len(sys.argv) > 2 else "",
+    )
