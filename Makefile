@@ -2,12 +2,14 @@
 # make test   style, types, tests (make test-all: the slow ones too)
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-loading   windows per second: whole files, seeking, cache
+# make bench-verdict   does stage 1 help? about two hours; goes on where it was stopped
+# make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup bench-animals bench-loading
+.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -23,6 +25,12 @@ bench-animals: $(READY)
 
 bench-loading: $(READY)
 	@.venv/bin/python -m bench.loading
+
+bench-verdict: $(READY)
+	@.venv/bin/python -m bench.verdict
+
+bench-mae-speed: $(READY)
+	@.venv/bin/python -m bench.mae_speed
 
 check: $(READY)
 	@echo "style and types ..."

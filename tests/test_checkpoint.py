@@ -194,6 +194,25 @@ def test_a_saved_encoder_carries_the_names_of_a_hub_checkpoint(tmp_path: Path) -
     assert torch.equal(model.model.encoder.conv1.weight, encoder.whisper.conv1.weight)
 
 
+@pytest.mark.parametrize("rate", [16_000, 32_000])
+def test_transformers_loads_the_folder_beside_it_and_hears_the_same(rate: int, tmp_path: Path) -> None:
+    audio = AudioSettings(sample_rate=rate)
+    encoder = load_encoder(EncoderSettings("demo", "random"), audio).eval()
+    save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", audio, {})
+    theirs = WhisperModel.from_pretrained(tmp_path / "whisper").encoder.eval()
+    sound = torch.randn(1, encoder.channels, 3000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(theirs(sound).last_hidden_state, encoder(sound))
+    assert not any("decoder" in name or "paint" in name for name in load_file(tmp_path / "encoder.safetensors"))
+
+
+def test_a_narrow_checkpoint_is_deaf_to_the_added_band_at_first(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    narrow, wide = load(folder), load_encoder(EncoderSettings("demo", str(folder)), AudioSettings(sample_rate=32_000))
+    sound = torch.randn(1, wide.channels, 500)
+    torch.testing.assert_close(wide(sound), narrow(sound[:, :80]), atol=1e-5, rtol=0)
+
+
 def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     save_encoder(path, load("random"), "demo", AUDIO, {})

@@ -1,19 +1,17 @@
 """Masks: the exact number, every place equally often, and no run longer than promised."""
 
-from typing import Literal
-
 import pytest
 import torch
 from torch import Tensor
 
-from masking import SPAN_TOKENS, hide_tokens
+from masking import SPAN_TOKENS, Strategy, contrast_scores, hide_tokens
 
-Strategy = Literal["span", "random", "block"]
-STRATEGIES: tuple[Strategy, ...] = ("span", "random", "block")
+STRATEGIES: tuple[Strategy, ...] = ("span", "random", "block", "energy")
 
 
 def masks(strategy: Strategy, batch: int = 64, tokens: int = 250, ratio: float = 0.65, seed: int = 0) -> Tensor:
-    return hide_tokens(batch, tokens, ratio, strategy, torch.Generator().manual_seed(seed))
+    flat = torch.zeros(batch, tokens)
+    return hide_tokens(batch, tokens, ratio, strategy, torch.Generator().manual_seed(seed), flat)
 
 
 def runs(row: Tensor, wanted: bool) -> list[int]:
@@ -58,6 +56,42 @@ def test_no_hidden_run_is_longer_than_the_longest_span() -> None:
 def test_spans_hide_longer_runs_than_single_tokens() -> None:
     mean = {s: torch.tensor([float(r) for row in masks(s) for r in runs(row, True)]).mean() for s in STRATEGIES}
     assert mean["random"] < 4 < mean["span"] < 11 < mean["block"]
+
+
+def planted(batch: int, first: int, last: int) -> Tensor:
+    """A call in hum: (batch, 40 mels, 500 frames), louder in some bins from frame `first` to `last`."""
+    mel = 0.1 * torch.randn(batch, 40, 500, generator=torch.Generator().manual_seed(0))
+    mel[:, :5] += 2.0  # a hum, loud all the time
+    mel[:, 20:26, first:last] += 1.0
+    return mel
+
+
+def test_what_stands_out_is_the_call_and_not_the_hum() -> None:
+    scores = contrast_scores(planted(4, 200, 250))
+    assert scores.shape == (4, 250)
+    assert scores[:, 100:125].min() > 2 * scores[:, :99].max() and scores[:, 100:125].min() > 2 * scores[:, 126:].max()
+    louder = planted(4, 200, 250)
+    louder[:, :5] += 10.0
+    torch.testing.assert_close(contrast_scores(louder), scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.5, 0.70, 0.80), (0.2, 0.70, 0.85)])
+def test_energy_masks_hide_more_of_a_call_and_seldom_all_of_a_long_one(
+    seconds: float, least: float, most: float
+) -> None:
+    last = 200 + round(100 * seconds)
+    scores = contrast_scores(planted(1, 200, last)).expand(3000, -1)
+    call = slice(100, last // 2)
+    found = hide_tokens(3000, 250, 0.65, "energy", torch.Generator().manual_seed(0), scores)[:, call].float()
+    plain = masks("span", batch=3000)[:, call].float()
+    assert plain.mean() == pytest.approx(0.65, abs=0.02)  # the negative control: masks that do not listen
+    assert least < found.mean() < most
+    assert seconds < 0.5 or found.all(dim=1).float().mean() < 0.01
+
+
+def test_energy_masks_without_scores_are_refused() -> None:
+    with pytest.raises(AssertionError, match="a score for every token"):
+        hide_tokens(2, 100, 0.65, "energy", torch.Generator())
 
 
 def test_hiding_everything_or_nothing_is_refused() -> None:

@@ -12,6 +12,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audio import read_window
+from checkpoint import widened
 from config import SIZES, AudioSettings, EncoderSize, Preset
 from masking import hide_tokens
 from model import (
@@ -268,6 +269,128 @@ def test_the_decoder_gets_each_visible_token_back_at_its_place() -> None:
     placed = seen[0] - model.positions[:TOKENS]
     torch.testing.assert_close(placed[~hidden], tokens.flatten(0, 1), atol=1e-6, rtol=0)
     torch.testing.assert_close(placed[hidden], model.mask_token.expand(int(hidden.sum()), -1), atol=1e-6, rtol=0)
+
+
+def test_visible_tokens_in_another_order_are_encoded_in_that_order(encoder: Encoder) -> None:
+    states = torch.randn(2, 14, SMALL.width)
+    order = torch.randperm(14)
+
+    def layers(tokens: Tensor) -> Tensor:
+        for layer in encoder.whisper.layers:
+            tokens = layer(tokens, None)
+        return tokens
+
+    torch.testing.assert_close(layers(states)[:, order], layers(states[:, order]), atol=1e-5, rtol=0)
+    places = encoder.whisper.embed_positions.weight[:14]  # negative control: positions that come after the choice
+    assert (layers(states + places)[:, order] - layers(states[:, order] + places)).abs().max() > 1e-2
+
+
+def test_checkpointing_changes_neither_loss_nor_gradients() -> None:
+    gradients: list[list[Tensor]] = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = MaskedAutoencoder(Encoder(SMALL))
+        model.encoder.checkpointing = checkpointing
+        torch.autograd.backward(model(picture(), mask()).square().mean())
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 30
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def felt_by_distance(model: MaskedAutoencoder, hidden: Tensor, tokens: Tensor) -> float:
+    """How much hidden places feel the visible tokens within 8 places, over how much they feel those beyond 24."""
+    keep, near, far = visible_indices(hidden), 0.0, 0.0
+    for place in [n for n in range(hidden.shape[1]) if bool(hidden[0, n])][5:-5:6]:
+        seen = tokens.clone().requires_grad_(True)
+        states = model.mask_token.expand(*hidden.shape, -1).scatter(1, keep[..., None].expand_as(seen), seen)
+        output = model.layers[0](states + model.positions[: hidden.shape[1]], src_key_padding_mask=hidden)
+        torch.autograd.backward(output[0, place].square().sum())
+        assert seen.grad is not None
+        distance = (keep[0] - place).abs()
+        near += float(seen.grad[0, distance <= 8].abs().sum())
+        far += float(seen.grad[0, distance > 24].abs().sum())
+    return near / far
+
+
+def test_the_decoder_begins_by_looking_at_what_is_near() -> None:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Encoder(SIZES["demo"])).eval()
+    hidden = mask(1, 250)
+    tokens = model.project(model.encoder(picture(1, 250, 80), hidden)).detach()
+    assert felt_by_distance(model, hidden, tokens) > 0.5
+    attention = model.layers[0].self_attn
+    assert isinstance(attention, nn.MultiheadAttention)
+    nn.init.xavier_uniform_(attention.in_proj_weight)  # negative control: the library's start looks anywhere
+    nn.init.xavier_uniform_(attention.out_proj.weight)
+    assert felt_by_distance(model, hidden, tokens) < 0.2
+
+
+def test_the_decoder_looks_at_visible_tokens_alone() -> None:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Encoder(SMALL)).eval()
+    hidden, layer = mask(1), model.layers[0]
+    states = torch.randn(1, TOKENS, SMALL.decoder_width)
+    place = int(hidden[0].nonzero()[10, 0])
+    others = states.clone()
+    others[0, hidden[0] & (torch.arange(TOKENS) != place)] += torch.randn(SMALL.decoder_width)
+    kept = layer(states, src_key_padding_mask=hidden)[0, place]
+    torch.testing.assert_close(layer(others, src_key_padding_mask=hidden)[0, place], kept, atol=1e-6, rtol=0)
+    assert (layer(others)[0, place] - layer(states)[0, place]).abs().max() > 1e-3  # negative control: all are keys
+
+
+WIDE = AudioSettings(sample_rate=32_000)
+
+
+@pytest.mark.parametrize(("mels", "channels"), [(80, 98), (128, 157)])
+def test_the_wide_band_adds_channels_of_the_same_spacing(mels: int, channels: int) -> None:
+    narrow, wide = LogMel(AudioSettings(), mels), LogMel(WIDE, mels)
+    assert narrow.filters.shape == (201, mels) and wide.filters.shape == (401, channels)
+    torch.testing.assert_close(wide.filters[:201, :mels], narrow.filters, atol=1e-6, rtol=0)
+    assert bool((wide.filters.sum(dim=0) > 0).all()), "a filter that hears nothing"
+    assert wide.filters[:, mels:].argmax(dim=0).min() >= 195, "what is added lies above 7.8 kHz"
+
+
+def both_rates() -> tuple[Tensor, Tensor]:
+    """The same sound below 7 kHz at 16 and at 32 kHz."""
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.zeros(80_001, dtype=torch.complex64)
+    spectrum[1_000:35_000] = torch.randn(34_000, dtype=torch.complex64, generator=generator)  # 200 to 7,000 Hz
+    high = torch.zeros(1, 160_000)
+    high[0] = 10 * torch.fft.irfft(spectrum)
+    return high[:, ::2].contiguous(), high
+
+
+def test_the_low_bands_are_the_same_at_both_rates() -> None:
+    low, high = both_rates()
+    narrow, wide = LogMel(AudioSettings(), 80)(low), LogMel(WIDE, 80)(high)
+    assert narrow.shape == (1, 80, 500) and wide.shape == (1, 98, 500)
+    difference = (narrow[:, :75] - wide[:, :75]).abs()  # above 7 kHz there is only the floor
+    assert difference.mean() < 1e-3
+
+
+def test_a_loud_cicada_does_not_push_a_bird_into_the_floor() -> None:
+    _, bird = both_rates()
+    time = torch.arange(160_000, dtype=torch.float64) / 32_000
+    cicada = (300.0 * torch.sin(2 * torch.pi * 12_000 * time)).float()[None]
+    front_end = LogMel(WIDE, 80)
+    alone, both = front_end(bird), front_end(bird + cicada)
+    assert (alone - both)[:, 15:70, 2:-2].abs().mean() < 1e-2
+    assert both[:, 90].mean() > alone[:, 90].mean() + 0.5, "the cicada itself is heard"
+    log = both * 4 - 4  # negative control: with the maximum over all bands, most of the bird would be floor
+    assert (log[:, 15:70] < log.amax() - 8).float().mean() > 0.5
+
+
+def test_a_widened_encoder_begins_as_the_one_it_came_from() -> None:
+    narrow, wide = Encoder(SMALL).eval(), Encoder(SMALL, WIDE).eval()
+    added = wide.channels - SMALL.mels
+    assert added > 0 and bool((wide.whisper.conv1.weight[:, SMALL.mels :] == 0).all()), "a random start is deaf to them"
+    wide.whisper.load_state_dict(widened(dict(narrow.whisper.state_dict()), wide.channels))
+    mel = picture()
+    more = torch.cat([mel, torch.randn(2, added, 2 * TOKENS)], dim=1)
+    torch.testing.assert_close(wide(more), narrow(mel), atol=1e-5, rtol=0)
+    torch.autograd.backward(wide(more).square().mean())
+    gradient = wide.whisper.conv1.weight.grad
+    assert gradient is not None and bool((gradient[:, SMALL.mels :].abs().sum(dim=(0, 2)) > 0).all())
 
 
 def test_what_is_painted_at_a_hidden_place_does_not_depend_on_what_is_there() -> None:

@@ -11,12 +11,30 @@ from conftest import Stages
 from safetensors import safe_open
 from torch import Tensor
 
-from config import SIZES, AudioSettings, MaskSettings, PretrainCommand, parse
+from audio import read_window
+from checkpoint import load_encoder
+from config import (
+    SIZES,
+    AudioSettings,
+    AugmentSettings,
+    EncoderSettings,
+    FinetuneCommand,
+    MaskSettings,
+    PredictCommand,
+    PretrainCommand,
+    QuantizeCommand,
+    parse,
+)
+from data_loader import Batch
 from demo_data import FieldSeason
+from main import finetune
 from masking import hide_tokens
 from model import Encoder, LogMel, MaskedAutoencoder
+from predictor import predict
+from quantize import quantize
 from runs import read_records
-from ssl_mae import TrivialPainter, interpolate, measure_skill, normalised_target, pretrain, verdict
+from scorer import open_scorer
+from ssl_mae import TrivialPainter, heard, interpolate, measure_skill, normalised_target, pretrain, verdict
 
 TOKENS = 100
 
@@ -133,6 +151,41 @@ def test_a_run_leaves_an_encoder_pictures_and_no_decoder(stages: Stages) -> None
 def test_the_loss_falls(stages: Stages) -> None:
     first, last = (read_records(stages.encoder.parent)[i] for i in (0, -1))
     assert last["loss"] < first["loss"] and {"skill", "skill_over_mean", "windows_per_second"} <= set(last)
+
+
+def heard_with(season: FieldSeason, **mask: object) -> torch.Tensor:
+    """What the autoencoder sees of one batch."""
+    config = PretrainCommand.defaults("demo")
+    config = replace(config, mask=replace(config.mask, **mask), augment=AugmentSettings((0.0, 0.0), 0.0, 0.0, 0.0))  # type: ignore[arg-type]
+    sound = read_window(next((season.root / "unlabeled").rglob("*.flac")), 0.0, 5.0, 16_000)
+    batch = Batch(torch.from_numpy(sound)[None], torch.zeros(1, 0), torch.zeros(1, 0))
+    generator = torch.Generator().manual_seed(0)
+    return heard(LogMel(config.audio, 80), batch, config, generator, torch.device("cpu"))
+
+
+def test_the_control_holds_the_same_frames_in_another_order(season: FieldSeason) -> None:
+    plain, shuffled = heard_with(season), heard_with(season, shuffle=True)
+    assert not torch.equal(plain, shuffled)
+    place = [int((shuffled[0] - plain[0, :, n, None]).abs().sum(dim=0).argmin()) for n in range(500)]
+    assert sorted(place) == list(range(500)) and torch.equal(shuffled[:, :, place], plain)
+
+
+def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason, tmp_path: Path) -> None:
+    wide = ["--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu", "--run.root", str(tmp_path)]
+    wide += ["--audio.sample_rate", "32000", "--data.cache", str(tmp_path / "cache"), "--train.epochs", "1"]
+    flags = ["--train.checkpointing", "--mask.strategy", "energy"]
+    assert pretrain(parse(PretrainCommand, [*wide, *flags])) == 0
+    encoder = tmp_path / "mae" / "encoder.safetensors"
+    assert finetune(parse(FinetuneCommand, [*wide, "--encoder.weights", str(encoder)])) == 0
+    classifier = tmp_path / "finetune" / "classifier.safetensors"
+    command = ["--preset", "demo", "--run.root", str(tmp_path), "--classifier", str(classifier)]
+    assert quantize(parse(QuantizeCommand, [*command, "--min_agreement", "0.5"])) == 0
+    scorer = open_scorer(tmp_path / "quantize" / "classifier.int8.onnx", 1)
+    assert scorer.audio.sample_rate == 32_000
+    model = ["--model", str(scorer.path), "--out", str(tmp_path / "out"), "--min_conf", "0.01"]
+    assert predict(parse(PredictCommand, [str(season.soundscape), *model])) == 0
+    with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
+        load_encoder(EncoderSettings("demo", str(encoder)), AudioSettings())
 
 
 def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: Path) -> None:
