@@ -34,7 +34,17 @@ from torch.nn import functional
 
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS
 from checkpoint import load_encoder
-from config import AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, PretrainCommand, parse
+from config import (
+    PRESETS,
+    SIZES,
+    AudioSettings,
+    DataSettings,
+    EncoderSettings,
+    FinetuneCommand,
+    Preset,
+    PretrainCommand,
+    parse,
+)
 from data_loader import read_labeled, recording_windows, split, truth_table
 from main import finetune
 from metrics import cmap
@@ -48,7 +58,7 @@ RUNS = Path("runs/verdict")
 AUDIO = AudioSettings()
 DATA = DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
 SEEDS, RESAMPLES = (0, 1, 2), 1000
-SHARED = ("--preset", "demo", "--data.root", str(ANIMALS), "--data.valid_fold", str(FOLD))
+SHARED = ("--data.root", str(ANIMALS), "--data.valid_fold", str(FOLD))
 PRETRAIN = (
     "--train.epochs",
     "16",
@@ -73,6 +83,7 @@ class Arm:
     stage_one: tuple[str, ...] | None  # flags of ssl_mae.py; None: no stage 1
     against: str  # the arm it is compared with
     weights: str = "random"  # what it starts from
+    preset: Preset = "demo"
 
 
 ARMS = (
@@ -93,7 +104,10 @@ def bench(minutes: float, whisper: str) -> None:
     deadline = time.monotonic() + 60 * minutes
     arms = list(ARMS)
     if whisper:
-        arms += [Arm("Whisper", None, "random start", whisper), Arm("Whisper + MAE", (), "Whisper", whisper)]
+        size = preset_of(Path(whisper))
+        arms += [Arm(f"random start, {size}", None, "", preset=size)]
+        arms += [Arm("Whisper", None, f"random start, {size}", whisper, size)]
+        arms += [Arm("Whisper + MAE", (), "Whisper", whisper, size)]
     work = [(arm, way, seed) for group in (arms[:3], arms[3:]) for way in WAYS for seed in SEEDS for arm in group]
     for arm, way, seed in work:
         if time.monotonic() < deadline:
@@ -106,7 +120,7 @@ def run_arm(arm: Arm, way: str, seed: int) -> None:
     place = folder_of(arm, seed)
     place.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    own = (*SHARED, "--run.seed", str(seed))
+    own = (*SHARED, "--preset", arm.preset, "--run.seed", str(seed))
     with (place / "printed.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
         weights = arm.weights
         if arm.stage_one is not None:
@@ -119,7 +133,7 @@ def run_arm(arm: Arm, way: str, seed: int) -> None:
             finetune(parse(FinetuneCommand, [*own, *FINETUNE, *start]))
         if way == "frozen" and not (place / "probe.npy").is_file():
             torch.manual_seed(seed)
-            np.save(place / "probe.npy", probe(load_encoder(EncoderSettings("demo", weights), AUDIO)))
+            np.save(place / "probe.npy", probe(load_encoder(EncoderSettings(arm.preset, weights), AUDIO)))
     if (seconds := time.monotonic() - started) > 1:
         print(f"{arm.name}, {way}, seed {seed}: {seconds:.0f} s", flush=True)
 
@@ -216,6 +230,15 @@ def scores_of(arm: Arm, way: str, places: list[str], labels: tuple[str, ...]) ->
                     count[row_of[line["file"]]] += 1
             found[seed] = (total / count[:, None]).astype(np.float32)
     return found
+
+
+def preset_of(folder: Path) -> Preset:
+    """The size of a Whisper checkpoint in the hub's format."""
+    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for preset in PRESETS:
+        if (SIZES[preset].width, SIZES[preset].layers) == (facts["d_model"], facts["encoder_layers"]):
+            return preset
+    raise AssertionError(f"{folder} is no Whisper encoder of a known size")
 
 
 def folder_of(arm: Arm, seed: int) -> Path:
