@@ -145,7 +145,7 @@ def probe(encoder: Encoder) -> Scores:
     (owners, features), (others, exam) = (layer_statistics(encoder.eval(), rows) for rows in (train, valid))
     column = {label: index for index, label in enumerate(taxonomy.labels)}
     labels = np.array([column[train[owner].labels[0]] for owner in owners])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=300)).fit(features, labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000)).fit(features, labels)
     scores = model.predict_proba(exam).astype(np.float32)
     assert scores.shape[1] == len(taxonomy.labels), "a species has no training recording"
     return pool_windows(WindowScores(others, np.zeros(len(others)), np.zeros(len(others)), scores), len(valid))
