@@ -3,13 +3,15 @@
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help? about two hours; goes on where it was stopped
+# make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
+# make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed
+.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -28,6 +30,15 @@ bench-loading: $(READY)
 
 bench-verdict: $(READY)
 	@.venv/bin/python -m bench.verdict
+
+bench-folds: $(READY)
+	@.venv/bin/python -m bench.folds
+
+bench-losses: $(READY)
+	@.venv/bin/python -m bench.losses
+
+bench-ingredients: $(READY)
+	@.venv/bin/python -m bench.ingredients
 
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed

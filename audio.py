@@ -24,6 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO, Literal
@@ -220,19 +221,59 @@ class OpenRecording:
         What it holds is repeated to its full length; behind a full window less than TAIL_SECONDS is left out, because
         a blink of sound repeated for seconds is a buzz that nobody recorded.
         """
-        length = round(window_seconds * self.sample_rate)
-        hop = length - round(overlap_seconds * self.sample_rate)
-        assert 1 <= hop <= length, (
+        for window, _ in self.contexts(window_seconds, window_seconds, overlap_seconds):
+            yield window
+
+    def contexts(
+        self, context_seconds: float, window_seconds: float, overlap_seconds: float = 0.0
+    ) -> Iterator[tuple[Window, list[tuple[float, float]]]]:
+        """Stretches long enough for a network that answers for several windows at a time, with the windows in each.
+
+        returns   each context, its sound repeated where it is shorter, and start and end in seconds of its first
+                  windows, which are those that `windows` gives; its other windows hold only repeated sound
+        Contexts do not overlap; with an overlap of windows there are several rows of them, each begun a step later, so
+        the windows of different contexts take turns.
+        """
+        length, window = (round(seconds * self.sample_rate) for seconds in (context_seconds, window_seconds))
+        hop = window - round(overlap_seconds * self.sample_rate)
+        assert 1 <= hop <= window, (
             f"windows of {window_seconds} s overlap by {overlap_seconds} s; let them overlap by 0 s or more, not wholly"
         )
-        start, held = 0, np.zeros(0, np.float32)  # held begins at sample `start`
+        assert length == window or (window % hop == 0 and length % window == 0), (
+            f"a context of {context_seconds} s and windows of {window_seconds} s that overlap by {overlap_seconds} s: "
+            "give an overlap that leaves a whole part of the window, such as 0 or half of it"
+        )
+        starts = (
+            hop * number if length == window else length * (number // rows) + hop * (number % rows)
+            for rows in [window // hop]
+            for number in count()
+        )
+        start, held, begin = next(starts), np.zeros(0, np.float32), 0  # held begins at sample `begin`
         for block in self.waveform():
             held = np.concatenate([held, block])
-            while len(held) > length:  # only more than enough shows that a window is not the last
-                yield Window(start / self.sample_rate, (start + length) / self.sample_rate, held[:length].copy())
-                start, held = start + hop, held[hop:]
-        if len(held) and (start == 0 or len(held) - (length - hop) >= TAIL_SECONDS * self.sample_rate):
-            yield Window(start / self.sample_rate, (start + len(held)) / self.sample_rate, fill_window(held, length))
+            while begin + len(held) > start + length:  # only more than enough shows that a context is not the last
+                samples = held[start - begin : start - begin + length].copy()
+                yield self.context(start, samples, length, window, hop)
+                start = next(starts)
+                if start > begin:
+                    held, begin = held[start - begin :], start
+        while start < begin + len(held):
+            context = self.context(start, held[start - begin :], length, window, hop)
+            if context[1]:
+                yield context
+            start = next(starts)
+
+    def context(
+        self, start: int, samples: Waveform, length: int, window: int, hop: int
+    ) -> tuple[Window, list[tuple[float, float]]]:
+        """A context that begins at a sample, and which of its windows are new: not within the one a hop before."""
+        end, rate = start + len(samples), self.sample_rate
+        heard = [
+            (first / rate, min(first + window, end) / rate)
+            for first in range(start, end, window)
+            if first == 0 or first + window <= end or end - (first - hop + window) >= TAIL_SECONDS * rate
+        ]
+        return Window(start / rate, end / rate, fill_window(samples, length)), heard
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""

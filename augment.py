@@ -1,9 +1,16 @@
-"""A batch in, a harder batch out: level, a second animal, a shift in time, stripes hidden from the log-mel picture.
+"""A batch in, a harder batch out: tone, level, shift in time, other animals, weather, stripes hidden from the picture.
+
+    waveforms, targets = augment_batch(waveforms, targets, config.augment, generator, backgrounds)
+    mel = augment_mel(log_mel(waveforms), config.augment, generator)
 
 Waveforms are mixed, never log-mel pictures: sound adds up in the air. No change of pitch or speed: both carry species.
+All chance comes from one generator on the CPU. Tone, splice, further sources and background draw from it only where
+they are switched on, so runs without them stay what they were.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,28 +19,43 @@ from torchaudio.functional import mask_along_axis_iid
 from config import AugmentSettings
 
 TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames of 10 ms, mel bins
+SPLICED = (0.2, 0.6)  # shortest and longest stretch of another recording, shares of the window
+FADE = 160  # samples of cross-fade at either end of it: 10 ms at 16 kHz
+TONE_POINTS = (4, 8)  # fewest and most points that a tone control goes through
+TONE_DB = (-20.0, 6.0)  # lowest and highest of them
+TONE_OCTAVES = 8  # below half the sample rate: 31 Hz to 8 kHz at 16 kHz
+SILENCE = 1e-12  # mean square: 120 dB below full scale, less than one sample of 16 bits in a window
 
 
 def augment_batch(
-    waveforms: Tensor, targets: Tensor, settings: AugmentSettings, generator: torch.Generator
+    waveforms: Tensor,
+    targets: Tensor,
+    settings: AugmentSettings,
+    generator: torch.Generator,
+    backgrounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Level, shift and mixture, drawn for each row on its own.
+    """Each recording's own tone, level and shift, then what else is heard with it, drawn for each row on its own.
 
-    waveforms  (batch, samples)
-    targets    (batch, species) 1 where heard; the mixture of two recordings has heard what either has heard
-    generator  on the CPU: the same state gives the same batch on any device
+    waveforms    (batch, samples)
+    targets      (batch, species) 1 where heard; what is put together of several recordings has heard what any has heard
+    generator    on the CPU: the same state gives the same batch on any device
+    backgrounds  (count, samples) sound without animals, as data_loader.noise_bank reads it, on any device
+
+    returns      new tensors, (batch, samples) and (batch, species)
     """
-    batch, device = len(waveforms), waveforms.device
+    batch, samples = waveforms.shape
+    device = waveforms.device
+    if settings.filter > 0:
+        waveforms = control_tone(waveforms, settings.filter, generator)
     waveforms = waveforms * gains(batch, settings.gain_db, generator).to(device)
-    shifts = torch.randint(waveforms.shape[1], (batch,), generator=generator)
-    shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0).to(device)
-    place = torch.arange(waveforms.shape[1], device=device)
-    waveforms = waveforms.gather(1, (place - shifts[:, None]) % waveforms.shape[1])
-    partner = (torch.arange(batch) + int(torch.randint(1, max(batch, 2), (1,), generator=generator))) % batch
-    mixed = (chosen(batch, settings.mixup, generator) & (partner != torch.arange(batch))).to(device)[:, None]
-    other = waveforms[partner.to(device)] * level_ratio(waveforms, waveforms[partner.to(device)], generator)
-    waveforms = torch.where(mixed, waveforms + other, waveforms)
-    targets = torch.where(mixed, torch.maximum(targets, targets[partner.to(device)]), targets)
+    shifts = torch.randint(samples, (batch,), generator=generator)
+    shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0)
+    waveforms = roll_rows(waveforms, shifts)
+    if settings.splice > 0:
+        waveforms, targets = splice(waveforms, targets, settings.splice, generator)
+    waveforms, targets = mix(waveforms, targets, settings.mixup, settings.sources, generator)
+    if backgrounds is not None and settings.noise > 0:
+        waveforms = add_background(waveforms, backgrounds, settings.noise, settings.snr_db, generator)
     return waveforms, targets
 
 
@@ -55,6 +77,135 @@ def augment_mel(mel: Tensor, settings: AugmentSettings, generator: torch.Generat
     return torch.where(((kept[:, 0] > 0) | spared).to(mel.device), mel, mel.mean(dim=(1, 2), keepdim=True))
 
 
+def control_tone(waveforms: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """A random tone control, as another microphone, distance or thicket: the spectrum times a smooth curve.
+
+    The row keeps its level and nothing is delayed; what rings goes round the ends of the window.
+
+    waveforms  (batch, samples)
+    source     the idea of RandomFiltering, https://github.com/VSydorskyy/BirdCLEF_2025_2nd_place
+    """
+    batch, samples = waveforms.shape
+    fewest, most = TONE_POINTS
+    rows = chosen(batch, probability, generator).nonzero()[:, 0]
+    counts = torch.randint(fewest, most + 1, (batch, 1), generator=generator)
+    widths = 0.5 + torch.rand(batch, most - 1, generator=generator)  # none so narrow that it would ring for long
+    widths = torch.where(torch.arange(most - 1) < counts - 1, widths, 0.0)
+    places = torch.cat([torch.zeros(batch, 1), widths.cumsum(dim=1)], dim=1)
+    low, high = TONE_DB
+    decibels = low + (high - low) * torch.rand(batch, most, generator=generator)
+    if not len(rows):  # MKL refuses to transform nothing
+        return waveforms
+    points = torch.stack([places / places[:, -1:], decibels])[:, rows].to(waveforms.device)
+    rows = rows.to(waveforms.device)
+    before = waveforms[rows]
+    curve = tone_curve(points[0], points[1], samples // 2 + 1)
+    after = cast(Tensor, torch.fft.irfft(torch.fft.rfft(before) * curve, n=samples))
+    return waveforms.index_copy(0, rows, after * (power(before) / power(after).clamp(min=SILENCE)).sqrt())
+
+
+def tone_curve(places: Tensor, decibels: Tensor, bins: int) -> Tensor:
+    """Curves through some points, smooth over the logarithm of frequency.
+
+    places    (batch, points) rising from 0, the lowest frequency and all below, to 1, half the sample rate; of several
+              at one place the first counts
+    decibels  (batch, points) gains there
+
+    returns   (batch, bins) factors from 0 Hz to half the sample rate
+    """
+    hertz = torch.arange(bins, device=places.device) / (bins - 1)  # 1: half the sample rate
+    pitch = (1 + torch.log2(hertz) / TONE_OCTAVES).clamp(min=0.0)
+    level = decibels[:, :1].expand(-1, bins)
+    for start, end, step in zip(places.T[:-1], places.T[1:], decibels.diff(dim=1).T, strict=True):
+        way = ((pitch - start[:, None]) / (end - start).clamp(min=1e-6)[:, None]).clamp(0.0, 1.0)
+        level = level + step[:, None] * way.square() * (3 - 2 * way)
+    return torch.pow(10.0, level / 20)
+
+
+def splice(waveforms: Tensor, targets: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A stretch of the window replaced by one of another row, with a short cross-fade at either end so that no click
+    is made; the labels of both count, though a call may have lain in what was cut away.
+
+    ResizeMix for sound without its resizing, which would change pitch or speed: the pasted piece is cut, not shrunk.
+
+    waveforms  (batch, samples)
+    targets    (batch, species)
+    source     https://arxiv.org/abs/2012.11101 (ResizeMix)
+    """
+    batch, samples = waveforms.shape
+    device = waveforms.device
+    partner = neighbours(batch, draw_step(batch, generator)).to(device)
+    changed = chosen(batch, probability, generator).to(device)[:, None] & (batch > 1)
+    shortest, longest = SPLICED
+    lengths = (samples * (shortest + (longest - shortest) * torch.rand(batch, generator=generator))).round().long()
+    starts, origins = (draw_below(samples - lengths + 1, generator) for _ in range(2))
+    lengths, shifts = lengths.to(device)[:, None], starts - origins
+    inside = torch.arange(samples, device=device) - starts.to(device)[:, None]  # 0 at the first sample of the stretch
+    share = (torch.minimum(inside + 1, lengths - inside) / FADE).clamp(0.0, 1.0)
+    spliced = torch.lerp(waveforms, roll_rows(waveforms[partner], shifts), share)
+    union = torch.maximum(targets, targets[partner])
+    return torch.where(changed, spliced, waveforms), torch.where(changed, union, targets)
+
+
+def mix(
+    waveforms: Tensor, targets: Tensor, probability: float, sources: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One to `sources` other rows added, each at its own level; the labels of all count.
+
+    waveforms  (batch, samples)
+    targets    (batch, species)
+    """
+    assert sources >= 1, f"--augment.sources {sources}: give 1 or more; --augment.mixup 0 mixes nothing"
+    batch, device = len(waveforms), waveforms.device
+    steps = [draw_step(batch, generator)]
+    mixed = chosen(batch, probability, generator) & (batch > 1)
+    counts = torch.ones(batch)
+    if sources > 1:
+        others = 1 + torch.randperm(batch - 1, generator=generator)
+        steps += others[others != steps[0]][: sources - 1].tolist()
+        counts = torch.randint(1, len(steps) + 1, (batch,), generator=generator)
+    mixture, union = waveforms, targets
+    for number, step in enumerate(steps):
+        partner = neighbours(batch, step).to(device)
+        heard = (mixed & (number < counts)).to(device)[:, None]
+        other = waveforms[partner] * level_ratio(waveforms, waveforms[partner], generator)
+        mixture = torch.where(heard, mixture + other, mixture)
+        union = torch.where(heard, torch.maximum(union, targets[partner]), union)
+    return mixture, union
+
+
+def add_background(
+    waveforms: Tensor,
+    backgrounds: Tensor,
+    probability: float,
+    snr_db: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """One of the backgrounds, cyclically shifted, under the window. Silence stays silent, and silence adds nothing.
+
+    waveforms    (batch, samples)
+    backgrounds  (count, samples) on any device; only what is heard is moved
+    snr_db       range of the power of the row over the power of what is added to it, dB
+    """
+    batch, samples = waveforms.shape
+    assert len(backgrounds) and backgrounds.shape[1] == samples, (
+        f"backgrounds of shape {tuple(backgrounds.shape)} under windows of {samples} samples; "
+        "read them with the same audio settings (data_loader.noise_bank)"
+    )
+    which = torch.randint(len(backgrounds), (batch,), generator=generator)
+    shifts = torch.randint(samples, (batch,), generator=generator)
+    disturbed = chosen(batch, probability, generator).to(waveforms.device)[:, None]
+    ratio = gains(batch, snr_db, generator).to(waveforms.device)
+    noise = roll_rows(backgrounds[which.to(backgrounds.device)].to(waveforms), shifts)
+    factor = (power(waveforms) / power(noise).clamp(min=SILENCE)).sqrt() / ratio
+    return torch.where(disturbed, waveforms + noise * factor, waveforms)
+
+
+def roll_rows(waveforms: Tensor, shifts: Tensor) -> Tensor:
+    """(batch, samples), each row shifted cyclically to the right by its own number of samples (batch,)."""
+    return torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
+
+
 def gains(batch: int, decibels: tuple[float, float], generator: torch.Generator) -> Tensor:
     """(batch, 1) factors between two levels in dB."""
     low, high = decibels
@@ -62,11 +213,16 @@ def gains(batch: int, decibels: tuple[float, float], generator: torch.Generator)
 
 
 def level_ratio(waveforms: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """(batch, 1) factors that bring the others to between 10 dB below and 5 dB above the level of the first."""
-    level = waveforms.square().mean(dim=1, keepdim=True).sqrt() / (
-        others.square().mean(dim=1, keepdim=True).sqrt() + 1e-6
-    )
+    """(batch, 1) factors that bring the others to between 10 dB below and 5 dB above the level of the first; into a
+    silent one they come at their own level, or their labels would stand for nothing."""
+    silent = power(waveforms) < SILENCE
+    level = torch.where(silent, 1.0, power(waveforms).sqrt() / (power(others).sqrt() + 1e-6))
     return level.clamp(max=100.0) * gains(len(waveforms), (-10.0, 5.0), generator).to(waveforms.device)
+
+
+def power(waveforms: Tensor) -> Tensor:
+    """(batch, 1) mean squares of the rows."""
+    return waveforms.square().mean(dim=1, keepdim=True)
 
 
 def chosen(batch: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -74,15 +230,29 @@ def chosen(batch: int, probability: float, generator: torch.Generator) -> Tensor
     return torch.rand(batch, generator=generator) < probability
 
 
+def draw_step(batch: int, generator: torch.Generator) -> int:
+    """How many rows on the neighbour is, the same for all rows so that each is somebody's; 1 where there is none."""
+    return int(torch.randint(1, max(batch, 2), (1,), generator=generator))
+
+
+def neighbours(batch: int, step: int) -> Tensor:
+    """(batch,) the row some steps on, beyond the last the first again."""
+    return (torch.arange(batch) + step) % batch
+
+
+def draw_below(limits: Tensor, generator: torch.Generator) -> Tensor:
+    """(batch,) whole numbers, each at least 0 and below its limit (batch,)."""
+    return (torch.rand(len(limits), generator=generator, dtype=torch.float64) * limits).long().minimum(limits - 1)
+
+
 if __name__ == "__main__":
     time = torch.arange(16_000) / 16_000
-    sounds = torch.stack([torch.sin(2 * torch.pi * hertz * time) for hertz in (300, 900, 2700)])
-    heard = torch.eye(3)
-    everything = AugmentSettings(mixup=1.0, roll=1.0, mask=1.0)
-    mixture, both = augment_batch(sounds, heard, everything, torch.Generator().manual_seed(0))
-    print("heard in each mixture:", both.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
-    nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0)
-    same, labels = augment_batch(sounds, heard, nothing, torch.Generator().manual_seed(0))
-    assert (
-        torch.equal(same, sounds) and torch.equal(labels, heard) and torch.equal(both.sum(dim=1), torch.full((3,), 2.0))
-    )
+    sounds = torch.stack([torch.sin(2 * torch.pi * hertz * time) for hertz in (300, 900, 2700, 5000)])
+    heard, wind = torch.eye(4), torch.randn(2, 16_000, generator=torch.Generator().manual_seed(1))
+    everything = AugmentSettings(mixup=1.0, sources=2, noise=1.0, roll=1.0, splice=1.0, filter=1.0, mask=1.0)
+    mixture, labels = augment_batch(sounds, heard, everything, torch.Generator().manual_seed(0), wind)
+    print("heard in each window:", labels.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
+    assert labels.sum(dim=1).min() >= 2 and mixture.isfinite().all()
+    nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, mask=0.0)
+    same, labels = augment_batch(sounds, heard, nothing, torch.Generator().manual_seed(0), wind)
+    assert torch.equal(same, sounds) and torch.equal(labels, heard)

@@ -14,9 +14,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import huggingface_hub
 import torch
@@ -26,12 +26,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from config import PRESETS, SIZES, AudioSettings, EncoderSettings, EncoderSize, Preset
+from calibration import Threshold
+from calibration import from_json as thresholds_from_json
+from calibration import to_json as thresholds_to_json
+from config import (
+    PRESETS,
+    SIZES,
+    AudioSettings,
+    EncoderSettings,
+    EncoderSize,
+    HeadSettings,
+    Pooling,
+    Preset,
+)
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runs import publish
 from taxonomy import Taxonomy, from_json, to_json
 
-FORMAT = 1  # of the facts; a file with a higher number was written by a later version
+FORMAT = 2  # of the facts; a file with a higher number was written by a later version
 HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
 
 
@@ -41,9 +53,11 @@ class ClassifierFacts:
 
     size: Preset
     audio: AudioSettings
-    pooling: Literal["attention", "mean"]
+    head: HeadSettings
     taxonomy: Taxonomy
     provenance: dict[str, object]
+    thresholds: tuple[Threshold, ...] = ()  # one per species, once fitted on held-out recordings
+    rank_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])  # by the name of the rank
 
 
 def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
@@ -109,9 +123,11 @@ def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFact
         "kind": "classifier",
         "size": facts.size,
         "audio": asdict(facts.audio),
-        "pooling": facts.pooling,
+        "head": asdict(facts.head),
         "taxonomy": to_json(facts.taxonomy),
         "provenance": facts.provenance,
+        "thresholds": thresholds_to_json(facts.thresholds),
+        "rank_thresholds": dict(facts.rank_thresholds),
     }
     write_tensors(path, model.state_dict(), plain)
 
@@ -120,11 +136,20 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     """The network and its facts, from one file."""
     assert path.is_file(), f"no classifier at {path}; `python main.py` writes one, or point --classifier at yours"
     tensors, plain = read_tensors(path, "classifier", "`python main.py` writes one")
-    size, pooling = plain["size"], plain["pooling"]
-    assert size in PRESETS and pooling in ("attention", "mean"), f"{path}: unknown size {size} or pooling {pooling}"
-    audio = AudioSettings(**plain["audio"])
-    facts = ClassifierFacts(size, audio, pooling, from_json(plain["taxonomy"]), plain["provenance"])
-    model = BirdClefClassifier(Encoder(SIZES[size], audio), audio, len(facts.taxonomy.labels), pooling)
+    assert plain["size"] in PRESETS and plain["head"]["pooling"] in get_args(Pooling), (
+        f"{path}: unknown size {plain['size']} or pooling {plain['head']['pooling']}"
+    )
+    facts = ClassifierFacts(
+        plain["size"],
+        AudioSettings(**plain["audio"]),
+        HeadSettings(**plain["head"]),
+        from_json(plain["taxonomy"]),
+        plain["provenance"],
+        tuple(thresholds_from_json(plain["thresholds"])),
+        plain["rank_thresholds"],
+    )
+    encoder = Encoder(SIZES[facts.size], facts.audio)
+    model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
     fill(model, tensors, str(path))
     freeze_positions(model.encoder.whisper)
     return model.eval(), facts
@@ -240,6 +265,7 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     facts: dict[str, Any] = json.loads(header.get("wild_whisper", "{}"))
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
     assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
+    assert kind != "classifier" or facts["format"] == FORMAT, f"{path} was written by an earlier version; {remedy} anew"
     assert digest(tensors) == header.get("sha256"), f"{path} is damaged: its content does not match its digest"
     return tensors, facts
 

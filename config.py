@@ -19,6 +19,9 @@ import tyro
 
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
+Pooling = Literal["attention", "mean", "prototype"]
+LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
+ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
 
 
@@ -54,7 +57,16 @@ class AudioSettings:
     """Hz. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 adds mel channels from 8 to
     16 kHz, for insects and high birds, to which a Whisper checkpoint is deaf until they are learnt."""
     window_seconds: float = 5.0
-    """Seconds of sound the network sees at once."""
+    """Seconds of sound that an answer is about."""
+    context_seconds: float = 5.0
+    """Seconds of sound the network hears at once, a multiple of window_seconds up to 30: it answers for every window
+    of it. A call is easier to know among others of its kind; costs a little more for each second of sound."""
+
+    def __post_init__(self) -> None:
+        windows = self.context_seconds / self.window_seconds
+        assert windows >= 1 and abs(windows - round(windows)) < 1e-6 and self.context_seconds <= 30, (
+            f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to 30"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,11 @@ class DataSettings:
     """Where waveforms are kept ready for the next epoch."""
     cache_gb: float = 20.0
     """How much may be kept, the largest gain first; the rest is decoded anew each time. 0 keeps nothing."""
+    no_call: Path | None = None
+    """A folder of recordings without any of the species (wind, rain, engines, voices): stage 2 learns to say no to
+    most of them; the rest is held out, and the false alarms per hour on it are reported."""
+    noise: Path | None = None
+    """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_bad", self.max_bad), ("balance", self.balance)):
@@ -145,6 +162,30 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class FinetuneSettings(TrainSettings):
+    """How the weights are moved in stage 2, and which of them are kept."""
+
+    head_epochs: int = 0
+    """Epochs at the start in which the head learns alone: a random head pulls the encoder out of shape."""
+    ema: float = 0.0
+    """Validate and keep a running mean of the weights, this much of it left after each update (0.999); 0: off."""
+    folds: tuple[int, ...] = ()
+    """Train one model for each of these parts held out, as in 0 1 2 3; without it one, for --data.valid_fold."""
+    choose: Literal["cmap", "macro_auc", "top1", "macro_f1", "last"] = "cmap"
+    """Keep the epoch that is best by this measure on the held-out recordings, or the last one."""
+    patience: int = 0
+    """Stop after this many epochs without a better one; 0 never stops early."""
+    validate_every: int = 1
+    """Listen to the held-out recordings after every so many epochs, and after the last."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.validate_every >= 1, f"--train.validate_every {self.validate_every}: give 1 or more"
+        assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.999"
+        assert len(set(self.folds)) == len(self.folds), f"--train.folds {self.folds}: name each part once"
+
+
+@dataclass(frozen=True)
 class MaskSettings:
     """What stage 1 hides."""
 
@@ -164,9 +205,21 @@ class AugmentSettings:
     gain_db: tuple[float, float] = (-18.0, 6.0)
     """Range of a random change of level, dB."""
     mixup: float = 0.5
-    """Probability that a second recording is mixed in; the labels of both count."""
+    """Probability that other recordings are mixed in; the labels of all count."""
+    sources: int = 1
+    """How many recordings are mixed in at most."""
+    background: Path | None = None
+    """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay."""
+    noise: float = 0.5
+    """Probability of such a background, where a folder is given."""
+    snr_db: tuple[float, float] = (3.0, 30.0)
+    """Range of how far the background stays below the window, dB."""
     roll: float = 0.5
     """Probability of a cyclic shift in time."""
+    splice: float = 0.0
+    """Probability that a stretch of the window is replaced by one of another recording; the labels of both count."""
+    filter: float = 0.0
+    """Probability of a random tone control: bands of the spectrum raised or lowered by up to 20 dB."""
     mask: float = 0.5
     """Probability of hiding stripes of time and of frequency in the log-mel picture."""
 
@@ -175,8 +228,18 @@ class AugmentSettings:
 class HeadSettings:
     """From the encoder's tokens to one score per species."""
 
-    pooling: Literal["attention", "mean"] = "attention"
-    """attention: each species chooses the moments that speak for it; mean: all moments count alike."""
+    pooling: Pooling = "attention"
+    """attention: each species chooses the moments that speak for it; mean: all moments count alike; prototype: the
+    moments most like one of a few learnt examples of the species."""
+    layers: int = 1
+    """How many of the encoder's top layers the head hears, each normalised, in a mixture that is learnt; 1: the last
+    one as Whisper ends it."""
+    hidden: int = 0
+    """Width of a second linear layer between tokens and scores; 0: none."""
+    prototypes: int = 10
+    """Learnt examples per species, of the prototype head."""
+    statistics: bool = False
+    """Also give the head the mean, deviation, maximum and 10 % quantile of each mel bin over the window."""
     dropout: float = 0.25
     """Share of the token features left out while training."""
 
@@ -185,12 +248,25 @@ class HeadSettings:
 class LossSettings:
     """What a mistake costs."""
 
+    kind: LossKind = "bce"
+    """bce: binary cross-entropy; ce: over all species together; focal: less for what is sure already; asymmetric: less
+    still for absent species; soft_auc: pairs of present and absent in the wrong order. The distances weigh all but ce
+    and soft_auc."""
     alpha: float = 1.0
     """How much more a false alarm costs at the far end of the taxonomic tree; 0 is plain binary cross-entropy."""
     mode: Literal["all", "hard", "soft"] = "all"
     """all: every absent species weighs by its distance; hard: only where the model says present; soft: by how sure."""
     mechanism_penalty: float = 0.0
     """Extra distance between animals that make sound in different ways (syrinx, larynx, stridulation, ...)."""
+    moments: float = 0.0
+    """This share of the loss falls on the best single moment of each species, the rest on the window as a whole."""
+    smoothing: float = 0.0
+    """This share of each target is spread over all species."""
+    class_weights: ClassWeights = "none"
+    """How much more the recordings of rare species weigh: by 1 / count (inverse, balanced: the same once their mean is
+    1), or its root. Rather leave it to --data.balance."""
+    shuffle: bool = False
+    """Permute the species of the taxonomic tree: a control, in which the distances mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -268,12 +344,10 @@ class FinetuneCommand:
     """A whole set of defaults, named after the encoder's size. `demo` needs no download and a minute of a laptop."""
     data: DataSettings
     encoder: EncoderSettings
-    train: TrainSettings
+    train: FinetuneSettings
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
-    patience: int = 0
-    """Stop after this many epochs without a better cmAP on the held-out recordings; 0 never stops early."""
     audio: AudioSettings = AudioSettings()
     run: RunSettings = RunSettings()
 
@@ -347,6 +421,31 @@ class PredictCommand:
         return cls((), preset)
 
 
+@dataclass(frozen=True)
+class ExperimentsCommand:
+    """All runs side by side: how each ended, how good it was, and the settings in which they differ.
+
+    Prints a table, newest run first, with as many columns as the terminal has room for; writes all of them to a CSV.
+
+    Examples: python experiments.py
+              python experiments.py --kind finetune --out finetune.csv
+    """
+
+    preset: Preset
+    """Accepted so that all commands can be called alike."""
+    runs: Path = Path("runs")
+    """The folder in which the commands put their runs (their --run.root)."""
+    kind: Literal["finetune", "mae", "quantize", "data", "all"] = "all"
+    """Only the runs of one command: finetune is main.py, mae ssl_mae.py, data data_loader.py."""
+    out: Path = Path("experiments.csv")
+    """The CSV; one that is there is replaced."""
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> ExperimentsCommand:
+        """All settings as a preset has them."""
+        return cls(preset)
+
+
 DEMO_DATA = Path("/tmp/wildwhisper/field-season")
 DATA_ROOT = Path("data/birdclef-2025")
 
@@ -360,13 +459,13 @@ PRETRAIN: dict[Preset, TrainSettings] = {
     "medium": TrainSettings(20, 128, 4, 7e-5, 3e-4, layer_decay=0.97),
     "large-v3": TrainSettings(15, 64, 8, 5e-5, 2e-4, layer_decay=0.97),
 }
-FINETUNE: dict[Preset, TrainSettings] = {
-    "demo": TrainSettings(10, 8, 1, 2e-3, 4e-3),
-    "tiny": TrainSettings(30, 64, 1, 3e-4, 1e-3, 0.80),
-    "base": TrainSettings(30, 64, 1, 2e-4, 1e-3, 0.80),
-    "small": TrainSettings(20, 64, 1, 1e-4, 1e-3, 0.80),
-    "medium": TrainSettings(15, 32, 2, 5e-5, 1e-3, 0.87),
-    "large-v3": TrainSettings(10, 16, 4, 3e-5, 1e-3, 0.90),
+FINETUNE: dict[Preset, FinetuneSettings] = {
+    "demo": FinetuneSettings(10, 8, 1, 2e-3, 4e-3),
+    "tiny": FinetuneSettings(30, 64, 1, 3e-4, 1e-3, 0.80),
+    "base": FinetuneSettings(30, 64, 1, 2e-4, 1e-3, 0.80),
+    "small": FinetuneSettings(20, 64, 1, 1e-4, 1e-3, 0.80),
+    "medium": FinetuneSettings(15, 32, 2, 5e-5, 1e-3, 0.87),
+    "large-v3": FinetuneSettings(10, 16, 4, 3e-5, 1e-3, 0.90),
 }
 
 
@@ -375,7 +474,15 @@ def data_defaults(preset: Preset) -> DataSettings:
     return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
 
 
-Command = TypeVar("Command", SurveyCommand, PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand)
+Command = TypeVar(
+    "Command",
+    SurveyCommand,
+    PretrainCommand,
+    FinetuneCommand,
+    QuantizeCommand,
+    PredictCommand,
+    ExperimentsCommand,
+)
 
 
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:

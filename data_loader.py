@@ -21,6 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from audio import Window, fill_window, open_recording, read_window
+from audio import fill_window, find_recordings, open_recording, read_window
 from cache import fill_cache, window_of
 from config import AudioSettings, DataSettings, SurveyCommand
 from recordings import Recording, write_recordings
@@ -55,6 +56,15 @@ class Archive(NamedTuple):
 
     taxonomy: Taxonomy | None  # None: nothing is labelled
     recordings: list[Recording]  # every row, with its group and fold; those set aside have a status and a reason
+
+
+class Context(NamedTuple):
+    """What the network hears at once of a recording that is judged."""
+
+    owner: int  # index of the recording
+    samples: NDArray[np.float32]  # (context samples,)
+    first: int  # the first of its windows that is asked for
+    windows: tuple[tuple[float, float], ...]  # start and end in seconds of those that are
 
 
 class Batch(NamedTuple):
@@ -126,7 +136,25 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
         if not row.labels or row.labels[0] in common
     ]
     print(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
+    if data.no_call:
+        rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
     return select_labels(taxonomy, kept), rows
+
+
+def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
+    """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
+
+    folds   what they are dealt out to, by name, so that a recording stays where it is when others come or go
+    """
+    archive = read_archive(replace(data, root=folder, layout="unlabeled"))
+    rows = [row for row in archive.recordings if row.sound]
+    assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
+    print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
+    return [
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[zlib.crc32(name) % len(folds)])
+        for row in rows
+        for name in [row.name.encode()]
+    ]
 
 
 def read_unlabeled(data: DataSettings) -> list[Recording]:
@@ -173,24 +201,62 @@ def unlabeled_loader(
     recordings: Sequence[Recording], data: DataSettings, audio: AudioSettings, batch_size: int, seed: int
 ) -> DataLoader[Batch]:
     """A window of each recording, two of a long one, in random order."""
-    windows = [min(WINDOWS_PER_RECORDING, max(1, int(r.seconds // audio.window_seconds))) for r in recordings]
+    windows = [min(WINDOWS_PER_RECORDING, max(1, int(r.seconds // audio.context_seconds))) for r in recordings]
     dataset = RandomWindows(recordings, (), data, audio, seed)
     return window_loader(dataset, EpochSampler(np.array(windows, np.float64), seed), batch_size, data.workers)
 
 
-def recording_windows(recordings: Sequence[Recording], audio: AudioSettings) -> Iterator[tuple[int, Window]]:
-    """Every window of every recording, as predictor.py hears them, each with the index of its recording; of a labelled
-    stretch those that share enough with it, of kept stretches what lies within them."""
-    length = round(audio.window_seconds * audio.sample_rate)
+def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0) -> Tensor:
+    """Windows of all recordings below a folder, to be put under others: (count, samples), 128 MB for 400 of 5 s.
+
+    most   windows, one of each recording in turn; of a long recording any of its first `most`
+
+    Errors: what cannot be read is left out and counted; a folder of nothing else is refused.
+    """
+    rng, (paths, notes) = np.random.default_rng(seed), find_recordings([folder])
+    kept, bad = list[list[NDArray[np.float32]]](), list[str]()  # windows of each recording
+    for index in rng.permutation(len(paths)):
+        recording = open_recording(paths[int(index)], audio.sample_rate)
+        windows = [window.samples for window in islice(recording.windows(audio.context_seconds), most)]
+        if not windows:
+            bad.append(f"{recording.path.name}: {recording.outcome.reason}")
+            continue
+        kept.append([windows[int(number)] for number in rng.permutation(len(windows))])
+        while sum(map(len, kept)) > most:
+            max(kept, key=len).pop()
+        if len(kept) == most:  # the others would never have their turn
+            break
+    assert kept, (
+        f"nothing to put under the windows below {folder}: {bad[0] if bad else notes[0]}; "
+        "point --augment.background at a folder of sound without animals"
+    )
+    if bad:
+        print(f"left out {len(bad)} of {len(paths)} recordings below {folder} that cannot be read; {bad[0]}")
+    bank = torch.from_numpy(np.stack([samples for windows in kept for samples in windows]))
+    print(f"{len(bank)} windows of {len(kept)} recordings to put under others, from {folder}")
+    return bank
+
+
+def recording_contexts(recordings: Sequence[Recording], audio: AudioSettings) -> Iterator[Context]:
+    """Every window of every recording, as predictor.py hears them, in contexts of several; of a labelled stretch those
+    that share enough with it, of kept stretches what lies within them."""
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
-            for window in open_recording(recording.path, audio.sample_rate).windows(audio.window_seconds):
-                yield index, window
+            opened = open_recording(recording.path, audio.sample_rate)
+            for heard, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
+                yield Context(index, heard.samples, 0, tuple(windows))
             continue
         for start, end in pieces(recording, audio):
-            samples = read_window(recording.path, start, end - start, audio.sample_rate)
+            if audio.context_seconds == audio.window_seconds:
+                first, begin, length = 0, start, end - start
+            else:  # as much context before as behind, where there is any
+                half = round(audio.context_seconds / audio.window_seconds) // 2
+                first = min(half, int(start // audio.window_seconds))
+                begin, length = start - first * audio.window_seconds, audio.context_seconds
+            samples = read_window(recording.path, begin, length, audio.sample_rate)
             if len(samples):
-                yield index, Window(start, end, fill_window(samples, length))
+                filled = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
+                yield Context(index, filled, first, ((start, end),))
 
 
 def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArray[np.float32]:
@@ -250,10 +316,10 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         epoch, draw, index = key
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
-        start, end = draw_stretch(recording, audio.window_seconds, self.profiles.get(recording.path), rng)
+        start, end = draw_stretch(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
         samples = window_of(recording.path, self.kept, start, end - start, audio.sample_rate)
         if len(samples):
-            samples = fill_window(samples, round(audio.window_seconds * audio.sample_rate))
+            samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
         for place, label in enumerate(recording.labels):
             if label in self.column:

@@ -9,6 +9,7 @@ Writes   /tmp/wildwhisper/field-season/, runs/demo/
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
 import time
@@ -145,6 +146,7 @@ def draw_answers(
     """The soundscape as a picture; under it, for each species, where it was planted (frames) and heard (the darker,
     the surer)."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
+    from PIL import Image  # comes with matplotlib
 
     sound = np.concatenate(list(open_recording(soundscape, SPECTROGRAM_RATE).waveform()))
     frames = sound[: len(sound) // SPECTROGRAM_FFT * SPECTROGRAM_FFT].reshape(-1, SPECTROGRAM_FFT)
@@ -165,8 +167,10 @@ def draw_answers(
             below.barh(row, call.end - call.start, left=call.start, height=0.8, fill=False, edgecolor="black")
     below.set_yticks(range(len(shown)), [names[label] for label in reversed(shown)])
     below.set_xlabel("seconds   (frame: planted; green: heard, the darker the surer)")
-    with publish(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=80)
+    with publish(path) as temporary:  # a palette is a third of the size, and the README shows this picture
+        Image.open(drawn).convert("RGB").quantize(256).save(temporary, format="png", optimize=True)
 
 
 def meets(call: Interval, detection: Interval) -> bool:

@@ -190,7 +190,7 @@ def clear(root: Path) -> None:
     (root / SIGN).write_text("A pretend field season, made by demo_data.py. Nothing here was ever alive.\n")
     (root / "season.json").unlink(missing_ok=True)
     for folder in FOLDERS:
-        shutil.rmtree(root / folder, ignore_errors=True)
+        shutil.rmtree(root / folder, ignore_errors=True)  # not there the first time
 
 
 def taxonomy_rows() -> list[dict[str, str]]:

@@ -1,56 +1,130 @@
 """Stage 2: fine-tune the encoder and a new head on labelled recordings.
 
     python main.py --data.root data/birdclef-2025 --encoder.weights runs/mae/encoder.safetensors
+    python main.py --data.root data/birdclef-2025 --train.folds 0 1 2 3        # one model each, all recordings judged
 
 Reads    labelled recordings in any layout of sources.py, or recordings.csv; encoder.safetensors or a Whisper checkpoint
-Writes   runs/finetune/: classifier.safetensors, held_out_scores.csv, metrics.jsonl, curves.png, run.json
+Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with several folds: in a folder for each);
+         held_out_scores.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png, reliability.png, run.json
 """
 
 from __future__ import annotations
 
-from checkpoint import ClassifierFacts, load_encoder, stage_one
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
 from config import FinetuneCommand
-from data_loader import labeled_loader, read_labeled, split
+from data_loader import labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
-from model import BirdClefClassifier
-from runs import launch, open_run
-from trainer import train_classifier
+from evaluation import Calibration, Exam, calibrate, examine, joined, write_held_out
+from model import BirdClefClassifier, Encoder
+from recordings import Recording
+from runs import Run, launch, open_run, subfolder
+from taxonomy import Taxonomy
+from trainer import prepare_lesson, score_windows, train_classifier
+
+
+class Plan(NamedTuple):
+    """What one classifier learns from, and what it is judged by."""
+
+    fold: int
+    weights: str  # of the encoder it starts from
+    train: list[Recording]
+    valid: list[Recording]
 
 
 def finetune(config: FinetuneCommand) -> int:
     """The whole of stage 2; returns the exit code."""
     device = prepare_device(config.run)
-    encoder = load_encoder(config.encoder, config.audio)
     taxonomy, recordings = read_labeled(config.data)
-    train, valid = split(recordings, config.data)
-    before = stage_one(config.encoder.weights)
+    plans = [plan_fold(config, fold, taxonomy, recordings) for fold in config.train.folds or (config.data.valid_fold,)]
+    encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
+    noise = read_noise(config.data.noise, config.data) if config.data.noise else []
+    backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
+    with open_run("finetune", config.run.root, config) as run:
+        parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
+        exams: list[Exam] = []
+        for plan, part in zip(plans, parts, strict=True):
+            if exams:  # the first has its encoder
+                torch.manual_seed(config.run.seed)
+                encoder = load_encoder(replace(config.encoder, weights=plan.weights), config.audio)
+            exams.append(train_plan(plan, encoder, config, taxonomy, noise, backgrounds, part, device))
+        exam = joined(exams)
+        calibration = calibrate(exam, taxonomy)
+        for part, mine in zip(parts, exams, strict=True):
+            seal(part.folder / "classifier.safetensors", calibration)
+            write_held_out(part.folder, calibration.applied(mine), taxonomy)
+        run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
+    path = parts[0].folder / "classifier.safetensors"
+    more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+    print(f"wrote {path}{more}; next: python quantize.py --classifier {path}")
+    return 0
+
+
+def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings: list[Recording]) -> Plan:
+    """The parts of a split, once it is certain that nothing of what is held out was learnt from before."""
+    weights = config.encoder.weights.replace("{fold}", str(fold))
+    train, valid = split(recordings, replace(config.data, valid_fold=fold))
+    before = stage_one(weights)
     same_root = before.get("data") == str(config.data.root.resolve())
-    assert not same_root or before["held_out_fold"] == config.data.valid_fold, (
-        f"{config.encoder.weights} was adapted on what this run would hold out; add --data.valid_fold "
-        f"{before['held_out_fold']}, or repeat ssl_mae.py with --data.valid_fold {config.data.valid_fold}"
+    assert not same_root or before["held_out_fold"] == fold, (
+        f"{weights} was adapted on what this run would hold out; add --data.valid_fold {before.get('held_out_fold')}, "
+        f"or repeat ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
+        "--encoder.weights with {fold} in place of the number)"
     )
     missing = sorted(set(taxonomy.labels) - {row.labels[0] for row in train if row.labels})
     assert not missing, f"{len(missing)} species have no training recording: {missing[:5]}; raise --data.min_recordings"
     unseen = [label for label in taxonomy.labels if not any(label in row.labels for row in valid)]
     rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
     print(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
-    loader = labeled_loader(train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
+    return Plan(fold, weights, train, valid)
+
+
+def train_plan(
+    plan: Plan,
+    encoder: Encoder,
+    config: FinetuneCommand,
+    taxonomy: Taxonomy,
+    noise: list[Recording],
+    backgrounds: Tensor | None,
+    run: Run,
+    device: torch.device,
+) -> Exam:
+    """One classifier, and what it makes of the recordings held out from it."""
+    loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
     if config.train.encoder_rate == 0:
         encoder.requires_grad_(False)
         print("the encoder is frozen, the head alone learns (--train.encoder_rate 0)")
-    model = BirdClefClassifier(
-        encoder, config.audio, len(taxonomy.labels), config.head.pooling, config.head.dropout
-    ).to(device)
-    with open_run("finetune", config.run.root, config) as run:
-        provenance: dict[str, object] = {
-            "run": run.folder.name,
-            "data": str(config.data.root),
-            "encoder": config.encoder.weights,
-        }
-        facts = ClassifierFacts(config.encoder.size, config.audio, config.head.pooling, taxonomy, provenance)
-        path = train_classifier(model, loader, valid, facts, config, run, device)
-    print(f"wrote {path}; next: python quantize.py --classifier {path}")
-    return 0
+    model = BirdClefClassifier(encoder, config.audio, len(taxonomy.labels), config.head).to(device)
+    provenance: dict[str, object] = {
+        "run": run.folder.name,
+        "data": str(config.data.root),
+        "encoder": plan.weights,
+        "held_out_fold": plan.fold,
+    }
+    facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
+    lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
+    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device)
+    silence = None
+    if noise:
+        kept, _ = load_classifier(run.folder / "classifier.safetensors")
+        silence = score_windows(kept.to(device), noise, config.audio, device)
+    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels), windows, silence)
+
+
+def seal(path: Path, calibration: Calibration) -> None:
+    """Write into a classifier's file what was fitted on the held-out recordings."""
+    model, facts = load_classifier(path)
+    with torch.no_grad():
+        model.temperature.fill_(float(np.float32(calibration.temperature)))
+    facts = replace(facts, thresholds=calibration.thresholds, rank_thresholds=calibration.rank_thresholds)
+    save_classifier(path, model, facts)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     card = scorecard(truth, scores, distances)
     low, high = bootstrap_interval(macro_roc_auc, truth, scores, groups=recordists)
+    areas = rank_roc_auc(truth, probabilities, rank_groups(taxonomy))         # right genus, right family, ...
 
 Everywhere: truth (rows, species) of 0 and 1, scores (rows, species), higher is surer; a row is a clip or a window.
 Scores may be logits or probabilities. NaN is refused: a model that says nothing must not be ranked.
@@ -9,7 +10,8 @@ Scores may be logits or probabilities. NaN is refused: a model that says nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -55,9 +57,33 @@ def class_roc_auc(truth: Truth, scores: Scores) -> NDArray[np.float64]:
     heard, scores = checked(truth, scores)
     areas = np.full(heard.shape[1], np.nan)
     for species in np.flatnonzero(heard.any(axis=0) & ~heard.all(axis=0)):
-        hits, misses = counts_by_score(heard[:, species], scores[:, species])
-        beaten = misses.sum() - misses.cumsum() + misses / 2
-        areas[species] = (hits * beaten).sum() / (hits.sum() * misses.sum())
+        areas[species] = roc_auc(heard[:, species], scores[:, species])
+    return areas
+
+
+def rank_roc_auc(truth: Truth, scores: Scores, groups: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Macro ROC-AUC at each rank: a taxon is heard where any of its species is, by 1 - prod(1 - p) over them.
+
+    scores    probabilities
+    groups    rank -> (species,) number of the taxon, -1 where it is not known, coarse ranks first: ranks.rank_groups
+    returns   rank -> mean over its taxa that are present and absent, NaN without any. A label that is not known at a
+              rank has no taxon there, and the taxa it may belong to are neither right nor wrong in its rows
+    """
+    heard, scores = checked(truth, scores)
+    check_probabilities(scores)
+    absence = np.log1p(-np.minimum(scores.astype(np.float64), np.nextafter(1, 0)))  # in logs nothing rounds to 0 or 1
+    areas: dict[str, float] = {}
+    for rank, group in groups.items():
+        assert group.shape == heard.shape[1:], f"{rank}: {group.shape} groups, {heard.shape[1]} species; use the same"
+        unsure = undecided(heard, groups, rank)
+        each: list[float] = []
+        for taxon in np.unique(group[group >= 0]):
+            members = group == taxon
+            present = heard[:, members].sum(axis=1) > 0
+            known = present | (unsure[:, members].sum(axis=1) == 0)
+            each.append(roc_auc(present[known], -absence[:, members].sum(axis=1)[known]))
+        defined = [area for area in each if np.isfinite(area)]
+        areas[rank] = float(np.mean(defined)) if defined else float("nan")
     return areas
 
 
@@ -115,6 +141,81 @@ def mistake_severity(truth: Truth, scores: Scores, distances: Scores) -> float:
     return float(steps[wrong].mean()) if wrong.any() else 0.0
 
 
+def least_cost_answers(scores: Scores, distances: Scores) -> NDArray[np.intp]:
+    """(rows,) the guess that costs least if the scores tell the truth: argmin_k sum_c p_c D[c, k].
+
+    Dividing the scores of a row by their sum, as the source does, moves no minimum.
+    scores     probabilities, calibrated
+    distances  (species, species) taxonomic distance, 0 on the diagonal
+    source     Karthik et al., ICLR 2021, https://openreview.net/forum?id=193sEnKY1ij
+    """
+    check_scores(scores)
+    check_probabilities(scores)
+    check_distances(distances, scores.shape[1])
+    cheapest: NDArray[np.intp] = np.argmin(scores.astype(np.float64) @ distances.astype(np.float64), axis=1)
+    return cheapest
+
+
+def answers_scorecard(truth: Truth, answers: NDArray[np.integer[Any]], distances: Scores) -> dict[str, float]:
+    """top1, mistake_distance and mistake_severity of answers that were found in another way than by the best score.
+
+    answers  (rows,) one species number per row; rows without a label do not count
+    """
+    assert truth.ndim == 2 and answers.shape == truth.shape[:1] and np.issubdtype(answers.dtype, np.integer), (
+        f"answers {answers.shape} of {answers.dtype}, truth {truth.shape}; give one species number per row"
+    )
+    strange = answers[(answers < 0) | (answers >= truth.shape[1])]
+    assert not strange.size, f"answers hold {strange[:5].tolist()}; species are numbered 0 to {truth.shape[1] - 1}"
+    sure = np.eye(truth.shape[1], dtype=np.float32)[answers]
+    return {
+        "top1": top1_accuracy(truth, sure),
+        "mistake_distance": mistake_distance(truth, sure, distances),
+        "mistake_severity": mistake_severity(truth, sure, distances),
+    }
+
+
+def false_positive_severity(
+    truth: Truth, scores: Scores, distances: Scores, recall: float = 0.5, valid: NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
+    """How far off the false alarms are, and how many per row, where the model finds as much as another.
+
+    The threshold, one for all species, is the highest at which `recall` of the labels are found. At a fixed threshold
+    one would compare how sure two models are, not how wrong.
+    distances  (species, species) taxonomic distance, 0 on the diagonal
+    valid      (rows, species) False for what is not judged, such as secondary labels; these still count as present
+    returns    mean distance of the false alarms to the nearest label of their row, 0 without any; false alarms per
+               row. In rows without a label nothing is near or far: theirs are counted, not measured
+    """
+    heard, scores = checked(truth, scores)
+    check_distances(distances, heard.shape[1])
+    assert 0 < recall <= 1, f"recall {recall}; choose above 0 and at most 1, such as 0.5"
+    judged = np.ones_like(heard) if valid is None else valid
+    assert judged.shape == heard.shape, f"valid {judged.shape}, truth {heard.shape}; give one for each"
+    found = np.sort(scores[heard & judged])[::-1]
+    assert found.size, "no row has a label, so nothing can be found; score labelled recordings"
+    threshold = found[max(ceil(recall * found.size - 1e-9), 1) - 1]  # .7 times 10 may be a little above 7
+    steps = steps_to_labels(heard, distances)[judged & ~heard & (scores >= threshold)]
+    measured = steps[np.isfinite(steps)]
+    return float(measured.mean()) if measured.size else 0.0, steps.size / len(heard)
+
+
+def false_alarms_per_hour(scores: Scores, threshold: float | Scores, hours: float) -> float:
+    """How often recordings without any of the species raise an alarm: windows with a score at its threshold, per hour.
+
+    scores     (windows, species) of noise, rain, engines, speech
+    threshold  one for all, or (species,); inf for a species that is never reported
+    hours      how long these windows are together
+    """
+    check_scores(scores)
+    limits = np.asarray(threshold)
+    assert limits.shape in ((), scores.shape[1:]), (
+        f"{limits.shape} thresholds, {scores.shape[1]} species; give one each"
+    )
+    assert not np.isnan(limits).any(), "a threshold is NaN; write inf for a species that is never reported"
+    assert hours > 0, f"{hours} hours of sound; say how long the windows are together"
+    return float((scores >= limits).any(axis=1).sum() / hours)
+
+
 def bootstrap_interval(
     statistic: Callable[[NDArray[Any], NDArray[Any]], float],
     truth: Truth,
@@ -153,9 +254,7 @@ def bootstrap_interval(
 def steps_off(truth: Truth, scores: Scores, distances: Scores) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Per labelled row: distance of the best guess to the nearest label, and whether the guess is wrong."""
     heard, guess = answers(truth, scores)
-    species = heard.shape[1]
-    assert distances.shape == (species, species), f"distances {distances.shape}, {species} species; use the same labels"
-    assert np.isfinite(distances).all() and not np.diagonal(distances).any(), "distances: finite, 0 on the diagonal"
+    check_distances(distances, heard.shape[1])
     steps = np.where(heard, distances[guess], np.inf).min(axis=1)
     return steps.astype(np.float64), ~heard[np.arange(len(guess)), guess]
 
@@ -166,6 +265,35 @@ def answers(truth: Truth, scores: Scores) -> tuple[NDArray[np.bool_], NDArray[np
     labelled = np.flatnonzero(heard.any(axis=1))
     assert labelled.size, "no row has a label, so no guess can be right; score labelled recordings"
     return heard[labelled], np.argmax(scores[labelled], axis=1)
+
+
+def steps_to_labels(heard: NDArray[np.bool_], distances: Scores) -> NDArray[np.float64]:
+    """(rows, species) distance of each species to the nearest label of the row; inf in a row without one."""
+    steps = np.full(heard.shape, np.inf)
+    for label in np.flatnonzero(heard.any(axis=0)):
+        rows = heard[:, label]
+        steps[rows] = np.minimum(steps[rows], distances[label])
+    return steps
+
+
+def undecided(heard: NDArray[np.bool_], groups: Mapping[str, NDArray[np.int64]], rank: str) -> NDArray[np.bool_]:
+    """(rows, species) True where a label of the row is not known at `rank` and may be of the species' taxon there:
+    where both are of one taxon at the nearest coarser rank that knows the label, or no rank knows it."""
+    coarser = list(groups)[: list(groups).index(rank)]
+    unsure = np.zeros_like(heard)
+    for label in np.flatnonzero(groups[rank] < 0):
+        told = [groups[other] == groups[other][label] for other in coarser if groups[other][label] >= 0]
+        unsure |= heard[:, label, None] & (told[-1] if told else np.True_)
+    return unsure
+
+
+def roc_auc(heard: NDArray[np.bool_], scores: Scores) -> float:
+    """How often one of the rows with it, (rows,), scores above one without; a tie counts half; NaN without both."""
+    if heard.all() or not heard.any():
+        return float("nan")
+    hits, misses = counts_by_score(heard, scores)
+    beaten = misses.sum() - misses.cumsum() + misses / 2
+    return float((hits * beaten).sum() / (hits.sum() * misses.sum()))
 
 
 def counts_by_score(heard: NDArray[np.bool_], scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -181,15 +309,30 @@ def checked(truth: Truth, scores: Scores) -> tuple[NDArray[np.bool_], Scores]:
     assert truth.ndim == 2 and truth.shape == scores.shape, (
         f"truth {truth.shape}, scores {scores.shape}; both must be (rows, species), in the same order"
     )
-    assert truth.size, f"truth {truth.shape} is empty; score at least one row"
+    check_scores(scores)
+    odd = (truth != 0) & (truth != 1)
+    assert not odd.any(), f"truth holds {np.unique(truth[odd])[:5].tolist()}; make it 0 or 1, as by truth >= 0.5"
+    return truth.astype(np.bool_), scores
+
+
+def check_scores(scores: Scores) -> None:
+    assert scores.ndim == 2 and scores.size, f"scores {scores.shape} are empty or no table; score at least one row"
     assert np.issubdtype(scores.dtype, np.floating), f"scores are {scores.dtype}; give floating-point numbers"
     bad = np.isnan(scores)
     assert not bad.any(), (
         f"{bad.sum()} scores are NaN, the first at row and species {np.argwhere(bad)[0].tolist()}; mend the model first"
     )
-    odd = (truth != 0) & (truth != 1)
-    assert not odd.any(), f"truth holds {np.unique(truth[odd])[:5].tolist()}; make it 0 or 1, as by truth >= 0.5"
-    return truth.astype(np.bool_), scores
+
+
+def check_probabilities(scores: Scores) -> None:
+    assert scores.min() >= 0 and scores.max() <= 1, (
+        f"scores lie between {scores.min():.3g} and {scores.max():.3g}; give probabilities, not logits"
+    )
+
+
+def check_distances(distances: Scores, species: int) -> None:
+    assert distances.shape == (species, species), f"distances {distances.shape}, {species} species; use the same labels"
+    assert np.isfinite(distances).all() and not np.diagonal(distances).any(), "distances: finite, 0 on the diagonal"
 
 
 if __name__ == "__main__":
@@ -210,5 +353,15 @@ if __name__ == "__main__":
         repeats=300,
     )
     print(f"gain in macro ROC-AUC: {low:.3f} to {high:.3f}")
+    probabilities = 1 / (1 + np.exp(3 - 2 * careful))
+    orders = {"order": np.array([0, 0, 1, 2]), "species": np.arange(4)}  # the tits are of one order
+    print(
+        "ROC-AUC by rank:", {rank: round(area, 3) for rank, area in rank_roc_auc(truth, probabilities, orders).items()}
+    )
+    cautious = answers_scorecard(truth, least_cost_answers(probabilities, distances), distances)
+    print("least costly answers:", {key: round(value, 3) for key, value in cautious.items()})
+    severity, per_row = false_positive_severity(truth, careful, distances, recall=0.8)
+    print(f"finding 80 % costs {per_row:.2f} false alarms per row, {6 * severity:.1f} ranks off")
+    assert severity < false_positive_severity(truth, careless, distances, recall=0.8)[0]
     assert mistake_severity(truth, careful, distances) < mistake_severity(truth, careless, distances)
     assert low > 0 and abs(macro_roc_auc(truth, truth) - 1) < 1e-12

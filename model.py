@@ -10,7 +10,6 @@ A frame is 10 ms, a token is two frames. 5 s are 500 frames and 250 tokens; noth
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.utils.checkpoint
@@ -20,7 +19,8 @@ from torchaudio.functional import melscale_fbanks
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from config import SIZES, AudioSettings, EncoderSize
+from config import SIZES, AudioSettings, EncoderSize, HeadSettings
+from heads import Head, LayerMix
 
 LOCALITY = 30.0  # attention score of a decoder token for its own place, at the start
 STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
@@ -44,14 +44,14 @@ class LogMel(nn.Module):
         super().__init__()
         self.hop = audio.sample_rate // 100
         self.fft = audio.sample_rate // 40
-        self.samples = round(audio.window_seconds * audio.sample_rate)
+        self.samples = round(audio.context_seconds * audio.sample_rate)
         self.mels = mels
         assert audio.sample_rate in (WHISPER_RATE, WIDE_RATE), (
             f"audio.sample_rate {audio.sample_rate}: Whisper's front end hears {WHISPER_RATE} Hz, or {WIDE_RATE} with "
             "the band above 8 kHz added"
         )
         assert 0 < self.samples <= 30 * audio.sample_rate and self.samples % (2 * self.hop) == 0, (
-            f"audio.window_seconds {audio.window_seconds}: give a multiple of 0.02, at most 30"
+            f"audio.context_seconds {audio.context_seconds}: give a multiple of 0.02, at most 30"
         )
         half = self.fft // 2
         window = torch.hann_window(self.fft, dtype=torch.float64)[1 : half + 1, None]
@@ -113,6 +113,11 @@ class Encoder(nn.Module):
         freeze_positions(self.whisper)
 
     def forward(self, mel: Tensor, hidden: Tensor | None = None) -> Tensor:
+        tokens_out: Tensor = self.whisper.layer_norm(self.layer_states(mel, hidden)[-1])
+        return tokens_out
+
+    def layer_states(self, mel: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
+        """What each layer makes of the sound, before any norm: (batch, tokens, width) each, the last one last."""
         tokens = mel.shape[2] // 2
         assert mel.shape[2] % 2 == 0 and tokens <= WHISPER_POSITIONS, f"{mel.shape[2]} frames: even, at most 3000"
         whisper = self.whisper
@@ -125,82 +130,78 @@ class Encoder(nn.Module):
         if hidden is not None:
             keep = visible_indices(hidden)
             states = states.gather(1, keep[..., None].expand(-1, -1, states.shape[2]))
+        every: list[Tensor] = []
         for layer in whisper.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 states = recomputed(layer, states)
             else:
                 states = layer(states, None)
-        tokens_out: Tensor = whisper.layer_norm(states)
-        return tokens_out
+            every.append(states)
+        return every
 
 
 def recomputed(layer: nn.Module, states: Tensor) -> Tensor:
     """What a layer makes of its input, without remembering how: on the way back it is computed again."""
-    output: Tensor = torch.utils.checkpoint.checkpoint(layer, states, None, use_reentrant=False)  # pyright: ignore
+    output: object = torch.utils.checkpoint.checkpoint(layer, states, None, use_reentrant=False)
+    assert isinstance(output, Tensor), "a layer that gives no tensor"
     return output
 
 
-class AttentionHead(nn.Module):
-    """Each species weighs the moments that speak for it.
+class BirdClefClassifier(nn.Module):
+    """The species classifier: waveforms (batch, context samples) -> logits (batch * windows, species).
 
-    forward   (batch, tokens, width) -> logits (batch, species)
-    source    the sound event detection heads of BirdCLEF's winners,
-              https://github.com/VSydorskyy/BirdCLEF_2025_2nd_place; clamped instead of squashed by tanh, so that a
-              call that fills 6 % of a window can still have nearly all of the weight
+    A context holds one window or several; their answers follow each other, those of the first waveform first.
     """
 
-    def __init__(self, width: int, species: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.attention = nn.Linear(width, species)
-        self.score = nn.Linear(width, species)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = self.dropout(tokens)
-        attention: Tensor = self.attention(tokens)
-        scores: Tensor = self.score(tokens)
-        return (attention.float().clamp(-10.0, 10.0).softmax(dim=1) * scores.float()).sum(dim=1)
-
-
-class MeanHead(nn.Module):
-    """All moments count alike: (batch, tokens, width) -> logits (batch, species)."""
-
-    def __init__(self, width: int, species: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.score = nn.Linear(width, species)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.score(self.dropout(tokens.mean(dim=1)))
-        return logits.float()
-
-
-class BirdClefClassifier(nn.Module):
-    """The species classifier: waveforms (batch, samples) -> logits (batch, species)."""
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        audio: AudioSettings,
-        species: int,
-        pooling: Literal["attention", "mean"],
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, encoder: Encoder, audio: AudioSettings, species: int, head: HeadSettings) -> None:
         super().__init__()
         self.log_mel = LogMel(audio, encoder.size.mels)
         assert encoder.channels == mel_channels(audio, encoder.size.mels)[0], "an encoder for another sample rate"
+        assert 1 <= head.layers <= encoder.size.layers, (
+            f"--head.layers {head.layers}: this encoder has {encoder.size.layers}"
+        )
         self.encoder = encoder
-        head = AttentionHead if pooling == "attention" else MeanHead
-        self.head: AttentionHead | MeanHead = head(encoder.size.width, species, dropout)
-        nn.init.constant_(self.head.score.bias, -math.log(max(species - 1, 1)))  # each species starts at 1 / species
+        self.windows = round(audio.context_seconds / audio.window_seconds)
+        self.mix: LayerMix | None = LayerMix(head.layers) if head.layers > 1 else None
+        self.head = Head(encoder.size.width, encoder.channels, species, head)
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(()))  # fitted after training; travels with the weights
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        return self.classify(self.log_mel(waveforms))
+        return self.answers(waveforms)[0]
 
-    def classify(self, mel: Tensor) -> Tensor:
-        """(batch, mels, frames) -> logits (batch, species)."""
-        logits: Tensor = self.head(self.encoder(mel))
-        return logits
+    def answers(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch * windows, species) and embeddings (batch * windows, width) of every window of the contexts.
+
+        The encoder hears the whole context; each window is then judged by its own tokens.
+        """
+        mel = self.log_mel(waveforms)
+        tokens = self.tokens(mel)
+        batch, length, width = tokens.shape
+        tokens = tokens.reshape(batch * self.windows, length // self.windows, width)
+        if self.windows > 1:
+            frames = mel.shape[2] // self.windows
+            mel = mel.unflatten(2, (self.windows, frames)).transpose(1, 2).flatten(0, 1)
+        logits: Tensor = self.head(tokens, mel)
+        return logits / self.temperature, tokens.float().mean(dim=1)
+
+    def judge(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, frames) -> one answer for the whole context, which is what training labels are about.
+
+        returns   logits (batch, species) twice: of the pooled tokens, and of each species' best single moment
+        """
+        tokens = self.tokens(mel)
+        logits: Tensor = self.head(tokens, mel)
+        return logits, self.head.moments(tokens).amax(dim=1)
+
+    def tokens(self, mel: Tensor) -> Tensor:
+        """(batch, channels, frames) -> (batch, tokens, width): the last layer, or the mixture of several."""
+        if self.mix is None:
+            last: Tensor = self.encoder(mel)
+            return last
+        states = self.encoder.layer_states(mel)
+        mixed: Tensor = self.mix(torch.stack(states[-len(self.mix.weight) :]))
+        return mixed
 
 
 class MaskedAutoencoder(nn.Module):
@@ -335,7 +336,7 @@ def freeze_positions(whisper: WhisperEncoder) -> None:
 
 if __name__ == "__main__":
     audio, size = AudioSettings(), SIZES["demo"]
-    model = BirdClefClassifier(Encoder(size), audio, species=5, pooling="attention").eval()
+    model = BirdClefClassifier(Encoder(size), audio, species=5, head=HeadSettings()).eval()
     waveforms = torch.randn(2, 80_000) * torch.tensor([[0.1], [0.001]])
     mel = model.log_mel(waveforms)
     print(

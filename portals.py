@@ -106,8 +106,8 @@ def inaturalist_row(
         path.relative_to(root).as_posix(),
         tuple(heard.get(number, ())),
         source="inaturalist",
-        recording_id=number,
-        author=text(entry.get("rights_holder")),
+        recording_id=f"{split}/{number}" if number else "",  # every split counts anew
+        author=signed(entry.get("rights_holder")),
         latitude=degrees(text(entry.get("latitude")), 90),
         longitude=degrees(text(entry.get("longitude")), 180),
         recorded_at=moment(text(entry.get("date"))),
@@ -177,14 +177,13 @@ def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[
     expected = Path(folder, f"{number}{suffix if suffix in SUFFIXES else '.mp3'}").as_posix()
     background = entry.get("also")
     also = [text(species) for species in cast(list[object], background)] if isinstance(background, list) else []
-    author = text(entry.get("rec"))
     recording = Recording(
         root / (name or expected),
         name or expected,
         tuple(dict.fromkeys([label, *(species for species in also if species)])) if label else (),
         source="xeno-canto",
         recording_id=number,
-        author="" if author.casefold() in NO_AUTHOR else author,
+        author=signed(entry.get("rec")),
         site=text(entry.get("loc")),
         latitude=degrees(text(entry.get("lat")), 90),
         longitude=degrees(text(entry.get("lon")) or text(entry.get("lng")), 180),
@@ -247,6 +246,12 @@ def text(value: object) -> str:
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return " ".join(str(value).encode("utf-8", "replace").decode().split())
+
+
+def signed(value: object) -> str:
+    """An author out of JSON, blank where nobody is known: the unknown are not one person."""
+    author = text(value)
+    return "" if author.casefold() in NO_AUTHOR else author
 
 
 def file_text(value: object) -> str:

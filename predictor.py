@@ -103,13 +103,14 @@ def listed_in_tables(inputs: Sequence[Path]) -> list[Path]:
 def score_recording(scorer: Scorer, path: Path, overlap: float) -> Scored:
     """All windows of one recording; its sound is streamed, its probabilities are kept until they are written."""
     recording = open_recording(path, scorer.audio.sample_rate)
-    starts, ends = list[float](), list[float]()
+    times = list[tuple[float, float]]()
     rows = [np.zeros((0, len(scorer.taxonomy.labels)), np.float32)]
-    for window in recording.windows(scorer.audio.window_seconds, overlap):
-        starts.append(window.start)
-        ends.append(window.end)
-        rows.append(score(scorer, window.samples[None]))
-    return Scored(str(path), recording.outcome, starts, ends, np.concatenate(rows))
+    for heard, windows in recording.contexts(scorer.audio.context_seconds, scorer.audio.window_seconds, overlap):
+        times += windows
+        rows.append(score(scorer, heard.samples[None])[: len(windows)])
+    order = sorted(range(len(times)), key=lambda row: times[row])
+    starts, ends = [times[row][0] for row in order], [times[row][1] for row in order]
+    return Scored(str(path), recording.outcome, starts, ends, np.concatenate(rows)[order])
 
 
 @dataclass

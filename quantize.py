@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 import scorer as scoring
 from audio import open_recording
+from calibration import to_json as thresholds_to_json
 from checkpoint import ClassifierFacts, load_classifier
 from config import SIZES, AudioSettings, QuantizeCommand
 from device import available_cores
@@ -47,15 +49,18 @@ TIMED_WINDOWS = 20
 
 
 class Deployed(nn.Module):
-    """The classifier as it is served: waveforms (batch, samples) -> probabilities (batch, species)."""
+    """The classifier as it is served: waveforms (batch, samples) -> probabilities and embeddings of every window.
+
+    forward   (batch, context samples) -> (batch * windows, species), (batch * windows, width)
+    """
 
     def __init__(self, model: BirdClefClassifier) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        logits: Tensor = self.model(waveforms)
-        return logits.sigmoid()
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embeddings = self.model.answers(waveforms)
+        return logits.sigmoid(), embeddings
 
 
 def quantize(config: QuantizeCommand) -> int:
@@ -117,7 +122,7 @@ def export(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verifi
             (example,),
             dynamo=True,
             input_names=["waveforms"],
-            output_names=["probabilities"],
+            output_names=["probabilities", "embeddings"],
             dynamic_shapes={"waveforms": {0: batch}},
             verbose=False,
         )
@@ -179,8 +184,10 @@ def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, ve
         "size": facts.size,
         "precision": precision,
         "verified": verified,
-        "audio": {"sample_rate": facts.audio.sample_rate, "window_seconds": facts.audio.window_seconds},
+        "audio": asdict(facts.audio),
         "taxonomy": to_json(facts.taxonomy),
+        "thresholds": thresholds_to_json(facts.thresholds),
+        "rank_thresholds": dict(facts.rank_thresholds),
         "provenance": facts.provenance,
     }
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
@@ -194,7 +201,7 @@ def examine(
     scores = scoring.score(opened, windows)
     started = time.perf_counter()
     scoring.score(opened, windows[:TIMED_WINDOWS])
-    seconds = (time.perf_counter() - started) / len(windows[:TIMED_WINDOWS])
+    seconds = (time.perf_counter() - started) / (len(windows[:TIMED_WINDOWS]) * opened.windows)
     return scores, {
         "megabytes": round(path.stat().st_size / 1e6, 2),
         "milliseconds_per_window": round(1000 * seconds, 2),
@@ -225,9 +232,10 @@ def held_out_windows(classifier: Path, audio: AudioSettings, most: int) -> tuple
     for index in np.random.default_rng(0).permutation(len(recordings)):  # tables are often sorted by species
         name = Path(recordings[int(index)])
         if name.is_file() and len(windows) < most:
-            for window in open_recording(name, audio.sample_rate).windows(audio.window_seconds):
+            opened = open_recording(name, audio.sample_rate)
+            for heard, _ in opened.contexts(audio.context_seconds, audio.window_seconds):
                 names.append(str(name))
-                windows.append(window.samples)
+                windows.append(heard.samples)
     return names[:most], np.stack(windows[:most]) if windows else np.zeros((0, 0), np.float32)
 
 

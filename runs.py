@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import signal
 import socket
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 from config import Command, parse
 
 SCRATCH = Path("/tmp/wildwhisper")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -88,6 +90,14 @@ def open_run(name: str, root: Path, settings: object, folder: Path | None = None
     if numbered:
         with publish(link) as temporary:
             temporary.symlink_to(folder.name)
+
+
+def subfolder(run: Run, name: str) -> Run:
+    """A part of a run that has a log and curves of its own."""
+    folder = run.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"part {folder}")
+    return Run(folder, run.started, run.facts)
 
 
 def record(run: Run, **values: float | int | str | None) -> None:
@@ -230,6 +240,12 @@ def mark_dead_runs(root: Path, name: str) -> None:
         if facts.get("status") == "running" and same_host and not Path(f"/proc/{facts.get('pid')}").exists():
             write_json(path, facts | {"status": "interrupted"})
             print(f"{path.parent} never finished: marked interrupted")
+
+
+def no_formula(cell: str) -> str:
+    """A csv cell that no spreadsheet takes for a formula: before one stands an apostrophe; numbers stay numbers."""
+    risky = cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if risky else cell
 
 
 def as_json(value: object) -> object:

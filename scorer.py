@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from calibration import Threshold
+from calibration import from_json as thresholds_from_json
 from config import AudioSettings
 from taxonomy import Taxonomy, from_json
 
-FORMAT = 1
+FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
 
 
@@ -36,6 +39,13 @@ class Scorer:
     precision: str  # int8 or float32
     verified: bool  # whether it was compared with the trained network on held-out recordings
     sha256: str
+    thresholds: tuple[Threshold, ...]  # one per species, or none
+    rank_thresholds: Mapping[str, float]  # by the name of the rank
+
+    @property
+    def windows(self) -> int:
+        """How many windows a context holds, and so how many answers it gets."""
+        return round(self.audio.context_seconds / self.audio.window_seconds)
 
 
 def open_scorer(path: Path, threads: int = 0) -> Scorer:
@@ -58,10 +68,11 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     facts = read_facts(session, path)
     audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
     sha256 = hashlib.sha256(content).hexdigest()
-    scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256)
-    silence = np.zeros((1, round(audio.window_seconds * audio.sample_rate)), np.float32)
+    limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
+    scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256, limits, ranks)
+    silence = np.zeros((1, round(audio.context_seconds * audio.sample_rate)), np.float32)
     answer = score(scorer, silence)
-    assert answer.shape == (1, len(taxonomy.labels)) and answer.min() >= 0 and answer.max() <= 1, (
+    assert answer.shape == (scorer.windows, len(taxonomy.labels)) and answer.min() >= 0 and answer.max() <= 1, (
         f"{path} answers {answer.shape} between {answer.min():.2f} and {answer.max():.2f}, "
         f"not {len(taxonomy.labels)} probabilities"
     )
@@ -69,13 +80,13 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
 
 
 def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(windows, samples) -> (windows, species) probabilities.
+    """(contexts, samples) -> (contexts * windows, species) probabilities, the windows of the first context first.
 
-    One window at a time: INT8 scales its activations over a whole batch, so a window would otherwise be scored
+    One context at a time: INT8 scales its activations over a whole batch, so one would otherwise be scored
     differently beside other neighbours. It costs no time on a CPU.
     """
-    rows = [scorer.session.run(None, {"waveforms": waveforms[i : i + 1]})[0] for i in range(len(waveforms))]
-    return np.concatenate(rows)
+    one_by_one = (waveforms[index : index + 1] for index in range(len(waveforms)))
+    return np.concatenate([scorer.session.run(["probabilities"], {"waveforms": heard})[0] for heard in one_by_one])
 
 
 def read_facts(session: ort.InferenceSession, path: Path) -> dict[str, Any]:

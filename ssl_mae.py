@@ -207,8 +207,8 @@ def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> N
     chosen: list[int] = np.random.default_rng(0).permutation(len(recordings))[:HELD_OUT_WINDOWS].tolist()
     windows: list[NDArray[np.float32]] = []
     for recording in (recordings[index] for index in sorted(chosen)):
-        start = max(0.0, (recording.seconds - audio.window_seconds) / 2)
-        samples = read_window(recording.path, start, audio.window_seconds, audio.sample_rate)
+        start = max(0.0, (recording.seconds - audio.context_seconds) / 2)
+        samples = read_window(recording.path, start, audio.context_seconds, audio.sample_rate)
         if len(samples):
             windows.append(samples)
     assert windows, "no held-out recording can be read; choose another --data.valid_fold"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,16 +19,16 @@ from tqdm import tqdm
 
 from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
-from config import AudioSettings, FinetuneCommand
-from data_loader import Batch, recording_windows, set_epoch, truth_table
-from detections import score_columns, write_row, write_scores
+from config import AudioSettings, FinetuneCommand, LossSettings
+from data_loader import Batch, Context, recording_contexts, set_epoch, truth_table
 from device import autocast
-from loss import hierarchical_distance_loss, valid_mask
+from evaluation import WindowScores, pool_windows
+from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
 from metrics import scorecard
 from model import BirdClefClassifier
 from optim import cosine_schedule, differential_groups, update
 from recordings import Recording
-from runs import Run, draw_curves, peak_memory_mb, publish, record
+from runs import Run, draw_curves, peak_memory_mb, record
 from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
 
 VALIDATION_BATCH = 32
@@ -35,35 +36,35 @@ CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"]
 
 
 @dataclass(frozen=True)
-class WindowScores:
-    """The windows of several recordings, one row each."""
+class Lesson:
+    """What the loss needs to know beside the batch; the same in every step."""
 
-    owner: NDArray[np.int64]  # (windows,) index of the recording
-    starts: NDArray[np.float64]  # (windows,) seconds
-    ends: NDArray[np.float64]
-    scores: NDArray[np.float32]  # (windows, species) probabilities
+    loss: LossSettings
+    distances: Tensor  # (species, species)
+    ancestors: Tensor  # (species, species) bool
+    class_weights: Tensor | None = None  # (species,)
+    backgrounds: Tensor | None = None  # (count, samples) sound without animals to put under the windows
 
 
 def train_classifier(
     model: BirdClefClassifier,
     loader: DataLoader[Batch],
+    lesson: Lesson,
     valid: Sequence[Recording],
     facts: ClassifierFacts,
     config: FinetuneCommand,
     run: Run,
     device: torch.device,
-) -> Path:
-    """Train; the epoch with the best cmAP on the held-out recordings becomes classifier.safetensors.
+) -> WindowScores:
+    """Train; the epoch that is best on the held-out recordings becomes classifier.safetensors.
 
-    Beside it: metrics.jsonl, curves.png, and held_out_scores.csv with the kept epoch's probabilities for every window
-    of the held-out recordings.
+    Beside it: metrics.jsonl and curves.png.
+
+    returns  what the kept weights make of every window of the held-out recordings
     """
     settings, path = config.train, run.folder / "classifier.safetensors"
-    taxonomy = facts.taxonomy
-    distance_table = pairwise_distances(taxonomy, config.loss.mechanism_penalty)
-    distances = torch.from_numpy(distance_table).to(device)
-    ancestors = torch.from_numpy(ancestor_matrix(taxonomy)).to(device)
-    truth = truth_table(valid, taxonomy.labels)
+    truth = truth_table(valid, facts.taxonomy.labels)
+    distances = pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty)
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
@@ -72,67 +73,120 @@ def train_classifier(
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
     model.encoder.checkpointing = settings.checkpointing
-    classify: Callable[[Tensor], Tensor] = torch.compile(model.classify) if settings.compile else model.classify
-    best, best_epoch = -1.0, 0
+    judge: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model.judge) if settings.compile else model.judge
+    average = copy.deepcopy(model) if settings.ema else model
+    learning = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    best, best_epoch, moved = -math.inf, 0, 0
     for epoch in range(1, settings.epochs + 1):
         set_epoch(loader, epoch)
         model.train()
+        for parameter in learning:
+            parameter.requires_grad_(epoch > settings.head_epochs)
         started, losses = time.time(), list[float]()
         for step, batch in enumerate(tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False), 1):
-            loss = training_loss(model, classify, batch, distances, ancestors, config, generator, device)
+            loss = training_loss(model, judge, batch, lesson, config, generator, device)
             last = step % settings.accumulate == 0 or step == len(loader)
             update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+            if last and settings.ema:
+                moved += 1
+                follow(average, model, min(settings.ema, (1 + moved) / (10 + moved)))
             losses.append(loss.item())
-        seconds = time.time() - started
-        scores = pool_windows(score_windows(model, valid, facts.audio, device), len(valid))
-        card = scorecard(truth, scores, distance_table)
-        rate = round(len(losses) * settings.batch_size / seconds, 1)
-        loss_mean = float(np.nanmean(losses))
-        record(run, epoch=epoch, loss=loss_mean, **card, windows_per_second=rate, memory_mb=peak_memory_mb())
-        if card["cmap"] > best:
-            best, best_epoch = card["cmap"], epoch
+        rate = round(len(losses) * settings.batch_size / (time.time() - started), 1)
+        mean = float(np.nanmean(losses))
+        if epoch % settings.validate_every and epoch < settings.epochs:
+            record(run, epoch=epoch, loss=mean, windows_per_second=rate, memory_mb=peak_memory_mb())
+            continue
+        card = scorecard(truth, pool_windows(score_windows(average, valid, facts.audio, device), len(valid)), distances)
+        record(run, epoch=epoch, loss=mean, **card, windows_per_second=rate, memory_mb=peak_memory_mb())
+        value = float(epoch) if settings.choose == "last" else card[settings.choose]
+        if value > best:
+            best, best_epoch = value, epoch
             provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-            save_classifier(path, model, ClassifierFacts(facts.size, facts.audio, facts.pooling, taxonomy, provenance))
-        if config.patience and epoch - best_epoch >= config.patience:
-            print(f"no better cmAP in {config.patience} epochs: stopping")
+            save_classifier(path, average, replace(facts, provenance=provenance))
+        if settings.patience and epoch - best_epoch >= settings.patience:
+            print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
             break
     assert best_epoch, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
     draw_curves(run, CURVES)
     kept, _ = load_classifier(path)
     windows = score_windows(kept.to(device), valid, facts.audio, device)
-    write_held_out(run.folder / "held_out_scores.csv", windows, valid, taxonomy)
-    print(f"kept epoch {best_epoch}: cmAP {best:.3f} on {len(valid)} held-out recordings")
-    return path
+    card = scorecard(truth, pool_windows(windows, len(valid)), distances)
+    print(f"kept epoch {best_epoch}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
+    return windows
+
+
+def prepare_lesson(
+    taxonomy: Taxonomy,
+    train: Sequence[Recording],
+    settings: LossSettings,
+    backgrounds: Tensor | None,
+    device: torch.device,
+) -> Lesson:
+    """Distances, ancestors, class weights and backgrounds on the device."""
+    table = pairwise_distances(taxonomy, settings.mechanism_penalty)
+    if settings.shuffle:
+        order = np.random.default_rng(0).permutation(len(table))
+        table = table[order][:, order]
+    counts = Counter(label for row in train for label in row.labels[:1])
+    weights = class_weight_vector(torch.tensor([counts[label] for label in taxonomy.labels]), settings.class_weights)
+    return Lesson(
+        settings,
+        torch.from_numpy(table).to(device),
+        torch.from_numpy(ancestor_matrix(taxonomy)).to(device),
+        None if weights is None else weights.to(device),
+        None if backgrounds is None else backgrounds.to(device),
+    )
 
 
 def training_loss(
     model: BirdClefClassifier,
-    classify: Callable[[Tensor], Tensor],
+    judge: Callable[[Tensor], tuple[Tensor, Tensor]],
     batch: Batch,
-    distances: Tensor,
-    ancestors: Tensor,
+    lesson: Lesson,
     config: FinetuneCommand,
     generator: torch.Generator,
     device: torch.device,
 ) -> Tensor:
     """The loss of one batch, made harder first."""
     labels = torch.cat([batch.targets, batch.secondary], dim=1).to(device)
-    waveforms, labels = augment_batch(batch.waveforms.to(device), labels, config.augment, generator)
+    waveforms = batch.waveforms.to(device)
+    waveforms, labels = augment_batch(waveforms, labels, config.augment, generator, lesson.backgrounds)
     targets, secondary = labels.chunk(2, dim=1)
     mel = augment_mel(model.log_mel(waveforms), config.augment, generator)
     with autocast(device):
-        logits = classify(mel)
+        logits, loudest = judge(mel)
+    loss, share = cost(logits, targets, secondary, lesson), lesson.loss.moments
+    return (1 - share) * loss + share * cost(loudest, targets, secondary, lesson) if share else loss
+
+
+def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> Tensor:
+    """What a batch of answers costs: (batch, species) logits, targets, background species -> ()."""
+    settings = lesson.loss
     background = (secondary > 0.5) & (targets < 0.5)  # there, perhaps inaudible: no loss, but no false alarm either
     present = (targets > 0.5) | background
-    return hierarchical_distance_loss(
+    valid, weights = valid_mask(present, lesson.ancestors, background), None
+    if settings.alpha and settings.kind in WEIGHED_BY_DISTANCE:
+        weights = distance_weights(
+            logits, targets, lesson.distances, alpha=settings.alpha, mode=settings.mode, present=present, valid=valid
+        )
+    return classification_loss(
         logits,
         targets,
-        distances,
-        alpha=config.loss.alpha,
-        mode=config.loss.mode,
-        present=present,
-        valid=valid_mask(present, ancestors, background),
+        kind=settings.kind,
+        valid=valid,
+        absent_weights=weights,
+        class_weights=lesson.class_weights,
+        smoothing=settings.smoothing,
     )
+
+
+@torch.no_grad()
+def follow(average: BirdClefClassifier, model: BirdClefClassifier, decay: float) -> None:
+    """Let the running mean take a step towards the weights; counters and statistics are taken as they are."""
+    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - decay)
+    for kept, told in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(told)
 
 
 @torch.inference_mode()
@@ -142,51 +196,41 @@ def score_windows(
     """The probabilities of every window of some recordings, the windows being those that predictor.py hears."""
     model.eval()
     owner, starts, ends = list[int](), list[float](), list[float]()
-    scores, waiting = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
-    for index, window in tqdm(recording_windows(recordings, audio), "validating", disable=None, leave=False):
-        owner.append(index)
-        starts.append(window.start)
-        ends.append(window.end)
-        waiting.append(window.samples)
+    answers, waiting = list[tuple[NDArray[np.float32], NDArray[np.float32]]](), list[Context]()
+    for context in tqdm(recording_contexts(recordings, audio), "validating", disable=None, leave=False):
+        waiting.append(context)
+        owner += [context.owner] * len(context.windows)
+        starts += [start for start, _ in context.windows]
+        ends += [end for _, end in context.windows]
         if len(waiting) == VALIDATION_BATCH:
-            scores.append(probabilities(model, waiting, device))
+            answers.append(judged(model, waiting, device))
             waiting.clear()
     if waiting:
-        scores.append(probabilities(model, waiting, device))
-    assert scores, "no held-out recording could be read; is the data root still there?"
-    return WindowScores(np.array(owner), np.array(starts), np.array(ends), np.concatenate(scores))
+        answers.append(judged(model, waiting, device))
+    assert answers, "no held-out recording could be read; is the data root still there?"
+    scores, embeddings = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    return WindowScores(np.array(owner), np.array(starts), np.array(ends), scores, embeddings)
 
 
-def probabilities(
-    model: BirdClefClassifier, waveforms: Sequence[NDArray[np.float32]], device: torch.device
-) -> NDArray[np.float32]:
-    """(windows, species) of a batch of windows, in float32 on any device: the served file must give the same."""
-    logits: Tensor = model(torch.from_numpy(np.stack(waveforms)).to(device))
-    scores: NDArray[np.float32] = logits.sigmoid().cpu().numpy()
-    return scores
-
-
-def pool_windows(windows: WindowScores, recordings: int) -> NDArray[np.float32]:
-    """(recordings, species): the mean of each recording's windows. Labels are given per recording, not per window."""
-    total = np.zeros((recordings, windows.scores.shape[1]), np.float64)
-    np.add.at(total, windows.owner, windows.scores)
-    count = np.bincount(windows.owner, minlength=recordings)
-    return (total / np.maximum(count, 1)[:, None]).astype(np.float32)
-
-
-def write_held_out(path: Path, windows: WindowScores, recordings: Sequence[Recording], taxonomy: Taxonomy) -> None:
-    """held_out_scores.csv, in the form of the predictor's scores.csv: quantize.py compares on these windows."""
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_row(file, score_columns(taxonomy))
-        for index, recording in enumerate(recordings):
-            mine = windows.owner == index
-            starts, ends = windows.starts[mine].tolist(), windows.ends[mine].tolist()
-            write_scores(file, str(recording.path.resolve()), starts, ends, windows.scores[mine])
+def judged(
+    model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities (windows, species) and embeddings (windows, width) of the windows wanted of some contexts, in
+    float32 on any device: the served file must give the same."""
+    waveforms = torch.from_numpy(np.stack([context.samples for context in contexts])).to(device)
+    logits, embeddings = model.answers(waveforms)
+    rows = [
+        number * model.windows + context.first + which
+        for number, context in enumerate(contexts)
+        for which in range(len(context.windows))
+    ]
+    return logits.sigmoid().cpu().numpy()[rows], embeddings.cpu().numpy()[rows]
 
 
 if __name__ == "__main__":
-    scores = np.array([[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]], np.float32)
-    two_and_one = WindowScores(np.array([0, 0, 1]), np.array([0.0, 5.0, 0.0]), np.array([5.0, 10.0, 5.0]), scores)
-    pooled = pool_windows(two_and_one, recordings=2)
-    print("windows of two recordings:", scores.tolist(), "-> recordings:", pooled.tolist())
-    assert np.allclose(pooled, [[0.3, 0.7], [0.9, 0.1]])
+    heard = torch.tensor([[1.0, 0.0, 0.0]])
+    lesson = Lesson(LossSettings(alpha=4.0), torch.tensor([[0.0, 0.2, 1.0]] * 3), torch.zeros(3, 3, dtype=torch.bool))
+    logits = torch.zeros(1, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(cost(logits, heard, torch.zeros(1, 3), lesson), logits)
+    print("a tit sings; the push on tit, crow and cricket:", [round(float(push), 3) for push in gradient[0]])
+    assert gradient[0, 0] < 0 < gradient[0, 1] < gradient[0, 2], "a cricket is the worse mistake"

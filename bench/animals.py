@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS, baseline
 from config import DataSettings
 from data_loader import read_labeled, split, truth_table
+from evaluation import WindowScores, pool_windows
 from metrics import bootstrap_interval, cmap, scorecard, top1_accuracy
 from recordings import Recording
 from runs import read_records
 from taxonomy import pairwise_distances
-from trainer import WindowScores, pool_windows
 
 RUNS = Path("runs/animals")
 SOUNDSCAPE = ANIMALS / "soundscapes" / "birdnet_XC563936.ogg"
@@ -115,6 +115,7 @@ def read_scores(path: Path, valid: list[Recording], labels: tuple[str, ...]) -> 
         np.array([float(row["start"]) for row in rows]),
         np.array([float(row["end"]) for row in rows]),
         np.array([[float(row[label]) for label in labels] for row in rows], np.float32),
+        np.zeros((len(rows), 0), np.float32),
     )
 
 

@@ -19,12 +19,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from config import AudioSettings, DataSettings
-from data_loader import read_labeled, recording_windows, split, truth_table
+from data_loader import read_labeled, recording_contexts, split, truth_table
+from evaluation import WindowScores, pool_windows
 from metrics import scorecard
 from model import LogMel
 from recordings import Recording
 from taxonomy import pairwise_distances
-from trainer import WindowScores, pool_windows
 
 ANIMALS = Path("../shared/animals")
 FOLD = 0
@@ -32,9 +32,9 @@ MIN_RECORDINGS = 8
 AUDIO = AudioSettings()
 
 
-def baseline(root: Path) -> tuple[dict[str, float], WindowScores]:
+def baseline(root: Path, fold: int = FOLD) -> tuple[dict[str, float], WindowScores]:
     """Scores of the held-out recordings: the scorecard per recording, and the probabilities per window."""
-    data = DataSettings(root, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
+    data = DataSettings(root, min_recordings=MIN_RECORDINGS, valid_fold=fold)
     taxonomy, recordings = read_labeled(data)
     train, valid = split(recordings, data)
     column = {label: index for index, label in enumerate(taxonomy.labels)}
@@ -45,7 +45,7 @@ def baseline(root: Path) -> tuple[dict[str, float], WindowScores]:
     features, windows = statistics(valid)
     scores = np.zeros((len(features), len(column)), np.float32)
     scores[:, model.classes_] = model.predict_proba(features)
-    told = WindowScores(windows.owner, windows.starts, windows.ends, scores)
+    told = WindowScores(windows.owner, windows.starts, windows.ends, scores, scores[:, :0])
     pooled = pool_windows(told, len(valid))
     return scorecard(truth_table(valid, taxonomy.labels), pooled, pairwise_distances(taxonomy)), told
 
@@ -54,15 +54,15 @@ def statistics(recordings: Sequence[Recording]) -> tuple[NDArray[np.float32], Wi
     """(windows, 4 * mels) for every window of some recordings, and where each window comes from."""
     front_end = LogMel(AUDIO, 80)
     rows, owner, starts, ends = list[NDArray[np.float32]](), list[int](), list[float](), list[float]()
-    for index, window in recording_windows(recordings, AUDIO):
-        mel = front_end(torch.from_numpy(window.samples)[None])[0].numpy()
+    for context in recording_contexts(recordings, AUDIO):
+        mel = front_end(torch.from_numpy(context.samples)[None])[0].numpy()
         quantile = np.quantile(mel, 0.1, axis=1)
         rows.append(np.concatenate([mel.mean(axis=1), mel.std(axis=1), mel.max(axis=1), quantile]).astype(np.float32))
-        owner.append(index)
-        starts.append(window.start)
-        ends.append(window.end)
+        owner.append(context.owner)
+        starts.append(context.windows[0][0])
+        ends.append(context.windows[0][1])
     nothing = np.zeros((len(rows), 0), np.float32)
-    return np.stack(rows), WindowScores(np.array(owner), np.array(starts), np.array(ends), nothing)
+    return np.stack(rows), WindowScores(np.array(owner), np.array(starts), np.array(ends), nothing, nothing)
 
 
 if __name__ == "__main__":

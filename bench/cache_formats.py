@@ -33,7 +33,7 @@ Read = Callable[[int, int], NDArray[Any]]
 def bench() -> None:
     """Write the recordings once in every format, then draw the same windows from each in turn."""
     assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)  # not there the first time
     FOLDER.mkdir(parents=True)
     sources = sorted(ANIMALS.glob("soundscapes/*.ogg"))
     sounds = [np.concatenate(list(open_recording(path, RATE).waveform())) for path in sources]

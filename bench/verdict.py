@@ -7,7 +7,7 @@ Writes   runs/verdict/, where what is done already is not done again, and prints
 
 Each arm: stage 1 (where it has one), then a frozen probe (logistic regression on mean, deviation and maximum over the
 tokens of every layer, each layer-normalised), then head and encoder fine-tuned together. The same seeds for every arm;
-the same held-out recordings, resampled 1,000 times together for an arm and the random start (for Whisper: with and
+the same held-out recordings, resampled together for an arm and the random start (for Whisper: with and
 without stage 1), the seeds averaged inside. Fine-tuning keeps the epoch with the best cmAP on the held-out recordings,
 in every arm. Runs go on until the minutes are over, the questions that matter most first; the table shows what is done.
 """
@@ -32,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.arms import difference, is_finished
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS
 from checkpoint import load_encoder
 from config import (
@@ -45,23 +46,23 @@ from config import (
     PretrainCommand,
     parse,
 )
-from data_loader import read_labeled, recording_windows, split, truth_table
+from data_loader import read_labeled, recording_contexts, split, truth_table
+from evaluation import WindowScores, pool_windows
 from main import finetune
 from metrics import cmap
 from model import Encoder, LogMel
 from recordings import Recording
 from runs import read_records
 from ssl_mae import pretrain
-from trainer import WindowScores, pool_windows
 
 RUNS = Path("runs/verdict")
 AUDIO = AudioSettings()
 DATA = DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
-SEEDS, RESAMPLES = (0, 1, 2), 1000
+SEEDS = (0, 1, 2)
 SHARED = ("--data.root", str(ANIMALS), "--data.valid_fold", str(FOLD))
 PRETRAIN = (
     "--train.epochs",
-    "16",
+    "10",
     "--train.batch_size",
     "8",
     "--train.encoder_rate",
@@ -148,7 +149,8 @@ def probe(encoder: Encoder) -> Scores:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000)).fit(features, labels)
     scores = model.predict_proba(exam).astype(np.float32)
     assert scores.shape[1] == len(taxonomy.labels), "a species has no training recording"
-    return pool_windows(WindowScores(others, np.zeros(len(others)), np.zeros(len(others)), scores), len(valid))
+    times = np.zeros(len(others))
+    return pool_windows(WindowScores(others, times, times, scores, scores[:, :0]), len(valid))
 
 
 @torch.inference_mode()
@@ -161,11 +163,11 @@ def layer_statistics(encoder: Encoder, recordings: Sequence[Recording]) -> tuple
 
     hooks = [layer.register_forward_hook(remember) for layer in encoder.whisper.layers]
     owners, rows = list[int](), list[NDArray[np.float32]]()
-    for owner, window in recording_windows(recordings, AUDIO):
+    for context in recording_contexts(recordings, AUDIO):
         seen.clear()
-        encoder(log_mel(torch.from_numpy(window.samples)[None]))
+        encoder(log_mel(torch.from_numpy(context.samples)[None]))
         normal = [functional.layer_norm(states[0], states.shape[2:]) for states in seen]
-        owners.append(owner)
+        owners.append(context.owner)
         rows.append(torch.cat([torch.cat([s.mean(0), s.std(0), s.amax(0)]) for s in normal]).numpy())
     for hook in hooks:
         hook.remove()
@@ -201,19 +203,6 @@ def print_table(arms: list[Arm]) -> None:
     )
 
 
-def difference(truth: Scores, mine: list[Scores], others: list[Scores]) -> tuple[float, float, float]:
-    """Low end, middle and high end of cmAP(mine) - cmAP(others), resampling recordings for both alike."""
-    rng = np.random.default_rng(0)
-    drawn: list[float] = []
-    for _ in range(RESAMPLES):
-        rows = rng.integers(len(truth), size=len(truth))
-        ours, theirs = ([cmap(truth[rows], scores[rows]) for scores in arm] for arm in (mine, others))
-        drawn.append(float(np.mean(ours) - np.mean(theirs)))
-    middle = np.mean([cmap(truth, scores) for scores in mine]) - np.mean([cmap(truth, scores) for scores in others])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(middle), float(high)
-
-
 def scores_of(arm: Arm, way: str, places: list[str], labels: tuple[str, ...]) -> dict[int, Scores]:
     """Seed -> (recordings, species): the mean over each recording's windows, of the runs that are done."""
     found: dict[int, Scores] = {}
@@ -244,11 +233,6 @@ def preset_of(folder: Path) -> Preset:
 def folder_of(arm: Arm, seed: int) -> Path:
     plain = "".join(letter if letter.isalnum() else "-" for letter in arm.name)
     return RUNS / f"{plain}-{seed}"
-
-
-def is_finished(run: Path) -> bool:
-    path = run / "run.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["status"] == "finished"
 
 
 if __name__ == "__main__":

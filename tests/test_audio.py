@@ -676,3 +676,29 @@ def test_nothing_found_names_what_is_there_and_a_missing_folder_is_refused(tmp_p
     assert "the suffixes there are: 2 .txt, 1 .csv" in notes[0]
     with pytest.raises(AssertionError, match="nothing at"):
         find_recordings([tmp_path / "none"])
+
+
+@pytest.mark.parametrize("seconds", [0.3, 4.0, 5.0, 5.2, 9.0, 20.0, 20.3, 23.0, 41.7])
+@pytest.mark.parametrize("overlap", [0.0, 2.5])
+def test_a_longer_context_holds_the_same_windows(seconds: float, overlap: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 1000)).astype(np.float32)
+    soundfile.write(path, samples, 1000, subtype="FLOAT")
+    expected = {(w.start, w.end): w.samples for w in open_recording(path, 1000).windows(5.0, overlap)}
+    found: dict[tuple[float, float], Sound] = {}
+    for context, windows in open_recording(path, 1000).contexts(20.0, 5.0, overlap):
+        assert len(context.samples) == 20_000 and windows
+        for place, (start, end) in enumerate(windows):
+            assert start == pytest.approx(context.start + 5 * place) and (start, end) not in found
+            found[start, end] = context.samples[5000 * place : 5000 * (place + 1)]
+    assert sorted(found) == sorted(expected)
+    for (start, end), window in expected.items():
+        length = round((end - start) * 1000)
+        assert np.array_equal(found[start, end][:length], window[:length])
+
+
+def test_a_context_that_overlaps_oddly_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(1000), 1000)
+    with pytest.raises(AssertionError, match="a whole part of the window"):
+        list(open_recording(path, 1000).contexts(20.0, 5.0, 1.3))

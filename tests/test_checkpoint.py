@@ -17,7 +17,7 @@ from checkpoint import (
     save_classifier,
     save_encoder,
 )
-from config import SIZES, AudioSettings, EncoderSettings, Preset
+from config import SIZES, AudioSettings, EncoderSettings, HeadSettings, Preset
 from model import BirdClefClassifier, Encoder
 from taxonomy import Taxonomy
 
@@ -232,7 +232,7 @@ def test_a_text_file_named_safetensors_is_refused(tmp_path: Path) -> None:
 
 def test_another_window_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    save_encoder(path, load("random"), "demo", AudioSettings(window_seconds=10.0), {})
+    save_encoder(path, load("random"), "demo", AudioSettings(context_seconds=10.0), {})
     with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
         load(path)
 
@@ -253,8 +253,8 @@ def lineage(name: str) -> tuple[str, ...]:
 def test_a_saved_classifier_gives_the_same_logits_and_facts(tmp_path: Path) -> None:
     birds = Taxonomy(("41663", "greani1"), ("Ficta a", "Ficta b"), ("pretend a", "pretend b"),
                      (lineage("Ficta a"), lineage("Ficta b")), (7, 7))  # fmt: skip
-    model = BirdClefClassifier(load("random"), AUDIO, 2, "attention").eval()
-    facts = ClassifierFacts("demo", AUDIO, "attention", birds, {"run": "finetune-001"})
+    model = BirdClefClassifier(load("random"), AUDIO, 2, HeadSettings()).eval()
+    facts = ClassifierFacts("demo", AUDIO, HeadSettings(), birds, {"run": "finetune-001"})
     path = tmp_path / "classifier.safetensors"
     save_classifier(path, model, facts)
     again, told = load_classifier(path)

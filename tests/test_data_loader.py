@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,11 @@ from data_loader import (
     draw_stretch,
     expected_draws,
     labeled_loader,
+    noise_bank,
     read_archive,
     read_labeled,
     read_unlabeled,
-    recording_windows,
+    recording_contexts,
     set_epoch,
     shares,
     split,
@@ -89,9 +91,9 @@ def without_columns(path: Path, *columns: str) -> None:
         writer.writerows(table)
 
 
-def settings(root: Path, **changes: object) -> DataSettings:
+def settings(root: Path, **changes: Any) -> DataSettings:
     """Settings that keep nothing."""
-    return replace(DataSettings(root, cache_gb=0.0), **changes)  # type: ignore[arg-type]
+    return replace(DataSettings(root, cache_gb=0.0), **changes)
 
 
 def test_labels_are_text_in_the_order_of_the_taxonomy(season: FieldSeason) -> None:
@@ -240,8 +242,8 @@ def test_an_unknown_author_is_not_one_person(copy: Path) -> None:
     assert len({r.group for r in recordings}) == len(recordings)
 
 
-def row_of(name: str, **facts: str) -> Recording:
-    return Recording(Path("/archive") / name, name, (facts.pop("label", "owl"),), seconds=9.0, **facts)  # type: ignore[arg-type]
+def row_of(name: str, label: str = "owl", **facts: Any) -> Recording:
+    return Recording(Path("/archive") / name, name, (label,), seconds=9.0, **facts)
 
 
 def test_a_person_s_day_is_a_group_and_without_days_the_person_is() -> None:
@@ -328,12 +330,13 @@ def test_a_batch_holds_windows_and_labels(season: FieldSeason) -> None:
 
 
 @pytest.mark.parametrize("window", ["random", "energy"])
-def test_windows_depend_on_seed_and_epoch_alone(window: str, season: FieldSeason, tmp_path: Path) -> None:
+def test_windows_depend_on_seed_and_epoch_alone(
+    window: Literal["random", "energy"], season: FieldSeason, tmp_path: Path
+) -> None:
     taxonomy, recordings = read_labeled(settings(season.root))
 
     def first(seed: int, epoch: int, workers: int = 0, gigabytes: float = 0.0) -> torch.Tensor:
-        data = DataSettings(season.root, workers=workers, cache=tmp_path, cache_gb=gigabytes)
-        data = replace(data, window=window)  # type: ignore[arg-type]
+        data = DataSettings(season.root, workers=workers, window=window, cache=tmp_path, cache_gb=gigabytes)
         loader = labeled_loader(recordings[:16], taxonomy, data, AUDIO, 8, seed)
         set_epoch(loader, epoch)
         return torch.cat([batch.waveforms for batch in loader])
@@ -465,11 +468,11 @@ def test_a_window_has_the_labels_of_all_annotations_it_shares_enough_with(tmp_pa
 
 def test_of_a_labelled_stretch_validation_hears_the_predictor_s_windows(tmp_path: Path) -> None:
     rows = annotated(tmp_path)
-    heard = [(index, window.start, window.end) for index, window in recording_windows(rows, AUDIO)]
+    heard = [(context.owner, *context.windows[0]) for context in recording_contexts(rows, AUDIO)]
     assert heard == [(0, 10.0, 15.0), (1, 10.0, 15.0), (2, 30.0, 35.0)]
     whole = {window.start: window.samples for window in open_recording(rows[0].path, 16_000).windows(5.0)}
-    for _, window in recording_windows(rows, AUDIO):
-        assert np.allclose(window.samples, whole[window.start], atol=1e-6)
+    for context in recording_contexts(rows, AUDIO):
+        assert np.allclose(context.samples, whole[context.windows[0][0]], atol=1e-6)
 
 
 def test_nothing_outside_the_kept_stretches_is_heard(tmp_path: Path) -> None:
@@ -477,7 +480,7 @@ def test_nothing_outside_the_kept_stretches_is_heard(tmp_path: Path) -> None:
     dataset = RandomWindows([row], ("owl",), settings(tmp_path), AUDIO, seed=0)
     heard = {round(float(value) * 100) for draw in range(30) for value in dataset[0, draw, 0][0]}
     assert heard <= {*range(3, 9), 40, 41} and {3, 8, 40, 41} <= heard
-    windows = [(window.start, window.end) for _, window in recording_windows([row], AUDIO)]
+    windows = [context.windows[0] for context in recording_contexts([row], AUDIO)]
     assert windows == [(3.0, 8.0), (8.0, 9.0), (40.0, 42.0)]
 
 
@@ -499,12 +502,46 @@ def test_stage_one_hears_each_recording_once_and_long_ones_twice(season: FieldSe
     assert sum(len(batch.waveforms) for batch in loader) == 2 * len(recordings) - len(once)
 
 
+def weather(folder: Path) -> None:
+    """A minute in which every window of 5 s holds its own number, 10 s and 5 s of one number each, and no sound."""
+    soundfile.write(folder / "minute.wav", np.repeat(np.arange(1, 13) / 100, 80_000), 16_000, subtype="FLOAT")
+    for name, value, seconds in (("ten.wav", 0.5, 10), ("five.wav", 0.6, 5)):
+        soundfile.write(folder / name, np.full(seconds * 16_000, value), 16_000, subtype="FLOAT")
+    (folder / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
+
+
+def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weather(tmp_path)
+    banks = [noise_bank(tmp_path, AUDIO, most=6, seed=seed) for seed in (0, 0, 1)]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 6 and said[0].startswith("left out 1 of 4 recordings") and "notes.wav: named .wav" in said[0]
+    heard = [sorted(round(float(row[0]), 2) for row in bank) for bank in banks]
+    assert all(bank.shape == (6, 80_000) and torch.equal(bank, bank[:, :1].expand(-1, 80_000)) for bank in banks)
+    assert all(values[3:] == [0.5, 0.5, 0.6] and len(set(values[:3])) == 3 and values[2] < 0.13 for values in heard)
+    assert torch.equal(banks[0], banks[1]) and heard[0] != heard[2]  # any of a recording, not its first
+    assert len(noise_bank(tmp_path, AUDIO)) == 15  # there are no more
+    assert noise_bank(tmp_path, replace(AUDIO, context_seconds=30.0)).shape == (4, 480_000)
+    for seed in range(8):
+        first, second = noise_bank(tmp_path, AUDIO, most=2, seed=seed)[:, 0]
+        assert max(float(first), float(second)) >= 0.5 and first != second  # never two of one recording
+
+
+def test_a_bank_of_noise_without_any_sound_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"found no audio files.* point --augment\.background at a folder"):
+        noise_bank(tmp_path, AUDIO)
+    (tmp_path / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
+    with pytest.raises(AssertionError, match=r"notes\.wav: named \.wav, is text; .* point --augment\.background"):
+        noise_bank(tmp_path, AUDIO)
+
+
 def test_validation_hears_what_the_predictor_hears(season: FieldSeason) -> None:
     _, recordings = read_labeled(settings(season.root))
-    heard = list(recording_windows(recordings[:3], AUDIO))
+    heard = list(recording_contexts(recordings[:3], AUDIO))
     direct = [w for r in recordings[:3] for w in open_recording(r.path, 16_000).windows(5.0)]
-    assert [w.start for _, w in heard] == [w.start for w in direct]
-    assert all(np.array_equal(a.samples, b.samples) for (_, a), b in zip(heard, direct, strict=True))
+    assert [context.windows for context in heard] == [((w.start, w.end),) for w in direct]
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(heard, direct, strict=True))
 
 
 def test_the_truth_has_all_labels_of_a_recording() -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parents[1]
-SCORING_PATH = ("predictor", "scorer", "detections", "audio", "recordings", "runs", "taxonomy", "config", "metrics")
+SCORING_PATH = (
+    *("predictor", "scorer", "detections", "audio", "recordings", "runs", "taxonomy", "config", "metrics"),
+    *("calibration", "ranks"),
+)
 
 
 def floors() -> dict[str, int]:

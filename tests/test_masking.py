@@ -67,13 +67,18 @@ def planted(batch: int, first: int, last: int) -> Tensor:
 
 
 def test_what_stands_out_is_the_call_and_not_the_hum() -> None:
-    scores = contrast_scores(planted(4, 200, 250))
-    assert scores.shape == (4, 250)
-    elsewhere = torch.cat([scores[:, :99], scores[:, 126:]], dim=1)
-    assert scores[:, 100:125].min() > 1.2 * elsewhere.max() and scores[:, 100:125].mean() > 1.8 * elsewhere.mean()
-    louder = planted(4, 200, 250)
+    """The call fills tokens 100 to 124 and half-covers none. A hum no longer than a call would stand out like one."""
+    steady, louder, rising = planted(64, 200, 250), planted(64, 200, 250), planted(64, 200, 250)
     louder[:, :5] += 10.0
-    torch.testing.assert_close(contrast_scores(louder), scores, atol=1e-4, rtol=0)
+    rising[:, :5, 250:] += 10.0  # as loud only once the call is over, and until the end
+    call = torch.arange(250).div(25, rounding_mode="floor") == 4
+    for mel in (steady, rising):
+        scores = contrast_scores(mel)
+        assert scores.shape == (64, 250)
+        assert bool((scores[:, call].amin(dim=1) > scores[:, ~call].amax(dim=1)).all())
+    torch.testing.assert_close(contrast_scores(louder), contrast_scores(steady), atol=1e-4, rtol=0)
+    energy = rising.reshape(64, 40, 250, 2).mean(dim=(1, 3))  # the negative control: all of that hum before the call
+    assert bool((energy[:, 125:].amin(dim=1) > energy[:, call].amax(dim=1)).all())
 
 
 @pytest.mark.parametrize(("seconds", "least", "most"), [(0.5, 0.70, 0.80), (0.2, 0.70, 0.85)])

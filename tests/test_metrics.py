@@ -8,14 +8,19 @@ import pytest
 from numpy.typing import NDArray
 
 from metrics import (
+    answers_scorecard,
     bootstrap_interval,
     class_average_precision,
     class_roc_auc,
     cmap,
+    false_alarms_per_hour,
+    false_positive_severity,
+    least_cost_answers,
     macro_f1,
     macro_roc_auc,
     mistake_distance,
     mistake_severity,
+    rank_roc_auc,
     scorecard,
     top1_accuracy,
 )
@@ -24,6 +29,7 @@ Array = NDArray[np.float64]
 sklearn: Any = import_module("sklearn.metrics")  # it has no types
 
 TREE = np.array([[0, 1, 4], [1, 0, 4], [4, 4, 0]]) / 4  # two tits and a frog
+GENERA = np.array([0, 0, 1, 1, 2, 2])  # six species
 
 
 def tied(seed: int, rows: int = 80, species: int = 7) -> tuple[Array, Array]:
@@ -38,6 +44,14 @@ def single(seed: int, rows: int = 80, species: int = 7) -> tuple[Array, Array]:
     generator = np.random.default_rng(seed)
     truth = np.eye(species)[generator.integers(species - 1, size=rows)]
     return truth, truth + generator.normal(size=truth.shape)
+
+
+def right_genus(seed: int) -> tuple[Array, Array]:
+    """One label per row out of six species: a model that knows the genus and nothing of the species in it."""
+    generator = np.random.default_rng(seed)
+    label = generator.integers(6, size=600)
+    sure = GENERA[label][:, None] == GENERA
+    return np.eye(6)[label], np.where(sure, 0.5, 0.05) + 0.1 * generator.random((600, 6))
 
 
 def column(*values: float) -> Array:
@@ -219,3 +233,166 @@ def test_a_species_that_a_draw_has_lost_drops_out_of_it() -> None:
     assert bootstrap_interval(macro_roc_auc, truth, scores, np.arange(10), repeats=200) == (1.0, 1.0)
     with pytest.raises(AssertionError, match="at least two"):
         bootstrap_interval(macro_roc_auc, truth, scores, np.zeros(10))
+
+
+def test_a_model_that_knows_the_genus_alone_is_perfect_at_genus_and_guesses_the_species() -> None:
+    truth, scores = right_genus(0)
+    areas = rank_roc_auc(truth, scores, {"genus": GENERA, "species": np.arange(6)})
+    assert list(areas) == ["genus", "species"]
+    assert areas["genus"] == 1.0
+    assert areas["species"] == pytest.approx(macro_roc_auc(truth, scores), abs=1e-12)
+    assert areas["species"] == pytest.approx((4 * 1 + 1 * 0.5) / 5, abs=0.02), "right against four others, .5 with one"
+    within = truth[:, :2].any(axis=1)
+    inside = rank_roc_auc(truth[within][:, :2], scores[within][:, :2], {"species": np.arange(2)})
+    assert inside["species"] == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_shuffled_taxonomy_loses_what_the_genus_gave() -> None:
+    truth, scores = right_genus(1)
+    shuffled = GENERA[[0, 2, 4, 1, 3, 5]]
+    assert (shuffled[::2] != shuffled[1::2]).all(), "no genus was kept"
+    assert rank_roc_auc(truth, scores, {"genus": shuffled})["genus"] < 0.85
+
+
+def test_a_taxon_scores_as_probably_as_any_of_its_species_is_there() -> None:
+    truth = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    scores = np.array([[0.5, 0.5, 0.0], [0.7, 0.0, 0.0], [0.7, 0.1, 0.0]])  # either of the first two: .75, .7, .73
+    assert rank_roc_auc(truth, scores, {"genus": np.array([0, 0, 1])})["genus"] == pytest.approx((1 + 0.5) / 2)
+    certain = np.array([[1.0, 0.5, 0], [1, 0, 0], [0, 0, 0]])
+    heard = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    both = rank_roc_auc(heard, certain, {"genus": np.array([0, 0, 1])})["genus"]
+    assert both == pytest.approx((1 + 0.5) / 2), "1 and 1 with another are told apart"
+
+
+def test_what_is_known_at_family_alone_is_no_mistake_of_the_genera_below_it() -> None:
+    # two bush-crickets of two genera, their family as a label of its own, a bird
+    truth = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    scores = np.array([[0.5, 0.1, 0.1, 0.2], [0.1, 0.5, 0.1, 0.2], [0.9, 0.9, 0.9, 0.3], [0.1, 0.1, 0.1, 0.9]])
+    groups = {"family": np.array([0, 0, 0, 1]), "genus": np.array([0, 1, -1, 2])}
+    assert rank_roc_auc(truth, scores, groups) == {"family": 1.0, "genus": 1.0}
+    flat = {"genus": np.array([0, 1, 3, 2])}
+    assert rank_roc_auc(truth, scores, flat)["genus"] < 1.0, "control: taken as a genus of its own"
+    scores[2, 3] = 0.95
+    assert rank_roc_auc(truth, scores, groups)["genus"] == pytest.approx((1 + 1 + 2 / 3) / 3), "a bird it is not"
+    within_animals = {"kingdom": np.zeros(4, np.int64), **groups}
+    assert rank_roc_auc(truth, scores, within_animals)["genus"] < 1.0, "the nearest rank that is known counts"
+    alone = {"genus": groups["genus"]}
+    assert rank_roc_auc(truth, scores, alone) == {"genus": 1.0}, "nothing says where it belongs: it may be any"
+
+
+def test_a_rank_of_one_taxon_has_no_curve() -> None:
+    truth, scores = right_genus(2)
+    areas = rank_roc_auc(truth, scores, {"class": np.zeros(6, np.int64), "genus": GENERA, "none": np.full(6, -1)})
+    assert np.isnan([areas["class"], areas["none"]]).all() and areas["genus"] == 1.0
+
+
+def test_ranks_ask_for_probabilities_and_for_one_group_per_species() -> None:
+    truth, scores = right_genus(3)
+    with pytest.raises(AssertionError, match="probabilities, not logits"):
+        rank_roc_auc(truth, scores - 1, {"genus": GENERA})
+    with pytest.raises(AssertionError, match=r"genus: \(3,\) groups, 6 species"):
+        rank_roc_auc(truth, scores, {"genus": GENERA[:3]})
+
+
+def test_false_alarms_are_measured_where_half_of_the_labels_are_found() -> None:
+    truth = np.eye(3)[[0, 0, 1, 2]]
+    scores = np.array([[0.9, 0.8, 0.1], [0.7, 0.1, 0.75], [0.2, 0.1, 0.6], [0.3, 0.2, 0.1]])
+    # found: .9 .7 .1 .1, so .7 finds half of them; at .7 stand .8 (a tit for a tit) and .75 (a frog for a tit)
+    assert false_positive_severity(truth, scores, TREE) == pytest.approx(((0.25 + 1) / 2, 2 / 4))
+    assert false_positive_severity(truth, scores, TREE, recall=0.25) == (0.0, 0.0), "at .9 there are none"
+    assert false_positive_severity(truth, scores, TREE, recall=0.3)[1] == 2 / 4, "one of four is not enough for .3"
+    # at .1 everything is an alarm: in each row the two others
+    everything = (2 * (0.25 + 1) + (0.25 + 1) + 2 * 1) / 8
+    assert false_positive_severity(truth, scores, TREE, recall=0.8) == pytest.approx((everything, 8 / 4))
+
+
+def test_false_alarms_see_only_the_order_of_scores_and_no_entry_that_is_not_judged() -> None:
+    truth, scores = single(4, species=3)
+    plain = false_positive_severity(truth, scores, TREE, recall=0.8)
+    assert plain[1] > 0
+    assert false_positive_severity(truth, np.exp(3 * scores), TREE, recall=0.8) == plain
+    assert false_positive_severity(truth, scores, TREE, recall=0.8, valid=truth > 0) == (0.0, 0.0)
+    frogs = np.tile([True, True, False], (80, 1)) | (truth > 0)
+    assert false_positive_severity(truth, scores, TREE, recall=0.8, valid=frogs)[1] < plain[1]
+
+
+def test_a_secondary_label_is_not_judged_and_yet_makes_its_relatives_near() -> None:
+    truth, scores = np.array([[1, 0, 1], [0, 0, 0]]), np.array([[0.1, 0.8, 0.9], [0.1, 0.1, 0.9]])
+    valid = np.array([[False, True, True], [True, True, True]])
+    # found: the frog at .9; as high is only the frog in the silent row, which is counted and not measured
+    assert false_positive_severity(truth, scores, TREE, valid=valid) == (0.0, 1 / 2)
+    assert false_positive_severity(truth, scores, TREE, recall=1, valid=valid) == (0.0, 1 / 2), "nor is it missed at .1"
+    scores[0, 1] = 0.95
+    assert false_positive_severity(truth, scores, TREE, valid=valid) == (0.25, 2 / 2), "the tit is near the other tit"
+
+
+def test_false_alarms_of_nothing_are_refused() -> None:
+    with pytest.raises(AssertionError, match="nothing can be found"):
+        false_positive_severity(np.zeros((2, 3)), np.eye(3)[:2], TREE)
+    with pytest.raises(AssertionError, match="recall 0"):
+        false_positive_severity(np.eye(3), np.eye(3), TREE, recall=0)
+    with pytest.raises(AssertionError, match="valid"):
+        false_positive_severity(np.eye(3), np.eye(3), TREE, valid=np.ones((2, 3), np.bool_))
+
+
+def test_the_least_costly_answer_is_found_by_trying_all() -> None:
+    generator = np.random.default_rng(0)
+    points = generator.random((8, 2))
+    distances = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
+    scores = generator.random((50, 8)) ** 3
+    shares = scores / scores.sum(axis=1, keepdims=True)
+    tried = [min(range(8), key=lambda k: sum(row[c] * distances[c, k] for c in range(8))) for row in shares]
+    assert least_cost_answers(scores, distances).tolist() == tried
+    assert (scores.argmax(axis=1) != tried).any(), "control: the best guess is often another"
+    assert least_cost_answers(scores, 1 - np.eye(8)).tolist() == scores.argmax(axis=1).tolist(), "all mistakes alike"
+
+
+def test_two_tits_outvote_a_frog() -> None:
+    scores = np.array([[0.3, 0.25, 0.35]])  # a tit: 55 in 90
+    assert scores.argmax() == 2 and least_cost_answers(scores, TREE).tolist() == [0]
+    with pytest.raises(AssertionError, match="not logits"):
+        least_cost_answers(scores * 4, TREE)
+
+
+def test_answers_found_in_another_way_are_scored_like_best_guesses() -> None:
+    truth, scores = single(3)
+    distances = np.abs(np.subtract.outer(np.arange(7.0), np.arange(7.0)))
+    card, whole = answers_scorecard(truth, scores.argmax(axis=1), distances), scorecard(truth, scores, distances)
+    assert list(card) == ["top1", "mistake_distance", "mistake_severity"]
+    assert all(value == whole[name] for name, value in card.items())
+    by_hand = answers_scorecard(np.eye(3)[[0, 0, 2]], np.array([0, 1, 1]), TREE)
+    assert by_hand == pytest.approx({"top1": 1 / 3, "mistake_distance": 1.25 / 3, "mistake_severity": 1.25 / 2})
+
+
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        (np.array([0, 1]), "one species number per row"),
+        (np.array([0.0, 1, 2]), "one species number per row"),
+        (np.array([0, 3, 2]), r"answers hold \[3\]"),
+        (np.array([0, -1, 2]), r"answers hold \[-1\]"),
+    ],
+)
+def test_answers_that_are_no_species_are_refused(answers: Any, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        answers_scorecard(np.eye(3), answers, TREE)
+
+
+def test_a_window_alarms_once_however_many_species_it_takes_for_there() -> None:
+    scores = np.array([[0.5, 0.9], [0.4, 0.2], [0.1, 0.9], [0.1, 0.1]])
+    assert false_alarms_per_hour(scores, 0.5, hours=0.5) == 2 / 0.5
+    assert false_alarms_per_hour(scores, np.array([0.4, np.inf]), hours=1) == 2.0, "the second is never reported"
+    assert false_alarms_per_hour(scores, 0.95, hours=1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "hours", "complaint"),
+    [
+        (0.5, 0.0, "0.0 hours"),
+        (float("nan"), 1.0, "threshold is NaN"),
+        (np.array([0.5, 0.5, 0.5]), 1.0, r"\(3,\) thresholds, 2 species"),
+    ],
+)
+def test_alarms_that_cannot_be_counted_are_refused(threshold: Any, hours: float, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        false_alarms_per_hour(np.full((4, 2), 0.5), threshold, hours)

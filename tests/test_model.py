@@ -1,7 +1,7 @@
 """The networks: equal to the library they come from, deaf to neighbours, and with masks that do not leak."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -13,10 +13,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audio import read_window
 from checkpoint import widened
-from config import SIZES, AudioSettings, EncoderSize, Preset
+from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling, Preset
 from masking import hide_tokens
 from model import (
-    AttentionHead,
     BirdClefClassifier,
     Encoder,
     LogMel,
@@ -116,8 +115,10 @@ def test_twenty_decibels_are_half_a_unit() -> None:
 def test_another_sample_rate_or_length_is_refused_with_the_flag_to_change() -> None:
     with pytest.raises(AssertionError, match=r"audio\.sample_rate 22050"):
         LogMel(AudioSettings(sample_rate=22_050), 80)
-    with pytest.raises(AssertionError, match=r"audio\.window_seconds"):
-        LogMel(AudioSettings(window_seconds=5.013), 80)
+    with pytest.raises(AssertionError, match=r"audio\.context_seconds"):
+        LogMel(AudioSettings(window_seconds=5.013, context_seconds=5.013), 80)
+    with pytest.raises(AssertionError, match=r"--audio\.context_seconds 12\.0: give a multiple of 5"):
+        AudioSettings(context_seconds=12.0)
     with pytest.raises(AssertionError, match="waveforms of 79999 samples"):
         LogMel(AudioSettings(), 80)(torch.zeros(1, 79_999))
 
@@ -413,33 +414,45 @@ def test_the_position_table_is_whispers_and_does_not_learn(encoder: Encoder) -> 
     assert not table.requires_grad
 
 
-@pytest.mark.parametrize("pooling", ["attention", "mean"])
-def test_a_batch_scores_as_one_by_one(pooling: Literal["attention", "mean"]) -> None:
+@pytest.mark.parametrize("pooling", ["attention", "mean", "prototype"])
+@pytest.mark.parametrize("head", [HeadSettings(), HeadSettings(layers=3, hidden=32, statistics=True)])
+def test_a_batch_scores_as_one_by_one(pooling: Pooling, head: HeadSettings) -> None:
     torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, pooling).eval()
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, replace(head, pooling=pooling)).eval()
     waveforms = torch.randn(3, 80_000) * torch.tensor([[1.0], [0.01], [0.1]])
     alone = torch.cat([model(waveform[None]) for waveform in waveforms])
     torch.testing.assert_close(model(waveforms), alone, atol=1e-5, rtol=0)
     assert model(waveforms).dtype == torch.float32
 
 
-def test_an_untrained_classifier_gives_each_species_its_share() -> None:
+def test_a_context_of_one_window_is_a_window_and_a_longer_one_answers_for_each() -> None:
     torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 100, "mean").eval()
-    nn.init.zeros_(model.head.score.weight)
-    torch.testing.assert_close(model(torch.randn(1, 80_000)).sigmoid(), torch.full((1, 100), 0.01), atol=1e-6, rtol=0)
+    encoder, head = Encoder(SIZES["demo"]), HeadSettings(statistics=True)
+    long = AudioSettings(context_seconds=15.0)
+    model = BirdClefClassifier(encoder, long, 7, head).eval()
+    waveforms = torch.randn(2, 240_000) * 0.1
+    logits, embeddings = model.answers(waveforms)
+    assert logits.shape == (6, 7) and embeddings.shape == (6, 96)
+    tokens = model.encoder(model.log_mel(waveforms))
+    by_hand = model.head(tokens[1:, 250:500], model.log_mel(waveforms)[1:, :, 500:1000])
+    torch.testing.assert_close(logits[4:5], by_hand)
+    whole, _ = model.judge(model.log_mel(waveforms))
+    assert whole.shape == (2, 7)
+    short = BirdClefClassifier(encoder, AudioSettings(), 7, head).eval()
+    short.head = model.head
+    torch.testing.assert_close(short.judge(short.log_mel(waveforms[:, :80_000]))[0], short(waveforms[:, :80_000]))
+    changed = waveforms.clone()
+    changed[:, 160_000:] = 0.0  # the first window hears the third through the encoder, that is what a context is for
+    assert not torch.allclose(model(changed)[0], logits[0], atol=1e-4)
+    assert torch.equal(short(changed[:, :80_000]), short(waveforms[:, :80_000]))
 
 
-def test_attention_can_rest_on_one_moment() -> None:
-    head = AttentionHead(96, 1, dropout=0.0)
-    tokens = torch.zeros(1, 250, 96)
-    tokens[0, 17, 0] = 1.0
-    for layer in (head.attention, head.score):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    with torch.no_grad():
-        head.attention.weight[0, 0] = 100.0
-        head.score.weight[0, 0] = 1.0
-    assert head(tokens).item() > 0.98
-    squashed = torch.tensor([1.0] + [0.0] * 249).tanh().softmax(dim=0)[0]  # negative control: what tanh would allow
-    assert squashed < 0.01
+def test_only_the_layers_asked_for_reach_the_head() -> None:
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, HeadSettings(layers=2)).eval()
+    mel = model.log_mel(torch.randn(2, 80_000))
+    states = model.encoder.layer_states(mel)
+    normal = [nn.functional.layer_norm(state, state.shape[2:]) for state in states[-2:]]
+    torch.testing.assert_close(model.tokens(mel), (normal[0] + normal[1]) / 2)
+    with pytest.raises(AssertionError, match=r"--head\.layers 4"):
+        BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, HeadSettings(layers=4))

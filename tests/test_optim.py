@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from config import EncoderSize
+from heads import PrototypeHead
 from model import Encoder
 from optim import cosine_schedule, differential_groups, update
 
@@ -49,6 +50,13 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert found["encoder.whisper.layers.0.fc1.weight"][1] == 0.1
     assert found["encoder.whisper.layers.0.fc1.bias"][1] == 0.0
     assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
+
+
+def test_prototypes_turn_ten_times_as_fast_and_do_not_decay() -> None:
+    model = Toy()
+    model.register_module("pool", PrototypeHead(16, 4, 2))
+    found = rates(model)
+    assert found["pool.prototypes"] == (1e-2, 0.0) and found["pool.weight"] == (1e-3, 0.1)
 
 
 def test_the_schedule_rises_then_falls_to_its_floor() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from layouts import by_name, inat, inat_audio, labels, lineage, noted, page, read, sounds, write, xc
 
+from data_loader import with_groups
 from portals import license_name
+from sources import Collection
 
 
 def test_inaturalist_files_carry_the_whole_lineage(tmp_path: Path) -> None:
@@ -29,13 +31,42 @@ def test_inaturalist_files_carry_the_whole_lineage(tmp_path: Path) -> None:
     assert lineage(collection, "Parus major")["family"] == "Paridae"
     rows = by_name(collection)
     first = rows["train/00003_Parus/a.wav"]
-    assert first.labels == ("Parus major",) and first.recording_id == "11"
+    assert first.labels == ("Parus major",) and first.recording_id == "train/11"
     assert (first.author, first.license) == ("Ada", "CC BY-NC 4.0")
     assert (first.recorded_at, first.latitude, first.longitude) == ("2021-05-07T10:12:00+00:00", "47.5", "8.1")
     second = rows["train/00003_Parus/b.wav"]
     assert (second.status, second.recorded_at, second.latitude, second.longitude) == ("ok", "", "", "")
     assert rows["train/00003_Parus/gone.wav"].status == "missing"
-    assert rows["val/00003_Parus/a.wav"].recording_id == "21"
+    assert rows["val/00003_Parus/a.wav"].recording_id == "val/21"
+
+
+def groups(collection: Collection) -> dict[str, str]:
+    """The group of each row by its name."""
+    return {row.name: row.group for row in with_groups(collection.recordings, [], 5)}
+
+
+def test_two_splits_may_hold_the_same_id_and_are_not_joined(tmp_path: Path) -> None:
+    """Nor are recordings without an id. The negative control: what one split names twice is one recording."""
+    for split in ("train", "val"):
+        names = {"a": 1, "b": 1, "c": 2, "d": None, "e": None}
+        audio = [inat_audio(0, f"x/{name}.wav", id=number, rights_holder="") for name, number in names.items()]
+        write(tmp_path, {f"{split}.json": inat(audio, {1: 3, 2: 3})})
+        sounds(tmp_path, *(f"{split}/x/{name}.wav" for name in "abcde"))
+    group = groups(read(tmp_path))
+    assert group["train/x/a.wav"] == group["train/x/b.wav"] != group["val/x/a.wav"] == group["val/x/b.wav"]
+    assert len(group) == 10 and len(set(group.values())) == 8
+
+
+@pytest.mark.parametrize(
+    ("holder", "count"), [("Unknown", 2), ("unknown ", 2), ("ANONYMOUS", 2), (None, 2), ("Ada", 1)]
+)
+def test_an_unknown_rights_holder_is_not_one_person(holder: str | None, count: int, tmp_path: Path) -> None:
+    audio = [inat_audio(number, f"x/{number}.wav", rights_holder=holder) for number in (1, 2)]
+    write(tmp_path, {"train.json": inat(audio, {1: 3, 2: 3})})
+    sounds(tmp_path, "train/x/1.wav", "train/x/2.wav")
+    collection = read(tmp_path)
+    assert {row.author for row in collection.recordings} == {"" if count == 2 else "Ada"}
+    assert len(set(groups(collection).values())) == count
 
 
 def test_a_split_of_inaturalist_may_be_a_link_to_another_disk(tmp_path: Path) -> None:

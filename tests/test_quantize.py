@@ -13,7 +13,7 @@ import torch
 from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier
-from config import SIZES, AudioSettings, QuantizeCommand
+from config import SIZES, AudioSettings, HeadSettings, QuantizeCommand
 from model import BirdClefClassifier, Encoder
 from quantize import LINEAR_LAYERS, encoder_products, export, held_out_windows, network_scores, quantize, write_int8
 from scorer import open_scorer, score
@@ -131,8 +131,13 @@ def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:
     _, facts = load_classifier(stages.classifier)
     torch.manual_seed(0)
     wide = replace(SIZES["demo"], mels=128)
-    model = BirdClefClassifier(Encoder(wide), AudioSettings(), len(facts.taxonomy.labels), "mean").eval()
-    export(model, ClassifierFacts("demo", AudioSettings(), "mean", facts.taxonomy, {}), tmp_path / "m.onnx", False)
+    model = BirdClefClassifier(Encoder(wide), AudioSettings(), len(facts.taxonomy.labels), HeadSettings("mean")).eval()
+    export(
+        model,
+        ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), facts.taxonomy, {}),
+        tmp_path / "m.onnx",
+        False,
+    )
     windows = np.random.default_rng(0).normal(0, 0.1, (2, 80_000)).astype(np.float32)
     served = score(open_scorer(tmp_path / "m.onnx"), windows)
     np.testing.assert_allclose(served, network_scores(model, windows), atol=1e-4)

@@ -153,10 +153,11 @@ def test_the_loss_falls(stages: Stages) -> None:
     assert last["loss"] < first["loss"] and {"skill", "skill_over_mean", "windows_per_second"} <= set(last)
 
 
-def heard_with(season: FieldSeason, **mask: object) -> torch.Tensor:
+def heard_with(season: FieldSeason, shuffle: bool = False) -> torch.Tensor:
     """What the autoencoder sees of one batch."""
     config = PretrainCommand.defaults("demo")
-    config = replace(config, mask=replace(config.mask, **mask), augment=AugmentSettings((0.0, 0.0), 0.0, 0.0, 0.0))  # type: ignore[arg-type]
+    unchanged = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0)
+    config = replace(config, mask=replace(config.mask, shuffle=shuffle), augment=unchanged)
     sound = read_window(next((season.root / "unlabeled").rglob("*.flac")), 0.0, 5.0, 16_000)
     batch = Batch(torch.from_numpy(sound)[None], torch.zeros(1, 0), torch.zeros(1, 0))
     generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ def tree(labels: list[str]) -> Taxonomy:
     return Taxonomy(tuple(labels), names, names, tuple((*RANKS, name) for name in names), (7,) * len(labels))
 
 
-def row(name: str, *labels: str, **facts: object) -> Recording:
+def row(name: str, *labels: str, **facts: Any) -> Recording:
     plain = Recording(Path("/a") / name, name, labels, f"file {name}", 0, 1800.0, sample_rate=16_000, channels=1)
-    return replace(plain, **facts)  # type: ignore[arg-type]
+    return replace(plain, **facts)
 
 
 def said(rows: list[Recording], taxonomy: Taxonomy | None, what: str) -> str:

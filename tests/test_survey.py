@@ -8,7 +8,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -94,40 +94,37 @@ def test_a_damaged_ledger_is_set_aside(tmp_path: Path, ledger: Path, capsys: pyt
     assert "was damaged: set aside" in capsys.readouterr().out and ledger.with_suffix(".damaged").is_file()
 
 
-def test_a_decoder_that_dies_takes_one_file_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("deed", "guard_seconds", "why"),
+    [
+        ("os.kill(os.getpid(), 11)", survey.GUARD_SECONDS, "its decoder died (SIGSEGV)"),
+        ("time.sleep(600)", 3.0, "decoding did not end within 3 s"),
+    ],
+    ids=["dies", "hangs"],
+)
+def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
+    deed: str, guard_seconds: float, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [write(tmp_path, f"{number}.wav", song(number)) for number in range(4)]
     victim = (
-        "import json, os, signal, survey\nlisten = survey.listen\n"
-        "def deadly(path):\n    if path.name == '2.wav': os.kill(os.getpid(), 11)\n    return listen(path)\n"
+        "import os, survey, time\nlisten = survey.listen\n"
+        f"def deadly(path):\n    if path.name == '2.wav': {deed}\n    return listen(path)\n"
         "survey.listen = deadly\nsurvey.serve()"
     )
     replace_decoder(monkeypatch, victim)
-    examined = examine(paths)
-    assert [examined[path].status for path in paths] == ["ok", "ok", "unreadable", "ok"]
-    assert examined[paths[2]].reason == "its decoder died (SIGSEGV); leave it out"
-
-
-def test_a_decoder_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [write(tmp_path, f"{number}.wav", song(number)) for number in range(3)]
-    sleeper = (
-        "import survey, time\nlisten = survey.listen\n"
-        "def slow(path):\n    if path.name == '1.wav': time.sleep(600)\n    return listen(path)\n"
-        "survey.listen = slow\nsurvey.serve()"
-    )
-    replace_decoder(monkeypatch, sleeper)
-    monkeypatch.setattr("survey.GUARD_SECONDS", 3.0)
+    monkeypatch.setattr("survey.GUARD_SECONDS", guard_seconds)
     started = time.monotonic()
     examined = examine(paths)
-    assert [examined[path].status for path in paths] == ["ok", "unreadable", "ok"]
-    assert "did not end within 3 s" in examined[paths[1]].reason and time.monotonic() - started < 30
+    assert [examined[path].status for path in paths] == ["ok", "ok", "unreadable", "ok"]
+    assert examined[paths[2]].reason == f"{why}; leave it out" and time.monotonic() - started < 30
 
 
 def replace_decoder(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the decoding processes run other code."""
     real = subprocess.Popen
 
-    def start(command: list[str], **options: object) -> object:
-        return real([*command[:2], code], **options)  # type: ignore[call-overload]
+    def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        return real([*command[:2], code], **options)
 
     monkeypatch.setattr("survey.subprocess.Popen", start)
 

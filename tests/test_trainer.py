@@ -1,5 +1,6 @@
 """The supervised loop: what is pooled, what is kept, and that held-out scores are those of the file that is kept."""
 
+import copy
 import csv
 import json
 from collections import Counter
@@ -11,18 +12,23 @@ import torch
 from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier
-from config import SIZES, AudioSettings, AugmentSettings, DataSettings, FinetuneCommand
+from config import SIZES, AudioSettings, AugmentSettings, DataSettings, FinetuneCommand, HeadSettings, LossSettings
 from data_loader import Batch, read_labeled, split, truth_table
 from demo_data import FieldSeason
+from evaluation import WindowScores, pool_windows
 from metrics import cmap
 from model import BirdClefClassifier, Encoder
 from runs import read_records
-from trainer import WindowScores, pool_windows, score_windows, training_loss
+from trainer import Lesson, cost, follow, prepare_lesson, score_windows, training_loss
 
 
 def test_windows_are_pooled_by_their_mean() -> None:
     windows = WindowScores(
-        np.array([1, 1, 0]), np.zeros(3), np.ones(3), np.array([[0.2, 0.4], [0.4, 0.0], [1.0, 0.5]], np.float32)
+        np.array([1, 1, 0]),
+        np.zeros(3),
+        np.ones(3),
+        np.array([[0.2, 0.4], [0.4, 0.0], [1.0, 0.5]], np.float32),
+        np.zeros((3, 0), np.float32),
     )
     assert pool_windows(windows, 2) == pytest.approx(np.array([[1.0, 0.5], [0.3, 0.2]]))
 
@@ -63,9 +69,9 @@ def test_training_learns_something(stages: Stages) -> None:
 
 def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> None:
     config = FinetuneCommand.defaults("demo")
-    config = replace(config, augment=AugmentSettings((0.0, 0.0), 0.0, 0.0, 0.0))
+    config = replace(config, augment=AugmentSettings((0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0))
     torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 3, "mean").eval()
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 3, HeadSettings("mean")).eval()
     distances, ancestors = 1 - torch.eye(3), torch.zeros(3, 3, dtype=torch.bool)
     targets, background = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
 
@@ -73,10 +79,54 @@ def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> No
         model.zero_grad()
         batch = Batch(torch.randn(1, 80_000, generator=torch.Generator().manual_seed(1)), targets, secondary)
         generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
-        loss = training_loss(model, model.classify, batch, distances, ancestors, config, generator, cpu)
+        lesson = Lesson(config.loss, distances, ancestors)
+        loss = training_loss(model, model.judge, batch, lesson, config, generator, cpu)
         torch.autograd.backward(loss)
-        assert model.head.score.bias.grad is not None
-        return model.head.score.bias.grad.clone()
+        pushed = model.get_parameter("head.pool.score.bias").grad
+        assert pushed is not None
+        return pushed.clone()
 
     assert gradient(background)[1] == 0.0
     assert gradient(torch.zeros(1, 3))[1] > 0.0  # negative control: unlabelled, it would be pushed down
+
+
+def test_the_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> None:
+    torch.manual_seed(0)
+    head = HeadSettings(statistics=True)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 3, head)
+    average = copy.deepcopy(model)
+    bias = "head.pool.score.bias"
+    before = average.get_parameter(bias).detach().clone()
+    with torch.no_grad():
+        model.get_parameter(bias).add_(1.0)
+        model.temperature.fill_(2.0)
+    follow(average, model, 0.9)
+    torch.testing.assert_close(average.get_parameter(bias).detach(), before + 0.1)
+    assert average.temperature.item() == 2.0
+
+
+def test_a_share_of_the_loss_can_fall_on_the_best_moment() -> None:
+    torch.manual_seed(0)
+    lesson = Lesson(LossSettings(alpha=0.0), torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool))
+    targets, none = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    quiet, loud = torch.zeros(1, 2), torch.tensor([[4.0, -4.0]])
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 2, HeadSettings("mean"))
+    batch = Batch(torch.zeros(1, 80_000), targets, none)
+    config = FinetuneCommand.defaults("demo")
+
+    def loss(share: float) -> float:
+        mine = replace(lesson, loss=LossSettings(alpha=0.0, moments=share))
+        generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+        return training_loss(model, lambda _: (quiet, loud), batch, mine, config, generator, cpu).item()
+
+    first, second = (cost(logits, targets, none, lesson).item() for logits in (quiet, loud))
+    assert loss(0.0) == pytest.approx(first) and loss(0.25) == pytest.approx(0.75 * first + 0.25 * second)
+
+
+def test_a_shuffled_taxonomy_has_the_same_distances_in_other_places(season: FieldSeason) -> None:
+    taxonomy, recordings = read_labeled(DataSettings(season.root))
+    cpu = torch.device("cpu")
+    true = prepare_lesson(taxonomy, recordings, LossSettings(), None, cpu).distances
+    shuffled = prepare_lesson(taxonomy, recordings, LossSettings(shuffle=True), None, cpu).distances
+    assert not torch.equal(true, shuffled) and torch.equal(true.flatten().sort()[0], shuffled.flatten().sort()[0])
+    assert torch.equal(shuffled, shuffled.T) and not shuffled.diagonal().any()

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, dtype, nn
+from torch import Tensor, nn
 
 from .models.whisper.modeling_whisper import WhisperEncoder
 
@@ -39,7 +39,6 @@ class WhisperModel(nn.Module):
 class WhisperForConditionalGeneration(nn.Module):
     model: WhisperModel
     def __init__(self, config: WhisperConfig) -> None: ...
-    def to(self, dtype: dtype) -> Self: ...  # type: ignore[override]
     def save_pretrained(self, folder: str | Path, max_shard_size: str = ...) -> None: ...
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Self: ...

@@ -1,0 +1,75 @@
+"""All recordings judged by classifiers that never heard them, against the honest baseline judged in the same way.
+
+    make bench-folds          (or: .venv/bin/python -m bench.folds)
+
+Reads    ../shared/animals: labels with at least 8 recordings, folds 0 to 3
+Writes   runs/folds/, and prints one table: both, and their paired difference, with 95 % intervals over groups of
+         recordings
+
+No pretrained weights, no choice of epoch, no setting tuned on any fold but fold 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.arms import held_out
+from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline
+from config import DataSettings, FinetuneCommand, parse
+from data_loader import read_labeled, truth_table
+from evaluation import pool_windows
+from main import finetune
+from metrics import bootstrap_interval, cmap, macro_roc_auc, top1_accuracy
+
+Table = NDArray[np.float32]
+RUNS, FOLDS = Path("runs/folds"), (0, 1, 2, 3)
+FLAGS = (
+    *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
+    *("--train.epochs", "40", "--train.batch_size", "16", "--train.ema", "0.99", "--train.choose", "last"),
+    *("--train.validate_every", "10", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
+    *("--data.noise", str(ANIMALS / "noise")),
+)
+
+
+def bench() -> None:
+    """Fine-tune on every fold, then compare."""
+    assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
+    started = time.time()
+    words = ["--data.root", str(ANIMALS), "--run.root", str(RUNS), *FLAGS, "--train.folds", *map(str, FOLDS)]
+    finetune(parse(FinetuneCommand, words))
+    minutes = (time.time() - started) / 60
+    with redirect_stdout(None):
+        taxonomy, recordings = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
+        plain = np.zeros((len(recordings), len(taxonomy.labels)), np.float32)
+        for fold in FOLDS:
+            mine = [row for row, recording in enumerate(recordings) if recording.fold == fold]
+            plain[mine] = pool_windows(baseline(ANIMALS, fold)[1], len(mine))
+    truth = truth_table(recordings, taxonomy.labels)
+    groups = np.array([recording.group for recording in recordings])
+    places = [str(recording.path.resolve()) for recording in recordings]
+    ours = held_out(RUNS / "finetune" / "held_out_scores.csv", places, taxonomy.labels)
+    print(f"\n{len(recordings)} recordings of {len(taxonomy.labels)} species, out of fold; {minutes:.1f} minutes")
+    print(f"{'':22}{'classifier':>28}{'logistic regression':>28}{'difference':>28}")
+    for name, statistic in (("macro AUC", macro_roc_auc), ("cmAP", cmap), ("top-1", top1_accuracy)):
+        cells = ""
+        for scores in (ours, plain):
+            low, high = bootstrap_interval(statistic, truth, scores, groups)
+            cells += f"{statistic(truth, scores):>12.3f} [{low:.3f}, {high:.3f}]"
+        low, high = bootstrap_interval(partial(gain, statistic), truth, np.stack([ours, plain], axis=-1), groups)
+        print(f"{name:22}{cells}{statistic(truth, ours) - statistic(truth, plain):>+12.3f} [{low:+.3f}, {high:+.3f}]")
+
+
+def gain(statistic: Callable[[Table, Table], float], truth: Table, pair: Table) -> float:
+    """By how much the first of two models is better: pair (recordings, species, 2)."""
+    return statistic(truth, pair[..., 0]) - statistic(truth, pair[..., 1])
+
+
+if __name__ == "__main__":
+    bench()

@@ -1,0 +1,50 @@
+"""What each ingredient of stage 2 is worth: the whole recipe, then the same without one of its parts, or with another.
+
+    make bench-ingredients          (or: .venv/bin/python -m bench.ingredients [minutes])
+
+Reads    ../shared/animals: labels with at least 8 recordings, fold 0 held out
+Writes   runs/ingredients/, where what is done already is not done again, and prints one table; 3 seeds, same steps
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench.arms import Arm, print_arms, run_arms
+from bench.baseline import ANIMALS
+
+RUNS, SEEDS = Path("runs/ingredients"), (0, 1, 2)
+NOISE = str(ANIMALS / "noise")
+SHARED = (
+    *("--encoder.weights", "random", "--train.epochs", "20", "--train.choose", "last", "--train.validate_every", "20"),
+    *("--train.ema", "0.99", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
+    *("--data.noise", NOISE),
+)
+ARMS = (
+    Arm("the whole recipe", ()),
+    Arm("without statistics", ("--head.no-statistics",)),
+    Arm("without mixup", ("--augment.mixup", "0")),
+    Arm("without stripes", ("--augment.mask", "0")),
+    Arm("without gain", ("--augment.gain_db", "0", "0")),
+    Arm("without roll", ("--augment.roll", "0")),
+    Arm("without EMA", ("--train.ema", "0")),
+    Arm("without balance", ("--data.balance", "0")),
+    Arm("without distances", ("--loss.alpha", "0")),
+    Arm("with a frozen encoder", ("--train.encoder_rate", "0")),
+    Arm("with mean pooling", ("--head.pooling", "mean")),
+    Arm("with prototypes", ("--head.pooling", "prototype")),
+    Arm("with three layers mixed", ("--head.layers", "3")),
+    Arm("with a hidden layer", ("--head.hidden", "128")),
+    Arm("with up to three sources", ("--augment.sources", "3")),
+    Arm("with splices", ("--augment.splice", "0.3")),
+    Arm("with random filters", ("--augment.filter", "0.3")),
+    Arm("with background noise", ("--augment.background", NOISE)),
+    Arm("with no-call recordings", ("--data.no_call", NOISE)),
+    Arm("with windows chosen by energy", ("--data.window", "energy")),
+)
+COLUMNS = ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "false_alarms_per_hour_at_0.5")
+
+if __name__ == "__main__":
+    run_arms(RUNS, ARMS, SHARED, SEEDS, float(sys.argv[1]) if len(sys.argv) > 1 else 180.0)
+    print_arms(RUNS, ARMS, SEEDS, COLUMNS)

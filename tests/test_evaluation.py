@@ -1,0 +1,131 @@
+"""What a classifier is worth: parts joined in order, figures by hand, files that say what they should."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from evaluation import (
+    Calibration,
+    Exam,
+    WindowScores,
+    calibrate,
+    examine,
+    fit_rank_thresholds,
+    joined,
+    loudest_windows,
+    pool_windows,
+    windows_without_species,
+)
+from recordings import Recording
+from taxonomy import Taxonomy
+
+SPECIES = (("Aves", "Tit"), ("Aves", "Crow"), ("Amphibia", "Frog"), ("Insecta", "Cricket"))
+LINEAGES = tuple(("Animalia", "?", name, f"{kin}ales", f"{kin}idae", kin, f"{kin} ficta") for name, kin in SPECIES)
+FOUR = Taxonomy(("t", "c", "f", "k"), tuple(x[-1] for x in LINEAGES), ("tit", "<b>", "=frog", ""), LINEAGES, (7,) * 4)
+
+
+def windows(owner: list[int], scores: NDArray[np.float32], seconds: float = 5.0) -> WindowScores:
+    count = len(owner)
+    return WindowScores(
+        np.array(owner),
+        np.zeros(count),
+        np.full(count, seconds),
+        scores,
+        np.array(owner, np.float32)[:, None].repeat(2, axis=1),
+    )
+
+
+def recordings(count: int, fold: int = 0) -> list[Recording]:
+    return [Recording(Path(f"{fold}-{n}.ogg"), f"{fold}-{n}.ogg", group=f"{n}", fold=fold) for n in range(count)]
+
+
+def made_up(count: int = 160, sureness: float = 3.0, seed: int = 0) -> Exam:
+    rng = np.random.default_rng(seed)
+    heard = rng.integers(4, size=count)
+    logits = 4 * np.eye(4)[heard] + 1.5 * rng.normal(size=(count, 4)) - 2
+    scores = (1 / (1 + np.exp(-sureness * logits))).astype(np.float32)
+    return Exam(recordings(count), np.eye(4, dtype=np.float32)[heard], windows(list(range(count)), scores), None)
+
+
+def test_parts_are_joined_so_that_each_window_keeps_its_recording() -> None:
+    scores = np.arange(8, dtype=np.float32).reshape(2, 4)
+    parts = [
+        Exam(
+            recordings(2, fold),
+            np.eye(4, dtype=np.float32)[:2],
+            windows([1, 0], scores + fold),
+            windows([0], scores[:1]),
+        )
+        for fold in (0, 1)
+    ]
+    exam = joined(parts)
+    assert exam.windows.owner.tolist() == [1, 0, 3, 2]
+    assert [exam.recordings[owner].fold for owner in exam.windows.owner] == [0, 0, 1, 1]
+    assert exam.windows.scores[2, 0] == 1.0 and exam.truth.shape == (4, 4)
+    assert exam.silence is not None and exam.silence.hours == pytest.approx(10 / 3600)
+
+
+def test_a_recording_ranks_by_the_mean_of_its_windows_and_is_detected_by_the_highest() -> None:
+    three = windows([1, 1, 0], np.array([[0.2], [0.6], [0.3]], np.float32))
+    assert pool_windows(three, 3)[:, 0].tolist() == pytest.approx([0.3, 0.4, 0.0])
+    assert loudest_windows(three, 3)[:, 0].tolist() == pytest.approx([0.3, 0.6, 0.0])
+
+
+def test_a_classifier_that_is_too_sure_is_cooled_and_the_order_of_its_answers_stays() -> None:
+    exam = made_up(sureness=3.0)
+    calibration = calibrate(exam, FOUR)
+    cooled = calibration.applied(exam)
+    assert calibration.temperature > 1.5
+    assert (cooled.windows.scores.argmax(axis=1) == exam.windows.scores.argmax(axis=1)).all()
+    assert calibrate(made_up(sureness=0.5), FOUR).temperature < calibration.temperature / 3  # negative control
+    again = calibrate(cooled, FOUR)
+    assert again.temperature == pytest.approx(1.0, abs=0.02)
+
+
+def test_rank_thresholds_are_precise_at_the_rank_they_are_for() -> None:
+    rng = np.random.default_rng(1)
+    heard = rng.integers(4, size=400)
+    guess = np.where(heard < 2, rng.integers(2, size=400), heard)  # which bird it is, nobody can tell
+    sure = rng.uniform(0.4, 0.9, 400).astype(np.float32)
+    scores = np.eye(4, dtype=np.float32)[guess] * sure[:, None] + 0.01
+    truth = np.eye(4, dtype=np.float32)[heard]
+    found = fit_rank_thresholds(scores, truth, FOUR)
+    assert found["class"] < 0.5 and "species" not in found
+    right = fit_rank_thresholds(np.eye(4, dtype=np.float32)[heard] * sure[:, None] + 0.01, truth, FOUR)
+    assert right["species"] < 0.5  # negative control: it is not the rank that forbids it
+
+
+def test_all_files_are_written_and_say_the_same(tmp_path: Path) -> None:
+    exam = made_up()
+    calibration = calibrate(exam, FOUR)
+    silence = windows([0, 0], np.array([[0.99, 0.0, 0.0, 0.0], [0.0] * 4], np.float32))
+    figures = examine(tmp_path, replace(calibration.applied(exam), silence=silence), calibration, FOUR)
+    assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"]
+    assert figures["false_alarms_per_hour_at_0.5"] == pytest.approx(360.0)  # one window in ten seconds
+    with (tmp_path / "species.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["common_name"] for row in rows} == {"tit", "<b>", "'=frog", ""}
+    assert np.mean([float(row["average_precision"]) for row in rows]) == pytest.approx(figures["cmap"], abs=1e-4)
+    precisions = [float(row["average_precision"]) for row in rows]
+    assert precisions == sorted(precisions)
+    kept = np.load(tmp_path / "embeddings.npz", allow_pickle=False)
+    assert kept["embedding"].shape == (160, 2) and kept["recording"][3].endswith("0-3.ogg")
+    for name in ("confusion.png", "reliability.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "thresholds.csv").read_text().startswith("label,")
+    assert len((tmp_path / "held_out_scores.csv").read_text().splitlines()) == 161
+
+
+def test_what_sounds_like_nothing_is_counted_from_recordings_without_labels_too() -> None:
+    exam = made_up(4)
+    truth = exam.truth.copy()
+    truth[[1, 3]] = 0.0
+    empty = windows_without_species(replace(exam, truth=truth))
+    assert empty is not None and empty.owner.tolist() == [1, 3]
+    assert windows_without_species(exam) is None
+    cooled = Calibration(2.0, (), {}).applied(exam)
+    assert cooled.silence is None
