@@ -50,7 +50,7 @@ from metrics import (
 from ranks import deepest_answers, rank_groups, rank_probabilities, rank_truth
 from recordings import Recording
 from runs import no_formula, publish
-from taxonomy import CLASS, FAMILY, Taxonomy, pairwise_distances
+from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
 
 PRECISE = 0.9  # precision that thresholds are asked for
 FEWEST = 10  # right answers that a threshold is fitted on
@@ -143,11 +143,21 @@ def stacked(parts: Sequence[WindowScores], offsets: NDArray[np.int64]) -> Window
 def calibrate(exam: Exam, taxonomy: Taxonomy) -> Calibration:
     """Fit the temperature on windows, then thresholds on recordings: per species, and per rank."""
     sure = np.clip(exam.windows.scores.astype(np.float64), LITTLE, 1 - LITTLE)
-    temperature = fit_temperature(np.log(sure / (1 - sure)), exam.truth[exam.windows.owner])
+    judged = judged_entries(exam.truth, taxonomy)
+    counted = judged[exam.windows.owner]
+    temperature = fit_temperature(np.log(sure / (1 - sure))[counted], exam.truth[exam.windows.owner][counted])
     cooled = Calibration(temperature, (), {}).applied(exam)
     highest = loudest_windows(cooled.windows, len(exam.recordings))
-    thresholds = tuple(fit_thresholds(highest, exam.truth, taxonomy.labels, PRECISE))
+    thresholds = tuple(fit_thresholds(highest, exam.truth, taxonomy.labels, PRECISE, FEWEST, judged))
     return Calibration(temperature, thresholds, fit_rank_thresholds(highest, exam.truth, taxonomy))
+
+
+def judged_entries(truth: NDArray[np.float32], taxonomy: Taxonomy) -> NDArray[np.bool_]:
+    """(recordings, species) bool: what can be right or wrong. Where a tit sings, "bird" is no mistake; where somebody
+    wrote "bird", a tit may be right."""
+    above = ancestor_matrix(taxonomy).astype(np.float32)
+    related: NDArray[np.bool_] = (truth @ above.T + truth @ above) > 0
+    return ~related | (truth > 0)
 
 
 def fit_rank_thresholds(
@@ -175,13 +185,15 @@ def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxono
     groups = np.array([recording.group for recording in exam.recordings])
     figures = scorecard(truth, scores, distances)
     careful = answers_scorecard(truth[labelled], least_cost_answers(scores[labelled], distances), distances)
-    severity, number = false_positive_severity(truth, scores, distances)
+    judged = judged_entries(truth, taxonomy)
+    counted = judged[windows.owner]
+    severity, number = false_positive_severity(truth, scores, distances, 0.5, judged)
     figures |= {
         "least_cost_distance": careful["mistake_distance"],
         "false_positive_severity": severity,
         "false_positives_per_recording": number,
         "temperature": calibration.temperature,
-        "calibration_error": expected_calibration_error(windows.scores, truth[windows.owner]),
+        "calibration_error": expected_calibration_error(windows.scores[counted], truth[windows.owner][counted]),
     }
     figures |= {f"auc_{rank}": area for rank, area in rank_roc_auc(truth, scores, rank_groups(taxonomy)).items()}
     print(f"{count} held-out recordings, {len(windows.owner)} windows, {truth.shape[1]} species")
@@ -215,7 +227,9 @@ def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxono
             file, calibration.thresholds, taxonomy.scientific_names, source="held-out recordings", model=""
         )
     draw_confusion(folder / "confusion.png", scores[labelled], truth[labelled], taxonomy)
-    draw_reliability(folder / "reliability.png", exam, calibration)
+    draw_reliability(
+        folder / "reliability.png", windows.scores[counted], truth[windows.owner][counted], calibration.temperature
+    )
     return figures
 
 
@@ -353,19 +367,20 @@ def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.fl
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def draw_reliability(path: Path, exam: Exam, calibration: Calibration) -> None:
-    """reliability.png: whether what is given a probability of .8 is true eight times out of ten, before and after."""
+def draw_reliability(path: Path, scores: NDArray[np.float32], truth: NDArray[np.float32], temperature: float) -> None:
+    """reliability.png: whether what is given a probability of .8 is true eight times out of ten, before and after.
+
+    scores, truth   (answers,) those that can be right or wrong
+    """
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
-    truth = exam.truth[exam.windows.owner]
-    raw = apply_temperature(exam.windows.scores, 1 / calibration.temperature)
+    raw = apply_temperature(scores, 1 / temperature)
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    cases = (("as trained", raw, "0.55"), (f"temperature {calibration.temperature:.2f}", exam.windows.scores, "C0"))
-    for name, scores, colour in cases:
-        means, shares, counts = reliability_points(scores, truth, 10)
-        error = expected_calibration_error(scores, truth)
+    for name, values, colour in (("as trained", raw, "0.55"), (f"temperature {temperature:.2f}", scores, "C0")):
+        means, shares, counts = reliability_points(values, truth, 10)
+        error = expected_calibration_error(values, truth)
         left.plot(means, shares, "o-", color=colour, label=f"{name}, error {error:.3f}")
         right.step(means, counts, where="mid", color=colour, label=name)
     left.set_xlabel("probability given")

@@ -33,7 +33,7 @@ RUNS, FOLDS = Path("runs/folds"), (0, 1, 2, 3)
 FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
     *("--train.epochs", "40", "--train.batch_size", "16", "--train.ema", "0.99", "--train.choose", "last"),
-    *("--train.validate_every", "10", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
+    *("--train.validate_every", "10", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
     *("--data.noise", str(ANIMALS / "noise")),
 )
 

@@ -16,6 +16,7 @@ from evaluation import (
     examine,
     fit_rank_thresholds,
     joined,
+    judged_entries,
     loudest_windows,
     pool_windows,
     windows_without_species,
@@ -129,3 +130,17 @@ def test_what_sounds_like_nothing_is_counted_from_recordings_without_labels_too(
     assert windows_without_species(exam) is None
     cooled = Calibration(2.0, (), {}).applied(exam)
     assert cooled.silence is None
+
+
+def test_bird_is_no_mistake_where_a_tit_sings_and_a_tit_none_where_bird_is_written() -> None:
+    names = ("Animalia", "?", "Aves", "?o", "?f", "?g", "?s")
+    five = Taxonomy((*FOUR.labels, "aves"), (*FOUR.scientific_names, "Aves"), (*FOUR.common_names, "bird"),
+                    (*LINEAGES, names), (7, 7, 7, 7, 3))  # fmt: skip
+    judged = judged_entries(np.eye(5, dtype=np.float32), five)
+    assert judged.tolist() == [
+        [True, True, True, True, False],
+        [True, True, True, True, False],
+        [True, True, True, True, True],
+        [True, True, True, True, True],
+        [False, False, True, True, True],
+    ]
