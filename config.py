@@ -320,6 +320,11 @@ class PretrainCommand:
     encoder: EncoderSettings
     train: TrainSettings
     mask: MaskSettings = MaskSettings()
+    target: Literal["mel", "teacher"] = "mel"
+    """What is painted of a hidden token. mel: its log-mel picture; teacher: what a running mean of the encoder itself
+    makes of it when nothing is hidden."""
+    teacher_decay: float = 0.999
+    """How much of the teacher is left after each update."""
     augment: AugmentSettings = AugmentSettings(mixup=0.3, roll=0.0, mask=0.0)
     audio: AudioSettings = AudioSettings()
     run: RunSettings = RunSettings()

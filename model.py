@@ -207,14 +207,15 @@ class BirdClefClassifier(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """The encoder, and behind it a small transformer that paints what was hidden. Only the encoder outlives stage 1.
 
-    forward   mel (batch, channels, frames), hidden (batch, tokens) bool -> (batch, tokens, 2 * channels)
+    forward   mel (batch, channels, frames), hidden (batch, tokens) bool -> (batch, tokens, values), by default the
+              2 * channels values of a token's log-mel picture
     The decoder's tokens look at visible tokens alone, and at first at the nearest ones: without that it takes it
     thousands of steps to find out that neighbours matter, and the encoder learns nothing meanwhile (LOG.md).
     source    https://arxiv.org/abs/2111.06377; attention to visible tokens as in https://arxiv.org/abs/2401.14391,
               the start after https://arxiv.org/abs/2305.09828
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, values: int = 0) -> None:
         super().__init__()
         size = encoder.size
         self.encoder = encoder
@@ -235,7 +236,7 @@ class MaskedAutoencoder(nn.Module):
             for _ in range(size.decoder_layers)
         )
         self.norm = nn.LayerNorm(size.decoder_width)
-        self.paint = nn.Linear(size.decoder_width, 2 * encoder.channels)
+        self.paint = nn.Linear(size.decoder_width, values or 2 * encoder.channels)
         nn.init.normal_(self.mask_token, std=0.02)
         for layer in self.layers:
             assert isinstance(layer, nn.TransformerEncoderLayer), "a layer of another kind"

@@ -90,6 +90,19 @@ def update(
     return norm if math.isfinite(norm) else math.nan
 
 
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
+    """Let a running mean of the weights take a step towards them; counters and statistics are taken as they are.
+
+    updates   so far, this one among them: the mean is shorter at first, or it would remember the random start
+    """
+    share = 1 - min(decay, (1 + updates) / (10 + updates))
+    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
+        mine.lerp_(theirs, share)
+    for kept, told in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(told)
+
+
 if __name__ == "__main__":
     model = nn.ModuleDict({"encoder": nn.Linear(4, 4), "head": nn.Linear(4, 1)})
     groups = differential_groups(model, encoder_rate=1e-2, head_rate=5e-2, layer_decay=1.0, weight_decay=0.1)

@@ -12,6 +12,7 @@ squared error on its own says nothing.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.optim import AdamW
 from tqdm import tqdm
 
@@ -32,8 +34,8 @@ from data_loader import Batch, read_unlabeled, set_epoch, split, unlabeled_loade
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
 from masking import contrast_scores, hide_tokens
-from model import LogMel, MaskedAutoencoder, token_picture, token_values
-from optim import cosine_schedule, differential_groups, update
+from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_values
+from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording
 from runs import Run, draw_curves, launch, open_run, peak_memory_mb, publish, record
 
@@ -48,7 +50,8 @@ def pretrain(config: PretrainCommand) -> int:
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
     encoder.checkpointing = config.train.checkpointing
-    model = MaskedAutoencoder(encoder).to(device)
+    teacher = copy.deepcopy(encoder).eval().requires_grad_(False).to(device) if config.target == "teacher" else None
+    model = MaskedAutoencoder(encoder, encoder.size.width if teacher else 0).to(device)
     painter: Callable[[Tensor, Tensor], Tensor] = torch.compile(model) if config.train.compile else model
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
     loader = unlabeled_loader(train, config.data, config.audio, config.train.batch_size, config.run.seed)
@@ -64,6 +67,7 @@ def pretrain(config: PretrainCommand) -> int:
     with open_run("mae", config.run.root, config) as run:
         exam = held_out_windows(held_out, config.audio)
         skills: dict[str, float] = {}
+        moved = 0
         for epoch in range(1, settings.epochs + 1):
             set_epoch(loader, epoch)
             model.train()
@@ -72,7 +76,7 @@ def pretrain(config: PretrainCommand) -> int:
             for step, batch in enumerate(progress, 1):
                 mel = heard(log_mel, batch, config, generator, device)
                 hidden = draw_mask(mel, config.mask, generator)
-                target = normalised_target(mel, hidden)
+                target = target_of(mel, hidden, teacher)
                 trivial.fit(target, hidden)
                 with autocast(device):
                     painted = painter(mel, hidden)
@@ -80,8 +84,11 @@ def pretrain(config: PretrainCommand) -> int:
                 last = step % settings.accumulate == 0 or step == len(loader)
                 update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
                 losses.append(loss.item())
+                if teacher and last:
+                    moved += 1
+                    follow(teacher, encoder, config.teacher_decay, moved)
             rate = len(losses) * settings.batch_size / (time.time() - started)
-            skills = measure_skill(model, log_mel, exam, trivial, config.mask, device)
+            skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
             record(
                 run,
                 epoch=epoch,
@@ -91,7 +98,7 @@ def pretrain(config: PretrainCommand) -> int:
                 memory_mb=device_memory_mb(device) or peak_memory_mb(),
             )
             draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
-            draw_reconstruction(run, model, log_mel, exam, config.mask, device)
+            draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
         provenance: dict[str, object] = {
             "run": run.folder.name,
             "data": str(config.data.root.resolve()),
@@ -142,14 +149,39 @@ class TrivialPainter:
         return float(truth.square().sum()), float((truth - line).square().sum())
 
 
-def normalised_target(mel: Tensor, hidden: Tensor) -> Tensor:
-    """What is to be painted: (batch, tokens, 2 * mels), each mel bin in units of its own spread.
+@torch.no_grad()
+def target_of(mel: Tensor, hidden: Tensor, teacher: Encoder | None) -> Tensor:
+    """What is to be painted: (batch, tokens, values), as the log-mel picture has it or as the teacher hears it."""
+    if teacher is None:
+        return token_values(normalised(mel, hidden.repeat_interleave(2, dim=1)))
+    return normalised(heard_by(teacher, mel), hidden).transpose(1, 2)
 
-    Centred on the mean of the frames that can be seen: a mean over all of them would tell about the hidden ones.
+
+def heard_by(teacher: Encoder, mel: Tensor) -> Tensor:
+    """The mean of all layers of the teacher, each normalised, nothing hidden: (batch, width, tokens).
+
+    source    https://arxiv.org/abs/2202.03555 (data2vec), section 3.3
     """
-    seen = (~hidden).repeat_interleave(2, dim=1)[:, None].to(mel.dtype)
-    mean = (mel * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)
-    return token_values((mel - mean) / mel.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION))
+    with autocast(mel.device):
+        states = teacher.layer_states(mel)
+    layers = [functional.layer_norm(layer.float(), layer.shape[2:]) for layer in states]
+    return torch.stack(layers).mean(dim=0).transpose(1, 2)
+
+
+def normalised(picture: Tensor, hidden: Tensor) -> Tensor:
+    """(batch, rows, columns) with each row in units of its own spread; hidden (batch, columns) bool.
+
+    Centred on the mean of the columns that can be seen: a mean over all of them would tell about the hidden ones.
+    """
+    mean, spread = measures(picture, hidden)
+    return (picture - mean) / spread
+
+
+def measures(picture: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """What a picture is normalised by: mean of the visible columns and deviation of all, (batch, rows, 1) each."""
+    seen = (~hidden)[:, None].to(picture.dtype)
+    mean = (picture * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)
+    return mean, picture.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION)
 
 
 def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
@@ -168,6 +200,7 @@ def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
 @torch.inference_mode()
 def measure_skill(
     model: MaskedAutoencoder,
+    teacher: Encoder | None,
     log_mel: LogMel,
     exam: NDArray[np.float32],
     trivial: TrivialPainter,
@@ -186,7 +219,7 @@ def measure_skill(
     for start in range(0, len(exam), 32):
         mel = log_mel(torch.from_numpy(exam[start : start + 32]).to(device))
         hidden = draw_mask(mel, mask, generator)
-        target = normalised_target(mel, hidden)
+        target = target_of(mel, hidden, teacher)
         with autocast(device):
             painted = model(mel, hidden)
         ours += float((painted.float() - target)[hidden].square().sum())
@@ -226,41 +259,45 @@ def verdict(skill: float) -> str:
 def draw_reconstruction(
     run: Run,
     model: MaskedAutoencoder,
+    teacher: Encoder | None,
     log_mel: LogMel,
     exam: NDArray[np.float32],
     mask: MaskSettings,
     device: torch.device,
 ) -> Path:
-    """reconstruction.png: a few held-out windows, what the encoder saw of them, and what the decoder painted."""
+    """reconstruction.png: a few held-out windows, what the encoder saw of them, and what the decoder painted; with a
+    teacher, what it hears of them in place of the log-mel picture."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     model.eval()
     mel = log_mel(torch.from_numpy(exam[:: max(1, len(exam) // PICTURES)][:PICTURES]).to(device))
     hidden = draw_mask(mel, mask, torch.Generator().manual_seed(0))
-    seen = (~hidden).repeat_interleave(2, dim=1)[:, None]
-    mean = (mel * seen).sum(dim=2, keepdim=True) / seen.sum(dim=2, keepdim=True)
-    spread = mel.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION)
-    painted = token_picture(model(mel, hidden).float()) * spread + mean
+    painted = model(mel, hidden).float()
+    picture = mel if teacher is None else heard_by(teacher, mel)
+    covered = hidden.repeat_interleave(2, dim=1) if teacher is None else hidden
+    mean, spread = measures(picture, covered)
+    painted = (token_picture(painted) if teacher is None else painted.transpose(1, 2)) * spread + mean
+    seen = ~covered[:, None]
     figure = Figure(figsize=(13, 2.4 * len(mel)), layout="constrained")
-    for row in range(len(mel)):
-        low, high = float(mel[row].min()), float(mel[row].max())
+    for row, whole in enumerate(picture):
+        low, high = float(whole.min()), float(whole.max())
         shown = {
-            "held-out window": mel[row],
-            "what the encoder saw": torch.where(seen[row], mel[row], low),
-            "what was painted": torch.where(seen[row], mel[row], painted[row]),
+            "held-out window": whole,
+            "what the encoder saw": torch.where(seen[row], whole, low),
+            "what was painted": torch.where(seen[row], whole, painted[row]),
         }
-        for column, (title, picture) in enumerate(shown.items()):
+        for column, (title, part) in enumerate(shown.items()):
             axes = figure.add_subplot(len(mel), 3, 3 * row + column + 1)
             axes.imshow(
-                picture.cpu().numpy(),
+                part.cpu().numpy(),
                 origin="lower",
                 aspect="auto",
                 vmin=low,
                 vmax=high,
                 cmap="magma",
-                extent=(0, mel.shape[2] / 100, 0, mel.shape[1]),
+                extent=(0, mel.shape[2] / 100, 0, len(whole)),
             )
-            axes.set_ylabel("mel bin" if column == 0 else "")
+            axes.set_ylabel(("dimension" if teacher else "mel bin") if column == 0 else "")
             axes.set_xlabel("seconds" if row == len(mel) - 1 else "")
             if row == 0:
                 axes.set_title(title)

@@ -26,7 +26,7 @@ from evaluation import WindowScores, pool_windows
 from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
 from metrics import scorecard
 from model import BirdClefClassifier
-from optim import cosine_schedule, differential_groups, update
+from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording
 from runs import Run, draw_curves, peak_memory_mb, record
 from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
@@ -89,7 +89,7 @@ def train_classifier(
             update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
             if last and settings.ema:
                 moved += 1
-                follow(average, model, min(settings.ema, (1 + moved) / (10 + moved)))
+                follow(average, model, settings.ema, moved)
             losses.append(loss.item())
         rate = round(len(losses) * settings.batch_size / (time.time() - started), 1)
         mean = float(np.nanmean(losses))
@@ -178,15 +178,6 @@ def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> 
         class_weights=lesson.class_weights,
         smoothing=settings.smoothing,
     )
-
-
-@torch.no_grad()
-def follow(average: BirdClefClassifier, model: BirdClefClassifier, decay: float) -> None:
-    """Let the running mean take a step towards the weights; counters and statistics are taken as they are."""
-    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - decay)
-    for kept, told in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(told)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Every weight in one group, at the rate the formula gives; and updates that a bad batch cannot spoil."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch.optim import AdamW
 from config import EncoderSize
 from heads import PrototypeHead
 from model import Encoder
-from optim import cosine_schedule, differential_groups, update
+from optim import cosine_schedule, differential_groups, follow, update
 
 
 class Toy(nn.Module):
@@ -89,3 +90,16 @@ def test_a_loss_that_is_not_finite_moves_nothing() -> None:
     for bad in (math.nan, math.inf):
         assert one_update([bad], accumulate=1) == 1.0
     assert one_update([0.4], accumulate=1) != 1.0
+
+
+def test_a_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> None:
+    model = nn.BatchNorm1d(2)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    model(torch.randn(4, 2))
+    follow(average, model, 0.9, updates=1000)
+    torch.testing.assert_close(average.weight.detach(), torch.tensor([1.1, 1.1]))
+    assert average.num_batches_tracked == 1 and torch.equal(average.running_mean, model.running_mean)
+    follow(average, model, 0.9, updates=1)  # early on it is quick: 2/11 of the old one are left
+    torch.testing.assert_close(average.weight.detach(), torch.full((2,), 2 - 0.9 * 2 / 11))

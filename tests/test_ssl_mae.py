@@ -1,5 +1,6 @@
 """Stage 1: targets that tell nothing about what is hidden, a skill that cannot be had for free, and what it leaves."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from config import (
     AudioSettings,
     AugmentSettings,
     EncoderSettings,
+    EncoderSize,
     FinetuneCommand,
     MaskSettings,
     PredictCommand,
@@ -34,7 +36,7 @@ from predictor import predict
 from quantize import quantize
 from runs import read_records
 from scorer import open_scorer
-from ssl_mae import TrivialPainter, heard, interpolate, measure_skill, normalised_target, pretrain, verdict
+from ssl_mae import TrivialPainter, heard, interpolate, measure_skill, pretrain, target_of, verdict
 
 TOKENS = 100
 
@@ -52,7 +54,7 @@ def mask(batch: int = 4, seed: int = 0) -> Tensor:
 
 
 def test_the_visible_part_of_a_target_has_mean_zero_in_every_bin() -> None:
-    target, hidden = normalised_target(pictures(), mask()), mask()
+    target, hidden = target_of(pictures(), mask(), None), mask()
     for row, seen in zip(target, ~hidden, strict=True):
         frames = row[seen].reshape(-1, 16)
         torch.testing.assert_close(frames.mean(dim=0), torch.zeros(16), atol=1e-5, rtol=0)
@@ -78,7 +80,7 @@ def test_the_mean_of_what_is_hidden_cannot_be_had_from_the_mean_of_what_is_seen(
 def test_a_silent_bin_is_not_blown_up() -> None:
     mel = pictures()
     mel[:, 3] = 0.5 + 1e-6 * torch.randn(4, 2 * TOKENS)
-    assert normalised_target(mel, mask()).abs()[..., [3, 19]].max() < 1e-3
+    assert target_of(mel, mask(), None).abs()[..., [3, 19]].max() < 1e-3
 
 
 def test_interpolation_is_a_straight_line_between_what_is_seen() -> None:
@@ -99,7 +101,7 @@ class Oracle(MaskedAutoencoder):
     share = 1.0
 
     def forward(self, mel: Tensor, hidden: Tensor) -> Tensor:
-        return self.share * normalised_target(mel, hidden)
+        return self.share * target_of(mel, hidden, None)
 
 
 def skill_of(share: float) -> dict[str, float]:
@@ -111,8 +113,35 @@ def skill_of(share: float) -> dict[str, float]:
     trivial, log_mel = TrivialPainter(), LogMel(audio, 80)
     mel = log_mel(torch.from_numpy(exam))
     hidden = hide_tokens(3, 250, 0.65, "span", torch.Generator().manual_seed(9))
-    trivial.fit(normalised_target(mel, hidden), hidden)
-    return measure_skill(model, log_mel, exam, trivial, MaskSettings(), torch.device("cpu"))
+    trivial.fit(target_of(mel, hidden, None), hidden)
+    return measure_skill(model, None, log_mel, exam, trivial, MaskSettings(), torch.device("cpu"))
+
+
+def test_a_teacher_hears_what_is_hidden_and_the_pupil_does_not() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSize(16, 32, 2, 2, 1, 16, 2))
+    teacher = copy.deepcopy(encoder).eval().requires_grad_(False)
+    mel, hidden = pictures(), mask()
+    target = target_of(mel, hidden, teacher)
+    assert target.shape == (4, TOKENS, 32) and not target.requires_grad
+    for row, seen in zip(target, ~hidden, strict=True):
+        torch.testing.assert_close(row[seen].mean(dim=0), torch.zeros(32), atol=1e-5, rtol=0)
+    covered = hidden.repeat_interleave(2, dim=1)[:, None]
+    other = torch.where(covered, mel.flip(2), mel)
+    assert (target_of(other, hidden, teacher) - target)[hidden].abs().mean() > 0.1
+    assert torch.equal(encoder(other, hidden), encoder(mel, hidden))
+
+
+def test_a_teacher_is_a_running_mean_of_the_encoder_and_leaves_no_trace_in_its_file(
+    season: FieldSeason, tmp_path: Path
+) -> None:
+    flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    flags += ["--train.epochs", "1", "--run.root", str(tmp_path), "--target", "teacher"]
+    assert pretrain(parse(PretrainCommand, flags)) == 0
+    encoder = load_encoder(EncoderSettings("demo", str(tmp_path / "mae" / "encoder.safetensors")), AudioSettings())
+    assert encoder.size == SIZES["demo"]
+    (line,) = read_records(tmp_path / "mae")
+    assert -2 < line["skill"] < 1 and (tmp_path / "mae" / "reconstruction.png").stat().st_size > 10_000
 
 
 def test_painting_the_truth_has_skill_one_and_painting_the_mean_none() -> None:
@@ -122,7 +151,7 @@ def test_painting_the_truth_has_skill_one_and_painting_the_mean_none() -> None:
 
 
 def test_a_scaled_line_is_never_worse_than_the_mean_where_it_was_fitted() -> None:
-    target, hidden = normalised_target(pictures(), mask()), mask()
+    target, hidden = target_of(pictures(), mask(), None), mask()
     trivial = TrivialPainter()
     trivial.fit(target, hidden)
     of_mean, of_line = trivial.errors(target, hidden)

@@ -1,6 +1,5 @@
 """The supervised loop: what is pooled, what is kept, and that held-out scores are those of the file that is kept."""
 
-import copy
 import csv
 import json
 from collections import Counter
@@ -19,7 +18,7 @@ from evaluation import WindowScores, pool_windows
 from metrics import cmap
 from model import BirdClefClassifier, Encoder
 from runs import read_records
-from trainer import Lesson, cost, follow, prepare_lesson, score_windows, training_loss
+from trainer import Lesson, cost, prepare_lesson, score_windows, training_loss
 
 
 def test_windows_are_pooled_by_their_mean() -> None:
@@ -88,21 +87,6 @@ def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> No
 
     assert gradient(background)[1] == 0.0
     assert gradient(torch.zeros(1, 3))[1] > 0.0  # negative control: unlabelled, it would be pushed down
-
-
-def test_the_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> None:
-    torch.manual_seed(0)
-    head = HeadSettings(statistics=True)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 3, head)
-    average = copy.deepcopy(model)
-    bias = "head.pool.score.bias"
-    before = average.get_parameter(bias).detach().clone()
-    with torch.no_grad():
-        model.get_parameter(bias).add_(1.0)
-        model.temperature.fill_(2.0)
-    follow(average, model, 0.9)
-    torch.testing.assert_close(average.get_parameter(bias).detach(), before + 0.1)
-    assert average.temperature.item() == 2.0
 
 
 def test_a_share_of_the_loss_can_fall_on_the_best_moment() -> None:
