@@ -10,6 +10,7 @@ Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +108,7 @@ def train_plan(
         "data": str(config.data.root),
         "encoder": plan.weights,
         "held_out_fold": plan.fold,
+        "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
     }
     facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)

@@ -7,9 +7,10 @@ Writes   runs/verdict/, where what is done already is not done again, and prints
 
 Each arm: stage 1 (where it has one), then a frozen probe (logistic regression on mean, deviation and maximum over the
 tokens of every layer, each layer-normalised), then head and encoder fine-tuned together. The same seeds for every arm;
-the same held-out recordings, resampled together for an arm and the random start (for Whisper: with and
-without stage 1), the seeds averaged inside. Fine-tuning keeps the running mean of the weights at the last epoch: nothing
-is chosen on the held-out recordings. Runs go on until the minutes are over, the questions that matter most first; the table shows what is done.
+the same held-out recordings, resampled together for an arm and the random start (for Whisper: with and without stage
+1), the seeds averaged inside. Fine-tuning keeps the running mean of the weights at the last epoch: nothing is chosen on
+the held-out recordings. Runs go on until the minutes are over, the questions that matter most first; the table shows
+what is done.
 """
 
 from __future__ import annotations

@@ -1,14 +1,18 @@
 """Stage 2: refused early where it cannot work, and a classifier that says of itself what it is."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import Stages
 
 from checkpoint import load_classifier
-from config import FinetuneCommand
+from config import FinetuneCommand, parse
+from data_loader import read_labeled
 from demo_data import FieldSeason
 from main import finetune
 
@@ -18,6 +22,8 @@ def test_the_file_knows_its_labels_lineage_and_origin(stages: Stages, season: Fi
     assert len(facts.taxonomy.labels) >= 12 and facts.size == "demo" and facts.audio.sample_rate == 16_000
     assert {lineage[2] for lineage in facts.taxonomy.lineages} == {"Aves", "Amphibia", "Insecta", "Mammalia"}
     assert facts.provenance["data"] == str(season.root) and facts.provenance["run"] == "finetune-001"
+    licenses = facts.provenance["licenses"]
+    assert isinstance(licenses, dict) and sum(licenses.values()) > 50
 
 
 def test_the_run_holds_settings_curves_and_scores(stages: Stages) -> None:
@@ -53,3 +59,53 @@ def test_what_stage_one_heard_is_not_held_out(stages: Stages, season: FieldSeaso
     )
     with pytest.raises(AssertionError, match=r"was adapted on what this run would hold out; add --data\.valid_fold 0"):
         finetune(config)
+
+
+def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(season: FieldSeason, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("rain", "wind", "engine"):
+        soundfile.write(noise / f"{name}.wav", rng.normal(0, 0.1, 8 * 16_000), 16_000)
+    flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    flags += ["--encoder.weights", "random", "--train.epochs", "2", "--train.folds", "0", "1", "--train.ema", "0.9"]
+    flags += ["--train.head_epochs", "1", "--train.choose", "last", "--run.root", str(tmp_path / "runs")]
+    flags += ["--data.noise", str(noise), "--data.no_call", str(noise)]
+    assert finetune(parse(FinetuneCommand, flags)) == 0
+    run = tmp_path / "runs" / "finetune"
+    taxonomy, recordings = read_labeled(parse(FinetuneCommand, flags).data)
+    held_out = {str(row.path.resolve()): row.fold for row in recordings if row.fold in (0, 1)}
+    judged: list[str] = []
+    for fold in (0, 1):
+        with (run / f"fold-{fold}" / "held_out_scores.csv").open(encoding="utf-8", newline="") as file:
+            mine = {row["file"] for row in csv.DictReader(file)}
+        assert {held_out[name] for name in mine} == {fold}
+        judged += mine
+    assert sorted(judged) == sorted(held_out)
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["scores"]["cmap_low"] <= facts["scores"]["cmap"] <= facts["scores"]["cmap_high"]
+    assert facts["scores"]["false_alarms_per_hour_at_0.5"] >= 0
+    told = [load_classifier(run / f"fold-{fold}" / "classifier.safetensors") for fold in (0, 1)]
+    assert [about.provenance["held_out_fold"] for _, about in told] == [0, 1]
+    assert [limit.label for limit in told[0][1].thresholds] == list(taxonomy.labels)
+    assert told[0][1].thresholds == told[1][1].thresholds
+    assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])
+    scores = np.load(run / "embeddings.npz", allow_pickle=False)
+    assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
+
+
+def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_folds(
+    season: FieldSeason, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        soundfile.write(tmp_path / f"rain {number}.wav", rng.normal(0, 0.1, 16_000), 16_000)
+    data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
+    _, plain = read_labeled(data)
+    _, rows = read_labeled(replace(data, no_call=tmp_path))
+    added = [row for row in rows if not row.labels]
+    assert len(rows) == len(plain) + 12 and all(row.listened and row.labeled for row in added)
+    assert len({row.fold for row in added}) > 1 and {row.fold for row in added} <= {row.fold for row in plain}
+    assert [row.fold for row in read_labeled(replace(data, no_call=tmp_path))[1] if not row.labels] == [
+        row.fold for row in added
+    ]

@@ -13,7 +13,7 @@ import torch
 from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier
-from config import SIZES, AudioSettings, HeadSettings, QuantizeCommand
+from config import SIZES, AudioSettings, HeadSettings, Pooling, QuantizeCommand
 from model import BirdClefClassifier, Encoder
 from quantize import LINEAR_LAYERS, encoder_products, export, held_out_windows, network_scores, quantize, write_int8
 from scorer import open_scorer, score
@@ -141,3 +141,28 @@ def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:
     windows = np.random.default_rng(0).normal(0, 0.1, (2, 80_000)).astype(np.float32)
     served = score(open_scorer(tmp_path / "m.onnx"), windows)
     np.testing.assert_allclose(served, network_scores(model, windows), atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["prototype", "attention"])
+def test_every_kind_of_head_and_a_longer_context_is_served_as_it_was_trained(
+    pooling: Pooling, tmp_path: Path, stages: Stages
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    torch.manual_seed(0)
+    audio = AudioSettings(context_seconds=10.0)
+    head = HeadSettings(pooling, layers=2, hidden=24, prototypes=3, statistics=True)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), audio, len(facts.taxonomy.labels), head)
+    model.train()(0.1 * torch.randn(4, 160_000))  # statistics that are not those of a new model
+    model.eval().temperature.fill_(1.7)
+    about = replace(facts, audio=audio, head=head)
+    export(model, about, tmp_path / "m.onnx", False)
+    windows = np.random.default_rng(0).normal(0, 0.1, (3, 160_000)).astype(np.float32)
+    opened = open_scorer(tmp_path / "m.onnx")
+    served = score(opened, windows)
+    assert served.shape == (6, len(facts.taxonomy.labels)) and opened.windows == 2
+    np.testing.assert_allclose(served, network_scores(model, windows), atol=1e-4)
+    assert opened.thresholds == facts.thresholds and opened.rank_thresholds == facts.rank_thresholds
+    with torch.inference_mode():
+        _, embeddings = model.answers(torch.from_numpy(windows[:1]))
+    given = opened.session.run(["embeddings"], {"waveforms": windows[:1]})[0]
+    np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)
