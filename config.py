@@ -366,10 +366,36 @@ class FinetuneCommand:
 
 
 @dataclass(frozen=True)
+class GateSettings:
+    """How much worse an INT8 file may be than the float32 one, on held-out recordings."""
+
+    max_auc_drop: float = 0.002
+    """Loss of macro ROC-AUC."""
+    min_agreement: float = 0.98
+    """Share of the windows in which both name the same best species."""
+    allow_worse: bool = False
+    """Keep the INT8 file whatever it is like."""
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What the machine that serves the file can give; BirdCLEF's limits."""
+
+    minutes: float = 90.0
+    """CPU time."""
+    audio_hours: float = 11.7
+    """Hours of sound to be scored in it."""
+    memory_gb: float = 2.0
+    """Resident memory."""
+
+
+@dataclass(frozen=True)
 class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
 
-    Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py.
+    Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py. What
+    INT8 would cost each matrix product is measured first, the dearest stay in float32; a file that is worse than
+    --gate allows on held-out recordings is not kept.
 
     Example: python quantize.py --classifier runs/finetune-003/classifier.safetensors
     """
@@ -378,8 +404,10 @@ class QuantizeCommand:
     """Accepted so that all commands can be called alike; the classifier's file already knows its size."""
     classifier: Path = Path("runs/finetune/classifier.safetensors")
     """The classifier that main.py wrote."""
-    min_agreement: float = 0.98
-    """Refuse an INT8 file that names the same best species as float32 in fewer of the held-out windows than this."""
+    gate: GateSettings = GateSettings()
+    budget: BudgetSettings = BudgetSettings()
+    max_error: float = 0.05
+    """A product whose output INT8 spoils by more than this share of its variance stays in float32."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: RunSettings = RunSettings()

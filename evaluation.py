@@ -4,7 +4,8 @@
     calibration = calibrate(exam, taxonomy)                          # temperature, thresholds per species and rank
     figures = examine(folder, calibration.applied(exam), calibration, taxonomy)
 
-Writes   held_out_scores.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png, reliability.png
+Writes   held_out_scores.csv, held_out_labels.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png,
+         reliability.png
 
 Labels are given per recording. To rank recordings, the mean over a recording's windows is taken; to fit thresholds,
 which a user applies to windows, the highest of them. Intervals come from drawing whole groups of recordings anew.
@@ -259,8 +260,15 @@ def rank_line(
 
 
 def write_held_out(folder: Path, exam: Exam, taxonomy: Taxonomy) -> None:
-    """held_out_scores.csv, in the form of the predictor's scores.csv: quantize.py compares on these windows."""
+    """held_out_scores.csv, in the form of the predictor's scores.csv, and held_out_labels.csv: what quantize.py
+    compares on."""
     windows = exam.windows
+    truth = folder / "held_out_labels.csv"
+    with publish(truth) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write_row(file, ("file", "labels"))
+        for recording, heard in zip(exam.recordings, exam.truth > 0, strict=True):
+            labels = [label for label, there in zip(taxonomy.labels, heard.tolist(), strict=True) if there]
+            write_row(file, (str(recording.path.resolve()), " ".join(labels)))
     path = folder / "held_out_scores.csv"
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_row(file, score_columns(taxonomy))

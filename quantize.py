@@ -2,65 +2,51 @@
 
     python quantize.py --classifier runs/finetune/classifier.safetensors
 
-Reads    classifier.safetensors, and the held-out recordings that held_out_scores.csv beside it names
+Reads    classifier.safetensors, and the held-out recordings that held_out_labels.csv beside it names
 Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, run.json
 
-Quantised are the linear layers of the encoder, weights per channel; front end, stem, attention products, norms and head
-stay in float32. Both files are run on the held-out windows after writing. A float32 file that differs from the trained
-network, or an INT8 file that too often names another species, is an error.
+Before: what INT8 would cost each product; the dearest stay in float32. After: both files are run on the held-out
+windows. A float32 file that differs from the trained network is an error; an INT8 file that is worse than --gate allows
+gets more of its products back in float32, and is refused when that does not help.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import json
-import logging
-import time
-import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import Tensor, nn
 
 import scorer as scoring
 from audio import open_recording
-from calibration import to_json as thresholds_to_json
-from checkpoint import ClassifierFacts, load_classifier
-from config import SIZES, AudioSettings, QuantizeCommand
+from checkpoint import load_classifier
+from config import GateSettings, QuantizeCommand
 from device import available_cores
+from evaluation import WindowScores, pool_windows
+from export import write_float, write_int8
+from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
-from runs import launch, open_run, peak_memory_mb, publish, write_json
-from taxonomy import to_json
+from runs import launch, open_run, peak_memory_mb, write_json
+from sensitivity import ProductCost, product_costs
+from speed import Speed, fits, in_fresh_process, largest_that_fits, measure
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
-QUANTISED_SCOPE = "encoder.whisper.layers."
-LINEAR_LAYERS = 6  # of each encoder layer: query, key, value, out, fc1, fc2
-LARGEST_FILE = 1.9e9  # bytes: protobuf ends at 2 GiB
 FLOAT_TOLERANCE = 1e-4
-TIMED_WINDOWS = 20
+SCANNED = 32  # contexts in which the cost of each product is measured
+SHOWN = 8  # products named in the table
 
 
-class Deployed(nn.Module):
-    """The classifier as it is served: waveforms (batch, samples) -> probabilities and embeddings of every window.
+@dataclass(frozen=True)
+class HeldOut:
+    """What the files are compared on."""
 
-    forward   (batch, context samples) -> (batch * windows, species), (batch * windows, width)
-    """
-
-    def __init__(self, model: BirdClefClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        logits, embeddings = self.model.answers(waveforms)
-        return logits.sigmoid(), embeddings
+    contexts: NDArray[np.float32]  # (contexts, samples)
+    rows: NDArray[np.int64]  # (windows,) which of the answers to the contexts are of new windows
+    owner: NDArray[np.int64]  # (windows,) index of the recording
+    truth: NDArray[np.float32]  # (recordings, species)
 
 
 def quantize(config: QuantizeCommand) -> int:
@@ -68,198 +54,208 @@ def quantize(config: QuantizeCommand) -> int:
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
     model, facts = load_classifier(config.classifier)
-    names, windows = held_out_windows(config.classifier, facts.audio, config.max_windows)
-    verified = bool(names)
+    held_out = read_held_out(config.classifier, model, facts.taxonomy.labels, config.max_windows)
+    verified = len(held_out.truth) > 0
     if verified:
-        print(f"comparing on {len(windows)} held-out windows of {len(set(names))} recordings")
+        print(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
     else:
         print("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
-        windows = np.random.default_rng(0).normal(0, 0.1, (32, model.log_mel.samples)).astype(np.float32)
     with open_run("quantize", config.run.root, config) as run:
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
-        export(model, facts, float_path, verified)
-        trained = network_scores(model, windows)
-        floats, float_card = examine(float_path, windows, trained, config.run.threads)
-        assert float_card["largest_difference"] <= FLOAT_TOLERANCE, (
-            f"{float_path} differs from the trained network by {float_card['largest_difference']:.1e}: do not deploy it"
+        write_float(model, facts, float_path, verified)
+        trained, floats = network_scores(model, held_out.contexts), file_scores(float_path, held_out.contexts)
+        largest = float(np.abs(floats - trained).max())
+        assert largest <= FLOAT_TOLERANCE, (
+            f"{float_path} differs from the trained network by {largest:.1e}: do not deploy it"
         )
-        write_int8(float_path, int8_path, facts, verified)
-        _, int8_card = examine(int8_path, windows, floats, config.run.threads)
+        costs = product_costs(model, torch.from_numpy(held_out.contexts[:SCANNED]))
+        print_costs(costs, config.max_error)
+        spared = [cost.name for cost in costs if cost.error > config.max_error]
+        while True:
+            write_int8(float_path, int8_path, facts, verified, spared)
+            gate = compare(file_scores(int8_path, held_out.contexts), floats, held_out, facts.taxonomy.labels)
+            broken = gate_reasons(gate, config.gate)
+            print(f"INT8 with {len(spared)} of {len(costs)} products in float32: {gate_line(gate)}")
+            if not broken or len(spared) == len(costs) or config.gate.allow_worse:
+                break
+            spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
+        speeds = measure_all(config.classifier, float_path, int8_path)
+        print_speeds(speeds, {"ONNX float32": float_path, "ONNX INT8": int8_path})
+        threads = max(threads for _, threads in speeds)
+        fitting, words = fits(speeds["ONNX INT8", threads], **asdict(config.budget))
+        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, **asdict(config.budget))
+        print(words)
+        print(f"largest size that would fit, estimated from this one: {best or 'none'}")
         card = {
             "classifier": str(config.classifier),
             "verified": verified,
-            "windows": len(windows),
-            "threads": config.run.threads or available_cores(),
-            "float32": float_card,
-            "int8": int8_card,
+            "windows": len(held_out.owner),
+            "largest_float_difference": largest,
+            "products": [asdict(cost) for cost in costs],
+            "kept_in_float32": spared,
+            "int8": gate
+            | {"megabytes": megabytes(int8_path)}
+            | {"milliseconds_per_window": speeds["ONNX INT8", threads].milliseconds_per_window},
+            "speed": {f"{name}, {count} threads": asdict(speed) for (name, count), speed in speeds.items()},
+            "fits_budget": fitting,
+            "largest_size_that_fits": best,
+            "expected_times_real_time": rates,
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
-        print_cards({"float32": float_card, "int8": int8_card})
-        if int8_card["top1_agreement"] < config.min_agreement:
+        if broken and not config.gate.allow_worse:
             int8_path.rename(run.folder / "refused.int8.onnx")
             raise AssertionError(
-                f"INT8 names another best species in {100 * (1 - int8_card['top1_agreement']):.1f} % of windows; kept "
-                f"the float32 file {float_path} (--model takes it), or allow more with --min_agreement"
+                f"INT8 is worse than allowed ({'; '.join(broken)}); kept the float32 file {float_path} (--model takes "
+                "it); allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
             )
     print(f"wrote {int8_path}; next: python predictor.py RECORDING --model {int8_path}")
     return 0
 
 
-def export(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
-    """The float32 file, front end included, for any number of windows at a time."""
-    size = sum(4 * parameter.numel() for parameter in model.parameters())
-    assert size < LARGEST_FILE, (
-        f"a {facts.size} classifier is {size / 1e9:.1f} GB in float32, more than an ONNX file can hold in one piece; "
-        "choose a smaller --preset (medium and below fit)"
-    )
-    print("exporting ...", flush=True)
-    example = torch.zeros(2, model.log_mel.samples)
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    with quietly():
-        program = torch.onnx.export(
-            Deployed(model).eval(),
-            (example,),
-            dynamo=True,
-            input_names=["waveforms"],
-            output_names=["probabilities", "embeddings"],
-            dynamic_shapes={"waveforms": {0: batch}},
-            verbose=False,
-        )
-    assert program is not None, "torch.onnx.export gave no program"
-    graph = program.model_proto
-    for node in graph.graph.node:  # the exporter's notes hold stack traces; only the scopes are needed
-        scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
-        del node.metadata_props[:]
-        node.metadata_props.extend(scopes)
-    set_facts(graph, facts, "float32", verified)
-    with publish(path) as temporary:
-        onnx.save(graph, temporary)
-
-
-def write_int8(float_path: Path, path: Path, facts: ClassifierFacts, verified: bool) -> None:
-    """The INT8 twin of a float32 file: weights per channel, activations scaled as they come."""
-    graph = onnx.load(float_path)
-    del graph.graph.value_info[:]  # shapes the exporter noted trip the quantiser's own inference of them
-    wanted = encoder_products(graph)
-    with publish(path) as temporary, quietly():
-        quantize_dynamic(
-            graph,
-            temporary,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=wanted,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-        quantised = onnx.load(temporary)
-        done = sum(node.op_type == "MatMulInteger" for node in quantised.graph.node)
-        expected = LINEAR_LAYERS * SIZES[facts.size].layers
-        assert done == expected, (
-            f"{done} of {expected} matrix products were quantised: a silent failure, please report it"
-        )
-        set_facts(quantised, facts, "int8", verified)
-        onnx.save(quantised, temporary)
-
-
-def encoder_products(graph: onnx.ModelProto) -> list[str]:
-    """Names of the matrix products with constant weights inside the encoder's layers.
-
-    Never those of the front end: quantising the mel filters destroys what the network hears.
-    """
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    return [
-        node.name
-        for node in graph.graph.node
-        if node.op_type == "MatMul"
-        and node.input[1] in constants
-        and any(QUANTISED_SCOPE in entry.value for entry in node.metadata_props if entry.key == SCOPES)
-    ]
-
-
-def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
-    """Labels, lineage, audio geometry and provenance into the file's metadata."""
-    content = {
-        "format": scoring.FORMAT,
-        "size": facts.size,
-        "precision": precision,
-        "verified": verified,
-        "audio": asdict(facts.audio),
-        "taxonomy": to_json(facts.taxonomy),
-        "thresholds": thresholds_to_json(facts.thresholds),
-        "rank_thresholds": dict(facts.rank_thresholds),
-        "provenance": facts.provenance,
-    }
-    onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
-
-
-def examine(
-    path: Path, windows: NDArray[np.float32], reference: NDArray[np.float32], threads: int
-) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Run a written file on the windows: its scores, and how they, its size and its speed compare."""
-    opened = scoring.open_scorer(path, threads)
-    scores = scoring.score(opened, windows)
-    started = time.perf_counter()
-    scoring.score(opened, windows[:TIMED_WINDOWS])
-    seconds = (time.perf_counter() - started) / (len(windows[:TIMED_WINDOWS]) * opened.windows)
-    return scores, {
-        "megabytes": round(path.stat().st_size / 1e6, 2),
-        "milliseconds_per_window": round(1000 * seconds, 2),
-        "times_real_time": round(opened.audio.window_seconds / seconds, 1),
-        "top1_agreement": float((scores.argmax(axis=1) == reference.argmax(axis=1)).mean()),
-        "largest_difference": float(np.abs(scores - reference).max()),
-        "median_difference": float(np.median(np.abs(scores - reference).max(axis=1))),
-    }
+def read_held_out(classifier: Path, model: BirdClefClassifier, labels: Sequence[str], most: int) -> HeldOut:
+    """Windows of the recordings named beside a classifier, as far as they are still there; else noise, and no truth."""
+    path, audio = classifier.with_name("held_out_labels.csv"), model.log_mel
+    contexts, rows, owner = list[NDArray[np.float32]](), list[int](), list[int]()
+    truth: list[NDArray[np.float32]] = []
+    listed: list[dict[str, str]] = []
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            listed = list(csv.DictReader(file))
+    rate = audio.hop * 100
+    seconds = audio.samples / rate
+    for index in np.random.default_rng(0).permutation(len(listed)):  # tables are often sorted by species
+        row = listed[int(index)]
+        if not Path(row["file"]).is_file() or len(owner) >= most:
+            continue
+        opened = open_recording(Path(row["file"]), rate)
+        for heard, windows in opened.contexts(seconds, seconds / model.windows):
+            rows += range(len(contexts) * model.windows, len(contexts) * model.windows + len(windows))
+            owner += [len(truth)] * len(windows)
+            contexts.append(heard.samples)
+        mine = set(row["labels"].split())
+        truth.append(np.array([label in mine for label in labels], np.float32))
+    if not contexts:
+        noise = np.random.default_rng(0).normal(0, 0.1, (SCANNED, audio.samples)).astype(np.float32)
+        every = np.arange(SCANNED * model.windows)
+        return HeldOut(noise, every, np.zeros(len(every), np.int64), np.zeros((0, len(labels)), np.float32))
+    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), np.stack(truth))
 
 
 @torch.inference_mode()
-def network_scores(model: BirdClefClassifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def network_scores(model: BirdClefClassifier, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the trained network itself says: (windows, species)."""
-    batches = [torch.from_numpy(windows[start : start + 16]) for start in range(0, len(windows), 16)]
+    batches = [torch.from_numpy(contexts[start : start + 16]) for start in range(0, len(contexts), 16)]
     scores: NDArray[np.float32] = torch.cat([model(batch).sigmoid() for batch in batches]).numpy()
     return scores
 
 
-def held_out_windows(classifier: Path, audio: AudioSettings, most: int) -> tuple[list[str], NDArray[np.float32]]:
-    """Windows of the recordings that held_out_scores.csv beside a classifier names, as far as they are still there."""
-    path = classifier.with_name("held_out_scores.csv")
-    if not path.is_file():
-        return [], np.zeros((0, 0), np.float32)
-    with path.open(encoding="utf-8", newline="") as file:
-        recordings = list(dict.fromkeys(row["file"] for row in csv.DictReader(file)))
-    names: list[str] = []
-    windows: list[NDArray[np.float32]] = []
-    for index in np.random.default_rng(0).permutation(len(recordings)):  # tables are often sorted by species
-        name = Path(recordings[int(index)])
-        if name.is_file() and len(windows) < most:
-            opened = open_recording(name, audio.sample_rate)
-            for heard, _ in opened.contexts(audio.context_seconds, audio.window_seconds):
-                names.append(str(name))
-                windows.append(heard.samples)
-    return names[:most], np.stack(windows[:most]) if windows else np.zeros((0, 0), np.float32)
+def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a served file says: (windows, species)."""
+    return scoring.score(scoring.open_scorer(path), contexts)
 
 
-def print_cards(cards: Mapping[str, Mapping[str, float]]) -> None:
-    """The comparison as a table."""
-    print(f"{'':10}{'MB':>8}{'ms/window':>11}{'x real time':>13}{'same top-1':>12}{'largest change':>16}")
-    for precision, row in cards.items():
+def compare(
+    int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: HeldOut, labels: Sequence[str]
+) -> dict[str, float | str]:
+    """How far the INT8 file is from the float32 one: in its answers, and in what they are worth."""
+    change = np.abs(int8 - floats)[held_out.rows]
+    figures: dict[str, float | str] = {
+        "top1_agreement": float((int8.argmax(axis=1) == floats.argmax(axis=1))[held_out.rows].mean()),
+        "largest_difference": float(change.max()),
+        "median_difference": float(np.median(change.max(axis=1))),
+        "most_changed_species": labels[int(change.max(axis=0).argmax())],
+    }
+    truth = held_out.truth
+    if len(truth) and ((truth > 0).any(axis=0) & (truth == 0).any(axis=0)).any():
+        one, other = (pooled(scores, held_out) for scores in (int8, floats))
+        drops = class_roc_auc(truth, other) - class_roc_auc(truth, one)
+        figures |= {
+            "macro_auc_drop": macro_roc_auc(truth, other) - macro_roc_auc(truth, one),
+            "cmap_drop": cmap(truth, other) - cmap(truth, one),
+            "worst_species_auc_drop": float(np.nanmax(drops)),
+            "worst_species": labels[int(np.nanargmax(drops))],
+        }
+    return figures
+
+
+def pooled(scores: NDArray[np.float32], held_out: HeldOut) -> NDArray[np.float32]:
+    """(recordings, species) of the answers to all contexts."""
+    mine, times = scores[held_out.rows], np.zeros(len(held_out.rows))
+    return pool_windows(WindowScores(held_out.owner, times, times, mine, mine[:, :0]), len(held_out.truth))
+
+
+def gate_reasons(gate: Mapping[str, float | str], limits: GateSettings) -> list[str]:
+    """Why an INT8 file may not be kept; nothing where it may."""
+    found: list[str] = []
+    if float(gate["top1_agreement"]) < limits.min_agreement:
+        found.append(f"another best species in {100 * (1 - float(gate['top1_agreement'])):.1f} % of the windows")
+    if float(gate.get("macro_auc_drop", 0.0)) > limits.max_auc_drop:
+        found.append(f"macro AUC lower by {float(gate['macro_auc_drop']):.4f}")
+    return found
+
+
+def gate_line(gate: Mapping[str, float | str]) -> str:
+    """The comparison in a line."""
+    text = f"same best species in {100 * float(gate['top1_agreement']):.1f} % of the windows, largest change "
+    text += f"{float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
+    if "macro_auc_drop" in gate:
+        text += f", macro AUC {-float(gate['macro_auc_drop']):+.4f}, cmAP {-float(gate['cmap_drop']):+.4f}"
+    return text
+
+
+def print_costs(costs: Sequence[ProductCost], limit: float) -> None:
+    """The dearest products, as a table."""
+    print(f"{'product':34}{'error in INT8':>14}{'largest / usual':>17}")
+    for cost in costs[:SHOWN]:
+        kept = "   stays in float32" if cost.error > limit else ""
+        print(f"{cost.name:34}{cost.error:14.5f}{cost.outlier:17.1f}{kept}")
+    if len(costs) > SHOWN:
+        print(f"... and {len(costs) - SHOWN} cheaper ones")
+
+
+def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tuple[str, int], Speed]:
+    """The trained network and both files, with one thread and two."""
+    found: dict[tuple[str, int], Speed] = {}
+    place = str(classifier.resolve())
+    for threads in sorted({1, min(2, available_cores())}):
+        program = f"import quantize; quantize.report_network({place!r}, {threads}, started)"
+        found["torch float32", threads] = in_fresh_process(f"import time; started = time.time(); {program}")
+        found["ONNX float32", threads] = measure(float_path, threads)
+        found["ONNX INT8", threads] = measure(int8_path, threads)
+    return found
+
+
+def report_network(classifier: str, threads: int, started: float) -> None:
+    """In a fresh process: what the trained network takes."""
+    from speed import report
+
+    torch.set_num_threads(threads)
+    model, facts = load_classifier(Path(classifier))
+    noise = 0.1 * torch.randn(1, model.log_mel.samples)
+
+    def answer() -> object:
+        with torch.inference_mode():
+            return model(noise)
+
+    report(answer, model.windows, facts.audio.window_seconds, started)
+
+
+def print_speeds(speeds: Mapping[tuple[str, int], Speed], paths: Mapping[str, Path]) -> None:
+    """What each costs, as a table."""
+    print(f"{'':16}{'threads':>8}{'MB':>9}{'ms/window':>11}{'x real time':>13}{'memory MB':>11}{'start s':>9}")
+    for (name, threads), speed in speeds.items():
+        size = f"{megabytes(paths[name]):.2f}" if name in paths else ""
         print(
-            f"{precision:10}{row['megabytes']:8.2f}{row['milliseconds_per_window']:11.1f}{row['times_real_time']:13.0f}"
-            f"{100 * row['top1_agreement']:11.1f}%{row['largest_difference']:16.5f}"
+            f"{name:16}{threads:8}{size:>9}{speed.milliseconds_per_window:11.2f}{speed.times_real_time:13.0f}"
+            f"{speed.peak_memory_mb:11}{speed.start_seconds:9.2f}"
         )
 
 
-@contextmanager
-def quietly() -> Generator[None]:
-    """Without the exporter's progress report and warnings about its own insides."""
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "root", "onnxscript", "onnx_ir")}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+def megabytes(path: Path) -> float:
+    """Of a file, and of what lies beside it for want of room."""
+    beside = path.with_name(f"{path.name}.data")
+    return round((path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)) / 1e6, 2)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     Errors: a missing file, one of another origin and one whose answers are no probabilities are refused.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
+    beside = path.with_name(f"{path.name}.data")  # where a file of more than 2 GB keeps its weights
     content = path.read_bytes()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
@@ -62,12 +63,13 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     # INT8 products saturate on x64 CPUs without VNNI unless this is on; elsewhere it changes nothing.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        source = str(path) if beside.is_file() else content
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
     facts = read_facts(session, path)
     audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = digest([path, beside] if beside.is_file() else [path])
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
     scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256, limits, ranks)
     silence = np.zeros((1, round(audio.context_seconds * audio.sample_rate)), np.float32)
@@ -87,6 +89,16 @@ def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]
     """
     one_by_one = (waveforms[index : index + 1] for index in range(len(waveforms)))
     return np.concatenate([scorer.session.run(["probabilities"], {"waveforms": heard})[0] for heard in one_by_one])
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 over the content of some files."""
+    sha = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                sha.update(block)
+    return sha.hexdigest()
 
 
 def read_facts(session: ort.InferenceSession, path: Path) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Ite
     flags = ["--train.epochs", "6", "--encoder.weights", str(encoder)]
     assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
     classifier = runs / "finetune" / "classifier.safetensors"
-    assert quantize(parse(QuantizeCommand, [*shared, "--classifier", str(classifier), "--min_agreement", "0.9"])) == 0
+    flags = ["--classifier", str(classifier), "--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
+    assert quantize(parse(QuantizeCommand, [*shared, *flags])) == 0
     int8 = runs / "quantize" / "classifier.int8.onnx"
     yield Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)

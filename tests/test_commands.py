@@ -25,7 +25,7 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
         ("data_loader.py", ("--preset", "demo", "--data.root", season.root)),
         ("ssl_mae.py", shared),
         ("main.py", shared),
-        ("quantize.py", ("--preset", "demo", "--min_agreement", "0.5")),
+        ("quantize.py", ("--preset", "demo", "--gate.min_agreement", "0.5")),
         ("predictor.py", (season.soundscape, season.root / "damaged", "--preset", "demo", "--min_conf", "0.05")),
     ):
         done = run(tmp_path, script, *flags)

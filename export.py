@@ -1,0 +1,206 @@
+"""The trained network -> ONNX files that take waveforms: float32, and its twin with the encoder's products in INT8.
+
+    write_float(model, facts, Path("classifier.onnx"), verified=True)
+    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, spared=("layers.0.fc2",))
+
+Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
+UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
+in float32: quantising the mel filters destroys what the network hears. What a float file needs beyond the 2 GiB of a
+protobuf lies beside it in one file of the same name with .data behind it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Collection, Generator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+import scorer as scoring
+from calibration import to_json as thresholds_to_json
+from checkpoint import ClassifierFacts
+from config import SIZES
+from model import BirdClefClassifier
+from runs import publish
+from taxonomy import to_json
+
+SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
+LAYERS = "model.encoder.whisper."  # what all names of the encoder's layers begin with
+PRODUCTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
+LARGEST_FILE = 1.9e9  # bytes: protobuf ends at 2 GiB
+
+
+class Deployed(nn.Module):
+    """The classifier as it is served: waveforms (batch, samples) -> probabilities and embeddings of every window.
+
+    forward   (batch, context samples) -> (batch * windows, species), (batch * windows, width)
+    """
+
+    def __init__(self, model: BirdClefClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embeddings = self.model.answers(waveforms)
+        return logits.sigmoid(), embeddings
+
+
+def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
+    """The float32 file, front end included, for any number of contexts at a time."""
+    print("exporting ...", flush=True)
+    large = sum(4 * parameter.numel() for parameter in model.parameters()) > LARGEST_FILE
+    example = torch.zeros(2, model.log_mel.samples)
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with quietly():
+        program = torch.onnx.export(
+            Deployed(model).eval(),
+            (example,),
+            dynamo=True,
+            input_names=["waveforms"],
+            output_names=["probabilities", "embeddings"],
+            dynamic_shapes={"waveforms": {0: batch}},
+            verbose=False,
+        )
+    assert program is not None, "torch.onnx.export gave no program"
+    with publish(path) as temporary:
+        program.save(temporary, external_data=large)
+        graph = onnx.load(temporary, load_external_data=False)
+        for node in graph.graph.node:  # the exporter's notes hold stack traces; only the scopes are needed
+            scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
+            del node.metadata_props[:]
+            node.metadata_props.extend(scopes)
+        set_facts(graph, facts, "float32", verified)
+        if large:
+            beside = temporary.with_name(f"{temporary.name}.data")
+            for tensor in graph.graph.initializer:
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = f"{path.name}.data"
+            beside.replace(path.with_name(f"{path.name}.data"))
+        onnx.save(graph, temporary)
+
+
+def write_int8(
+    float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, spared: Collection[str] = ()
+) -> None:
+    """The INT8 twin of a float32 file.
+
+    spared   products that stay in float32, named as in `products`: layers.0.fc2
+    """
+    graph = onnx.load(float_path)
+    wanted = products(graph)
+    expected = len(PRODUCTS) * SIZES[facts.size].layers
+    assert len(wanted) == expected, (
+        f"{len(wanted)} of {expected} matrix products were found: a silent failure, please report it"
+    )
+    strange = sorted(set(spared) - set(wanted.values()))
+    assert not strange, f"no product of the name {strange}"
+    quantise_products(graph, {node for node, name in wanted.items() if name not in spared})
+    set_facts(graph, facts, "int8", verified)
+    with publish(path) as temporary:
+        onnx.save(graph, temporary)
+
+
+def products(graph: onnx.ModelProto) -> dict[str, str]:
+    """Node -> name (layers.0.fc2) of the matrix products with constant weights inside the encoder's layers."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    found: dict[str, str] = {}
+    for node in graph.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            scopes = " ".join(entry.value for entry in node.metadata_props if entry.key == SCOPES)
+            for part in scopes.replace("'", " ").replace(",", " ").split():
+                if part.startswith(f"{LAYERS}layers.") and part.endswith(PRODUCTS):
+                    found[node.name] = part.removeprefix(LAYERS)
+    return found
+
+
+def quantise_products(graph: onnx.ModelProto, chosen: Collection[str]) -> None:
+    """Replace some products of a graph, in place, by their INT8 form.
+
+    x @ W becomes (DynamicQuantizeLinear(x) @ W8) in INT32, times the scale of x and the scales of W's columns. Products
+    of the same activations share their quantisation; ONNX Runtime fuses the rest.
+    """
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    users: dict[str, int] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            users[name] = users.get(name, 0) + 1
+    nodes: list[onnx.NodeProto] = []
+    quantised: set[str] = set()
+    for node in graph.graph.node:
+        if node.name not in chosen:
+            nodes.append(node)
+            continue
+        activation, weight = node.input
+        if activation not in quantised:
+            quantised.add(activation)
+            parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
+            nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
+        if f"{weight}_quantized" not in weights:
+            table, units = quantised_weight(numpy_helper.to_array(weights[weight]))
+            for name, values in ((f"{weight}_quantized", table), (f"{weight}_scale", units)):
+                weights[name] = numpy_helper.from_array(values, name)
+        users[weight] -= 1
+        if not users[weight]:
+            del weights[weight]
+        out = node.output[0]
+        inputs = [f"{activation}_quantized", f"{weight}_quantized", f"{activation}_zero_point"]
+        scales = [f"{activation}_scale", f"{weight}_scale"]
+        nodes += [
+            onnx.helper.make_node("MatMulInteger", inputs, [f"{out}_int32"], f"{node.name}_quant"),
+            onnx.helper.make_node("Cast", [f"{out}_int32"], [f"{out}_float"], f"{out}_cast", to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", scales, [f"{out}_scales"], f"{out}_scaling"),
+            onnx.helper.make_node("Mul", [f"{out}_float", f"{out}_scales"], [out], f"{out}_rescaled"),
+        ]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(weights.values())
+    del graph.graph.value_info[:]
+
+
+def quantised_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(inputs, outputs) float32 -> INT8 of the same shape, and a scale for each output (outputs,)."""
+    scales = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
+    scales[scales == 0] = 1.0
+    return np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales
+
+
+def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
+    """Labels, lineage, thresholds, audio geometry and provenance into the file's metadata."""
+    content = {
+        "format": scoring.FORMAT,
+        "size": facts.size,
+        "precision": precision,
+        "verified": verified,
+        "audio": asdict(facts.audio),
+        "taxonomy": to_json(facts.taxonomy),
+        "thresholds": thresholds_to_json(facts.thresholds),
+        "rank_thresholds": dict(facts.rank_thresholds),
+        "provenance": facts.provenance,
+    }
+    onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
+
+
+@contextmanager
+def quietly() -> Generator[None]:
+    """Without the exporter's progress report and warnings about its own insides."""
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "root", "onnxscript", "onnx_ir")}
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,126 @@
+"""How quick and how hungry a served file is: milliseconds per window, times real time, memory, in a fresh process.
+
+    speed = measure(Path("classifier.int8.onnx"), threads=1)
+
+Also the arithmetic of a budget: whether so many hours of sound can be scored in so many minutes of this CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config import PRESETS, SIZES, EncoderSize, Preset
+from runs import peak_memory_mb
+from scorer import open_scorer, score
+
+SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What scoring costs on this machine."""
+
+    milliseconds_per_window: float
+    times_real_time: float
+    peak_memory_mb: int  # resident, of the whole process
+    start_seconds: float  # until the first answer, imports included
+
+
+def measure(path: Path, threads: int) -> Speed:
+    """Score noise with a served file in a process of its own."""
+    place = str(path.resolve())
+    return in_fresh_process(f"import speed; speed.report_file({place!r}, {threads}, {time.time()})")
+
+
+def in_fresh_process(program: str) -> Speed:
+    """Run a program of a line that ends in `report`; its figures."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=HERE)
+    assert done.returncode == 0, f"could not be measured: {done.stderr.strip().splitlines()[-1:]}"
+    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def report_file(path: str, threads: int, started: float) -> None:
+    """In the fresh process: open a file, score with it, print what it took since the clock said `started`."""
+    opened = open_scorer(Path(path), threads)
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, round(opened.audio.context_seconds * opened.audio.sample_rate)))
+    report(lambda: score(opened, noise.astype(np.float32)), opened.windows, opened.audio.window_seconds, started)
+
+
+def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
+    """Print the figures of something that answers for so many windows at a time."""
+    answer()
+    first = time.time() - started
+    times: list[float] = []
+    while len(times) < FEWEST or (sum(times) < SECONDS and len(times) < MOST):
+        begun = time.perf_counter()
+        answer()
+        times.append(time.perf_counter() - begun)
+    seconds = statistics.median(times) / windows
+    figures = {
+        "milliseconds_per_window": round(1000 * seconds, 3),
+        "times_real_time": round(window_seconds / seconds, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "start_seconds": round(first, 2),
+    }
+    print(json.dumps(figures))
+
+
+def fits(speed: Speed, minutes: float, audio_hours: float, memory_gb: float) -> tuple[bool, str]:
+    """Whether so much sound can be scored in the time and memory, and the figures in words."""
+    needed = audio_hours * 60 / speed.times_real_time
+    gigabytes = speed.peak_memory_mb / 1000
+    yes = needed <= minutes and gigabytes <= memory_gb
+    return yes, (
+        f"{audio_hours:g} h of sound take {needed:.1f} of {minutes:g} minutes and {gigabytes:.2f} of {memory_gb:g} GB: "
+        + ("fits" if yes else "does not fit")
+    )
+
+
+def largest_that_fits(
+    speed: Speed, size: Preset, minutes: float, audio_hours: float, memory_gb: float
+) -> tuple[Preset | None, dict[Preset, float]]:
+    """The largest encoder that would fit the budget, estimated from the speed of one: time by multiplications, memory
+    by weights of a byte each beside what the process needs anyway.
+
+    returns   its name, and the times real time that are expected of every size
+    """
+    scale = multiplications(SIZES[size]) * speed.times_real_time
+    rates: dict[Preset, float] = {preset: scale / multiplications(SIZES[preset]) for preset in PRESETS}
+    base = speed.peak_memory_mb / 1000 - weights(SIZES[size]) / 1e9
+    fitting: list[Preset] = [
+        preset
+        for preset in PRESETS
+        if audio_hours * 60 / rates[preset] <= minutes and base + 1.3 * weights(SIZES[preset]) / 1e9 <= memory_gb
+    ]
+    return (fitting[-1] if fitting else None), rates
+
+
+def multiplications(size: EncoderSize) -> float:
+    """Of a window of 250 tokens: front end, stem and layers."""
+    tokens = 250
+    front_end = 2 * tokens * (2 * 200 * 201 + 201 * size.mels)
+    stem = 2 * tokens * 3 * size.mels * size.width + tokens * 3 * size.width**2
+    return float(front_end + stem + size.layers * (12 * tokens * size.width**2 + 2 * tokens**2 * size.width))
+
+
+def weights(size: EncoderSize) -> float:
+    """Parameters of an encoder."""
+    return float(size.layers * 12 * size.width**2 + 3 * size.width * (size.mels + size.width) + 1500 * size.width)
+
+
+if __name__ == "__main__":
+    fast = Speed(12.0, 417.0, 400, 0.9)
+    print(fits(fast, minutes=90, audio_hours=11.7, memory_gb=2.0)[1])
+    best, rates = largest_that_fits(fast, "base", minutes=90, audio_hours=11.7, memory_gb=2.0)
+    print(f"largest that fits: {best};", ", ".join(f"{name} {rate:.0f} x" for name, rate in rates.items()))
+    assert best is not None and rates["small"] < rates["base"] < rates["tiny"]

@@ -1,0 +1,180 @@
+"""The served files: equal to the trained network, INT8 where it should be and nowhere else, whole or not at all."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Stages
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from checkpoint import ClassifierFacts, load_classifier
+from config import SIZES, AudioSettings, HeadSettings, Pooling
+from export import PRODUCTS, products, quantised_weight, write_float, write_int8
+from model import BirdClefClassifier, Encoder
+from scorer import open_scorer, score
+
+HERE = Path(__file__).parents[1]
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).normal(0, 0.1, (count, 80_000)).astype(np.float32)
+
+
+def test_any_number_of_windows_at_a_time_gives_the_same_float_scores(stages: Stages) -> None:
+    session = open_scorer(stages.float_model).session
+    windows = noise(3)
+    together = session.run(None, {"waveforms": windows})[0]
+    alone = np.concatenate([session.run(None, {"waveforms": window[None]})[0] for window in windows])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_every_linear_layer_of_the_encoder_is_int8_and_nothing_else(stages: Stages) -> None:
+    plain = Counter(node.op_type for node in onnx.load(stages.float_model).graph.node)
+    int8 = Counter(node.op_type for node in onnx.load(stages.model).graph.node)
+    linear = len(PRODUCTS) * SIZES["demo"].layers
+    assert int8["MatMulInteger"] == linear
+    assert int8["MatMul"] == plain["MatMul"] - linear  # front end, attention products, head
+    assert int8["Conv"] == plain["Conv"] == 2 and int8["ConvInteger"] == 0
+
+
+def test_the_mel_filters_are_never_quantised(stages: Stages) -> None:
+    graph = onnx.load(stages.float_model)
+    chosen = set(products(graph))
+    front_end = {n.name for n in graph.graph.node if any("model.log_mel" in e.value for e in n.metadata_props)}
+    every = {n.name for n in graph.graph.node if n.op_type == "MatMul"}
+    assert len(front_end & every) == 3 and not chosen & front_end
+
+
+def test_products_have_the_names_of_the_modules_they_come_from(stages: Stages) -> None:
+    model, _ = load_classifier(stages.classifier)
+    linears = {name for name, part in model.encoder.whisper.named_modules() if isinstance(part, torch.nn.Linear)}
+    assert set(products(onnx.load(stages.float_model)).values()) == linears
+
+
+def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, tmp_path: Path) -> None:
+    _, facts = load_classifier(stages.classifier)
+    path = tmp_path / "m.onnx"
+    write_int8(stages.float_model, path, facts, True, spared=("layers.0.fc2", "layers.2.self_attn.q_proj"))
+    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert kinds["MatMulInteger"] == len(PRODUCTS) * SIZES["demo"].layers - 2
+    every = tuple(products(onnx.load(stages.float_model)).values())
+    write_int8(stages.float_model, path, facts, True, spared=every)
+    windows = noise(2)
+    ours, floats = (score(open_scorer(file), windows) for file in (path, stages.float_model))
+    np.testing.assert_allclose(ours, floats, atol=1e-6)
+    with pytest.raises(AssertionError, match="no product of the name"):
+        write_int8(stages.float_model, path, facts, True, spared=("layers.9.fc2",))
+
+
+def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(stages: Stages, tmp_path: Path) -> None:
+    graph = onnx.load(stages.float_model)
+    wanted = list(products(graph))
+    del graph.graph.value_info[:]  # shapes the exporter noted trip the quantiser's own inference of them
+    quantize_dynamic(
+        graph,
+        tmp_path / "theirs.onnx",
+        op_types_to_quantize=["MatMul"],
+        nodes_to_quantize=wanted,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    windows = noise(3)
+    ours, theirs = (score(open_scorer(path), windows) for path in (stages.model, tmp_path / "theirs.onnx"))
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    floats = score(open_scorer(stages.float_model), windows)
+    assert np.abs(ours - floats).max() > 2e-5  # negative control: it is not the float file
+
+
+def test_weights_are_scaled_per_channel(stages: Stages) -> None:
+    scales = [t for t in onnx.load(stages.model).graph.initializer if t.name.endswith("_scale")]
+    assert scales and all(list(scale.dims) in ([96], [384]) for scale in scales)
+    table, units = quantised_weight(np.array([[1.0, 0.0], [-2.0, 0.0]], np.float32))
+    assert table.tolist() == [[64, 0], [-127, 0]] and units.tolist() == pytest.approx([2 / 127, 1.0])
+
+
+def test_no_path_of_the_machine_that_trained_travels_in_the_file(stages: Stages) -> None:
+    for path in (stages.float_model, stages.model):
+        assert str(HERE).encode() not in path.read_bytes()
+
+
+def test_facts_travel_into_both_files(stages: Stages) -> None:
+    _, facts = load_classifier(stages.classifier)
+    for path, precision in ((stages.float_model, "float32"), (stages.model, "int8")):
+        scorer = open_scorer(path)
+        assert scorer.taxonomy == facts.taxonomy and scorer.audio == facts.audio
+        assert scorer.thresholds == facts.thresholds and scorer.rank_thresholds == facts.rank_thresholds
+        assert scorer.precision == precision and scorer.verified
+
+
+def test_a_silent_failure_to_quantise_is_noticed(tmp_path: Path, stages: Stages) -> None:
+    """A graph without scopes must not pass as INT8."""
+    _, facts = load_classifier(stages.classifier)
+    graph = onnx.load(stages.float_model)
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+    onnx.save(graph, tmp_path / "bare.onnx")
+    with pytest.raises(AssertionError, match="0 of 18 matrix products were found"):
+        write_int8(tmp_path / "bare.onnx", tmp_path / "int8.onnx", facts, verified=True)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_what_is_too_large_for_one_file_lies_beside_it_and_is_served_all_the_same(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, facts = load_classifier(stages.classifier)
+    monkeypatch.setattr("export.LARGEST_FILE", 1e6)
+    write_float(model, facts, tmp_path / "m.onnx", verified=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
+    assert (tmp_path / "m.onnx").stat().st_size < 0.3 * (tmp_path / "m.onnx.data").stat().st_size
+    write_int8(tmp_path / "m.onnx", tmp_path / "int8.onnx", facts, verified=True)
+    assert not (tmp_path / "int8.onnx.data").exists()
+    windows = noise(2)
+    for small, large in ((stages.float_model, "m.onnx"), (stages.model, "int8.onnx")):
+        assert np.allclose(score(open_scorer(tmp_path / large), windows), score(open_scorer(small), windows), atol=1e-6)
+    first = open_scorer(tmp_path / "m.onnx").sha256
+    content = bytearray((tmp_path / "m.onnx.data").read_bytes())
+    content[1000] ^= 1
+    (tmp_path / "m.onnx.data").write_bytes(content)
+    assert open_scorer(tmp_path / "m.onnx").sha256 != first
+
+
+def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:
+    _, facts = load_classifier(stages.classifier)
+    torch.manual_seed(0)
+    wide = replace(SIZES["demo"], mels=128)
+    model = BirdClefClassifier(Encoder(wide), AudioSettings(), len(facts.taxonomy.labels), HeadSettings("mean")).eval()
+    about = ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), facts.taxonomy, {})
+    write_float(model, about, tmp_path / "m.onnx", False)
+    with torch.inference_mode():
+        trained = model(torch.from_numpy(noise(2))).sigmoid().numpy()
+    np.testing.assert_allclose(score(open_scorer(tmp_path / "m.onnx"), noise(2)), trained, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["prototype", "attention"])
+def test_every_kind_of_head_and_a_longer_context_is_served_as_it_was_trained(
+    pooling: Pooling, tmp_path: Path, stages: Stages
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    torch.manual_seed(0)
+    audio = AudioSettings(context_seconds=10.0)
+    head = HeadSettings(pooling, layers=2, hidden=24, prototypes=3, statistics=True)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), audio, len(facts.taxonomy.labels), head)
+    model.train()(0.1 * torch.randn(4, 160_000))  # statistics that are not those of a new model
+    model.eval().temperature.fill_(1.7)
+    about = replace(facts, audio=audio, head=head)
+    write_float(model, about, tmp_path / "m.onnx", False)
+    windows = np.random.default_rng(0).normal(0, 0.1, (3, 160_000)).astype(np.float32)
+    opened = open_scorer(tmp_path / "m.onnx")
+    served = score(opened, windows)
+    assert served.shape == (6, len(facts.taxonomy.labels)) and opened.windows == 2
+    np.testing.assert_allclose(served, model(torch.from_numpy(windows)).sigmoid().detach().numpy(), atol=1e-4)
+    assert opened.thresholds == facts.thresholds and opened.rank_thresholds == facts.rank_thresholds
+    with torch.inference_mode():
+        _, embeddings = model.answers(torch.from_numpy(windows[:1]))
+    given = opened.session.run(["embeddings"], {"waveforms": windows[:1]})[0]
+    np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)

@@ -1,0 +1,38 @@
+"""Speed in a fresh process, and the arithmetic of a budget."""
+
+import pytest
+from conftest import Stages
+
+from config import PRESETS
+from speed import Speed, fits, in_fresh_process, largest_that_fits, measure
+
+
+def test_a_file_is_measured_in_a_process_of_its_own_without_torch(stages: Stages) -> None:
+    found = measure(stages.model, threads=1)
+    assert 0 < found.milliseconds_per_window < 2000
+    assert found.times_real_time == pytest.approx(5000 / found.milliseconds_per_window, rel=0.01)
+    assert 30 < found.peak_memory_mb < 300  # with torch it is three times that
+    assert found.start_seconds > found.milliseconds_per_window / 1000
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(AssertionError, match=r"could not be measured.*no such thing"):
+        in_fresh_process("raise ValueError('no such thing')")
+
+
+def test_a_budget_is_time_and_memory() -> None:
+    speed = Speed(10.0, 500.0, 1500, 1.0)
+    yes, words = fits(speed, minutes=90, audio_hours=11.7, memory_gb=2)
+    assert yes and "1.4 of 90 minutes and 1.50 of 2 GB: fits" in words
+    assert not fits(speed, minutes=1.3, audio_hours=11.7, memory_gb=2)[0]
+    assert not fits(speed, minutes=90, audio_hours=11.7, memory_gb=1.4)[0]
+
+
+def test_the_largest_size_that_fits_shrinks_with_the_budget() -> None:
+    speed = Speed(12.0, 417.0, 400, 1.0)
+    order = [None, *PRESETS]
+    found = [order.index(largest_that_fits(speed, "base", minutes, 11.7, 2.0)[0]) for minutes in (90, 30, 10, 3, 0.01)]
+    assert found == sorted(found, reverse=True) and found[0] > found[-1] == 0
+    _, rates = largest_that_fits(speed, "base", 90, 11.7, 2.0)
+    assert rates["base"] == pytest.approx(417.0) and sorted(rates.values(), reverse=True) == list(rates.values())
+    assert largest_that_fits(speed, "base", 90, 11.7, 0.41)[0] in ("demo", "tiny", "base")
