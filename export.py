@@ -33,11 +33,11 @@ from checkpoint import ClassifierFacts
 from config import SIZES
 from model import BirdClefClassifier
 from runs import publish
+from sensitivity import PRODUCTS
 from taxonomy import to_json
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
 LAYERS = "model.encoder.whisper."  # what all names of the encoder's layers begin with
-PRODUCTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 LARGEST_FILE = 1.9e9  # bytes: protobuf ends at 2 GiB
 
 

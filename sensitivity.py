@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from config import SIZES, AudioSettings, HeadSettings
 from model import BirdClefClassifier, Encoder
 
+PRODUCTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
+
 
 @dataclass(frozen=True)
 class ProductCost:
@@ -36,7 +38,7 @@ def product_costs(model: BirdClefClassifier, waveforms: Tensor) -> list[ProductC
     lost: dict[str, float] = {}
     varied: dict[str, float] = {}
     outlier: dict[str, float] = {}
-    linears = {name: part for name, part in model.encoder.whisper.named_modules() if isinstance(part, nn.Linear)}
+    linears = linear_layers(model)
 
     def watch(name: str, linear: nn.Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         table = rounded_weight(linear.weight)
@@ -58,6 +60,17 @@ def product_costs(model: BirdClefClassifier, waveforms: Tensor) -> list[ProductC
         hook.remove()
     costs = [ProductCost(name, lost[name] / max(varied[name], 1e-12), outlier[name]) for name in lost]
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
+
+
+def linear_layers(model: BirdClefClassifier) -> dict[str, nn.Linear]:
+    """The products with weights of the encoder, by name: layers.0.fc2."""
+    found: dict[str, nn.Linear] = {}
+    for number in range(model.encoder.size.layers):
+        for product in PRODUCTS:
+            part = model.encoder.whisper.get_submodule(f"layers.{number}.{product}")
+            assert isinstance(part, nn.Linear), f"layers.{number}.{product} is no linear layer"
+            found[f"layers.{number}.{product}"] = part
+    return found
 
 
 def rounded_weight(weight: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from checkpoint import ClassifierFacts, load_classifier
 from config import SIZES, AudioSettings, HeadSettings, Pooling
-from export import PRODUCTS, products, quantised_weight, write_float, write_int8
+from export import products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
 from scorer import open_scorer, score
+from sensitivity import PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
 
@@ -51,8 +52,7 @@ def test_the_mel_filters_are_never_quantised(stages: Stages) -> None:
 
 def test_products_have_the_names_of_the_modules_they_come_from(stages: Stages) -> None:
     model, _ = load_classifier(stages.classifier)
-    linears = {name for name, part in model.encoder.whisper.named_modules() if isinstance(part, torch.nn.Linear)}
-    assert set(products(onnx.load(stages.float_model)).values()) == linears
+    assert set(products(onnx.load(stages.float_model)).values()) == set(linear_layers(model))
 
 
 def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def test_a_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> 
     model(torch.randn(4, 2))
     follow(average, model, 0.9, updates=1000)
     torch.testing.assert_close(average.weight.detach(), torch.tensor([1.1, 1.1]))
-    assert average.num_batches_tracked == 1 and torch.equal(average.running_mean, model.running_mean)
+    counters = dict(model.named_buffers())
+    assert all(torch.equal(value, counters[name]) for name, value in average.named_buffers())
+    assert counters["num_batches_tracked"] == 1
     follow(average, model, 0.9, updates=1)  # early on it is quick: 2/11 of the old one are left
     torch.testing.assert_close(average.weight.detach(), torch.full((2,), 2 - 0.9 * 2 / 11))
