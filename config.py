@@ -258,6 +258,9 @@ class LossSettings:
     """all: every absent species weighs by its distance; hard: only where the model says present; soft: by how sure."""
     mechanism_penalty: float = 0.0
     """Extra distance between animals that make sound in different ways (syrinx, larynx, stridulation, ...)."""
+    ancestors: Literal["ignore", "imply", "flat"] = "ignore"
+    """Where a tit is heard and "bird" is a label too. ignore: "bird" is not judged; imply: it is heard as well; flat:
+    it is absent, as in competitions that count so. ignore and imply judge no tit where only "bird" is written."""
     moments: float = 0.0
     """This share of the loss falls on the best single moment of each species, the rest on the window as a whole."""
     smoothing: float = 0.0

@@ -165,6 +165,11 @@ def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> 
     background = (secondary > 0.5) & (targets < 0.5)  # there, perhaps inaudible: no loss, but no false alarm either
     present = (targets > 0.5) | background
     valid, weights = valid_mask(present, lesson.ancestors, background), None
+    if settings.ancestors == "flat":
+        valid = ~background
+    if settings.ancestors == "imply":
+        implied = (present.float() @ lesson.ancestors.T.float() > 0) & ~background
+        targets, present, valid = torch.maximum(targets, implied.float()), present | implied, valid | implied
     if settings.alpha and settings.kind in WEIGHED_BY_DISTANCE:
         weights = distance_weights(
             logits, targets, lesson.distances, alpha=settings.alpha, mode=settings.mode, present=present, valid=valid

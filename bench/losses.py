@@ -29,6 +29,8 @@ ARMS = (
     Arm("bce, shuffled, alpha 4", ("--loss.alpha", "4", "--loss.shuffle")),
     Arm("bce, hard, alpha 4", ("--loss.alpha", "4", "--loss.mode", "hard")),
     Arm("bce, soft, alpha 4", ("--loss.alpha", "4", "--loss.mode", "soft")),
+    Arm("bce, ancestors absent (flat)", ("--loss.alpha", "0", "--loss.ancestors", "flat")),
+    Arm("bce, ancestors implied", ("--loss.alpha", "0", "--loss.ancestors", "imply")),
     Arm("ce", ("--loss.kind", "ce")),
     Arm("focal", ("--loss.kind", "focal", "--loss.alpha", "0")),
     Arm("asymmetric", ("--loss.kind", "asymmetric", "--loss.alpha", "0")),

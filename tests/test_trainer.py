@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -114,3 +115,21 @@ def test_a_shuffled_taxonomy_has_the_same_distances_in_other_places(season: Fiel
     shuffled = prepare_lesson(taxonomy, recordings, LossSettings(shuffle=True), None, cpu).distances
     assert not torch.equal(true, shuffled) and torch.equal(true.flatten().sort()[0], shuffled.flatten().sort()[0])
     assert torch.equal(shuffled, shuffled.T) and not shuffled.diagonal().any()
+
+
+def test_bird_where_a_tit_sings_is_left_alone_pulled_up_or_pushed_down() -> None:
+    tit, owl, bird = torch.eye(3)
+    ancestors = torch.zeros(3, 3, dtype=torch.bool)
+    ancestors[2, :2] = True
+
+    def push(policy: Literal["ignore", "imply", "flat"], heard: torch.Tensor) -> list[float]:
+        lesson = Lesson(LossSettings(alpha=0.0, ancestors=policy), torch.zeros(3, 3), ancestors)
+        logits = torch.zeros(1, 3, requires_grad=True)
+        (gradient,) = torch.autograd.grad(cost(logits, heard[None], torch.zeros(1, 3), lesson), logits)
+        signs: list[float] = gradient[0].sign().tolist()
+        return signs
+
+    assert push("ignore", tit) == [-1, 1, 0] and push("ignore", bird) == [0, 0, -1]
+    assert push("imply", tit) == [-1, 1, -1] and push("imply", bird) == [0, 0, -1]
+    assert push("flat", tit) == [-1, 1, 1] and push("flat", bird) == [1, 1, -1]
+    assert push("ignore", owl) == [1, -1, 0]
