@@ -12,6 +12,15 @@ from conftest import Stages
 from checkpoint import load_classifier, save_classifier
 from config import SIZES, GateSettings, QuantizeCommand
 from quantize import HeldOut, compare, file_scores, gate_reasons, network_scores, quantize, read_held_out
+from speed import Speed
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the half minute in which processes of their own measure the speed; test_speed.py and the card do that."""
+    speed = Speed(10.0, 500.0, 100, 1.0)
+    names = ("torch float32", "ONNX float32", "ONNX INT8")
+    monkeypatch.setattr("quantize.measure_all", lambda *_: {(name, 1): speed for name in names})
 
 
 def held_out_of(stages: Stages, most: int = 2000) -> HeldOut:
@@ -44,6 +53,7 @@ def test_held_out_windows_are_drawn_from_all_species_and_not_from_the_top_of_the
     assert len(held_out_of(stages).truth) > len(held_out.truth)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(stages: Stages, tmp_path: Path) -> None:
     config = QuantizeCommand("demo", stages.classifier, GateSettings(min_agreement=1.01))
     config = replace(config, run=replace(config.run, root=tmp_path))
@@ -70,6 +80,7 @@ def spoiled(stages: Stages, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_planted_outliers_are_kept_in_float_and_the_gate_is_passed(stages: Stages, tmp_path: Path) -> None:
     config = QuantizeCommand("demo", spoiled(stages, tmp_path))
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
@@ -78,6 +89,7 @@ def test_planted_outliers_are_kept_in_float_and_the_gate_is_passed(stages: Stage
     assert card["int8"]["top1_agreement"] >= 0.98
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_without_the_scan_planted_outliers_trip_the_gate_which_mends_the_file(stages: Stages, tmp_path: Path) -> None:
     config = QuantizeCommand("demo", spoiled(stages, tmp_path), max_error=1e9)
     worse = replace(config, gate=GateSettings(allow_worse=True), run=replace(config.run, root=tmp_path / "worse"))
