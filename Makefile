@@ -2,7 +2,7 @@
 # make test   style, types, tests (make test-all: the slow ones too)
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-loading   windows per second: whole files, seeking, cache
-# make bench-verdict   does stage 1 help? about two hours; goes on where it was stopped
+# make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s

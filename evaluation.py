@@ -55,6 +55,7 @@ from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distance
 
 PRECISE = 0.9  # precision that thresholds are asked for
 FEWEST = 10  # right answers that a threshold is fitted on
+MOST_ANSWERS = 20_000_000  # that a temperature is fitted on; of more, every second, third, ...
 NAMED = 60  # species: with more, the picture of confusions has no names
 LITTLE = 1e-6  # the least probability that counts as one: keeps logits finite
 
@@ -146,7 +147,9 @@ def calibrate(exam: Exam, taxonomy: Taxonomy) -> Calibration:
     sure = np.clip(exam.windows.scores.astype(np.float64), LITTLE, 1 - LITTLE)
     judged = judged_entries(exam.truth, taxonomy)
     counted = judged[exam.windows.owner]
-    temperature = fit_temperature(np.log(sure / (1 - sure))[counted], exam.truth[exam.windows.owner][counted])
+    logits, heard = np.log(sure / (1 - sure))[counted], exam.truth[exam.windows.owner][counted]
+    thinning = 1 + len(logits) // MOST_ANSWERS
+    temperature = fit_temperature(logits[::thinning], heard[::thinning])
     cooled = Calibration(temperature, (), {}).applied(exam)
     highest = loudest_windows(cooled.windows, len(exam.recordings))
     thresholds = tuple(fit_thresholds(highest, exam.truth, taxonomy.labels, PRECISE, FEWEST, judged))
@@ -199,6 +202,9 @@ def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxono
     figures |= {f"auc_{rank}": area for rank, area in rank_roc_auc(truth, scores, rank_groups(taxonomy)).items()}
     print(f"{count} held-out recordings, {len(windows.owner)} windows, {truth.shape[1]} species")
     for name, statistic in (("macro_auc", macro_roc_auc), ("cmap", cmap), ("top1", top1_accuracy)):
+        if len(np.unique(groups[labelled])) == 1:
+            print(f"  {name:20} {figures[name]:.3f}  (one group of recordings: no interval)")
+            continue
         low, high = bootstrap_interval(statistic, truth[labelled], scores[labelled], groups[labelled])
         figures |= {f"{name}_low": low, f"{name}_high": high}
         print(f"  {name:20} {figures[name]:.3f}  [{low:.3f}, {high:.3f}]")

@@ -144,3 +144,14 @@ def test_bird_is_no_mistake_where_a_tit_sings_and_a_tit_none_where_bird_is_writt
         [True, True, True, True, True],
         [False, False, True, True, True],
     ]
+
+
+def test_recordings_of_one_group_have_no_interval_and_are_judged_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam = made_up(40)
+    exam = replace(exam, recordings=[replace(recording, group="one") for recording in exam.recordings])
+    calibration = calibrate(exam, FOUR)
+    figures = examine(tmp_path, calibration.applied(exam), calibration, FOUR)
+    assert "cmap" in figures and "cmap_low" not in figures
+    assert "no interval" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def test_a_shuffled_taxonomy_has_the_same_distances_in_other_places(season: Fiel
 
 
 def test_bird_where_a_tit_sings_is_left_alone_pulled_up_or_pushed_down() -> None:
-    tit, owl, bird = torch.eye(3)
+    tit, owl, bird = (torch.eye(3)[column] for column in range(3))
     ancestors = torch.zeros(3, 3, dtype=torch.bool)
     ancestors[2, :2] = True
 
@@ -126,8 +126,7 @@ def test_bird_where_a_tit_sings_is_left_alone_pulled_up_or_pushed_down() -> None
         lesson = Lesson(LossSettings(alpha=0.0, ancestors=policy), torch.zeros(3, 3), ancestors)
         logits = torch.zeros(1, 3, requires_grad=True)
         (gradient,) = torch.autograd.grad(cost(logits, heard[None], torch.zeros(1, 3), lesson), logits)
-        signs: list[float] = gradient[0].sign().tolist()
-        return signs
+        return [float(force.sign()) for force in gradient[0]]
 
     assert push("ignore", tit) == [-1, 1, 0] and push("ignore", bird) == [0, 0, -1]
     assert push("imply", tit) == [-1, 1, -1] and push("imply", bird) == [0, 0, -1]
