@@ -5,8 +5,8 @@
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
-in float32: quantising the mel filters destroys what the network hears. What a float file needs beyond the 2 GiB of a
-protobuf lies beside it in one file of the same name with .data behind it.
+in float32: quantising the mel filters destroys what the network hears. The weights of a large encoder lie beside the
+file, in one of the same name with .data behind it: a protobuf ends at 2 GiB, and what is mapped need not be copied.
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.external_data_helper import (
+    convert_model_to_external_data,
+    load_external_data_for_model,
+    write_external_data_tensors,
+)
 from torch import Tensor, nn
 
 import scorer as scoring
 from calibration import to_json as thresholds_to_json
 from checkpoint import ClassifierFacts
-from config import SIZES
+from config import SIZES, EncoderSize
 from model import BirdClefClassifier
 from runs import publish
-from sensitivity import PRODUCTS
+from sensitivity import LEVELS, PRODUCTS
 from taxonomy import to_json
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
 LAYERS = "model.encoder.whisper."  # what all names of the encoder's layers begin with
-LARGEST_FILE = 1.9e9  # bytes: protobuf ends at 2 GiB
+FRONT_END = "model.log_mel"
+LARGEST_FILE = 5e8  # bytes of weights that a file holds itself
 
 
 class Deployed(nn.Module):
@@ -82,12 +88,8 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
             node.metadata_props.extend(scopes)
         set_facts(graph, facts, "float32", verified)
         if large:
-            beside = temporary.with_name(f"{temporary.name}.data")
-            for tensor in graph.graph.initializer:
-                for entry in tensor.external_data:
-                    if entry.key == "location":
-                        entry.value = f"{path.name}.data"
-            beside.replace(path.with_name(f"{path.name}.data"))
+            temporary.with_name(f"{temporary.name}.data").replace(path.with_name(f"{path.name}.data"))
+            point_to(graph, f"{path.name}.data")
         onnx.save(graph, temporary)
 
 
@@ -98,7 +100,7 @@ def write_int8(
 
     spared   products that stay in float32, named as in `products`: layers.0.fc2
     """
-    graph = onnx.load(float_path)
+    graph = onnx.load(float_path, load_external_data=False)
     wanted = products(graph)
     expected = len(PRODUCTS) * SIZES[facts.size].layers
     assert len(wanted) == expected, (
@@ -106,10 +108,34 @@ def write_int8(
     )
     strange = sorted(set(spared) - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
-    quantise_products(graph, {node for node, name in wanted.items() if name not in spared})
+    fuse_attention(graph, SIZES[facts.size])
+    quantise_products(graph, {node for node, name in wanted.items() if name not in spared}, float_path.parent)
+    load_external_data_for_model(graph, str(float_path.parent))  # what stays in float32
     set_facts(graph, facts, "int8", verified)
+    save(graph, path)
+
+
+def save(graph: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, its weights beside it where they are many."""
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)
     with publish(path) as temporary:
+        if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= LARGEST_FILE:
+            onnx.save(graph, temporary)
+            return
+        with publish(beside) as weights:
+            convert_model_to_external_data(graph, location=weights.name)
+            write_external_data_tensors(graph, str(weights.parent))
+        point_to(graph, beside.name)
         onnx.save(graph, temporary)
+
+
+def point_to(graph: onnx.ModelProto, name: str) -> None:
+    """Say that the weights which are not in a graph lie in the file of this name beside it."""
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
 
 
 def products(graph: onnx.ModelProto) -> dict[str, str]:
@@ -117,17 +143,69 @@ def products(graph: onnx.ModelProto) -> dict[str, str]:
     constants = {tensor.name for tensor in graph.graph.initializer}
     found: dict[str, str] = {}
     for node in graph.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in constants:
-            scopes = " ".join(entry.value for entry in node.metadata_props if entry.key == SCOPES)
-            for part in scopes.replace("'", " ").replace(",", " ").split():
-                if part.startswith(f"{LAYERS}layers.") and part.endswith(PRODUCTS):
-                    found[node.name] = part.removeprefix(LAYERS)
+        name = module_of(node)
+        ours = name.startswith(LAYERS) and name.endswith(PRODUCTS)
+        if ours and node.op_type == "MatMul" and node.input[1] in constants:
+            found[node.name] = name.removeprefix(LAYERS)
     return found
 
 
-def quantise_products(graph: onnx.ModelProto, chosen: Collection[str]) -> None:
+def module_of(node: onnx.NodeProto) -> str:
+    """The module of the network that a node comes from: model.encoder.whisper.layers.0.fc2."""
+    scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
+    parts = [part.strip(" '[]") for part in scopes[0].split(",")] if scopes else []
+    return parts[-2] if len(parts) > 1 else ""
+
+
+def front_end(path: Path) -> bytes:
+    """The part of a file that makes log-mel pictures of waveforms, as a file of its own."""
+    graph = onnx.load(path, load_external_data=False)
+    nodes = [node for node in graph.graph.node if module_of(node) == FRONT_END]
+    wanted = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in graph.graph.initializer if tensor.name in wanted]
+    picture = onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
+    part = onnx.helper.make_graph(nodes, "front end", graph.graph.input, [picture], constants)
+    model = onnx.helper.make_model(part, opset_imports=graph.opset_import, ir_version=graph.ir_version)
+    load_external_data_for_model(model, str(path.parent))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def fuse_attention(graph: onnx.ModelProto, size: EncoderSize) -> None:
+    """Replace everything between the projections of each attention, in place, by ONNX Runtime's one operator for it.
+
+    It needs no table of all pairs of tokens, and no transposed copies.
+    source    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention
+    """
+    inside: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.graph.node:
+        inside.setdefault(module_of(node), []).append(node)
+    fused: dict[str, onnx.NodeProto] = {}  # by the name of the last node that it replaces
+    gone: set[str] = set()
+    for name, nodes in inside.items():
+        if name.startswith(LAYERS) and name.endswith(".self_attn"):
+            inputs = [inside[f"{name}.{part}_proj"][-1].output[0] for part in "qkv"]
+            fused[nodes[-1].name] = onnx.helper.make_node(
+                "MultiHeadAttention",
+                inputs,
+                [nodes[-1].output[0]],
+                f"{name}.attention",
+                domain="com.microsoft",
+                num_heads=size.heads,
+                scale=(size.width // size.heads) ** -0.5,
+            )
+            gone.update(node.name for node in nodes)
+    nodes = [fused.get(node.name, node) for node in graph.graph.node if node.name in fused or node.name not in gone]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    del graph.graph.value_info[:]
+
+
+def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: Path = Path()) -> None:
     """Replace some products of a graph, in place, by their INT8 form.
 
+    folder   where the weights that the graph does not hold itself are; they are read one at a time
     x @ W becomes (DynamicQuantizeLinear(x) @ W8) in INT32, times the scale of x and the scales of W's columns. Products
     of the same activations share their quantisation; ONNX Runtime fuses the rest.
     """
@@ -148,7 +226,7 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str]) -> None:
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
         if f"{weight}_quantized" not in weights:
-            table, units = quantised_weight(numpy_helper.to_array(weights[weight]))
+            table, units = quantised_weight(numpy_helper.to_array(weights[weight], str(folder)))
             for name, values in ((f"{weight}_quantized", table), (f"{weight}_scale", units)):
                 weights[name] = numpy_helper.from_array(values, name)
         users[weight] -= 1
@@ -172,9 +250,9 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str]) -> None:
 
 def quantised_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(inputs, outputs) float32 -> INT8 of the same shape, and a scale for each output (outputs,)."""
-    scales = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
+    scales = (np.abs(weight).max(axis=0) / LEVELS).astype(np.float32)
     scales[scales == 0] = 1.0
-    return np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales
+    return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8), scales
 
 
 def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
@@ -220,11 +298,9 @@ if __name__ == "__main__":
     )
     graph = onnx.helper.make_model(toy, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     sound = {"sound": rng.normal(size=(5, 64)).astype(np.float32)}
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as scorer.py does: nothing saturates
-    floats = ort.InferenceSession(graph.SerializeToString(), options).run(None, sound)[0]
+    floats = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
     quantise_products(graph, {"product"})
-    int8 = ort.InferenceSession(graph.SerializeToString(), options).run(None, sound)[0]
+    int8 = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
     error = np.abs(int8 - floats).max(axis=0) / np.abs(floats).max(axis=0)
     print([node.op_type for node in graph.graph.node], "largest error of each channel", error.round(4).tolist())
     assert 0 < error.max() < 0.03, "a channel a hundred times as loud does not spoil its neighbours in the weights"

@@ -3,7 +3,7 @@
     python quantize.py --classifier runs/finetune/classifier.safetensors
 
 Reads    classifier.safetensors, and the held-out recordings that held_out_labels.csv beside it names
-Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, run.json
+Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, species.csv, run.json
 
 Before: what INT8 would cost each product; the dearest stay in float32. After: both files are run on the held-out
 windows. A float32 file that differs from the trained network is an error; an INT8 file that is worse than --gate allows
@@ -27,12 +27,12 @@ from checkpoint import load_classifier
 from config import GateSettings, QuantizeCommand
 from device import available_cores
 from evaluation import WindowScores, pool_windows
-from export import write_float, write_int8
+from export import front_end, write_float, write_int8
 from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
-from runs import launch, open_run, peak_memory_mb, write_json
+from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from sensitivity import ProductCost, product_costs
-from speed import Speed, fits, in_fresh_process, largest_that_fits, measure
+from speed import Speed, cpu_name, fits, in_fresh_process, largest_that_fits, measure, time_graph
 
 FLOAT_TOLERANCE = 1e-4
 SCANNED = 32  # contexts in which the cost of each product is measured
@@ -69,18 +69,26 @@ def quantize(config: QuantizeCommand) -> int:
             f"{float_path} differs from the trained network by {largest:.1e}: do not deploy it"
         )
         costs = product_costs(model, torch.from_numpy(held_out.contexts[:SCANNED]))
+        windows = model.windows
+        del model  # its weights are most of the memory that the rest would need
         print_costs(costs, config.max_error)
         spared = [cost.name for cost in costs if cost.error > config.max_error]
         while True:
             write_int8(float_path, int8_path, facts, verified, spared)
-            gate = compare(file_scores(int8_path, held_out.contexts), floats, held_out, facts.taxonomy.labels)
+            int8 = file_scores(int8_path, held_out.contexts)
+            gate = compare(int8, floats, held_out, facts.taxonomy.labels)
             broken = gate_reasons(gate, config.gate)
             print(f"INT8 with {len(spared)} of {len(costs)} products in float32: {gate_line(gate)}")
             if not broken or len(spared) == len(costs) or config.gate.allow_worse:
                 break
             spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
+        write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
+        print(cpu_name())
         print_speeds(speeds, {"ONNX float32": float_path, "ONNX INT8": int8_path})
+        hearing = time_graph(front_end(float_path), held_out.contexts.shape[1]) / windows
+        share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
+        print(f"of which the front end takes {hearing:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
         threads = max(threads for _, threads in speeds)
         fitting, words = fits(speeds["ONNX INT8", threads], **asdict(config.budget))
         best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, **asdict(config.budget))
@@ -97,6 +105,8 @@ def quantize(config: QuantizeCommand) -> int:
             | {"megabytes": megabytes(int8_path)}
             | {"milliseconds_per_window": speeds["ONNX INT8", threads].milliseconds_per_window},
             "speed": {f"{name}, {count} threads": asdict(speed) for (name, count), speed in speeds.items()},
+            "front_end_milliseconds": hearing,
+            "cpu": cpu_name(),
             "fits_budget": fitting,
             "largest_size_that_fits": best,
             "expected_times_real_time": rates,
@@ -177,6 +187,25 @@ def compare(
             "worst_species": labels[int(np.nanargmax(drops))],
         }
     return figures
+
+
+def write_species(
+    path: Path,
+    int8: NDArray[np.float32],
+    floats: NDArray[np.float32],
+    held_out: HeldOut,
+    labels: Sequence[str],
+) -> None:
+    """What INT8 changes for each species: its probabilities, and its AUC where some recordings have it and some not."""
+    change = np.abs(int8 - floats)[held_out.rows]
+    columns = [[f"{value:.6f}" for value in figures] for figures in (change.max(axis=0), change.mean(axis=0))]
+    if len(held_out.truth):
+        areas = [class_roc_auc(held_out.truth, pooled(scores, held_out)) for scores in (floats, int8)]
+        columns += [["" if np.isnan(area) else f"{area:.6f}" for area in column] for column in areas]
+    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["label", "largest_change", "mean_change", "auc_float32", "auc_int8"][: 1 + len(columns)])
+        writer.writerows([no_formula(label), *cells] for label, *cells in zip(labels, *columns, strict=True))
 
 
 def pooled(scores: NDArray[np.float32], held_out: HeldOut) -> NDArray[np.float32]:

@@ -1,7 +1,9 @@
 """Waveforms -> probabilities with ONNX Runtime alone, and what the deployed file says of itself. No torch.
 
 scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
-probabilities = score(scorer, waveforms)            # (windows, samples) -> (windows, species)
+probabilities = score(scorer, waveforms)            # (contexts, samples) -> (windows, species)
+for answer in stream(scorer, waveforms_of_a_year):  # as many at a time as there are threads, in their order
+    answer.probabilities, answer.embeddings
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -26,6 +30,14 @@ from taxonomy import Taxonomy, from_json
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
+AHEAD = 2  # contexts per thread that are read before their turn
+
+
+class Answer(NamedTuple):
+    """What a model says of the windows of a context."""
+
+    probabilities: NDArray[np.float32]  # (windows, species)
+    embeddings: NDArray[np.float32]  # (windows, width); (windows, 0) of a file that has none
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Scorer:
     sha256: str
     thresholds: tuple[Threshold, ...]  # one per species, or none
     rank_thresholds: Mapping[str, float]  # by the name of the rank
+    threads: int  # contexts that are scored at a time, each by one thread
 
     @property
     def windows(self) -> int:
@@ -51,44 +64,67 @@ class Scorer:
 def open_scorer(path: Path, threads: int = 0) -> Scorer:
     """Open a file that quantize.py wrote.
 
-    threads  CPU threads, 0: all cores
+    threads  contexts scored at a time, 0: as many as there are cores
     Errors: a missing file, one of another origin and one whose answers are no probabilities are refused.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
-    beside = path.with_name(f"{path.name}.data")  # where a file of more than 2 GB keeps its weights
-    content = path.read_bytes()
+    beside = path.with_name(f"{path.name}.data")  # where a large file keeps its weights
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # INT8 products saturate on x64 CPUs without VNNI unless this is on; elsewhere it changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        source = str(path) if beside.is_file() else content
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
     facts = read_facts(session, path)
     audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
     sha256 = digest([path, beside] if beside.is_file() else [path])
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
-    scorer = Scorer(session, path, audio, taxonomy, facts["precision"], facts["verified"], sha256, limits, ranks)
+    threads = threads or len(os.sched_getaffinity(0))
+    precision, verified = facts["precision"], facts["verified"]
+    scorer = Scorer(session, path, audio, taxonomy, precision, verified, sha256, limits, ranks, threads)
     silence = np.zeros((1, round(audio.context_seconds * audio.sample_rate)), np.float32)
-    answer = score(scorer, silence)
-    assert answer.shape == (scorer.windows, len(taxonomy.labels)) and answer.min() >= 0 and answer.max() <= 1, (
-        f"{path} answers {answer.shape} between {answer.min():.2f} and {answer.max():.2f}, "
+    heard = score(scorer, silence)
+    assert heard.shape == (scorer.windows, len(taxonomy.labels)) and heard.min() >= 0 and heard.max() <= 1, (
+        f"{path} answers {heard.shape} between {heard.min():.2f} and {heard.max():.2f}, "
         f"not {len(taxonomy.labels)} probabilities"
     )
     return scorer
 
 
 def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(contexts, samples) -> (contexts * windows, species) probabilities, the windows of the first context first.
+    """(contexts, samples) -> (contexts * windows, species) probabilities, the windows of the first context first."""
+    return np.concatenate([answer.probabilities for answer in stream(scorer, waveforms)])
 
-    One context at a time: INT8 scales its activations over a whole batch, so one would otherwise be scored
-    differently beside other neighbours. It costs no time on a CPU.
+
+def stream(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> Iterator[Answer]:
+    """Score contexts (samples,) as they come, several at a time, and give the answers in their order.
+
+    One context at a time goes through the network, on one thread: INT8 scales its activations over a whole batch, so
+    a context would otherwise be scored differently beside other neighbours. While the threads score, the next contexts
+    are read: at most AHEAD times as many as there are threads, so that memory does not grow with a recording.
     """
-    one_by_one = (waveforms[index : index + 1] for index in range(len(waveforms)))
-    return np.concatenate([scorer.session.run(["probabilities"], {"waveforms": heard})[0] for heard in one_by_one])
+    with ThreadPoolExecutor(scorer.threads) as pool:
+        waiting = deque[Future[Answer]]()
+        try:
+            for samples in waveforms:
+                waiting.append(pool.submit(answer, scorer, samples))
+                if len(waiting) > AHEAD * scorer.threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for late in waiting:
+                late.cancel()
+
+
+def answer(scorer: Scorer, samples: NDArray[np.float32]) -> Answer:
+    """What the model says of one context (samples,)."""
+    names = [output.name for output in scorer.session.get_outputs()]
+    outputs = scorer.session.run(names, {"waveforms": samples[None]})
+    told = dict(zip(names, outputs, strict=True))
+    probabilities = told["probabilities"]
+    return Answer(probabilities, told.get("embeddings", np.zeros((len(probabilities), 0), np.float32)))
 
 
 def digest(paths: Sequence[Path]) -> str:
@@ -135,6 +171,6 @@ if __name__ == "__main__":
         helper.set_model_props(model, {METADATA: json.dumps(facts)})
         onnx.save(model, path)
         scorer = open_scorer(path)
-        answer = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
-        print(scorer.taxonomy.common_names[0], answer[:, 0].tolist())
-        assert answer[:, 0].tolist() == [0.0, 1.0]
+        heard = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
+        print(scorer.taxonomy.common_names[0], heard[:, 0].tolist())
+        assert heard[:, 0].tolist() == [0.0, 1.0]

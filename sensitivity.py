@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from config import SIZES, AudioSettings, HeadSettings
 from model import BirdClefClassifier, Encoder
 
+LEVELS = 63  # of weights, not 127: a CPU without VNNI adds two products of INT8 and UINT8 in 16 bits, which overflow
 PRODUCTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 
 
@@ -75,7 +76,7 @@ def linear_layers(model: BirdClefClassifier) -> dict[str, nn.Linear]:
 
 def rounded_weight(weight: Tensor) -> Tensor:
     """A weight (outputs, inputs) as INT8 has it, with a scale for each output."""
-    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LEVELS
     return (weight / scale).round() * scale
 
 

@@ -8,6 +8,7 @@ Also the arithmetic of a budget: whether so many hours of sound can be scored in
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from config import PRESETS, SIZES, EncoderSize, Preset
 from runs import peak_memory_mb
 from scorer import open_scorer, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
+INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # the last two on ARM
 HERE = Path(__file__).parent
 
 
@@ -52,8 +55,34 @@ def in_fresh_process(program: str) -> Speed:
 def report_file(path: str, threads: int, started: float) -> None:
     """In the fresh process: open a file, score with it, print what it took since the clock said `started`."""
     opened = open_scorer(Path(path), threads)
-    noise = np.random.default_rng(0).normal(0, 0.1, (1, round(opened.audio.context_seconds * opened.audio.sample_rate)))
-    report(lambda: score(opened, noise.astype(np.float32)), opened.windows, opened.audio.window_seconds, started)
+    samples = round(opened.audio.context_seconds * opened.audio.sample_rate)
+    noise = np.random.default_rng(0).normal(0, 0.1, (threads, samples)).astype(np.float32)
+    report(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
+
+
+def time_graph(graph: bytes, samples: int) -> float:
+    """Milliseconds that an ONNX graph takes for one context of so many samples, on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
+    times: list[float] = []
+    for _ in range(FEWEST * 4):
+        begun = time.perf_counter()
+        session.run(None, {"waveforms": noise})
+        times.append(time.perf_counter() - begun)
+    return round(1000 * statistics.median(times), 3)
+
+
+def cpu_name() -> str:
+    """The CPU's model and what it has for INT8: AMD EPYC, avx2."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = [flag for flag in INT8_FLAGS if flag in told.get("flags", told.get("Features", "")).split()]
+    return (
+        f"{told.get('model name', platform.processor() or platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
+    )
 
 
 def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
@@ -120,6 +149,7 @@ def weights(size: EncoderSize) -> float:
 
 if __name__ == "__main__":
     fast = Speed(12.0, 417.0, 400, 0.9)
+    print(cpu_name())
     print(fits(fast, minutes=90, audio_hours=11.7, memory_gb=2.0)[1])
     best, rates = largest_that_fits(fast, "base", minutes=90, audio_hours=11.7, memory_gb=2.0)
     print(f"largest that fits: {best};", ", ".join(f"{name} {rate:.0f} x" for name, rate in rates.items()))

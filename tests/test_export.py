@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from conftest import Stages
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from checkpoint import ClassifierFacts, load_classifier
@@ -16,7 +17,7 @@ from config import SIZES, AudioSettings, HeadSettings, Pooling
 from export import products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
 from scorer import open_scorer, score
-from sensitivity import PRODUCTS, linear_layers
+from sensitivity import LEVELS, PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
 
@@ -38,7 +39,8 @@ def test_every_linear_layer_of_the_encoder_is_int8_and_nothing_else(stages: Stag
     int8 = Counter(node.op_type for node in onnx.load(stages.model).graph.node)
     linear = len(PRODUCTS) * SIZES["demo"].layers
     assert int8["MatMulInteger"] == linear
-    assert int8["MatMul"] == plain["MatMul"] - linear  # front end, attention products, head
+    assert int8["MultiHeadAttention"] == SIZES["demo"].layers and int8["Softmax"] == 1  # of the head
+    assert int8["MatMul"] == plain["MatMul"] - linear - 2 * SIZES["demo"].layers  # front end, head
     assert int8["Conv"] == plain["Conv"] == 2 and int8["ConvInteger"] == 0
 
 
@@ -70,7 +72,13 @@ def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, 
         write_int8(stages.float_model, path, facts, True, spared=("layers.9.fc2",))
 
 
-def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(stages: Stages, tmp_path: Path) -> None:
+def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    monkeypatch.setattr("export.fuse_attention", lambda *_: None)
+    monkeypatch.setattr("export.LEVELS", 127)  # all 8 bits, as theirs; so on a CPU without VNNI both may overflow alike
+    write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True)
     graph = onnx.load(stages.float_model)
     wanted = list(products(graph))
     del graph.graph.value_info[:]  # shapes the exporter noted trip the quantiser's own inference of them
@@ -84,7 +92,7 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(stages: Stages, tmp_pat
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
     windows = noise(3)
-    ours, theirs = (score(open_scorer(path), windows) for path in (stages.model, tmp_path / "theirs.onnx"))
+    ours, theirs = (score(open_scorer(tmp_path / name), windows) for name in ("ours.onnx", "theirs.onnx"))
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
     floats = score(open_scorer(stages.float_model), windows)
     assert np.abs(ours - floats).max() > 2e-5  # negative control: it is not the float file
@@ -93,8 +101,16 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(stages: Stages, tmp_pat
 def test_weights_are_scaled_per_channel(stages: Stages) -> None:
     scales = [t for t in onnx.load(stages.model).graph.initializer if t.name.endswith("_scale")]
     assert scales and all(list(scale.dims) in ([96], [384]) for scale in scales)
-    table, units = quantised_weight(np.array([[1.0, 0.0], [-2.0, 0.0]], np.float32))
-    assert table.tolist() == [[64, 0], [-127, 0]] and units.tolist() == pytest.approx([2 / 127, 1.0])
+    table, units = quantised_weight(np.array([[1.0, 0.0], [-3.0, 0.0]], np.float32))
+    assert table.tolist() == [[21, 0], [-63, 0]] and units.tolist() == pytest.approx([3 / 63, 1.0])
+
+
+def test_no_product_can_overflow_on_a_cpu_that_adds_two_of_them_in_16_bits(stages: Stages) -> None:
+    graph = onnx.load(stages.model).graph
+    weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len(weights) == len(PRODUCTS) * SIZES["demo"].layers
+    largest = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
+    assert largest == LEVELS and 2 * 255 * largest < 2**15 <= 2 * 255 * 127
 
 
 def test_no_path_of_the_machine_that_trained_travels_in_the_file(stages: Stages) -> None:
@@ -131,8 +147,10 @@ def test_what_is_too_large_for_one_file_lies_beside_it_and_is_served_all_the_sam
     write_float(model, facts, tmp_path / "m.onnx", verified=True)
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
     assert (tmp_path / "m.onnx").stat().st_size < 0.3 * (tmp_path / "m.onnx.data").stat().st_size
+    monkeypatch.setattr("export.LARGEST_FILE", 3e5)
     write_int8(tmp_path / "m.onnx", tmp_path / "int8.onnx", facts, verified=True)
-    assert not (tmp_path / "int8.onnx.data").exists()
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "int8.onnx.data").stat().st_size
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data", "int8.onnx", "int8.onnx.data"}
     windows = noise(2)
     for small, large in ((stages.float_model, "m.onnx"), (stages.model, "int8.onnx")):
         assert np.allclose(score(open_scorer(tmp_path / large), windows), score(open_scorer(small), windows), atol=1e-6)

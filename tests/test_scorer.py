@@ -1,14 +1,16 @@
 """The deployed file: opened only when it is ours and answers with probabilities, and scored one window at a time."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from scorer import FORMAT, METADATA, open_scorer, score
+from scorer import AHEAD, FORMAT, METADATA, open_scorer, score, stream
 from taxonomy import Taxonomy, to_json
 
 ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
@@ -50,6 +52,36 @@ def test_scores_come_window_by_window_in_order(tmp_path: Path) -> None:
     waveforms[1, 0], waveforms[2, 0] = 1.0, -1.0
     expected = 1 / (1 + np.exp([[0.0], [-1.0], [1.0]]))
     np.testing.assert_allclose(score(scorer, waveforms), expected, atol=1e-6)
+
+
+def test_answers_of_a_stream_come_in_their_order_while_few_are_read_ahead(tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=3)
+    read = list[int]()
+
+    def waveforms() -> Iterator[NDArray[np.float32]]:
+        for number in range(40):
+            read.append(number)
+            samples = np.zeros(80_000, np.float32)
+            samples[0] = number
+            yield samples
+
+    answers = stream(scorer, waveforms())
+    first = next(answers)
+    assert len(read) == AHEAD * 3 + 1  # and no more: memory does not grow with a recording
+    scores = [float(answer.probabilities[0, 0]) for answer in (first, *answers)]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.arange(40.0))), atol=1e-6)
+    assert len(read) == 40 and first.embeddings.shape == (1, 0)
+
+
+def test_a_reader_that_fails_in_the_middle_of_a_stream_is_heard(tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=2)
+
+    def waveforms() -> Iterator[NDArray[np.float32]]:
+        yield np.zeros(80_000, np.float32)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(stream(scorer, waveforms()))
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:

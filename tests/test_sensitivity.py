@@ -36,7 +36,7 @@ def test_a_channel_that_shouts_is_found_and_only_there() -> None:
 
 def test_rounding_is_that_of_int8() -> None:
     assert torch.equal(
-        rounded_weight(torch.tensor([[1.0, -2.0], [0.0, 0.0]])), torch.tensor([[64 * 2 / 127, -2.0], [0, 0]])
+        rounded_weight(torch.tensor([[1.0, -2.0], [0.0, 0.0]])), torch.tensor([[31 * 2 / 63, -2.0], [0, 0]])
     )
     values = torch.tensor([-1.0, 0.0, 0.3, 1.55])
     rounded = rounded_activation(values)

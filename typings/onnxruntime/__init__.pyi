@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 class ModelMetadata:
     custom_metadata_map: dict[str, str]
 
+class NodeArg:
+    name: str
+
 class SessionOptions:
     intra_op_num_threads: int
+    inter_op_num_threads: int
     log_severity_level: int
     def add_session_config_entry(self, key: str, value: str) -> None: ...
 
@@ -20,4 +24,5 @@ class InferenceSession:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]: ...
+    def get_outputs(self) -> Sequence[NodeArg]: ...
     def get_modelmeta(self) -> ModelMetadata: ...

@@ -1,0 +1,198 @@
+"""What each way of serving an encoder costs on this CPU, from the naive one to our INT8 file: time, memory, disk.
+
+    .venv/bin/python -m bench.cpu --size large-v3 [--threads 2] [--rounds 3]
+
+Writes   runs/cpu/<size>/: classifier.onnx and classifier.int8.onnx with random weights (times hold, accuracy is not
+         shown), then prints one table; ratios are to the naive way, medians over the rounds
+
+Every way is measured in processes of its own, the ways taking turns. CTranslate2 and OpenVINO take part where they are
+installed (pip install ctranslate2==4.8.5 openvino==2026.4.1); they get the log-mel picture for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from checkpoint import ClassifierFacts
+from config import SIZES, AudioSettings, HeadSettings, Preset
+from export import front_end, write_float, write_int8
+from model import BirdClefClassifier, Encoder, whisper_config
+from quantize import megabytes
+from runs import peak_memory_mb
+from speed import cpu_name, report, report_file, time_graph
+from taxonomy import Taxonomy
+
+Way = Literal["naive", "torch float32", "ONNX float32", "ONNX INT8", "CTranslate2 INT8", "OpenVINO float32"]
+WAYS: tuple[Way, ...] = (
+    "naive",
+    "torch float32",
+    "ONNX float32",
+    "ONNX INT8",
+    "CTranslate2 INT8",
+    "OpenVINO float32",
+)
+LIBRARIES: dict[Way, str] = {"CTranslate2 INT8": "ctranslate2", "OpenVINO float32": "openvino"}
+SPECIES, AUDIO = 206, AudioSettings()
+RUNS = Path("runs/cpu")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What each way of serving an encoder costs on this CPU."""
+
+    size: Preset = "base"
+    """Of the encoder."""
+    threads: int = 2
+    """CPU threads."""
+    rounds: int = 3
+    """How often each way is measured; the median counts."""
+    way: Way | None = None
+    """Measure one way in this process and print its figures as JSON; the bench calls itself so."""
+    write: bool = False
+    """Write the files in this process and print its memory; the bench calls itself so."""
+
+
+def bench(given: Arguments) -> None:
+    """Everything, and the table."""
+    folder = RUNS / given.size
+    print(f"{given.size}, {given.threads} threads, {cpu_name()}")
+    if not (folder / "written.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "written.json").write_text(called("--size", given.size, "--write"), encoding="utf-8")
+    print(f"writing both files: {json.loads((folder / 'written.json').read_text(encoding='utf-8'))}")
+    ways = [way for way in WAYS if way not in LIBRARIES or find_spec(LIBRARIES[way])]
+    for way in set(WAYS) - set(ways):
+        print(f"{way} is left out: {LIBRARIES[way]} is not installed")
+    found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(given.rounds):
+        for way in ways:
+            told = called("--size", given.size, "--threads", str(given.threads), "--way", way)
+            found[way].append(json.loads(told))
+            print(f"   {way}: {told}", flush=True)
+    sizes = {"ONNX float32": folder / "classifier.onnx", "ONNX INT8": folder / "classifier.int8.onnx"}
+    print(f"{'':18}{'MB':>9}{'ms/window':>11}{'x real time':>13}{'naive / this':>14}{'memory MB':>11}{'start s':>9}")
+    for way in ways:
+        time_, memory, start = (
+            statistics.median(one[name] for one in found[way])
+            for name in ("milliseconds_per_window", "peak_memory_mb", "start_seconds")
+        )
+        ratio = statistics.median(
+            a["milliseconds_per_window"] / b["milliseconds_per_window"]
+            for a, b in zip(found["naive"], found[way], strict=True)
+        )
+        size = f"{megabytes(sizes[way]):.1f}" if way in sizes else ""
+        print(f"{way:18}{size:>9}{time_:11.1f}{5000 / time_:13.1f}{ratio:14.1f}{memory:11.0f}{start:9.1f}")
+    hearing = time_graph(front_end(folder / "classifier.onnx"), 80_000)
+    print(f"of which the front end takes {hearing:.2f} ms on one thread")
+
+
+def called(*words: str) -> str:
+    """The last line that this bench prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "bench.cpu", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr.strip().splitlines()[-3:]}"
+    return done.stdout.strip().splitlines()[-1]
+
+
+def write(size: Preset) -> None:
+    """Both files, and the largest memory on the way to each."""
+    lineage = ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Avis")
+    names = tuple(f"Avis ficta{number}" for number in range(SPECIES))
+    taxonomy = Taxonomy(names, names, names, tuple((*lineage, name) for name in names), (7,) * SPECIES)
+    facts = ClassifierFacts(size, AUDIO, HeadSettings(), taxonomy, {})
+    model, folder = classifier(size), RUNS / size
+    write_float(model, facts, folder / "classifier.onnx", verified=False)
+    exported = peak_memory_mb()
+    del model
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    write_int8(folder / "classifier.onnx", folder / "classifier.int8.onnx", facts, verified=False)
+    print(json.dumps({"export_peak_mb": exported, "quantise_peak_mb": peak_memory_mb()}))
+
+
+def classifier(size: Preset) -> BirdClefClassifier:
+    torch.manual_seed(0)
+    return BirdClefClassifier(Encoder(SIZES[size], AUDIO), AUDIO, SPECIES, HeadSettings()).eval()
+
+
+def measure_way(way: Way, size: Preset, threads: int) -> None:
+    """Print the figures of one way; its weights are random, so those of the libraries are made here."""
+    started = time.time()
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    if way in ("ONNX float32", "ONNX INT8"):
+        name = "classifier.onnx" if way == "ONNX float32" else "classifier.int8.onnx"
+        place = str(RUNS / size / name)
+        subprocess.run(  # without torch, which this process has loaded
+            [sys.executable, "-c", f"import speed; speed.report_file({place!r}, {threads}, {started})"], check=True
+        )
+        return
+    with torch.inference_mode():
+        report(answerer(way, size, threads), 1, AUDIO.window_seconds, started)
+
+
+def answerer(way: Way, size: Preset, threads: int) -> Any:
+    """A function that answers for one window of noise."""
+    noise = 0.1 * torch.randn(1, 80_000)
+    if way == "torch float32":
+        model = classifier(size)
+        return lambda: model(noise)
+    picture = torch.randn(1, SIZES[size].mels, 3000 if way == "naive" else 500)
+    if way == "naive":  # transformers pads every window to 30 s
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        whisper = WhisperEncoder(whisper_config(SIZES[size])).eval()
+        return lambda: whisper(picture)
+    if way == "CTranslate2 INT8":
+        return ctranslate2_encoder(size, threads, picture.numpy())
+    import openvino  # type: ignore[import-not-found,unused-ignore]
+
+    core: Any = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(str(RUNS / size / "classifier.onnx")), "CPU", {"INFERENCE_NUM_THREADS": threads}
+    )
+    return lambda: compiled(noise.numpy())
+
+
+def ctranslate2_encoder(size: Preset, threads: int, picture: np.ndarray[Any, Any]) -> Any:
+    """CTranslate2's Whisper encoder in INT8, with random weights and a decoder of one small layer that is never asked."""
+    import ctranslate2  # type: ignore[import-not-found,unused-ignore]
+    from ctranslate2.converters.transformers import WhisperLoader  # type: ignore[import-not-found,unused-ignore]
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    folder = RUNS / size / "ctranslate2"
+    if not (folder / "model.bin").is_file():
+        settings = whisper_config(SIZES[size]).to_dict() | {"decoder_layers": 1, "vocab_size": 64, "pad_token_id": 0}
+        settings |= {"decoder_ffn_dim": 64, "decoder_attention_heads": SIZES[size].heads, "bos_token_id": 1}
+        settings |= {"eos_token_id": 2, "decoder_start_token_id": 1}
+        whole: Any = WhisperForConditionalGeneration(WhisperConfig(**settings)).eval()
+        loader: Any = WhisperLoader()
+        spec = loader.get_model_spec(whole)
+        spec.register_vocabulary([f"<{number}>" for number in range(64)])
+        spec.validate()
+        spec.optimize(quantization="int8")
+        folder.mkdir(exist_ok=True)
+        spec.save(str(folder))
+    served: Any = ctranslate2.models.Whisper(str(folder), compute_type="int8", intra_threads=threads)
+    heard = ctranslate2.StorageView.from_array(np.ascontiguousarray(picture))
+    return lambda: np.array(served.encode(heard, to_cpu=True))
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Arguments)
+    if arguments.write:
+        write(arguments.size)
+    elif arguments.way:
+        measure_way(arguments.way, arguments.size, arguments.threads)
+    else:
+        bench(arguments)
