@@ -5,13 +5,14 @@
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
+# make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients
+.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -39,6 +40,12 @@ bench-losses: $(READY)
 
 bench-ingredients: $(READY)
 	@.venv/bin/python -m bench.ingredients
+
+bench-cpu: $(READY)
+	@.venv/bin/python -m bench.cpu --size $(or $(SIZE),base)
+
+bench-serving: $(READY)
+	@.venv/bin/python -m bench.serving $(or $(SIZE),tiny)
 
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed

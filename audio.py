@@ -107,6 +107,7 @@ class Outcome:
     seconds: float  # as decoded
     sample_rate: int  # Hz, of the file; 0 when unreadable
     channels: int  # of the file; 0 when unreadable
+    claimed_seconds: float = field(default=0.0, compare=False)  # by its header, as decoded where that says nothing
     loudest: float = field(default=0.0, compare=False)  # sample of the mono mix; 0 for silence, NaN where not decoded
     zero_tail_seconds: float = field(default=0.0, compare=False)  # of nothing but zeros, at the end
 
@@ -125,6 +126,7 @@ class Reading:
     """What is learnt about a file while it is decoded."""
 
     suffix: str = ""  # of its name
+    channel: int = 0  # to be heard alone, counted from 1; 0 for the mean of all
     kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
     channels: int = 0
@@ -149,6 +151,8 @@ class Reading:
             block = np.where(sane, block, np.float32(0))
         self.frames += len(block)
         channels = block.shape[1]
+        if self.channel:
+            block, channels = block[:, [self.channel - 1]], 1
         mixed = block[:, 0].copy() if channels > 1 else block[:, 0]
         for channel in block.T[1:]:  # ten times as fast as a mean over short rows
             mixed += channel
@@ -192,26 +196,30 @@ class Reading:
             seconds,
             self.sample_rate,
             self.channels,
+            self.claimed / self.sample_rate or seconds,
             self.loudest,
             self.zero_tail / self.sample_rate,
         )
 
 
-def open_recording(path: Path, sample_rate: int) -> OpenRecording:
+def open_recording(path: Path, sample_rate: int, channel: int = 0) -> OpenRecording:
     """A recording to be heard at `sample_rate` Hz; nothing is opened before its windows are asked for.
+
+    channel   counted from 1; 0 for the mean of all
 
     Errors: none, whatever the file holds. Damage shows in the outcome; what is unreadable has no windows.
     """
-    return OpenRecording(path, sample_rate)
+    return OpenRecording(path, sample_rate, channel)
 
 
 class OpenRecording:
     """A recording as a stream that remembers how it went: `outcome` is final once its windows are exhausted."""
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
+    def __init__(self, path: Path, sample_rate: int, channel: int = 0) -> None:
         assert LOWEST_RATE <= sample_rate <= HIGHEST_RATE, f"{sample_rate} Hz asked for; choose 1 kHz to 1 MHz"
         self.path = path
         self.sample_rate = sample_rate
+        self.channel = channel
         self.outcome = Outcome("unreadable", "was not read to its end; exhaust its windows", 0.0, 0, 0)
 
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
@@ -225,7 +233,7 @@ class OpenRecording:
             yield window
 
     def contexts(
-        self, context_seconds: float, window_seconds: float, overlap_seconds: float = 0.0
+        self, context_seconds: float, window_seconds: float, overlap_seconds: float = 0.0, begin_seconds: float = 0.0
     ) -> Iterator[tuple[Window, list[tuple[float, float]]]]:
         """Stretches long enough for a network that answers for several windows at a time, with the windows in each.
 
@@ -233,6 +241,8 @@ class OpenRecording:
                   windows, which are those that `windows` gives; its other windows hold only repeated sound
         Contexts do not overlap; with an overlap of windows there are several rows of them, each begun a step later, so
         the windows of different contexts take turns.
+
+        begin_seconds   from which on the recording is heard, and times are counted
         """
         length, window = (round(seconds * self.sample_rate) for seconds in (context_seconds, window_seconds))
         hop = window - round(overlap_seconds * self.sample_rate)
@@ -248,9 +258,12 @@ class OpenRecording:
             for rows in [window // hop]
             for number in count()
         )
-        start, held, begin = next(starts), np.zeros(0, np.float32), 0  # held begins at sample `begin`
+        skipped = round(begin_seconds * self.sample_rate)
+        start, held, begin = next(starts), np.zeros(0, np.float32), -skipped  # held begins at sample `begin`
         for block in self.waveform():
             held = np.concatenate([held, block])
+            if begin < 0:
+                held, begin = held[-begin:], min(0, begin + len(held))
             while begin + len(held) > start + length:  # only more than enough shows that a context is not the last
                 samples = held[start - begin : start - begin + length].copy()
                 yield self.context(start, samples, length, window, hop)
@@ -277,7 +290,7 @@ class OpenRecording:
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
-        reading = Reading(self.path.suffix.lower())
+        reading = Reading(self.path.suffix.lower(), self.channel)
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:
@@ -411,12 +424,17 @@ def refusal(path: Path) -> str:
     return ""
 
 
-def unfit(sample_rate: int, channels: int) -> str:
-    """Why sound of this shape is refused, or nothing; asked before anything is allocated for it."""
+def unfit(sample_rate: int, channels: int, channel: int = 0) -> str:
+    """Why sound of this shape is refused, or nothing; asked before anything is allocated for it.
+
+    channel   that is to be heard
+    """
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         return f"claims a sample rate of {sample_rate} Hz, outside 1 kHz to 1 MHz; its header is damaged, copy it again"
     if not 1 <= channels <= MOST_CHANNELS:
         return f"claims {channels} channels, at most {MOST_CHANNELS} are read; its header is damaged, or split it"
+    if channel > channels:
+        return f"has {channels} channels, channel {channel} was asked for; choose another --channel"
     return ""
 
 
@@ -436,7 +454,7 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
     try:
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
-            reading.refusal = unfit(sound.samplerate, sound.channels)
+            reading.refusal = unfit(sound.samplerate, sound.channels, reading.channel)
             if reading.refusal:
                 return True
             if sound.frames > MOST_FRAMES:
@@ -486,7 +504,7 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
                 for frame in packet_frames(packet, reading):
                     piece, rate = frame_samples(frame), frame.sample_rate
                     if not position and not reading.frames:
-                        reading.refusal = unfit(rate, piece.shape[1])
+                        reading.refusal = unfit(rate, piece.shape[1], reading.channel)
                         reading.sample_rate, reading.channels = rate, piece.shape[1]
                         if timed and not reading.claimed and stream.duration and stream.time_base:
                             reading.claimed = int(stream.duration * stream.time_base * rate)

@@ -421,35 +421,85 @@ class QuantizeCommand:
         return cls(preset)
 
 
+TableKind = Literal["csv", "table", "audacity", "kaleidoscope", "parquet"]
+
+
 @dataclass(frozen=True)
 class PredictCommand:
     """Stage 4: species probabilities for every 5 seconds of a recording, or of an archive.
 
     Prints what was heard. One recording: writes only where --out says so. A folder: writes detections.csv, files.csv
-    and run.json to --out, or to a numbered folder under runs/.
+    and run.json to --out, or below runs/predict/; the same command again goes on where it was stopped.
 
     Examples: python predictor.py dawn.ogg
               python predictor.py season-2026/ --out results/ --min_conf 0.5
+              python predictor.py season-2026/ --out results/ --shard 3/8
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
     preset: Preset = "base"
     """Accepted so that all commands can be called alike; the model's file already knows everything."""
-    model: Path = Path("runs/quantize/classifier.int8.onnx")
-    """The file that quantize.py wrote."""
+    model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named. Give the flag several times
+    to average models with the same species."""
     out: Path | None = None
     """Folder for the tables."""
-    min_conf: float = 0.25
-    """Lowest probability that counts as a detection."""
-    overlap: float = 0.0
-    """Seconds by which neighbouring windows overlap."""
+    rtype: tuple[TableKind, ...] = ("csv", "table")
+    """Which tables: csv (detections.csv), table (Raven's), audacity, kaleidoscope, parquet."""
+    split_tables: bool = False
+    """Raven's tables also one by one for each recording."""
+    submission: Path | None = None
+    """A sample_submission.csv of BirdCLEF; writes submission.csv like it."""
+    embeddings: Path | None = None
+    """Also write the encoder's vector of every window, to this .npz or .csv."""
     scores: bool = False
     """Also write scores.csv: the probability of every species in every window."""
+    bom: bool = False
+    """Begin csv tables with a byte order mark, for Excel."""
+    min_conf: float | None = None
+    """Lowest probability that counts as a detection, for all species; else the model's own thresholds, else 0.25."""
+    thresholds: Path | None = None
+    """A thresholds.csv with a threshold per species; for those it leaves out --min_conf or the model's count."""
+    top_n: int = 0
+    """The surest so many species of every window, whatever their probability, instead of thresholds."""
+    slist: Path | None = None
+    """Only the species of this list: a line each, `Scientific name_Common name`, either of them, or a label."""
+    strict: bool = False
+    """A line of --slist that is no species of the model is an error."""
+    ranks: bool = False
+    """Where no species is sure enough, write the genus, family, order or class that is."""
+    merge_gap: float | None = None
+    """Also write events.csv: detections of a species at most so many seconds apart, joined."""
+    overlap: float = 0.0
+    """Seconds by which neighbouring windows overlap."""
+    channel: str = "mean"
+    """mean, a number counted from 1, or each for every channel by itself."""
+    tta: bool = False
+    """Average every window with those half a step before and behind; twice the time."""
+    smooth: bool = False
+    """Average every window with its neighbours (.1 .2 .4 .2 .1)."""
+    file_weight: bool = False
+    """Multiply by the highest probability of the species in the recording: a better ranking, no probability."""
+    site_regex: str = ""
+    """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else the folder's name."""
+    timezone: str = ""
+    """Of clocks that do not tell theirs: America/Bogota, UTC."""
+    shard: str = ""
+    """Only a part of the recordings: 3/8 is the third of eight, `slurm` is that of SLURM_ARRAY_TASK_ID. Then the same
+    command without --shard writes the tables of all."""
+    restart: bool = False
+    """Forget what was done in --out before."""
+    retry_failed: bool = False
+    """Try recordings again that could not be read before."""
+    fail_fast: bool = False
+    """Stop at the first recording that cannot be read."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+    batch_size: int = 1
+    """Contexts that go through the network at a time. INT8 takes one: its scores would depend on their neighbours."""
     runs: Path = Path("runs")
-    """Where the numbered folder goes when --out is not given."""
+    """Below it is the folder predict/<name of the input> for the tables, when --out is not given."""
 
     @classmethod
     def defaults(cls, preset: Preset) -> PredictCommand:
@@ -482,6 +532,11 @@ class ExperimentsCommand:
         return cls(preset)
 
 
+NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
+    **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
+    "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
+    **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model hears the band that it was trained on"),
+}
 DEMO_DATA = Path("/tmp/wildwhisper/field-season")
 DATA_ROOT = Path("data/birdclef-2025")
 
@@ -524,6 +579,11 @@ Command = TypeVar(
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for word in given if command is PredictCommand else ():
+        name = word.partition("=")[0].lstrip("-").replace("-", "_")
+        if word.startswith("--") and name in NOT_OFFERED:
+            print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
+            raise SystemExit(1)
     default = command.defaults(requested_preset(given))
     try:
         return tyro.cli(command, args=given, default=default, use_underscores=True)

@@ -58,7 +58,7 @@ def tour() -> None:
     command("quantize.py", "--classifier", RUNS / "finetune" / "classifier.safetensors", "--run.root", RUNS)
     say(6, "predict", "what is to be heard in three minutes of soundscape")
     model = RUNS / "quantize" / "classifier.int8.onnx"
-    command("predictor.py", season.soundscape, "--model", model, "--out", RUNS / "predict")
+    command("predictor.py", season.soundscape, "--model", model, "--out", RUNS / "predict", "--restart")
     say(7, "answers", "what was planted, what was found")
     names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
     heard = read_detections(HERE / RUNS / "predict" / "detections.csv")

@@ -1,177 +1,224 @@
-"""Scored windows -> tables that other programs open.
+"""Scored windows -> detections: what counts as one, at which rank, and which of them belong together.
 
-    with open_tables(folder, facts, scores=True) as tables:
-        write_recording(tables, scored)                  # rows appear as each recording is done
+    found = detect(scored, taxonomy, choices)             # in the order of time, the surest first
+    events = join(found, gap=3.0)                         # neighbouring windows of one species
 
-detections.csv starts with BirdNET's six columns; files.csv has a row for every input, so that "nothing heard" and "not
-analysed" differ; scores.csv holds every probability. No torch.
+No torch, and no files: tables.py writes what is found here.
 """
 
 from __future__ import annotations
 
 import csv
-import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio import Outcome
-from runs import publish
+from ranks import deepest_answers
 from taxonomy import Taxonomy
 
-DETECTION_COLUMNS = (
-    "Start (s)",
-    "End (s)",
-    "Scientific name",
-    "Common name",
-    "Confidence",
-    "File",
-    "Species code",
-    "Model",
-    "Window (s)",
-    "Overlap (s)",
-    "Min conf",
-)
-FILE_COLUMNS = (
-    "file",
-    "sample_rate",
-    "channels",
-    "seconds_analysed",
-    "windows",
-    "detections",
-    "status",
-    "reason",
-)
+KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
+RUNNERS_UP = 2
+Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One recording after scoring."""
+    """The windows of one recording, or of one of its channels, after scoring."""
 
-    file: str
-    outcome: Outcome
     starts: Sequence[float]  # seconds
     ends: Sequence[float]
-    probabilities: NDArray[np.float32]  # (windows, species)
+    probabilities: Scores  # (windows, species)
+    embeddings: Scores  # (windows, width)
+    channel: int = 0  # 1, 2, ...; 0: the mean of all channels
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What counts as a detection."""
+
+    thresholds: Scores  # (species,) probabilities
+    wanted: NDArray[np.bool_]  # (species,) those on the user's list, or all
+    top: int = 0  # at most so many species of a window, the surest; 0: all
+    ranks: Mapping[str, float] = field(default_factory=dict[str, float])  # thresholds of answers above the species
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One species in one window."""
+    """One species, or one taxon above it, in one window."""
 
-    file: str
-    start: float
+    start: float  # seconds in the recording
     end: float
     label: str
     scientific_name: str
     common_name: str
     confidence: float
+    threshold: float  # the one it reached
+    channel: int = 0  # 1, 2, ...; 0: the mean of all channels
+    detected_at: str = ""  # ISO 8601 or blank
+    runners_up: str = ""  # "label 0.31, label 0.12"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Neighbouring windows of one species joined."""
+
+    start: float
+    end: float
+    label: str
+    scientific_name: str
+    common_name: str
+    confidence: float  # the maximum
+    mean_confidence: float
+    windows: int
+    channel: int = 0
+    detected_at: str = ""
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What became of one input."""
+
+    file: str  # a path that opens from where the command ran
+    site: str
+    recorded_at: str
+    sample_rate: int
+    channels: int
+    seconds_claimed: float
+    seconds_analysed: float
+    windows: int
+    status: str  # ok, salvaged, unreadable
+    reason: str
+    size: int
+    mtime_ns: int
+    found: tuple[Detection, ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableFacts:
     """What every row of a set of tables shares."""
 
-    taxonomy: Taxonomy
     model: str
     window_seconds: float
     overlap: float
-    min_conf: float
+    highest_hz: float  # the model's band ends there
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Open tables, filled recording by recording."""
+def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str = "") -> list[Detection]:
+    """Every species that reaches its threshold, in the order of time, the surest first.
 
-    facts: TableFacts
-    detections: TextIO
-    files: TextIO
-    scores: TextIO | None
-
-
-@contextmanager
-def open_tables(folder: Path, facts: TableFacts, scores: bool) -> Generator[Tables]:
-    """detections.csv, files.csv and on request scores.csv; they take their names when the block ends well."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ["detections.csv", "files.csv", *(["scores.csv"] if scores else [])]
-    with ExitStack() as stack:
-        paths = [stack.enter_context(publish(folder / name)) for name in names]
-        opened = [stack.enter_context(path.open("w", encoding="utf-8", newline="")) for path in paths]
-        write_row(opened[0], DETECTION_COLUMNS)
-        write_row(opened[1], FILE_COLUMNS)
-        if scores:
-            write_row(opened[2], score_columns(facts.taxonomy))
-        yield Tables(facts, opened[0], opened[1], opened[2] if scores else None)
-
-
-def write_recording(tables: Tables, scored: Scored) -> list[Detection]:
-    """Append all rows of one recording and hand back its detections."""
-    facts = tables.facts
-    found = detect(scored, facts.taxonomy, facts.min_conf)
-    for detection in found:
-        write_row(
-            tables.detections,
-            [
-                seconds(detection.start),
-                seconds(detection.end),
-                detection.scientific_name,
-                detection.common_name,
-                f"{detection.confidence:.4f}",
-                plain_path(detection.file),
-                detection.label,
-                facts.model,
-                seconds(facts.window_seconds),
-                seconds(facts.overlap),
-                f"{facts.min_conf:g}",
-            ],
-        )
-    outcome = scored.outcome
-    write_row(
-        tables.files,
-        [
-            plain_path(scored.file),
-            str(outcome.sample_rate),
-            str(outcome.channels),
-            seconds(outcome.seconds),
-            str(len(scored.starts)),
-            str(len(found)),
-            outcome.status,
-            outcome.reason,
-        ],
-    )
-    if tables.scores is not None:
-        write_scores(tables.scores, scored.file, scored.starts, scored.ends, scored.probabilities)
-    for file in (tables.detections, tables.files, tables.scores):
-        if file is not None:
-            file.flush()
-    return found
-
-
-def detect(scored: Scored, taxonomy: Taxonomy, min_conf: float) -> list[Detection]:
-    """Everything at or above a probability, in the order of time, the surest first."""
+    Where none does, the taxon of the deepest rank that is sure enough, if answers above the species are wanted: it is
+    labelled with its rank, as "genus Rana".
+    recorded_at   when the recording begins, ISO 8601; detections get a time where it has one
+    """
     found: list[Detection] = []
+    probabilities = np.where(choices.wanted, scored.probabilities, np.float32(-1))
+    answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, choices.ranks) if choices.ranks else []
     for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
-        for column in map(int, np.argsort(-scored.probabilities[row], kind="stable")):
-            confidence = float(scored.probabilities[row, column])
-            if confidence < min_conf:
-                break
+        order = [int(column) for column in np.argsort(-probabilities[row], kind="stable")]
+        when = clock_time(recorded_at, start)
+        reached = [column for column in order if probabilities[row, column] >= choices.thresholds[column]]
+        for column in reached[: choices.top or None]:
+            others = [other for other in order if other != column][:RUNNERS_UP]
             found.append(
                 Detection(
-                    scored.file,
                     start,
                     end,
                     taxonomy.labels[column],
                     taxonomy.scientific_names[column],
                     taxonomy.common_names[column],
-                    confidence,
+                    float(probabilities[row, column]),
+                    float(choices.thresholds[column]),
+                    scored.channel,
+                    when,
+                    named(taxonomy, probabilities[row], others),
                 )
             )
+        answer = answers[row] if answers else None
+        if answer is not None and not reached and answer.rank != "species":
+            name, limit = f"{answer.rank} {answer.name}", choices.ranks[answer.rank]
+            taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
+            found.append(replace(taxon, runners_up=named(taxonomy, probabilities[row], order[:RUNNERS_UP])))
     return found
+
+
+def named(taxonomy: Taxonomy, probabilities: Scores, columns: Sequence[int]) -> str:
+    """Some labels and their probabilities: greani1 0.31, 41970 0.12."""
+    listed = [column for column in columns if probabilities[column] >= 0]
+    return ", ".join(f"{taxonomy.labels[column]} {probabilities[column]:.2f}" for column in listed)
+
+
+def smoothed(probabilities: Scores) -> Scores:
+    """(windows, species) averaged with two neighbours on each side; at the ends over those that are there."""
+    reach = len(KERNEL) // 2
+    total, weight = np.zeros_like(probabilities), np.zeros((len(probabilities), 1), np.float32)
+    for shift, share in enumerate(KERNEL, -reach):
+        low, high = max(0, shift), min(len(probabilities), len(probabilities) + shift)
+        if low < high:
+            total[low - shift : high - shift] += np.float32(share) * probabilities[low:high]
+            weight[low - shift : high - shift] += np.float32(share)
+    return total / weight if len(total) else total
+
+
+def weighted_by_file(probabilities: Scores) -> Scores:
+    """(windows, species) times the highest probability of each species in the recording, as in BirdCLEF's second place.
+
+    It ranks better; what comes out is no probability any more.
+    """
+    highest: Scores = probabilities.max(axis=0, initial=0.0)
+    return probabilities * highest
+
+
+def averaged_shifts(base: Scored, shifted: Scored) -> Scored:
+    """Windows averaged with those that begin half a step before and behind each, which count half as much."""
+    total, weight = base.probabilities * 2, np.full((len(base.starts), 1), 2, np.float32)
+    for first in (0, 1):  # the shifted window behind each, then the one before
+        count = min(len(base.starts) - first, len(shifted.starts))
+        total[first : first + count] += shifted.probabilities[:count]
+        weight[first : first + count] += 1
+    return replace(base, probabilities=total / weight)
+
+
+def join(found: Sequence[Detection], gap: float) -> list[Event]:
+    """Detections of one species and channel whose windows overlap, touch or lie at most `gap` seconds apart."""
+    events: list[list[Detection]] = []
+    open_: dict[tuple[str, int], list[Detection]] = {}
+    for detection in sorted(found, key=lambda one: one.start):
+        same = open_.get((detection.label, detection.channel))
+        if same and detection.start - max(one.end for one in same) <= gap:
+            same.append(detection)
+        else:
+            open_[detection.label, detection.channel] = [detection]
+            events.append(open_[detection.label, detection.channel])
+    return [joined(windows) for windows in events]
+
+
+def joined(windows: Sequence[Detection]) -> Event:
+    first, confidences = windows[0], [one.confidence for one in windows]
+    return Event(
+        first.start,
+        max(one.end for one in windows),
+        first.label,
+        first.scientific_name,
+        first.common_name,
+        max(confidences),
+        float(np.mean(confidences)),
+        len(windows),
+        first.channel,
+        first.detected_at,
+    )
+
+
+def clock_time(recorded_at: str, start: float) -> str:
+    """When a window begins; blank where the recording's time is not known, or only its date."""
+    if "T" not in recorded_at:
+        return ""
+    when = datetime.fromisoformat(recorded_at) + timedelta(seconds=round(start, 3))
+    return when.isoformat(timespec="milliseconds" if when.microsecond else "seconds")
 
 
 def score_columns(taxonomy: Taxonomy) -> list[str]:
@@ -180,7 +227,7 @@ def score_columns(taxonomy: Taxonomy) -> list[str]:
 
 
 def write_scores(
-    file: TextIO, name: str, starts: Sequence[float], ends: Sequence[float], probabilities: NDArray[np.float32]
+    file: TextIO, name: str, starts: Sequence[float], ends: Sequence[float], probabilities: Scores
 ) -> None:
     """One row per window: file, start, end, and the probability of each species with six digits that count."""
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -189,8 +236,10 @@ def write_scores(
 
 
 def write_row(file: TextIO, cells: Sequence[str]) -> None:
-    """A row of a csv file, quoted where it must be."""
-    csv.writer(file, lineterminator="\n").writerow(cells)
+    """A row of a csv file, quoted where it must be; Python 3.11 would leave a lone carriage return unquoted."""
+    returns = any("\r" in cell for cell in cells)
+    table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+    table.writerow(cells)
 
 
 def seconds(value: float) -> str:
@@ -200,15 +249,16 @@ def seconds(value: float) -> str:
 
 def plain_path(path: str) -> str:
     """A path that no spreadsheet takes for a formula."""
-    return f"./{path}" if path.startswith(("=", "+", "-", "@", "\t", "\r")) else path
+    return f"./{path}" if path.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else path
 
 
 def listing(found: Sequence[Detection], limit: int) -> list[str]:
     """Detections as lines for a terminal, at most `limit` of them."""
-    lines = [
-        f"{clock(d.start):>9} - {clock(d.end):<9} {d.confidence:5.2f}  {d.common_name} ({d.scientific_name})"
-        for d in found[:limit]
-    ]
+    lines: list[str] = []
+    for one in found[:limit]:
+        when = f"{clock(one.start):>9} - {clock(one.end):<9}" + (f" channel {one.channel}" if one.channel else "")
+        name = one.common_name if one.common_name == one.label else f"{one.common_name} ({one.scientific_name})"
+        lines.append(f"{when} {one.confidence:5.2f}  {name}")
     return lines + ([f"... and {len(found) - limit} more"] if len(found) > limit else [])
 
 
@@ -221,15 +271,13 @@ def clock(value: float) -> str:
 
 
 if __name__ == "__main__":
-    ranks = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana", "Rana ficta")
-    frog = Taxonomy(("41",), ("Rana ficta",), ('the "pretend", frog',), (ranks,), (7,))
-    facts = TableFacts(frog, "toy", 5.0, 0.0, 0.5)
-    outcome = Outcome("ok", "", 10.0, 32_000, 1)
-    scored = Scored("=pond.ogg", outcome, [0.0, 5.0], [5.0, 10.0], np.array([[0.9], [0.1]], np.float32))
-    with tempfile.TemporaryDirectory() as place:
-        with open_tables(Path(place), facts, scores=True) as tables:
-            print("\n".join(listing(write_recording(tables, scored), limit=10)))
-        with (Path(place) / "detections.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    print(rows[0])
-    assert rows[0]["Common name"] == 'the "pretend", frog' and rows[0]["File"] == "./=pond.ogg" and len(rows) == 1
+    kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana")
+    frogs = Taxonomy(("41", "42"), ("Rana ficta", "Rana falsa"), ("frog", "toad"), ((*kin, "a"), (*kin, "b")), (7, 7))
+    heard = np.array([[0.9, 0.1], [0.6, 0.2], [0.4, 0.45], [0.1, 0.1]], np.float32)
+    scored = Scored([0.0, 5.0, 10.0, 15.0], [5.0, 10.0, 15.0, 20.0], heard, np.zeros((4, 0), np.float32))
+    choices = Choices(np.array([0.5, 0.5], np.float32), np.array([True, True]), ranks={"genus": 0.6})
+    found = detect(scored, frogs, choices, "2026-05-14T05:30:00")
+    print("\n".join(listing(found, limit=10)))
+    (frog, rana) = join(found, gap=0.0)
+    print(f"{frog.common_name}: {frog.windows} windows from {frog.detected_at}, at best {frog.confidence:.2f}")
+    assert (frog.start, frog.end, rana.label) == (0.0, 10.0, "genus Rana"), "neither species alone, but their genus"

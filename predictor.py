@@ -2,33 +2,69 @@
 
     python predictor.py dawn.ogg
     python predictor.py season-2026/ --out results/
+    python predictor.py season-2026/ --out results/ --shard 3/8      # on the third of eight machines
 
 Reads    recordings, folders of them or a recordings.csv; classifier.int8.onnx
-Writes   detections.csv, files.csv, run.json, on request scores.csv; for a single recording only where --out is given
+Writes   files.csv, detections.csv and the other tables asked for, run.json; for a single recording only where --out is
+         given
 
-What is no readable recording becomes a row in files.csv with its reason, and the others go on.
+What is no readable recording becomes a row in files.csv with its reason, and the others go on. A run that was cut off
+goes on where it stopped when the same command is given again, and ends with the same tables.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from audio import find_recordings, open_recording
+from audio import Outcome, open_recording
+from calibration import read_thresholds
 from config import PredictCommand
-from detections import Detection, Scored, TableFacts, clock, detect, listing, open_tables, write_recording
-from recordings import read_recordings
-from runs import launch, open_run
-from scorer import Scorer, open_scorer, score
+from detections import (
+    Analysed,
+    Choices,
+    Detection,
+    Scored,
+    TableFacts,
+    averaged_shifts,
+    clock,
+    detect,
+    join,
+    listing,
+    score_columns,
+    smoothed,
+    weighted_by_file,
+    write_row,
+    write_scores,
+)
+from inputs import Entry, find_entries, in_shard, read_shard
+from journal import Journal, open_journal
+from runs import Run, launch, open_run, publish
+from scorer import Answer, Scorer, open_scorer, stream
+from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
+from taxonomy import match_species
 
+MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
+MIN_CONF = 0.25  # of a model that brings no thresholds
+KINDS = {"csv": "csv", "table": "raven", "audacity": "audacity", "kaleidoscope": "kaleidoscope", "parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where the answer to a context belongs."""
+
+    entry: Entry
+    channel: int = 0
+    shifted: bool = False  # half a step later, for --tta
+    windows: tuple[tuple[float, float], ...] = ()  # start and end in seconds
+    outcome: Outcome | None = None  # of the recording, once all of it has been read
 
 
 def predict(config: PredictCommand) -> int:
@@ -36,81 +72,344 @@ def predict(config: PredictCommand) -> int:
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    scorer = open_scorer(config.model, config.threads)
-    window = scorer.audio.window_seconds
-    assert 0 <= config.overlap < window, f"--overlap {config.overlap}: give 0 to less than {window:g} seconds"
-    assert 0 <= config.min_conf <= 1, f"--min_conf {config.min_conf}: give a probability, 0 to 1"
-    print(
-        f"model {scorer.path} ({scorer.precision}, {len(scorer.taxonomy.labels)} species, sha256 {scorer.sha256[:12]})"
-    )
-    if not scorer.verified:
-        print("this model was never compared with the trained network on real recordings: unverified")
-    paths, notes = find_recordings(listed_in_tables(config.inputs))
+    scorers = open_models(config)
+    check(config, scorers[0])
+    choices = choose(config, scorers)
+    entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
     print("\n".join(notes))
-    assert paths, f"no recordings in {', '.join(map(str, config.inputs))}"
-    facts = TableFacts(scorer.taxonomy, scorer.path.name, window, config.overlap, config.min_conf)
-    single = len(paths) == 1 and paths[0] in config.inputs
-    started, seconds, count = time.time(), 0.0, 0
-    heard: dict[str, Heard] = {}
-    shown: list[Detection] = []
-    statuses: Counter[str] = Counter()
-    troubles: list[str] = []
-    with ExitStack() as stack:
-        run = None
-        if config.out is not None or not single:
-            run = stack.enter_context(open_run("predict", config.runs, config, config.out))
-            run.facts.update(model=str(scorer.path.resolve()), model_sha256=scorer.sha256)
-        with open_tables(run.folder, facts, config.scores) if run else nullcontext() as tables:
-            for path in tqdm(paths, "scoring", unit="file", disable=True if single else None, leave=False):
-                scored = score_recording(scorer, path, config.overlap)
-                found = write_recording(tables, scored) if tables else detect(scored, scorer.taxonomy, config.min_conf)
-                count += len(found)
-                tally(heard, found)
-                shown += found if single else []
-                statuses[scored.outcome.status] += 1
-                seconds += scored.outcome.seconds
-                if scored.outcome.status != "ok":
-                    troubles.append(f"{path}: {scored.outcome.status}, {scored.outcome.reason}")
-        elapsed = time.time() - started
-        lines = listing(shown, LISTED) if single else species_table(heard)
-        print("\n".join(lines) or f"nothing at or above {config.min_conf:g}")
-        for line in troubles[:LISTED]:
-            print(line)
-        print(
-            f"{len(paths)} recordings ({', '.join(f'{number} {status}' for status, number in statuses.items())}), "
-            f"{seconds / 3600:.2f} h in {elapsed:.1f} s: {seconds / max(elapsed, 1e-9):.0f} x real time"
+    assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
+    single = len(entries) == 1 and entries[0].path in config.inputs
+    if single and config.out is None and not (config.submission or config.embeddings or config.scores):
+        return predict_one(config, scorers, choices, entries[0])
+    return predict_archive(config, scorers, choices, entries)
+
+
+def predict_one(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry) -> int:
+    """What is heard in one recording, on the terminal alone."""
+    started = time.time()
+    ((_, outcome, scored),) = score_entries(scorers, [entry], config)
+    assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
+    analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
+    print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
+    if outcome.status != "ok":
+        print(f"{outcome.status}: {outcome.reason}")
+    print(pace(outcome.seconds, time.time() - started))
+    return 0
+
+
+def predict_archive(
+    config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entries: Sequence[Entry]
+) -> int:
+    """Score what is not yet done, then write the tables of everything."""
+    folder = config.out or config.runs / "predict" / place_name(config.inputs)
+    shard, shards = read_shard(config.shard)
+    mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
+    arrays = bool(config.scores or config.submission or config.embeddings)
+    chosen = choices if config.ranks else replace(choices, ranks={})
+    facts = settings(config, scorers, chosen)
+    label = f"{shard}/{shards}" if shards > 1 else ""
+    with (
+        open_run("predict", config.runs, config, folder) as run,
+        open_journal(folder, facts, arrays, label, config.restart) as journal,
+    ):
+        run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
+        run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))
+        waiting = [entry for entry in mine if not journal.is_done(entry)]
+        if config.retry_failed:
+            waiting += [entry for entry in mine if journal.is_done(entry) and not journal.is_readable(entry)]
+        if len(waiting) < len(mine):
+            print(f"resuming: {len(mine) - len(waiting)} of {len(mine)} recordings are done already")
+        print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
+        score_waiting(config, scorers, chosen, waiting, journal)
+        if shards > 1:
+            print(f"shard {label}: {len(mine)} of {len(entries)} recordings are done; when all shards are, the same")
+            print("command without --shard writes the tables")
+            return 2 if any(one.status == "unreadable" for one in journal.recall(mine)) else 0
+        return write_results(config, scorers[0], entries, journal, run)
+
+
+def score_waiting(
+    config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, waiting: Sequence[Entry], journal: Journal
+) -> None:
+    """Score recordings and keep what is found, with a bar that knows by their sizes how long the rest will take."""
+    started, heard = time.time(), 0.0
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix} {elapsed} + {remaining}"
+    total = sum(entry.size for entry in waiting)
+    bar: tqdm[None] = tqdm(total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False)
+    with bar:
+        for entry, outcome, scored in score_entries(scorers, waiting, config):
+            journal.keep(entry, analyse(entry, outcome, scored, scorers[0], choices), scored if journal.arrays else [])
+            heard += outcome.seconds
+            bar.update(entry.size)
+            bar.set_postfix_str(
+                f"{heard / 3600:.1f} h, {heard / (time.time() - started):.0f} x real time", refresh=False
+            )
+            assert not (config.fail_fast and outcome.status == "unreadable"), f"{entry.path}: {outcome.reason}"
+    if waiting:
+        print(pace(heard, time.time() - started))
+
+
+def score_entries(
+    scorers: Sequence[Scorer], entries: Iterable[Entry], config: PredictCommand
+) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
+    """The windows of every recording and channel, scored. Recordings are read while others are being scored."""
+    heard: dict[tuple[int, bool], list[tuple[Piece, Answer]]] = {}
+    for piece, answer in stream(scorers, pieces(entries, scorers[0], config), config.batch_size):
+        if answer is not None:
+            heard.setdefault((piece.channel, piece.shifted), []).append((piece, answer))
+        if piece.outcome is not None:
+            yield (
+                piece.entry,
+                piece.outcome,
+                [finished(heard, channel, scorers[0], config) for channel in channels(config, piece.outcome)],
+            )
+            heard = {}
+
+
+def pieces(
+    entries: Iterable[Entry], scorer: Scorer, config: PredictCommand
+) -> Iterator[tuple[Piece, np.ndarray[tuple[int], np.dtype[np.float32]] | None]]:
+    """The contexts of all recordings, one after the other; behind each recording what became of it, without a sound."""
+    audio = scorer.audio
+    half = (audio.window_seconds - config.overlap) / 2
+    for entry in entries:
+        outcome: Outcome | None = None
+        remaining = [1] if config.channel == "each" else channels(config)
+        while remaining:
+            channel = remaining.pop(0)
+            for begin in (0.0, half) if config.tta else (0.0,):
+                recording = open_recording(entry.path, audio.sample_rate, channel)
+                geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
+                for heard, windows in recording.contexts(*geometry):
+                    yield Piece(entry, channel, begin > 0, tuple(windows)), heard.samples
+                if outcome is None:
+                    outcome = recording.outcome
+                    remaining += [other for other in channels(config, outcome) if other > channel]
+        yield Piece(entry, outcome=outcome), None
+
+
+def channels(config: PredictCommand, outcome: Outcome | None = None) -> list[int]:
+    """The channels to be heard of a recording, counted from 1; 0 is the mean of all."""
+    if config.channel == "each":
+        return list(range(1, 1 + (outcome.channels if outcome else 1)))
+    return [0 if config.channel == "mean" else int(config.channel)]
+
+
+def finished(
+    heard: Mapping[tuple[int, bool], Sequence[tuple[Piece, Answer]]],
+    channel: int,
+    scorer: Scorer,
+    config: PredictCommand,
+) -> Scored:
+    """One channel of a recording: its windows in order, averaged and weighted as asked."""
+    scored = gathered(heard.get((channel, False), ()), channel, scorer)
+    if config.tta:
+        scored = averaged_shifts(scored, gathered(heard.get((channel, True), ()), channel, scorer))
+    if config.smooth:
+        scored = replace(scored, probabilities=smoothed(scored.probabilities))
+    if config.file_weight:
+        scored = replace(scored, probabilities=weighted_by_file(scored.probabilities))
+    return scored
+
+
+def gathered(heard: Sequence[tuple[Piece, Answer]], channel: int, scorer: Scorer) -> Scored:
+    """The answers to contexts as windows in the order of time."""
+    times = [window for piece, _ in heard for window in piece.windows]
+    order = sorted(range(len(times)), key=lambda row: times[row])
+    starts, ends = [times[row][0] for row in order], [times[row][1] for row in order]
+    if not heard:
+        return Scored(
+            [], [], np.zeros((0, len(scorer.taxonomy.labels)), np.float32), np.zeros((0, 0), np.float32), channel
         )
-        if run:
-            run.facts.update(recordings=statuses, hours=seconds / 3600, detections=count)
-            names = ["detections.csv", "files.csv", *(["scores.csv"] if config.scores else [])]
-            print(f"wrote {', '.join(str(run.folder / name) for name in names)}")
-        assert statuses["unreadable"] < len(paths), f"none of the {len(paths)} recordings could be read"
+    probabilities = np.concatenate([answer.probabilities[: len(piece.windows)] for piece, answer in heard])
+    embeddings = np.concatenate([answer.embeddings[: len(piece.windows)] for piece, answer in heard])
+    return Scored(starts, ends, probabilities[order], embeddings[order], channel)
+
+
+def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Scorer, choices: Choices) -> Analysed:
+    """What the tables will say of a recording."""
+    found = [one for part in scored for one in detect(part, scorer.taxonomy, choices, entry.recorded_at)]
+    return Analysed(
+        str(entry.path),
+        entry.site,
+        entry.recorded_at,
+        outcome.sample_rate,
+        outcome.channels,
+        outcome.claimed_seconds,
+        outcome.seconds,
+        sum(len(part.starts) for part in scored),
+        outcome.status,
+        outcome.reason,
+        entry.size,
+        entry.mtime_ns,
+        tuple(sorted(found, key=lambda one: one.start)),
+    )
+
+
+def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entry], journal: Journal, run: Run) -> int:
+    """All tables, and what they say in short."""
+    statuses: Counter[str] = Counter()
+    heard: dict[str, Heard] = {}
+    troubles: list[str] = []
+    hours, count = 0.0, 0
+
+    def watched() -> Iterator[Analysed]:
+        nonlocal hours, count
+        for one in journal.recall(entries):
+            statuses[one.status] += 1
+            hours += one.seconds_analysed / 3600
+            count += len(one.found)
+            tally(heard, one)
+            if one.status != "ok" and len(troubles) < LISTED:
+                troubles.append(f"{one.file}: {one.status}, {one.reason}")
+            yield one if config.merge_gap is None else replace(one, events=tuple(join(one.found, config.merge_gap)))
+
+    highest = scorer.audio.sample_rate / 2
+    facts = TableFacts(scorer.path.name, scorer.audio.window_seconds, config.overlap, highest)
+    kinds = [KINDS[kind] for kind in config.rtype]
+    events = config.merge_gap is not None
+    written = write_tables(run.folder, watched(), facts, kinds, events, config.split_tables, config.bom)
+    written += write_arrays(config, scorer, entries, journal, run.folder)
+    print("\n".join(species_table(heard)) or "nothing reaches its threshold")
+    print("\n".join(troubles))
+    told = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    print(f"{len(entries)} recordings ({told}), {hours:.2f} h, {count} detections")
+    run.facts.update(recordings=statuses, hours=hours, detections=count)
+    print(f"wrote {', '.join(map(str, written))}")
+    assert statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
     return 2 if statuses["unreadable"] else 0
 
 
-def listed_in_tables(inputs: Sequence[Path]) -> list[Path]:
-    """The inputs, a recordings.csv of data_loader.py among them replaced by the files it names that can be heard."""
-    found: list[Path] = []
-    for path in inputs:
-        is_table = path.is_file() and path.suffix.lower() == ".csv"
-        found += dict.fromkeys(row.path for row in read_recordings(path) if row.sound) if is_table else [path]
-    gone = [path for path in found if not path.exists()]
-    if gone:
-        print(f"{len(gone)} recordings of the table are no longer there: {', '.join(map(str, gone[:5]))}")
-    return [path for path in found if path.exists()]
+def write_arrays(
+    config: PredictCommand, scorer: Scorer, entries: Sequence[Entry], journal: Journal, folder: Path
+) -> list[Path]:
+    """scores.csv, submission.csv and embeddings, where they are asked for."""
+    written: list[Path] = []
+    if config.scores:
+        with publish(folder / "scores.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            write_row(file, score_columns(scorer.taxonomy))
+            for entry, scored in journal.recall_arrays(entries):
+                for one in scored:
+                    write_scores(file, str(entry.path), one.starts, one.ends, one.probabilities)
+        written.append(folder / "scores.csv")
+    if config.submission:
+        rows = (
+            (str(entry.path), scored[0].probabilities) for entry, scored in journal.recall_arrays(entries) if scored
+        )
+        labels = scorer.taxonomy.labels
+        report = write_submission(folder / "submission.csv", read_sample(config.submission), rows, labels)
+        print(
+            f"submission: {report.rows} rows; {report.filled_rows} of them nobody scored, {len(report.filled_labels)} "
+        )
+        print(f"labels the model lacks, {len(report.unasked)} windows nobody asked for")
+        written.append(folder / "submission.csv")
+    if config.embeddings:
+        kept = ((entry, one) for entry, scored in journal.recall_arrays(entries) for one in scored if len(one.starts))
+        vectors = (Embedded(str(entry.path), one.starts, one.ends, one.embeddings) for entry, one in kept)
+        write_embeddings(config.embeddings, vectors, scorer.path.name)
+        written.append(config.embeddings)
+    return written
 
 
-def score_recording(scorer: Scorer, path: Path, overlap: float) -> Scored:
-    """All windows of one recording; its sound is streamed, its probabilities are kept until they are written."""
-    recording = open_recording(path, scorer.audio.sample_rate)
-    times = list[tuple[float, float]]()
-    rows = [np.zeros((0, len(scorer.taxonomy.labels)), np.float32)]
-    for heard, windows in recording.contexts(scorer.audio.context_seconds, scorer.audio.window_seconds, overlap):
-        times += windows
-        rows.append(score(scorer, heard.samples[None])[: len(windows)])
-    order = sorted(range(len(times)), key=lambda row: times[row])
-    starts, ends = [times[row][0] for row in order], [times[row][1] for row in order]
-    return Scored(str(path), recording.outcome, starts, ends, np.concatenate(rows)[order])
+def open_models(config: PredictCommand) -> list[Scorer]:
+    """The models, which must agree in what they hear and name."""
+    scorers = [open_scorer(path, config.threads) for path in config.model or [MODEL]]
+    for scorer in scorers:
+        print(
+            f"model {scorer.path} ({scorer.precision}, {len(scorer.taxonomy.labels)} species, "
+            f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads)"
+        )
+        if not scorer.verified:
+            print("this model was never compared with the trained network on real recordings: unverified")
+        same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
+        assert same, (
+            f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"
+        )
+    return scorers
+
+
+def check(config: PredictCommand, scorer: Scorer) -> None:
+    """Refuse flags that make no sense, by name."""
+    window = scorer.audio.window_seconds
+    assert 0 <= config.overlap < window, f"--overlap {config.overlap}: give 0 to less than {window:g} seconds"
+    assert config.min_conf is None or 0 <= config.min_conf <= 1, f"--min_conf {config.min_conf}: give 0 to 1"
+    assert config.top_n >= 0, f"--top_n {config.top_n}: give a number of species"
+    assert config.merge_gap is None or config.merge_gap >= 0, f"--merge_gap {config.merge_gap}: give seconds"
+    known = config.channel in ("mean", "each") or (config.channel.isdecimal() and int(config.channel) > 0)
+    assert known, f"--channel {config.channel}: give mean, each, or a number from 1"
+    assert config.batch_size >= 1, f"--batch_size {config.batch_size}: give 1 or more"
+    assert config.batch_size == 1 or scorer.precision != "int8", (
+        f"--batch_size {config.batch_size}: INT8 takes one at a time, else scores depend on their neighbours"
+    )
+    assert not config.submission or (window == 5 and config.overlap == 0 and config.channel != "each"), (
+        "--submission wants windows of 5 s without overlap, of one channel or the mean"
+    )
+
+
+def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
+    """What counts as a detection, from the flags and from what the models bring."""
+    taxonomy = scorers[0].taxonomy
+    thresholds = np.full(len(taxonomy.labels), MIN_CONF if config.min_conf is None else config.min_conf, np.float32)
+    if config.min_conf is None and all(scorer.thresholds for scorer in scorers):
+        every = [[threshold.applied for threshold in scorer.thresholds] for scorer in scorers]
+        thresholds = np.array(every).mean(axis=0).astype(np.float32)
+    if config.top_n and config.min_conf is None:
+        thresholds[:] = 0.0
+    if config.thresholds:
+        for label, threshold in read_thresholds(config.thresholds, model_hash(scorers), taxonomy.labels).items():
+            thresholds[taxonomy.labels.index(label)] = threshold
+    wanted = np.ones(len(taxonomy.labels), np.bool_)
+    if config.slist:
+        assert config.slist.is_file(), f"--slist {config.slist}: no such file"
+        meant, strange = match_species(config.slist.read_text(encoding="utf-8-sig").splitlines(), taxonomy)
+        wanted[[column for column in range(len(wanted)) if column not in meant]] = False
+        print(
+            f"{config.slist}: {len(meant)} species of the model"
+            + (f"; not in it: {', '.join(strange)}" if strange else "")
+        )
+        assert not (strange and config.strict), (
+            f"--strict: {len(strange)} lines of {config.slist} are no species of the model"
+        )
+        assert meant, f"no line of {config.slist} is a species of the model"
+    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds)
+
+
+def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices) -> dict[str, object]:
+    """All that changes what is found; formats, threads and verbosity do not."""
+    names = (
+        "overlap",
+        "channel",
+        "tta",
+        "smooth",
+        "file_weight",
+        "top_n",
+        "ranks",
+        "site_regex",
+        "timezone",
+        "batch_size",
+    )
+    taxonomy = scorers[0].taxonomy
+    found: dict[str, object] = {name: getattr(config, name) for name in names}
+    return found | {
+        "model": model_hash(scorers)[:16],
+        "thresholds": {label: f"{limit:.6g}" for label, limit in zip(taxonomy.labels, choices.thresholds, strict=True)},
+        "species": [label for label, wanted in zip(taxonomy.labels, choices.wanted, strict=True) if wanted],
+    }
+
+
+def model_hash(scorers: Sequence[Scorer]) -> str:
+    """sha256 of the model, of several all of them."""
+    return "+".join(scorer.sha256 for scorer in scorers)
+
+
+def place_name(inputs: Sequence[Path]) -> str:
+    """What a folder of results is called after."""
+    name = inputs[0].resolve().name or "root"
+    return name if len(inputs) == 1 else f"{name}-and-{len(inputs) - 1}-more"
+
+
+def pace(seconds: float, elapsed: float) -> str:
+    return f"{seconds / 3600:.2f} h in {elapsed:.1f} s: {seconds / max(elapsed, 1e-9):.0f} x real time"
 
 
 @dataclass
@@ -123,12 +422,16 @@ class Heard:
     first: str  # where it was heard first
 
 
-def tally(heard: dict[str, Heard], found: Sequence[Detection]) -> None:
+def tally(heard: dict[str, Heard], analysed: Analysed) -> None:
     """Add the detections of one recording."""
-    for d in found:
-        mine = heard.setdefault(d.label, Heard(d.common_name, 0, 0.0, f"{Path(d.file).name} {clock(d.start)}"))
+    for one in analysed.found:
+        mine = heard.setdefault(one.label, Heard(one.common_name, 0, 0.0, first_heard(one, analysed.file)))
         mine.windows += 1
-        mine.best = max(mine.best, d.confidence)
+        mine.best = max(mine.best, one.confidence)
+
+
+def first_heard(one: Detection, file: str) -> str:
+    return one.detected_at or f"{Path(file).name} {clock(one.start)}"
 
 
 def species_table(heard: Mapping[str, Heard]) -> list[str]:

@@ -2,7 +2,7 @@
 
 scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
 probabilities = score(scorer, waveforms)            # (contexts, samples) -> (windows, species)
-for answer in stream(scorer, waveforms_of_a_year):  # as many at a time as there are threads, in their order
+for tag, answer in stream([scorer], pieces):        # as many at a time as there are threads, in their order
     answer.probabilities, answer.embeddings
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -30,7 +30,8 @@ from taxonomy import Taxonomy, from_json
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
-AHEAD = 2  # contexts per thread that are read before their turn
+AHEAD = 2  # batches for each thread that are read before their turn
+Tag = TypeVar("Tag")
 
 
 class Answer(NamedTuple):
@@ -94,37 +95,83 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
 
 def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
     """(contexts, samples) -> (contexts * windows, species) probabilities, the windows of the first context first."""
-    return np.concatenate([answer.probabilities for answer in stream(scorer, waveforms)])
+    answers = [answer for _, answer in stream([scorer], enumerate(waveforms)) if answer]
+    return np.concatenate([answer.probabilities for answer in answers])
 
 
-def stream(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> Iterator[Answer]:
-    """Score contexts (samples,) as they come, several at a time, and give the answers in their order.
+def stream(
+    scorers: Sequence[Scorer], pieces: Iterable[tuple[Tag, NDArray[np.float32] | None]], batch: int = 1
+) -> Iterator[tuple[Tag, Answer | None]]:
+    """Score contexts as they come, several at a time, and give each answer with its tag, in their order.
 
-    One context at a time goes through the network, on one thread: INT8 scales its activations over a whole batch, so
-    a context would otherwise be scored differently beside other neighbours. While the threads score, the next contexts
-    are read: at most AHEAD times as many as there are threads, so that memory does not grow with a recording.
+    pieces   a tag of the caller's and a context (samples,), or None for a tag that goes through as it is
+    batch    contexts that one thread puts through the network at a time. INT8 scales its activations over all of them,
+             so that a context is scored differently beside other neighbours; 1 keeps every score for itself.
+    While the threads score, the next contexts are read: at most AHEAD batches for each thread, so that memory does not
+    grow with a recording. Of several models the mean counts.
     """
-    with ThreadPoolExecutor(scorer.threads) as pool:
-        waiting = deque[Future[Answer]]()
+    waiting = deque[tuple[list[Tag], Future[list[Answer]] | None]]()
+    threads = scorers[0].threads
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            for samples in waveforms:
-                waiting.append(pool.submit(answer, scorer, samples))
-                if len(waiting) > AHEAD * scorer.threads:
-                    yield waiting.popleft().result()
+            for group in groups(pieces, batch):
+                samples = [context for _, context in group if context is not None]
+                future = pool.submit(mean_answers, scorers, np.stack(samples)) if samples else None
+                waiting.append(([tag for tag, _ in group], future))
+                while sum(future is not None for _, future in waiting) > AHEAD * threads:
+                    yield from told(*waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield from told(*waiting.popleft())
         finally:
-            for late in waiting:
-                late.cancel()
+            for _, future in waiting:
+                if future:
+                    future.cancel()
 
 
-def answer(scorer: Scorer, samples: NDArray[np.float32]) -> Answer:
-    """What the model says of one context (samples,)."""
+def groups(
+    pieces: Iterable[tuple[Tag, NDArray[np.float32] | None]], batch: int
+) -> Iterator[list[tuple[Tag, NDArray[np.float32] | None]]]:
+    """Contexts in batches; what has no context is a group of its own."""
+    group = list[tuple[Tag, NDArray[np.float32] | None]]()
+    for piece in pieces:
+        if piece[1] is None or len(group) == batch:
+            if group:
+                yield group
+            group = []
+        if piece[1] is None:
+            yield [piece]
+        else:
+            group.append(piece)
+    if group:
+        yield group
+
+
+def told(tags: Sequence[Tag], future: Future[list[Answer]] | None) -> Iterator[tuple[Tag, Answer | None]]:
+    """Tags with their answers, once those are there."""
+    answers = future.result() if future else [None] * len(tags)
+    return zip(tags, answers, strict=True)
+
+
+def mean_answers(scorers: Sequence[Scorer], samples: NDArray[np.float32]) -> list[Answer]:
+    """What the models say of each context (contexts, samples) in the mean; the embeddings are those of the first."""
+    every = [answers_of(scorer, samples) for scorer in scorers]
+    if len(every) == 1:
+        return every[0]
+    found: list[Answer] = []
+    for same in zip(*every, strict=True):
+        mean: NDArray[np.float32] = np.stack([one.probabilities for one in same]).mean(axis=0).astype(np.float32)
+        found.append(Answer(mean, same[0].embeddings))
+    return found
+
+
+def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
+    """What a model says of each context of a batch (contexts, samples)."""
     names = [output.name for output in scorer.session.get_outputs()]
-    outputs = scorer.session.run(names, {"waveforms": samples[None]})
-    told = dict(zip(names, outputs, strict=True))
-    probabilities = told["probabilities"]
-    return Answer(probabilities, told.get("embeddings", np.zeros((len(probabilities), 0), np.float32)))
+    outputs = scorer.session.run(names, {"waveforms": samples})
+    heard = dict(zip(names, outputs, strict=True))
+    probabilities = np.split(heard["probabilities"], len(samples))
+    vectors = heard.get("embeddings", np.zeros((len(heard["probabilities"]), 0), np.float32))
+    return [Answer(*both) for both in zip(probabilities, np.split(vectors, len(samples)), strict=True)]
 
 
 def digest(paths: Sequence[Path]) -> str:

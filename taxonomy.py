@@ -402,6 +402,31 @@ def texts(stored: Mapping[str, object], name: str) -> tuple[str, ...]:
     return words
 
 
+def match_species(lines: Sequence[str], taxonomy: Taxonomy) -> tuple[set[int], list[str]]:
+    """The species that the lines of a list mean, as BirdNET writes it, and the lines that mean none of them.
+
+    A line is a label, a scientific name, a common name, or `Scientific name_Common name`, in any case; blank lines and
+    those that begin with # mean nothing.
+    """
+    columns: dict[str, set[int]] = {}
+    for names in (taxonomy.labels, taxonomy.scientific_names, taxonomy.common_names):  # the surest first
+        known = set(columns)
+        for column, name in enumerate(names):
+            if name.casefold() not in known:
+                columns.setdefault(name.casefold(), set()).add(column)
+    found, strange = set[int](), list[str]()
+    for line in lines:
+        name = line.strip().casefold()
+        scientific, _, common = name.partition("_")
+        meant = next(
+            (columns[part] for part in (name, scientific.strip(), common.strip()) if part in columns), set[int]()
+        )
+        found |= meant
+        if name and not meant and not name.startswith("#"):
+            strange.append(line.strip())
+    return found, strange
+
+
 if __name__ == "__main__":
     import tempfile
 

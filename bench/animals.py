@@ -46,11 +46,11 @@ def bench() -> None:
     command("main.py", *SHARED, *DATA, *least, "--encoder.weights", str(encoder), *FINETUNE)
     command("quantize.py", *SHARED, "--classifier", str(RUNS / "finetune" / "classifier.safetensors"))
     model = ("--model", str(RUNS / "quantize" / "classifier.int8.onnx"))
-    command("predictor.py", str(SOUNDSCAPE), *model, "--out", str(RUNS / "soundscape"))
+    command("predictor.py", str(SOUNDSCAPE), *model, "--out", str(RUNS / "soundscape"), "--restart")
     taxonomy, recordings = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
     _, valid = split(recordings, DataSettings(ANIMALS, valid_fold=FOLD))
     paths = [str(recording.path.resolve()) for recording in valid]
-    command("predictor.py", *paths, *model, "--out", str(RUNS / "held-out"), "--scores")
+    command("predictor.py", *paths, *model, "--out", str(RUNS / "held-out"), "--scores", "--restart")
     floats = read_scores(RUNS / "finetune" / "held_out_scores.csv", valid, taxonomy.labels)
     int8 = read_scores(RUNS / "held-out" / "scores.csv", valid, taxonomy.labels)
     _, plain = baseline(ANIMALS)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from export import front_end, write_float, write_int8
 from model import BirdClefClassifier, Encoder, whisper_config
 from quantize import megabytes
 from runs import peak_memory_mb
-from speed import cpu_name, report, report_file, time_graph
+from speed import cpu_name, report, time_graph
 from taxonomy import Taxonomy
 
 Way = Literal["naive", "torch float32", "ONNX float32", "ONNX INT8", "CTranslate2 INT8", "OpenVINO float32"]
@@ -72,8 +73,9 @@ def bench(given: Arguments) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "written.json").write_text(called("--size", given.size, "--write"), encoding="utf-8")
     print(f"writing both files: {json.loads((folder / 'written.json').read_text(encoding='utf-8'))}")
-    ways = [way for way in WAYS if way not in LIBRARIES or find_spec(LIBRARIES[way])]
-    for way in set(WAYS) - set(ways):
+    ways: list[Way] = [way for way in WAYS if way not in LIBRARIES or find_spec(LIBRARIES[way])]
+    missing: list[Way] = [way for way in WAYS if way not in ways]
+    for way in missing:
         print(f"{way} is left out: {LIBRARIES[way]} is not installed")
     found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(given.rounds):
@@ -155,9 +157,7 @@ def answerer(way: Way, size: Preset, threads: int) -> Any:
         return lambda: whisper(picture)
     if way == "CTranslate2 INT8":
         return ctranslate2_encoder(size, threads, picture.numpy())
-    import openvino  # type: ignore[import-not-found,unused-ignore]
-
-    core: Any = openvino.Core()
+    core: Any = import_module("openvino").Core()
     compiled = core.compile_model(
         core.read_model(str(RUNS / size / "classifier.onnx")), "CPU", {"INFERENCE_NUM_THREADS": threads}
     )
@@ -165,19 +165,19 @@ def answerer(way: Way, size: Preset, threads: int) -> Any:
 
 
 def ctranslate2_encoder(size: Preset, threads: int, picture: np.ndarray[Any, Any]) -> Any:
-    """CTranslate2's Whisper encoder in INT8, with random weights and a decoder of one small layer that is never asked."""
-    import ctranslate2  # type: ignore[import-not-found,unused-ignore]
-    from ctranslate2.converters.transformers import WhisperLoader  # type: ignore[import-not-found,unused-ignore]
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    """CTranslate2's Whisper encoder in INT8, with random weights; its decoder is never asked."""
+    from transformers import WhisperConfig
 
+    ctranslate2: Any = import_module("ctranslate2")
     folder = RUNS / size / "ctranslate2"
     if not (folder / "model.bin").is_file():
-        settings = whisper_config(SIZES[size]).to_dict() | {"decoder_layers": 1, "vocab_size": 64, "pad_token_id": 0}
+        config: Any = whisper_config(SIZES[size])
+        settings: dict[str, Any] = config.to_dict() | {"decoder_layers": 1, "vocab_size": 64, "pad_token_id": 0}
         settings |= {"decoder_ffn_dim": 64, "decoder_attention_heads": SIZES[size].heads, "bos_token_id": 1}
         settings |= {"eos_token_id": 2, "decoder_start_token_id": 1}
-        whole: Any = WhisperForConditionalGeneration(WhisperConfig(**settings)).eval()
-        loader: Any = WhisperLoader()
-        spec = loader.get_model_spec(whole)
+        whole: Any = getattr(import_module("transformers"), "WhisperForConditionalGeneration")  # noqa: B009
+        loader: Any = import_module("ctranslate2.converters.transformers").WhisperLoader()
+        spec = loader.get_model_spec(whole(WhisperConfig(**settings)).eval())
         spec.register_vocabulary([f"<{number}>" for number in range(64)])
         spec.validate()
         spec.optimize(quantization="int8")

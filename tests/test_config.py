@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import predictor
 from config import (
     DEMO_DATA,
     PRESETS,
@@ -44,7 +45,7 @@ def test_both_spellings_of_a_flag_are_understood() -> None:
 def test_defaults_chain_from_command_to_command() -> None:
     assert FinetuneCommand.defaults("base").encoder.weights == "runs/mae/encoder.safetensors"
     assert QuantizeCommand.defaults("base").classifier == Path("runs/finetune/classifier.safetensors")
-    assert PredictCommand.defaults("base").model == Path("runs/quantize/classifier.int8.onnx")
+    assert Path("runs/quantize/classifier.int8.onnx") == predictor.MODEL and not PredictCommand.defaults("base").model
     assert PretrainCommand.defaults("base").encoder.weights == "openai/whisper-base"
 
 
@@ -78,3 +79,16 @@ def test_help_teaches_with_an_example_and_leaves_with_0(
         parse(command, ["--help"])
     text = capsys.readouterr().out
     assert leaving.value.code == 0 and "python " in text and "--preset" in text
+
+
+@pytest.mark.parametrize("flag", ["--lat", "--sensitivity=1.2", "--sf-thresh", "--fmax"])
+def test_what_birdnet_offers_and_we_do_not_is_said_in_a_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse(PredictCommand, ["dawn.ogg", flag, "1"])
+    assert leaving.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {flag.partition('=')[0].replace('-t', '_t')} is not offered: ")
+
+
+def test_models_are_named_one_by_one_so_that_recordings_may_follow() -> None:
+    config = parse(PredictCommand, ["--model", "a.onnx", "--model", "b.onnx", "dawn.ogg", "dusk.ogg"])
+    assert config.model == (Path("a.onnx"), Path("b.onnx")) and config.inputs == (Path("dawn.ogg"), Path("dusk.ogg"))

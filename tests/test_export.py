@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from checkpoint import ClassifierFacts, load_classifier
-from config import SIZES, AudioSettings, HeadSettings, Pooling
+from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
 from export import products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
 from scorer import open_scorer, score
@@ -76,7 +76,11 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, facts = load_classifier(stages.classifier)
-    monkeypatch.setattr("export.fuse_attention", lambda *_: None)
+
+    def as_it_is(_graph: onnx.ModelProto, _size: EncoderSize) -> None:
+        pass
+
+    monkeypatch.setattr("export.fuse_attention", as_it_is)
     monkeypatch.setattr("export.LEVELS", 127)  # all 8 bits, as theirs; so on a CPU without VNNI both may overflow alike
     write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True)
     graph = onnx.load(stages.float_model)

@@ -2,24 +2,47 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import Stages
 
 from config import PredictCommand
 from demo_data import FieldSeason
-from detections import Detection
-from predictor import Heard, predict, score_recording, species_table, tally
+from detections import Analysed, Detection, Scored
+from inputs import Entry
+from journal import Journal, open_journal
+from predictor import Heard, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
 from scorer import open_scorer
 
+HERE = Path(__file__).parents[1]
+DAY = sorted((HERE.parent / "shared" / "animals" / "soundscapes").glob("maad_S4A03895_20190522_*.ogg"))
+
 
 def command(stages: Stages, *inputs: Path, **settings: Any) -> PredictCommand:
-    return replace(PredictCommand(inputs, model=stages.model, runs=stages.runs), **settings)
+    return replace(PredictCommand(inputs, model=(stages.model,), runs=stages.runs), **settings)
+
+
+def scored_windows(stages: Stages, path: Path, **settings: Any) -> Scored:
+    scorer, entry = open_scorer(stages.model), Entry(path)
+    ((_, _, (scored,)),) = score_entries([scorer], [entry], command(stages, path, **settings))
+    return scored
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Every table of a folder, byte for byte."""
+    tables = [path for path in folder.rglob("*") if path.is_file() and ".parts" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in tables if path.name != "run.json"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -30,7 +53,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_predictor_gives_the_trainers_scores(stages: Stages, tmp_path: Path) -> None:
     trained = rows(stages.classifier.parent / "held_out_scores.csv")
     files = list(dict.fromkeys(row["file"] for row in trained))[:12]
-    config = command(stages, *map(Path, files), model=stages.float_model, out=tmp_path, scores=True)
+    config = command(stages, *map(Path, files), model=(stages.float_model,), out=tmp_path, scores=True)
     assert predict(config) == 0
     served = {(row["file"], row["start"]): row for row in rows(tmp_path / "scores.csv")}
     labels = open_scorer(stages.model).taxonomy.labels
@@ -51,7 +74,7 @@ def test_one_recording_is_printed_and_nothing_written(
     assert predict(command(stages, season.soundscape, min_conf=0.05)) == 0
     said = capsys.readouterr().out
     assert "0:00.0 - 0:05.0" in said or "0:05.0 - 0:10.0" in said
-    assert "1 recordings (1 ok)" in said and sorted(stages.runs.iterdir()) == before
+    assert "x real time" in said and sorted(stages.runs.iterdir()) == before
 
 
 def test_the_rows_of_a_table_that_can_be_heard_are_scored(
@@ -66,12 +89,100 @@ def test_the_rows_of_a_table_that_can_be_heard_are_scored(
     assert "1 recordings of the table are no longer there" in capsys.readouterr().out
 
 
-def test_an_archive_becomes_tables_in_a_numbered_folder(stages: Stages, season: FieldSeason) -> None:
+def test_an_archive_becomes_tables_in_a_folder_of_its_name(stages: Stages, season: FieldSeason) -> None:
     assert predict(command(stages, season.root / "unlabeled")) == 0
-    folder = stages.runs / "predict"
-    assert len(rows(folder / "files.csv")) == 8
+    folder = stages.runs / "predict" / "unlabeled"
+    assert len(rows(folder / "files.csv")) == 8 and (folder / "exports" / "raven.selections.txt").is_file()
     facts = json.loads((folder / "run.json").read_text())
     assert facts["status"] == "finished" and facts["recordings"] == {"ok": 8} and len(facts["model_sha256"]) == 64
+    assert facts["working_directory"] == str(Path.cwd())
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
+    stages: Stages, season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stops: after each recording, and in the middle of writing a part."""
+    settings: dict[str, Any] = {"rtype": ("csv", "table", "audacity", "kaleidoscope"), "scores": True, "merge_gap": 3.0}
+    inputs = (season.root / "unlabeled", season.root / "damaged")
+    assert predict(command(stages, *inputs, out=tmp_path / "whole", **settings)) == 2
+    expected = results(tmp_path / "whole")
+    assert len(expected) > 10 and b"unreadable" in expected["files.csv"]
+    real = Journal.keep
+    calls = 0
+
+    def cut_off(journal: Journal, entry: Entry, *told: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 2:
+            journal.place(entry, "json").parent.mkdir(exist_ok=True)
+            journal.place(entry, "npz").write_bytes(b"half of a part")  # as a kill between its two files leaves it
+            raise KeyboardInterrupt
+        real(journal, entry, *told)
+
+    monkeypatch.setattr(Journal, "keep", cut_off)
+    stops = 0
+    while True:
+        try:
+            assert predict(command(stages, *inputs, out=tmp_path / "cut", **settings)) == 2
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert not (tmp_path / "cut" / "detections.csv").exists()
+    assert stops >= 4 and results(tmp_path / "cut") == expected
+
+
+def test_results_of_other_settings_are_never_mixed(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    folder = season.root / "unlabeled"
+    assert predict(command(stages, folder, out=tmp_path, min_conf=0.1)) == 0
+    before = results(tmp_path)
+    with pytest.raises(AssertionError, match=r"results of other settings \(thresholds, for .* --restart"):
+        predict(command(stages, folder, out=tmp_path, min_conf=0.9))
+    with pytest.raises(AssertionError, match=r"overlap was '0\.0', is '2\.5'"):
+        predict(command(stages, folder, out=tmp_path, min_conf=0.1, overlap=2.5))
+    assert results(tmp_path) == before
+    assert predict(command(stages, folder, out=tmp_path, min_conf=0.1, rtype=("audacity",))) == 0  # formats may change
+    assert predict(command(stages, folder, out=tmp_path, min_conf=0.9, restart=True)) == 0
+    assert results(tmp_path)["detections.csv"] != before["detections.csv"]
+
+
+def test_a_recording_that_changed_is_scored_again(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    sounds = sorted((season.root / "unlabeled").rglob("*.flac"))
+    place = tmp_path / "in" / "a.flac"
+    place.parent.mkdir()
+    place.write_bytes(sounds[0].read_bytes())
+    (tmp_path / "in" / "b.flac").write_bytes(sounds[1].read_bytes())
+    assert predict(command(stages, place.parent, out=tmp_path / "out")) == 0
+    first = rows(tmp_path / "out" / "files.csv")
+    place.write_bytes(sounds[2].read_bytes())
+    assert predict(command(stages, place.parent, out=tmp_path / "out")) == 0
+    second = rows(tmp_path / "out" / "files.csv")
+    assert first[1] == second[1] and first[0]["size"] != second[0]["size"] == str(sounds[2].stat().st_size)
+
+
+def test_shards_are_disjoint_and_end_as_one_machine_would(
+    stages: Stages, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = season.root / "unlabeled"
+    assert predict(command(stages, folder, out=tmp_path / "one", scores=True)) == 0
+    done: list[set[Path]] = []
+    for shard in ("1/4", "2/4", "3/4", "4/4"):
+        before = set((tmp_path / "four").rglob("*.json"))
+        assert predict(command(stages, folder, out=tmp_path / "four", scores=True, shard=shard)) == 0
+        done.append({path for path in (tmp_path / "four").rglob("*.json") if path.parent.name != ".parts"} - before)
+        assert not (tmp_path / "four" / "detections.csv").exists()
+    assert sum(len({path for path in part if path.name != "run.json"}) for part in done) == 8
+    capsys.readouterr()
+    assert predict(command(stages, folder, out=tmp_path / "four", scores=True)) == 0
+    assert "resuming: 8 of 8" in capsys.readouterr().out
+    assert results(tmp_path / "four") == results(tmp_path / "one")
+
+
+def test_two_processes_do_not_share_a_folder(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    with (
+        open_journal(tmp_path, {}, arrays=False),
+        pytest.raises(AssertionError, match=r"another predictor\.py is at work"),
+    ):
+        predict(command(stages, season.root / "unlabeled", out=tmp_path))
 
 
 def test_damaged_recordings_are_rows_with_a_reason_and_exit_code_2(
@@ -90,6 +201,8 @@ def test_nothing_but_unreadable_input_is_a_failed_run_and_no_default(
     stages: Stages, season: FieldSeason, tmp_path: Path
 ) -> None:
     text = season.root / "damaged" / "text_not_sound.wav"
+    with pytest.raises(AssertionError, match="has 40 bytes, no room for sound"):
+        predict(command(stages, text))
     with pytest.raises(AssertionError, match="none of the 1 recordings"):
         predict(command(stages, text, out=tmp_path / "out"))
     assert rows(tmp_path / "out" / "files.csv")[0]["status"] == "unreadable"  # the reason is kept all the same
@@ -97,16 +210,202 @@ def test_nothing_but_unreadable_input_is_a_failed_run_and_no_default(
         (tmp_path / name).write_bytes(b"no sound " * 20)
     with pytest.raises(AssertionError, match="none of the 2 recordings"):
         predict(command(stages, tmp_path / "a.wav", tmp_path / "b.wav", runs=tmp_path / "runs"))
-    assert json.loads((tmp_path / "runs" / "predict-001" / "run.json").read_text())["status"] == "failed"
-    assert not (tmp_path / "runs" / "predict").exists()
+    place = tmp_path / "runs" / "predict" / "a.wav-and-1-more"
+    assert json.loads((place / "run.json").read_text())["status"] == "failed"
+
+
+def test_what_could_not_be_read_is_tried_again_on_request(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    bad, good = tmp_path / "in" / "bad.wav", tmp_path / "in" / "good.flac"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no sound " * 20)
+    sound = sorted((season.root / "unlabeled").rglob("*.flac"))[0]
+    good.write_bytes(sound.read_bytes())
+    assert predict(command(stages, bad.parent, out=tmp_path / "out")) == 2
+    real = bad.stat()
+    bad.write_bytes(b"no sound " * 20)
+    os.utime(bad, ns=(real.st_atime_ns, real.st_mtime_ns))
+    assert predict(command(stages, bad.parent, out=tmp_path / "out", retry_failed=True)) == 2
+    with pytest.raises(AssertionError, match=r"bad\.wav"):
+        predict(command(stages, bad.parent, out=tmp_path / "other", fail_fast=True))
 
 
 def test_overlapping_windows_start_a_hop_apart(stages: Stages, season: FieldSeason) -> None:
-    scorer = open_scorer(stages.model)
-    plain = score_recording(scorer, season.soundscape, 0.0)
-    dense = score_recording(scorer, season.soundscape, 2.5)
+    plain, dense = (scored_windows(stages, season.soundscape, overlap=overlap) for overlap in (0.0, 2.5))
     assert [s for s in dense.starts if s % 5 == 0] == list(plain.starts) and dense.starts[1] == 2.5
     np.testing.assert_array_equal(dense.probabilities[::2][: len(plain.starts)], plain.probabilities)
+
+
+def test_shifted_windows_are_averaged_with_those_between_them(stages: Stages, season: FieldSeason) -> None:
+    plain, dense = (scored_windows(stages, season.soundscape, overlap=overlap) for overlap in (0.0, 2.5))
+    averaged = scored_windows(stages, season.soundscape, tta=True)
+    assert averaged.starts == plain.starts and averaged.ends == plain.ends
+    p = dense.probabilities
+    np.testing.assert_allclose(averaged.probabilities[0], (2 * p[0] + p[1]) / 3, atol=1e-6)
+    np.testing.assert_allclose(averaged.probabilities[2], (p[3] + 2 * p[4] + p[5]) / 4, atol=1e-6)
+    assert np.abs(averaged.probabilities - plain.probabilities).max() > 0.01
+
+
+def test_each_channel_is_heard_by_itself(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    left, rate = soundfile.read(season.soundscape, dtype="float32")
+    right = np.zeros_like(left)
+    soundfile.write(tmp_path / "two.wav", np.stack([left, right], axis=1), rate, "FLOAT")
+    soundfile.write(tmp_path / "left.wav", left, rate, "FLOAT")
+    path, alone = tmp_path / "two.wav", scored_windows(stages, tmp_path / "left.wav")
+    first, second = (scored_windows(stages, path, channel=channel) for channel in ("1", "2"))
+    np.testing.assert_array_equal(first.probabilities, alone.probabilities)
+    assert np.abs(second.probabilities - first.probabilities).max() > 0.1 and second.channel == 2
+    assert np.ptp(second.probabilities, axis=0).max() < 1e-6  # silence throughout
+    config = command(stages, path, channel="each", min_conf=0.1, out=tmp_path / "out")
+    assert predict(config) == 0
+    table = rows(tmp_path / "out" / "detections.csv")
+    assert {row["Channel"] for row in table} >= {"1"} and all(row["Channel"] in ("1", "2") for row in table)
+    assert rows(tmp_path / "out" / "files.csv")[0]["windows"] == str(2 * len(alone.starts))
+    with pytest.raises(AssertionError, match="has 2 channels, channel 3 was asked for"):
+        predict(command(stages, path, channel="3"))
+
+
+def test_several_models_are_averaged(stages: Stages, season: FieldSeason) -> None:
+    entry, config = Entry(season.soundscape), command(stages, season.soundscape)
+    one, other = open_scorer(stages.model), open_scorer(stages.float_model)
+    ((_, _, (both,)),) = score_entries([one, other], [entry], config)
+    singles = [next(iter(score_entries([scorer], [entry], config)))[2][0] for scorer in (one, other)]
+    np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in singles], axis=0), atol=1e-6)
+
+
+def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
+    stages: Stages, season: FieldSeason, tmp_path: Path
+) -> None:
+    scorer = open_scorer(stages.model)
+    labels = scorer.taxonomy.labels
+    config = command(stages, season.soundscape)
+    assert [float(t) for t in choose(config, [scorer]).thresholds] == pytest.approx(
+        [threshold.applied for threshold in scorer.thresholds]
+    )
+    assert set(choose(replace(config, min_conf=0.7), [scorer]).thresholds.tolist()) == {np.float32(0.7)}
+    table = tmp_path / "thresholds.csv"
+    table.write_text(f"label,threshold,model\n{labels[3]},0.9,{scorer.sha256}\n")
+    mixed = choose(replace(config, min_conf=0.7, thresholds=table), [scorer]).thresholds
+    assert mixed[3] == np.float32(0.9) and mixed[2] == np.float32(0.7)
+    assert not choose(replace(config, top_n=2), [scorer]).thresholds.any()
+    bare = replace(scorer, thresholds=())
+    assert set(choose(config, [bare]).thresholds.tolist()) == {0.25}
+
+
+def test_a_species_list_keeps_its_species_and_says_what_it_did_not_know(
+    stages: Stages, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taxonomy = open_scorer(stages.model).taxonomy
+    wanted = f"{taxonomy.scientific_names[2]}_{taxonomy.common_names[2]}"
+    (tmp_path / "list.txt").write_text(f"{wanted}\n\n  {taxonomy.labels[5]} \nDodo raphus_dodo\n")
+    config = command(stages, season.soundscape, slist=tmp_path / "list.txt", min_conf=0.0, out=tmp_path / "out")
+    assert predict(config) == 0
+    assert "2 species of the model; not in it: Dodo raphus_dodo" in capsys.readouterr().out
+    found = {row["Species code"] for row in rows(tmp_path / "out" / "detections.csv")}
+    assert found == {taxonomy.labels[2], taxonomy.labels[5]}
+    with pytest.raises(AssertionError, match="--strict: 1 lines"):
+        predict(replace(config, strict=True))
+    (tmp_path / "list.txt").write_text("Dodo raphus\n")
+    with pytest.raises(AssertionError, match="no line of"):
+        predict(config)
+
+
+def test_a_submission_has_the_samples_header_and_a_row_for_every_five_seconds(
+    stages: Stages, season: FieldSeason, tmp_path: Path
+) -> None:
+    labels = open_scorer(stages.model).taxonomy.labels
+    header = ",".join(["row_id", *reversed(labels), "dodo"])
+    numbers = ",".join(["0.1"] * (len(labels) + 1))
+    (tmp_path / "sample.csv").write_text(f"{header}\nsoundscape_1_5,{numbers}\n")
+    settings: dict[str, Any] = {"submission": tmp_path / "sample.csv", "out": tmp_path / "out", "scores": True}
+    assert predict(command(stages, season.soundscape, **settings)) == 0
+    text = (tmp_path / "out" / "submission.csv").read_text()
+    assert text.splitlines()[0] == header
+    table, scores = rows(tmp_path / "out" / "submission.csv"), rows(tmp_path / "out" / "scores.csv")
+    assert [row["row_id"] for row in table] == [f"{season.soundscape.stem}_{5 * n + 5}" for n in range(len(scores))]
+    for row, score in zip(table, scores, strict=True):
+        assert all(float(row[label]) == pytest.approx(float(score[label]), rel=1e-5) for label in labels)
+        assert float(row["dodo"]) == pytest.approx(1 / (len(labels) + 1))
+
+
+def test_embeddings_are_those_of_the_windows_in_the_tables(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"embeddings": tmp_path / "e.npz", "out": tmp_path / "out", "scores": True}
+    assert predict(command(stages, season.root / "unlabeled", **settings)) == 0
+    kept, scores = np.load(tmp_path / "e.npz", allow_pickle=False), rows(tmp_path / "out" / "scores.csv")
+    assert kept["embedding"].shape[0] == len(scores) and kept["embedding"].dtype == np.float32
+    assert list(kept["file"]) == [row["file"] for row in scores]
+    assert [f"{start:g}" for start in kept["start"]] == [row["start"] for row in scores]
+
+
+def test_detections_have_a_clock_time_and_a_site(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    place = tmp_path / "ridge" / "20260514_053000.flac"
+    place.parent.mkdir()
+    place.write_bytes(season.soundscape.read_bytes())
+    config = command(stages, place, out=tmp_path / "out", min_conf=0.05, timezone="America/Bogota")
+    assert predict(config) == 0
+    row = next(row for row in rows(tmp_path / "out" / "detections.csv") if row["Start (s)"] == "10")
+    assert (row["Site"], row["Recorded at"]) == ("ridge", "2026-05-14T05:30:00-05:00")
+    assert row["Detected at"] == "2026-05-14T05:30:10-05:00"
+
+
+@pytest.mark.skipif(not DAY, reason="../shared/animals is not here")
+def test_a_day_of_real_recordings_gives_the_same_detections_at_the_same_times_in_one_file(
+    stages: Stages, tmp_path: Path
+) -> None:
+    """24 recordings of ten seconds, named as if one followed the other, and all of them joined."""
+    sounds = [soundfile.read(path, dtype="float32") for path in DAY]
+    assert len(sounds) == 24 and {(len(sound), rate) for sound, rate in sounds} == {(220_000, 22_000)}
+    for number, (sound, rate) in enumerate(sounds):
+        place = tmp_path / "apart" / f"20190522_00{number // 6:02}{number % 6}0.wav"
+        place.parent.mkdir(exist_ok=True)
+        soundfile.write(place, sound, rate, "FLOAT")
+    (tmp_path / "joined").mkdir()
+    soundfile.write(tmp_path / "joined/20190522_000000.wav", np.concatenate([s for s, _ in sounds]), 22_000, "FLOAT")
+    told: list[dict[str, tuple[str, float]]] = []
+    for name in ("apart", "joined"):
+        config = command(stages, tmp_path / name, out=tmp_path / "out" / name, top_n=1, timezone="UTC")
+        assert predict(config) == 0
+        table = rows(tmp_path / "out" / name / "detections.csv")
+        told.append({row["Detected at"]: (row["Species code"], float(row["Confidence"])) for row in table})
+    apart, joined = told
+    assert list(apart) == list(joined) and len(apart) == 48
+    assert list(apart)[-1] == "2019-05-22T00:03:55+00:00"
+    for when, (label, confidence) in apart.items():  # resampling hears a little of the neighbour at each joint
+        assert joined[when][1] == pytest.approx(confidence, abs=0.03)
+        assert joined[when][0] == label or confidence < 0.3
+    assert len({label for label, _ in apart.values()}) > 1
+
+
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(
+    stages: Stages, season: FieldSeason, tmp_path: Path
+) -> None:
+    sound = sorted((season.root / "unlabeled").rglob("*.flac"))[0].read_bytes()
+    (tmp_path / "in").mkdir()
+    for number in range(150):
+        (tmp_path / "in" / f"{number:03}.flac").write_bytes(sound)
+    words = [sys.executable, "predictor.py", str(tmp_path / "in"), "--model", str(stages.model), "--scores", "--out"]
+    subprocess.run([*words, str(tmp_path / "whole")], cwd=HERE, check=True, capture_output=True)
+    parts, kills = tmp_path / "cut" / ".parts", 0
+    for wanted in (1, 20, 60, 100):
+        process = subprocess.Popen([*words, str(tmp_path / "cut")], cwd=HERE, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(parts.rglob("*.npz"))) < wanted:
+            time.sleep(0.002)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 4 and not (tmp_path / "cut" / "files.csv").exists()
+    subprocess.run([*words, str(tmp_path / "cut")], cwd=HERE, check=True, capture_output=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_batches_change_no_score_of_a_float_file_and_are_refused_for_int8(stages: Stages, season: FieldSeason) -> None:
+    settings: dict[str, Any] = {"model": (stages.float_model,)}
+    entry, scorer = Entry(season.soundscape), open_scorer(stages.float_model)
+    one, four = (
+        next(iter(score_entries([scorer], [entry], command(stages, entry.path, batch_size=size, **settings))))[2][0]
+        for size in (1, 4)
+    )
+    np.testing.assert_allclose(one.probabilities, four.probabilities, atol=1e-6)
+    with pytest.raises(AssertionError, match="INT8 takes one at a time"):
+        predict(command(stages, entry.path, batch_size=4))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +413,17 @@ def test_overlapping_windows_start_a_hop_apart(stages: Stages, season: FieldSeas
     [
         ({"overlap": 5.0}, "--overlap 5"),
         ({"min_conf": 1.5}, "--min_conf"),
-        ({"model": Path("none.onnx")}, "quantize.py"),
+        ({"model": (Path("none.onnx"),)}, "quantize.py"),
+        ({"channel": "0"}, "--channel 0"),
+        ({"channel": "left"}, "--channel left"),
+        ({"shard": "4/3", "out": Path("nowhere")}, "--shard 4/3"),
+        ({"timezone": "Bogota"}, "--timezone Bogota"),
+        ({"site_regex": "("}, "--site_regex"),
+        ({"site_regex": "H21"}, "put the site"),
+        ({"top_n": -1}, "--top_n"),
+        ({"merge_gap": -1.0}, "--merge_gap"),
+        ({"submission": Path("s.csv"), "overlap": 2.5}, "--submission"),
+        ({"slist": Path("nowhere.txt")}, "--slist nowhere.txt"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_flag(
@@ -136,11 +445,13 @@ def test_the_species_table_is_empty_when_nothing_was_heard() -> None:
 
 
 def test_the_species_table_counts_windows_and_names_the_first() -> None:
-    one = Detection("a/x.ogg", 5.0, 10.0, "41", "Rana ficta", "frog", 0.5)
+    one = Detection(5.0, 10.0, "41", "Rana ficta", "frog", 0.5, 0.25)
+    pond = Analysed("a/x.ogg", "a", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1, 1)
     heard: dict[str, Heard] = {}
-    tally(heard, [one, replace(one, start=10.0, confidence=0.9)])
-    tally(heard, [replace(one, file="b/y.ogg", label="7", common_name="owl")])
+    tally(heard, replace(pond, found=(one, replace(one, start=10.0, confidence=0.9))))
+    owl = replace(one, label="7", common_name="owl", detected_at="2026-05-14T05:30:05")
+    tally(heard, replace(pond, file="b/y.ogg", found=(owl,)))
     assert [line.split() for line in species_table(heard)[1:]] == [
         ["frog", "2", "0.90", "x.ogg", "0:05.0"],
-        ["owl", "1", "0.50", "y.ogg", "0:05.0"],
+        ["owl", "1", "0.50", "2026-05-14T05:30:05"],
     ]

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from scorer import AHEAD, FORMAT, METADATA, open_scorer, score, stream
 from taxonomy import Taxonomy, to_json
 
+Piece = tuple[int, NDArray[np.float32] | None]
 ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
 
 
@@ -58,30 +59,42 @@ def test_answers_of_a_stream_come_in_their_order_while_few_are_read_ahead(tmp_pa
     scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=3)
     read = list[int]()
 
-    def waveforms() -> Iterator[NDArray[np.float32]]:
+    def pieces() -> Iterator[Piece]:
         for number in range(40):
             read.append(number)
             samples = np.zeros(80_000, np.float32)
             samples[0] = number
-            yield samples
+            yield number, None if number % 10 == 9 else samples
 
-    answers = stream(scorer, waveforms())
-    first = next(answers)
-    assert len(read) == AHEAD * 3 + 1  # and no more: memory does not grow with a recording
-    scores = [float(answer.probabilities[0, 0]) for answer in (first, *answers)]
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.arange(40.0))), atol=1e-6)
-    assert len(read) == 40 and first.embeddings.shape == (1, 0)
+    for batch in (1, 4):
+        read.clear()
+        answers = stream([scorer], pieces(), batch)
+        first = next(answers)
+        assert len(read) <= (AHEAD * 3 + 1) * batch + 1  # and no more: memory does not grow with a recording
+        every = [first, *answers]
+        assert [tag for tag, _ in every] == list(range(40)) and len(read) == 40
+        assert [tag for tag, answer in every if answer is None] == [9, 19, 29, 39]
+        scores = {tag: float(answer.probabilities[0, 0]) for tag, answer in every if answer}
+        np.testing.assert_allclose(list(scores.values()), 1 / (1 + np.exp(-np.array(list(scores)))), atol=1e-6)
+
+
+def test_of_several_models_the_mean_counts(tmp_path: Path) -> None:
+    models = [open_scorer(toy(tmp_path / f"{step}.onnx", step), threads=1) for step in ("Sigmoid", "Tanh")]
+    loud = np.zeros(80_000, np.float32)
+    loud[0] = 2.0
+    ((_, answer),) = stream(models, [("loud", loud)])
+    assert answer and float(answer.probabilities[0, 0]) == pytest.approx((1 / (1 + np.exp(-2)) + np.tanh(2)) / 2)
 
 
 def test_a_reader_that_fails_in_the_middle_of_a_stream_is_heard(tmp_path: Path) -> None:
     scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=2)
 
-    def waveforms() -> Iterator[NDArray[np.float32]]:
-        yield np.zeros(80_000, np.float32)
+    def pieces() -> Iterator[Piece]:
+        yield 0, np.zeros(80_000, np.float32)
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(stream(scorer, waveforms()))
+        list(stream([scorer], pieces()))
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:

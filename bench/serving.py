@@ -1,0 +1,103 @@
+"""Does the archive wait for the network, or the network for the archive? Windows per second: decoding, scoring, both.
+
+    make bench-serving          (or: .venv/bin/python -m bench.serving [size] [threads] [minutes of sound])
+
+Reads    runs/cpu/<size>/classifier.int8.onnx, which bench.cpu writes here if it is not there
+Writes   /tmp/wildwhisper/bench-serving/: recordings of a minute each, 32 kHz Ogg Vorbis; prints one table, medians over
+         rounds in which the three take turns
+
+With a core to spare, or a network that is dearer than decoding, both together are as quick as scoring alone; the bound
+where decoding needs the same cores is what the sum of both times allows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from bench.cpu import RUNS, called
+from config import PredictCommand
+from device import available_cores
+from inputs import Entry, find_entries
+from predictor import pieces, score_entries
+from runs import SCRATCH
+from scorer import Scorer, open_scorer, stream
+from speed import cpu_name
+
+FOLDER, RATE, ROUNDS = SCRATCH / "bench-serving", 32_000, 3
+
+
+def bench(size: str, threads: int, minutes: int) -> None:
+    """The table."""
+    model = RUNS / size / "classifier.int8.onnx"
+    if not model.is_file():
+        model.parent.mkdir(parents=True, exist_ok=True)
+        print(f"writing {model}: {called('--size', size, '--write')}")
+    scorer, entries = open_scorer(model, threads), recordings(minutes)
+    config = PredictCommand(tuple(entry.path for entry in entries))
+    heard = [samples for _, samples in pieces(entries, scorer, config) if samples is not None]
+    ways: dict[str, Callable[[], int]] = {
+        "decoding alone": lambda: sum(samples is not None for _, samples in pieces(entries, scorer, config)),
+        "scoring alone": lambda: sum(answer is not None for _, answer in stream([scorer], enumerate(heard))),
+        "both, as predictor.py": lambda: windows_of(scorer, entries, config),
+    }
+    print(f"{size} INT8, {scorer.threads} threads, {len(heard)} windows, {cpu_name()}")
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            count = way()
+            assert count == len(heard), f"{name}: {count} of {len(heard)} windows"
+            rates[name].append(count / (time.perf_counter() - started))
+    print(f"{'':24}{'windows/s':>11}{'x real time':>13}{'of scoring alone':>18}{'of the bound':>14}")
+    for name, found in rates.items():
+        shares = [mine / alone for mine, alone in zip(found, rates["scoring alone"], strict=True)]
+        bounds = [
+            1 / (1 / s + 1 / (d * threads))
+            for s, d in zip(rates["scoring alone"], rates["decoding alone"], strict=True)
+        ]
+        bound = statistics.median(mine / most for mine, most in zip(found, bounds, strict=True))
+        rate = statistics.median(found)
+        text = f"{bound:14.2f}" if name.startswith("both") else ""
+        print(f"{name:24}{rate:11.1f}{rate * scorer.audio.window_seconds:13.0f}{statistics.median(shares):18.2f}{text}")
+
+
+def windows_of(scorer: Scorer, entries: list[Entry], config: PredictCommand) -> int:
+    return sum(len(part.starts) for _, _, scored in score_entries([scorer], entries, config) for part in scored)
+
+
+def recordings(minutes: int) -> list[Entry]:
+    """A minute of coloured noise and chirps in each file."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for number in range(minutes):
+        path = FOLDER / f"{number:03}.ogg"
+        if not path.is_file():
+            rng = np.random.default_rng(number)
+            time_ = np.arange(60 * RATE) / RATE
+            noise = np.cumsum(rng.normal(0, 0.01, len(time_))) * 0.02 + rng.normal(0, 0.02, len(time_))
+            chirps = 0.1 * np.sin(2 * np.pi * (3000 + 800 * np.sin(3 * time_)) * time_) * (np.sin(5 * time_) > 0.6)
+            write(path, np.clip(noise - noise.mean() + chirps, -1, 1).astype(np.float32))
+    entries, _ = find_entries([FOLDER])
+    return entries[:minutes]
+
+
+def write(path: Path, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+    """In pieces: libsndfile's Vorbis encoder needs stack for every frame it is given at once."""
+    with soundfile.SoundFile(path, "w", RATE, 1, "VORBIS", format="OGG") as file:
+        for start in range(0, len(samples), RATE):
+            file.write(samples[start : start + RATE])
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    bench(
+        given[0] if given else "tiny",
+        int(given[1]) if len(given) > 1 else available_cores(),
+        int(given[2]) if len(given) > 2 else 10,
+    )

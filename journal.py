@@ -1,0 +1,149 @@
+"""What is done already in a folder of results, so that a run that was cut off goes on where it stopped.
+
+    with open_journal(folder, settings, shard="") as journal:
+        if not journal.is_done(entry): journal.keep(entry, analysed, scored)
+        for analysed in journal.recall(entries): ...
+
+One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
+is a recording that is done. Tables are made of parts, in the order of the recordings, so a run that was cut off ends
+with the same bytes as one that was not. Parts of different settings never meet in a folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from detections import Analysed, Detection, Scored
+from inputs import Entry
+from runs import publish, write_json
+
+PARTS = ".parts"
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The parts of a folder of results."""
+
+    parts: Path
+    arrays: bool  # whether probabilities and embeddings are kept too
+
+    def is_done(self, entry: Entry) -> bool:
+        told = self.place(entry, "json").is_file()
+        return told and (not self.arrays or self.place(entry, "npz").is_file())
+
+    def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
+        """Write the part of a recording; from then on it is done."""
+        self.place(entry, "json").parent.mkdir(exist_ok=True)
+        if self.arrays:
+            columns = {
+                f"{name}{number}": np.asarray(values)
+                for number, one in enumerate(scored)
+                for name, values in asdict(one).items()
+            }
+            with publish(self.place(entry, "npz")) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **columns)
+        with publish(self.place(entry, "json")) as temporary:
+            temporary.write_text(json.dumps(asdict(replace(analysed, events=()))), encoding="utf-8")
+
+    def recall(self, entries: Iterable[Entry]) -> Iterator[Analysed]:
+        """The recordings that are done, one after the other."""
+        for entry in entries:
+            if self.is_done(entry):
+                told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))
+                found = tuple(Detection(**one) for one in told.pop("found"))
+                yield Analysed(**(told | {"found": found, "events": ()}))
+
+    def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
+        """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""
+        for entry in entries:
+            if self.is_done(entry):
+                with np.load(self.place(entry, "npz"), allow_pickle=False) as columns:
+                    count = sum(name.startswith("starts") for name in columns.files)
+                    yield entry, [scored_of(columns, number) for number in range(count)]
+
+    def is_readable(self, entry: Entry) -> bool:
+        """Whether a recording that is done could be read."""
+        return bool(json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["status"] != "unreadable")
+
+    def place(self, entry: Entry, kind: str) -> Path:
+        return self.parts / entry.key[:2] / f"{entry.key}.{kind}"
+
+
+@contextmanager
+def open_journal(
+    folder: Path, settings: Mapping[str, object], arrays: bool, shard: str = "", restart: bool = False
+) -> Generator[Journal]:
+    """The journal of a folder of results, for this process alone.
+
+    settings  all that changes what is found; a folder with parts of other settings is refused
+    shard     several processes may share a folder if each has a shard of its own
+    restart   forget what was done before
+    """
+    parts = folder / PARTS
+    if restart and parts.is_dir():
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    with (parts / f"lock{shard.replace('/', '-of-')}").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AssertionError(
+                f"another predictor.py is at work in {folder}; wait for it, or give another --out"
+            ) from None
+        mine: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        kept = parts / "settings.json"
+        if kept.is_file():
+            theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+            changes = "; ".join(change(name, theirs.get(name), mine.get(name)) for name in differ)
+            assert not differ, (
+                f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
+            )
+        else:
+            write_json(kept, mine)
+        yield Journal(parts, arrays)
+
+
+def change(name: str, was: Any, now: Any) -> str:
+    """What differs between two settings, in few words."""
+    values = f"{name} was {str(was)[:40]!r}, is {str(now)[:40]!r}"
+    if isinstance(was, dict) and isinstance(now, dict):
+        before, after = cast(dict[str, Any], was), cast(dict[str, Any], now)
+        differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        return f"{name}, for {differ[0]} and {len(differ) - 1} more" if len(differ) > 1 else f"{name} of {differ[0]}"
+    return values
+
+
+def scored_of(columns: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]], number: int) -> Scored:
+    starts, ends = ([float(value) for value in columns[f"{name}{number}"]] for name in ("starts", "ends"))
+    vectors, channel = columns[f"embeddings{number}"], int(columns[f"channel{number}"])
+    return Scored(starts, ends, columns[f"probabilities{number}"], vectors, channel)
+
+
+if __name__ == "__main__":
+    entry = Entry(Path("pond/dawn.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
+    frog = Detection(0.0, 5.0, "41", "Rana ficta", "frog", 0.9, 0.5)
+    dawn = Analysed("pond/dawn.wav", "pond", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
+    with tempfile.TemporaryDirectory() as place:
+        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+            journal.keep(entry, dawn, [])
+        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+            print(
+                "done already:", journal.is_done(entry), "after a change:", journal.is_done(replace(entry, size=2_000))
+            )
+            assert list(journal.recall([entry])) == [dawn] and not journal.is_done(replace(entry, size=2_000))
+        try:
+            with open_journal(Path(place), {"min_conf": 0.9}, arrays=False):
+                raise SystemExit("settings were mixed")
+        except AssertionError as refusal:
+            print(refusal)

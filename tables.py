@@ -1,0 +1,553 @@
+"""Every recording's detections -> tables that other programs open; BirdCLEF's submission; embeddings. No torch.
+
+    write_tables(folder, analysed, facts, {"csv", "raven"})             # one pass, one recording in memory at a time
+    write_submission(path, read_sample(sample), scores, labels)
+    write_embeddings(Path("embeddings.npz"), embedded, "classifier.int8.onnx")
+
+Reads    sample_submission.csv
+Writes   files.csv, detections.csv, events.csv; below exports/ what Raven, Audacity, Kaleidoscope and Parquet's readers
+         open; submission.csv; .npz or .csv with embeddings
+
+Every table is whole or not there. Files are written as UTF-8, whatever byte of a name is none as \\udce9. Text that a
+spreadsheet would take for a formula gets an apostrophe, a path gets ./ instead and still opens.
+
+Tables parted by tabs know no quotes: neither Raven nor Audacity would undo them. So there, and only there, a tab or a
+line break in a name becomes a space, and " becomes '; commas and all else stay.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detections import Analysed, Detection, Event, TableFacts, plain_path, seconds
+from runs import no_formula, publish
+from taxonomy import read_table
+
+KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
+SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
+DETECTION_COLUMNS = (
+    *SIX,
+    "Species code",
+    "Site",
+    "Recorded at",
+    "Detected at",
+    "Channel",
+    "Model",
+    "Window (s)",
+    "Overlap (s)",
+    "Min conf",
+    "Runners up",
+)
+EVENT_COLUMNS = (
+    *SIX,
+    "Mean confidence",
+    "Windows",
+    "Species code",
+    "Site",
+    "Recorded at",
+    "Detected at",
+    "Channel",
+    "Model",
+)
+FILE_COLUMNS = (
+    "file",
+    "site",
+    "recorded_at",
+    "sample_rate",
+    "channels",
+    "seconds_claimed",
+    "seconds_analysed",
+    "windows",
+    "detections",
+    "status",
+    "reason",
+    "size",
+    "mtime_ns",
+)
+KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST")
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Common Name",
+    "Species Code",
+    "Confidence",
+    "Begin Path",
+    "File Offset (s)",
+)
+PARQUET_COLUMNS = (
+    "start_s",
+    "end_s",
+    "scientific_name",
+    "common_name",
+    "confidence",
+    "file",
+    "species_code",
+    "site",
+    "recorded_at",
+    "detected_at",
+    "channel",
+    "model",
+    "window_s",
+    "overlap_s",
+    "min_conf",
+)
+PARQUET_NUMBERS = frozenset({"start_s", "end_s", "confidence", "window_s", "overlap_s", "min_conf"})
+ROW_GROUP = 50_000  # rows of Parquet that are kept in memory
+LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # the tab among them
+OUTSIDE = {"": "_root", ".": "_here", "..": "_up"}  # parts of a path that would lead out of a folder, or nowhere
+INSIDE = {name: part for part, name in OUTSIDE.items()}
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|~]|\.txt$')  # ~ marks our digests; a folder could stand where a table goes
+LONGEST_PART, MOST_PARTS = 200, 16  # bytes of a name, with room for our suffixes; folders
+
+Rows = Callable[[Analysed, TableFacts], Iterable[Sequence[str]]]
+Write = Callable[[Analysed], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The file that says what a submission looks like."""
+
+    header: str  # as it stands there, with its line end
+    labels: tuple[str, ...]
+    row_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SubmissionReport:
+    """What there is to say about a submission."""
+
+    rows: int
+    filled_rows: int  # nobody scored them
+    filled_labels: tuple[str, ...]  # the model lacks them
+    unasked: tuple[str, ...]  # row ids that were scored and are not in the sample
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the encoder makes of the windows of one recording."""
+
+    file: str
+    starts: Sequence[float]  # seconds
+    ends: Sequence[float]
+    vectors: NDArray[np.float32]  # (windows, width)
+
+
+def write_tables(
+    folder: Path,
+    analysed: Iterable[Analysed],
+    facts: TableFacts,
+    kinds: Collection[str],
+    events: bool = False,
+    split: bool = False,
+    bom: bool = False,
+) -> list[Path]:
+    """files.csv and all tables asked for in one pass; returns them, for tables per recording their folder.
+
+    kinds    csv: detections.csv; raven: one selection table and the list of recordings it counts through; audacity: a
+             file of labels per recording; kaleidoscope; parquet
+    events   also events.csv
+    split    also a selection table per recording
+    bom      a byte order mark in the csv tables, for Excel
+    """
+    strangers = sorted(set(kinds) - set(KINDS))
+    assert not strangers, f"no tables of the kind {', '.join(strangers)}; choose from {', '.join(KINDS)}"
+    exports, encoding = folder / "exports", "utf-8-sig" if bom else "utf-8"
+    sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": (FILE_COLUMNS, file_rows)}
+    if "csv" in kinds:
+        sheets[folder / "detections.csv"] = (DETECTION_COLUMNS, detection_rows)
+    if events:
+        sheets[folder / "events.csv"] = (EVENT_COLUMNS, event_rows)
+    if "kaleidoscope" in kinds:
+        sheets[exports / "kaleidoscope.csv"] = (KALEIDOSCOPE_COLUMNS, kaleidoscope_rows)
+    written = list(sheets)
+    with ExitStack() as stack:
+        tables: list[Write] = []
+        for path, (columns, rows) in sheets.items():
+            file = stack.enter_context(open_text(path, encoding))
+            write_row(file, columns)
+            tables.append(partial(write_sheet, file, rows, facts))
+        if "raven" in kinds:
+            tables.append(stack.enter_context(raven_tables(exports, facts, split)))
+            written += [exports / "raven.selections.txt", exports / "raven.list.txt"]
+        if "audacity" in kinds:
+            tables.append(partial(write_audacity, exports / "audacity"))
+        if "parquet" in kinds:
+            tables.append(stack.enter_context(parquet_table(exports / "detections.parquet", facts)))
+            written.append(exports / "detections.parquet")
+        for recording in analysed:
+            for write in tables:
+                write(recording)
+    return written + [exports / name for name in ("raven", "audacity") if name in kinds and (exports / name).is_dir()]
+
+
+@contextmanager
+def open_text(path: Path, encoding: str = "utf-8") -> Generator[TextIO]:
+    """A file to write that takes its name, and its place in folders made for it, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publish(path) as temporary, temporary.open("w", encoding=encoding, errors="backslashreplace", newline="") as f:
+        yield f
+
+
+def write_sheet(file: TextIO, rows: Rows, facts: TableFacts, recording: Analysed) -> None:
+    """Append the rows of one recording to a csv table."""
+    for cells in rows(recording, facts):
+        write_row(file, [no_formula(cell) for cell in cells])
+
+
+def write_row(file: TextIO, cells: Sequence[str]) -> None:
+    """A row of a csv file, quoted where it must be; Python 3.11 would leave a lone carriage return unquoted."""
+    returns = any("\r" in cell for cell in cells)
+    table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+    table.writerow(cells)
+
+
+def write_line(file: TextIO, cells: Sequence[str]) -> None:
+    """A row parted by tabs."""
+    file.write("\t".join(bare(no_formula(cell)) for cell in cells) + "\n")
+
+
+def bare(cell: str) -> str:
+    """A cell of a table without quotes: nothing in it ends a cell or a line, or could be taken for a quote."""
+    return LINE_BREAKS.sub(" ", cell).replace('"', "'").encode("utf-8", "backslashreplace").decode()
+
+
+def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
+    """One row for every input, so that "nothing heard" and "not analysed" differ."""
+    yield [
+        plain_path(recording.file),
+        recording.site,
+        recording.recorded_at,
+        str(recording.sample_rate),
+        str(recording.channels),
+        seconds(recording.seconds_claimed),
+        seconds(recording.seconds_analysed),
+        str(recording.windows),
+        str(len(recording.found)),
+        recording.status,
+        recording.reason,
+        str(recording.size),
+        str(recording.mtime_ns),
+    ]
+
+
+def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
+    for found in recording.found:
+        yield [
+            *six(recording, found),
+            found.label,
+            recording.site,
+            recording.recorded_at,
+            found.detected_at,
+            channel(found),
+            facts.model,
+            seconds(facts.window_seconds),
+            seconds(facts.overlap),
+            f"{found.threshold:g}",
+            found.runners_up,
+        ]
+
+
+def event_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
+    for event in recording.events:
+        yield [
+            *six(recording, event),
+            f"{event.mean_confidence:.4f}",
+            str(event.windows),
+            event.label,
+            recording.site,
+            recording.recorded_at,
+            event.detected_at,
+            channel(event),
+            facts.model,
+        ]
+
+
+def six(recording: Analysed, found: Detection | Event) -> list[str]:
+    return [
+        seconds(found.start),
+        seconds(found.end),
+        found.scientific_name,
+        found.common_name,
+        f"{found.confidence:.4f}",
+        plain_path(recording.file),
+    ]
+
+
+def channel(found: Detection | Event) -> str:
+    return str(found.channel or "mean")
+
+
+def kaleidoscope_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
+    """INDIR / FOLDER / IN FILE open as one path; TOP1DIST is the confidence, whatever its name says."""
+    path = Path(recording.file)
+    where = [plain_path(str(path.parent.parent)), plain_path(path.parent.name), plain_path(path.name)]
+    for found in recording.found:
+        duration = seconds(found.end - found.start)
+        yield [*where, seconds(found.start), duration, found.common_name, f"{found.confidence:.4f}"]
+
+
+@contextmanager
+def raven_tables(exports: Path, facts: TableFacts, split: bool) -> Generator[Write]:
+    """raven.selections.txt over all recordings in a row, raven.list.txt to open them so, and tables per recording.
+
+    Raven counts time through the whole list, so every recording in it moves those behind it, heard in it or not. One
+    whose length Raven may see differently (salvaged) or whose path no line can hold has only a table of its own; one
+    without any window has none, as an empty table would say that nothing is to be heard in it.
+    """
+    before, count = 0.0, 0  # seconds and selections of the recordings listed so far
+    with (
+        open_text(exports / "raven.selections.txt") as table,
+        open_text(exports / "raven.list.txt") as names,
+    ):
+        write_line(table, RAVEN_COLUMNS)
+
+        def write(recording: Analysed) -> None:
+            nonlocal before, count
+            listed = recording.status == "ok" and bare(recording.file) == recording.file
+            if recording.windows and (split or not listed):
+                with open_text(exports / "raven" / f"{table_name(recording.file)}.selections.txt") as own:
+                    write_line(own, RAVEN_COLUMNS)
+                    write_selections(own, recording, facts)
+            if listed:
+                names.write(plain_path(recording.file) + "\n")
+                write_selections(table, recording, facts, before, count)
+                before += recording.seconds_analysed
+                count += len(recording.found)
+
+        yield write
+
+
+def write_selections(
+    table: TextIO, recording: Analysed, facts: TableFacts, before: float = 0.0, count: int = 0
+) -> None:
+    """The selections of one recording that begins `before` seconds into the sound, behind `count` others.
+
+    Raven refuses frequencies above the recording's own limit.
+    """
+    highest = min(facts.highest_hz, recording.sample_rate / 2)
+    for number, found in enumerate(recording.found, count + 1):
+        cells = [
+            str(number),
+            "Spectrogram 1",
+            str(found.channel or 1),
+            seconds(before + found.start),
+            seconds(before + found.end),
+            "0",
+            seconds(highest),
+            found.common_name,
+            found.label,
+            f"{found.confidence:.4f}",
+            plain_path(recording.file),
+            seconds(found.start),
+        ]
+        write_line(table, cells)
+
+
+def write_audacity(folder: Path, recording: Analysed) -> None:
+    """The labels of one recording, an empty file where nothing was heard, none where no window could be."""
+    if recording.windows:
+        with open_text(folder / f"{table_name(recording.file)}.txt") as labels:
+            for found in recording.found:
+                name = f"{found.scientific_name}, {found.common_name}"
+                write_line(labels, [seconds(found.start), seconds(found.end), name, f"{found.confidence:.4f}"])
+
+
+def table_name(file: str) -> str:
+    """A name below some folder for the table of a recording: its path, and never that of another recording.
+
+    A path that is not below the working folder keeps its parts: /mnt/a.wav -> _root/mnt/a.wav, ../a.wav -> _up/a.wav.
+    What cannot be a name everywhere is replaced or cut; if the path cannot be told from the name then, a digest of it
+    stands behind a ~, which no other name has.
+    """
+    parts = [OUTSIDE.get(part) or nameable(part) for part in file.split("/")][-MOST_PARTS:]
+    told = "/".join(INSIDE.get(part, part) for part in parts) == file
+    digest = hashlib.sha256(file.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return "/".join(parts) if told else f"{'/'.join(parts)}~{digest}"
+
+
+def nameable(part: str) -> str:
+    """A part of a path as every file system takes it."""
+    return UNSAFE.sub("_", part.encode("utf-8", "replace")[:LONGEST_PART].decode("utf-8", "ignore"))
+
+
+@contextmanager
+def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
+    """Numbers as float32, all else as text; the columns of detections.csv under names that need no quotes."""
+    assert find_spec("pyarrow"), "Parquet needs pyarrow: pip install pyarrow (requirements.txt has the version)"
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    types = [(name, pyarrow.float32() if name in PARQUET_NUMBERS else pyarrow.string()) for name in PARQUET_COLUMNS]
+    schema = pyarrow.schema(types)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    with publish(path) as temporary, ParquetWriter(temporary, schema) as table:
+
+        def write(recording: Analysed) -> None:
+            rows.extend(parquet_rows(recording, facts))
+            if len(rows) >= ROW_GROUP:
+                table.write_table(pyarrow.Table.from_pylist(rows, schema))
+                rows.clear()
+
+        yield write
+        if rows:
+            table.write_table(pyarrow.Table.from_pylist(rows, schema))
+
+
+def parquet_rows(recording: Analysed, facts: TableFacts) -> Iterator[dict[str, object]]:
+    for found in recording.found:
+        cells = (
+            found.start,
+            found.end,
+            found.scientific_name,
+            found.common_name,
+            found.confidence,
+            plain_path(recording.file),
+            found.label,
+            recording.site,
+            recording.recorded_at,
+            found.detected_at,
+            channel(found),
+            facts.model,
+            facts.window_seconds,
+            facts.overlap,
+            found.threshold,
+        )
+        texts = (cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in cells)
+        yield dict(zip(PARQUET_COLUMNS, texts, strict=True))
+
+
+def read_sample(path: Path) -> Sample:
+    """The header and the row ids of a sample_submission.csv.
+
+    Errors: a table that is not in UTF-8, has no row_id in front or the same row or label twice is refused.
+    """
+    rows = [row for _, row in read_table(path, ("row_id",), unique="row_id")]
+    first, *labels = rows[0]
+    assert first == "row_id" and labels, f"{path} has the columns {first}, {labels[:3]}; wanted row_id, then labels"
+    header = path.read_bytes().partition(b"\n")[0].decode() + "\n"
+    return Sample(header, tuple(labels), tuple(row["row_id"] for row in rows))
+
+
+def write_submission(
+    path: Path,
+    sample: Sample,
+    scores: Iterable[tuple[str, NDArray[np.float32]]],
+    labels: Sequence[str],
+    step_seconds: int = 5,
+) -> SubmissionReport:
+    """The probabilities of soundscapes in the layout of BirdCLEF: row_id is <stem>_<second in which the window ends>.
+
+    scores         (file, (windows, labels) probabilities), the windows ending at 5, 10, ... seconds
+    labels         of the columns of `scores`
+
+    The rows are the sample's in its order. Where it speaks of none of these soundscapes, as the public one does, they
+    are all windows in the order of `scores`. What the model does not know gets 1 / labels: a label that it lacks, a row
+    that nobody scored, a window whose numbers are not all finite.
+    """
+    place = {label: column for column, label in enumerate(labels)}
+    shared = [column for column, label in enumerate(sample.labels) if label in place]
+    assert shared, f"none of the model's labels ({', '.join(labels[:3])}, ...) is in the sample; take the right model"
+    source = [place[sample.labels[column]] for column in shared]
+    scored: dict[str, NDArray[np.float32]] = {}
+    stems: set[str] = set()
+    for file, windows in scores:
+        stem = Path(file).stem
+        assert stem not in stems, f"two recordings are called {stem}; their rows cannot be told apart, rename one"
+        assert windows.shape == (len(windows), len(labels)), f"{file}: {windows.shape} scores of {len(labels)} labels"
+        stems.add(stem)
+        scored |= {f"{stem}_{step_seconds * number}": row for number, row in enumerate(windows, 1)}
+    asked = {row_id.rpartition("_")[0] for row_id in sample.row_ids}
+    row_ids = tuple(scored) if scored and asked.isdisjoint(stems) else sample.row_ids
+    known = [row_id for row_id in row_ids if row_id in scored and bool(np.isfinite(scored[row_id]).all())]
+    row_of = {row_id: scored[row_id][source] for row_id in known}
+    with open_text(path) as text:
+        text.write(sample.header)
+        table = csv.writer(text, lineterminator="\r\n" if sample.header.endswith("\r\n") else "\n")
+        for row_id in row_ids:
+            values = np.full(len(sample.labels), 1 / len(sample.labels), np.float32)
+            if row_id in row_of:
+                values[shared] = row_of[row_id]
+            table.writerow([row_id, *(f"{value:.9g}" for value in values)])
+    lacking = tuple(label for label in sample.labels if label not in place)
+    written = set(row_ids)
+    unasked = tuple(row_id for row_id in scored if row_id not in written)
+    return SubmissionReport(len(row_ids), len(row_ids) - len(known), lacking, unasked)
+
+
+def write_embeddings(path: Path, embedded: Iterable[Embedded], model: str) -> int:
+    """The vectors of all windows; returns how many there are.
+
+    .npz   embedding (windows, width) float32, file, start, end; model, the file they are of. Nothing in it is pickled.
+    .csv   BirdNET-Analyzer's layout: file_path, start, end, and the vector as one cell of numbers parted by commas;
+           written recording by recording
+    """
+    assert path.suffix in (".npz", ".csv"), f"embeddings are written as .npz or .csv, not to {path.name}"
+    return vectors_csv(path, embedded) if path.suffix == ".csv" else vectors_npz(path, embedded, model)
+
+
+def vectors_csv(path: Path, embedded: Iterable[Embedded]) -> int:
+    count = 0
+    with open_text(path) as file:
+        write_row(file, ("file_path", "start", "end", "embedding"))
+        for recording in embedded:
+            for start, end, vector in zip(recording.starts, recording.ends, recording.vectors, strict=True):
+                numbers = ",".join(f"{value:.9g}" for value in vector)
+                write_row(file, [plain_path(recording.file), seconds(start), seconds(end), numbers])
+                count += 1
+    return count
+
+
+def vectors_npz(path: Path, embedded: Iterable[Embedded], model: str) -> int:
+    files: list[str] = []
+    times: list[tuple[float, float]] = []
+    vectors: list[NDArray[np.float32]] = []
+    for recording in embedded:
+        times += zip(recording.starts, recording.ends, strict=True)
+        files += [plain_path(recording.file)] * len(recording.vectors)
+        vectors.append(recording.vectors)
+    start, end = np.array(times, np.float64).reshape(-1, 2).T
+    embedding = np.concatenate(vectors).astype(np.float32) if vectors else np.zeros((0, 0), np.float32)
+    assert len(files) == len(times), f"{len(files)} vectors for {len(times)} windows"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"embedding": embedding, "file": np.array(files, np.str_), "start": start, "end": end}
+    with publish(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:  # np.savez takes no array named file
+        for name, values in {**columns, "model": np.array(model)}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+    return len(files)
+
+
+if __name__ == "__main__":
+    frog = Detection(5.0, 10.0, "41", "Rana ficta", 'the "pretend", frog', 0.91, 0.25)
+    season = [
+        Analysed("pond/dawn.wav", "pond", "", 48_000, 1, 60.0, 60.0, 12, "ok", "", 5_760_044, 1, (frog,)),
+        Analysed("pond/noon.wav", "pond", "", 48_000, 1, 60.0, 60.0, 12, "ok", "", 5_760_044, 1),
+        Analysed("pond/dusk.wav", "pond", "", 48_000, 1, 60.0, 60.0, 12, "ok", "", 5_760_044, 1, (frog,)),
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        for path in write_tables(Path(place), iter(season), TableFacts("toy.onnx", 5.0, 0.0, 16_000.0), KINDS):
+            print(path.relative_to(place))
+        selections = (Path(place) / "exports/raven.selections.txt").read_text(encoding="utf-8")
+    print(selections)
+    begins = [line.split("\t")[3] for line in selections.splitlines()[1:]]
+    assert begins == ["5", "125"], "noon is silent, and dusk begins after it"
