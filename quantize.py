@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import scorer as scoring
 from audio import open_recording
@@ -114,7 +115,10 @@ def quantize(config: QuantizeCommand) -> int:
         }
         write_json(run.folder / "quantize.json", card)
         if broken and not config.gate.allow_worse:
-            int8_path.rename(run.folder / "refused.int8.onnx")
+            (run.folder / "refused").mkdir()
+            for path in (int8_path, int8_path.with_name(f"{int8_path.name}.data")):
+                if path.is_file():
+                    path.rename(run.folder / "refused" / path.name)
             raise AssertionError(
                 f"INT8 is worse than allowed ({'; '.join(broken)}); kept the float32 file {float_path} (--model takes "
                 "it); allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
@@ -155,14 +159,16 @@ def read_held_out(classifier: Path, model: BirdClefClassifier, labels: Sequence[
 @torch.inference_mode()
 def network_scores(model: BirdClefClassifier, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the trained network itself says: (windows, species)."""
-    batches = [torch.from_numpy(contexts[start : start + 16]) for start in range(0, len(contexts), 16)]
+    starts = tqdm(range(0, len(contexts), 16), "trained network", disable=None, leave=False)
+    batches = (torch.from_numpy(contexts[start : start + 16]) for start in starts)
     scores: NDArray[np.float32] = torch.cat([model(batch).sigmoid() for batch in batches]).numpy()
     return scores
 
 
 def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a served file says: (windows, species)."""
-    return scoring.score(scoring.open_scorer(path), contexts)
+    heard = tqdm(contexts, path.name, unit="context", disable=None, leave=False)
+    return scoring.score(scoring.open_scorer(path), heard)
 
 
 def compare(

@@ -93,7 +93,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     return scorer
 
 
-def score(scorer: Scorer, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     """(contexts, samples) -> (contexts * windows, species) probabilities, the windows of the first context first."""
     answers = [answer for _, answer in stream([scorer], enumerate(waveforms)) if answer]
     return np.concatenate([answer.probabilities for answer in answers])

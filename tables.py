@@ -110,7 +110,8 @@ PARQUET_COLUMNS = (
     "overlap_s",
     "min_conf",
 )
-PARQUET_NUMBERS = frozenset({"start_s", "end_s", "confidence", "window_s", "overlap_s", "min_conf"})
+PARQUET_TIMES = frozenset({"start_s", "end_s"})  # a float32 would be 4 ms off after half a day
+PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf"})
 ROW_GROUP = 50_000  # rows of Parquet that are kept in memory
 LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # the tab among them
 OUTSIDE = {"": "_root", ".": "_here", "..": "_up"}  # parts of a path that would lead out of a folder, or nowhere
@@ -349,17 +350,23 @@ def write_selections(
             str(number),
             "Spectrogram 1",
             str(found.channel or 1),
-            seconds(before + found.start),
-            seconds(before + found.end),
-            "0",
-            seconds(highest),
+            decimal(before + found.start),
+            decimal(before + found.end),
+            decimal(0),
+            decimal(highest),
             found.common_name,
             found.label,
             f"{found.confidence:.4f}",
             plain_path(recording.file),
-            seconds(found.start),
+            decimal(found.start),
         ]
         write_line(table, cells)
+
+
+def decimal(value: float) -> str:
+    """A number with a point: readers of Raven's tables take a column of whole numbers for another type."""
+    text = seconds(value)
+    return text if "." in text else f"{text}.0"
 
 
 def write_audacity(folder: Path, recording: Analysed) -> None:
@@ -391,13 +398,13 @@ def nameable(part: str) -> str:
 
 @contextmanager
 def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
-    """Numbers as float32, all else as text; the columns of detections.csv under names that need no quotes."""
+    """Times as float64, other numbers as float32, all else as text; the columns of detections.csv under names that need no quotes."""
     assert find_spec("pyarrow"), "Parquet needs pyarrow: pip install pyarrow (requirements.txt has the version)"
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    types = [(name, pyarrow.float32() if name in PARQUET_NUMBERS else pyarrow.string()) for name in PARQUET_COLUMNS]
-    schema = pyarrow.schema(types)
+    types = dict.fromkeys(PARQUET_TIMES, pyarrow.float64()) | dict.fromkeys(PARQUET_NUMBERS, pyarrow.float32())
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in PARQUET_COLUMNS])
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     with publish(path) as temporary, ParquetWriter(temporary, schema) as table:
@@ -550,4 +557,4 @@ if __name__ == "__main__":
         selections = (Path(place) / "exports/raven.selections.txt").read_text(encoding="utf-8")
     print(selections)
     begins = [line.split("\t")[3] for line in selections.splitlines()[1:]]
-    assert begins == ["5", "125"], "noon is silent, and dusk begins after it"
+    assert begins == ["5.0", "125.0"], "noon is silent, and dusk begins after it"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import Stages
+from test_scorer import toy
 
 from config import PredictCommand
 from demo_data import FieldSeason
@@ -394,6 +395,27 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(
     assert kills == 4 and not (tmp_path / "cut" / "files.csv").exists()
     subprocess.run([*words, str(tmp_path / "cut")], cwd=HERE, check=True, capture_output=True)
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def peak_megabytes(place: Path, hours: float) -> int:
+    """Largest memory of predictor.py over a file of so many hours, with a model that costs nothing."""
+    noise = np.random.default_rng(0).integers(-99, 99, 16_000 * 60, np.int16)
+    with soundfile.SoundFile(place / "long.flac", "w", 16_000, 1, "PCM_16") as file:
+        for _ in range(round(60 * hours)):
+            file.write(noise)
+    words = [sys.executable, "predictor.py", str(place / "long.flac"), "--model", str(toy(place / "m.onnx", "Sigmoid"))]
+    subprocess.run([*words, "--out", str(place / "out")], cwd=HERE, check=True, capture_output=True)
+    assert rows(place / "out" / "files.csv")[0]["windows"] == str(round(720 * hours))
+    return int(json.loads((place / "out" / "run.json").read_text())["peak_memory_mb"])
+
+
+@pytest.mark.parametrize("hours", [2, pytest.param(24, marks=pytest.mark.slow)])
+def test_a_long_file_costs_little_more_memory_than_a_minute(hours: int, tmp_path: Path) -> None:
+    peaks: list[int] = []
+    for name, length in (("minute", 1 / 60), ("long", float(hours))):
+        (tmp_path / name).mkdir()
+        peaks.append(peak_megabytes(tmp_path / name, length))
+    assert peaks[1] - peaks[0] < 200, peaks
 
 
 def test_batches_change_no_score_of_a_float_file_and_are_refused_for_int8(stages: Stages, season: FieldSeason) -> None:

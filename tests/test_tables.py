@@ -22,6 +22,7 @@ from tables import (
     KINDS,
     PARQUET_COLUMNS,
     PARQUET_NUMBERS,
+    PARQUET_TIMES,
     RAVEN_COLUMNS,
     Embedded,
     bare,
@@ -116,11 +117,11 @@ def test_raven_counts_time_through_silent_recordings_and_past_damaged_ones(tmp_p
     found = written(tmp_path, *SEASON)
     assert found["exports/raven.selections.txt"] == (
         RAVEN_HEADER
-        + "1\tSpectrogram 1\t1\t0\t5\t0\t16000\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteA/20260514_053000.wav\t0\n"
-        + "2\tSpectrogram 1\t2\t7.5\t12.25\t0\t16000\tgreat ani\tgreani1\t0.3000\tsiteA/20260514_053000.wav\t7.5\n"
-        + "3\tSpectrogram 1\t1\t90.5\t95.5\t0\t11025\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteB/20260514_053000.wav\t0\n"
+        + "1\tSpectrogram 1\t1\t0.0\t5.0\t0.0\t16000.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
+        + "siteA/20260514_053000.wav\t0.0\n"
+        + "2\tSpectrogram 1\t2\t7.5\t12.25\t0.0\t16000.0\tgreat ani\tgreani1\t0.3000\tsiteA/20260514_053000.wav\t7.5\n"
+        + "3\tSpectrogram 1\t1\t90.5\t95.5\t0.0\t11025.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
+        + "siteB/20260514_053000.wav\t0.0\n"
     )
     assert found["exports/raven.list.txt"] == (
         "siteA/20260514_053000.wav\nsiteA/quiet.wav\nsiteB/20260514_053000.wav\n"
@@ -152,8 +153,8 @@ def test_a_salvaged_recording_always_has_its_own_raven_table_and_the_others_on_r
     assert own["exports/raven/siteA/quiet.wav.selections.txt"] == RAVEN_HEADER
     assert own["exports/raven/siteB/20260514_053000.wav.selections.txt"] == (
         RAVEN_HEADER
-        + "1\tSpectrogram 1\t1\t0\t5\t0\t11025\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteB/20260514_053000.wav\t0\n"
+        + "1\tSpectrogram 1\t1\t0.0\t5.0\t0.0\t11025.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
+        + "siteB/20260514_053000.wav\t0.0\n"
     )
     assert {name: text for name, text in apart.items() if name not in own} == {
         name: text for name, text in together.items() if name not in own
@@ -178,6 +179,7 @@ def test_parquet_reads_back_with_its_types(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "exports/detections.parquet")
     assert tuple(table.columns) == PARQUET_COLUMNS and len(table) == 4
     assert {name for name in table if table[name].dtype == np.float32} == PARQUET_NUMBERS
+    assert {name for name in table if table[name].dtype == np.float64} == PARQUET_TIMES
     assert table.loc[1].to_dict() == {
         "start_s": 7.5,
         "end_s": 12.25,
