@@ -398,7 +398,7 @@ def nameable(part: str) -> str:
 
 @contextmanager
 def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
-    """Times as float64, other numbers as float32, all else as text; the columns of detections.csv under names that need no quotes."""
+    """Times as float64, other numbers as float32, all else as text; columns as of detections.csv, in plain names."""
     assert find_spec("pyarrow"), "Parquet needs pyarrow: pip install pyarrow (requirements.txt has the version)"
     import pyarrow
     from pyarrow.parquet import ParquetWriter
