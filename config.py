@@ -287,6 +287,16 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class TrainingRunSettings(RunSettings):
+    """The same for a run that takes long."""
+
+    resume: Path | None = None
+    """A run that was cut off, runs/finetune-003: go on where it was. All else must be as it was then."""
+    save_minutes: float = 1.0
+    """Minutes between two states to resume from; longer where that would take more than 5 % of the time."""
+
+
+@dataclass(frozen=True)
 class SurveyCommand:
     """Look before you train: read, check and split an archive, and say what is in it.
 
@@ -330,7 +340,7 @@ class PretrainCommand:
     """How much of the teacher is left after each update."""
     augment: AugmentSettings = AugmentSettings(mixup=0.3, roll=0.0, mask=0.0)
     audio: AudioSettings = AudioSettings()
-    run: RunSettings = RunSettings()
+    run: TrainingRunSettings = TrainingRunSettings()
 
     @classmethod
     def defaults(cls, preset: Preset) -> PretrainCommand:
@@ -357,7 +367,7 @@ class FinetuneCommand:
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
     audio: AudioSettings = AudioSettings()
-    run: RunSettings = RunSettings()
+    run: TrainingRunSettings = TrainingRunSettings()
 
     @classmethod
     def defaults(cls, preset: Preset) -> FinetuneCommand:

@@ -16,7 +16,9 @@ before. Validation hears the very windows that predictor.py will hear.
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
+import signal
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -268,10 +270,24 @@ def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArr
     return truth
 
 
-def set_epoch(loader: DataLoader[Batch], epoch: int) -> None:
-    """Tell a loader which epoch comes next."""
+def set_epoch(loader: DataLoader[Batch], epoch: int, done: int = 0) -> None:
+    """Tell a loader which epoch comes next, and how many of its batches are done already."""
     assert isinstance(loader.sampler, EpochSampler), "this loader was not made by data_loader.py"
-    loader.sampler.epoch = epoch
+    loader.sampler.epoch, loader.sampler.done = epoch, done * (loader.batch_size or 1)
+
+
+def recordings_of(loader: DataLoader[Batch], step: int, batches: int = 1) -> list[str]:
+    """The recordings in a batch of this epoch, counted from 1, and in some before it."""
+    assert isinstance(loader.sampler, EpochSampler) and isinstance(loader.dataset, RandomWindows), "an unknown loader"
+    size, first = loader.batch_size or 1, max(1, step - batches + 1)
+    keys = islice(loader.sampler.keys(), (first - 1) * size, step * size)
+    return sorted({loader.dataset.recordings[index].name for _, _, index in keys})
+
+
+def fingerprint(recordings: Sequence[Recording]) -> str:
+    """What is learnt from, in a word: the same for the same recordings, stretches and labels in the same order."""
+    told = [(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in recordings]
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -332,16 +348,20 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """The keys of one epoch in random order, (epoch, number of the draw, index); set `epoch` before each.
+    """The keys of one epoch in random order, (epoch, number of the draw, index), without the first `done` of them.
 
     expected  (recordings,) how often each is drawn in an epoch, on average; in every epoch it is drawn that often
               rounded up or down, and all together as often as the sum says
     """
 
     def __init__(self, expected: NDArray[np.float64], seed: int) -> None:
-        self.expected, self.seed, self.epoch = expected, seed, 0
+        self.expected, self.seed, self.epoch, self.done = expected, seed, 0, 0
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return islice(self.keys(), self.done, None)
+
+    def keys(self) -> Iterator[tuple[int, int, int]]:
+        """All of the epoch, whatever is done already."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.expected))
         reached = np.cumsum(self.expected[order])
@@ -436,7 +456,17 @@ def window_loader(
         collate_fn=collate,
         persistent_workers=workers > 0,
         multiprocessing_context=start_method if workers else None,
+        worker_init_fn=leave_signals_to_the_parent,
+        generator=torch.Generator().manual_seed(
+            0
+        ),  # of its own: a loader begun in mid-epoch must draw nothing from ours
     )
+
+
+def leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
 from config import FinetuneCommand
-from data_loader import labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
+from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
 from evaluation import Calibration, Exam, calibrate, examine, joined, write_held_out
 from model import BirdClefClassifier, Encoder
 from recordings import Recording
 from runs import Run, launch, open_run, subfolder
+from states import forget
 from taxonomy import Taxonomy
 from trainer import prepare_lesson, score_windows, train_classifier
 
@@ -48,7 +49,7 @@ def finetune(config: FinetuneCommand) -> int:
     encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
     backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
-    with open_run("finetune", config.run.root, config) as run:
+    with open_run("finetune", config.run.root, config, resume=config.run.resume) as run:
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         exams: list[Exam] = []
         for plan, part in zip(plans, parts, strict=True):
@@ -61,6 +62,8 @@ def finetune(config: FinetuneCommand) -> int:
         for part, mine in zip(parts, exams, strict=True):
             seal(part.folder / "classifier.safetensors", calibration)
             write_held_out(part.folder, calibration.applied(mine), taxonomy)
+        for part in parts:
+            forget(part.folder / "states")
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
     path = parts[0].folder / "classifier.safetensors"
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
@@ -112,7 +115,7 @@ def train_plan(
     }
     facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
-    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device)
+    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, fingerprint(plan.train))
     silence = None
     if noise:
         kept, _ = load_classifier(run.folder / "classifier.safetensors")

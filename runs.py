@@ -21,18 +21,21 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from config import Command, parse
 
 SCRATCH = Path("/tmp/wildwhisper")
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
+    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb"}
+)
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -46,14 +49,20 @@ class Run:
 
 
 @contextmanager
-def open_run(name: str, root: Path, settings: object, folder: Path | None = None) -> Generator[Run]:
+def open_run(
+    name: str, root: Path, settings: object, folder: Path | None = None, resume: Path | None = None
+) -> Generator[Run]:
     """A new folder root/name-NNN; `root/name` points to it once the block has finished.
 
     settings  a dataclass; stored in run.json with versions, times and the status: running, finished, failed,
               interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
     folder    a place of the user's own choice instead, without number and link
+    resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     """
     numbered, link = folder is None, root / name
+    resumed: list[str] = []
+    if resume is not None:
+        folder, resumed = resume.resolve(), past_starts(resume, name, settings)
     if folder is None:
         root.mkdir(parents=True, exist_ok=True)
         assert link.is_symlink() or not link.exists(), (
@@ -74,6 +83,8 @@ def open_run(name: str, root: Path, settings: object, folder: Path | None = None
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
     }
+    if resumed:
+        facts["started_before"] = resumed
     run = Run(folder, started, facts)
     write_json(folder / "run.json", facts)
     print(f"run {folder}")
@@ -92,6 +103,36 @@ def open_run(name: str, root: Path, settings: object, folder: Path | None = None
             temporary.symlink_to(folder.name)
 
 
+def past_starts(folder: Path, name: str, settings: object) -> list[str]:
+    """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
+    path = folder / "run.json"
+    assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert re.match(rf"{name}-\d", str(told["name"])), (
+        f"{folder} is a run of another command; give one named {name}-..."
+    )
+    alive = (
+        told["status"] == "running" and told["host"] == socket.gethostname() and Path(f"/proc/{told['pid']}").exists()
+    )
+    assert not alive, f"{folder} is still running (process {told['pid']})"
+    assert told["status"] != "finished", f"{folder} has finished; there is nothing to resume"
+    before, now = flat(told["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
+    differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
+    changes = "; ".join(f"--{key} was {before.get(key)}, is {now.get(key)}" for key in differ)
+    assert not differ, f"{folder} was begun with other settings: {changes}; give the same, or start a new run"
+    return [*told.get("started_before", []), told["started"]]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their flags: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= (
+            flat(cast(dict[str, Any], value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return found
+
+
 def subfolder(run: Run, name: str) -> Run:
     """A part of a run that has a log and curves of its own."""
     folder = run.folder / name
@@ -106,6 +147,15 @@ def record(run: Run, **values: float | int | str | None) -> None:
     line = {"seconds": round(time.time() - run.started, 2), **values}
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def keep_records(folder: Path, count: int) -> None:
+    """Forget what was recorded after the state that a run goes on from."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    if len(lines) > count:
+        with publish(path) as temporary:
+            temporary.write_text("".join(lines[:count]), encoding="utf-8")
 
 
 def loaded_versions() -> dict[str, str]:
@@ -191,6 +241,12 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         message = str(error).strip()
         if isinstance(error, AssertionError) and message:
             leave(f"error: {message}", 1)
+        if isinstance(error, MemoryError) or "out of memory" in message:
+            leave(
+                "error: out of memory; lower --train.batch_size and raise --train.accumulate by as much, add "
+                "--train.checkpointing, or take a smaller --preset",
+                1,
+            )
         SCRATCH.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
             file.write(traceback.format_exc())

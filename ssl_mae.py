@@ -16,6 +16,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,30 @@ from audio import read_window
 from augment import augment_batch
 from checkpoint import load_encoder, save_encoder
 from config import AudioSettings, MaskSettings, PretrainCommand
-from data_loader import Batch, read_unlabeled, set_epoch, split, unlabeled_loader
+from data_loader import Batch, fingerprint, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
 from masking import contrast_scores, hide_tokens
 from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_values
 from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording
-from runs import Run, draw_curves, launch, open_run, peak_memory_mb, publish, record
+from runs import (
+    Run,
+    draw_curves,
+    keep_records,
+    launch,
+    open_run,
+    peak_memory_mb,
+    publish,
+    read_records,
+    record,
+)
+from states import Keeper, Stateful, forget
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
 PICTURES = 3
+SKILLS = ("skill", "skill_over_mean", "held_out_mse")
 
 
 def pretrain(config: PretrainCommand) -> int:
@@ -64,41 +77,56 @@ def pretrain(config: PretrainCommand) -> int:
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
     trivial = TrivialPainter()
-    with open_run("mae", config.run.root, config) as run:
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts |= {"teacher": teacher} if teacher else {}
+    with open_run("mae", config.run.root, config, resume=config.run.resume) as run:
+        keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, fingerprint(train))
+        progress = keeper.restore()
+        trivial.product, trivial.square = progress.numbers.get("product", 0.0), progress.numbers.get("square", 1e-9)
+        keep_records(run.folder, progress.records)
         exam = held_out_windows(held_out, config.audio)
-        skills: dict[str, float] = {}
-        moved = 0
-        for epoch in range(1, settings.epochs + 1):
-            set_epoch(loader, epoch)
+        for epoch in range(progress.epoch, settings.epochs + 1):
+            set_epoch(loader, epoch, progress.step)
             model.train()
-            started, losses = time.time(), list[float]()
-            progress = tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False)
-            for step, batch in enumerate(progress, 1):
-                mel = heard(log_mel, batch, config, generator, device)
-                hidden = draw_mask(mel, config.mask, generator)
-                target = target_of(mel, hidden, teacher)
-                trivial.fit(target, hidden)
-                with autocast(device):
-                    painted = painter(mel, hidden)
-                loss = masked_reconstruction_loss(painted, target, hidden)
-                last = step % settings.accumulate == 0 or step == len(loader)
-                update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
-                losses.append(loss.item())
-                if teacher and last:
-                    moved += 1
-                    follow(teacher, encoder, config.teacher_decay, moved)
-            rate = len(losses) * settings.batch_size / (time.time() - started)
+            started, before = time.time(), progress.step
+            bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
+            with keeper.listening():
+                for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+                    with keeper.step():
+                        mel = heard(log_mel, batch, config, generator, device)
+                        hidden = draw_mask(mel, config.mask, generator)
+                        target = target_of(mel, hidden, teacher)
+                        trivial.fit(target, hidden)
+                        with autocast(device):
+                            painted = painter(mel, hidden)
+                        loss = masked_reconstruction_loss(painted, target, hidden)
+                        last = step % settings.accumulate == 0 or step == len(loader)
+                        norm = update(
+                            loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
+                        )
+                        if teacher and last:
+                            progress.moved += 1
+                            follow(teacher, encoder, config.teacher_decay, progress.moved)
+                        progress.step = step
+                        progress.losses.append(loss.item())
+                        progress.numbers = {"product": trivial.product, "square": trivial.square}
+                    if last:
+                        progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+                        keeper.keep_if_due(progress)
+            rate = (progress.step - before) * settings.batch_size / (time.time() - started)
             skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
             record(
                 run,
                 epoch=epoch,
-                loss=float(np.nanmean(losses)),
+                loss=float(np.nanmean(progress.losses)),
                 **skills,
                 windows_per_second=round(rate, 1),
                 memory_mb=device_memory_mb(device) or peak_memory_mb(),
             )
             draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
             draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
+            progress.next_epoch()
+        skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
         provenance: dict[str, object] = {
             "run": run.folder.name,
             "data": str(config.data.root.resolve()),
@@ -109,6 +137,7 @@ def pretrain(config: PretrainCommand) -> int:
         }
         path = run.folder / "encoder.safetensors"
         save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
+        forget(keeper.folder)
     print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
     print(f"wrote {path}; next: python main.py --preset {config.preset} --encoder.weights {path}")
     return 0

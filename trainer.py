@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import AudioSettings, FinetuneCommand, LossSettings
-from data_loader import Batch, Context, recording_contexts, set_epoch, truth_table
+from data_loader import Batch, Context, recording_contexts, recordings_of, set_epoch, truth_table
 from device import autocast
 from evaluation import WindowScores, pool_windows
 from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
@@ -28,7 +29,8 @@ from metrics import scorecard
 from model import BirdClefClassifier
 from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording
-from runs import Run, draw_curves, peak_memory_mb, record
+from runs import Run, draw_curves, keep_records, peak_memory_mb, record
+from states import Keeper, Stateful
 from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
 
 VALIDATION_BATCH = 32
@@ -55,10 +57,13 @@ def train_classifier(
     config: FinetuneCommand,
     run: Run,
     device: torch.device,
+    data: str = "",
 ) -> WindowScores:
     """Train; the epoch that is best on the held-out recordings becomes classifier.safetensors.
 
-    Beside it: metrics.jsonl and curves.png.
+    Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
+
+    data     fingerprint of what is learnt from
 
     returns  what the kept weights make of every window of the held-out recordings
     """
@@ -76,42 +81,62 @@ def train_classifier(
     judge: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model.judge) if settings.compile else model.judge
     average = copy.deepcopy(model) if settings.ema else model
     learning = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
-    best, best_epoch, moved = -math.inf, 0, 0
-    for epoch in range(1, settings.epochs + 1):
-        set_epoch(loader, epoch)
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts |= {"average": average} if settings.ema else {}
+    keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
+    progress = keeper.restore()
+    keep_records(run.folder, progress.records)
+    for epoch in range(progress.epoch, settings.epochs + 1):
+        set_epoch(loader, epoch, progress.step)
         model.train()
         for parameter in learning:
             parameter.requires_grad_(epoch > settings.head_epochs)
-        started, losses = time.time(), list[float]()
-        for step, batch in enumerate(tqdm(loader, f"epoch {epoch}/{settings.epochs}", disable=None, leave=False), 1):
-            loss = training_loss(model, judge, batch, lesson, config, generator, device)
-            last = step % settings.accumulate == 0 or step == len(loader)
-            update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
-            if last and settings.ema:
-                moved += 1
-                follow(average, model, settings.ema, moved)
-            losses.append(loss.item())
-        rate = round(len(losses) * settings.batch_size / (time.time() - started), 1)
-        mean = float(np.nanmean(losses))
+        started, before = time.time(), progress.step
+        bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
+        with keeper.listening():
+            for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+                with keeper.step():
+                    loss = training_loss(model, judge, batch, lesson, config, generator, device)
+                    last = step % settings.accumulate == 0 or step == len(loader)
+                    norm = update(
+                        loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
+                    )
+                    if last and settings.ema:
+                        progress.moved += 1
+                        follow(average, model, settings.ema, progress.moved)
+                    progress.step = step
+                    progress.losses.append(loss.item())
+                if last:
+                    progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+                    keeper.keep_if_due(progress)
+        rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
+        mean = float(np.nanmean(progress.losses))
+        told = {"windows_per_second": rate, "memory_mb": peak_memory_mb()}
         if epoch % settings.validate_every and epoch < settings.epochs:
-            record(run, epoch=epoch, loss=mean, windows_per_second=rate, memory_mb=peak_memory_mb())
+            record(run, epoch=epoch, loss=mean, **told)
+            progress.next_epoch()
             continue
         card = scorecard(truth, pool_windows(score_windows(average, valid, facts.audio, device), len(valid)), distances)
-        record(run, epoch=epoch, loss=mean, **card, windows_per_second=rate, memory_mb=peak_memory_mb())
+        record(run, epoch=epoch, loss=mean, **card, **told)
+        progress.next_epoch()
         value = float(epoch) if settings.choose == "last" else card[settings.choose]
-        if value > best:
-            best, best_epoch = value, epoch
+        if value > progress.best:
+            progress.best, progress.best_epoch = value, epoch
             provenance = facts.provenance | {"epoch": epoch, "held_out": card}
             save_classifier(path, average, replace(facts, provenance=provenance))
-        if settings.patience and epoch - best_epoch >= settings.patience:
+        if settings.patience and epoch - progress.best_epoch >= settings.patience:
             print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
+            progress.epoch = settings.epochs + 1
             break
-    assert best_epoch, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
+    assert progress.best_epoch, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
+    keeper.keep(progress)  # of several folds this one is done
     draw_curves(run, CURVES)
     kept, _ = load_classifier(path)
+    kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
     windows = score_windows(kept.to(device), valid, facts.audio, device)
     card = scorecard(truth, pool_windows(windows, len(valid)), distances)
-    print(f"kept epoch {best_epoch}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
+    quality = f"cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f}"
+    print(f"kept epoch {progress.best_epoch}: {quality} on {len(valid)} recordings")
     return windows
 
 

@@ -16,6 +16,7 @@ class tqdm(Generic[T]):
         unit: str = ...,
         smoothing: float = ...,
         unit_scale: bool = ...,
+        initial: float = ...,
         bar_format: str = ...,
     ) -> None: ...
     def __iter__(self) -> Iterator[T]: ...

@@ -1,0 +1,241 @@
+"""A training loop's whole state, kept now and then and when it is told to stop, so that it goes on as if nothing was.
+
+    keeper = Keeper(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
+    progress = keeper.restore()
+    for epoch in range(progress.epoch, epochs + 1): ...
+        with keeper.step():                    # signals wait until the step is whole
+            ...
+        keeper.keep_if_due(progress)
+
+Weights, optimiser, schedule, running means, every random state and the loop's own counters go into one file, whose name
+holds a digest of its content: a file that was cut off or has a flipped bit is passed over for the one before it. With
+sampling that depends on seed and step alone, what follows is bit-identical on the same CPU, threads and versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from optim import cosine_schedule, update
+from runs import publish
+
+MOST_SPOILED = 10  # updates that may be thrown away in a row
+KEPT = 2  # states: the newest, and one to fall back on
+MOST_TIME = 0.05  # share of the time that keeping may take
+NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.pt")
+
+
+class Stateful(Protocol):
+    """Anything with a state: networks, optimisers, schedules."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object: ...
+
+
+@dataclass
+class Progress:
+    """How far a loop has come."""
+
+    epoch: int = 1
+    step: int = 0  # batches of this epoch that are done
+    moved: int = 0  # updates of the weights so far
+    records: int = 0  # lines of metrics.jsonl so far
+    losses: list[float] = field(default_factory=list[float])  # of this epoch
+    spoiled: int = 0  # updates thrown away in a row
+    best: float = float("-inf")
+    best_epoch: int = 0
+    numbers: dict[str, float] = field(default_factory=dict[str, float])  # of the loop's own
+
+    def next_epoch(self) -> None:
+        """What was recorded of this one is a line of metrics.jsonl."""
+        self.epoch, self.step, self.losses, self.records = self.epoch + 1, 0, [], self.records + 1
+
+    def watch(self, norm: float, names: Callable[[], list[str]]) -> None:
+        """Say which recordings gave a gradient that is not finite; stop when many do in a row.
+
+        norm     of the gradient; nan where the update was thrown away
+        names    of the recordings in the batch
+        """
+        self.spoiled = self.spoiled + 1 if math.isnan(norm) else 0
+        if self.spoiled:
+            print(f"epoch {self.epoch}, step {self.step}: no finite gradient, left out; heard: {', '.join(names())}")
+        assert self.spoiled < MOST_SPOILED, (
+            f"{MOST_SPOILED} steps in a row without a finite gradient; lower --train.encoder_rate and --train.head_rate"
+        )
+
+
+class Keeper:
+    """Keeps the state of a loop.
+
+    folder   for the states
+    parts    all that has a state of its own, by name
+    minutes  between two states; longer where keeping would take more than a twentieth of the time
+    data     what is learnt from, in a word: a state of a loop over other recordings is refused
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        parts: Mapping[str, Stateful],
+        generator: torch.Generator,
+        minutes: float = 1.0,
+        data: str = "",
+    ) -> None:
+        self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
+        self.kept, self.took = time.monotonic(), 0.0
+        self.inside = self.told = False
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """While this lasts, a signal to stop waits for the end of the step, and the state is kept before leaving."""
+        before = {number: signal.signal(number, self.hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def hear(self, _signal: int, _frame: FrameType | None) -> None:
+        """A signal: at once between steps, where the state that was kept still counts; else when the step is whole."""
+        self.told = True
+        if not self.inside:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def step(self) -> Generator[None]:
+        """A step that is done wholly or not at all."""
+        self.inside = True
+        yield
+        self.inside = False
+
+    def keep_if_due(self, progress: Progress) -> None:
+        """Keep the state where it is time to, or where the process was told to stop, which it then does."""
+        waited = time.monotonic() - self.kept
+        if self.told or waited > max(60 * self.minutes, self.took / MOST_TIME):
+            self.keep(progress)
+        if self.told:
+            print(f"\nthe state is kept; the same command with --run.resume {self.folder.parent} goes on")
+            raise KeyboardInterrupt
+
+    def keep(self, progress: Progress) -> Path:
+        """Write a state, read it back, and only then let go of older ones."""
+        started = time.monotonic()
+        self.folder.mkdir(exist_ok=True)
+        state: dict[str, Any] = {
+            "progress": asdict(progress),
+            "data": self.data,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        plain = self.folder / f"state-{self.number(progress):09}.pt"
+        with publish(plain) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+        path = plain.with_name(f"{plain.stem}-{digest(plain)}.pt")
+        plain.replace(path)
+        for old in [*self.states()[KEPT:], *(other for other in self.folder.glob("state-*.pt") if not is_state(other))]:
+            old.unlink()
+        self.kept, self.took = time.monotonic(), time.monotonic() - started
+        return path
+
+    def restore(self) -> Progress:
+        """Put everything back as the newest sound state has it; the beginning where there is none."""
+        for path in self.states():
+            if digest(path) != told_digest(path):
+                print(f"{path} is damaged; taking the state before it")
+                continue
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            assert state["data"] == self.data, (
+                "the recordings are not those that this run began with; give it those, or start a new run"
+            )
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["torch"])
+            if state["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["cuda"])
+            progress = Progress(**state["progress"])
+            print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+            return progress
+        assert not self.folder.is_dir() or not any(self.folder.iterdir()), (
+            f"no state in {self.folder} is sound; start again without --run.resume"
+        )
+        return Progress()
+
+    def states(self) -> list[Path]:
+        """The states in the folder, the newest first."""
+        return sorted((path for path in self.folder.glob("state-*.pt") if is_state(path)), reverse=True)
+
+    def number(self, progress: Progress) -> int:
+        """Of a state, higher for a later one."""
+        return progress.epoch * 100_000 + min(progress.step, 99_999)
+
+
+def forget(folder: Path) -> None:
+    """The loop is done and its result is published: states are needed no more."""
+    for path in folder.glob("state-*.pt"):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def is_state(path: Path) -> bool:
+    return NAME.fullmatch(path.name) is not None
+
+
+def told_digest(path: Path) -> str:
+    found = NAME.fullmatch(path.name)
+    return found[2] if found else ""
+
+
+def digest(path: Path) -> str:
+    """The first half of a file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+if __name__ == "__main__":
+
+    def loop(folder: Path, stop_after: int) -> list[float]:
+        """Ten noisy steps, cut off after some of them."""
+        torch.manual_seed(0)
+        model, generator = nn.Linear(3, 1), torch.Generator().manual_seed(0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        schedule = cosine_schedule(optimizer, steps=10, warmup=0.1)
+        keeper = Keeper(folder, {"model": model, "optimizer": optimizer, "schedule": schedule}, generator)
+        progress = keeper.restore()
+        for step in range(progress.step + 1, min(10, stop_after) + 1):
+            loss = nn.functional.dropout(model(torch.randn(8, 3, generator=generator))).square().mean()
+            update(loss, model.parameters(), optimizer, schedule, clip=1.0)
+            progress.step = step
+            progress.losses.append(loss.item())
+            keeper.keep(progress)
+        return progress.losses
+
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        whole = loop(Path(one), 10)
+        loop(Path(two), 4)
+        newest = max(Path(two).iterdir())
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+        resumed = loop(Path(two), 10)
+    print("cut off, damaged and resumed:", [round(loss, 4) for loss in resumed])
+    assert resumed == whole, "not a bit of difference"
