@@ -1,5 +1,6 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
 # make test   style, types, tests (make test-all: the slow ones too)
+# make test-browser   the listening report in a real browser; installs Playwright, and chromium where apt exists
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 READY := .venv/ready
 
-.PHONY: demo test test-all check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -22,6 +23,14 @@ test: check
 
 test-all: check
 	@.venv/bin/python -m pytest
+
+test-browser: $(READY)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { command -v apt-get >/dev/null || { echo "no chromium here and no apt to install it with"; exit 1; }; \
+	    if [ $$(id -u) = 0 ]; then run=; else run=sudo; fi; \
+	    $$run apt-get update -q && $$run apt-get install -y -q --no-install-recommends chromium; }
+	@.venv/bin/python -m pytest tests/test_report_browser.py
 
 bench-animals: $(READY)
 	@.venv/bin/python -m bench.animals

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, isfinite, log, sqrt
 from pathlib import Path
@@ -274,13 +274,20 @@ def wilson_bounds(
 
 
 def write_thresholds(
-    file: TextIO, thresholds: Sequence[Threshold], scientific_names: Sequence[str], source: str, model: str
+    file: TextIO,
+    thresholds: Sequence[Threshold],
+    scientific_names: Sequence[str],
+    source: str,
+    model: str,
+    undecided: Collection[str] = (),
 ) -> None:
     """thresholds.csv, one row per species with the threshold that is `applied`; target says for what it was fitted.
 
     scientific_names   one per threshold
     source             what they were fitted on, such as "held-out recordings" or "verdicts"
     model              sha256 of the model file whose scores they are of
+    undecided          labels of which too little is known: their threshold stays blank, and `read_thresholds` leaves
+                       them out
     """
     assert len(scientific_names) == len(thresholds), f"{len(thresholds)} thresholds, {len(scientific_names)} names"
     table = csv.writer(file, lineterminator="\n")
@@ -289,9 +296,8 @@ def write_thresholds(
         target = "best F1" if threshold.precise is None else f"precision {threshold.wanted:g}"
         bounds = [f"{threshold.precision_low:.4f}", f"{threshold.precision_high:.4f}"]
         counts = [threshold.positives, threshold.negatives]
-        table.writerow(
-            [threshold.label, name, threshold.applied, target, *bounds, *counts, source, model, threshold.note]
-        )
+        cell = "" if threshold.label in undecided else threshold.applied
+        table.writerow([threshold.label, name, cell, target, *bounds, *counts, source, model, threshold.note])
 
 
 def read_thresholds(path: Path, model: str, labels: Sequence[str]) -> dict[str, float]:

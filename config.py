@@ -21,6 +21,7 @@ Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["attention", "mean", "prototype"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
+Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
 
@@ -518,6 +519,61 @@ class PredictCommand:
 
 
 @dataclass(frozen=True)
+class ReportCommand:
+    """Listen to what was detected, in one HTML file that opens offline, and make something of the verdicts.
+
+    Reads the folder that predictor.py wrote, and the recordings; writes report.html: picture, sound and one key per
+    verdict. With --apply it reads the validation.csv that the page hands out, and writes thresholds.csv for
+    predictor.py and recordings.csv for main.py.
+
+    Examples: python report.py results/
+              python report.py results/ --apply validation.csv
+    """
+
+    results: Annotated[Path, tyro.conf.Positional] = Path("runs/predict")
+    """The folder that predictor.py wrote."""
+    preset: Preset = "base"
+    """Accepted so that all commands can be called alike; nothing here depends on it."""
+    out: Path | None = None
+    """The page, report.html in the folder of the results; with --apply a folder, review/ in it."""
+    audio: Path | None = None
+    """Where the recordings are now, if they were moved: looked for below this folder, and nowhere else."""
+    per_species: int = 60
+    """At most so many windows of each species."""
+    strategy: Strategy = "even"
+    """Which windows. even: as many from each tenth of the scale of confidence; top: the surest; random: any; all: no
+    limit per species."""
+    seed: int = 0
+    """The same seed draws the same windows."""
+    max_clips: int = 400
+    """At most so many windows in all, the species taking turns."""
+    clips_dir: Path | None = None
+    """Put picture and sound of each window into this folder beside the page; without it they are in the page itself, up
+    to 400 of them, and in report_clips/ where there are more."""
+    hide_paths: bool = False
+    """Number recordings and sites in place of their names: for species that must not be found."""
+    title: str = ""
+    """Heading of the page."""
+    apply: tuple[Path, ...] = ()
+    """Verdicts to be put to use: the validation.csv of one or several reviewers."""
+    precision: float = 0.9
+    """With --apply: the share of detections that has to be right at the thresholds."""
+    training: Path | None = None
+    """With --apply: the recordings.csv of the training so far, for main.py to learn from those and these."""
+
+    def __post_init__(self) -> None:
+        assert self.per_species >= 1, f"--per_species {self.per_species}: give 1 or more"
+        assert self.max_clips >= 1, f"--max_clips {self.max_clips}: give 1 or more"
+        assert self.seed >= 0, f"--seed {self.seed}: give 0 or more"
+        assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> ReportCommand:
+        """All settings as a preset has them."""
+        return cls(preset=preset)
+
+
+@dataclass(frozen=True)
 class ExperimentsCommand:
     """All runs side by side: how each ended, how good it was, and the settings in which they differ.
 
@@ -582,6 +638,7 @@ Command = TypeVar(
     FinetuneCommand,
     QuantizeCommand,
     PredictCommand,
+    ReportCommand,
     ExperimentsCommand,
 )
 

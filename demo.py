@@ -1,4 +1,4 @@
-"""The whole way on a pretend field season: look, adapt, fine-tune, quantise, predict, compare with the known answers.
+"""The whole way on a pretend field season: look, adapt, fine-tune, quantise, predict, listen, compare.
 
     make demo            (or: python demo.py)
 
@@ -56,12 +56,15 @@ def tour() -> None:
     command("main.py", "--data.root", table, "--encoder.weights", encoder, "--run.root", RUNS)
     say(5, "quantise", "one INT8 file for a plain CPU")
     command("quantize.py", "--classifier", RUNS / "finetune" / "classifier.safetensors", "--run.root", RUNS)
-    say(6, "predict", "what is to be heard in three minutes of soundscape")
-    model = RUNS / "quantize" / "classifier.int8.onnx"
-    command("predictor.py", season.soundscape, "--model", model, "--out", RUNS / "predict", "--restart")
-    say(7, "answers", "what was planted, what was found")
+    say(6, "predict", "what is to be heard in three minutes of soundscape, and in a week of short recordings")
+    model, results = RUNS / "quantize" / "classifier.int8.onnx", RUNS / "predict"
+    inputs = (season.soundscape, season.root / "unlabeled")
+    command("predictor.py", *inputs, "--model", model, "--out", results, "--restart")
+    say(7, "report", "one page to listen to what was found")
+    command("report.py", results, "--title", "A pretend field season")
+    say(8, "answers", "what was planted in the soundscape, what was found")
     names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
-    heard = read_detections(HERE / RUNS / "predict" / "detections.csv")
+    heard = read_detections(HERE / results / "detections.csv", season.soundscape)
     print_answers(names, planted, heard)
     draw_answers(season.soundscape, names, planted, heard, HERE / RUNS / "predict" / "answers.png")
     print("\nwritten:")
@@ -77,6 +80,7 @@ def tour() -> None:
         "quantize/classifier.int8.onnx",
         "predict/detections.csv",
         "predict/answers.png",
+        "predict/report.html",
     ):
         print(f"  {RUNS / path}")
     print(f"{time.time() - started:.0f} s in all. Next: python predictor.py YOUR_RECORDING.wav --model {model}")
@@ -84,7 +88,7 @@ def tour() -> None:
 
 def say(number: int, title: str, what: str) -> None:
     """A heading."""
-    print(f"\n[{number}/7] {title}: {what}", flush=True)
+    print(f"\n[{number}/8] {title}: {what}", flush=True)
 
 
 def command(script: str, *arguments: str | Path) -> None:
@@ -103,10 +107,10 @@ def read_answers(path: Path) -> list[Interval]:
     return [Interval(row["primary_label"], float(row["start"]), float(row["end"])) for row in rows]
 
 
-def read_detections(path: Path) -> list[Interval]:
-    """What was heard."""
+def read_detections(path: Path, recording: Path) -> list[Interval]:
+    """What was heard in a recording."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["File"] == str(recording)]
     return [
         Interval(row["Species code"], float(row["Start (s)"]), float(row["End (s)"]), float(row["Confidence"]))
         for row in rows

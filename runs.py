@@ -94,6 +94,8 @@ def open_run(
         status = "finished"
     except (KeyboardInterrupt, SystemExit):
         status = "interrupted"
+        if any(folder.rglob("states/state-*.pt")):
+            print(f"\nits state is kept: the same command with --run.resume {folder} goes on from there")
         raise
     finally:
         ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}

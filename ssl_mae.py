@@ -92,24 +92,23 @@ def pretrain(config: PretrainCommand) -> int:
             bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
             with keeper.listening():
                 for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                    with keeper.step():
-                        mel = heard(log_mel, batch, config, generator, device)
-                        hidden = draw_mask(mel, config.mask, generator)
-                        target = target_of(mel, hidden, teacher)
-                        trivial.fit(target, hidden)
-                        with autocast(device):
-                            painted = painter(mel, hidden)
-                        loss = masked_reconstruction_loss(painted, target, hidden)
-                        last = step % settings.accumulate == 0 or step == len(loader)
-                        norm = update(
-                            loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
-                        )
-                        if teacher and last:
-                            progress.moved += 1
-                            follow(teacher, encoder, config.teacher_decay, progress.moved)
-                        progress.step = step
-                        progress.losses.append(loss.item())
-                        progress.numbers = {"product": trivial.product, "square": trivial.square}
+                    mel = heard(log_mel, batch, config, generator, device)
+                    hidden = draw_mask(mel, config.mask, generator)
+                    target = target_of(mel, hidden, teacher)
+                    trivial.fit(target, hidden)
+                    with autocast(device):
+                        painted = painter(mel, hidden)
+                    loss = masked_reconstruction_loss(painted, target, hidden)
+                    last = step % settings.accumulate == 0 or step == len(loader)
+                    norm = update(
+                        loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
+                    )
+                    if teacher and last:
+                        progress.moved += 1
+                        follow(teacher, encoder, config.teacher_decay, progress.moved)
+                    progress.step = step
+                    progress.losses.append(loss.item())
+                    progress.numbers = {"product": trivial.product, "square": trivial.square}
                     if last:
                         progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
                         keeper.keep_if_due(progress)

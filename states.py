@@ -2,10 +2,9 @@
 
     keeper = Keeper(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
     progress = keeper.restore()
-    for epoch in range(progress.epoch, epochs + 1): ...
-        with keeper.step():                    # signals wait until the step is whole
-            ...
-        keeper.keep_if_due(progress)
+    with keeper.listening():                       # signals wait until the state can be kept
+        for step in range(progress.step, steps): ...
+            keeper.keep_if_due(progress)
 
 Weights, optimiser, schedule, running means, every random state and the loop's own counters go into one file, whose name
 holds a digest of its content: a file that was cut off or has a flipped bit is passed over for the one before it. With
@@ -98,11 +97,11 @@ class Keeper:
     ) -> None:
         self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
         self.kept, self.took = time.monotonic(), 0.0
-        self.inside = self.told = False
+        self.told = False
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """While this lasts, a signal to stop waits for the end of the step, and the state is kept before leaving."""
+        """While this lasts, a signal to stop waits until the state can be kept; a second one does not wait."""
         before = {number: signal.signal(number, self.hear) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -111,17 +110,10 @@ class Keeper:
                 signal.signal(number, handler)
 
     def hear(self, _signal: int, _frame: FrameType | None) -> None:
-        """A signal: at once between steps, where the state that was kept still counts; else when the step is whole."""
-        self.told = True
-        if not self.inside:
+        """A signal to stop."""
+        if self.told:
             raise KeyboardInterrupt
-
-    @contextmanager
-    def step(self) -> Generator[None]:
-        """A step that is done wholly or not at all."""
-        self.inside = True
-        yield
-        self.inside = False
+        self.told = True
 
     def keep_if_due(self, progress: Progress) -> None:
         """Keep the state where it is time to, or where the process was told to stop, which it then does."""
@@ -129,7 +121,6 @@ class Keeper:
         if self.told or waited > max(60 * self.minutes, self.took / MOST_TIME):
             self.keep(progress)
         if self.told:
-            print(f"\nthe state is kept; the same command with --run.resume {self.folder.parent} goes on")
             raise KeyboardInterrupt
 
     def keep(self, progress: Progress) -> Path:

@@ -95,17 +95,14 @@ def train_classifier(
         bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
         with keeper.listening():
             for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                with keeper.step():
-                    loss = training_loss(model, judge, batch, lesson, config, generator, device)
-                    last = step % settings.accumulate == 0 or step == len(loader)
-                    norm = update(
-                        loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
-                    )
-                    if last and settings.ema:
-                        progress.moved += 1
-                        follow(average, model, settings.ema, progress.moved)
-                    progress.step = step
-                    progress.losses.append(loss.item())
+                loss = training_loss(model, judge, batch, lesson, config, generator, device)
+                last = step % settings.accumulate == 0 or step == len(loader)
+                norm = update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+                if last and settings.ema:
+                    progress.moved += 1
+                    follow(average, model, settings.ema, progress.moved)
+                progress.step = step
+                progress.losses.append(loss.item())
                 if last:
                     progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
                     keeper.keep_if_due(progress)

@@ -38,6 +38,7 @@ from audio import (
     TAIL_SECONDS,
     Outcome,
     Window,
+    as_mp3,
     fill_window,
     find_recordings,
     header_truth,
@@ -702,3 +703,12 @@ def test_a_context_that_overlaps_oddly_is_refused(tmp_path: Path) -> None:
     soundfile.write(path, np.ones(1000), 1000)
     with pytest.raises(AssertionError, match="a whole part of the window"):
         list(open_recording(path, 1000).contexts(20.0, 5.0, 1.3))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000])
+def test_a_piece_of_sound_as_mp3_is_as_long_as_it_was_and_sounds_alike(tmp_path: Path, rate: int) -> None:
+    tone = (0.3 * np.sin(2 * np.pi * 1_000 * np.arange(2 * rate) / rate)).astype(np.float32)
+    (tmp_path / "a.mp3").write_bytes(as_mp3(tone, rate))
+    (heard,) = list(open_recording(tmp_path / "a.mp3", rate).waveform())
+    assert len(heard) == len(tone) and np.corrcoef(heard, tone)[0, 1] > 0.99
+    assert (tmp_path / "a.mp3").stat().st_size < 20_000

@@ -336,6 +336,13 @@ def test_the_table_holds_the_threshold_that_is_applied_and_reads_back(tmp_path: 
     assert read_thresholds(path, MODEL, LABELS) == {threshold.label: threshold.applied for threshold in fitted}
 
 
+def test_what_is_undecided_stays_blank_and_is_left_out(tmp_path: Path, fitted: list[Threshold]) -> None:
+    with (tmp_path / "thresholds.csv").open("w", encoding="utf-8", newline="") as file:
+        write_thresholds(file, fitted, ["", ""], "verdicts", MODEL, [fitted[1].label])
+    labels = [threshold.label for threshold in fitted]
+    assert read_thresholds(tmp_path / "thresholds.csv", MODEL, labels) == {labels[0]: fitted[0].applied}
+
+
 def test_thresholds_survive_the_table_to_the_last_digit(tmp_path: Path, fitted: list[Threshold]) -> None:
     hard = [replace(fitted[0], precise=float(np.nextafter(0.3, 1))), replace(fitted[1], best_f1=1e-30)]
     with (tmp_path / "thresholds.csv").open("w", encoding="utf-8", newline="") as file:

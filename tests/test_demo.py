@@ -23,10 +23,11 @@ def test_answers_are_counted_as_found_missed_and_false(tmp_path: Path, capsys: p
     (tmp_path / "taxonomy.csv").write_text("primary_label,common_name\na,first frog\nb,second frog\nc,silent frog\n")
     (tmp_path / "answers.csv").write_text("filename,start,end,primary_label\nx,1,4,a\nx,11,14,a\nx,21,24,b\n")
     (tmp_path / "detections.csv").write_text(
-        "Start (s),End (s),Species code,Confidence\n0,5,a,0.9\n5,10,a,0.4\n20,25,a,0.3\n0,5,b,0.5\n"
+        "Start (s),End (s),Species code,Confidence,File\n"
+        "0,5,a,0.9,x\n5,10,a,0.4,x\n20,25,a,0.3,x\n0,5,b,0.5,x\n20,25,b,0.9,another\n"
     )
     names, planted = read_names(tmp_path / "taxonomy.csv"), read_answers(tmp_path / "answers.csv")
-    print_answers(names, planted, read_detections(tmp_path / "detections.csv"))
+    print_answers(names, planted, read_detections(tmp_path / "detections.csv", Path("x")))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == ["first", "frog", "2", "1", "2", "0.90"]
     assert lines[2] == ["second", "frog", "1", "0", "1", "0.50"]

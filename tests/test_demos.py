@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parents[1]
-COMMANDS = ("data_loader", "ssl_mae", "main", "quantize", "predictor", "demo", "experiments")  # have tests of their own
+COMMANDS = (  # have tests of their own
+    *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments"),
+)
 ROOMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in COMMANDS)
 
 

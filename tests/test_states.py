@@ -249,6 +249,6 @@ def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_13
         time.sleep(0.1)
     process.send_signal(number)
     said, problems = process.communicate(timeout=60)
-    assert process.returncode == 130 and f"--run.resume {kept.parent} goes on" in said, problems
+    assert process.returncode == 130 and f"--run.resume {kept.parent} goes on from there" in said, problems
     assert json.loads((kept.parent / "run.json").read_text())["status"] == "interrupted"
     assert any(kept.iterdir())

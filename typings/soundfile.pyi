@@ -68,4 +68,7 @@ def write(
     subtype: str | None = None,
     endian: str | None = None,
     format: str | None = None,
+    *,
+    compression_level: float | None = None,
+    bitrate_mode: str | None = None,
 ) -> None: ...

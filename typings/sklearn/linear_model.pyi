@@ -1,4 +1,9 @@
 """What the project uses of scikit-learn 1.9."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 class LogisticRegression:
     def __init__(self, *, C: float = ..., max_iter: int = ...) -> None: ...
+    def fit(self, X: NDArray[np.float64], y: NDArray[np.bool_]) -> LogisticRegression: ...
+    def predict_proba(self, X: NDArray[np.float64]) -> NDArray[np.float64]: ...

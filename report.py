@@ -1,0 +1,344 @@
+"""The listening report: one HTML file in which people hear what was detected, and what their verdicts are worth.
+
+    python report.py results/                                # writes results/report.html; open it, judge, save
+    python report.py results/ --apply validation.csv         # writes results/review/
+
+Reads    the folder that predictor.py wrote, and the recordings; report.html, the page's look and behaviour
+Writes   report.html; with --apply thresholds.csv for predictor.py, recordings.csv and taxonomy.csv for main.py
+
+The page opens from disk and asks the network for nothing: a policy in its head forbids that, and every script but its
+own. Names and paths reach it as JSON and are shown as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import numpy as np
+from tqdm import tqdm
+
+from archive import moment
+from audio import probe
+from calibration import Threshold, write_thresholds
+from clips import Clip, cut_clip
+from config import ReportCommand, Strategy
+from recordings import is_number
+from results import COLUMNS, SITE, Detected, Results, hidden, read_results, sound_finder
+from review import (
+    ADDED,
+    is_rank,
+    read_verdicts,
+    settle,
+    training_rows,
+    undecided,
+    verdict_thresholds,
+    write_training,
+)
+from runs import launch, no_formula, publish
+
+TEMPLATE = Path(__file__).with_name("report.html")
+HERE = "<!-- clips and data -->"  # where they go
+EMBEDDED = 400  # clips at most in the page itself
+LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
+TENTHS = 10  # of the scale of confidence
+NAMELESS = re.compile(r"[\d.]+|True|False|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
+SHOWN = 5  # troubles shown on the terminal
+
+
+def report(config: ReportCommand) -> int:
+    """The command; returns the exit code."""
+    return apply_verdicts(config) if config.apply else write_report(config)
+
+
+def write_report(config: ReportCommand) -> int:
+    """Draw a sample of the detections and write the page; 2 where some of them cannot be heard."""
+    results = read_results(config.results)
+    drawn = draw_sample(results.detections, config.strategy, config.per_species, config.max_clips, config.seed)
+    shown = hidden(results) if config.hide_paths else results
+    page = config.out or results.folder / "report.html"
+    folder = config.clips_dir or (page.with_name(f"{page.stem}_clips") if len(drawn) > EMBEDDED else None)
+    clips = cut_clips([results.detections[place] for place in drawn], results, config.audio)
+    before, after = page_template(beside=folder is not None).split(HERE)
+    cards: list[dict[str, object]] = []
+    troubles: list[str] = []
+    for path in {page.parent, folder or page.parent}:
+        path.mkdir(parents=True, exist_ok=True)
+    with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(before)
+        for number, (place, clip) in enumerate(zip(drawn, tqdm(clips, "clips", len(drawn), leave=False), strict=True)):
+            d = shown.detections[place]
+            card: dict[str, object] = {"cells": d.cells}
+            if isinstance(clip, str):
+                card["why"] = "" if config.hide_paths else clip
+                troubles.append(f"{d.file} {d.start:g} s: {clip}")
+            else:
+                card |= {"lead": clip.lead, "seconds": clip.seconds, "top": clip.top_hz, "peak": clip.peak_db}
+                if folder:
+                    card |= write_clip(folder, page, number, d, clip)
+                else:
+                    file.write(embedded(number, clip))
+            cards.append(card)
+        assert len(troubles) < len(drawn), f"none of the windows can be heard: {troubles[0]}"
+        facts = facts_of(shown, config, drawn) | {"cards": cards}
+        file.write(f'<script type="application/json" id="data">{as_json(facts)}</script>\n{after}')
+    for line in troubles[:SHOWN]:
+        print(line)
+    size = page.stat().st_size / 1e6
+    print(f"{len(drawn)} of {len(results.detections)} detections, {len(troubles)} without sound, seed {config.seed}")
+    print(f"wrote {page} ({size:.1f} MB{f', with the clips in {folder}' if folder else ''}): open it in a browser")
+    return 2 if troubles else 0
+
+
+def apply_verdicts(config: ReportCommand) -> int:
+    """Thresholds and a training table out of validation.csv; 2 where some verdicts are of no detection here."""
+    results = read_results(config.results)
+    folder = config.out or results.folder / "review"
+    read = [read_verdicts(path, results) for path in config.apply]
+    verdicts, strangers = [v for found, _ in read for v in found], sum(count for _, count in read)
+    assert verdicts, f"no verdict in {', '.join(map(str, config.apply))} is of a detection in {config.results}"
+    settled, disputed = settle(verdicts)
+    fitted = verdict_thresholds(settled, results.detections, config.precision)
+    thresholds = [replace(threshold, label=no_formula(threshold.label)) for threshold in fitted]
+    rows, left_out = training_rows(settled, results.detections, sound_finder(results, config.audio))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {no_formula(d.label): no_formula(d.cell("Scientific name")) for d in results.detections}
+    with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        scientific = [names[threshold.label] for threshold in thresholds]
+        write_thresholds(file, thresholds, scientific, "verdicts", results.model, undecided(thresholds))
+    write_training(folder, rows, results.detections, config.training)
+    print("\n".join(verdict_table(thresholds, config.precision)))
+    above = sum(is_rank(d.label) for d in settled)
+    print(f"{len(settled)} verdicts; {len(disputed)} contradicted and left out, {strangers} of no detection here")
+    if above:
+        print(f"{above} of them are on answers above species, which have no threshold")
+    negative = sum(row.listened for row in rows)
+    print(
+        f"{len(rows) - negative} windows with a species, {negative} hard negatives; left out: "
+        f"{left_out['undecided']} in which something is undecided, {left_out['missing']} whose recording is not there"
+    )
+    print(f"wrote {folder / 'thresholds.csv'}, {folder / 'recordings.csv'}")
+    print(f"next: python predictor.py RECORDINGS --thresholds {folder / 'thresholds.csv'}")
+    print(f"      python main.py --data.root {folder / 'recordings.csv'}")
+    return 2 if strangers or left_out["missing"] else 0
+
+
+def draw_sample(
+    detections: Sequence[Detected], strategy: Strategy, per_species: int, most: int, seed: int
+) -> list[int]:
+    """Places of the detections to be listened to: by species, those detected most first, the surest first in each.
+
+    Each species is drawn by itself, so what is drawn of it does not depend on the others; where all together are too
+    many, the species take turns.
+    """
+    places: dict[str, list[int]] = {}
+    for place, d in enumerate(detections):
+        places.setdefault(d.label, []).append(place)
+    queues = [
+        draw_species(mine, detections, strategy, np.random.default_rng([seed, zlib.crc32(label.encode())]))[
+            : None if strategy == "all" else per_species
+        ]
+        for label, mine in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    turns = sorted((turn, number) for number, queue in enumerate(queues) for turn in range(len(queue)))[:most]
+    taken = Counter(number for _, number in turns)
+    return [
+        place
+        for number, queue in enumerate(queues)
+        for place in sorted(queue[: taken[number]], key=lambda place: -detections[place].confidence)
+    ]
+
+
+def draw_species(
+    places: Sequence[int], detections: Sequence[Detected], strategy: Strategy, rng: np.random.Generator
+) -> list[int]:
+    """All detections of one species, those to be listened to first in front."""
+    drawn: list[int] = rng.permutation(np.array(places)).tolist()
+    if strategy == "top":
+        return sorted(drawn, key=lambda place: -detections[place].confidence)
+    if strategy != "even":
+        return drawn
+    seen: Counter[int] = Counter()
+    order: dict[int, tuple[int, int]] = {}  # its turn, and the tenth, the highest first
+    for place in drawn:
+        tenth = min(int(detections[place].confidence * TENTHS + 1e-9), TENTHS - 1)
+        order[place] = (seen[tenth], -tenth)
+        seen[tenth] += 1
+    return sorted(drawn, key=order.__getitem__)
+
+
+def cut_clips(drawn: Sequence[Detected], results: Results, audio: Path | None) -> Iterator[Clip | str]:
+    """Picture and sound of each detection, in order, made on all cores; or why there is none."""
+    find = sound_finder(results, audio)
+    paths = {d.file: find(d.file) for d in drawn}
+    known = {path: probe(path) for path in dict.fromkeys(paths.values()) if path}
+
+    def cut(d: Detected) -> Clip | str:
+        path = paths[d.file]
+        return cut_clip(path, d.start, d.end, known[path]) if path else "is not there; --audio says where it is"
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(cut, drawn)
+
+
+def page_template(beside: bool) -> str:
+    """The page without its data, and with a policy that lets its own style and script work and nothing else.
+
+    beside   clips lie in files beside the page
+    """
+    text = TEMPLATE.read_text(encoding="utf-8")
+    assert text.count(HERE) == 1, f"{TEMPLATE} has lost the place for its data; take it from the repository again"
+    own = " file: 'self'" if beside else ""
+    policy = [
+        "default-src 'none'",
+        *(f"{tag}-src {hashes(text, tag)}" for tag in ("script", "style")),
+        f"img-src data:{own}",
+        f"media-src data:{own}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return text.replace("{{policy}}", "; ".join(policy))
+
+
+def hashes(text: str, tag: str) -> str:
+    """The scripts or styles in a page, as its policy names them."""
+    bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return " ".join(f"'sha256-{b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" for body in bodies)
+
+
+def embedded(number: int, clip: Clip) -> str:
+    """A clip inside the page, where no browser looks at it before the page asks."""
+    return f'<script type="text/plain" id="clip{number}">{base64(clip.png)} {base64(clip.mp3)}</script>\n'
+
+
+def base64(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+def write_clip(folder: Path, page: Path, number: int, d: Detected, clip: Clip) -> dict[str, object]:
+    """A clip as two files beside the page, named after what is in them; returns how the page calls them."""
+    times = [f"{d.start:.2f}s", f"{d.end:.2f}s", d.cell("Detected at")]
+    words = [f"{d.confidence:.3f}", d.cell("Common name") or d.label, Path(d.file).stem[:60], *times]
+    stem = "_".join(re.sub(r"[^\w.+-]+", "-", word).strip(".-") for word in words if word)[:150]
+    found: dict[str, object] = {}
+    for kind, content in (("png", clip.png), ("mp3", clip.mp3)):
+        path = folder / f"{stem}_{number}.{kind}"
+        with publish(path) as temporary:
+            temporary.write_bytes(content)
+        found[kind] = quote(Path(os.path.relpath(path, page.parent)).as_posix())
+    return found
+
+
+def as_json(facts: Mapping[str, object]) -> str:
+    """JSON that no HTML parser takes for markup, whatever names are in it."""
+    text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> dict[str, object]:
+    """Everything the page tells besides its cards."""
+    counts = Counter(d.label for d in results.detections)
+    first = {d.label: d for d in reversed(results.detections)}
+    labels = sorted(counts, key=lambda label: (-counts[label], label))
+    column = {label: number for number, label in enumerate(labels)}
+    calls = Counter((*when, column[d.label]) for d in results.detections if (when := hour_of(d.cell("Detected at"))))
+    title = config.title or ("Listening report" if config.hide_paths else f"Listening report: {results.folder.name}")
+    return {
+        "report": results.digest[:16],
+        "title": title,
+        "columns": COLUMNS,
+        "added": ADDED,
+        "species": [
+            [label, first[label].cell("Common name"), first[label].cell("Scientific name"), counts[label]]
+            for label in labels
+        ],
+        "calls": [[*where, count] for where, count in calls.items()],
+        "effort": [[*where, round(seconds)] for where, seconds in effort(results.files).items()],
+        "detections": len(results.detections),
+        "sites": len({d.cells[SITE] for d in results.detections} - {""}),
+        "recordings": len(results.files) or len({d.file for d in results.detections}),
+        "hours": sum(seconds_in(row.get("seconds_analysed", "")) for row in results.files) / 3600,
+        "damaged": [
+            [row["file"], row.get("status", ""), row.get("reason", "")]
+            for row in results.files
+            if row.get("status", "ok") != "ok"
+        ],
+        "settings": settings_of(results, config),
+        "drawn": len(drawn),
+    }
+
+
+def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]]:
+    """How the detections and the sample came about, without a path where paths are to be hidden."""
+    first = results.detections[0]
+    limit = "no limit per species" if config.strategy == "all" else f"at most {config.per_species} per species"
+    told = {
+        "model": str(results.facts.get("model") or first.cell("Model")),
+        "model sha256": str(results.facts.get("model_sha256", "")),
+        "predicted": str(results.facts.get("started", "")),
+        "window, s": first.cell("Window (s)"),
+        "overlap, s": first.cell("Overlap (s)"),
+        "tables": str(results.folder.resolve()),
+    }
+    given: Any = results.facts.get("settings")
+    if isinstance(given, dict):
+        told |= {str(name): str(value) for name, value in cast(dict[str, object], given).items()}
+    if config.hide_paths:
+        told = {name: value for name, value in told.items() if NAMELESS.fullmatch(value)}
+    sample = f"{config.strategy}, seed {config.seed}, {limit}, at most {config.max_clips} in all"
+    return [("sample", sample), *((name, value) for name, value in told.items() if value not in ("", "None"))]
+
+
+def hour_of(moment: str) -> tuple[str, int] | None:
+    """Day and hour of an ISO time, as the recorder's clock had them; None for a date alone, or for nothing."""
+    found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d)", moment)
+    return (found[1], int(found[2])) if found else None
+
+
+def effort(files: Sequence[Mapping[str, str]]) -> dict[tuple[str, int], float]:
+    """Seconds that were listened to in each hour of each day, of the recordings whose beginning is known."""
+    found: dict[tuple[str, int], float] = {}
+    for row in files:
+        begin = moment(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
+        left = min(seconds_in(row.get("seconds_analysed", "")), LONGEST_SECONDS)
+        if not hour_of(begin):
+            continue
+        now = datetime.fromisoformat(begin)
+        while left > 0:
+            until = now.replace(minute=0, second=0) + timedelta(hours=1)
+            here = min(left, (until - now).total_seconds())
+            hour = now.date().isoformat(), now.hour
+            found[hour] = found.get(hour, 0.0) + here
+            now, left = until, left - here
+    return found
+
+
+def seconds_in(cell: str) -> float:
+    """A number; what is none counts as nothing."""
+    return float(cell) if is_number(cell) else 0.0
+
+
+def verdict_table(thresholds: Sequence[Threshold], wanted: float) -> list[str]:
+    """What was judged of each species, on a screen."""
+    lines = [f"{'species':32}{'yes':>5}{'no':>5}  {'precision there':18}{f'{wanted:.0%} right from':>16}"]
+    for t in sorted(thresholds, key=lambda t: -(t.positives + t.negatives)):
+        bounds = f"{t.precision_low:.2f} to {t.precision_high:.2f}"
+        said = t.note if t.precise is None else f"{t.precise:g}"
+        lines.append(f"{t.label[:31]:32}{t.positives:5}{t.negatives:5}  {bounds:18}{said:>16}")
+    return lines
+
+
+if __name__ == "__main__":
+    launch(report, ReportCommand)
