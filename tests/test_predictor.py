@@ -178,6 +178,25 @@ def test_shards_are_disjoint_and_end_as_one_machine_would(
     assert results(tmp_path / "four") == results(tmp_path / "one")
 
 
+def test_four_processes_at_once_end_as_one_would(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "predictor.py",
+        str(season.root / "unlabeled"),
+        "--model",
+        str(stages.model),
+        "--threads",
+        "1",
+    ]
+    subprocess.run([*words, "--out", str(tmp_path / "one")], cwd=HERE, check=True, capture_output=True)
+    words += ["--out", str(tmp_path / "four")]
+    silent: Any = {"cwd": HERE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen([*words, "--shard", f"{part}/4"], **silent) for part in (1, 2, 3, 4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    done = subprocess.run(words, cwd=HERE, check=True, capture_output=True, text=True)
+    assert "resuming: 8 of 8" in done.stdout and results(tmp_path / "four") == results(tmp_path / "one")
+
+
 def test_two_processes_do_not_share_a_folder(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
     with (
         open_journal(tmp_path, {}, arrays=False),
