@@ -12,6 +12,7 @@
 
 PYTHON ?= python3
 READY := .venv/ready
+PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving
 
@@ -19,10 +20,10 @@ demo: $(READY)
 	@.venv/bin/python demo.py
 
 test: check
-	@.venv/bin/python -m pytest -m "not slow"
+	@.venv/bin/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: check
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(PARALLEL)
 
 test-browser: $(READY)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt

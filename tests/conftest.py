@@ -1,5 +1,7 @@
 """What several rooms' tests share: one small field season, and one small run of the four stages."""
 
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from demo_data import FieldSeason, write_field_season
+
+if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
+    cores = sorted(os.sched_getaffinity(0))  # one for each process of tests: their threads would wait for each other
+    os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
 @pytest.fixture(scope="session", autouse=True)
