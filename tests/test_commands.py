@@ -20,7 +20,7 @@ def run(place: Path, script: str, *arguments: str | Path) -> subprocess.Complete
 
 def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_path: Path) -> None:
     table = tmp_path / "runs" / "data" / "recordings.csv"
-    shared = ("--preset", "demo", "--train.epochs", "2", "--data.root", table, "--data.cache", tmp_path / "cache")
+    shared = ("--preset", "demo", "--train.epochs", "1", "--data.root", table, "--data.cache", tmp_path / "cache")
     for script, flags in (
         ("data_loader.py", ("--preset", "demo", "--data.root", season.root)),
         ("ssl_mae.py", shared),

@@ -35,9 +35,8 @@ def test_a_channel_that_shouts_is_found_and_only_there() -> None:
 
 
 def test_rounding_is_that_of_int8() -> None:
-    assert torch.equal(
-        rounded_weight(torch.tensor([[1.0, -2.0], [0.0, 0.0]])), torch.tensor([[31 * 2 / 63, -2.0], [0, 0]])
-    )
+    rounded = rounded_weight(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
+    torch.testing.assert_close(rounded, torch.tensor([[31 * 2 / 63, -2.0], [0.0, 0.0]]))
     values = torch.tensor([-1.0, 0.0, 0.3, 1.55])
     rounded = rounded_activation(values)
     assert rounded[1] == 0.0 and (rounded - values).abs().max() <= 0.5 * 2.55 / 255 + 1e-6
