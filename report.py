@@ -78,7 +78,7 @@ def write_report(config: ReportCommand) -> int:
         path.mkdir(parents=True, exist_ok=True)
     with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
-        for number, (place, clip) in enumerate(zip(drawn, tqdm(clips, "clips", len(drawn), leave=False), strict=True)):
+        for number, (place, clip) in enumerate(zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)):
             d = shown.detections[place]
             card: dict[str, object] = {"cells": d.cells}
             if isinstance(clip, str):
