@@ -35,8 +35,9 @@ from audio import probe
 from calibration import Threshold, write_thresholds
 from clips import Clip, cut_clip
 from config import ReportCommand, Strategy
+from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number
-from results import COLUMNS, SITE, Detected, Results, hidden, read_results, sound_finder
+from results import SITE, Detected, Results, hidden, read_results, sound_finder
 from review import (
     ADDED,
     is_rank,
@@ -78,7 +79,9 @@ def write_report(config: ReportCommand) -> int:
         path.mkdir(parents=True, exist_ok=True)
     with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
-        for number, (place, clip) in enumerate(zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)):
+        for number, (place, clip) in enumerate(
+            zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)
+        ):
             d = shown.detections[place]
             card: dict[str, object] = {"cells": d.cells}
             if isinstance(clip, str):

@@ -25,26 +25,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from archive import NameIndex, is_there, sounds_below
+from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number, within
 
-COLUMNS = (
-    "Start (s)",
-    "End (s)",
-    "Scientific name",
-    "Common name",
-    "Confidence",
-    "File",
-    "Species code",
-    "Site",
-    "Recorded at",
-    "Detected at",
-    "Channel",
-    "Model",
-    "Window (s)",
-    "Overlap (s)",
-    "Min conf",
-    "Runners up",
-)
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
 FILE, CODE, SITE, MODEL = (PLACE[name] for name in ("File", "Species code", "Site", "Model"))

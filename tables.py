@@ -33,25 +33,11 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from detections import Analysed, Detection, Event, TableFacts, plain_path, seconds
+from detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, plain_path, seconds
 from runs import no_formula, publish
 from taxonomy import read_table
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
-SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
-DETECTION_COLUMNS = (
-    *SIX,
-    "Species code",
-    "Site",
-    "Recorded at",
-    "Detected at",
-    "Channel",
-    "Model",
-    "Window (s)",
-    "Overlap (s)",
-    "Min conf",
-    "Runners up",
-)
 EVENT_COLUMNS = (
     *SIX,
     "Mean confidence",

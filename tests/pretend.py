@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from results import COLUMNS
+from detections import DETECTION_COLUMNS as COLUMNS
 
 RATE, WINDOW = 16_000, 5.0
 SPECIES = (  # code, scientific name, common name

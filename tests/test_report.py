@@ -23,8 +23,9 @@ from calibration import read_thresholds
 from clips import Clip, png
 from config import DataSettings, ReportCommand, parse
 from data_loader import read_labeled
+from detections import DETECTION_COLUMNS as COLUMNS
 from report import apply_verdicts, as_json, draw_sample, effort, page_template, settings_of, write_report
-from results import COLUMNS, Detected, read_results
+from results import Detected, read_results
 from review import ADDED
 
 HERE = Path(__file__).parents[1]
@@ -84,7 +85,11 @@ def tags(text: str) -> list[str]:
 
 
 def detections(*confidences: float, label: str = "a", start: float = 0.0) -> list[Detected]:
-    cells = [*[""] * COLUMNS.index("Species code"), label, *[""] * (len(COLUMNS) - COLUMNS.index("Species code") - 1)]
+    cells = [
+        *[""] * COLUMNS.index("Species code"),
+        label,
+        *[""] * (len(COLUMNS) - COLUMNS.index("Species code") - 1),
+    ]
     return [Detected(tuple(cells), start + n, start + n + 5, c) for n, c in enumerate(confidences)]
 
 

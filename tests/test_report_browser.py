@@ -22,8 +22,8 @@ from audio import as_mp3
 from calibration import wilson_interval
 from clips import Clip, greys, png
 from config import ReportCommand
+from detections import DETECTION_COLUMNS as COLUMNS
 from report import apply_verdicts, write_report
-from results import COLUMNS
 from review import ADDED, LEAST
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed; make test-browser installs it")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pretend import read_rows, write_results
 
-from results import COLUMNS, hidden, read_results, sound_finder
+from detections import DETECTION_COLUMNS as COLUMNS
+from results import hidden, read_results, sound_finder
 
 
 def test_every_cell_is_read_as_it_stands_there(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from pretend import SPECIES, read_rows, write_recording, write_results, write_ta
 from calibration import NEVER, TOO_FEW, read_thresholds, write_thresholds
 from config import AudioSettings, DataSettings
 from data_loader import RandomWindows, read_labeled, recording_contexts, split, truth_table
+from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import Recording, read_recordings, write_recordings
-from results import COLUMNS, Detected, Results, hidden, read_results, sound_finder
+from results import Detected, Results, hidden, read_results, sound_finder
 from review import (
     ADDED,
     Verdict,

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 import tables
-from detections import Analysed, Detection, Event, TableFacts
+from detections import DETECTION_COLUMNS, Analysed, Detection, Event, TableFacts
 from tables import (
-    DETECTION_COLUMNS,
     KINDS,
     PARQUET_COLUMNS,
     PARQUET_NUMBERS,
