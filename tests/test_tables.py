@@ -549,3 +549,21 @@ def test_embeddings_are_whole_or_not_there(tmp_path: Path, name: str) -> None:
 
 def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+REAL_SAMPLE = HERE.parent / "shared" / "birdclef2025" / "sample_submission.csv"
+
+
+@pytest.mark.skipif(not REAL_SAMPLE.is_file(), reason="../shared/birdclef2025 is not here")
+def test_a_submission_is_laid_out_like_that_of_birdclef_2025(tmp_path: Path) -> None:
+    sample = read_sample(REAL_SAMPLE)
+    assert len(sample.labels) == 206 and all(row_id.startswith("soundscape_") for row_id in sample.row_ids)
+    scores = np.random.default_rng(0).random((12, 206), np.float32)
+    turned = scores[:, ::-1]  # a model whose labels stand in another order
+    report = write_submission(tmp_path / "s.csv", sample, [("x/soundscape_42.ogg", turned)], sample.labels[::-1])
+    assert (report.rows, report.filled_rows, report.filled_labels, report.unasked) == (12, 0, (), ())
+    assert (tmp_path / "s.csv").read_bytes().split(b"\n")[0] == REAL_SAMPLE.read_bytes().split(b"\n")[0]
+    ours, theirs = (pd.read_csv(path) for path in (tmp_path / "s.csv", REAL_SAMPLE))
+    assert list(ours.columns) == list(theirs.columns) and not ours.isna().any().any()
+    assert list(ours["row_id"]) == [f"soundscape_42_{5 * number}" for number in range(1, 13)]
+    np.testing.assert_array_equal(ours[list(sample.labels)].to_numpy(np.float32), scores)
