@@ -66,7 +66,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     """Open a file that quantize.py wrote.
 
     threads  contexts scored at a time, 0: as many as there are cores
-    Errors: a missing file, one of another origin and one whose answers are no probabilities are refused.
+    Errors: a missing file and one of another origin are refused; answers that are no probabilities when they come.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
     beside = path.with_name(f"{path.name}.data")  # where a large file keeps its weights
@@ -83,14 +83,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
     threads = threads or len(os.sched_getaffinity(0))
     precision, verified = facts["precision"], facts["verified"]
-    scorer = Scorer(session, path, audio, taxonomy, precision, verified, sha256, limits, ranks, threads)
-    silence = np.zeros((1, round(audio.context_seconds * audio.sample_rate)), np.float32)
-    heard = score(scorer, silence)
-    assert heard.shape == (scorer.windows, len(taxonomy.labels)) and heard.min() >= 0 and heard.max() <= 1, (
-        f"{path} answers {heard.shape} between {heard.min():.2f} and {heard.max():.2f}, "
-        f"not {len(taxonomy.labels)} probabilities"
-    )
-    return scorer
+    return Scorer(session, path, audio, taxonomy, precision, verified, sha256, limits, ranks, threads)
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -169,9 +162,14 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     names = [output.name for output in scorer.session.get_outputs()]
     outputs = scorer.session.run(names, {"waveforms": samples})
     heard = dict(zip(names, outputs, strict=True))
-    probabilities = np.split(heard["probabilities"], len(samples))
-    vectors = heard.get("embeddings", np.zeros((len(heard["probabilities"]), 0), np.float32))
-    return [Answer(*both) for both in zip(probabilities, np.split(vectors, len(samples)), strict=True)]
+    given, wanted = heard["probabilities"], (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    low, high = given.min(), given.max()
+    assert given.shape == wanted and low >= 0 and high <= 1, (
+        f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
+    )
+    vectors = heard.get("embeddings", np.zeros((len(given), 0), np.float32))
+    parts = zip(np.split(given, len(samples)), np.split(vectors, len(samples)), strict=True)
+    return [Answer(*both) for both in parts]
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -107,9 +107,13 @@ def test_a_file_of_another_origin_is_refused(tmp_path: Path) -> None:
         open_scorer(toy(tmp_path / "m.onnx", "Sigmoid", facts={}))
 
 
-def test_logits_are_not_taken_for_probabilities(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="not 1 probabilities"):
-        open_scorer(toy(tmp_path / "m.onnx", "Cos", "Neg"))  # silence gives -1
+def test_logits_are_not_taken_for_probabilities_and_neither_is_what_is_no_number(tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Cos", "Neg"))  # silence gives -1
+    with pytest.raises(AssertionError, match=r"between -1\.00 and -1\.00, not \(1, 1\) probabilities"):
+        score(scorer, np.zeros((1, 80_000), np.float32))
+    root = open_scorer(toy(tmp_path / "n.onnx", "Sqrt"))
+    with pytest.raises(AssertionError, match="between nan and nan"):
+        score(root, np.full((1, 80_000), -1.0, np.float32))
 
 
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
