@@ -146,16 +146,17 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
 def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
     """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
 
-    folds   what they are dealt out to, by name, so that a recording stays where it is when others come or go
+    folds   what they are dealt out to, by the name of their group (a site's day, say), which thus stays together, and
+            where it is when others come or go
     """
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
     print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
     return [
-        replace(row, listened=True, group=f"no call {row.group}", fold=folds[zlib.crc32(name) % len(folds)])
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[zlib.crc32(group) % len(folds)])
         for row in rows
-        for name in [row.name.encode()]
+        for group in [row.group.encode()]
     ]
 
 

@@ -32,6 +32,7 @@ from data_loader import (
     noise_bank,
     read_archive,
     read_labeled,
+    read_noise,
     read_unlabeled,
     recording_contexts,
     set_epoch,
@@ -508,6 +509,21 @@ def weather(folder: Path) -> None:
     for name, value, seconds in (("ten.wav", 0.5, 10), ("five.wav", 0.6, 5)):
         soundfile.write(folder / name, np.full(seconds * 16_000, value), 16_000, subtype="FLOAT")
     (folder / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
+
+
+def test_no_call_recordings_of_one_sites_day_stay_in_one_fold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for site in ("nz", "pond", "ridge", "road", "creek", "hill"):
+        for hour in (1, 2, 3):
+            path = tmp_path / site / f"20230615_{hour:02}0000.wav"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, rng.normal(0, 0.1, 16_000), 16_000)
+    rows = read_noise(tmp_path, DataSettings(tmp_path), folds=(0, 1, 2, 3))
+    folds = {row.group: {other.fold for other in rows if other.group == row.group} for row in rows}
+    assert len(rows) == 18 and len(folds) == 6 and all(len(found) == 1 for found in folds.values())
+    assert len({row.fold for row in rows}) > 1
+    train, valid = split(rows, DataSettings(tmp_path, valid_fold=rows[0].fold))
+    assert train and valid
 
 
 def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
