@@ -515,8 +515,7 @@ def test_no_call_recordings_of_one_sites_day_stay_in_one_fold(tmp_path: Path) ->
     rng = np.random.default_rng(0)
     for site in ("nz", "pond", "ridge", "road", "creek", "hill"):
         for hour in (1, 2, 3):
-            path = tmp_path / site / f"20230615_{hour:02}0000.wav"
-            path.parent.mkdir(exist_ok=True)
+            path = tmp_path / f"{site}_20230615_{hour:02}0000.wav"
             soundfile.write(path, rng.normal(0, 0.1, 16_000), 16_000)
     rows = read_noise(tmp_path, DataSettings(tmp_path), folds=(0, 1, 2, 3))
     folds = {row.group: {other.fold for other in rows if other.group == row.group} for row in rows}
