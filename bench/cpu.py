@@ -175,7 +175,7 @@ def ctranslate2_encoder(size: Preset, threads: int, picture: np.ndarray[Any, Any
         settings: dict[str, Any] = config.to_dict() | {"decoder_layers": 1, "vocab_size": 64, "pad_token_id": 0}
         settings |= {"decoder_ffn_dim": 64, "decoder_attention_heads": SIZES[size].heads, "bos_token_id": 1}
         settings |= {"eos_token_id": 2, "decoder_start_token_id": 1}
-        whole: Any = getattr(import_module("transformers"), "WhisperForConditionalGeneration")  # noqa: B009
+        whole: Any = getattr(import_module("transformers"), "WhisperForConditionalGeneration")  # noqa: B009 - not in our stub
         loader: Any = import_module("ctranslate2.converters.transformers").WhisperLoader()
         spec = loader.get_model_spec(whole(WhisperConfig(**settings)).eval())
         spec.register_vocabulary([f"<{number}>" for number in range(64)])
