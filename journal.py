@@ -89,9 +89,9 @@ def open_journal(
     shard     several processes may share a folder if each has a shard of its own
     restart   forget what was done before
     """
+    assert not (restart and shard), "--restart would forget what other shards have done; give it once without --shard"
+    assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     parts = folder / PARTS
-    if restart and parts.is_dir():
-        shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
     with (parts / f"lock{shard.replace('/', '-of-')}").open("w") as lock:
         try:
@@ -100,6 +100,11 @@ def open_journal(
             raise AssertionError(
                 f"another predictor.py is at work in {folder}; wait for it, or give another --out"
             ) from None
+        if restart:  # only now: what another process is at work on stays
+            for old in parts.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            (parts / "settings.json").unlink(missing_ok=True)
         mine: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         kept = parts / "settings.json"
         if kept.is_file():

@@ -108,9 +108,9 @@ def predict_archive(
     chosen = choices if config.ranks else replace(choices, ranks={})
     facts = settings(config, scorers, chosen)
     label = f"{shard}/{shards}" if shards > 1 else ""
-    with (
-        open_run("predict", config.runs, config, folder) as run,
+    with (  # the journal first: what it refuses must not touch the run.json of the results that are there
         open_journal(folder, facts, arrays, label, config.restart) as journal,
+        open_run("predict", config.runs, config, folder) as run,
     ):
         run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
         run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))

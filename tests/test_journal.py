@@ -83,6 +83,20 @@ def test_one_folder_has_one_writer_for_each_shard(tmp_path: Path) -> None:
         pass
 
 
+def test_to_start_again_forgets_nothing_that_another_process_or_shard_is_at_work_on(tmp_path: Path) -> None:
+    with open_journal(tmp_path, {}, arrays=False) as journal:
+        journal.keep(ENTRY, DAWN, [])
+        refused = open_journal(tmp_path, {}, arrays=False, restart=True)
+        with pytest.raises(AssertionError, match="is at work"), refused:
+            pass
+        sharded = open_journal(tmp_path, {}, arrays=False, shard="1/2", restart=True)
+        with pytest.raises(AssertionError, match="without --shard"), sharded:
+            pass
+        assert journal.is_done(ENTRY)
+    with open_journal(tmp_path, {}, arrays=False, restart=True) as journal:
+        assert not journal.is_done(ENTRY)
+
+
 def test_a_part_holds_no_pickle(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=True) as journal:
         journal.keep(ENTRY, DAWN, [LEFT])
