@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import processes
 from calibration import Threshold
 from calibration import from_json as thresholds_from_json
 from calibration import to_json as thresholds_to_json
@@ -40,7 +41,7 @@ from config import (
     Preset,
 )
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
-from runs import publish
+from runs import FIRST, publish
 from taxonomy import Taxonomy, from_json, to_json
 
 FORMAT = 2  # of the facts; a file with a higher number was written by a later version
@@ -107,6 +108,8 @@ def save_encoder(
     tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
     facts = {"kind": "encoder", "size": size, "audio": asdict(audio), "provenance": provenance}
     write_tensors(path, tensors, facts)
+    if not FIRST:
+        return
     folder = path.parent / "whisper"
     folder.mkdir(exist_ok=True)
     whisper_config(encoder.size, encoder.channels).save_pretrained(folder)
@@ -250,10 +253,12 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, object]) -> None:
     """One safetensors file with facts and a digest in its header; whole or not at all."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in processes.whole(tensors).items()}
     assert all(bool(tensor.isfinite().all()) for tensor in whole.values()), (
         f"not writing {path}: weights are not finite"
     )
+    if not FIRST:
+        return
     header = {"wild_whisper": json.dumps({**facts, "format": FORMAT}), "sha256": digest(whole), "format": "pt"}
     with publish(path) as temporary:
         save_file(whole, temporary, metadata=header)

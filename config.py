@@ -135,7 +135,7 @@ class TrainSettings:
     epochs: int
     """An epoch draws as many random windows as there are training recordings."""
     batch_size: int
-    """Windows per step."""
+    """Windows per step, of all processes together where there are several."""
     accumulate: int = 1
     """Steps whose gradients are added up before the weights move: batch_size x accumulate windows per update."""
     encoder_rate: float = 1e-3
@@ -156,10 +156,13 @@ class TrainSettings:
     """Compute the encoder's layers anew on the way back: a third more time, a fraction of the memory."""
     compile: bool = False
     """Let torch compile the network first: minutes at the start, faster steps on a GPU."""
+    shard: bool = False
+    """Of several processes (torchrun) each holds a part of weights, gradients and moments, not all: for small GPUs."""
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
             assert value >= 1, f"--train.{name} {value}: give 1 or more"
+        assert not (self.shard and self.compile), "--train.shard and --train.compile do not go together; give one"
 
 
 @dataclass(frozen=True)

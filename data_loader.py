@@ -23,9 +23,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+import processes
 from audio import fill_window, find_recordings, open_recording, read_window
 from cache import fill_cache, window_of
 from config import AudioSettings, DataSettings, SurveyCommand
@@ -112,7 +114,8 @@ def read_archive(data: DataSettings) -> Archive:
     for note in collection.notes:
         print(note)
     rows = collection.recordings
-    examined = examine(sorted({row.path for row in rows if row.sound}))
+    with processes.first_on_each_machine():
+        examined = examine(sorted({row.path for row in rows if row.sound}))
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
     refuse_too_bad(rows, data.max_bad)
     rows, pairs = without_duplicates(rows, examined)
@@ -197,7 +200,7 @@ def labeled_loader(
     """A window of each recording, those of rare species more often, those of common ones less."""
     expected = expected_draws([row.labels[:1] for row in recordings], data.balance, data.most_draws)
     dataset = RandomWindows(recordings, taxonomy.labels, data, audio, seed)
-    return window_loader(dataset, EpochSampler(expected, seed), batch_size, data.workers)
+    return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
 
 def unlabeled_loader(
@@ -206,7 +209,7 @@ def unlabeled_loader(
     """A window of each recording, two of a long one, in random order."""
     windows = [min(WINDOWS_PER_RECORDING, max(1, int(r.seconds // audio.context_seconds))) for r in recordings]
     dataset = RandomWindows(recordings, (), data, audio, seed)
-    return window_loader(dataset, EpochSampler(np.array(windows, np.float64), seed), batch_size, data.workers)
+    return window_loader(dataset, EpochBatches(np.array(windows, np.float64), batch_size, seed), data.workers)
 
 
 def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0) -> Tensor:
@@ -273,16 +276,23 @@ def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArr
 
 def set_epoch(loader: DataLoader[Batch], epoch: int, done: int = 0) -> None:
     """Tell a loader which epoch comes next, and how many of its batches are done already."""
-    assert isinstance(loader.sampler, EpochSampler), "this loader was not made by data_loader.py"
-    loader.sampler.epoch, loader.sampler.done = epoch, done * (loader.batch_size or 1)
+    batches = batches_of(loader)
+    batches.epoch, batches.done = epoch, done
 
 
 def recordings_of(loader: DataLoader[Batch], step: int, batches: int = 1) -> list[str]:
     """The recordings in a batch of this epoch, counted from 1, and in some before it."""
-    assert isinstance(loader.sampler, EpochSampler) and isinstance(loader.dataset, RandomWindows), "an unknown loader"
-    size, first = loader.batch_size or 1, max(1, step - batches + 1)
-    keys = islice(loader.sampler.keys(), (first - 1) * size, step * size)
+    heard, first = batches_of(loader), max(1, step - batches + 1)
+    assert isinstance(loader.dataset, RandomWindows), "this loader was not made by data_loader.py"
+    keys = islice(heard.keys(), (first - 1) * heard.size, step * heard.size)
     return sorted({loader.dataset.recordings[index].name for _, _, index in keys})
+
+
+def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
+    """What decides which windows come next."""
+    found = cast(object, loader.batch_sampler)
+    assert isinstance(found, EpochBatches), "this loader was not made by data_loader.py"
+    return found
 
 
 def fingerprint(recordings: Sequence[Recording]) -> str:
@@ -319,7 +329,8 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         self.column = {label: index for index, label in enumerate(labels)}
         self.audio = audio
         self.seed = seed
-        self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
+        with processes.first_on_each_machine():
+            self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
         self.profiles: dict[Path, NDArray[np.float64]] = {}
         if data.window == "energy":
             examined = examine(sorted({recording.path for recording in self.recordings}))
@@ -348,31 +359,40 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         return samples, labels
 
 
-class EpochSampler(Sampler[tuple[int, int, int]]):
-    """The keys of one epoch in random order, (epoch, number of the draw, index), without the first `done` of them.
+class EpochBatches(Sampler[list[tuple[int, int, int]]]):
+    """The batches of one epoch in random order without the first `done` of them: keys (epoch, number of the draw,
+    index). Of several processes each has its part of every batch.
 
     expected  (recordings,) how often each is drawn in an epoch, on average; in every epoch it is drawn that often
               rounded up or down, and all together as often as the sum says
+    size      keys in a batch, of all processes together
     """
 
-    def __init__(self, expected: NDArray[np.float64], seed: int) -> None:
-        self.expected, self.seed, self.epoch, self.done = expected, seed, 0, 0
+    def __init__(self, expected: NDArray[np.float64], size: int, seed: int) -> None:
+        self.expected, self.size, self.seed, self.epoch, self.done = expected, size, seed, 0, 0
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        return islice(self.keys(), self.done, None)
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        keys = islice(self.keys(), self.done * self.size, None)
+        while batch := list(islice(keys, self.size)):
+            yield batch[processes.span(len(batch))]
 
     def keys(self) -> Iterator[tuple[int, int, int]]:
-        """All of the epoch, whatever is done already."""
+        """All of the epoch, of all processes, whatever is done already."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.expected))
         reached = np.cumsum(self.expected[order])
-        ticks = (rng.random() + np.arange(len(self))) * (reached[-1] / len(self))  # systematic sampling
+        ticks = (rng.random() + np.arange(self.draws)) * (reached[-1] / self.draws)  # systematic sampling
         drawn = order[np.searchsorted(reached, ticks, "right").clip(max=len(order) - 1)]
         for number, index in enumerate(rng.permutation(drawn).tolist()):
             yield self.epoch, number, index
 
-    def __len__(self) -> int:
+    @property
+    def draws(self) -> int:
+        """Keys in an epoch."""
         return max(1, round(float(self.expected.sum())))
+
+    def __len__(self) -> int:
+        return math.ceil(self.draws / self.size)
 
 
 def expected_draws(classes: Sequence[tuple[str, ...]], balance: float, most: float) -> NDArray[np.float64]:
@@ -446,15 +466,15 @@ def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, floa
 
 
 def window_loader(
-    dataset: RandomWindows, sampler: EpochSampler, batch_size: int, workers: int, start_method: str = "forkserver"
+    dataset: RandomWindows, batches: EpochBatches, workers: int, start_method: str = "forkserver"
 ) -> DataLoader[Batch]:
-    """Batches in the sampler's order, read in this process or ahead of it in others."""
+    """Batches in their order, read in this process or ahead of it in others."""
+    samples = round(dataset.audio.context_seconds * dataset.audio.sample_rate)
     return DataLoader[Any](
         dataset,
-        batch_size,
-        sampler=sampler,
+        batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, samples=samples, species=len(dataset.column)),
         persistent_workers=workers > 0,
         multiprocessing_context=start_method if workers else None,
         worker_init_fn=leave_signals_to_the_parent,
@@ -470,13 +490,21 @@ def leave_signals_to_the_parent(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:
-    """Windows and labels side by side; windows that could not be read are left out."""
-    read = [(samples, labels) for samples, labels in items if len(samples)]
-    assert read, "none of a batch's recordings can be read any more; is the data root still there?"
-    waveforms = torch.from_numpy(np.stack([samples for samples, _ in read]))
+def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]], samples: int, species: int) -> Batch:
+    """Windows and labels side by side; windows that could not be read are left out, perhaps all of them."""
+    read = [(heard, labels) for heard, labels in items if len(heard)]
+    if not read:
+        return Batch(torch.zeros(0, samples), torch.zeros(0, species), torch.zeros(0, species))
+    waveforms = torch.from_numpy(np.stack([heard for heard, _ in read]))
     labels = torch.from_numpy(np.stack([labels for _, labels in read]))
     return Batch(waveforms, labels[:, 0], labels[:, 1])
+
+
+def of_all(batch: Batch, device: torch.device) -> Batch:
+    """The whole batch of which each process has read its part, on the device."""
+    whole = Batch(*(processes.gathered(rows.to(device)) for rows in batch))
+    assert len(whole.waveforms), "none of a batch's recordings can be read any more; is the data root still there?"
+    return whole
 
 
 def with_outcome(row: Recording, examination: Examination) -> Recording:

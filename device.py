@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from config import RunSettings
+from processes import meet
 
 
 def prepare_device(settings: RunSettings) -> torch.device:
@@ -20,10 +21,14 @@ def prepare_device(settings: RunSettings) -> torch.device:
     random.seed(settings.seed)
     np.random.seed(settings.seed)  # noqa: NPY002 - libraries draw from the global generator
     torch.manual_seed(settings.seed)
-    torch.set_num_threads(settings.threads or available_cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun has started on this machine
+    torch.set_num_threads(settings.threads or max(1, available_cores() // here))
     torch.backends.cudnn.allow_tf32 = False  # outside autocast, float32 means float32, in convolutions too
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    meet()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"computing on {name} ({'bfloat16' if half_precision(device) else 'float32'})")
     return device

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import HeadSettings
+from processes import mean_of_all
 
 QUIETEST_SPREAD = 1e-4  # a statistic or a token's dimension that hardly varies is not blown up beyond this
 SLOWEST = 0.01  # share that a new batch has in the moments, once a hundred have been heard
@@ -167,8 +168,10 @@ class Standard(nn.Module):
                 rows = values.reshape(-1, values.shape[-1])
                 self.batches += 1
                 share = (1 / self.batches).clamp(min=SLOWEST)
-                self.mean.lerp_(rows.mean(dim=0), share)
-                self.square.lerp_(rows.square().mean(dim=0), share)
+                moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
+                mean, square = mean_of_all(moments, len(rows))
+                self.mean.lerp_(mean, share)
+                self.square.lerp_(square, share)
         spread = (self.square - self.mean.square()).clamp(min=QUIETEST_SPREAD**2).sqrt()
         standard: Tensor = (values - self.mean) / spread
         return standard
@@ -184,7 +187,7 @@ class LayerMix(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(layers))
-        self.gain = nn.Parameter(torch.ones(()))
+        self.gain = nn.Parameter(torch.ones(1))
 
     def forward(self, states: Tensor) -> Tensor:
         normal = F.layer_norm(states, states.shape[3:])

@@ -26,8 +26,8 @@ from device import prepare_device
 from evaluation import Calibration, Exam, calibrate, examine, joined, write_held_out
 from model import BirdClefClassifier, Encoder
 from recordings import Recording
-from runs import Run, launch, open_run, subfolder
-from states import forget
+from runs import FIRST, Run, launch, subfolder
+from states import forget, training_run
 from taxonomy import Taxonomy
 from trainer import prepare_lesson, score_windows, train_classifier
 
@@ -49,7 +49,7 @@ def finetune(config: FinetuneCommand) -> int:
     encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
     backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
-    with open_run("finetune", config.run.root, config, resume=config.run.resume) as run:
+    with training_run("finetune", config) as run:
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         exams: list[Exam] = []
         for plan, part in zip(plans, parts, strict=True):
@@ -57,6 +57,8 @@ def finetune(config: FinetuneCommand) -> int:
                 torch.manual_seed(config.run.seed)
                 encoder = load_encoder(replace(config.encoder, weights=plan.weights), config.audio)
             exams.append(train_plan(plan, encoder, config, taxonomy, noise, backgrounds, part, device))
+        if not FIRST:  # of several processes one writes down what all have found
+            return 0
         exam = joined(exams)
         calibration = calibrate(exam, taxonomy)
         for part, mine in zip(parts, exams, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -82,7 +83,8 @@ def update(
     torch.autograd.backward(loss / accumulate)
     if not last:
         return 0.0
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    told = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = float(told.full_tensor() if isinstance(told, DTensor) else told)  # of weights divided among processes
     if math.isfinite(norm):
         optimizer.step()
         schedule.step()

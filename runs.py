@@ -34,8 +34,9 @@ from config import Command, parse
 SCRATCH = Path("/tmp/wildwhisper")
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
-    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb"}
+    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb", "train.shard"}
 )
+FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -147,6 +148,8 @@ def record(run: Run, **values: float | int | str | None) -> None:
     """Print one line, and append the same values as one line of metrics.jsonl, with the seconds since the start."""
     print("  ".join(f"{name} {readable(value)}" for name, value in values.items()), flush=True)
     line = {"seconds": round(time.time() - run.started, 2), **values}
+    if not FIRST:
+        return
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -195,7 +198,14 @@ def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
 
 @contextmanager
 def publish(path: Path) -> Generator[Path]:
-    """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all."""
+    """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all.
+
+    Of several processes of a run the first alone publishes; what the others write is thrown away.
+    """
+    if not FIRST:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place) / path.name
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -262,6 +272,7 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
 
 def leave(line: str, code: int) -> NoReturn:
     """Say why, and go."""
+    line = line if FIRST else f"process {os.environ['RANK']}: {line}"
     print(line, file=sys.stderr, flush=True)
     raise SystemExit(code)
 

@@ -27,11 +27,12 @@ from torch.nn import functional
 from torch.optim import AdamW
 from tqdm import tqdm
 
+import processes
 from audio import read_window
 from augment import augment_batch
 from checkpoint import load_encoder, save_encoder
 from config import AudioSettings, MaskSettings, PretrainCommand
-from data_loader import Batch, fingerprint, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
+from data_loader import Batch, fingerprint, of_all, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
 from masking import contrast_scores, hide_tokens
@@ -43,13 +44,12 @@ from runs import (
     draw_curves,
     keep_records,
     launch,
-    open_run,
     peak_memory_mb,
     publish,
     read_records,
     record,
 )
-from states import Keeper, Stateful, forget
+from states import Keeper, Stateful, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
@@ -65,7 +65,12 @@ def pretrain(config: PretrainCommand) -> int:
     encoder.checkpointing = config.train.checkpointing
     teacher = copy.deepcopy(encoder).eval().requires_grad_(False).to(device) if config.target == "teacher" else None
     model = MaskedAutoencoder(encoder, encoder.size.width if teacher else 0).to(device)
-    painter: Callable[[Tensor, Tensor], Tensor] = torch.compile(model) if config.train.compile else model
+    if config.train.shard:
+        processes.divide(model, [*encoder.whisper.layers, *model.layers])
+        if teacher:
+            processes.divide(teacher, teacher.whisper.layers, "layer_states")
+    call = processes.parallel(model, "forward")
+    painter: Callable[[Tensor, Tensor], Tensor] = torch.compile(call) if config.train.compile else call
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
     loader = unlabeled_loader(train, config.data, config.audio, config.train.batch_size, config.run.seed)
     settings = config.train
@@ -79,7 +84,8 @@ def pretrain(config: PretrainCommand) -> int:
     trivial = TrivialPainter()
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     parts |= {"teacher": teacher} if teacher else {}
-    with open_run("mae", config.run.root, config, resume=config.run.resume) as run:
+    processes.spread(config.run.seed)
+    with training_run("mae", config) as run:
         keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, fingerprint(train))
         progress = keeper.restore()
         trivial.product, trivial.square = progress.numbers.get("product", 0.0), progress.numbers.get("square", 1e-9)
@@ -89,25 +95,36 @@ def pretrain(config: PretrainCommand) -> int:
             set_epoch(loader, epoch, progress.step)
             model.train()
             started, before = time.time(), progress.step
-            bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
+            bar = tqdm(
+                loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=processes.no_bar(), leave=False
+            )
             with keeper.listening():
                 for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                    mel = heard(log_mel, batch, config, generator, device)
-                    hidden = draw_mask(mel, config.mask, generator)
-                    target = target_of(mel, hidden, teacher)
-                    trivial.fit(target, hidden)
-                    with autocast(device):
-                        painted = painter(mel, hidden)
-                    loss = masked_reconstruction_loss(painted, target, hidden)
                     last = step % settings.accumulate == 0 or step == len(loader)
-                    norm = update(
-                        loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last
-                    )
+                    mel = heard(log_mel, of_all(batch, device), config, generator)
+                    hidden = draw_mask(mel, config.mask, generator)
+                    share = processes.share(len(mel))
+                    mel, hidden = processes.part(mel), processes.part(hidden)
+                    target = target_of(mel, hidden, teacher)
+                    with processes.no_exchange(call, model, last):
+                        with autocast(device):
+                            painted = painter(mel, hidden)
+                        loss = share * masked_reconstruction_loss(painted, target, hidden)
+                        norm = update(
+                            loss * processes.count(),  # whose mean over the processes is taken
+                            model.parameters(),
+                            optimizer,
+                            schedule,
+                            settings.clip,
+                            settings.accumulate,
+                            last,
+                        )
                     if teacher and last:
                         progress.moved += 1
                         follow(teacher, encoder, config.teacher_decay, progress.moved)
                     progress.step = step
-                    progress.losses.append(loss.item())
+                    trivial.fit(target, hidden, share)
+                    progress.losses.append(processes.summed(loss.item())[0])
                     progress.numbers = {"product": trivial.product, "square": trivial.square}
                     if last:
                         progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
@@ -122,9 +139,11 @@ def pretrain(config: PretrainCommand) -> int:
                 windows_per_second=round(rate, 1),
                 memory_mb=device_memory_mb(device) or peak_memory_mb(),
             )
+            processes.wait()  # for the record
             draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
             draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
             progress.next_epoch()
+        processes.wait()  # for the last record
         skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
         provenance: dict[str, object] = {
             "run": run.folder.name,
@@ -142,15 +161,13 @@ def pretrain(config: PretrainCommand) -> int:
     return 0
 
 
-def heard(
-    log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator, device: torch.device
-) -> Tensor:
+def heard(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator) -> Tensor:
     """What the autoencoder sees of a batch: (batch, mels, frames), louder or softer, some windows mixed."""
-    waveforms = batch.waveforms.to(device)
+    waveforms = batch.waveforms
     mixed, _ = augment_batch(waveforms, waveforms.new_zeros(len(waveforms), 1), config.augment, generator)
     mel: Tensor = log_mel(mixed)
     if config.mask.shuffle:
-        mel = mel[:, :, torch.randperm(mel.shape[2], generator=generator).to(device)]
+        mel = mel[:, :, torch.randperm(mel.shape[2], generator=generator).to(mel.device)]
     return mel
 
 
@@ -164,11 +181,12 @@ class TrivialPainter:
     def __init__(self) -> None:
         self.product, self.square = 0.0, 1e-9
 
-    def fit(self, target: Tensor, hidden: Tensor) -> None:
-        """Learn the one number from a training batch."""
+    def fit(self, target: Tensor, hidden: Tensor, share: float = 1.0) -> None:
+        """Learn the one number from a training batch, of which this process may have a share, or nothing."""
         line, truth = interpolate(target, hidden)[hidden], target[hidden]
-        self.product += float((line * truth).sum())
-        self.square += float(line.square().sum())
+        counts = float(share > 0)
+        product, square = processes.summed(counts * float((line * truth).sum()), counts * float(line.square().sum()))
+        self.product, self.square = self.product + product, self.square + square
 
     def errors(self, target: Tensor, hidden: Tensor) -> tuple[float, float]:
         """Sums of squared error over the hidden tokens: of the mean, of the line."""
@@ -225,7 +243,7 @@ def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
     return near + share * (far - near)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_skill(
     model: MaskedAutoencoder,
     teacher: Encoder | None,
@@ -283,7 +301,7 @@ def verdict(skill: float) -> str:
     return f"{100 * skill:.1f} % of the error of the best trivial painter is gone"
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def draw_reconstruction(
     run: Run,
     model: MaskedAutoencoder,

@@ -20,7 +20,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -29,8 +29,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+import processes
+from config import FinetuneCommand, PretrainCommand
 from optim import cosine_schedule, update
-from runs import publish
+from runs import FIRST, Run, open_run, publish
 
 MOST_SPOILED = 10  # updates that may be thrown away in a row
 KEPT = 2  # states: the newest, and one to fall back on
@@ -118,23 +120,29 @@ class Keeper:
     def keep_if_due(self, progress: Progress) -> None:
         """Keep the state where it is time to, or where the process was told to stop, which it then does."""
         waited = time.monotonic() - self.kept
-        if self.told or waited > max(60 * self.minutes, self.took / MOST_TIME):
+        due = processes.rank() == 0 and waited > max(60 * self.minutes, self.took / MOST_TIME)
+        told, due_now = processes.summed(float(self.told), float(due))  # all of them, in the same step
+        if told or due_now:
             self.keep(progress)
-        if self.told:
+        if told:
             raise KeyboardInterrupt
 
     def keep(self, progress: Progress) -> Path:
         """Write a state, read it back, and only then let go of older ones."""
         started = time.monotonic()
-        self.folder.mkdir(exist_ok=True)
+        cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         state: dict[str, Any] = {
             "progress": asdict(progress),
             "data": self.data,
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "parts": {name: processes.whole(part.state_dict()) for name, part in self.parts.items()},
             "generator": self.generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "torch": list(processes.gathered(torch.get_rng_state()[None])),  # of each process
+            "cuda": [one for own in cuda for one in processes.gathered(own[None])],
         }
+        if not FIRST:
+            self.kept, self.took = time.monotonic(), time.monotonic() - started
+            return self.folder
+        self.folder.mkdir(exist_ok=True)
         plain = self.folder / f"state-{self.number(progress):09}.pt"
         with publish(plain) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
@@ -157,11 +165,13 @@ class Keeper:
                 "the recordings are not those that this run began with; give it those, or start a new run"
             )
             for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
+                processes.fill(part, state["parts"][name])
             self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["torch"])
-            if state["cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["cuda"])
+            mine = processes.rank()
+            if mine < len(state["torch"]):  # with more processes than before the new ones draw as they began
+                torch.set_rng_state(state["torch"][mine])
+            if mine < len(state["cuda"]) and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state["cuda"][mine])
             progress = Progress(**state["progress"])
             print(f"going on in epoch {progress.epoch} after {progress.step} steps")
             return progress
@@ -179,8 +189,22 @@ class Keeper:
         return progress.epoch * 100_000 + min(progress.step, 99_999)
 
 
+@contextmanager
+def training_run(name: str, config: PretrainCommand | FinetuneCommand) -> Generator[Run]:
+    """The run of a training command, opened by the first process and known to all."""
+    assert config.train.batch_size >= processes.count(), (
+        f"--train.batch_size {config.train.batch_size} for {processes.count()} processes: give each a window or more"
+    )
+    opened = open_run(name, config.run.root, config, resume=config.run.resume)
+    with opened if FIRST else nullcontext(Run(Path(), time.time(), {})) as run:
+        folder = Path(processes.first_says(str(run.folder)))
+        yield run if FIRST else Run(folder, run.started, run.facts)
+
+
 def forget(folder: Path) -> None:
     """The loop is done and its result is published: states are needed no more."""
+    if not FIRST:
+        return
     for path in folder.glob("state-*.pt"):
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):

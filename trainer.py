@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import processes
 from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import AudioSettings, FinetuneCommand, LossSettings
-from data_loader import Batch, Context, recording_contexts, recordings_of, set_epoch, truth_table
+from data_loader import Batch, Context, of_all, recording_contexts, recordings_of, set_epoch, truth_table
 from device import autocast
 from evaluation import WindowScores, pool_windows
 from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
@@ -70,6 +71,9 @@ def train_classifier(
     settings, path = config.train, run.folder / "classifier.safetensors"
     truth = truth_table(valid, facts.taxonomy.labels)
     distances = pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty)
+    average = copy.deepcopy(model) if settings.ema else model
+    for network in {id(one): one for one in (model, average)}.values() if settings.shard else ():
+        processes.divide(network, network.encoder.whisper.layers, "judge", "answers")
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
@@ -78,12 +82,11 @@ def train_classifier(
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
     model.encoder.checkpointing = settings.checkpointing
-    judge: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model.judge) if settings.compile else model.judge
-    average = copy.deepcopy(model) if settings.ema else model
     learning = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
     keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
+    processes.spread(config.run.seed)
     progress = keeper.restore()
     keep_records(run.folder, progress.records)
     for epoch in range(progress.epoch, settings.epochs + 1):
@@ -91,13 +94,24 @@ def train_classifier(
         model.train()
         for parameter in learning:
             parameter.requires_grad_(epoch > settings.head_epochs)
+        call = processes.parallel(model, "judge", unused=True)
+        judge: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(call) if settings.compile else call
         started, before = time.time(), progress.step
-        bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=None, leave=False)
+        bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=processes.no_bar(), leave=False)
         with keeper.listening():
             for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                loss = training_loss(model, judge, batch, lesson, config, generator, device)
                 last = step % settings.accumulate == 0 or step == len(loader)
-                norm = update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+                with processes.no_exchange(call, model, last):
+                    loss = training_loss(model, judge, of_all(batch, device), lesson, config, generator)
+                    norm = update(
+                        loss * processes.count(),  # whose mean over the processes is taken
+                        model.parameters(),
+                        optimizer,
+                        schedule,
+                        settings.clip,
+                        settings.accumulate,
+                        last,
+                    )
                 if last and settings.ema:
                     progress.moved += 1
                     follow(average, model, settings.ema, progress.moved)
@@ -117,6 +131,7 @@ def train_classifier(
         record(run, epoch=epoch, loss=mean, **card, **told)
         progress.next_epoch()
         value = float(epoch) if settings.choose == "last" else card[settings.choose]
+        (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
             provenance = facts.provenance | {"epoch": epoch, "held_out": card}
@@ -127,6 +142,7 @@ def train_classifier(
             break
     assert progress.best_epoch, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
     keeper.keep(progress)  # of several folds this one is done
+    processes.wait()  # for the file
     draw_curves(run, CURVES)
     kept, _ = load_classifier(path)
     kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
@@ -167,16 +183,14 @@ def training_loss(
     lesson: Lesson,
     config: FinetuneCommand,
     generator: torch.Generator,
-    device: torch.device,
 ) -> Tensor:
-    """The loss of one batch, made harder first."""
-    labels = torch.cat([batch.targets, batch.secondary], dim=1).to(device)
-    waveforms = batch.waveforms.to(device)
-    waveforms, labels = augment_batch(waveforms, labels, config.augment, generator, lesson.backgrounds)
+    """The loss of one batch, made harder first; of several processes each judges its part of it."""
+    labels = torch.cat([batch.targets, batch.secondary], dim=1)
+    waveforms, labels = augment_batch(batch.waveforms, labels, config.augment, generator, lesson.backgrounds)
     targets, secondary = labels.chunk(2, dim=1)
     mel = augment_mel(model.log_mel(waveforms), config.augment, generator)
-    with autocast(device):
-        logits, loudest = judge(mel)
+    with autocast(mel.device):
+        logits, loudest = (processes.joined(told, len(mel)) for told in judge(processes.part(mel)))
     loss, share = cost(logits, targets, secondary, lesson), lesson.loss.moments
     return (1 - share) * loss + share * cost(loudest, targets, secondary, lesson) if share else loss
 
@@ -207,32 +221,39 @@ def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> 
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_windows(
     model: BirdClefClassifier, recordings: Sequence[Recording], audio: AudioSettings, device: torch.device
 ) -> WindowScores:
-    """The probabilities of every window of some recordings, the windows being those that predictor.py hears."""
+    """The probabilities of every window of some recordings, the windows being those that predictor.py hears; each
+    process listens to its part of the recordings, and all have the answers."""
     model.eval()
-    owner, starts, ends = list[int](), list[float](), list[float]()
-    answers, waiting = list[tuple[NDArray[np.float32], NDArray[np.float32]]](), list[Context]()
-    for context in tqdm(recording_contexts(recordings, audio), "validating", disable=None, leave=False):
-        waiting.append(context)
-        owner += [context.owner] * len(context.windows)
-        starts += [start for start, _ in context.windows]
-        ends += [end for _, end in context.windows]
-        if len(waiting) == VALIDATION_BATCH:
-            answers.append(judged(model, waiting, device))
-            waiting.clear()
-    if waiting:
-        answers.append(judged(model, waiting, device))
+    mine = processes.span(len(recordings))
+    heard = recording_contexts(recordings[mine], audio)
+    bar = tqdm(heard, "validating", disable=processes.no_bar(), leave=False)
+    batches = iter(lambda: list(islice(bar, VALIDATION_BATCH)), [])
+    times, answers = list[Tensor](), list[tuple[Tensor, Tensor]]()
+    for contexts in processes.in_step(batches):
+        scores, embeddings = judged(model, contexts or [silent(audio)], device)
+        if contexts:
+            rows = [(mine.start + context.owner, *window) for context in contexts for window in context.windows]
+            times.append(torch.tensor(rows, dtype=torch.float64))
+            answers.append((scores, embeddings))
+        elif not answers:  # of a process that has heard nothing
+            answers.append((scores[:0], embeddings[:0]))
     assert answers, "no held-out recording could be read; is the data root still there?"
-    scores, embeddings = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-    return WindowScores(np.array(owner), np.array(starts), np.array(ends), scores, embeddings)
+    probabilities, features = (processes.gathered(torch.cat(parts)).numpy() for parts in zip(*answers, strict=True))
+    owner, starts, ends = processes.gathered(torch.cat([torch.zeros(0, 3, dtype=torch.float64), *times])).T.numpy()
+    return WindowScores(owner.astype(np.int64), starts, ends, probabilities, features)
 
 
-def judged(
-    model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def silent(audio: AudioSettings) -> Context:
+    """What a process asks about when it has nothing left to ask."""
+    samples = np.zeros(round(audio.context_seconds * audio.sample_rate), np.float32)
+    return Context(0, samples, 0, ((0.0, audio.window_seconds),))
+
+
+def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device) -> tuple[Tensor, Tensor]:
     """Probabilities (windows, species) and embeddings (windows, width) of the windows wanted of some contexts, in
     float32 on any device: the served file must give the same."""
     waveforms = torch.from_numpy(np.stack([context.samples for context in contexts])).to(device)
@@ -242,7 +263,7 @@ def judged(
         for number, context in enumerate(contexts)
         for which in range(len(context.windows))
     ]
-    return logits.sigmoid().cpu().numpy()[rows], embeddings.cpu().numpy()[rows]
+    return logits.sigmoid().cpu()[rows], embeddings.cpu()[rows]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from audio import fill_window
 from bench.baseline import ANIMALS
 from config import AudioSettings, DataSettings
-from data_loader import EpochSampler, RandomWindows, set_epoch, window_loader
+from data_loader import EpochBatches, RandomWindows, set_epoch, window_loader
 from recordings import Recording
 from runs import SCRATCH
 from survey import examine
@@ -70,7 +70,7 @@ def bench(seconds: float) -> None:
     print("  " + "  ".join(f"{megabytes:.0f}" for megabytes in memory_over_an_epoch(clips)))
     for method in ("fork", "spawn", "forkserver"):
         started = time.time()
-        loader = window_loader(dataset("cache", clips[:256]), sampler(256), BATCH, 2, method)
+        loader = window_loader(dataset("cache", clips[:256]), epoch_of(256), 2, method)
         count = sum(len(batch.waveforms) for batch in loader)
         print(f"2 workers by {method}: {count} windows, {time.time() - started:.1f} s with their start")
 
@@ -79,7 +79,7 @@ def measure(rows: Sequence[Recording], workers: int, seconds: float) -> list[flo
     """Windows per second of the three ways, taking turns."""
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     repeats = math.ceil(20_000 * seconds / len(rows))
-    loaders = {way: window_loader(dataset(way, rows), sampler(len(rows), repeats), BATCH, workers) for way in WAYS}
+    loaders = {way: window_loader(dataset(way, rows), epoch_of(len(rows), repeats), workers) for way in WAYS}
     for number in range(ROUNDS):
         for way, loader in loaders.items():
             set_epoch(loader, number)
@@ -101,8 +101,8 @@ def dataset(way: str, rows: Sequence[Recording]) -> RandomWindows:
         return kind(rows, ("a", "b"), settings, AUDIO, seed=0)
 
 
-def sampler(count: int, repeats: int = 1) -> EpochSampler:
-    return EpochSampler(np.full(count, float(repeats)), seed=0)
+def epoch_of(count: int, repeats: int = 1) -> EpochBatches:
+    return EpochBatches(np.full(count, float(repeats)), BATCH, seed=0)
 
 
 def known(paths: Sequence[Path]) -> list[Recording]:
@@ -112,7 +112,7 @@ def known(paths: Sequence[Path]) -> list[Recording]:
 
 
 def memory_over_an_epoch(rows: Sequence[Recording]) -> list[float]:
-    loader = window_loader(dataset("cache", rows), sampler(len(rows), 10), BATCH, 2)
+    loader = window_loader(dataset("cache", rows), epoch_of(len(rows), 10), 2)
     steps, marks = len(loader), list[float]()
     for step, _ in enumerate(loader, 1):
         if step % (steps // 5) == 0:

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from audio import open_recording
 from config import AudioSettings, DataSettings, SurveyCommand, TrainSettings, parse
 from data_loader import (
-    EpochSampler,
+    EpochBatches,
     RandomWindows,
     collate,
     draw_stretch,
     expected_draws,
     labeled_loader,
     noise_bank,
+    of_all,
     read_archive,
     read_labeled,
     read_noise,
@@ -354,7 +355,7 @@ def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, 
     data = DataSettings(season.root, cache=tmp_path, cache_gb=1.0)
     _, recordings = read_labeled(data)
     dataset = RandomWindows(recordings[:24], (), data, AUDIO, seed=0)
-    loader = window_loader(dataset, EpochSampler(np.ones(24), 0), 4, 2, method)
+    loader = window_loader(dataset, EpochBatches(np.ones(24), 4, 0), 2, method)
     for epoch in (1, 2):
         set_epoch(loader, epoch)
         assert sum(len(batch.waveforms) for batch in loader) == 24
@@ -386,20 +387,24 @@ def test_rare_species_are_drawn_more_often_by_the_square_root() -> None:
 
 @given(st.lists(st.floats(0.01, 4), min_size=1, max_size=50), st.integers(0, 5))
 def test_every_epoch_draws_each_as_often_as_expected_rounded(expected: list[float], epoch: int) -> None:
-    sampler = EpochSampler(np.array(expected), seed=1)
-    sampler.epoch = epoch
-    drawn = Counter(index for _, _, index in sampler)
-    assert drawn.total() == len(sampler) == max(1, round(sum(expected)))
-    scale = len(sampler) / sum(expected)
+    batches = EpochBatches(np.array(expected), 7, seed=1)
+    batches.epoch = epoch
+    drawn = Counter(index for batch in batches for _, _, index in batch)
+    assert drawn.total() == batches.draws == max(1, round(sum(expected)))
+    assert [len(batch) for batch in batches] == [7] * (batches.draws // 7) + [batches.draws % 7] * (
+        batches.draws % 7 > 0
+    )
+    assert len(batches) == len(list(batches))
+    scale = batches.draws / sum(expected)
     assert all(abs(drawn[n] - scale * wanted) < 1 + 1e-6 for n, wanted in enumerate(expected))
 
 
 def test_over_many_epochs_the_mean_is_what_was_expected() -> None:
     expected = expected_draws([("a",)] * 90 + [("b",)] * 10, 0.5, 4.0)
-    sampler, drawn = EpochSampler(expected, seed=0), Counter[int]()
+    batches, drawn = EpochBatches(expected, 7, seed=0), Counter[int]()
     for epoch in range(300):
-        sampler.epoch = epoch
-        drawn.update(index for _, _, index in sampler)
+        batches.epoch = epoch
+        drawn.update(index for batch in batches for _, _, index in batch)
     found = np.array([drawn[n] for n in range(100)]) / 300
     assert np.abs(found - expected).max() < 0.12
 
@@ -564,13 +569,17 @@ def test_the_truth_has_all_labels_of_a_recording() -> None:
     assert truth_table([both, replace(both, labels=("y",))], ("x", "y", "z")).tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
-def test_windows_that_have_gone_are_left_out_of_a_batch_and_an_empty_batch_is_an_error() -> None:
+def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_is_an_error() -> None:
     def item(length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return np.ones(length, np.float32), np.ones((2, 3), np.float32)
 
-    assert collate([item(5), item(0), item(5)]).waveforms.shape == (2, 5)
+    batch = collate([item(5), item(0), item(5)], samples=5, species=3)
+    assert batch.waveforms.shape == (2, 5) and batch.targets.shape == batch.secondary.shape == (2, 3)
+    assert of_all(batch, torch.device("cpu")).waveforms.shape == (2, 5)
+    nothing = collate([item(0)], samples=5, species=3)
+    assert nothing.waveforms.shape == (0, 5) and nothing.targets.shape == nothing.secondary.shape == (0, 3)
     with pytest.raises(AssertionError, match="none of a batch's recordings can be read any more"):
-        collate([item(0)])
+        of_all(nothing, torch.device("cpu"))
 
 
 def surveyed(root: Path, runs: Path, *flags: str) -> int:

@@ -190,7 +190,7 @@ def heard_with(season: FieldSeason, shuffle: bool = False) -> torch.Tensor:
     sound = read_window(next((season.root / "unlabeled").rglob("*.flac")), 0.0, 5.0, 16_000)
     batch = Batch(torch.from_numpy(sound)[None], torch.zeros(1, 0), torch.zeros(1, 0))
     generator = torch.Generator().manual_seed(0)
-    return heard(LogMel(config.audio, 80), batch, config, generator, torch.device("cpu"))
+    return heard(LogMel(config.audio, 80), batch, config, generator)
 
 
 def test_the_control_holds_the_same_frames_in_another_order(season: FieldSeason) -> None:

@@ -78,9 +78,9 @@ def test_a_species_in_the_background_costs_nothing_and_is_no_false_alarm() -> No
     def gradient(secondary: torch.Tensor) -> torch.Tensor:
         model.zero_grad()
         batch = Batch(torch.randn(1, 80_000, generator=torch.Generator().manual_seed(1)), targets, secondary)
-        generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+        generator = torch.Generator().manual_seed(0)
         lesson = Lesson(config.loss, distances, ancestors)
-        loss = training_loss(model, model.judge, batch, lesson, config, generator, cpu)
+        loss = training_loss(model, model.judge, batch, lesson, config, generator)
         torch.autograd.backward(loss)
         pushed = model.get_parameter("head.pool.score.bias").grad
         assert pushed is not None
@@ -101,8 +101,8 @@ def test_a_share_of_the_loss_can_fall_on_the_best_moment() -> None:
 
     def loss(share: float) -> float:
         mine = replace(lesson, loss=LossSettings(alpha=0.0, moments=share))
-        generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
-        return training_loss(model, lambda _: (quiet, loud), batch, mine, config, generator, cpu).item()
+        generator = torch.Generator().manual_seed(0)
+        return training_loss(model, lambda _: (quiet, loud), batch, mine, config, generator).item()
 
     first, second = (cost(logits, targets, none, lesson).item() for logits in (quiet, loud))
     assert loss(0.0) == pytest.approx(first) and loss(0.25) == pytest.approx(0.75 * first + 0.25 * second)
