@@ -7,6 +7,7 @@
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
+# make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
@@ -14,7 +15,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -56,6 +57,9 @@ bench-cpu: $(READY)
 
 bench-serving: $(READY)
 	@.venv/bin/python -m bench.serving $(or $(SIZE),tiny)
+
+bench-reliability: $(READY)
+	@.venv/bin/python -m bench.reliability
 
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed
