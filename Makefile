@@ -8,6 +8,7 @@
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
+# make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
@@ -15,7 +16,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability bench-kill
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -60,6 +61,9 @@ bench-serving: $(READY)
 
 bench-reliability: $(READY)
 	@.venv/bin/python -m bench.reliability
+
+bench-kill: $(READY)
+	@.venv/bin/python -m bench.kill
 
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed

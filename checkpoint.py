@@ -4,7 +4,7 @@
     save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
 
 Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
-ever left silently random; our own files also carry a digest, so that a flipped bit is found.
+ever left silently random; our own files are sealed, so that a flipped bit is found.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from config import (
 )
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runs import FIRST, publish
+from seals import blank, seal, state_of
 from taxonomy import Taxonomy, from_json, to_json
 
 FORMAT = 2  # of the facts; a file with a higher number was written by a later version
@@ -112,7 +113,8 @@ def save_encoder(
         return
     folder = path.parent / "whisper"
     folder.mkdir(exist_ok=True)
-    whisper_config(encoder.size, encoder.channels).save_pretrained(folder)
+    with publish(folder / "config.json") as temporary:
+        whisper_config(encoder.size, encoder.channels).to_json_file(temporary)
     with publish(folder / "model.safetensors") as temporary:
         try:
             temporary.hardlink_to(path)
@@ -259,19 +261,27 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, ob
     )
     if not FIRST:
         return
-    header = {"wild_whisper": json.dumps({**facts, "format": FORMAT}), "sha256": digest(whole), "format": "pt"}
-    with publish(path) as temporary:
-        save_file(whole, temporary, metadata=header)
+    about = json.dumps({**facts, "format": FORMAT, "sealed": True})
+    size = sum(tensor.nbytes for tensor in whole.values()) + len(about)
+    with publish(path, size) as temporary:
+        save_file(whole, temporary, metadata={"wild_whisper": about, "seal": blank(), "format": "pt"})
+        seal(temporary)
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of one of our own files, its digest verified."""
+    """Tensors and facts of one of our own files, verified before they are parsed."""
+    damaged = f"{path} is damaged: its content does not match its digest; {remedy}, or copy it again"
+    state = state_of(path)
+    assert state != "damaged", damaged
     tensors, header = open_tensors(path, ("",), remedy)
     facts: dict[str, Any] = json.loads(header.get("wild_whisper", "{}"))
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
     assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
     assert kind != "classifier" or facts["format"] == FORMAT, f"{path} was written by an earlier version; {remedy} anew"
-    assert digest(tensors) == header.get("sha256"), f"{path} is damaged: its content does not match its digest"
+    if facts.get("sealed"):
+        assert state == "sound", damaged
+    else:  # written by an earlier version, with a digest of its tensors alone
+        assert digest(tensors) == header.get("sha256"), damaged
     return tensors, facts
 
 

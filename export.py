@@ -6,7 +6,7 @@
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
 in float32: quantising the mel filters destroys what the network hears. The weights of a large encoder lie beside the
-file, in one of the same name with .data behind it: a protobuf ends at 2 GiB, and what is mapped need not be copied.
+file, in one named after it and its own digest: a protobuf ends at 2 GiB, and what is mapped need not be copied.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import tempfile
 import warnings
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, redirect_stdout
@@ -38,6 +40,7 @@ from checkpoint import ClassifierFacts
 from config import SIZES, EncoderSize
 from model import BirdClefClassifier
 from runs import publish
+from seals import blank, name_beside, seal, sha256
 from sensitivity import LEVELS, PRODUCTS
 from taxonomy import to_json
 
@@ -79,18 +82,16 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
             verbose=False,
         )
     assert program is not None, "torch.onnx.export gave no program"
-    with publish(path) as temporary:
-        program.save(temporary, external_data=large)
-        graph = onnx.load(temporary, load_external_data=False)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        exported = Path(folder) / "network.onnx"
+        program.save(exported, external_data=large)
+        graph = onnx.load(exported, load_external_data=False)
         for node in graph.graph.node:  # the exporter's notes hold stack traces; only the scopes are needed
             scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
             del node.metadata_props[:]
             node.metadata_props.extend(scopes)
         set_facts(graph, facts, "float32", verified)
-        if large:
-            temporary.with_name(f"{temporary.name}.data").replace(path.with_name(f"{path.name}.data"))
-            point_to(graph, f"{path.name}.data")
-        onnx.save(graph, temporary)
+        finish(graph, path, Path(folder) / "network.onnx.data" if large else None)
 
 
 def write_int8(
@@ -117,17 +118,36 @@ def write_int8(
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
     """Write a graph, its weights beside it where they are many."""
-    beside = path.with_name(f"{path.name}.data")
-    beside.unlink(missing_ok=True)
-    with publish(path) as temporary:
-        if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= LARGEST_FILE:
-            onnx.save(graph, temporary)
-            return
-        with publish(beside) as weights:
-            convert_model_to_external_data(graph, location=weights.name)
-            write_external_data_tensors(graph, str(weights.parent))
-        point_to(graph, beside.name)
+    if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= LARGEST_FILE:
+        finish(graph, path)
+        return
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        convert_model_to_external_data(graph, location="weights.data")
+        write_external_data_tensors(graph, folder)
+        finish(graph, path, Path(folder) / "weights.data")
+
+
+def finish(graph: onnx.ModelProto, path: Path, weights: Path | None = None) -> None:
+    """Publish a graph, sealed; the file of its weights first, under a name that no other has: so at any moment the old
+    pair or the new one is there, whole.
+
+    weights   on the same disk; it is moved
+    """
+    told, kept = "", path.name
+    if weights:
+        told = sha256(weights)
+        kept = name_beside(path.name, told)
+        with publish(path.with_name(kept)) as temporary:
+            weights.replace(temporary)
+        point_to(graph, kept)
+    graph.metadata_props.add(key="seal", value=blank(told))
+    with publish(path, graph.ByteSize()) as temporary:
         onnx.save(graph, temporary)
+        seal(temporary)
+    ours = re.compile(rf"{re.escape(path.name)}\.([0-9a-f]{{16}}\.)?data")
+    for old in path.parent.iterdir():
+        if ours.fullmatch(old.name) and old.name != kept:
+            old.unlink()
 
 
 def point_to(graph: onnx.ModelProto, name: str) -> None:
@@ -267,6 +287,7 @@ def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, ve
         "thresholds": thresholds_to_json(facts.thresholds),
         "rank_thresholds": dict(facts.rank_thresholds),
         "provenance": facts.provenance,
+        "sealed": True,
     }
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 

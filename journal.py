@@ -6,13 +6,15 @@
 
 One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
 is a recording that is done. Tables are made of parts, in the order of the recordings, so a run that was cut off ends
-with the same bytes as one that was not. Parts of different settings never meet in a folder.
+with the same bytes as one that was not. Parts of different settings never meet in a folder. Every part is sealed: the
+recording of a damaged one is analysed again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +27,8 @@ import numpy as np
 
 from detections import Analysed, Detection, Scored
 from inputs import Entry
-from runs import publish, write_json
+from runs import publish
+from seals import blank, seal, sha256, state_of
 
 PARTS = ".parts"
 
@@ -38,12 +41,24 @@ class Journal:
     arrays: bool  # whether probabilities and embeddings are kept too
 
     def is_done(self, entry: Entry) -> bool:
-        told = self.place(entry, "json").is_file()
-        return told and (not self.arrays or self.place(entry, "npz").is_file())
+        part, arrays = self.place(entry, "json"), self.place(entry, "npz")
+        if not part.is_file() or (self.arrays and not arrays.is_file()):
+            return False
+        sound = state_of(part) == "sound"
+        if sound and self.arrays:
+            told = json.loads(part.read_text(encoding="utf-8"))["arrays"]
+            if not told:  # kept when nobody asked for them; what lies here is of a run that was cut off
+                return False
+            sound = sha256(arrays) == told
+        if not sound:
+            name = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
+            print(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
+        return sound
 
     def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
         """Write the part of a recording; from then on it is done."""
         self.place(entry, "json").parent.mkdir(exist_ok=True)
+        told = ""
         if self.arrays:
             columns = {
                 f"{name}{number}": np.asarray(values)
@@ -52,14 +67,14 @@ class Journal:
             }
             with publish(self.place(entry, "npz")) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **columns)
-        with publish(self.place(entry, "json")) as temporary:
-            temporary.write_text(json.dumps(asdict(replace(analysed, events=()))), encoding="utf-8")
+            told = sha256(self.place(entry, "npz"))
+        write_sealed(self.place(entry, "json"), {"arrays": told, "analysed": asdict(replace(analysed, events=()))})
 
     def recall(self, entries: Iterable[Entry]) -> Iterator[Analysed]:
         """The recordings that are done, one after the other."""
         for entry in entries:
             if self.is_done(entry):
-                told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))
+                told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
                 found = tuple(Detection(**one) for one in told.pop("found"))
                 yield Analysed(**(told | {"found": found, "events": ()}))
 
@@ -73,7 +88,8 @@ class Journal:
 
     def is_readable(self, entry: Entry) -> bool:
         """Whether a recording that is done could be read."""
-        return bool(json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["status"] != "unreadable")
+        told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
+        return bool(told["status"] != "unreadable")
 
     def place(self, entry: Entry, kind: str) -> Path:
         return self.parts / entry.key[:2] / f"{entry.key}.{kind}"
@@ -108,15 +124,25 @@ def open_journal(
         mine: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         kept = parts / "settings.json"
         if kept.is_file():
-            theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            assert state_of(kept) == "sound", (
+                f"{kept} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
+            )
+            theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))["settings"]
             differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
             changes = "; ".join(change(name, theirs.get(name), mine.get(name)) for name in differ)
             assert not differ, (
                 f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
             )
         else:
-            write_json(kept, mine)
+            write_sealed(kept, {"settings": mine})
         yield Journal(parts, arrays)
+
+
+def write_sealed(path: Path, content: Mapping[str, object]) -> None:
+    """A JSON file that shows when it is damaged."""
+    with publish(path) as temporary:
+        temporary.write_text(json.dumps({"seal": blank(), **content}), encoding="utf-8")
+        seal(temporary)
 
 
 def change(name: str, was: Any, now: Any) -> str:

@@ -64,9 +64,9 @@ def finetune(config: FinetuneCommand) -> int:
         for part, mine in zip(parts, exams, strict=True):
             seal(part.folder / "classifier.safetensors", calibration)
             write_held_out(part.folder, calibration.applied(mine), taxonomy)
-        for part in parts:
-            forget(part.folder / "states")
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
+    for part in parts:  # only now: a run that is not marked as finished may be resumed
+        forget(part.folder / "states")
     path = parts[0].folder / "classifier.safetensors"
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     print(f"wrote {path}{more}; next: python quantize.py --classifier {path}")

@@ -32,6 +32,7 @@ from export import front_end, write_float, write_int8
 from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
 from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
+from seals import beside
 from sensitivity import ProductCost, product_costs
 from speed import Speed, cpu_name, fits, in_fresh_process, largest_that_fits, measure, time_graph
 
@@ -116,9 +117,8 @@ def quantize(config: QuantizeCommand) -> int:
         write_json(run.folder / "quantize.json", card)
         if broken and not config.gate.allow_worse:
             (run.folder / "refused").mkdir()
-            for path in (int8_path, int8_path.with_name(f"{int8_path.name}.data")):
-                if path.is_file():
-                    path.rename(run.folder / "refused" / path.name)
+            for path in filter(None, (beside(int8_path), int8_path)):
+                path.rename(run.folder / "refused" / path.name)
             raise AssertionError(
                 f"INT8 is worse than allowed ({'; '.join(broken)}); kept the float32 file {float_path} (--model takes "
                 "it); allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
@@ -289,8 +289,8 @@ def print_speeds(speeds: Mapping[tuple[str, int], Speed], paths: Mapping[str, Pa
 
 def megabytes(path: Path) -> float:
     """Of a file, and of what lies beside it for want of room."""
-    beside = path.with_name(f"{path.name}.data")
-    return round((path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)) / 1e6, 2)
+    weights = beside(path)
+    return round((path.stat().st_size + (weights.stat().st_size if weights else 0)) / 1e6, 2)
 
 
 if __name__ == "__main__":

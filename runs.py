@@ -10,17 +10,20 @@ could be done, 2 done but some inputs failed, 130 stopped). No torch.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -37,6 +40,11 @@ MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touch
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb", "train.shard"}
 )
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+GONE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
+MEGABYTE = 1e6
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
+HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -73,6 +81,7 @@ def open_run(
         folder = new_folder(root, name)
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     started = time.time()
     facts: dict[str, object] = {
         "name": folder.name,
@@ -152,6 +161,8 @@ def record(run: Run, **values: float | int | str | None) -> None:
         return
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a state that counts this line must not outlive it
 
 
 def keep_records(folder: Path, count: int) -> None:
@@ -197,27 +208,70 @@ def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
 
 
 @contextmanager
-def publish(path: Path) -> Generator[Path]:
+def publish(path: Path, size: int = 0) -> Generator[Path]:
     """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all.
 
     Of several processes of a run the first alone publishes; what the others write is thrown away.
+
+    size    bytes that will be written, where that is known: not begun where there is no room for them
+    Errors: a full disk is told in one line, whatever name the library that wrote has for it.
     """
     if not FIRST:
         with tempfile.TemporaryDirectory() as place:
             yield Path(place) / path.name
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}.part")
+    room = shutil.disk_usage(path.parent).free if size else 0
+    assert size <= room, no_room(path, size, room)
     try:
         yield temporary
         if not temporary.is_symlink():
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        written = temporary.stat().st_size if temporary.is_file() else 0
+        room = shutil.disk_usage(path.parent).free
+        raise AssertionError(no_room(path, max(size, written + 1), room)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    sync(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine that were killed left half written."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = HALF_WRITTEN.fullmatch(name)
+            if found and not Path(f"/proc/{found[1]}").exists():
+                (Path(place) / name).unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """What was renamed and unlinked in a folder is so on disk too."""
+    opened = os.open(folder, os.O_RDONLY)
+    os.fsync(opened)
+    os.close(opened)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error: libraries written in C and Rust have words of their own for it."""
+    last: BaseException | None = error
+    while last is not None:
+        if (isinstance(last, OSError) and last.errno in FULL) or "No space left" in str(last):
+            return True
+        last = last.__cause__ or last.__context__
+    return False
+
+
+def no_room(path: Path, need: int, have: int) -> str:
+    """One line for a full disk."""
+    return (
+        f"disk full: {path} needs {need / MEGABYTE:.1f} MB or more, {have / MEGABYTE:.1f} MB are free there; make "
+        "room, then give the same command again (training goes on with --run.resume and the folder of the run)"
+    )
 
 
 def write_json(path: Path, content: object) -> None:
@@ -241,7 +295,8 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
     """Run a command from the command line and leave with its exit code; a user's mistake is one line, no traceback."""
     if sys.flags.optimize:
         leave("error: python -O switches off the checks that protect your data; run without -O", 1)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         code = function(parse(command))
     except KeyboardInterrupt:
@@ -257,6 +312,14 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
             leave(
                 "error: out of memory; lower --train.batch_size and raise --train.accumulate by as much, add "
                 "--train.checkpointing, or take a smaller --preset",
+                1,
+            )
+        if is_full(error):
+            leave("error: disk full; make room, then give the same command again (training: with --run.resume)", 1)
+        if isinstance(error, OSError) and error.errno in GONE:
+            leave(
+                f"error: {error.filename or 'a file'}: {error.strerror}; see that it is there and can be read and "
+                "written, then give the same command again (training: with --run.resume)",
                 1,
             )
         SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -277,8 +340,10 @@ def leave(line: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM, as a scheduler sends it, is treated like Ctrl-C."""
+def interrupt(_signal: int = 0, _frame: FrameType | None = None) -> NoReturn:
+    """SIGTERM, as a scheduler sends it, is treated like Ctrl-C; another one changes nothing any more."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from calibration import Threshold
 from calibration import from_json as thresholds_from_json
 from config import AudioSettings
+from seals import beside, sha256, state_of
 from taxonomy import Taxonomy, from_json
 
 FORMAT = 2
@@ -66,24 +67,32 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     """Open a file that quantize.py wrote.
 
     threads  contexts scored at a time, 0: as many as there are cores
-    Errors: a missing file and one of another origin are refused; answers that are no probabilities when they come.
+    Errors: a missing file, a damaged one and one of another origin are refused; answers that are no probabilities when
+    they come.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
-    beside = path.with_name(f"{path.name}.data")  # where a large file keeps its weights
+    state, weights = state_of(path), beside(path)
+    assert state != "damaged", (
+        f"{path}{f' or {weights.name} beside it' if weights else ''} is damaged: it does not match its digest; "
+        "copy it again, or `python quantize.py` anew"
+    )
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # ONNX Runtime's own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
-    facts = read_facts(session, path)
+    facts = read_facts(metadata, path)
+    assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
     audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
-    sha256 = digest([path, beside] if beside.is_file() else [path])
+    old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
+    told = sha256(path) if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
     threads = threads or len(os.sched_getaffinity(0))
     precision, verified = facts["precision"], facts["verified"]
-    return Scorer(session, path, audio, taxonomy, precision, verified, sha256, limits, ranks, threads)
+    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads)
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -182,9 +191,9 @@ def digest(paths: Sequence[Path]) -> str:
     return sha.hexdigest()
 
 
-def read_facts(session: ort.InferenceSession, path: Path) -> dict[str, Any]:
+def read_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Our facts from an ONNX file's metadata."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    text = metadata.get(METADATA)
     assert text is not None, f"{path} is an ONNX file of another origin; `python quantize.py` writes ours"
     facts: dict[str, Any] = json.loads(text)
     assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"

@@ -130,20 +130,20 @@ def pretrain(config: PretrainCommand) -> int:
                         progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
                         keeper.keep_if_due(progress)
             rate = (progress.step - before) * settings.batch_size / (time.time() - started)
-            skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
-            record(
-                run,
-                epoch=epoch,
-                loss=float(np.nanmean(progress.losses)),
-                **skills,
-                windows_per_second=round(rate, 1),
-                memory_mb=device_memory_mb(device) or peak_memory_mb(),
-            )
-            processes.wait()  # for the record
-            draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
-            draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
-            progress.next_epoch()
-        processes.wait()  # for the last record
+            with keeper.guarding(progress):
+                skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
+                record(
+                    run,
+                    epoch=epoch,
+                    loss=float(np.nanmean(progress.losses)),
+                    **skills,
+                    windows_per_second=round(rate, 1),
+                    memory_mb=device_memory_mb(device) or peak_memory_mb(),
+                )
+                processes.wait()  # for the record
+                draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
+                draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
+                progress.next_epoch()
         skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
         provenance: dict[str, object] = {
             "run": run.folder.name,
@@ -155,7 +155,7 @@ def pretrain(config: PretrainCommand) -> int:
         }
         path = run.folder / "encoder.safetensors"
         save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
-        forget(keeper.folder)
+    forget(keeper.folder)  # only now: a run that is not marked as finished may be resumed
     print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
     print(f"wrote {path}; next: python main.py --preset {config.preset} --encoder.weights {path}")
     return 0

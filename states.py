@@ -13,6 +13,7 @@ sampling that depends on seed and step alone, what follows is bit-identical on t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
@@ -32,11 +33,12 @@ from torch import nn
 import processes
 from config import FinetuneCommand, PretrainCommand
 from optim import cosine_schedule, update
-from runs import FIRST, Run, open_run, publish
+from runs import FIRST, Run, interrupt, open_run, publish, sync
 
 MOST_SPOILED = 10  # updates that may be thrown away in a row
 KEPT = 2  # states: the newest, and one to fall back on
 MOST_TIME = 0.05  # share of the time that keeping may take
+PATIENCE = 10.0  # seconds in which a step should end; only then does a second signal end it
 NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.pt")
 
 
@@ -99,33 +101,49 @@ class Keeper:
     ) -> None:
         self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
         self.kept, self.took = time.monotonic(), 0.0
-        self.told = False
+        self.told = 0.0  # when the process was told to stop
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """While this lasts, a signal to stop waits until the state can be kept; a second one does not wait."""
+        """While this lasts, a signal to stop waits until the state can be kept; after a while a second one does not."""
         before = {number: signal.signal(number, self.hear) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if not self.told:
+                    signal.signal(number, handler)
 
     def hear(self, _signal: int, _frame: FrameType | None) -> None:
         """A signal to stop."""
-        if self.told:
-            raise KeyboardInterrupt
-        self.told = True
+        if self.told and time.monotonic() - self.told > PATIENCE:
+            interrupt()
+        self.told = self.told or time.monotonic()
+
+    @contextmanager
+    def guarding(self, progress: Progress) -> Generator[None]:
+        """While this lasts nothing is learnt, and a signal to stop does not wait: the state as it was is kept then."""
+        before, many = copy.deepcopy(progress), processes.count() > 1
+        if many:  # later a signal would find them in the midst of telling each other
+            self.keep(before)
+        try:
+            if processes.anywhere(self.told > 0):  # since the last step
+                interrupt()
+            yield
+        except KeyboardInterrupt:
+            if not many:
+                self.keep(before)
+            raise
 
     def keep_if_due(self, progress: Progress) -> None:
         """Keep the state where it is time to, or where the process was told to stop, which it then does."""
         waited = time.monotonic() - self.kept
         due = processes.rank() == 0 and waited > max(60 * self.minutes, self.took / MOST_TIME)
-        told, due_now = processes.summed(float(self.told), float(due))  # all of them, in the same step
+        told, due_now = processes.summed(float(self.told > 0), float(due))  # all of them, in the same step
         if told or due_now:
             self.keep(progress)
         if told:
-            raise KeyboardInterrupt
+            interrupt()
 
     def keep(self, progress: Progress) -> Path:
         """Write a state, read it back, and only then let go of older ones."""
@@ -144,19 +162,22 @@ class Keeper:
             return self.folder
         self.folder.mkdir(exist_ok=True)
         plain = self.folder / f"state-{self.number(progress):09}.pt"
-        with publish(plain) as temporary, temporary.open("wb") as file:
+        as_before = max((old.stat().st_size for old in self.states()), default=0)
+        with publish(plain, as_before) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
         path = plain.with_name(f"{plain.stem}-{digest(plain)}.pt")
         plain.replace(path)
+        sync(self.folder)  # before anything older goes
         for old in [*self.states()[KEPT:], *(other for other in self.folder.glob("state-*.pt") if not is_state(other))]:
             old.unlink()
         self.kept, self.took = time.monotonic(), time.monotonic() - started
         return path
 
     def restore(self) -> Progress:
-        """Put everything back as the newest sound state has it; the beginning where there is none."""
-        for path in self.states():
+        """Put everything back as the newest sound state has it; the beginning where none was ever kept."""
+        states = self.states()
+        for number, path in enumerate(states):
             if digest(path) != told_digest(path):
                 print(f"{path} is damaged; taking the state before it")
                 continue
@@ -174,10 +195,10 @@ class Keeper:
                 torch.cuda.set_rng_state(state["cuda"][mine])
             progress = Progress(**state["progress"])
             print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+            for damaged in states[:number]:  # or it would be taken for a newer one
+                damaged.unlink()
             return progress
-        assert not self.folder.is_dir() or not any(self.folder.iterdir()), (
-            f"no state in {self.folder} is sound; start again without --run.resume"
-        )
+        assert not states, f"no state in {self.folder} is sound; start again without --run.resume"
         return Progress()
 
     def states(self) -> list[Path]:

@@ -127,15 +127,17 @@ def train_classifier(
             record(run, epoch=epoch, loss=mean, **told)
             progress.next_epoch()
             continue
-        card = scorecard(truth, pool_windows(score_windows(average, valid, facts.audio, device), len(valid)), distances)
-        record(run, epoch=epoch, loss=mean, **card, **told)
-        progress.next_epoch()
-        value = float(epoch) if settings.choose == "last" else card[settings.choose]
-        (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
-        if value > progress.best:
-            progress.best, progress.best_epoch = value, epoch
-            provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-            save_classifier(path, average, replace(facts, provenance=provenance))
+        with keeper.guarding(progress):
+            windows = score_windows(average, valid, facts.audio, device)
+            card = scorecard(truth, pool_windows(windows, len(valid)), distances)
+            record(run, epoch=epoch, loss=mean, **card, **told)
+            progress.next_epoch()
+            value = float(epoch) if settings.choose == "last" else card[settings.choose]
+                (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
+            if value > progress.best:
+                progress.best, progress.best_epoch = value, epoch
+                provenance = facts.provenance | {"epoch": epoch, "held_out": card}
+                save_classifier(path, average, replace(facts, provenance=provenance))
         if settings.patience and epoch - progress.best_epoch >= settings.patience:
             print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
             progress.epoch = settings.epochs + 1

@@ -17,6 +17,7 @@ from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
 from export import products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
 from scorer import open_scorer, score
+from seals import beside
 from sensitivity import LEVELS, PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
@@ -149,20 +150,22 @@ def test_what_is_too_large_for_one_file_lies_beside_it_and_is_served_all_the_sam
     model, facts = load_classifier(stages.classifier)
     monkeypatch.setattr("export.LARGEST_FILE", 1e6)
     write_float(model, facts, tmp_path / "m.onnx", verified=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
-    assert (tmp_path / "m.onnx").stat().st_size < 0.3 * (tmp_path / "m.onnx.data").stat().st_size
+    weights = beside(tmp_path / "m.onnx")
+    assert weights and set(tmp_path.iterdir()) == {tmp_path / "m.onnx", weights}
+    assert (tmp_path / "m.onnx").stat().st_size < 0.3 * weights.stat().st_size
     monkeypatch.setattr("export.LARGEST_FILE", 3e5)
     write_int8(tmp_path / "m.onnx", tmp_path / "int8.onnx", facts, verified=True)
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "int8.onnx.data").stat().st_size
-    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data", "int8.onnx", "int8.onnx.data"}
+    more = beside(tmp_path / "int8.onnx")
+    assert more and (tmp_path / "int8.onnx").stat().st_size < 0.5 * more.stat().st_size
+    assert set(tmp_path.iterdir()) == {tmp_path / "m.onnx", weights, tmp_path / "int8.onnx", more}
     windows = noise(2)
     for small, large in ((stages.float_model, "m.onnx"), (stages.model, "int8.onnx")):
         assert np.allclose(score(open_scorer(tmp_path / large), windows), score(open_scorer(small), windows), atol=1e-6)
-    first = open_scorer(tmp_path / "m.onnx").sha256
-    content = bytearray((tmp_path / "m.onnx.data").read_bytes())
+    content = bytearray(weights.read_bytes())
     content[1000] ^= 1
-    (tmp_path / "m.onnx.data").write_bytes(content)
-    assert open_scorer(tmp_path / "m.onnx").sha256 != first
+    weights.write_bytes(content)
+    with pytest.raises(AssertionError, match=r"m\.onnx\.[0-9a-f]{16}\.data beside it is damaged"):
+        open_scorer(tmp_path / "m.onnx")
 
 
 def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:

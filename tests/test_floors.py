@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 SCORING_PATH = (
     *("predictor", "scorer", "detections", "audio", "recordings", "runs", "taxonomy", "config", "metrics"),
-    *("calibration", "ranks", "tables", "inputs", "journal"),
+    *("calibration", "ranks", "tables", "inputs", "journal", "seals"),
 )
 
 

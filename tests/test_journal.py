@@ -50,7 +50,7 @@ def test_a_part_cut_off_between_its_files_is_not_done(tmp_path: Path, monkeypatc
 
     with open_journal(tmp_path, {}, arrays=True) as journal:
         monkeypatch.setattr("journal.json.dumps", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(AssertionError, match="disk full"):
             journal.keep(ENTRY, DAWN, [LEFT])
         assert not journal.is_done(ENTRY)
         assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
@@ -102,7 +102,7 @@ def test_a_part_holds_no_pickle(tmp_path: Path) -> None:
         journal.keep(ENTRY, DAWN, [LEFT])
         with np.load(journal.place(ENTRY, "npz"), allow_pickle=False) as columns:
             assert {columns[name].dtype.kind for name in columns.files} <= {"f", "i"}
-        assert json.loads(journal.place(ENTRY, "json").read_text())["file"] == str(ENTRY.path)
+        assert json.loads(journal.place(ENTRY, "json").read_text())["analysed"]["file"] == str(ENTRY.path)
 
 
 def test_recordings_come_back_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
@@ -113,3 +113,23 @@ def test_recordings_come_back_in_the_order_that_was_asked_for(tmp_path: Path) ->
         assert [one.file for one in journal.recall(sorted(entries, key=lambda e: e.path))] == [
             "a.wav", "b.wav", "c.wav", "d.wav",
         ]  # fmt: skip
+
+
+def test_a_damaged_part_is_made_again_and_damaged_settings_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_journal(tmp_path, {"overlap": 0.0}, arrays=False) as journal:
+        journal.keep(ENTRY, DAWN, [])
+        place = journal.place(ENTRY, "json")
+        for content in (place.read_bytes()[:-7], b"", b"{}", b"\xff\xfe"):
+            place.write_bytes(content)
+            assert not journal.is_done(ENTRY) and not list(journal.recall([ENTRY]))
+            assert "is damaged, or of an earlier version; it is analysed again" in capsys.readouterr().out
+        journal.keep(ENTRY, DAWN, [])
+        assert list(journal.recall([ENTRY])) == [DAWN]
+    (tmp_path / ".parts" / "settings.json").write_text('{"overlap": 0.')
+    with (
+        pytest.raises(AssertionError, match=r"settings\.json is damaged, or .* --restart"),
+        open_journal(tmp_path, {"overlap": 0.0}, arrays=False),
+    ):
+        pass

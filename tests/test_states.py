@@ -213,7 +213,7 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
             try:
                 keeper.keep(Progress(step=2, moved=12))
                 break
-            except OSError:
+            except (OSError, AssertionError):  # of a full disk is told in a line
                 pass
         assert keeper.restore().moved in (11, 12)
         failing += 1

@@ -1,0 +1,125 @@
+"""A file's own digest, inside it: what was damaged is found before anything parses it. No torch.
+
+    temporary.write_bytes(... blank() ...)      # somewhere in the file: in a header, in metadata, in a JSON string
+    seal(temporary)                             # now it holds its digest
+    state_of(path)                              # "sound", "damaged", or "unsealed" where there is no digest
+
+The digest is the sha256 of the whole file with 64 zeros where it stands. So one file stays one file, that one rename
+makes or not, and those who know nothing of the digest read it as ever. A second file beside it, as a large ONNX graph
+has for its weights, is named after its own digest, which stands in the first one's seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+WORDS = b"sha256 of this file with zeros in its place: "
+ZEROS = b"0" * 64
+BESIDE = re.compile(rb"; beside it: ([0-9a-f]{64})")
+BLOCK = 2**20
+
+State = Literal["sound", "damaged", "unsealed"]
+
+
+def blank(beside: str = "") -> str:
+    """The text that `seal` completes.
+
+    beside   sha256 of the file beside it, where there is one
+    """
+    return (WORDS + ZEROS).decode() + (f"; beside it: {beside}" if beside else "")
+
+
+def seal(path: Path) -> None:
+    """Put its digest into a file that holds the blank."""
+    with path.open("r+b") as file:
+        place = place_of(file)
+        assert place is not None, f"{path} has no place for a seal"
+        digest = digest_of(file, place)
+        file.seek(place)
+        file.write(digest)
+
+
+def state_of(path: Path) -> State:
+    """Whether a file, and the one that it names beside itself, is what was written."""
+    with path.open("rb") as file:
+        place = place_of(file)
+        if place is None:
+            return "unsealed"
+        if digest_of(file, place) != read_at(file, place, len(ZEROS)):
+            return "damaged"
+    weights = beside(path)
+    if weights is None:
+        return "sound"
+    return "sound" if weights.is_file() and sha256(weights) == told_beside(path) else "damaged"
+
+
+def beside(path: Path) -> Path | None:
+    """The file that a sealed one names beside itself."""
+    told = told_beside(path)
+    return path.with_name(name_beside(path.name, told)) if told else None
+
+
+def name_beside(name: str, digest: str) -> str:
+    """classifier.onnx -> classifier.onnx.0123456789abcdef.data: a new one never takes the place of an old one."""
+    return f"{name}.{digest[:16]}.data"
+
+
+def told_beside(path: Path) -> str:
+    """The digest of the file beside it, as a seal has it; "" where there is none."""
+    with path.open("rb") as file:
+        place = place_of(file)
+        found = None if place is None else BESIDE.match(read_at(file, place + len(ZEROS), 100))
+    return found[1].decode() if found else ""
+
+
+def place_of(file: BinaryIO) -> int | None:
+    """Where the digest stands."""
+    file.seek(0)
+    start, kept = 0, b""
+    while block := file.read(BLOCK):
+        found = (kept + block).find(WORDS)
+        if found >= 0:
+            return start - len(kept) + found + len(WORDS)
+        start += len(block)
+        kept = (kept + block)[-len(WORDS) :]
+    return None
+
+
+def digest_of(file: BinaryIO, place: int) -> bytes:
+    """sha256 in hex, the digest itself read as zeros."""
+    sha = hashlib.sha256()
+    file.seek(0)
+    for length in [BLOCK] * (place // BLOCK) + [place % BLOCK]:  # not all of a large file at a time
+        sha.update(file.read(length))
+    sha.update(ZEROS)
+    file.seek(place + len(ZEROS))
+    while block := file.read(BLOCK):
+        sha.update(block)
+    return sha.hexdigest().encode()
+
+
+def sha256(path: Path) -> str:
+    """Of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_at(file: BinaryIO, place: int, length: int) -> bytes:
+    file.seek(place)
+    return file.read(length)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frog.json"
+        path.write_text(f'{{"seal": "{blank()}", "species": "Rana ficta", "confidence": 0.91}}')
+        seal(path)
+        print(path.read_text())
+        assert state_of(path) == "sound"
+        path.write_bytes(path.read_bytes().replace(b"0.91", b"0.97"))
+        print("after a change of one letter:", state_of(path))
+        assert state_of(path) == "damaged"

@@ -1,0 +1,136 @@
+"""Killed with SIGKILL and resumed: the same files as a run that nobody killed; bench/kill.py in small."""
+
+import mmap
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.kill import (
+    BEGUN,
+    KILLS,
+    LOOPS,
+    STEPS,
+    Loop,
+    Tally,
+    attempt,
+    awaited,
+    begin,
+    facts_of,
+    is_finished,
+    killed_and_resumed,
+    outcome,
+    words,
+    write_sounds,
+)
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sounds(folder, recordings=25)
+    return folder
+
+
+def told(loop: Loop, tally: Tally) -> str:
+    return (
+        f"{loop}: {tally.kills} kills, {tally.within_a_save} of them within a save: {tally.identical} of {tally.runs} "
+        f"runs end identical, {tally.damaged} files damaged, {tally.done_twice} things done twice"
+    )
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_is_killed_and_resumed_ends_as_if_nobody_had_killed_it(
+    loop: Loop, sounds: Path, record_property: Record
+) -> None:
+    tally = killed_and_resumed(loop, sounds, sounds / loop, kills=2)
+    record_property("R3" if loop == "predict" else "R4", told(loop, tally))
+    assert tally.kills == 2 and tally.identical == tally.runs == 1
+    assert not tally.damaged and not tally.done_twice and not tally.left_over
+
+
+def test_without_its_random_states_a_resumed_run_ends_with_other_weights(sounds: Path) -> None:
+    """Negative control: the comparison has teeth."""
+    tally = killed_and_resumed("finetune", sounds, sounds / "finetune", 1, with_random_states=False, aimed=True)
+    assert tally.kills == 1 and tally.identical == 0 and tally.runs == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_fifty_kills_change_nothing(loop: Loop, tmp_path: Path, record_property: Record) -> None:
+    write_sounds(tmp_path)
+    tally = killed_and_resumed(loop, tmp_path, tmp_path / loop, KILLS)
+    record_property("R3" if loop == "predict" else "R4", told(loop, tally))
+    assert tally.kills == KILLS and tally.identical == tally.runs and tally.within_a_save > 0
+    assert not tally.damaged and not tally.done_twice and not tally.left_over
+
+
+def stopped(loop: Loop, sounds: Path, folder: Path, moment: float, number: int, times: int) -> tuple[int, float, int]:
+    """Tell a command to stop, once or twice; returns its exit code, the seconds that took, the steps it had done.
+
+    Its state is not due for an hour: what is there afterwards was kept because of the signal.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = mmap.mmap(-1, mmap.PAGESIZE)
+    child = os.fork()
+    if not child:
+        told = [word if before != "--run.save_minutes" else "60" for before, word in pairs(loop, sounds, folder)]
+        begin(loop, told, folder / "log.txt", shared, True)
+    while not shared[BEGUN]:
+        time.sleep(0.001)
+    time.sleep(moment)
+    sent = time.monotonic()
+    for _ in range(times):
+        os.kill(child, number)
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(awaited(child, 60)), time.monotonic() - sent, shared[STEPS]
+
+
+def pairs(loop: Loop, sounds: Path, folder: Path) -> list[tuple[str, str]]:
+    told = words(loop, sounds, folder, 0)
+    return list(zip(["", *told], told, strict=False))
+
+
+def stop_and_go_on(loop: Loop, sounds: Path, root: Path, moments: int, seed: int) -> str:
+    """Runs that are told to stop at random moments and resumed; what is to be said about them."""
+    if not is_finished(loop, root / "whole"):
+        attempt(loop, sounds, root / "whole", 0, mmap.mmap(-1, mmap.PAGESIZE), None)
+    rng, slowest, lost, twice, stops = np.random.default_rng(seed), 0.0, 0, 0, 0
+    seconds, expected = float(facts_of(loop, root / "whole")["seconds"]), outcome(loop, root / "whole")
+    for run in range(moments):
+        folder, times = root / f"stopped-{run}", 1 + run % 2
+        moment = 0.3 + float(rng.uniform(0, 0.9)) * seconds
+        code, took, steps = stopped(loop, sounds, folder, moment, (signal.SIGTERM, signal.SIGINT)[run // 2 % 2], times)
+        if code == 130:
+            stops, twice, slowest = stops + 1, twice + (times == 2), max(slowest, took)
+            attempt(loop, sounds, folder, 2, mmap.mmap(-1, mmap.PAGESIZE), None)
+            found = re.findall(r"going on in epoch (\d+) after (\d+) steps", (folder / "log.txt").read_text())
+            lost += (
+                steps - (4 * (int(found[-1][0]) - 1) + int(found[-1][1]) if found else 0) if loop != "predict" else 0
+            )
+        else:
+            assert code == 0, (folder / "log.txt").read_text()[-2_000:]
+        assert outcome(loop, folder) == expected, f"{folder} ended otherwise"
+    assert slowest < 10 and not lost
+    return (
+        f"{loop}: {stops} stops of {moments}, {twice} with two signals: exit 130 after {slowest:.1f} s at most, "
+        f"{lost} steps lost, all identical in the end"
+    )
+
+
+def test_told_to_stop_a_run_leaves_with_130_and_loses_no_step(sounds: Path, record_property: Record) -> None:
+    record_property("R7", stop_and_go_on("finetune", sounds, sounds / "finetune", moments=1, seed=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_told_to_stop_at_twenty_moments_no_step_is_lost(loop: Loop, tmp_path: Path, record_property: Record) -> None:
+    write_sounds(tmp_path)
+    record_property("R7", stop_and_go_on(loop, tmp_path, tmp_path / loop, moments=20, seed=0))
