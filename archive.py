@@ -89,7 +89,7 @@ def checked_name(recording: Recording) -> Recording:
     root = Path(str(recording.path).removesuffix(recording.name))
     if name != recording.name:
         return refused(replace(recording, name=name, path=root / name), "its name is not UTF-8; rename it")
-    if recording.path.is_symlink() and within(root, name) is None:
+    if recording.path.is_symlink() and is_there(recording.path) and within(root, name) is None:
         return refused(recording, f"it is a link out of {root}; copy the file there")
     return recording
 

@@ -57,8 +57,9 @@ SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in 
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
-READ_AHEAD = 2**17  # bytes a decoder may leave unread at the end, tags among them
-STUB = 1024  # bytes: a larger file without samples deserves a second look
+LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is no tag
+STUB = 1024  # bytes: a larger file without samples, or a larger rest behind them, deserves a second look
+MOST_CHUNKS = 10_000  # of a header that are looked at
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
@@ -83,6 +84,7 @@ SOUND_SIGNS = {
     b"ID3": "an MP3 file",
     b"ftyp": "an MP4 file",
 }
+GLUED_SIGNS = frozenset({b"RIFF", b"RF64", b"data", b"fLaC", b"OggS", b"FORM"})  # behind the samples of a WAV file
 OTHER_SIGNS = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -137,6 +139,7 @@ class Reading:
     strange: int = 0  # samples that were no numbers
     broken: int = 0  # packets that could not be decoded
     silenced: int = 0  # frames lost in between, replaced by silence
+    unended: bool = False  # an Ogg file without the mark that ends one
     short_header: bool = False  # a WAV header that speaks of less than half of what follows
     loudest: float = 0.0  # sample of the mono mix
     zero_tail: int = 0  # frames of nothing but zeros, at the end
@@ -173,7 +176,7 @@ class Reading:
 
     def outcome(self) -> Outcome:
         if not self.frames:
-            return Outcome("unreadable", self.refusal or "holds no sound; leave it out", 0.0, 0, 0)
+            return Outcome("unreadable", self.refusal, 0.0, 0, 0)
         seconds, faults = self.frames / self.sample_rate, list(self.faults)
         beyond = self.frames - self.claimed if self.claimed else 0
         if self.short_header or beyond > MISSING_SECONDS * self.sample_rate:
@@ -189,6 +192,8 @@ class Reading:
         notes = ["all else was used, look for a better copy"] if faults else []
         if self.mixed_power < FAINT_MEAN**2 * self.power:
             notes.append("its channels cancel each other in the mean (antiphase), use one channel")
+        if self.unended:
+            notes.append("has no mark of its end and may have been cut, compare it with the original")
         own = OWN_SUFFIXES.get(self.kind, (self.suffix,))
         if self.suffix in SUFFIXES and self.suffix not in own:
             notes.append(f"is a {own[0]} file named {self.suffix}, read all the same")
@@ -466,6 +471,7 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
     reading.faults += ["a second recording glued behind it was not read"] if glued else []
     if reading.short_header or page_fault:
         return False
+    reading.unended = not is_ended_ogg(file)
     try:
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
@@ -479,12 +485,24 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
             size = block_frames(sound.samplerate, sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield reading.take(block)
-            unread = file_size - file.tell() if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
+            unread = left_over(file) if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
     except SOUNDFILE_ERRORS:
         return False
-    complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= READ_AHEAD
+    complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= STUB
     reading.claimed = round(reading.claimed * claims)
     return complete and (reading.frames > 0 or file_size <= STUB)
+
+
+def left_over(file: BinaryIO) -> int:
+    """Bytes that a decoder left unread, without the tags and zeros in which a file may end."""
+    unread = os.fstat(file.fileno()).st_size - file.tell()
+    if unread > LARGEST_TAG:
+        return unread
+    rest = file.read().rstrip(b"\0")
+    rest = rest[:-128] if rest[-128:-125] == b"TAG" else rest
+    if rest[-32:-24] == b"APETAGEX":
+        rest = rest[: -int.from_bytes(rest[-20:-16], "little") - 32]
+    return len(rest.strip(b"\0"))
 
 
 def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[Waveform]:
@@ -570,18 +588,20 @@ def frame_samples(frame: AudioFrame) -> NDArray[np.float32]:
 
 
 def header_truth(file: BinaryIO) -> tuple[bool, float, bool]:
-    """What the header of a WAV or AIFF file leaves out, and how much it makes up.
+    """What the header of a WAV, AIFF or MP4 file leaves out, and how much it makes up.
 
     returns  whether it speaks of less than half of the samples that follow (the recorder lost its power);
              how many times as many samples as there are it speaks of, at least 1 (half a file);
-             whether a second WAV file is glued behind it
+             whether a second recording is glued behind it; of MP4 files that is all that is looked at
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     head = file.read(36)
     kind, most = head[:4], MOST_BYTES if head[:4] in (b"RIFF", b"FORM") else MOST_FRAMES
     file.seek(12)
-    while kind in (b"RIFF", b"RF64") and is_chunk(header := file.read(8)):
+    for _ in range(MOST_CHUNKS if kind in (b"RIFF", b"RF64") else 0):
+        if not is_chunk(header := file.read(8)):
+            break
         name, length = struct.unpack("<4sI", header)
         if kind == b"RF64" and name == b"data" and length == 2**32 - 1:
             length = int.from_bytes(head[28:36], "little")
@@ -591,9 +611,25 @@ def header_truth(file: BinaryIO) -> tuple[bool, float, bool]:
             following, there = file.read(8), size - start
             goes_on = is_chunk(following) and file.tell() + int.from_bytes(following[4:], "little") <= size + 1
             short = not goes_on and there - length > max(length, STUB)
-            return short, max(1.0, length / there) if there and length < most else 1.0, following[:4] == kind
+            return short, max(1.0, length / there) if there and length < most else 1.0, following[:4] in GLUED_SIGNS
     claim = {b"FORM": int.from_bytes(head[4:8], "big"), b"riff": int.from_bytes(head[16:24], "little")}.get(kind, 0)
-    return False, max(1.0, claim / size) if claim < most else 1.0, False
+    file.seek(claim + 8)
+    glued = file.read(4) == b"FORM" if kind == b"FORM" else is_second_movie(file)
+    return False, max(1.0, claim / size) if claim < most else 1.0, glued
+
+
+def is_second_movie(file: BinaryIO) -> bool:
+    """Whether an MP4 file is followed by another one."""
+    place = begun = 0
+    for _ in range(MOST_CHUNKS):
+        file.seek(place)
+        header = file.read(16)
+        length = int.from_bytes(header[8:] if header[:4] == b"\0\0\0\1" else header[:4], "big")
+        begun += header[4:8] == b"ftyp"
+        if not begun or length < 8:
+            break
+        place += min(length, MOST_FRAMES)
+    return begun > 1
 
 
 def is_chunk(header: bytes) -> bool:
@@ -615,6 +651,7 @@ def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
     file.seek(start)
     sounding = start > 0  # past the pages that open a stream
     due: dict[bytes, int] = {}  # the number of the next page, by stream
+    heard: dict[bytes, int] = {}  # the sample that a stream has come to
     while header := file.read(27):
         lengths = file.read(header[-1])
         body = file.read(sum(lengths))
@@ -625,12 +662,16 @@ def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
         blanked = header[:22] + bytes(4) + header[26:] + lengths + body
         if ogg_checksum(blanked) != header[22:26]:
             return f"damaged in the page at byte {file.tell() - len(blanked)}"
+        position = int.from_bytes(header[6:14], "little", signed=True)  # -1 where no packet ends
         opens, stream, page = bool(header[5] & 2), header[14:18], int.from_bytes(header[18:22], "little")
         if opens and sounding:
             return "several recordings are glued together in it"
         if page != due.get(stream, page):
             return f"pages are missing before byte {file.tell() - len(blanked)}"
+        if 0 <= position < heard.get(stream, 0):
+            return f"goes back in time in the page at byte {file.tell() - len(blanked)}"
         sounding, due[stream] = sounding or not opens, page + 1
+        heard[stream] = max(position, heard.get(stream, 0))
     return ""
 
 
@@ -638,6 +679,16 @@ def ogg_checksum(page: bytes) -> bytes:
     """Ogg's CRC-32, as stored: zlib's with the bits of all bytes reversed, begun at 0 and not inverted."""
     reversed_bits = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return reversed_bits.to_bytes(4, "big").translate(REVERSED)
+
+
+def is_ended_ogg(file: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file says so; True of any other file."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return True
+    file.seek(-min(2**17, os.fstat(file.fileno()).st_size), os.SEEK_END)
+    tail = file.read()
+    return bool(tail[tail.rfind(b"OggS") + 5] & 4)
 
 
 def last_page_start(file: BinaryIO) -> int:
@@ -733,7 +784,7 @@ def ends_as_claimed(path: Path, reading: Reading) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, only_end=True):
+            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, only_end=True) or not is_ended_ogg(file):
                 return False
             file.seek(0)
             with soundfile.SoundFile(file) as sound:

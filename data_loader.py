@@ -120,6 +120,9 @@ def read_archive(data: DataSettings) -> Archive:
     refuse_too_bad(rows, data.max_bad)
     rows, pairs = without_duplicates(rows, examined)
     rows = with_groups(rows, pairs, data.folds)
+    assert [row.path for row in rows] == [row.path for row in collection.recordings], (
+        f"of {len(collection.recordings)} rows {len(rows)} are left; each should be here once"
+    )
     return Archive(collection.taxonomy, with_folds(rows, data))
 
 

@@ -48,12 +48,13 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     timezone     of clocks that do not tell theirs: America/Bogota
     """
     rows, notes = rows_of_tables(inputs)
-    roots = [path for path in inputs if not is_table(path)] + [path for path in rows if path.exists()]
+    gone = [path for path in rows if not is_there(path)]  # named all the same: files.csv has a row for every input
+    roots = [path for path in inputs if not is_table(path)] + [path for path in rows if is_there(path)]
     paths, search = find_recordings(roots)
     zone, pattern = time_zone(timezone), site_pattern(site_regex)
     entries: list[Entry] = []
     strange = doubtful = 0
-    for path in paths:
+    for path in sorted([*paths, *gone]):
         facts, row = read_name("/".join(path.parts[-2:])), rows.get(path)
         strange += bool(facts.warning)
         when = (row.recorded_at if row else "") or facts.recorded_at
@@ -62,8 +63,12 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
             doubtful += local.utcoffset() != local.replace(fold=1).utcoffset()
             when = local.isoformat()
         told = pattern.search(str(path)) if pattern else None
-        site = (told[1] or "" if told else "") if pattern else (row.site if row else "") or path.resolve().parent.name
-        state = path.stat() if path.exists() else None
+        site = (
+            (told[1] or "" if told else "")
+            if pattern
+            else (row.site if row else "") or Path(os.path.realpath(path)).parent.name
+        )
+        state = path.stat() if is_there(path) else None
         entries.append(Entry(path, site, when, state.st_size if state else 0, state.st_mtime_ns if state else 0))
     if strange:
         notes.append(f"{strange} file names have no sensible time; they get none")
@@ -76,10 +81,14 @@ def is_table(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".csv"
 
 
+def is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists fails on long names, and in folders that are closed to us)
+
+
 def rows_of_tables(inputs: Sequence[Path]) -> tuple[dict[Path, Recording], list[str]]:
     """Rows that can be heard of every recordings.csv among the inputs, by path, and a note on files that are gone."""
     rows = {row.path: row for path in inputs if is_table(path) for row in read_recordings(path) if row.sound}
-    gone = [str(path) for path in rows if not path.exists()]
+    gone = [str(path) for path in rows if not is_there(path)]
     note = f"{len(gone)} recordings of the table are no longer there: {', '.join(gone[:5])}"
     return rows, [note] if gone else []
 

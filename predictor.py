@@ -14,10 +14,12 @@ goes on where it stopped when the same command is given again, and ends with the
 
 from __future__ import annotations
 
+import csv
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ from detections import (
 )
 from inputs import Entry, find_entries, in_shard, read_shard
 from journal import Journal, open_journal
-from runs import Run, launch, open_run, publish
+from runs import Run, launch, no_formula, open_run, publish
 from scorer import Answer, Scorer, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
 from taxonomy import match_species
@@ -269,6 +271,7 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     kinds = [KINDS[kind] for kind in config.rtype]
     events = config.merge_gap is not None
     written = write_tables(run.folder, watched(), facts, kinds, events, config.split_tables, config.bom)
+    check_ledger(run.folder / "files.csv", entries)
     written += write_arrays(config, scorer, entries, journal, run.folder)
     print("\n".join(species_table(heard)) or "nothing reaches its threshold")
     print("\n".join(troubles))
@@ -278,6 +281,20 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print(f"wrote {', '.join(map(str, written))}")
     assert statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
     return 2 if statuses["unreadable"] else 0
+
+
+def check_ledger(files: Path, entries: Sequence[Entry]) -> None:
+    """Refuse to end unless files.csv has one row for every recording, in their order: none is lost, none twice."""
+    with files.open(encoding="utf-8-sig", newline="") as file:
+        told = (row["file"] for row in csv.DictReader(file))
+        last: Path | None = None
+        for entry, name in zip_longest(entries, told):
+            due = no_formula(str(entry.path).encode("utf-8", "backslashreplace").decode()) if entry else None
+            assert entry and due == name and (last is None or last < entry.path), (
+                f"{files} should name {due or 'nothing more'} where it names {name or 'nothing'}; was something "
+                "removed from its folder .parts meanwhile? the same command once more mends that"
+            )
+            last = entry.path
 
 
 def write_arrays(

@@ -94,6 +94,7 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
                         fresh, saved = {}, time.monotonic()
             finally:
                 note_down(ledger, fresh, stamps)
+            assert known.keys() == stamps.keys(), f"{len(stamps.keys() - known.keys())} recordings were lost on the way"
             before = len(known) - len(missing)
             print(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
     return known

@@ -133,7 +133,7 @@ def train_classifier(
             record(run, epoch=epoch, loss=mean, **card, **told)
             progress.next_epoch()
             value = float(epoch) if settings.choose == "last" else card[settings.choose]
-                (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
+            (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
             if value > progress.best:
                 progress.best, progress.best_epoch = value, epoch
                 provenance = facts.provenance | {"epoch": epoch, "held_out": card}

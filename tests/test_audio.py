@@ -19,7 +19,7 @@ from broken import (
     RATE,
     SECONDS,
     SOUNDFILE_KINDS,
-    Broken,
+    Kind,
     Sound,
     cut,
     encode,
@@ -63,7 +63,7 @@ LOSSY = {
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Broken]]:
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Kind]]:
     folder = tmp_path_factory.mktemp("zoo")
     return folder, write_zoo(folder)
 
@@ -416,9 +416,9 @@ def test_every_real_recording_ends_the_same_by_seeking() -> None:
 # ---- damage -------------------------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_damage_gives_back_what_it_can_and_says_why(zoo: tuple[Path, list[Broken]]) -> None:
+def test_every_kind_of_damage_gives_back_what_it_can_and_says_why(zoo: tuple[Path, list[Kind]]) -> None:
     folder, kinds = zoo
-    assert len({broken.kind for broken in kinds}) == len(kinds) >= 35
+    assert len({broken.what for broken in kinds}) == len(kinds) >= 35
     wrong: list[str] = []
     for broken in kinds:
         begin = time.monotonic()
@@ -439,7 +439,7 @@ def test_every_kind_of_damage_gives_back_what_it_can_and_says_why(zoo: tuple[Pat
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_kind_of_damage_can_be_probed_and_searched_for_a_window(zoo: tuple[Path, list[Broken]]) -> None:
+def test_every_kind_of_damage_can_be_probed_and_searched_for_a_window(zoo: tuple[Path, list[Kind]]) -> None:
     folder, kinds = zoo
     for broken in kinds:
         window = read_window(folder / broken.name, 5.0, 1.0, RATE)
@@ -448,7 +448,7 @@ def test_every_kind_of_damage_can_be_probed_and_searched_for_a_window(zoo: tuple
         assert (probe(folder / broken.name).status == "unreadable") == (broken.status == "unreadable"), broken.name
 
 
-def test_space_set_aside_and_never_written_is_told_from_sound(zoo: tuple[Path, list[Broken]]) -> None:
+def test_space_set_aside_and_never_written_is_told_from_sound(zoo: tuple[Path, list[Kind]]) -> None:
     folder, _ = zoo
     for name, tail in (("tail.wav", 5.0), ("size_0_tail.wav", 5.0), ("silent.flac", SECONDS), ("guano.wav", 0.0)):
         assert whole(folder / name)[1].zero_tail_seconds == tail

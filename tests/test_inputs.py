@@ -57,6 +57,7 @@ def test_a_table_brings_its_own_places_and_times(tmp_path: Path) -> None:
     assert [(e.path.name, e.site, e.recorded_at) for e in entries] == [
         ("20260514_053000.wav", "x", "2026-05-14T05:30:00"),
         ("a.wav", "pond", "2020-01-01T00:00:00"),
+        ("gone.wav", "x", ""),
     ]
     assert any("1 recordings of the table are no longer there" in note for note in notes)
 

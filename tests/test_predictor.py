@@ -85,8 +85,9 @@ def test_the_rows_of_a_table_that_can_be_heard_are_scored(
     table = [Recording(path, path.name) for path in [*paths, tmp_path / "gone.flac"]]
     table[2] = replace(table[2], status="silent")
     write_recordings(tmp_path / "recordings.csv", table)
-    assert predict(command(stages, tmp_path / "recordings.csv", out=tmp_path / "out")) == 0
-    assert {row["file"] for row in rows(tmp_path / "out" / "files.csv")} == {str(path) for path in paths[:2]}
+    assert predict(command(stages, tmp_path / "recordings.csv", out=tmp_path / "out")) == 2
+    told = {row["file"]: row["status"] for row in rows(tmp_path / "out" / "files.csv")}
+    assert told == {str(path): "ok" for path in paths[:2]} | {str(tmp_path / "gone.flac"): "unreadable"}
     assert "1 recordings of the table are no longer there" in capsys.readouterr().out
 
 
