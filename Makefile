@@ -9,6 +9,7 @@
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
+# make bench-scale   the index of 300,000 recordings: seconds and memory of every step
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
 
@@ -16,7 +17,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability bench-kill
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -64,6 +65,9 @@ bench-reliability: $(READY)
 
 bench-kill: $(READY)
 	@.venv/bin/python -m bench.kill
+
+bench-scale: $(READY)
+	@.venv/bin/python -m bench.scale
 
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed

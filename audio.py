@@ -72,6 +72,7 @@ FAINT_MEAN = 0.1  # of its channels' RMS: unrelated channels keep at least an ei
 MP3_COMPRESSION = 0.8  # beyond it what lies above 7 kHz is lost: 0.9 is a sixth smaller
 MARGIN = 256  # samples of the lower rate beside a window: more than the resampler's filter reaches
 LONGEST_LAP = 8192  # frames: the largest block of Vorbis
+OGG_SPAN = 2**17  # bytes: two of the largest pages
 DEMUXERS = "aac,aiff,asf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
 SOUNDFILE_ERRORS = (soundfile.LibsndfileError, ValueError)  # a ValueError where it loses count of the frames left
 TIMELESS = frozenset({"aac", "mp3"})  # demuxers that guess times and lengths from the bytes
@@ -637,22 +638,22 @@ def is_chunk(header: bytes) -> bool:
     return len(header) == 8 and header[:4].isascii() and header[:4].decode("ascii").isprintable()
 
 
-def ogg_fault(file: BinaryIO, only_end: bool = False) -> str:
+def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
     """What is wrong with the pages of an Ogg file, or nothing; libsndfile leaves out a damaged page without a word.
 
-    only_end  look at the last 128 KiB alone
+    first, last  bytes between which to look, `first` from the end where it is negative
     """
     file.seek(0)
     if file.read(4) != b"OggS":
         return ""
     size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - 2**17) if only_end else 0)
-    start = file.tell() + max(0, file.read(2**17).find(b"OggS"))
+    file.seek(max(0, size + first if first < 0 else first))
+    start = file.tell() + max(0, file.read(OGG_SPAN).find(b"OggS"))
     file.seek(start)
     sounding = start > 0  # past the pages that open a stream
     due: dict[bytes, int] = {}  # the number of the next page, by stream
     heard: dict[bytes, int] = {}  # the sample that a stream has come to
-    while header := file.read(27):
+    while (last is None or file.tell() < last) and (header := file.read(27)):
         lengths = file.read(header[-1])
         body = file.read(sum(lengths))
         if header[:4] != b"OggS"[: len(header)]:
@@ -750,7 +751,10 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
                     return np.zeros(0, np.float32)
                 landing = min(first, max(0, last_page - LONGEST_LAP)) if sound.subtype == "VORBIS" else first
                 sound.seek(landing)
+                begun = file.tell() - OGG_SPAN
                 block = sound.read(first - landing + expected, dtype="float32", always_2d=True)[first - landing :]
+            if ogg_fault(file, max(0, begun), file.tell()):  # a hole that libsndfile has closed
+                return None
     except (*SOUNDFILE_ERRORS, OSError):
         return None
     if len(block) < expected:
@@ -784,7 +788,7 @@ def ends_as_claimed(path: Path, reading: Reading) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, only_end=True) or not is_ended_ogg(file):
+            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, -OGG_SPAN) or not is_ended_ogg(file):
                 return False
             file.seek(0)
             with soundfile.SoundFile(file) as sound:

@@ -36,6 +36,7 @@ DETECTION_COLUMNS = (
 )
 KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
 RUNNERS_UP = 2
+AT_A_TIME = 512  # windows
 Scores = NDArray[np.float32]
 
 
@@ -129,6 +130,16 @@ def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: st
     labelled with its rank, as "genus Rana".
     recorded_at   when the recording begins, ISO 8601; detections get a time where it has one
     """
+    found: list[Detection] = []
+    for first in range(0, len(scored.starts), AT_A_TIME):
+        part = slice(first, first + AT_A_TIME)
+        rows = scored.starts[part], scored.ends[part], scored.probabilities[part]
+        found += detect_some(Scored(*rows, scored.embeddings[:0], scored.channel), taxonomy, choices, recorded_at)
+    return found
+
+
+def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str) -> list[Detection]:
+    """The detections of some windows; all of a long recording at once would be several copies of its probabilities."""
     found: list[Detection] = []
     probabilities = np.where(choices.wanted, scored.probabilities, np.float32(-1))
     answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, choices.ranks) if choices.ranks else []

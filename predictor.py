@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import csv
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -48,7 +49,7 @@ from detections import (
 from inputs import Entry, find_entries, in_shard, read_shard
 from journal import Journal, open_journal
 from runs import Run, launch, no_formula, open_run, publish
-from scorer import Answer, Scorer, open_scorer, stream
+from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
 from taxonomy import match_species
 
@@ -69,6 +70,26 @@ class Piece:
     outcome: Outcome | None = None  # of the recording, once all of it has been read
 
 
+@dataclass
+class Windows:
+    """What was answered to one channel of a recording, window by window, in as little memory as its numbers need."""
+
+    starts: list[float] = field(default_factory=list[float])  # seconds
+    ends: list[float] = field(default_factory=list[float])
+    probabilities: array[float] = field(default_factory=lambda: array("f"))  # row after row
+    embeddings: array[float] = field(default_factory=lambda: array("f"))
+    width: int = 0  # of the embeddings
+
+    def take(self, windows: Sequence[tuple[float, float]], answer: Answer, embeddings: bool) -> None:
+        """Add the answer to a context; its first windows are those that are new."""
+        self.starts += [start for start, _ in windows]
+        self.ends += [end for _, end in windows]
+        self.probabilities.frombytes(answer.probabilities[: len(windows)].tobytes())
+        if embeddings:
+            self.embeddings.frombytes(answer.embeddings[: len(windows)].tobytes())
+            self.width = answer.embeddings.shape[1]
+
+
 def predict(config: PredictCommand) -> int:
     """The whole of stage 4; returns the exit code: 0 all analysed, 1 nothing, 2 some inputs could not be read."""
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
@@ -81,7 +102,7 @@ def predict(config: PredictCommand) -> int:
     print("\n".join(notes))
     assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
     single = len(entries) == 1 and entries[0].path in config.inputs
-    if single and config.out is None and not (config.submission or config.embeddings or config.scores):
+    if single and config.out is None and not wants_arrays(config):
         return predict_one(config, scorers, choices, entries[0])
     return predict_archive(config, scorers, choices, entries)
 
@@ -106,7 +127,7 @@ def predict_archive(
     folder = config.out or config.runs / "predict" / place_name(config.inputs)
     shard, shards = read_shard(config.shard)
     mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
-    arrays = bool(config.scores or config.submission or config.embeddings)
+    arrays = wants_arrays(config)
     chosen = choices if config.ranks else replace(choices, ranks={})
     facts = settings(config, scorers, chosen)
     label = f"{shard}/{shards}" if shards > 1 else ""
@@ -116,6 +137,7 @@ def predict_archive(
     ):
         run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
         run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))
+        run.facts.update(cpu=cpu_name(), int8_known_answers=[scorer.known_answer for scorer in scorers])
         waiting = [entry for entry in mine if not journal.is_done(entry)]
         if config.retry_failed:
             waiting += [entry for entry in mine if journal.is_done(entry) and not journal.is_readable(entry)]
@@ -128,6 +150,11 @@ def predict_archive(
             print("command without --shard writes the tables")
             return 2 if any(one.status == "unreadable" for one in journal.recall(mine)) else 0
         return write_results(config, scorers[0], entries, journal, run)
+
+
+def wants_arrays(config: PredictCommand) -> bool:
+    """Whether more than detections is asked for."""
+    return bool(config.scores or config.submission or config.embeddings)
 
 
 def score_waiting(
@@ -155,10 +182,11 @@ def score_entries(
     scorers: Sequence[Scorer], entries: Iterable[Entry], config: PredictCommand
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored. Recordings are read while others are being scored."""
-    heard: dict[tuple[int, bool], list[tuple[Piece, Answer]]] = {}
+    heard: dict[tuple[int, bool], Windows] = {}
     for piece, answer in stream(scorers, pieces(entries, scorers[0], config), config.batch_size):
         if answer is not None:
-            heard.setdefault((piece.channel, piece.shifted), []).append((piece, answer))
+            mine = heard.setdefault((piece.channel, piece.shifted), Windows())
+            mine.take(piece.windows, answer, wants_arrays(config))
         if piece.outcome is not None:
             yield (
                 piece.entry,
@@ -198,15 +226,15 @@ def channels(config: PredictCommand, outcome: Outcome | None = None) -> list[int
 
 
 def finished(
-    heard: Mapping[tuple[int, bool], Sequence[tuple[Piece, Answer]]],
+    heard: Mapping[tuple[int, bool], Windows],
     channel: int,
     scorer: Scorer,
     config: PredictCommand,
 ) -> Scored:
     """One channel of a recording: its windows in order, averaged and weighted as asked."""
-    scored = gathered(heard.get((channel, False), ()), channel, scorer)
+    scored = in_order(heard.get((channel, False), Windows()), channel, scorer)
     if config.tta:
-        scored = averaged_shifts(scored, gathered(heard.get((channel, True), ()), channel, scorer))
+        scored = averaged_shifts(scored, in_order(heard.get((channel, True), Windows()), channel, scorer))
     if config.smooth:
         scored = replace(scored, probabilities=smoothed(scored.probabilities))
     if config.file_weight:
@@ -214,17 +242,15 @@ def finished(
     return scored
 
 
-def gathered(heard: Sequence[tuple[Piece, Answer]], channel: int, scorer: Scorer) -> Scored:
-    """The answers to contexts as windows in the order of time."""
-    times = [window for piece, _ in heard for window in piece.windows]
-    order = sorted(range(len(times)), key=lambda row: times[row])
-    starts, ends = [times[row][0] for row in order], [times[row][1] for row in order]
-    if not heard:
-        return Scored(
-            [], [], np.zeros((0, len(scorer.taxonomy.labels)), np.float32), np.zeros((0, 0), np.float32), channel
-        )
-    probabilities = np.concatenate([answer.probabilities[: len(piece.windows)] for piece, answer in heard])
-    embeddings = np.concatenate([answer.embeddings[: len(piece.windows)] for piece, answer in heard])
+def in_order(heard: Windows, channel: int, scorer: Scorer) -> Scored:
+    """Windows in the order of time; those of contexts that take turns are not."""
+    shape = len(heard.starts), len(scorer.taxonomy.labels)
+    probabilities = np.frombuffer(heard.probabilities, np.float32).reshape(shape)
+    embeddings = np.frombuffer(heard.embeddings, np.float32).reshape(shape[0], heard.width)
+    order = sorted(range(shape[0]), key=heard.starts.__getitem__)
+    if order == list(range(shape[0])):  # what is in order need not be copied
+        return Scored(heard.starts, heard.ends, probabilities, embeddings, channel)
+    starts, ends = ([times[row] for row in order] for times in (heard.starts, heard.ends))
     return Scored(starts, ends, probabilities[order], embeddings[order], channel)
 
 

@@ -34,7 +34,7 @@ from model import BirdClefClassifier
 from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from seals import beside
 from sensitivity import ProductCost, product_costs
-from speed import Speed, cpu_name, fits, in_fresh_process, largest_that_fits, measure, time_graph
+from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_graph
 
 FLOAT_TOLERANCE = 1e-4
 SCANNED = 32  # contexts in which the cost of each product is measured
@@ -70,6 +70,8 @@ def quantize(config: QuantizeCommand) -> int:
         assert largest <= FLOAT_TOLERANCE, (
             f"{float_path} differs from the trained network by {largest:.1e}: do not deploy it"
         )
+        wrong = scoring.int8_fault()
+        assert not wrong, f"INT8 cannot be judged on this CPU ({scoring.cpu_name()}): {wrong}; quantise on another"
         costs = product_costs(model, torch.from_numpy(held_out.contexts[:SCANNED]))
         windows = model.windows
         del model  # its weights are most of the memory that the rest would need
@@ -86,7 +88,7 @@ def quantize(config: QuantizeCommand) -> int:
             spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
-        print(cpu_name())
+        print(scoring.cpu_name())
         print_speeds(speeds, {"ONNX float32": float_path, "ONNX INT8": int8_path})
         hearing = time_graph(front_end(float_path), held_out.contexts.shape[1]) / windows
         share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
@@ -108,7 +110,7 @@ def quantize(config: QuantizeCommand) -> int:
             | {"milliseconds_per_window": speeds["ONNX INT8", threads].milliseconds_per_window},
             "speed": {f"{name}, {count} threads": asdict(speed) for (name, count), speed in speeds.items()},
             "front_end_milliseconds": hearing,
-            "cpu": cpu_name(),
+            "cpu": scoring.cpu_name(),
             "fits_budget": fitting,
             "largest_size_that_fits": best,
             "expected_times_real_time": rates,

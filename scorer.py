@@ -8,14 +8,17 @@ for tag, answer in stream([scorer], pieces):        # as many at a time as there
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import platform
 import tempfile
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +35,15 @@ from taxonomy import Taxonomy, from_json
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
 AHEAD = 2  # batches for each thread that are read before their turn
+INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # the last two on ARM
+LOUDEST = 2.0**32  # audio.py silences what is half as loud; resampling may overshoot
+KNOWN_GRAPH = (  # `known_product` as export.py quantises it, packed; tests/test_export.py made it
+    b"c-rk$F;Buk6sCYup2e0+45pgYvXHP4bTHyjf-VvnOq?7fC!E-bS8Pj&O#BZQe}`Kq<3t#lnvP6_i7+9dRVlhTxRA@;yYIdCz3<%(k7aYO99+"
+    b"Yip*3k0@pDstY+`DvZBj)WuEVI{IzfU9+C<mN4Naw{xarSNZk;|+{Ge7YJjc083DyC_a$yi!M6KPKi=O4`h{M!q5xqRSAMA^<hOSkc6_1jPm"
+    b"9SZA*3YO(YD9+|__Dvaw{;Dh;)aJR*f5jfli8V$LeSK<nHMGq3M@VoIIlJL(J_xYM~1k$099H`hGsp$G5F-b&q3=h6nW3BlX;*zCnN5jYAw3"
+    b"w#?sF$n`Z?fRQT~h#SW`j%j@tx(@XUwCo$khk%?kudXmGBrpz#I%iXMErTYA69JS@Qqf9R`P%O!rGPe9}6N6#=?MQOQ(QY=?S1f*H%bDJk>1"
+    b"HKo7+0*wq?=6)Y&q2*#t+|D`YZjF{{QKxFK45HDfk9dF&_wYl)vn&ozL-)Kwuff!8!`-TFZbSo4?rwZ+!g{6$)Vp2(b^AakEb"
+)
 Tag = TypeVar("Tag")
 
 
@@ -56,6 +68,7 @@ class Scorer:
     thresholds: tuple[Threshold, ...]  # one per species, or none
     rank_thresholds: Mapping[str, float]  # by the name of the rank
     threads: int  # contexts that are scored at a time, each by one thread
+    known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
 
     @property
     def windows(self) -> int:
@@ -69,6 +82,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     threads  contexts scored at a time, 0: as many as there are cores
     Errors: a missing file, a damaged one and one of another origin are refused; answers that are no probabilities when
     they come.
+    An INT8 file on a CPU that gets a known product wrong: its float32 twin is opened instead, or it is refused.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
     state, weights = state_of(path), beside(path)
@@ -92,7 +106,57 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
     threads = threads or len(os.sched_getaffinity(0))
     precision, verified = facts["precision"], facts["verified"]
-    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads)
+    wrong = int8_fault() if precision == "int8" else ""
+    if wrong:
+        twin = path.with_name(path.name.replace(".int8", ""))
+        assert twin != path and twin.is_file(), (
+            f"INT8 cannot be trusted here ({cpu_name()}): {wrong}; copy the float32 file that quantize.py wrote to "
+            f"{twin}, or score on another machine"
+        )
+        print(f"INT8 cannot be trusted here ({cpu_name()}): {wrong}; {twin} is used instead, which is slower")
+        return replace(open_scorer(twin, threads), known_answer=wrong)
+    answer = "exact" if precision == "int8" else "not asked"
+    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer)
+
+
+def int8_fault() -> str:
+    """What this CPU makes wrong of a product whose answer is known, or nothing. A CPU without VNNI adds two products of
+    UINT8 and INT8 in 16 bits; that files of seven bits survive it is asked here, not hoped. Two milliseconds.
+
+    source    https://github.com/microsoft/onnxruntime/issues/6004
+    """
+    rows, weights = known_product()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    graph = zlib.decompress(base64.b85decode(KNOWN_GRAPH))
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    expected = rows @ weights  # of whole numbers below 2**24: exact
+    for some in (rows, rows[:1]):  # a single row has a kernel of its own
+        (given,) = session.run(None, {"sound": some})
+        if not np.array_equal(given, expected[: len(some)]):
+            place = int(np.argmax(np.abs(given - expected[: len(some)])))
+            return f"a product of {expected.flat[place]:.0f} came out as {given.flat[place]:.0f}"
+    return ""
+
+
+def known_product() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(rows, 64) sounds and (64, 16) weights of whole numbers that INT8 holds exactly: largest beside largest too."""
+    inputs, outputs = np.arange(64)[:, None], np.arange(16)
+    weights = (-1) ** outputs * (63 - 8 * (inputs % 8 * (outputs // 2) % 16))
+    ramp = inputs[:, 0]
+    sounds = np.stack([np.full(64, 255), 255 * (ramp % 2), 4 * ramp, 0 * ramp])
+    return sounds.astype(np.float32), weights.astype(np.float32)
+
+
+def cpu_name() -> str:
+    """The CPU's model and what it has for INT8: AMD EPYC, avx2."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = [flag for flag in INT8_FLAGS if flag in told.get("flags", told.get("Features", "")).split()]
+    return (
+        f"{told.get('model name', platform.processor() or platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
+    )
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -167,7 +231,12 @@ def mean_answers(scorers: Sequence[Scorer], samples: NDArray[np.float32]) -> lis
 
 
 def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
-    """What a model says of each context of a batch (contexts, samples)."""
+    """What a model says of each context of a batch (contexts, samples).
+
+    Errors: NaN and the like are refused before the network, where INT8 would spread them over a batch or swallow them.
+    """
+    peak = max(float(samples.max()), -float(samples.min()))
+    assert peak <= LOUDEST, f"a sample of {peak:g} is no sound; silence it before scoring, as audio.py does"
     names = [output.name for output in scorer.session.get_outputs()]
     outputs = scorer.session.run(names, {"waveforms": samples})
     heard = dict(zip(names, outputs, strict=True))

@@ -8,7 +8,6 @@ Also the arithmetic of a budget: whether so many hours of sound can be scored in
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,10 +21,9 @@ import onnxruntime as ort
 
 from config import PRESETS, SIZES, EncoderSize, Preset
 from runs import peak_memory_mb
-from scorer import open_scorer, score
+from scorer import cpu_name, open_scorer, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
-INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # the last two on ARM
 HERE = Path(__file__).parent
 
 
@@ -72,17 +70,6 @@ def time_graph(graph: bytes, samples: int) -> float:
         session.run(None, {"waveforms": noise})
         times.append(time.perf_counter() - begun)
     return round(1000 * statistics.median(times), 3)
-
-
-def cpu_name() -> str:
-    """The CPU's model and what it has for INT8: AMD EPYC, avx2."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = [flag for flag in INT8_FLAGS if flag in told.get("flags", told.get("Features", "")).split()]
-    return (
-        f"{told.get('model name', platform.processor() or platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
-    )
 
 
 def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:

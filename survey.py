@@ -48,7 +48,7 @@ SAME_LENGTH = 0.1  # seconds by which encoding changes a length
 ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing
 SAME_SOUND = 0.6  # correlation of waveforms; .71 and more for one sound in two encodings, .34 at most for two (LOG.md)
 COMPARED_SECONDS, COMPARED_RATE, LAG_SECONDS = 30, 8_000, 0.2
-CHUNK = 512  # recordings whose fingerprints are compared with all others at once
+CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
 SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
@@ -240,12 +240,11 @@ def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> It
     for start in range(0, len(table), CHUNK):
         stop = min(start + CHUNK, len(table))
         last = int(np.searchsorted(lengths, float(lengths[stop - 1]) + SAME_LENGTH, "right"))
-        similar = table[start:stop] @ table[start:last].T
-        near = np.abs(lengths[start:stop, None] - lengths[None, start:last]) <= SAME_LENGTH
-        pairs: NDArray[np.bool_] = np.triu((similar >= ALIKE) & near, 1)
-        rows, columns = pairs.nonzero()
-        for one, other in zip(rows.tolist(), columns.tolist(), strict=True):
-            yield start + one, start + other
+        for first in range(start, last, MOST_COLUMNS):  # a recorder's whole season is of one length
+            rows, columns = (table[start:stop] @ table[first : min(first + MOST_COLUMNS, last)].T >= ALIKE).nonzero()
+            one, other = rows + start, columns + first
+            pairs = (one < other) & (lengths[other] - lengths[one] <= SAME_LENGTH)
+            yield from zip(one[pairs].tolist(), other[pairs].tolist(), strict=True)
 
 
 def is_same(one: Path, other: Path) -> bool:

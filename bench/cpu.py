@@ -32,7 +32,8 @@ from export import front_end, write_float, write_int8
 from model import BirdClefClassifier, Encoder, whisper_config
 from quantize import megabytes
 from runs import peak_memory_mb
-from speed import cpu_name, report, time_graph
+from scorer import cpu_name
+from speed import report, time_graph
 from taxonomy import Taxonomy
 
 Way = Literal["naive", "torch float32", "ONNX float32", "ONNX INT8", "CTranslate2 INT8", "OpenVINO float32"]

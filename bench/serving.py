@@ -27,8 +27,7 @@ from device import available_cores
 from inputs import Entry, find_entries
 from predictor import pieces, score_entries
 from runs import SCRATCH
-from scorer import Scorer, open_scorer, stream
-from speed import cpu_name
+from scorer import Scorer, cpu_name, open_scorer, stream
 
 FOLDER, RATE, ROUNDS = SCRATCH / "bench-serving", 32_000, 3
 

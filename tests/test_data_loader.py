@@ -350,6 +350,23 @@ def test_windows_depend_on_seed_and_epoch_alone(
     assert torch.allclose(first(0, 3), kept, atol=1e-4) and not torch.equal(first(0, 3), kept)
 
 
+def test_batches_are_the_same_with_and_without_workers(
+    season: FieldSeason, record_property: Callable[[str, object], None]
+) -> None:
+    taxonomy, recordings = read_labeled(settings(season.root))
+
+    def batches(workers: int, epoch: int) -> list[torch.Tensor]:
+        loader = labeled_loader(recordings[:16], taxonomy, DataSettings(season.root, workers=workers), AUDIO, 4, 0)
+        set_epoch(loader, epoch)
+        return [tensor for batch in loader for tensor in batch]
+
+    alone, again, helped, other = batches(0, 3), batches(0, 3), batches(2, 3), batches(0, 4)
+    assert len(alone) == len(again) == len(helped) == 12
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(alone, again, helped, strict=True))
+    assert not torch.equal(alone[0], other[0])
+    record_property("R20", f"{len(alone) // 3} batches of the loader are the same with 0 and 2 workers, bit for bit")
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, tmp_path: Path) -> None:
     data = DataSettings(season.root, cache=tmp_path, cache_gb=1.0)

@@ -1,6 +1,9 @@
 """The served files: equal to the trained network, INT8 where it should be and nowhere else, whole or not at all."""
 
+import base64
+import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +12,20 @@ import onnx
 import pytest
 import torch
 from conftest import Stages
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from checkpoint import ClassifierFacts, load_classifier
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
-from export import products, quantised_weight, write_float, write_int8
+from export import products, quantise_products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
-from scorer import open_scorer, score
+from scorer import KNOWN_GRAPH, Scorer, int8_fault, known_product, open_scorer, score, stream
 from seals import beside
 from sensitivity import LEVELS, PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
+Record = Callable[[str, object], None]
+Waveforms = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -33,6 +38,101 @@ def test_any_number_of_windows_at_a_time_gives_the_same_float_scores(stages: Sta
     together = session.run(None, {"waveforms": windows})[0]
     alone = np.concatenate([session.run(None, {"waveforms": window[None]})[0] for window in windows])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def streamed(scorer: Scorer, windows: Waveforms, order: list[int], batch: int = 1, threads: int = 2) -> Waveforms:
+    """Scores in the order of the windows, whatever the order in which they were given."""
+    answers = stream([replace(scorer, threads=threads)], [(row, windows[row]) for row in order], batch)
+    heard = {row: answer.probabilities for row, answer in answers if answer}
+    return np.concatenate([heard[row] for row in sorted(heard)])
+
+
+def test_a_window_is_scored_the_same_whatever_its_company(stages: Stages, record_property: Record) -> None:
+    windows = noise(9)
+    windows[4] *= 1000  # one shouts
+    orders = [list(range(9)), list(range(8, -1, -1)), [4, 0, 8, 1, 7, 2, 6, 3, 5]]
+    worst, largest = 0.0, 0.0
+    for path, batches in ((stages.model, (1,)), (stages.float_model, (1, 2, 4, 9))):  # --batch_size is for float32
+        scorer = open_scorer(path)
+        alone = np.concatenate([streamed(scorer, windows[[row]], [0]) for row in range(9)])
+        for batch in batches:
+            for threads in (1, 2):
+                for order in orders:
+                    found = streamed(scorer, windows, order, batch, threads)
+                    difference = float(np.abs(found - alone).max())
+                    if path == stages.model:
+                        worst = max(worst, difference)
+                    else:
+                        largest = max(largest, difference)
+    assert worst == 0 and largest <= 1e-5
+    int8 = open_scorer(stages.model).session
+    beside = int8.run(["probabilities"], {"waveforms": windows[[0, 4]]})[0][:1]  # negative control: one scale for both
+    coupled = float(np.abs(beside - int8.run(["probabilities"], {"waveforms": windows[:1]})[0]).max())
+    assert coupled > 1e-4
+    record_property(
+        "R15",
+        f"alone, in company and in {len(orders)} orders: INT8 {worst:g}, float32 {largest:.1e} at most; "
+        f"INT8 in one batch with a loud window would differ by {coupled:.1e}",
+    )
+
+
+def test_a_window_that_is_no_number_would_spoil_its_batch(stages: Stages) -> None:
+    """Why scorer.py refuses it before the network, and audio.py silences it before that."""
+    windows = noise(2)
+    int8 = open_scorer(stages.model).session
+    alone = int8.run(["probabilities"], {"waveforms": windows[:1]})[0]
+    windows[1, 5] = np.nan
+    beside = int8.run(["probabilities"], {"waveforms": windows})[0][:1]
+    assert not np.array_equal(beside, alone)
+
+
+def test_the_known_product_is_quantised_as_our_files_are() -> None:
+    _, weights = known_product()
+    toy = helper.make_graph(
+        [helper.make_node("MatMul", ["sound", "weight"], ["answer"], "product")],
+        "known answer",
+        [helper.make_tensor_value_info("sound", TensorProto.FLOAT, ["rows", 64])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", 16])],
+        [numpy_helper.from_array(weights, "weight")],
+    )
+    graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    quantise_products(graph, {"product"})
+    packed = base64.b85encode(zlib.compress(graph.SerializeToString(), 9))
+    kept = onnx.load_from_string(zlib.decompress(base64.b85decode(KNOWN_GRAPH)))
+    assert kept == graph, f"put this into scorer.py: {packed!r}"
+    assert [node.op_type for node in kept.graph.node].count("MatMulInteger") == 1
+    assert np.abs(weights).max(axis=0).tolist() == [LEVELS] * 16 and int8_fault() == ""
+
+
+def test_int8_says_what_float32_says(stages: Stages, record_property: Record) -> None:
+    windows = np.concatenate([noise(12, seed) * loud for seed, loud in ((0, 1.0), (1, 0.01), (2, 5.0))])
+    windows[::3, 20_000:40_000] += 0.5 * np.sin(0.3 * np.arange(20_000), dtype=np.float32)
+    int8, floats = (score(open_scorer(path), windows) for path in (stages.model, stages.float_model))
+    difference = float(np.abs(int8 - floats).max())
+    nodes = [node.op_type for node in onnx.load(stages.model).graph.node].count("MatMulInteger")
+    expected = len(PRODUCTS) * SIZES["demo"].layers
+    assert 0 < difference <= 0.02 and nodes == expected
+    record_property(
+        "R16",
+        f"{len(windows)} frozen windows: INT8 within {difference:.4f} of float32; {nodes} of {expected} products are "
+        f"INT8; known answer {open_scorer(stages.model).known_answer}",
+    )
+
+
+@pytest.mark.slow
+def test_int8_is_a_third_of_the_size_where_weights_dominate(
+    stages: Stages, tmp_path: Path, record_property: Record
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["base"]), AudioSettings(), len(facts.taxonomy.labels), HeadSettings())
+    about = replace(facts, size="base", audio=AudioSettings(), head=HeadSettings())
+    write_float(model.eval(), about, tmp_path / "m.onnx", False)
+    write_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx", about, False)
+    ratio = (tmp_path / "m.int8.onnx").stat().st_size / (tmp_path / "m.onnx").stat().st_size
+    nodes = [node.op_type for node in onnx.load(tmp_path / "m.int8.onnx").graph.node].count("MatMulInteger")
+    assert ratio < 0.35 and nodes == len(PRODUCTS) * SIZES["base"].layers
+    record_property("R16", f"a base encoder: {nodes} INT8 products, {ratio:.3f} of the float32 file's size")
 
 
 def test_every_linear_layer_of_the_encoder_is_int8_and_nothing_else(stages: Stages) -> None:

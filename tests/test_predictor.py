@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from inputs import Entry
 from journal import Journal, open_journal
 from predictor import Heard, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
-from scorer import open_scorer
+from scorer import cpu_name, open_scorer
 
 HERE = Path(__file__).parents[1]
 DAY = sorted((HERE.parent / "shared" / "animals" / "soundscapes").glob("maad_S4A03895_20190522_*.ogg"))
@@ -98,6 +99,37 @@ def test_an_archive_becomes_tables_in_a_folder_of_its_name(stages: Stages, seaso
     facts = json.loads((folder / "run.json").read_text())
     assert facts["status"] == "finished" and facts["recordings"] == {"ok": 8} and len(facts["model_sha256"]) == 64
     assert facts["working_directory"] == str(Path.cwd())
+    assert facts["int8_known_answers"] == ["exact"] and facts["cpu"] == cpu_name()
+
+
+def test_the_same_command_gives_the_same_bytes_with_one_thread_and_with_two(
+    stages: Stages, season: FieldSeason, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    found: list[dict[str, bytes]] = []
+    kinds = ("csv", "table", "audacity", "kaleidoscope", "parquet")
+    for number, threads in enumerate((1, 1, 2)):
+        out = tmp_path / str(number)
+        settings: dict[str, Any] = {"rtype": kinds, "scores": True, "merge_gap": 3.0, "min_conf": 0.1}
+        inputs = (season.root / "unlabeled", season.soundscape)
+        assert predict(command(stages, *inputs, out=out, threads=threads, **settings)) == 0
+        found.append(results(out))
+    assert found[0] == found[1] == found[2] and len(found[0]) >= len(kinds) + 2
+    assert found[0]["detections.csv"].count(b"\n") > 10
+    size = sum(map(len, found[0].values()))
+    record_property("R20", f"predictor.py twice and with 2 threads: {len(found[0])} tables of {size:,} bytes identical")
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf, 1e30])
+def test_samples_that_are_no_numbers_change_no_window_but_their_own(
+    strange: float, stages: Stages, tmp_path: Path
+) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 25 * 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "whole.wav", sound, 16_000, "FLOAT")
+    sound[11 * 16_000 : 13 * 16_000] = strange
+    soundfile.write(tmp_path / "strange.wav", sound, 16_000, "FLOAT")
+    whole, beside = (scored_windows(stages, tmp_path / f"{name}.wav").probabilities for name in ("whole", "strange"))
+    changed = [row for row in range(5) if not np.array_equal(whole[row], beside[row])]
+    assert changed == [2] and np.isfinite(beside).all()
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from scorer import AHEAD, FORMAT, METADATA, open_scorer, score, stream
+from scorer import AHEAD, FORMAT, METADATA, int8_fault, known_product, open_scorer, score, stream
 from taxonomy import Taxonomy, to_json
 
 Piece = tuple[int, NDArray[np.float32] | None]
@@ -114,6 +114,38 @@ def test_logits_are_not_taken_for_probabilities_and_neither_is_what_is_no_number
     root = open_scorer(toy(tmp_path / "n.onnx", "Sqrt"))
     with pytest.raises(AssertionError, match="between nan and nan"):
         score(root, np.full((1, 80_000), -1.0, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_what_is_no_sound_never_reaches_the_network(value: float, tmp_path: Path) -> None:
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=1)
+    strange = np.zeros(80_000, np.float32)
+    strange[5] = value
+    answers = stream([scorer], [("before", np.zeros(80_000, np.float32)), ("strange", strange)])
+    assert next(answers)[0] == "before"
+    with pytest.raises(AssertionError, match="is no sound; silence it"):
+        next(answers)
+    (swallowed,) = scorer.session.run(None, {"waveforms": strange[None]})  # negative control: the network says nothing
+    assert np.isnan(value) or np.isfinite(swallowed).all()
+
+
+def test_a_cpu_that_gets_a_known_product_wrong_is_given_the_float_twin_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = toy(tmp_path / "m.int8.onnx", "Sigmoid")
+    assert int8_fault() == "" and open_scorer(path).known_answer == "exact"
+    rows, weights = known_product()
+    assert len(set(rows[0])) == len(set(weights[:, 0])) == 1 and weights[0, 0] == -weights[0, 1] == 63  # the largest
+    weights[7, 3] += 1
+    monkeypatch.setattr("scorer.known_product", lambda: (rows, weights))
+    assert int8_fault() == "a product of -570945 came out as -571200"
+    with pytest.raises(AssertionError, match=r"copy the float32 file that quantize.py wrote to .*m\.onnx, or score"):
+        open_scorer(path)
+    twin = toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
+    opened = open_scorer(path)
+    assert (opened.path, opened.precision) == (twin, "float32") and "came out as" in opened.known_answer
+    assert f"{twin} is used instead" in capsys.readouterr().out
+    assert open_scorer(twin).known_answer == "not asked"
 
 
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
