@@ -157,7 +157,7 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     columns: list[str] = []
     number = 0
     try:
-        for number, cells in cells_of(content):
+        for number, cells in cells_of(content, strict=True):
             line = [cell.strip() for cell in cells]
             columns = columns or [plain(cell) for cell in line]
             assert not any(line[len(columns) :]), (
@@ -256,14 +256,17 @@ def decoded_text(raw: bytes) -> tuple[str, str]:
     return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
 
 
-def cells_of(content: str) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas."""
+def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas.
+
+    strict   an error where a quote is left open, which swallows the rows behind it
+    """
     header = content.partition("\n")[0]
     if "\t" in header:
         yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
         return
     comma = ";" if header.count(";") > header.count(",") else ","
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=comma)
+    lines = csv.reader(io.StringIO(content, newline=""), delimiter=comma, strict=strict)
     yield from ((lines.line_num, cells) for cells in lines)
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import huggingface_hub
 import torch
@@ -39,13 +40,24 @@ from config import (
     HeadSettings,
     Pooling,
     Preset,
+    from_facts,
 )
+from heads import Head
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
-from runs import FIRST, publish
+from runs import FIRST, publish, read_json
 from seals import blank, seal, state_of
 from taxonomy import Taxonomy, from_json, to_json
 
 FORMAT = 2  # of the facts; a file with a higher number was written by a later version
+WIDEST = 65_536  # of a second layer, and most learnt examples of a species
+LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
+SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
+NEEDED = {  # facts of a file by its kind
+    "encoder": frozenset({"format", "size", "audio", "provenance"}),
+    "classifier": frozenset(
+        {"format", "size", "audio", "head", "taxonomy", "provenance", "thresholds", "rank_thresholds"}
+    ),
+}
 HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
 
 
@@ -141,23 +153,36 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     """The network and its facts, from one file."""
     assert path.is_file(), f"no classifier at {path}; `python main.py` writes one, or point --classifier at yours"
     tensors, plain = read_tensors(path, "classifier", "`python main.py` writes one")
-    assert plain["size"] in PRESETS and plain["head"]["pooling"] in get_args(Pooling), (
-        f"{path}: unknown size {plain['size']} or pooling {plain['head']['pooling']}"
+    head = from_facts(HeadSettings, plain["head"], path)
+    assert plain["size"] in PRESETS and head.pooling in get_args(Pooling), (
+        f"{path}: unknown size {plain['size']} or pooling {head.pooling}"
     )
     facts = ClassifierFacts(
         plain["size"],
-        AudioSettings(**plain["audio"]),
-        HeadSettings(**plain["head"]),
+        from_facts(AudioSettings, plain["audio"], path),
+        head,
         from_json(plain["taxonomy"]),
         plain["provenance"],
         tuple(thresholds_from_json(plain["thresholds"])),
         plain["rank_thresholds"],
     )
     encoder = Encoder(SIZES[facts.size], facts.audio)
+    check_head(head, encoder, len(facts.taxonomy.labels), tensors, path)
     model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
     fill(model, tensors, str(path))
     freeze_positions(model.encoder.whisper)
     return model.eval(), facts
+
+
+def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse a head that is larger than the file, before any memory is asked for it."""
+    within = 0 <= settings.hidden <= WIDEST and 1 <= settings.prototypes <= WIDEST and 0 <= settings.dropout < 1
+    assert within, f"{path}: a head of {settings}; make the classifier again"
+    with torch.device("meta"):
+        head = Head(encoder.size.width, encoder.channels, species, settings)
+    wanted = sum(part.numel() for part in head.parameters())
+    there = sum(tensor.numel() for tensor in tensors.values())
+    assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"
 
 
 def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Tensor]:
@@ -168,7 +193,7 @@ def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Ten
     )
     tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
-    heard = AudioSettings(**facts["audio"])
+    heard = from_facts(AudioSettings, facts["audio"], path)
     assert heard == audio, f"{path} heard {heard}, this run asks for {audio}; give both stages the same --audio flags"
     return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}
 
@@ -180,7 +205,7 @@ def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
     """
     config_path = folder / "config.json"
     assert config_path.is_file(), f"{folder} has no config.json: no folder in the hub's format"
-    config = read_json(config_path)
+    config = read_json(config_path, "download it again")
     assert config.get("model_type") == "whisper", f"{config_path} is of type {config.get('model_type')}, not whisper"
     found = tuple(config.get(key) for key in ("num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads"))
     named = [preset for preset in PRESETS if dimensions(SIZES[preset]) == found]
@@ -207,8 +232,11 @@ def weight_files(folder: Path) -> list[Path]:
     """model.safetensors, or the shards that its index names; they must lie in the folder."""
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        assert all(Path(name).name == name for name in names), f"{index} names files outside its folder"
+        told = read_json(index, "download it again").get("weight_map")
+        shards: list[Any] = list(cast(dict[str, Any], told).values()) if isinstance(told, dict) else [told]
+        strange = [name for name in shards if not isinstance(name, str) or not SHARD.fullmatch(name)]
+        assert not strange, f"{index} names files outside its folder, or none: {str(strange[0])[:60]!r}"
+        names = sorted(set(shards))
     else:
         names = ["model.safetensors"]
     paths = [folder / name for name in names]
@@ -249,6 +277,7 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     for name, tensor in tensors.items():
         shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
         assert shape == expected, f"{source}: {name} is {shape}, this network needs {expected}"
+        assert tensor.is_floating_point(), f"{source}: {name} holds {tensor.dtype}, no weights"
         assert bool(tensor.float().isfinite().all()), f"{source}: {name} holds values that are not finite: damaged"
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
 
@@ -274,10 +303,14 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     state = state_of(path)
     assert state != "damaged", damaged
     tensors, header = open_tensors(path, ("",), remedy)
-    facts: dict[str, Any] = json.loads(header.get("wild_whisper", "{}"))
+    facts = told_facts(header.get("wild_whisper", "{}"), path, remedy)
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
-    assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
-    assert kind != "classifier" or facts["format"] == FORMAT, f"{path} was written by an earlier version; {remedy} anew"
+    version = facts.get("format")
+    assert isinstance(version, int), f"{path}: its format {version!r} is no number; {remedy} anew"
+    assert version <= FORMAT, f"{path} was written by a later version (format {version})"
+    assert kind != "classifier" or version == FORMAT, f"{path} was written by an earlier version; {remedy} anew"
+    lacking = NEEDED[kind] - facts.keys()
+    assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; {remedy} anew"
     if facts.get("sealed"):
         assert state == "sound", damaged
     else:  # written by an earlier version, with a digest of its tensors alone
@@ -285,24 +318,27 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     return tensors, facts
 
 
+def told_facts(text: str, path: Path, remedy: str) -> dict[str, Any]:
+    """The facts in a file's header."""
+    try:
+        facts: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AssertionError(f"{path}: its facts are damaged ({error}); {remedy} anew") from None
+    assert isinstance(facts, dict), f"{path}: its facts are damaged; {remedy} anew"
+    return cast(dict[str, Any], facts)
+
+
 def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file whose names begin in one of some ways, and its metadata."""
+    size = path.stat().st_size
+    assert size <= LARGEST_FILE, f"{path} has {size / 2**30:.0f} GiB, more than any Whisper; {remedy}"
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - no dictionary
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
-        raise AssertionError(f"{path} is damaged or no safetensors file ({error}); {remedy}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a hub folder."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON, or bytes that are no UTF-8
-        raise AssertionError(f"{path} is damaged ({error}); download it again") from error
-    assert isinstance(content, dict), f"{path} holds no JSON object; download it again"
-    return content
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        said = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no safetensors file ({said}); {remedy}") from error
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

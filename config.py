@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
@@ -64,6 +64,8 @@ class AudioSettings:
     of it. A call is easier to know among others of its kind; costs a little more for each second of sound."""
 
     def __post_init__(self) -> None:
+        assert 1_000 <= self.sample_rate <= 1_000_000, f"--audio.sample_rate {self.sample_rate}: give 16000 or 32000"
+        assert 0.02 <= self.window_seconds <= 30, f"--audio.window_seconds {self.window_seconds}: give 0.02 to 30"
         windows = self.context_seconds / self.window_seconds
         assert windows >= 1 and abs(windows - round(windows)) < 1e-6 and self.context_seconds <= 30, (
             f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to 30"
@@ -634,6 +636,7 @@ def data_defaults(preset: Preset) -> DataSettings:
     return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
 
 
+Section = TypeVar("Section")
 Command = TypeVar(
     "Command",
     SurveyCommand,
@@ -659,6 +662,17 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
         return tyro.cli(command, args=given, default=default, use_underscores=True)
     except SystemExit as leaving:  # argparse's habit of leaving with 2 means "some inputs failed" here
         raise SystemExit(1 if leaving.code else 0) from None
+
+
+def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
+    """A section of settings as it travelled in a model file; what is damaged or foreign is refused."""
+    defaults: dict[str, object] = {field.name: field.default for field in fields(cast(Any, kind))}
+    given: dict[str, Any] = cast(dict[str, Any], stored) if isinstance(stored, dict) else {"": stored}
+    for name, value in given.items():
+        wanted = type(defaults.get(name))
+        fits = name in defaults and (type(value) is wanted or (wanted is float and type(value) is int))
+        assert fits, f"{path}: {kind.__name__} with {name[:40]!r} {str(value)[:40]!r}; make the model file again"
+    return kind(**given)
 
 
 def requested_preset(arguments: Sequence[str]) -> Preset:

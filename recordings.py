@@ -214,12 +214,12 @@ def stretch(text: str, where: str) -> tuple[float, float]:
 
 
 def real(text: str, column: str, where: str) -> float:
-    assert is_number(text), f"{where}: {column} {text!r} is no number"
+    assert is_number(text), f"{where}: {column} {text!r} is no number; write one with a point"
     return float(text)
 
 
 def whole(text: str, column: str, where: str) -> int:
-    assert text.removeprefix("-").isdecimal(), f"{where}: {column} {text!r} is no whole number"
+    assert text.removeprefix("-").isdecimal(), f"{where}: {column} {text!r} is no whole number; write one"
     return int(text)
 
 

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from archive import NameIndex, is_there, sounds_below
 from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number, within
+from runs import read_json
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -89,23 +89,31 @@ def read_results(folder: Path) -> Results:
     detections = tuple(detected(where, row) for where, row in rows_of(table, NEEDED))  # may be a million
     assert detections, f"{table} has no detections, so there is nothing to listen to; lower --min_conf of predictor.py"
     files, run = folder / "files.csv", folder / "run.json"
-    facts: Any = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
-    assert isinstance(facts, dict), f"{run} holds no settings but {str(facts)[:40]!r}; take it away"
+    facts = read_json(run, "take it away") if run.is_file() else dict[str, Any]()
     rows = tuple(row for _, row in rows_of(files, ("file",))) if files.is_file() else ()
     with table.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Results(folder, detections, rows, cast(dict[str, Any], facts), digest)
+    return Results(folder, detections, rows, facts, digest)
 
 
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.DictReader(file, restval="")
-        found = list(lines.fieldnames or ())
-        absent = [name for name in needed if name not in found]
-        assert not absent, f"{path}: no columns {absent}, found {found[:20]}; is it the right table?"
-        for row in lines:
-            yield f"{path} line {lines.line_num}", {name: row[name] for name in found}
+        lines = csv.reader(file, strict=True)
+        try:
+            found = next(lines, list[str]())
+            absent = [name for name in needed if name not in found]
+            assert not absent, f"{path}: no columns {absent}, found {found[:20]}; is it the right table?"
+            assert len(set(found)) == len(found), f"{path}: a column occurs twice in {found[:20]}; keep one"
+            for cells in lines:
+                where = f"{path} line {lines.line_num}"
+                fits = len(cells) == len(found)
+                assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
+                assert not any("\ufffd" in cell for cell in cells), f"{where} is not in UTF-8; save the table as UTF-8"
+                if fits:
+                    yield where, dict(zip(found, cells, strict=True))
+        except csv.Error as error:
+            raise AssertionError(f"{path} line {lines.line_num}: {error}; perhaps a quote is left open") from None
 
 
 def detected(where: str, row: Mapping[str, str]) -> Detected:

@@ -36,6 +36,9 @@ from config import Command, parse
 
 SCRATCH = Path("/tmp/wildwhisper")
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+STEERING = re.compile(  # a terminal: control characters, the other direction of writing, halves of characters
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb", "train.shard"}
 )
@@ -119,7 +122,9 @@ def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
     path = folder / "run.json"
     assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_json(path, "start a new run")
+    lacking = {"name", "status", "host", "pid", "settings", "started"} - told.keys()
+    assert not lacking and str(told["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
     assert re.match(rf"{name}-\d", str(told["name"])), (
         f"{folder} is a run of another command; give one named {name}-..."
     )
@@ -282,6 +287,16 @@ def write_json(path: Path, content: object) -> None:
         )
 
 
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object of a file that anybody may have written."""
+    try:
+        content: object = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # bad JSON, or bytes that are no UTF-8
+        raise AssertionError(f"{path} is damaged ({error}); {remedy}") from None
+    assert isinstance(content, dict), f"{path} holds no JSON object but {str(content)[:40]!r}; {remedy}"
+    return cast(dict[str, Any], content)
+
+
 def peak_memory_mb() -> int:
     """Largest resident memory of this process so far, MB; getrusage would count that of the process that started it."""
     status = Path("/proc/self/status")
@@ -297,6 +312,7 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         leave("error: python -O switches off the checks that protect your data; run without -O", 1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+    plain_output()
     try:
         code = function(parse(command))
     except KeyboardInterrupt:
@@ -336,8 +352,23 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
 def leave(line: str, code: int) -> NoReturn:
     """Say why, and go."""
     line = line if FIRST else f"process {os.environ['RANK']}: {line}"
-    print(line, file=sys.stderr, flush=True)
+    print(" ".join(shown(line).splitlines()), file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+def plain_output() -> None:
+    """From here on no name that is printed can move the cursor, colour the terminal or turn round what is written."""
+    write = sys.stdout.write
+
+    def plainly(text: str) -> int:
+        return write(shown(text))
+
+    vars(sys.stdout)["write"] = plainly
+
+
+def shown(text: str) -> str:
+    """Text for a terminal: what would steer it as \\x1b, a byte of a name that is no UTF-8 as \\udcff."""
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def interrupt(_signal: int = 0, _frame: FrameType | None = None) -> NoReturn:
@@ -369,7 +400,7 @@ def number_of(folder: Path, name: str) -> int:
 def mark_dead_runs(root: Path, name: str) -> None:
     """Runs of this host that say `running` though their process is gone were killed: say so."""
     for path in sorted(root.glob(f"{name}-*/run.json")):
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path, "delete it")
         same_host = facts.get("host") == socket.gethostname()
         if facts.get("status") == "running" and same_host and not Path(f"/proc/{facts.get('pid')}").exists():
             write_json(path, facts | {"status": "interrupted"})

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -28,12 +28,14 @@ from numpy.typing import NDArray
 
 from calibration import Threshold
 from calibration import from_json as thresholds_from_json
-from config import AudioSettings
+from config import AudioSettings, from_facts
+from graphs import bounded_options, check_graph
 from seals import beside, sha256, state_of
-from taxonomy import Taxonomy, from_json
+from taxonomy import RANKS, Taxonomy, from_json
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
+NEEDED = frozenset({"format", "audio", "taxonomy", "precision", "verified"})
 AHEAD = 2  # batches for each thread that are read before their turn
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # the last two on ARM
 LOUDEST = 2.0**32  # audio.py silences what is half as loud; resampling may overshoot
@@ -90,20 +92,22 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
         f"{path}{f' or {weights.name} beside it' if weights else ''} is damaged: it does not match its digest; "
         "copy it again, or `python quantize.py` anew"
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    check_graph(path)
+    options = bounded_options()
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # ONNX Runtime's own errors share no narrower type
-        raise AssertionError(f"{path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
+        raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
-    audio, taxonomy = AudioSettings(**facts["audio"]), from_json(facts["taxonomy"])
+    audio, taxonomy = from_facts(AudioSettings, facts["audio"], path), from_json(facts["taxonomy"])
     old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
     told = sha256(path) if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
+    assert not limits or [limit.label for limit in limits] == list(taxonomy.labels), (
+        f"{path}: its thresholds are of other labels than its answers; make the model file again"
+    )
     threads = threads or len(os.sched_getaffinity(0))
     precision, verified = facts["precision"], facts["verified"]
     wrong = int8_fault() if precision == "int8" else ""
@@ -237,17 +241,35 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     """
     peak = max(float(samples.max()), -float(samples.min()))
     assert peak <= LOUDEST, f"a sample of {peak:g} is no sound; silence it before scoring, as audio.py does"
-    names = [output.name for output in scorer.session.get_outputs()]
-    outputs = scorer.session.run(names, {"waveforms": samples})
-    heard = dict(zip(names, outputs, strict=True))
-    given, wanted = heard["probabilities"], (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    heard = run(scorer, samples)
+    nothing = np.zeros((0, 0), np.float32)
+    given, wanted = heard.get("probabilities", nothing), (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    assert given.shape == wanted, f"{scorer.path} answers {given.shape}, not {wanted} probabilities"
     low, high = given.min(), given.max()
-    assert given.shape == wanted and low >= 0 and high <= 1, (
+    assert low >= 0 and high <= 1, (
         f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
     )
     vectors = heard.get("embeddings", np.zeros((len(given), 0), np.float32))
+    assert vectors.ndim == 2 and len(vectors) == len(given), f"{scorer.path}: {vectors.shape} embeddings for {wanted}"
     parts = zip(np.split(given, len(samples)), np.split(vectors, len(samples)), strict=True)
     return [Answer(*both) for both in parts]
+
+
+def run(scorer: Scorer, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The outputs of the network by name."""
+    try:
+        names = [output.name for output in scorer.session.get_outputs()]
+        return dict(zip(names, scorer.session.run(names, {"waveforms": samples}), strict=True))
+    except Exception as error:  # ONNX Runtime's own errors share no narrower type
+        raise AssertionError(
+            f"{scorer.path} cannot be run ({reason(error)}); make it again, or where memory is short lower --threads "
+            "and --batch_size"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What ONNX Runtime says, in short."""
+    return (str(error).splitlines() or [""])[0][:300]
 
 
 def digest(paths: Sequence[Path]) -> str:
@@ -264,9 +286,25 @@ def read_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Our facts from an ONNX file's metadata."""
     text = metadata.get(METADATA)
     assert text is not None, f"{path} is an ONNX file of another origin; `python quantize.py` writes ours"
-    facts: dict[str, Any] = json.loads(text)
-    assert facts["format"] <= FORMAT, f"{path} was written by a later version (format {facts['format']})"
+    try:
+        stored: object = json.loads(text)
+    except (ValueError, RecursionError) as error:  # bad JSON
+        raise AssertionError(f"{path}: its facts are damaged ({error}); `python quantize.py` writes it anew") from None
+    facts = cast(dict[str, Any], stored) if isinstance(stored, dict) else dict[str, Any]()
+    lacking = NEEDED - facts.keys()
+    assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; `python quantize.py` writes it anew"
+    version: object = facts["format"]
+    ranks: object = facts.get("rank_thresholds", {})
+    assert isinstance(version, int), f"{path}: the format {version!r} is no number; `python quantize.py` writes it anew"
+    assert version <= FORMAT, f"{path} was written by a later version (format {version})"
+    limits = cast(dict[object, object], ranks) if isinstance(ranks, dict) else {"": ranks}
+    known = all(rank in RANKS and is_share(limit) for rank, limit in limits.items())
+    assert known, f"{path}: {str(limits)[:60]} are no thresholds of ranks; `python quantize.py` writes it anew"
     return facts
+
+
+def is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 from annotations import (
     LONGEST_CELL,
@@ -276,7 +277,7 @@ def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -
     path = within(folder, name)
     assert path is not None, f"{where}: {row['filename']!r} leaves {folder}; paths must stay below it"
     fold = row.get("fold", "")
-    assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number"
+    assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number; write a whole one"
     author = row.get("author", "")
     recording = Recording(
         path,
@@ -452,7 +453,9 @@ def finished(root: Path, found: Found) -> Collection:
     odd = [row["primary_label"] for _, row in rows if ";" in row["primary_label"]]
     assert not odd, f"{root}: labels {odd[:3]} have a semicolon in them, which parts labels; rename them"
     known = {row["primary_label"] for _, row in rows}
-    settled, notes = with_known_labels(found.recordings, known)
+    written, respelt = with_known_spelling(found.recordings, known)
+    settled, notes = with_known_labels(written, known)
+    notes = respelt + notes
     unique = {(row.name, row.start, row.end, row.labels, row.absent): row for row in reversed(settled)}
     if len(unique) < len(settled):
         notes.append(f"{len(settled) - len(unique)} rows stood there twice")
@@ -474,6 +477,25 @@ def with_rank(row: dict[str, str]) -> dict[str, str]:
     told = row.get("finest_rank") or row.get("class") or any(row.get(rank) for rank in UPPER)
     scientific = re.match(r"[A-Z][a-z]+(?:$| [a-z])", row["scientific_name"])
     return row if told or scientific else row | {"finest_rank": "species"}
+
+
+def with_known_spelling(recordings: Sequence[Recording], known: set[str]) -> tuple[list[Recording], list[str]]:
+    """Labels as the taxonomy writes them where only blanks or the way an accent is stored differ, counted."""
+    usual = {" ".join(normalize("NFC", label).split()): label for label in known}
+    changed: Counter[str] = Counter()
+
+    def spelt(label: str) -> str:
+        own = label if label in known else usual.get(" ".join(normalize("NFC", label).split()), label)
+        changed[own] += own != label
+        return own
+
+    done = [
+        replace(row, labels=tuple(map(spelt, row.labels)), absent=tuple(map(spelt, row.absent))) for row in recordings
+    ]
+    if not changed.total():
+        return done, []
+    names = listed(label for label, count in changed.items() if count)
+    return done, [f"{changed.total()} labels are written in another way than in the taxonomy, and taken for {names}"]
 
 
 def with_known_labels(recordings: Sequence[Recording], known: set[str]) -> tuple[list[Recording], list[str]]:

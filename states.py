@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -39,6 +39,7 @@ MOST_SPOILED = 10  # updates that may be thrown away in a row
 KEPT = 2  # states: the newest, and one to fall back on
 MOST_TIME = 0.05  # share of the time that keeping may take
 PATIENCE = 10.0  # seconds in which a step should end; only then does a second signal end it
+STATE = frozenset({"progress", "data", "parts", "generator", "torch", "cuda"})
 NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.pt")
 
 
@@ -181,10 +182,21 @@ class Keeper:
             if digest(path) != told_digest(path):
                 print(f"{path} is damaged; taking the state before it")
                 continue
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_state(path)
             assert state["data"] == self.data, (
                 "the recordings are not those that this run began with; give it those, or start a new run"
             )
+            progress = self.put_back(state, path)
+            print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+            for damaged in states[:number]:  # or it would be taken for a newer one
+                damaged.unlink()
+            return progress
+        assert not states, f"no state in {self.folder} is sound; start again without --run.resume"
+        return Progress()
+
+    def put_back(self, state: Mapping[str, Any], path: Path) -> Progress:
+        """Weights, optimiser, schedule, random states and counters as they were."""
+        try:
             for name, part in self.parts.items():
                 processes.fill(part, state["parts"][name])
             self.generator.set_state(state["generator"])
@@ -193,13 +205,10 @@ class Keeper:
                 torch.set_rng_state(state["torch"][mine])
             if mine < len(state["cuda"]) and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"][mine])
-            progress = Progress(**state["progress"])
-            print(f"going on in epoch {progress.epoch} after {progress.step} steps")
-            for damaged in states[:number]:  # or it would be taken for a newer one
-                damaged.unlink()
-            return progress
-        assert not states, f"no state in {self.folder} is sound; start again without --run.resume"
-        return Progress()
+            return Progress(**state["progress"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # another program's
+            said = str(error).split("\n")[0][:200]
+            raise AssertionError(f"{path} is no state of this loop ({said}); start a new run") from error
 
     def states(self) -> list[Path]:
         """The states in the folder, the newest first."""
@@ -220,6 +229,35 @@ def training_run(name: str, config: PretrainCommand | FinetuneCommand) -> Genera
     with opened if FIRST else nullcontext(Run(Path(), time.time(), {})) as run:
         folder = Path(processes.first_says(str(run.folder)))
         yield run if FIRST else Run(folder, run.started, run.facts)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Plain types and tensors, none of them larger than the file: a digest only says that it is the file it names.
+
+    Errors: anything else, as another program might write it, is refused in one line.
+    """
+    try:
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile and torch share no narrower type
+        raise AssertionError(
+            f"{path} is no state of this program ({type(error).__name__}); start again without --run.resume"
+        ) from None
+    state = cast(dict[str, Any], loaded) if isinstance(loaded, dict) else dict[str, Any]()
+    lacking = STATE - state.keys()
+    assert not lacking, f"{path} lacks {', '.join(sorted(lacking))}; start again without --run.resume"
+    size = path.stat().st_size
+    largest = max((tensor.numel() * tensor.element_size() for tensor in tensors_in(state)), default=0)
+    assert largest <= size, f"{path} has {size} bytes and a tensor of {largest}; start again without --run.resume"
+    return state
+
+
+def tensors_in(state: object) -> list[torch.Tensor]:
+    """All tensors, however deep."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    inner: list[Any] = list(cast(dict[object, object], state).values()) if isinstance(state, dict) else []
+    inner += list(cast(list[Any], state)) if isinstance(state, list | tuple) else []
+    return [tensor for part in inner for tensor in tensors_in(part)]
 
 
 def forget(folder: Path) -> None:

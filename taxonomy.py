@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +84,8 @@ class Taxonomy:
         lengths = [len(self.scientific_names), len(self.common_names), len(self.lineages), len(self.finest)]
         assert count, "a taxonomy without labels; give the table at least one row"
         assert lengths == [count] * 4, f"{count} labels with {lengths} names, common names, lineages, finest ranks"
-        twice = sorted({label for label in self.labels if self.labels.count(label) > 1}) if repeats(self.labels) else []
-        assert not twice, f"labels {twice} occur more than once; keep one row of each"
+        twice = sorted(label for label, times in Counter(self.labels).items() if times > 1)
+        assert not twice, f"labels {twice[:5]} occur more than once; keep one row of each"
         for label, lineage, finest in zip(self.labels, self.lineages, self.finest, strict=True):
             assert label, "an empty label; give every row a primary_label"
             assert len(lineage) == len(RANKS) and all(lineage), f"{label}: lineage {lineage}, wanted {RANKS}"
@@ -235,7 +237,7 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
     assert path.is_file(), f"no {path.name} in {path.parent}; give a table in the layout of BirdCLEF's"
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     spoilt = text.count("\n", 0, text.find("\ufffd")) + 1
-    assert "\ufffd" not in text, f"{path} line {spoilt} is not in UTF-8; save the table as UTF-8"
+    assert "\ufffd" not in text and "\0" not in text, f"{path} line {spoilt} is not in UTF-8; save the table as UTF-8"
     lines = parted(path, text)
     header = [name.strip() for name in lines[0][1]] if lines else list[str]()
     absent = [name for name in required if name not in header]
@@ -257,7 +259,7 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
 
 def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
     """The rows of a csv file as cells, each with the number of its last line."""
-    lines = csv.reader(io.StringIO(text, newline=""))
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # else an open quote swallows the rows behind it
     found: list[tuple[int, list[str]]] = []
     try:
         for cells in lines:
@@ -383,7 +385,7 @@ def numbered(things: Iterable[object]) -> NDArray[np.int64]:
 
 def key(name: str) -> str:
     """What two spellings of one name have in common."""
-    return " ".join(name.split()).casefold()
+    return " ".join(normalize("NFC", name).split()).casefold()
 
 
 def repeats(names: Sequence[str]) -> bool:

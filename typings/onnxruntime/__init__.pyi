@@ -5,6 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+class OrtAllocatorType:
+    ORT_ARENA_ALLOCATOR: OrtAllocatorType
+
+class OrtMemType:
+    DEFAULT: OrtMemType
+
+class OrtMemoryInfo:
+    def __init__(self, name: str, kind: OrtAllocatorType, device: int, memory: OrtMemType) -> None: ...
+
+class OrtArenaCfg:
+    def __init__(self, settings: Mapping[str, int]) -> None: ...
+
+def create_and_register_allocator(info: OrtMemoryInfo, settings: OrtArenaCfg) -> None: ...
+
 class ModelMetadata:
     custom_metadata_map: dict[str, str]
 
