@@ -213,7 +213,7 @@ def begin(loop: Loop, arguments: Sequence[str], log: Path, shared: mmap.mmap, wi
 def often(shared: mmap.mmap) -> None:
     """Keep the state at nearly every step; say in shared memory when a save is on, and when something is done twice."""
     states.MOST_TIME = 1e9
-    Figure.savefig = blank_picture  # type: ignore[method-assign]
+    Figure.savefig = blank_picture  # type: ignore[method-assign,assignment]
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
     keep_state: Callable[[Keeper, Progress], Path] = Keeper.keep
     keep_part = Journal.keep
@@ -236,8 +236,8 @@ def often(shared: mmap.mmap) -> None:
         shared[STEPS] += 1
         keep_if_due(keeper, progress)
 
-    Keeper.keep_if_due = counted  # type: ignore[method-assign]
-    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]
+    Keeper.keep_if_due = counted  # type: ignore[method-assign,assignment]
+    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign,assignment]
 
 
 def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
@@ -256,7 +256,7 @@ def forget_random_states() -> None:
         torch.set_rng_state(everyones)
         return progress
 
-    Keeper.restore = restored  # type: ignore[method-assign]
+    Keeper.restore = restored  # type: ignore[method-assign,assignment]
 
 
 def words(loop: Loop, sounds: Path, folder: Path, workers: int) -> list[str]:

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +29,7 @@ import numpy as np
 import survey
 from config import AudioSettings, DataSettings
 from data_loader import (
-    EpochSampler,
+    batches_of,
     fingerprint,
     labeled_loader,
     recordings_of,
@@ -113,17 +112,16 @@ def measure(size: int, folder: Path) -> Figures:
     train, _ = timed("split", lambda: split(usable, data))
     loader = timed("loader", lambda: labeled_loader(train, taxonomy, data, AudioSettings(), BATCH, SEED))
 
-    assert isinstance(loader.sampler, EpochSampler)
-    sampler = loader.sampler
+    batches = batches_of(loader)
 
     def epoch() -> int:
         set_epoch(loader, 3)
-        return sum(1 for _ in sampler)
+        return sum(len(batch) for batch in batches)
 
     def resume() -> str:
         middle = len(loader) // 2
         set_epoch(loader, 3, middle)
-        following = list(islice(sampler, BATCH))
+        following = next(iter(batches))
         assert len(following) == BATCH and recordings_of(loader, middle)
         return fingerprint(train)
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -487,7 +487,7 @@ def learn(model: nn.Linear, sound: torch.Tensor, folder: Path) -> tuple[int, int
         moved += not torch.equal(before, model.weight)
         progress.step = step
         names = [f"recording {row}" for row in rows.tolist()]
-        progress.watch(norm, lambda names=names: names)  # pyright: ignore[reportUnknownLambdaType]
+        progress.watch(norm, partial(list[str], names))
         keeper.keep_if_due(progress)
     return moved, progress.step
 

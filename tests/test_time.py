@@ -157,7 +157,8 @@ def sparse_day(path: Path, rate: int) -> Path:
 
 def beep(rate: int) -> NDArray[np.int16]:
     wave = np.sin(2 * np.pi * 3_000 / rate * np.arange(round(BEEP * rate)))
-    return np.rint(16_000 * wave).astype(np.int16)
+    samples: NDArray[np.int16] = np.rint(16_000 * wave).astype(np.int16)
+    return samples
 
 
 @pytest.mark.parametrize("rate", [8_000, 48_000, 384_000])

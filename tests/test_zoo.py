@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -451,7 +452,10 @@ def test_after_kills_every_recording_is_in_files_csv_once(
     def parts() -> int:
         return sum(1 for _ in (tmp_path / "cut" / ".parts").glob("*/*.json"))
 
-    kills = [kill_when(in_child(lambda: predict(config("cut"))), lambda least=n: parts() >= least) for n in (1, 9, 22)]
+    def enough(least: int) -> bool:
+        return parts() >= least
+
+    kills = [kill_when(in_child(lambda: predict(config("cut"))), partial(enough, n)) for n in (1, 9, 22)]
     assert all(kills) and 22 <= parts() < 40 and not (tmp_path / "cut" / "files.csv").exists()
     assert predict(config("cut")) == 2 and predict(config("whole")) == 2
     rows = read_csv(tmp_path / "cut" / "files.csv")

@@ -224,7 +224,7 @@ def damage(folder: Path) -> list[Kind]:
     shutil.rmtree(folder / "whole")
     if "locked.wav" not in {kind.name for kind in kinds}:  # to root nothing is locked
         (folder / "locked.wav").unlink()
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "data": {"surveyed": "skipped"},  # has no suffix, but predictor.py is given it by name
         "folder.wav": {"predicted": "skipped", "surveyed": "skipped"},
         "none.wav": {"surveyed": "skipped"},
