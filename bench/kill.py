@@ -106,7 +106,7 @@ def killed_and_resumed(
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     if not is_finished(loop, root / "whole"):
         attempt(loop, sounds, root / "whole", 0, shared, None)
-    seconds, expected = facts_of(loop, root / "whole")["seconds"], outcome(loop, root / "whole")
+    seconds, expected = float(facts_of(loop, root / "whole")["seconds"]), outcome(loop, root / "whole")
     while tally.kills < kills:
         name = f"run-{tally.runs}" if with_random_states else f"control-{tally.runs}"
         folder, planned = root / name, min(PLANNED, kills - tally.kills)
@@ -213,31 +213,31 @@ def begin(loop: Loop, arguments: Sequence[str], log: Path, shared: mmap.mmap, wi
 def often(shared: mmap.mmap) -> None:
     """Keep the state at nearly every step; say in shared memory when a save is on, and when something is done twice."""
     states.MOST_TIME = 1e9
-    Figure.savefig = blank_picture  # type: ignore[method-assign,assignment]
+    Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
     keep_state: Callable[[Keeper, Progress], Path] = Keeper.keep
     keep_part = Journal.keep
 
-    def marked_state(keeper: Keeper, progress: Progress) -> Path:
+    def marked_state(self: Keeper, progress: Progress) -> Path:
         shared[SAVING] = 1
-        path = keep_state(keeper, progress)
+        path = keep_state(self, progress)
         shared[SAVING] = 0
         return path
 
-    def marked_part(journal: Journal, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
-        shared[AGAIN] = shared[AGAIN] or journal.is_done(entry)
+    def marked_part(self: Journal, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
+        shared[AGAIN] = shared[AGAIN] or self.is_done(entry)
         shared[SAVING] = 1
-        keep_part(journal, entry, analysed, scored)
+        keep_part(self, entry, analysed, scored)
         shared[SAVING] = 0
 
     keep_if_due: Callable[[Keeper, Progress], None] = Keeper.keep_if_due
 
-    def counted(keeper: Keeper, progress: Progress) -> None:
+    def counted(self: Keeper, progress: Progress) -> None:
         shared[STEPS] += 1
-        keep_if_due(keeper, progress)
+        keep_if_due(self, progress)
 
-    Keeper.keep_if_due = counted  # type: ignore[method-assign,assignment]
-    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign,assignment]
+    Keeper.keep_if_due = counted  # type: ignore[method-assign]
+    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]
 
 
 def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
@@ -249,14 +249,14 @@ def forget_random_states() -> None:
     """The control: what is resumed has everything but the states of its random numbers."""
     restore: Callable[[Keeper], Progress] = Keeper.restore
 
-    def restored(keeper: Keeper) -> Progress:
-        ours, everyones = keeper.generator.get_state(), torch.get_rng_state()
-        progress = restore(keeper)
-        keeper.generator.set_state(ours)
+    def restored(self: Keeper) -> Progress:
+        ours, everyones = self.generator.get_state(), torch.get_rng_state()
+        progress = restore(self)
+        self.generator.set_state(ours)
         torch.set_rng_state(everyones)
         return progress
 
-    Keeper.restore = restored  # type: ignore[method-assign,assignment]
+    Keeper.restore = restored  # type: ignore[method-assign]
 
 
 def words(loop: Loop, sounds: Path, folder: Path, workers: int) -> list[str]:

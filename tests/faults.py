@@ -148,7 +148,7 @@ def operations(folder: Path, at: int = 0, kind: Kind = "broken") -> Generator[li
     made = {name: getattr(os, name) for name in ("symlink", "link", "mkdir")}
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *words: Any, **named: Any) -> Any:
-        path = os.path.realpath(file) if isinstance(file, str | os.PathLike) else ""
+        path = "" if isinstance(file, int) else os.path.realpath(str(file))
         if not path.startswith(root) or not set(mode) & set("wax+"):
             return real_open(file, mode, buffering, *words, **named)
         count("open", path)

@@ -481,15 +481,18 @@ def learn(model: nn.Linear, sound: torch.Tensor, folder: Path) -> tuple[int, int
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     schedule, progress, moved = cosine_schedule(optimizer, 125, 0.1), Progress(), 0
     keeper = Keeper(folder, {"model": model}, torch.Generator())
-    for step, rows in enumerate(torch.randperm(len(sound)).split(8), 1):
+    for step, rows in enumerate(torch.randperm(len(sound)).reshape(-1, 8), 1):
         before = model.weight.detach().clone()
         norm = update((model(sound[rows]) - 1).square().mean(), model.parameters(), optimizer, schedule, 1.0)
         moved += not torch.equal(before, model.weight)
         progress.step = step
-        names = [f"recording {row}" for row in rows.tolist()]
-        progress.watch(norm, partial(list[str], names))
+        progress.watch(norm, partial(recordings_in, rows))
         keeper.keep_if_due(progress)
     return moved, progress.step
+
+
+def recordings_in(rows: torch.Tensor) -> list[str]:
+    return [f"recording {int(row)}" for row in rows]
 
 
 def test_weights_that_are_not_finite_are_never_published(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_seal_may_stand_anywhere_and_any_flipped_bit_is_found(before: int, t
     path = sealed(tmp_path / "a", bytes(before), bytes(BLOCK // 2))
     assert state_of(path) == "sound"
     content = path.read_bytes()
-    for place in np.random.default_rng(0).integers(0, len(content), 10).tolist():
+    for place in map(int, np.random.default_rng(0).integers(0, len(content), 10)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         assert state_of(path) != "sound"
 
