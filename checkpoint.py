@@ -300,6 +300,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, ob
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of one of our own files, verified before they are parsed."""
     damaged = f"{path} is damaged: its content does not match its digest; {remedy}, or copy it again"
+    refuse_giant(path, remedy)
     state = state_of(path)
     assert state != "damaged", damaged
     tensors, header = open_tensors(path, ("",), remedy)
@@ -328,10 +329,15 @@ def told_facts(text: str, path: Path, remedy: str) -> dict[str, Any]:
     return cast(dict[str, Any], facts)
 
 
-def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file whose names begin in one of some ways, and its metadata."""
+def refuse_giant(path: Path, remedy: str) -> None:
+    """Nothing is read of a file that no Whisper fills."""
     size = path.stat().st_size
     assert size <= LARGEST_FILE, f"{path} has {size / 2**30:.0f} GiB, more than any Whisper; {remedy}"
+
+
+def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file whose names begin in one of some ways, and its metadata."""
+    refuse_giant(path, remedy)
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - no dictionary

@@ -62,7 +62,8 @@ def check_graph(path: Path) -> None:
             check_nodes(graph, path, locations)
     beside = seals.beside(path) or path.with_name(f"{path.name}.data")
     assert locations <= {beside.name}, (
-        f"{path} wants weights from {sorted(locations)[0]!r}; they are only read from {beside.name} beside it"
+        f"{path} wants weights from {sorted(locations)[0]!r}; they are only read from {beside.name} beside it; "
+        "if it is damaged, copy both again"
     )
     if locations:
         assert beside.is_file(), f"{beside} with the weights of {path} is missing; copy it there too"

@@ -158,9 +158,7 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = [flag for flag in INT8_FLAGS if flag in told.get("flags", told.get("Features", "")).split()]
-    return (
-        f"{told.get('model name', platform.processor() or platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
-    )
+    return f"{told.get('model name', platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -231,9 +231,9 @@ def score_windows(
     process listens to its part of the recordings, and all have the answers."""
     model.eval()
     mine = processes.span(len(recordings))
-    heard = recording_contexts(recordings[mine], audio)
-    bar = tqdm(heard, "validating", disable=processes.no_bar(), leave=False)
-    batches = iter(lambda: list(islice(bar, VALIDATION_BATCH)), [])
+    contexts_of_mine = recording_contexts(recordings[mine], audio)
+    heard = iter(tqdm(contexts_of_mine, "validating", disable=processes.no_bar(), leave=False))
+    batches = iter(lambda: list(islice(heard, VALIDATION_BATCH)), [])
     times, answers = list[Tensor](), list[tuple[Tensor, Tensor]]()
     for contexts in processes.in_step(batches):
         scores, embeddings = judged(model, contexts or [silent(audio)], device)

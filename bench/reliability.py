@@ -53,7 +53,15 @@ def bench(quick: bool) -> int:
     """Run the tests that tell figures, print the table; returns the exit code."""
     files = [path for path in sorted((HERE / "tests").glob("test_*.py")) if "record_property" in path.read_text()]
     REPORT.parent.mkdir(exist_ok=True)
-    words = ["-q", "-p", "no:randomly", f"--junitxml={REPORT}", *(["-m", "not slow"] if quick else [])]
+    words = [
+        "-q",
+        "-p",
+        "no:randomly",
+        "-o",
+        "junit_family=xunit1",
+        f"--junitxml={REPORT}",
+        *(["-m", "not slow"] if quick else []),
+    ]
     subprocess.run([sys.executable, "-m", "pytest", *words, *map(str, files)], cwd=HERE, check=False)
     found = figures(REPORT)
     print("\n".join(table(found)))

@@ -304,6 +304,8 @@ def facts(change: Callable[[dict[str, Any]], object], name: str = "classifier") 
     """A good file of ours whose facts were changed: tensors and digest are right."""
 
     def make(place: Path, good: Path) -> None:
+        from seals import seal
+
         raw = (good / f"{name}.safetensors").read_bytes()
         size = int.from_bytes(raw[:8], "little")
         header = json.loads(raw[8 : 8 + size])
@@ -311,6 +313,7 @@ def facts(change: Callable[[dict[str, Any]], object], name: str = "classifier") 
         changed = change(told)
         header["__metadata__"]["wild_whisper"] = changed if isinstance(changed, str) else json.dumps(told)
         (place / f"{name}.safetensors").write_bytes(tensors(header, raw[8 + size :]))
+        seal(place / f"{name}.safetensors")
 
     return make
 
@@ -351,7 +354,7 @@ def good_state() -> dict[str, Any]:
 
     model = nn.Linear(3, 1)
     parts = {"model": model.state_dict(), "optimizer": torch.optim.AdamW(model.parameters()).state_dict()}
-    rest = {"generator": torch.Generator().get_state(), "torch": torch.get_rng_state(), "cuda": list[Any]()}
+    rest = {"generator": torch.Generator().get_state(), "torch": [torch.get_rng_state()], "cuda": list[Any]()}
     return {"progress": {"epoch": 1}, "data": "", "parts": parts, **rest}
 
 

@@ -221,7 +221,7 @@ def test_no_name_becomes_markup(tmp_path: Path, name: str) -> None:
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"settings": {name: name}, "model": name}))
     with (folder / "files.csv").open("a", newline="") as table:
-        csv.writer(table).writerow([name, name, name, *["0"] * 7, name, name, "0", "0"])
+        csv.writer(table).writerow([name, name, name, *["0"] * 6, name, name, "0", "0"])
     assert write_report(command(folder, title=name)) == 0
     page = (folder / "report.html").read_text()
     assert tags(page) == tags((harmless / "results" / "report.html").read_text())
