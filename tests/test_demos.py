@@ -1,4 +1,4 @@
-"""Every demo runs as a process of its own, from another folder: a demo that nobody runs is a comment."""
+"""Every demo runs in a process of its own, from another folder: a demo that nobody runs is a comment."""
 
 import subprocess
 import sys
@@ -13,18 +13,27 @@ COMMANDS = (  # have tests of their own
 ROOMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in COMMANDS)
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where each demo has run."""
+    found = {room: tmp_path_factory.mktemp(room) for room in ROOMS}
+    words = [f"{room}={folder}" for room, folder in found.items()]
+    subprocess.run([sys.executable, str(HERE / "tests" / "demo_nursery.py"), *words], check=True, timeout=600)
+    return found
+
+
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_demo_runs_and_says_something(room: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(HERE / f"{room}.py")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+def test_the_demo_runs_and_says_something(room: str, folders: dict[str, Path]) -> None:
+    folder = folders[room]
+    assert (folder / "code.txt").read_text() == "0", (folder / "complained.txt").read_text()
+    assert (folder / "printed.txt").read_text().strip()
+
+
+def test_a_demo_that_fails_is_noticed(tmp_path: Path) -> None:
+    """Negative control: a room that is not there."""
+    words = [str(HERE / "tests" / "demo_nursery.py"), f"nothing={tmp_path}"]
+    subprocess.run([sys.executable, *words], check=True, timeout=600)
+    assert (tmp_path / "code.txt").read_text() == "1" and "nothing.py" in (tmp_path / "complained.txt").read_text()
 
 
 @pytest.mark.parametrize("room", ROOMS)

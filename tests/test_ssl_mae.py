@@ -201,6 +201,7 @@ def test_the_control_holds_the_same_frames_in_another_order(season: FieldSeason)
     assert sorted(place) == list(range(500)) and torch.equal(shuffled[:, :, place], plain)
 
 
+@pytest.mark.slow
 def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason, tmp_path: Path) -> None:
     wide = ["--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu", "--run.root", str(tmp_path)]
     wide += ["--audio.sample_rate", "32000", "--data.cache", str(tmp_path / "cache"), "--train.epochs", "1"]
