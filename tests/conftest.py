@@ -15,6 +15,7 @@ if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes one runs all files that need the four stages, so that these are run once."""
     needy = {item.path for item in items if {"stages"} & set(getattr(item, "fixturenames", ()))}

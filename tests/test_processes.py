@@ -21,7 +21,7 @@ from ssl_mae import pretrain
 from states import training_run
 
 HERE = Path(__file__).parents[1]
-TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 STAGE = {
     "mae": ("ssl_mae.py", "--encoder.weights", "random", "--target", "teacher", "--augment.mixup", "0.3"),
     "finetune": (
