@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 READY := .venv/ready
-PARALLEL := --numprocesses auto --dist loadgroup
+PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability bench-kill bench-scale
 

@@ -102,6 +102,11 @@ ARMS = (
     Arm("MAE span .75", ("--mask.ratio", "0.75"), "random start"),
     Arm("MAE span .65, teacher's targets", ("--target", "teacher"), "random start"),
     Arm("MAE span .65, four times as long", ("--train.epochs", "40"), "random start"),
+    Arm(
+        "MAE span .65, teacher's targets, four times as long",
+        ("--target", "teacher", "--train.epochs", "40"),
+        "random start",
+    ),
 )
 
 
@@ -187,7 +192,7 @@ def print_table(arms: list[Arm]) -> None:
         _, valid = split(recordings, DATA)
     truth = truth_table(valid, taxonomy.labels)
     places = [str(recording.path.resolve()) for recording in valid]
-    print(f"\n{'arm':34}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
+    print(f"\n{'arm':54}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
     for way in WAYS:
         found = {arm.name: scores_of(arm, way, places, taxonomy.labels) for arm in arms}
         for arm in arms:
@@ -197,7 +202,7 @@ def print_table(arms: list[Arm]) -> None:
             mean = np.mean([cmap(truth, scores) for scores in mine.values()])
             skills = [read_records(folder_of(arm, s) / "mae")[-1]["skill"] for s in mine if arm.stage_one is not None]
             skill = f"{np.mean(skills):8.3f}" if skills else " " * 8
-            text = f"{arm.name:34}{way:8}{len(mine):6}{skill}{mean:7.3f}"
+            text = f"{arm.name:54}{way:8}{len(mine):6}{skill}{mean:7.3f}"
             both = sorted(set(mine) & set(other))
             if both:
                 low, middle, high = difference(truth, [mine[s] for s in both], [other[s] for s in both])

@@ -15,14 +15,6 @@ if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one runs all files that need the four stages, so that these are run once."""
-    needy = {item.path for item in items if {"stages"} & set(getattr(item, "fixturenames", ()))}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("stages" if item.path in needy else item.path.stem))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the tests listen to is nobody else's business."""

@@ -331,7 +331,7 @@ def test_a_batch_holds_windows_and_labels(season: FieldSeason) -> None:
     assert batches[0].waveforms.shape == (8, 80_000)
 
 
-@pytest.mark.parametrize("window", ["random", "energy"])
+@pytest.mark.parametrize("window", ["random", pytest.param("energy", marks=pytest.mark.slow)])
 def test_windows_depend_on_seed_and_epoch_alone(
     window: Literal["random", "energy"], season: FieldSeason, tmp_path: Path
 ) -> None:
@@ -367,7 +367,7 @@ def test_batches_are_the_same_with_and_without_workers(
     record_property("R20", f"{len(alone) // 3} batches of the loader are the same with 0 and 2 workers, bit for bit")
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, tmp_path: Path) -> None:
     data = DataSettings(season.root, cache=tmp_path, cache_gb=1.0)
     _, recordings = read_labeled(data)

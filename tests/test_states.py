@@ -80,7 +80,7 @@ def whole(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
-@pytest.mark.parametrize("stage", ["finetune", "mae"])
+@pytest.mark.parametrize("stage", ["finetune", pytest.param("mae", marks=pytest.mark.slow)])  # test_kill.py has both
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     stage: str,
     whole: dict[str, Outcome],
