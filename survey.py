@@ -49,11 +49,15 @@ ALIKE = 0.85  # correlation of fingerprints from which on two recordings are wor
 SAME_SOUND = 0.6  # correlation of waveforms; .71 and more for one sound in two encodings, .34 at most for two (LOG.md)
 COMPARED_SECONDS, COMPARED_RATE, LAG_SECONDS = 30, 8_000, 0.2
 CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
+MOST_ALIKE = 8  # later recordings whose waveforms one recording is compared with
+CROWD = 10_000  # recordings of one length from which on not each is compared with each, but with its
+ORDERS, SIGNS, NEIGHBOURS = 32, 32, 16  # neighbours in so many orders, each by the signs of so many projections
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
 SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
 VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
+Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # earlier, later, correlation
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 
 
@@ -233,18 +237,77 @@ def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
 
 
 def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """Pairs of recordings of one length, in the order of their lengths, whose fingerprints correlate."""
+    """Pairs of recordings of one length, in the order of their lengths, whose fingerprints correlate.
+
+    Each recording is paired with the MOST_ALIKE later ones that are most like it, at most: in a season from one place
+    many sound much the same, and every pair costs two recordings decoded.
+    """
     if not prints:
         return
     table, lengths = np.stack(prints), np.array(seconds, np.float64)
-    for start in range(0, len(table), CHUNK):
-        stop = min(start + CHUNK, len(table))
-        last = int(np.searchsorted(lengths, float(lengths[stop - 1]) + SAME_LENGTH, "right"))
-        for first in range(start, last, MOST_COLUMNS):  # a recorder's whole season is of one length
-            rows, columns = (table[start:stop] @ table[first : min(first + MOST_COLUMNS, last)].T >= ALIKE).nonzero()
-            one, other = rows + start, columns + first
-            pairs = (one < other) & (lengths[other] - lengths[one] <= SAME_LENGTH)
-            yield from zip(one[pairs].tolist(), other[pairs].tolist(), strict=True)
+    ends = np.searchsorted(lengths, lengths + SAME_LENGTH, "right")
+    crowded = ends - np.arange(len(ends)) > CROWD  # too many of one length to compare each with each
+    few = np.flatnonzero(~crowded)
+    for start in range(0, len(few), CHUNK):
+        rows = few[start : start + CHUNK]
+        found: list[Alike] = []
+        for first in range(int(rows[0]), int(ends[rows[-1]]), MOST_COLUMNS):
+            scores = table[rows] @ table[first : min(first + MOST_COLUMNS, ends[rows[-1]])].T
+            at, columns = (scores >= ALIKE).nonzero()
+            one, other = rows[at], columns + first
+            right = (one < other) & (other < ends[one])
+            found.append(most_alike(one[right], other[right], scores[at[right], columns[right]]))
+        yield from pairs_of(found)
+    many = np.flatnonzero(crowded)
+    if len(many):
+        change = np.zeros(len(table) + 1, np.int64)
+        np.add.at(change, many, 1)
+        np.add.at(change, ends[many], -1)
+        members = np.flatnonzero(change.cumsum()[:-1])  # the crowd, and what its last ones reach
+        yield from alike_in_crowd(table, ends, members, crowded)
+
+
+def most_alike(one: NDArray[np.int64], other: NDArray[np.int64], scores: NDArray[np.float32]) -> Alike:
+    """Of each earlier recording, the MOST_ALIKE later ones that are most like it; each pair once."""
+    _, once = np.unique(np.stack([one, other]), axis=1, return_index=True)
+    one, other, scores = one[once], other[once], scores[once]
+    order = np.lexsort((-scores, one))
+    one, other, scores = one[order], other[order], scores[order]
+    rank = np.arange(len(one)) - np.searchsorted(one, one)
+    kept = rank < MOST_ALIKE
+    return one[kept], other[kept], scores[kept]
+
+
+def pairs_of(found: Sequence[Alike]) -> Iterator[tuple[int, int]]:
+    one, other, _ = most_alike(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    order = np.lexsort((other, one))
+    yield from zip(one[order].tolist(), other[order].tolist(), strict=True)
+
+
+def alike_in_crowd(
+    table: NDArray[np.float32], ends: NDArray[np.int64], members: NDArray[np.int64], crowded: NDArray[np.bool_]
+) -> Iterator[tuple[int, int]]:
+    """The pairs of `alike` among very many recordings of one length, in linear time.
+
+    Sorted by the signs of random projections, what is alike comes to lie close together, in one of several such orders
+    at least. Copies that correlate at .95 are found, one in thirty at .86 is missed (LOG.md).
+    source    https://doi.org/10.1145/509907.509965 (signs), https://doi.org/10.1145/223784.223807 (sorted neighbours)
+    """
+    rng = np.random.default_rng(0)
+    found: list[Alike] = []
+    for _ in range(ORDERS):
+        planes = rng.standard_normal((table.shape[1], SIGNS)).astype(np.float32)
+        codes = (table[members] @ planes > 0) @ (1 << np.arange(SIGNS, dtype=np.int64))
+        order = members[np.argsort(codes, kind="stable")]
+        sorted_prints = table[order]
+        for step in range(1, NEIGHBOURS + 1):
+            scores = np.einsum("ij,ij->i", sorted_prints[:-step], sorted_prints[step:])
+            at = np.flatnonzero(scores >= ALIKE)
+            one, other = np.minimum(order[at], order[at + step]), np.maximum(order[at], order[at + step])
+            right = crowded[one] & (other < ends[one])
+            found.append((one[right], other[right], scores[at[right]]))
+        found = [most_alike(*(np.concatenate(column) for column in zip(*found, strict=True)))]
+    yield from pairs_of(found)
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -211,7 +211,10 @@ def begin(loop: Loop, arguments: Sequence[str], log: Path, shared: mmap.mmap, wi
 
 
 def often(shared: mmap.mmap) -> None:
-    """Keep the state at nearly every step; say in shared memory when a save is on, and when something is done twice."""
+    """Keep the state at nearly every step; say in shared memory when a save is on, and when something is done twice.
+
+    Methods are replaced in this process alone, a child that ends soon: mypy calls that an assignment to a method.
+    """
     states.MOST_TIME = 1e9
     Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
@@ -246,7 +249,7 @@ def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
 
 
 def forget_random_states() -> None:
-    """The control: what is resumed has everything but the states of its random numbers."""
+    """The control: what is resumed has everything but the states of its random numbers (replaced as in `often`)."""
     restore: Callable[[Keeper], Progress] = Keeper.restore
 
     def restored(self: Keeper) -> Progress:

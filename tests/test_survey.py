@@ -30,6 +30,9 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ledger" / "examined.sqlite"
 
 
+Print = NDArray[np.float32]
+
+
 def song(seed: int, seconds: float = 6.0, rate: int = 32_000) -> NDArray[np.float32]:
     """Syllables of changing pitch and strength in a little noise."""
     rng, time_axis = np.random.default_rng(seed), np.arange(int(seconds * rate)) / rate
@@ -249,6 +252,53 @@ def test_real_duplicates_under_two_names_are_found() -> None:
     paths = sorted(ANIMALS.glob("audio/bos_taurus/*.ogg"))
     pairs = {(paths[one].name, paths[other].name) for one, other in same_sounds(paths, examine(paths))}
     assert pairs == {("4670b750.ogg", "475b6d84.ogg"), ("5bd40f46.ogg", "abbb622a.ogg")}
+
+
+def crowd_with_copies(rows: int, likeness: float) -> tuple[list[Print], list[float], set[tuple[int, int]]]:
+    """Fingerprints, lengths, and which row holds the copy of which: every tenth row has one, in the second part."""
+    rng = np.random.default_rng(7)
+    prints = rng.standard_normal((rows, 128)).astype(np.float32)
+    chosen = np.arange(0, rows, 10)
+    noise = rng.standard_normal((len(chosen), 128)).astype(np.float32)
+    unit = prints[chosen] / np.linalg.norm(prints[chosen], axis=1, keepdims=True)
+    noise -= (noise * unit).sum(axis=1, keepdims=True) * unit
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    both = np.concatenate([prints, likeness * unit + np.sqrt(1 - likeness**2) * noise])
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    expected = {(int(one), rows + place) for place, one in enumerate(chosen)}
+    return list(both.astype(np.float32)), [60.0] * len(both), expected
+
+
+def test_in_a_crowd_of_one_length_copies_are_found_without_comparing_each_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prints, seconds, expected = crowd_with_copies(3_000, 0.97)
+    assert set(survey.alike(prints, seconds)) == expected, "each with each"
+    monkeypatch.setattr(survey, "CROWD", 100)
+    assert set(survey.alike(prints, seconds)) == expected
+    monkeypatch.setattr(survey, "ORDERS", 1)
+    monkeypatch.setattr(survey, "NEIGHBOURS", 1)
+    found = set(survey.alike(prints, seconds))
+    assert found < expected and len(found) < 0.8 * len(expected), "control: one order, one neighbour"
+
+
+@pytest.mark.parametrize("crowd", [10_000, 100], ids=["each with each", "neighbours"])
+def test_only_what_is_of_one_length_is_compared_and_the_most_alike_first(
+    monkeypatch: pytest.MonkeyPatch, crowd: int
+) -> None:
+    monkeypatch.setattr(survey, "CROWD", crowd)
+    prints, seconds, expected = crowd_with_copies(1_000, 0.97)
+    apart = [second + 0.2 * (row >= 1_000) for row, second in enumerate(seconds)]
+    assert set(survey.alike(prints, apart)) == set()
+    steps = [60 + 0.02 * row / len(prints) for row in range(len(prints))]
+    assert set(survey.alike(prints, steps)) == expected
+    one = [prints[0]] * 300  # a microphone that hears one hum all night
+    pairs = list(survey.alike(one, [60.0] * 300))
+    assert len(pairs) == len(set(pairs)) <= 300 * survey.MOST_ALIKE < 300 * 299 / 2
+    reached = {0}
+    for first, second in sorted(pairs):
+        reached |= {first, second} if {first, second} & reached else set()
+    assert reached == set(range(300)), "still one after the other leads from the first to the last"
 
 
 def test_blocks_of_any_size_give_the_same_spectra() -> None:
