@@ -228,6 +228,7 @@ class OpenRecording:
         self.path = path
         self.sample_rate = sample_rate
         self.channel = channel
+        self.reading = Reading(path.suffix.lower(), channel)
         self.outcome = Outcome("unreadable", "was not read to its end; exhaust its windows", 0.0, 0, 0)
 
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
@@ -298,7 +299,7 @@ class OpenRecording:
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
-        reading = Reading(self.path.suffix.lower(), self.channel)
+        self.reading = reading = Reading(self.path.suffix.lower(), self.channel)
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:

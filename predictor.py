@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from audio import Outcome, open_recording
+from audio import Outcome
 from calibration import read_thresholds
 from config import PredictCommand
+from decoders import Decoder
 from detections import (
     Analysed,
     Choices,
@@ -48,7 +49,7 @@ from detections import (
 )
 from inputs import Entry, find_entries, in_shard, read_shard
 from journal import Journal, open_journal
-from runs import Run, launch, no_formula, open_run, publish
+from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish
 from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
 from taxonomy import match_species
@@ -95,22 +96,25 @@ def predict(config: PredictCommand) -> int:
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    scorers = open_models(config)
-    check(config, scorers[0])
-    choices = choose(config, scorers)
-    entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
-    print("\n".join(notes))
-    assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
-    single = len(entries) == 1 and entries[0].path in config.inputs
-    if single and config.out is None and not wants_arrays(config):
-        return predict_one(config, scorers, choices, entries[0])
-    return predict_archive(config, scorers, choices, entries)
+    with Decoder() as decoder:  # its imports take as long as opening a model does
+        scorers = open_models(config)
+        check(config, scorers[0])
+        choices = choose(config, scorers)
+        entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
+        print("\n".join(notes))
+        assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
+        single = len(entries) == 1 and entries[0].path in config.inputs
+        if single and config.out is None and not wants_arrays(config):
+            return predict_one(config, scorers, choices, entries[0], decoder)
+        return predict_archive(config, scorers, choices, entries, decoder)
 
 
-def predict_one(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry) -> int:
+def predict_one(
+    config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry, decoder: Decoder
+) -> int:
     """What is heard in one recording, on the terminal alone."""
     started = time.time()
-    ((_, outcome, scored),) = score_entries(scorers, [entry], config)
+    ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder)
     assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
@@ -121,7 +125,11 @@ def predict_one(config: PredictCommand, scorers: Sequence[Scorer], choices: Choi
 
 
 def predict_archive(
-    config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entries: Sequence[Entry]
+    config: PredictCommand,
+    scorers: Sequence[Scorer],
+    choices: Choices,
+    entries: Sequence[Entry],
+    decoder: Decoder,
 ) -> int:
     """Score what is not yet done, then write the tables of everything."""
     folder = config.out or config.runs / "predict" / place_name(config.inputs)
@@ -144,11 +152,18 @@ def predict_archive(
         if len(waiting) < len(mine):
             print(f"resuming: {len(mine) - len(waiting)} of {len(mine)} recordings are done already")
         print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
-        score_waiting(config, scorers, chosen, waiting, journal)
+        score_waiting(config, scorers, chosen, waiting, journal, decoder)
+        run.facts.update(decoder_peak_memory_mb=peak_memory_mb(decoder.process.pid))
         if shards > 1:
-            print(f"shard {label}: {len(mine)} of {len(entries)} recordings are done; when all shards are, the same")
-            print("command without --shard writes the tables")
-            return 2 if any(one.status == "unreadable" for one in journal.recall(mine)) else 0
+            statuses = Counter(one.status for one in journal.recall(mine))
+            assert statuses.total() == len(mine), (
+                f"{len(mine) - statuses.total()} of the {len(mine)} recordings of this shard are not in {folder}; was "
+                "something removed from its folder .parts meanwhile? the same command once more mends that"
+            )
+            told = ", ".join(f"{number} {status}" for status, number in statuses.items())
+            print(f"shard {label}: {len(mine)} of {len(entries)} recordings are done ({told or 'none is its own'});")
+            print("when all shards are, the same command without --shard writes the tables")
+            return 2 if statuses["unreadable"] else 0
         return write_results(config, scorers[0], entries, journal, run)
 
 
@@ -158,7 +173,12 @@ def wants_arrays(config: PredictCommand) -> bool:
 
 
 def score_waiting(
-    config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, waiting: Sequence[Entry], journal: Journal
+    config: PredictCommand,
+    scorers: Sequence[Scorer],
+    choices: Choices,
+    waiting: Sequence[Entry],
+    journal: Journal,
+    decoder: Decoder,
 ) -> None:
     """Score recordings and keep what is found, with a bar that knows by their sizes how long the rest will take."""
     started, heard = time.time(), 0.0
@@ -166,7 +186,7 @@ def score_waiting(
     total = sum(entry.size for entry in waiting)
     bar: tqdm[None] = tqdm(total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False)
     with bar:
-        for entry, outcome, scored in score_entries(scorers, waiting, config):
+        for entry, outcome, scored in score_entries(scorers, waiting, config, decoder):
             journal.keep(entry, analyse(entry, outcome, scored, scorers[0], choices), scored if journal.arrays else [])
             heard += outcome.seconds
             bar.update(entry.size)
@@ -179,11 +199,11 @@ def score_waiting(
 
 
 def score_entries(
-    scorers: Sequence[Scorer], entries: Iterable[Entry], config: PredictCommand
+    scorers: Sequence[Scorer], entries: Iterable[Entry], config: PredictCommand, decoder: Decoder
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored. Recordings are read while others are being scored."""
     heard: dict[tuple[int, bool], Windows] = {}
-    for piece, answer in stream(scorers, pieces(entries, scorers[0], config), config.batch_size):
+    for piece, answer in stream(scorers, pieces(entries, scorers[0], config, decoder), config.batch_size):
         if answer is not None:
             mine = heard.setdefault((piece.channel, piece.shifted), Windows())
             mine.take(piece.windows, answer, wants_arrays(config))
@@ -197,7 +217,7 @@ def score_entries(
 
 
 def pieces(
-    entries: Iterable[Entry], scorer: Scorer, config: PredictCommand
+    entries: Iterable[Entry], scorer: Scorer, config: PredictCommand, decoder: Decoder
 ) -> Iterator[tuple[Piece, np.ndarray[tuple[int], np.dtype[np.float32]] | None]]:
     """The contexts of all recordings, one after the other; behind each recording what became of it, without a sound."""
     audio = scorer.audio
@@ -208,7 +228,7 @@ def pieces(
         while remaining:
             channel = remaining.pop(0)
             for begin in (0.0, half) if config.tta else (0.0,):
-                recording = open_recording(entry.path, audio.sample_rate, channel)
+                recording = decoder.open(entry.path, audio.sample_rate, channel)
                 geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
                 for heard, windows in recording.contexts(*geometry):
                     yield Piece(entry, channel, begin > 0, tuple(windows)), heard.samples

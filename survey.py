@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -33,6 +31,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from audio import open_recording
+from decoders import death, guard_seconds, limit_memory, start_process
 from runs import SCRATCH
 
 VERSION = 2  # raise it whenever an examination says something new about an unchanged file
@@ -54,8 +53,6 @@ CROWD = 10_000  # recordings of one length from which on not each is compared wi
 ORDERS, SIGNS, NEIGHBOURS = 32, 32, 16  # neighbours in so many orders, each by the signs of so many projections
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
 SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
-GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
-MOST_MEMORY = 2**33  # bytes a decoding process may take
 VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
 Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # earlier, later, correlation
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
@@ -354,24 +351,24 @@ def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Exam
 
 def keep_decoding(todo: SimpleQueue[Path], done: SimpleQueue[tuple[Path, Examination]]) -> None:
     """Feed one decoding process until nothing is left; replace it when a file has killed it."""
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     while True:
         try:
             path = todo.get_nowait()
         except Empty:
             break
-        process = process or start_decoder()
+        process = process or start_process("import survey; survey.serve()")
         assert process.stdin and process.stdout, "a decoder without pipes"
-        limit = GUARD_SECONDS + (path.stat().st_size / GUARD_RATE if path.is_file() else 0)
+        limit = guard_seconds(path)
         guard = Timer(limit, process.kill)
         started = time.monotonic()
         guard.start()
         try:
-            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.write(json.dumps(str(path)).encode() + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
-            line = ""
+            line = b""
         guard.cancel()
         if line:
             done.put((path, Examination(**json.loads(line))))
@@ -385,30 +382,11 @@ def keep_decoding(todo: SimpleQueue[Path], done: SimpleQueue[tuple[Path, Examina
         process.communicate()
 
 
-def start_decoder() -> subprocess.Popen[str]:
-    """A process that listens to the files named on its standard input."""
-    here = str(Path(__file__).resolve().parent)
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-c", "import survey; survey.serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # decoders speak their mind there, once for each damaged frame
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl-C is for the survey; these end when their standard input does
-    )
-
-
 def serve() -> None:
     """The decoding process: a path a line, an examination a line."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    limit_memory()
     for line in sys.stdin:
         print(json.dumps(asdict(listen(Path(json.loads(line))))), flush=True)
-
-
-def death(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def open_ledger() -> sqlite3.Connection:

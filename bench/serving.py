@@ -23,6 +23,7 @@ import soundfile
 
 from bench.cpu import RUNS, called
 from config import PredictCommand
+from decoders import Decoder
 from device import available_cores
 from inputs import Entry, find_entries
 from predictor import pieces, score_entries
@@ -40,11 +41,12 @@ def bench(size: str, threads: int, minutes: int) -> None:
         print(f"writing {model}: {called('--size', size, '--write')}")
     scorer, entries = open_scorer(model, threads), recordings(minutes)
     config = PredictCommand(tuple(entry.path for entry in entries))
-    heard = [samples for _, samples in pieces(entries, scorer, config) if samples is not None]
+    decoder = Decoder()
+    heard = [samples for _, samples in pieces(entries, scorer, config, decoder) if samples is not None]
     ways: dict[str, Callable[[], int]] = {
-        "decoding alone": lambda: sum(samples is not None for _, samples in pieces(entries, scorer, config)),
+        "decoding alone": lambda: sum(one is not None for _, one in pieces(entries, scorer, config, decoder)),
         "scoring alone": lambda: sum(answer is not None for _, answer in stream([scorer], enumerate(heard))),
-        "both, as predictor.py": lambda: windows_of(scorer, entries, config),
+        "both, as predictor.py": lambda: windows_of(scorer, entries, config, decoder),
     }
     print(f"{size} INT8, {scorer.threads} threads, {len(heard)} windows, {cpu_name()}")
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -54,6 +56,7 @@ def bench(size: str, threads: int, minutes: int) -> None:
             count = way()
             assert count == len(heard), f"{name}: {count} of {len(heard)} windows"
             rates[name].append(count / (time.perf_counter() - started))
+    decoder.close()
     print(f"{'':24}{'windows/s':>11}{'x real time':>13}{'of scoring alone':>18}{'of the bound':>14}")
     for name, found in rates.items():
         shares = [mine / alone for mine, alone in zip(found, rates["scoring alone"], strict=True)]
@@ -67,8 +70,9 @@ def bench(size: str, threads: int, minutes: int) -> None:
         print(f"{name:24}{rate:11.1f}{rate * scorer.audio.window_seconds:13.0f}{statistics.median(shares):18.2f}{text}")
 
 
-def windows_of(scorer: Scorer, entries: list[Entry], config: PredictCommand) -> int:
-    return sum(len(part.starts) for _, _, scored in score_entries([scorer], entries, config) for part in scored)
+def windows_of(scorer: Scorer, entries: list[Entry], config: PredictCommand, decoder: Decoder) -> int:
+    answers = score_entries([scorer], entries, config, decoder)
+    return sum(len(part.starts) for _, _, scored in answers for part in scored)
 
 
 def recordings(minutes: int) -> list[Entry]:

@@ -9,6 +9,7 @@ processes with limits on memory and time.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -75,6 +76,7 @@ def batch(
     log.unlink(missing_ok=True)
     child = os.fork()
     if not child:
+        faulthandler.disable()  # how it ends is told below
         try:
             read_all(cases, origin, folder, log)
         finally:

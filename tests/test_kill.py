@@ -4,8 +4,9 @@ import mmap
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from bench.kill import (
     facts_of,
     is_finished,
     killed_and_resumed,
+    left_over,
     outcome,
     words,
     write_sounds,
@@ -123,6 +125,54 @@ def stop_and_go_on(loop: Loop, sounds: Path, root: Path, moments: int, seed: int
         f"{loop}: {stops} stops of {moments}, {twice} with two signals: exit 130 after {slowest:.1f} s at most, "
         f"{lost} steps lost, all identical in the end"
     )
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Generator[Path]:
+    """A file system of 64 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("loop", "room"), [("mae", (0.1, 4, 12)), ("finetune", (0.1, 4, 12)), ("predict", (0.01, 0.05, 0.1))]
+)
+def test_a_run_whose_disk_is_full_says_so_and_ends_as_if_there_had_been_room(
+    loop: Loop, room: Sequence[float], sounds: Path, disk: Path, record_property: Record
+) -> None:
+    """room   megabytes that are free when it is begun, and each time it goes on"""
+    if not is_finished(loop, sounds / loop / "whole"):
+        attempt(loop, sounds, sounds / loop / "whole", 0, mmap.mmap(-1, mmap.PAGESIZE), None)
+    folder, log, ballast = disk / loop, sounds / f"{loop}-full.txt", disk / "ballast"
+    folder.mkdir()
+    codes: list[int] = []
+    for megabytes in room:
+        ballast.unlink(missing_ok=True)
+        space = os.statvfs(disk)
+        ballast.write_bytes(bytes(int(space.f_bavail * space.f_bsize - 1e6 * megabytes)))
+        codes.append(run_to_its_end(loop, sounds, folder, log))
+        last = log.read_text().strip().splitlines()[-1]
+        assert "disk full" in last or "No space left" in last, last
+    ballast.unlink()
+    codes.append(run_to_its_end(loop, sounds, folder, log))
+    assert codes == [1] * len(room) + [0], codes
+    assert "Traceback" not in log.read_text()
+    assert outcome(loop, folder) == outcome(loop, sounds / loop / "whole")
+    assert not left_over(folder)
+    record_property("R6", f"{loop}: out of room {codes.count(1)} times, one line each, identical in the end")
+
+
+def run_to_its_end(loop: Loop, sounds: Path, folder: Path, log: Path) -> int:
+    """The exit code of a command that is begun, or gone on with."""
+    child = os.fork()
+    if not child:
+        begin(loop, words(loop, sounds, folder, 0), log, mmap.mmap(-1, mmap.PAGESIZE), True)
+    return os.waitstatus_to_exitcode(awaited(child))
 
 
 def test_told_to_stop_a_run_leaves_with_130_and_loses_no_step(sounds: Path, record_property: Record) -> None:

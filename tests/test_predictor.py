@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ import soundfile
 from conftest import Stages
 from test_scorer import toy
 
+from audio import Outcome
 from config import PredictCommand
+from decoders import Decoder
 from demo_data import FieldSeason
 from detections import Analysed, Detection, Scored
 from inputs import Entry
 from journal import Journal, open_journal
 from predictor import Heard, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
-from scorer import cpu_name, open_scorer
+from scorer import Scorer, cpu_name, open_scorer
 
 HERE = Path(__file__).parents[1]
 DAY = sorted((HERE.parent / "shared" / "animals" / "soundscapes").glob("maad_S4A03895_20190522_*.ogg"))
@@ -37,8 +39,15 @@ def command(stages: Stages, *inputs: Path, **settings: Any) -> PredictCommand:
 
 def scored_windows(stages: Stages, path: Path, **settings: Any) -> Scored:
     scorer, entry = open_scorer(stages.model), Entry(path)
-    ((_, _, (scored,)),) = score_entries([scorer], [entry], command(stages, path, **settings))
+    ((_, _, (scored,)),) = scored_by([scorer], entry, command(stages, path, **settings))
     return scored
+
+
+def scored_by(
+    scorers: Sequence[Scorer], entry: Entry, config: PredictCommand
+) -> list[tuple[Entry, Outcome, list[Scored]]]:
+    with Decoder() as decoder:
+        return list(score_entries(scorers, [entry], config, decoder))
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -321,8 +330,8 @@ def test_each_channel_is_heard_by_itself(stages: Stages, season: FieldSeason, tm
 def test_several_models_are_averaged(stages: Stages, season: FieldSeason) -> None:
     entry, config = Entry(season.soundscape), command(stages, season.soundscape)
     one, other = open_scorer(stages.model), open_scorer(stages.float_model)
-    ((_, _, (both,)),) = score_entries([one, other], [entry], config)
-    singles = [next(iter(score_entries([scorer], [entry], config)))[2][0] for scorer in (one, other)]
+    ((_, _, (both,)),) = scored_by([one, other], entry, config)
+    singles = [scored_by([scorer], entry, config)[0][2][0] for scorer in (one, other)]
     np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in singles], axis=0), atol=1e-6)
 
 
@@ -475,8 +484,7 @@ def test_batches_change_no_score_of_a_float_file_and_are_refused_for_int8(stages
     settings: dict[str, Any] = {"model": (stages.float_model,)}
     entry, scorer = Entry(season.soundscape), open_scorer(stages.float_model)
     one, four = (
-        next(iter(score_entries([scorer], [entry], command(stages, entry.path, batch_size=size, **settings))))[2][0]
-        for size in (1, 4)
+        scored_by([scorer], entry, command(stages, entry.path, batch_size=size, **settings))[0][2][0] for size in (1, 4)
     )
     np.testing.assert_allclose(one.probabilities, four.probabilities, atol=1e-6)
     with pytest.raises(AssertionError, match="INT8 takes one at a time"):

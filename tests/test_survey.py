@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+import decoders
 import survey
 from survey import Spectra, contrast, decode_all, examine, fingerprint, listen, profile_of, same_sounds
 
@@ -100,7 +101,7 @@ def test_a_damaged_ledger_is_set_aside(tmp_path: Path, ledger: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("deed", "guard_seconds", "why"),
     [
-        ("os.kill(os.getpid(), 11)", survey.GUARD_SECONDS, "its decoder died (SIGSEGV)"),
+        ("os.kill(os.getpid(), 11)", decoders.GUARD_SECONDS, "its decoder died (SIGSEGV)"),
         ("time.sleep(600)", 3.0, "decoding did not end within 3 s"),
     ],
     ids=["dies", "hangs"],
@@ -115,7 +116,7 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
         "survey.listen = deadly\nsurvey.serve()"
     )
     replace_decoder(monkeypatch, victim)
-    monkeypatch.setattr("survey.GUARD_SECONDS", guard_seconds)
+    monkeypatch.setattr("decoders.GUARD_SECONDS", guard_seconds)
     started = time.monotonic()
     examined = examine(paths)
     assert [examined[path].status for path in paths] == ["ok", "ok", "unreadable", "ok"]
@@ -124,12 +125,12 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
 
 def replace_decoder(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the decoding processes run other code."""
-    real = subprocess.Popen
+    real: Any = subprocess.Popen
 
-    def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
-        return real([*command[:2], code], **options)
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return real([*command[:-1], code], **options)
 
-    monkeypatch.setattr("survey.subprocess.Popen", start)
+    monkeypatch.setattr("decoders.subprocess.Popen", start)
 
 
 def test_an_interrupted_survey_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from pretend import read_rows, write_beep_model
 
 from audio import OpenRecording, open_recording, read_window
 from config import PredictCommand
+from decoders import Decoder
 from inputs import Entry
 from predictor import score_entries
 from scorer import Scorer, open_scorer
@@ -66,9 +68,15 @@ def streamed_moment(path: Path) -> float:
     return loudest_moment(sound)
 
 
+@cache
+def decoder() -> Decoder:
+    """One for all tests; it ends with them."""
+    return Decoder()
+
+
 def told(listener: Scorer, path: Path) -> list[tuple[float, float]]:
     """Start and end of the windows in which the predictor hears a beep."""
-    ((_, _, (scored,)),) = score_entries([listener], [Entry(path)], PredictCommand((path,)))
+    ((_, _, (scored,)),) = score_entries([listener], [Entry(path)], PredictCommand((path,)), decoder())
     sure = scored.probabilities[:, 0] > 0.5
     return [pair for pair, heard in zip(zip(scored.starts, scored.ends, strict=True), sure, strict=True) if heard]
 
@@ -234,7 +242,7 @@ def test_a_day_of_sound_takes_hardly_more_memory_than_an_hour(tmp_path: Path, re
 
 
 def peak_megabytes(place: Path, hours: float, rate: int) -> int:
-    """Largest memory of predictor.py over a file of so many hours, with 206 species and embeddings nobody asks for."""
+    """Largest memory of predictor.py and its decoder over so many hours, 206 species and embeddings nobody asks for."""
     folder = place / f"{hours:g}-{rate}"
     folder.mkdir()
     path = write_day(folder / "sound.flac", rate, hours)
@@ -243,7 +251,8 @@ def peak_megabytes(place: Path, hours: float, rate: int) -> int:
     subprocess.run(words, cwd=HERE, check=True, capture_output=True)
     assert read_rows(folder / "out" / "files.csv")[0]["windows"] == str(math.ceil(720 * hours))
     path.unlink()
-    return int(json.loads((folder / "out" / "run.json").read_text())["peak_memory_mb"])
+    facts = json.loads((folder / "out" / "run.json").read_text())
+    return int(facts["peak_memory_mb"]) + int(facts["decoder_peak_memory_mb"])
 
 
 def test_memory_follows_the_windows_and_not_the_embeddings(tmp_path: Path) -> None:
@@ -251,7 +260,7 @@ def test_memory_follows_the_windows_and_not_the_embeddings(tmp_path: Path) -> No
     path = sample(tmp_path, "pcm16.wav", noise(60.0))
     wide = open_scorer(write_beep_model(tmp_path / "wide.onnx", species=5, width=64), threads=1)
     for settings, width in ((PredictCommand((path,)), 0), (PredictCommand((path,), scores=True), 64)):
-        ((_, _, (scored,)),) = score_entries([wide], [Entry(path)], settings)
+        ((_, _, (scored,)),) = score_entries([wide], [Entry(path)], settings, decoder())
         assert scored.probabilities.shape == (12, 5) and scored.embeddings.shape == (12, width)
         assert not scored.probabilities.flags.owndata  # what was gathered itself, no copy
 
