@@ -125,9 +125,9 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
 
 def replace_decoder(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the decoding processes run other code."""
-    real: Any = subprocess.Popen
+    real = subprocess.Popen
 
-    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    def start(command: list[str], **options: Any) -> Any:
         return real([*command[:-1], code], **options)
 
     monkeypatch.setattr("decoders.subprocess.Popen", start)
