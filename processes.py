@@ -181,6 +181,8 @@ def parallel(network: nn.Module, method: str, unused: bool = False) -> Callable[
 
     unused   whether some parameters may take no part in an answer
     """
+    if isinstance(network, FSDPModule) and method == "forward":
+        return network  # its weights are put together when it is called, not when its forward is
     if count() == 1 or isinstance(network, FSDPModule):
         return cast(Callable[..., Any], getattr(network, method))
     return DistributedDataParallel(
@@ -202,7 +204,7 @@ def divide(network: nn.Module, layers: Iterable[nn.Module], *methods: str) -> No
         return
     for layer in layers:
         fully_shard(layer)
-    fully_shard(network)
+    fully_shard(network, reshard_after_forward=True)  # else what is only asked, a teacher, would stay whole
     for method in methods:
         register_fsdp_forward_method(network, method)
 
