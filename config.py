@@ -8,6 +8,7 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,12 +18,23 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
+
+def scratch() -> Path:
+    """Where intermediates go: below /tmp, in a folder of the user's own where another user was there first."""
+    mine = Path("/tmp/wildwhisper")
+    if mine.exists() and mine.stat().st_uid != os.getuid():
+        mine = Path(f"/tmp/wildwhisper-{os.getuid()}")
+    assert not mine.exists() or mine.stat().st_uid == os.getuid(), f"{mine} belongs to somebody else; remove it"
+    return mine
+
+
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["attention", "mean", "prototype"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
+SCRATCH = scratch()
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
 
 
@@ -101,7 +113,7 @@ class DataSettings:
     by the square root."""
     most_draws: float = 4.0
     """No recording is heard more often than this in an epoch, however rare its species."""
-    cache: Path = Path("/tmp/wildwhisper/cache")
+    cache: Path = SCRATCH / "cache"
     """Where waveforms are kept ready for the next epoch."""
     cache_gb: float = 20.0
     """How much may be kept, the largest gain first; the rest is decoded anew each time. 0 keeps nothing."""
@@ -608,7 +620,7 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
     **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model hears the band that it was trained on"),
 }
-DEMO_DATA = Path("/tmp/wildwhisper/field-season")
+DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
 
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published

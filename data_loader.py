@@ -118,7 +118,8 @@ def read_archive(data: DataSettings) -> Archive:
         examined = examine(sorted({row.path for row in rows if row.sound}))
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
     refuse_too_bad(rows, data.max_bad)
-    rows, pairs = without_duplicates(rows, examined)
+    with processes.first_on_each_machine():
+        rows, pairs = without_duplicates(rows, examined)
     rows = with_groups(rows, pairs, data.folds)
     assert [row.path for row in rows] == [row.path for row in collection.recordings], (
         f"of {len(collection.recordings)} rows {len(rows)} are left; each should be here once"

@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +32,23 @@ GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a secon
 MOST_MEMORY = 2**33  # bytes a decoding process may take
 HEAD = struct.Struct("<qII")  # bytes of sound that follow (negative: of an outcome), the file's rate and channels
 READ = 2**20  # bytes at once
+BEGINNING, DYING = 60.0, 1.0  # seconds that the beginning and the end of a process may take
+READY = b"ready\n"  # what a process of ours says first
+PASSING = (
+    "its decoder died",
+    "decoding did not",
+    "cannot be read",
+    "cannot be found",
+    "reading broke off",
+    "it changed",
+)
 
 
 class Decoder:
     """A process that decodes for this one; another takes its place when a recording has ended it."""
 
     def __init__(self) -> None:
-        self.process = start_process("import decoders; decoders.serve()")
+        self.process, self.asked = start_process("import decoders; decoders.serve()"), 0
 
     def __enter__(self) -> Decoder:
         return self
@@ -60,11 +71,17 @@ class Decoder:
     def ask(self, recording: OpenRecording) -> None:
         """Let the process begin with a recording, whose blocks are then received."""
         if self.process.poll() is not None:
-            self.process = start_process("import decoders; decoders.serve()")
+            self.process, self.asked = start_process("import decoders; decoders.serve()"), 0
+        if not self.asked:
+            refuse_dead(self.process, self.receive(len(READY), BEGINNING))
+        self.asked += 1
         assert self.process.stdin, "a decoder without pipes"
         question = json.dumps([str(recording.path), recording.sample_rate, recording.channel])
-        self.process.stdin.write(question.encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(question.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # it dies just now; whoever wants to receive will notice
+            pass
 
     def receive(self, count: int, limit: float) -> bytes:
         """So many bytes; fewer where the process has ended or says nothing for `limit` seconds."""
@@ -77,12 +94,17 @@ class Decoder:
             told += piece
         return bytes(told)
 
+    def is_dead(self) -> bool:
+        return self.matter(0).startswith("its decoder died")
+
     def matter(self, limit: float) -> str:
-        """Why nothing more has come for so long."""
-        assert self.process.stdout, "a decoder without pipes"
-        if not select.select([self.process.stdout], [], [], 0)[0]:
-            return f"decoding did not go on within {limit:.0f} s"
-        return f"its decoder died ({death(self.process.wait())})"
+        """Why nothing more has come: the process has ended, or says nothing for so long."""
+        ends = time.monotonic() + DYING
+        while self.process.poll() is None:
+            if time.monotonic() > ends:
+                return f"decoding did not go on within {limit:.0f} s"
+            time.sleep(0.01)
+        return f"its decoder died ({death(self.process.returncode)})"
 
 
 class DecodedRecording(OpenRecording):
@@ -96,11 +118,17 @@ class DecodedRecording(OpenRecording):
         decoder, limit, finished = self.decoder, guard_seconds(self.path), False
         samples, rate, channels = 0, 0, 0
         decoder.ask(self)
+        again = decoder.asked > 1  # what killed it may have been an earlier recording
         try:
             while True:
                 head = decoder.receive(HEAD.size, limit)
                 count, rate, channels = HEAD.unpack(head) if len(head) == HEAD.size else (0, rate, channels)
                 body = decoder.receive(abs(count), limit)
+                if (not count or len(body) < abs(count)) and again and not samples and decoder.is_dead():
+                    decoder.close()
+                    decoder.ask(self)
+                    again = False
+                    continue
                 if not count or len(body) < abs(count):
                     why, seconds = decoder.matter(limit), samples / self.sample_rate
                     self.outcome = (
@@ -124,6 +152,8 @@ def serve() -> None:
     """The decoding process: a recording a line, its blocks and its outcome as they come."""
     limit_memory()
     out = sys.stdout.buffer
+    out.write(READY)
+    out.flush()
     for line in sys.stdin:
         path, sample_rate, channel = json.loads(line)
         recording = open_recording(Path(path), sample_rate, channel)
@@ -151,13 +181,36 @@ def start_process(code: str) -> subprocess.Popen[bytes]:
     )
 
 
+def refuse_dead(process: subprocess.Popen[bytes], said: bytes) -> None:
+    """A process that does not even begin says nothing about a recording."""
+    if said != READY:
+        process.kill()
+    assert said == READY, (
+        f"the process that decodes does not start ({death(process.wait())}); too little memory may be free or allowed "
+        "(ulimit -v), or a library is missing: python decoders.py says more"
+    )
+
+
 def limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    """No more than MOST_MEMORY for this process, or what its owner may have where that is less."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MOST_MEMORY if hard == resource.RLIM_INFINITY else min(MOST_MEMORY, hard), hard)
+    )
 
 
 def guard_seconds(path: Path) -> float:
     """How long a recording may keep its decoder busy without a word."""
-    return GUARD_SECONDS + (path.stat().st_size / GUARD_RATE if path.is_file() else 0)
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):  # whoever reads it will say why
+        size = 0
+    return GUARD_SECONDS + size / GUARD_RATE
+
+
+def may_pass(reason: str) -> bool:
+    """Whether a recording could be read another time: what went wrong is not in it, or not for certain."""
+    return any(words in reason for words in PASSING)
 
 
 def death(code: int) -> str:

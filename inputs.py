@@ -53,11 +53,13 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     paths, search = find_recordings(roots)
     zone, pattern = time_zone(timezone), site_pattern(site_regex)
     entries: list[Entry] = []
-    strange = doubtful = 0
+    strange = doubtful = unclear = 0
     for path in sorted([*paths, *gone]):
         facts, row = read_name("/".join(path.parts[-2:])), rows.get(path)
         strange += bool(facts.warning)
-        when = (row.recorded_at if row else "") or facts.recorded_at
+        written = row.recorded_at if row else ""
+        unclear += not is_moment(written)
+        when = (written if is_moment(written) else "") or facts.recorded_at
         if zone and "T" in when and datetime.fromisoformat(when).tzinfo is None:
             local = datetime.fromisoformat(when).replace(tzinfo=zone)
             doubtful += local.utcoffset() != local.replace(fold=1).utcoffset()
@@ -72,6 +74,8 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
         entries.append(Entry(path, site, when, state.st_size if state else 0, state.st_mtime_ns if state else 0))
     if strange:
         notes.append(f"{strange} file names have no sensible time; they get none")
+    if unclear:
+        notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")
     if doubtful:
         notes.append(f"{doubtful} recordings begin when the clocks were changed; the earlier of two times is taken")
     return entries, [*search, *notes]
@@ -98,6 +102,14 @@ def time_zone(name: str) -> ZoneInfo | None:
         return ZoneInfo(name) if name else None
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise AssertionError(f"--timezone {name}: no such zone; write one as America/Bogota or UTC") from None
+
+
+def is_moment(text: str) -> bool:
+    """Whether a table's word is a date or a time in ISO 8601, or none at all."""
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def site_pattern(text: str) -> re.Pattern[str] | None:

@@ -25,7 +25,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from detections import Analysed, Detection, Scored
+from decoders import may_pass
+from detections import Analysed, Detection, Scored, clock_time
 from inputs import Entry
 from runs import publish
 from seals import blank, seal, sha256, state_of
@@ -75,8 +76,11 @@ class Journal:
         for entry in entries:
             if self.is_done(entry):
                 told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
-                found = tuple(Detection(**one) for one in told.pop("found"))
-                yield Analysed(**(told | {"found": found, "events": ()}))
+                found = [Detection(**one) for one in told.pop("found")]
+                if told["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
+                    found = [replace(one, detected_at=clock_time(entry.recorded_at, one.start)) for one in found]
+                now = {"site": entry.site, "recorded_at": entry.recorded_at, "found": tuple(found), "events": ()}
+                yield Analysed(**(told | now))
 
     def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
         """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""
@@ -86,10 +90,10 @@ class Journal:
                     count = sum(name.startswith("starts") for name in columns.files)
                     yield entry, [scored_of(columns, number) for number in range(count)]
 
-    def is_readable(self, entry: Entry) -> bool:
-        """Whether a recording that is done could be read."""
+    def is_settled(self, entry: Entry) -> bool:
+        """Whether a recording that is done would be read no better another time."""
         told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
-        return bool(told["status"] != "unreadable")
+        return bool(told["status"] != "unreadable" and not may_pass(told["reason"]))
 
     def place(self, entry: Entry, kind: str) -> Path:
         return self.parts / entry.key[:2] / f"{entry.key}.{kind}"

@@ -25,7 +25,7 @@ from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, r
 from device import prepare_device
 from evaluation import Calibration, Exam, calibrate, examine, joined, write_held_out
 from model import BirdClefClassifier, Encoder
-from recordings import Recording
+from recordings import Recording, marked
 from runs import FIRST, Run, launch, subfolder
 from states import forget, training_run
 from taxonomy import Taxonomy
@@ -78,10 +78,11 @@ def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
     before = stage_one(weights)
-    same_root = before.get("data") == str(config.data.root.resolve())
-    assert not same_root or before["held_out_fold"] == fold, (
-        f"{weights} was adapted on what this run would hold out; add --data.valid_fold {before.get('held_out_fold')}, "
-        f"or repeat ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
+    heard = marked([row.path for row in valid], str(before.get("heard", "")))
+    assert not heard, (
+        f"{weights} was adapted on {len(heard)} of the {len(valid)} recordings that this run would hold out, such as "
+        f"{heard[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
+        f"ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
         "--encoder.weights with {fold} in place of the number)"
     )
     missing = sorted(set(taxonomy.labels) - {row.labels[0] for row in train if row.labels})
@@ -121,6 +122,7 @@ def train_plan(
     silence = None
     if noise:
         kept, _ = load_classifier(run.folder / "classifier.safetensors")
+        kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
         silence = score_windows(kept.to(device), noise, config.audio, device)
     return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels), windows, silence)
 

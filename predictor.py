@@ -41,6 +41,7 @@ from detections import (
     detect,
     join,
     listing,
+    plain_path,
     score_columns,
     smoothed,
     weighted_by_file,
@@ -49,7 +50,7 @@ from detections import (
 )
 from inputs import Entry, find_entries, in_shard, read_shard
 from journal import Journal, open_journal
-from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish
+from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish, read_json
 from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
 from taxonomy import match_species
@@ -133,6 +134,7 @@ def predict_archive(
 ) -> int:
     """Score what is not yet done, then write the tables of everything."""
     folder = config.out or config.runs / "predict" / place_name(config.inputs)
+    refuse_strangers(config, folder)
     shard, shards = read_shard(config.shard)
     mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
     arrays = wants_arrays(config)
@@ -145,10 +147,11 @@ def predict_archive(
     ):
         run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
         run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))
+        run.facts.update(inputs=[str(path.resolve()) for path in config.inputs])
         run.facts.update(cpu=cpu_name(), int8_known_answers=[scorer.known_answer for scorer in scorers])
         waiting = [entry for entry in mine if not journal.is_done(entry)]
         if config.retry_failed:
-            waiting += [entry for entry in mine if journal.is_done(entry) and not journal.is_readable(entry)]
+            waiting += [entry for entry in mine if journal.is_done(entry) and not journal.is_settled(entry)]
         if len(waiting) < len(mine):
             print(f"resuming: {len(mine) - len(waiting)} of {len(mine)} recordings are done already")
         print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
@@ -165,6 +168,18 @@ def predict_archive(
             print("when all shards are, the same command without --shard writes the tables")
             return 2 if statuses["unreadable"] else 0
         return write_results(config, scorers[0], entries, journal, run)
+
+
+def refuse_strangers(config: PredictCommand, folder: Path) -> None:
+    """Two archives that are called the same must not overwrite each other's results where nobody named a folder."""
+    if config.out is not None or not (folder / "run.json").is_file():
+        return
+    told = read_json(folder / "run.json", "give another --out").get("inputs")
+    mine = [str(path.resolve()) for path in config.inputs]
+    assert told in (None, mine), (
+        f"{folder} holds the results of {', '.join(map(str, told or [])) or 'other recordings'}; give --out a folder "
+        "for these"
+    )
 
 
 def wants_arrays(config: PredictCommand) -> bool:
@@ -233,9 +248,19 @@ def pieces(
                 for heard, windows in recording.contexts(*geometry):
                     yield Piece(entry, channel, begin > 0, tuple(windows)), heard.samples
                 if outcome is None:
-                    outcome = recording.outcome
-                    remaining += [other for other in channels(config, outcome) if other > channel]
+                    remaining += [other for other in channels(config, recording.outcome) if other > channel]
+                outcome = worse(outcome, recording.outcome)
         yield Piece(entry, outcome=outcome), None
+
+
+def worse(before: Outcome | None, now: Outcome) -> Outcome:
+    """How a recording went that was read several times: what was missing once is missing in its rows."""
+    if before is None or (now.status == "ok" and now.seconds >= before.seconds):
+        return before or now
+    if before.status != "ok" and now.seconds >= before.seconds:
+        return before
+    seconds = min(before.seconds, now.seconds)
+    return replace(before, status="salvaged", seconds=seconds, reason=f"read again: {now.reason}")
 
 
 def channels(config: PredictCommand, outcome: Outcome | None = None) -> list[int]:
@@ -335,7 +360,9 @@ def check_ledger(files: Path, entries: Sequence[Entry]) -> None:
         told = (row["file"] for row in csv.DictReader(file))
         last: Path | None = None
         for entry, name in zip_longest(entries, told):
-            due = no_formula(str(entry.path).encode("utf-8", "backslashreplace").decode()) if entry else None
+            due = (
+                no_formula(plain_path(str(entry.path))).encode("utf-8", "backslashreplace").decode() if entry else None
+            )
             assert entry and due == name and (last is None or last < entry.path), (
                 f"{files} should name {due or 'nothing more'} where it names {name or 'nothing'}; was something "
                 "removed from its folder .parts meanwhile? the same command once more mends that"

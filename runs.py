@@ -26,15 +26,14 @@ import traceback
 import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
 
-from config import Command, parse
+from config import SCRATCH, Command, parse
 
-SCRATCH = Path("/tmp/wildwhisper")
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 STEERING = re.compile(  # a terminal: control characters, the other direction of writing, halves of characters
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -43,6 +42,7 @@ MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touch
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb", "train.shard"}
 )
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
+NO_SPACE = ("No space left", "database or disk is full")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 GONE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
 MEGABYTE = 1e6
@@ -94,6 +94,7 @@ def open_run(
         "versions": {"python": platform.python_version()} | loaded_versions(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "born": birth(os.getpid()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
     }
     if resumed:
@@ -128,10 +129,9 @@ def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     assert re.match(rf"{name}-\d", str(told["name"])), (
         f"{folder} is a run of another command; give one named {name}-..."
     )
-    alive = (
-        told["status"] == "running" and told["host"] == socket.gethostname() and Path(f"/proc/{told['pid']}").exists()
+    assert told["status"] != "running" or not is_alive(told), (
+        f"{folder} is still running (process {told['pid']}); wait for it, or end it"
     )
-    assert not alive, f"{folder} is still running (process {told['pid']})"
     assert told["status"] != "finished", f"{folder} has finished; there is nothing to resume"
     before, now = flat(told["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
     differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
@@ -250,7 +250,7 @@ def sweep(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             found = HALF_WRITTEN.fullmatch(name)
-            if found and not Path(f"/proc/{found[1]}").exists():
+            if found and (int(found[1]) == os.getpid() or not birth(int(found[1]))):
                 (Path(place) / name).unlink(missing_ok=True)
 
 
@@ -265,7 +265,7 @@ def is_full(error: BaseException) -> bool:
     """Whether a full disk is behind an error: libraries written in C and Rust have words of their own for it."""
     last: BaseException | None = error
     while last is not None:
-        if (isinstance(last, OSError) and last.errno in FULL) or "No space left" in str(last):
+        if (isinstance(last, OSError) and last.errno in FULL) or any(words in str(last) for words in NO_SPACE):
             return True
         last = last.__cause__ or last.__context__
     return False
@@ -311,6 +311,12 @@ def peak_memory_mb(process: int | None = None) -> int:
 
 def launch(function: Callable[[Command], int], command: type[Command]) -> NoReturn:
     """Run a command from the command line and leave with its exit code; a user's mistake is one line, no traceback."""
+    if not FIRST and "train" not in {field.name for field in fields(command)}:
+        leave(
+            "error: RANK is set, as torchrun does for the processes of a training; this command runs as one: unset "
+            "RANK, or start it without torchrun (predictor.py: several machines share an archive with --shard)",
+            1,
+        )
     if sys.flags.optimize:
         leave("error: python -O switches off the checks that protect your data; run without -O", 1)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -341,15 +347,23 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
                 "written, then give the same command again (training: with --run.resume)",
                 1,
             )
-        SCRATCH.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
-            file.write(traceback.format_exc())
         leave(
             f"error: {type(error).__name__}: {message.splitlines()[0] if message else 'no message'} "
-            f"(unexpected; please report it with {file.name})",
+            f"(unexpected; please report it with {written_traceback()})",
             1,
         )
     raise SystemExit(code)
+
+
+def written_traceback() -> str:
+    """Where the traceback of what is being handled was put; itself where it cannot be put anywhere."""
+    try:
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
+            file.write(traceback.format_exc())
+        return file.name
+    except OSError:
+        return " / ".join(traceback.format_exc().splitlines()[-4:])
 
 
 def leave(line: str, code: int) -> NoReturn:
@@ -381,6 +395,22 @@ def interrupt(_signal: int = 0, _frame: FrameType | None = None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def is_alive(facts: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a run.json is still there, and no other that has got its number since."""
+    born = birth(int(facts["pid"])) if str(facts.get("pid", "")).isdecimal() else ""
+    same = facts["born"] == born if "born" in facts else facts.get("pid") != os.getpid()
+    return facts.get("host") == socket.gethostname() and bool(born) and same
+
+
+def birth(process: int) -> str:
+    """When a process of this machine was started, in words that no other has; nothing where there is none."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + told.rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
 def new_folder(root: Path, name: str) -> Path:
     """The next free number, taken at once, so that two runs that start together get two folders."""
     number = max((number_of(folder, name) for folder in root.glob(f"{name}-*")), default=0)
@@ -405,7 +435,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
     for path in sorted(root.glob(f"{name}-*/run.json")):
         facts = read_json(path, "delete it")
         same_host = facts.get("host") == socket.gethostname()
-        if facts.get("status") == "running" and same_host and not Path(f"/proc/{facts.get('pid')}").exists():
+        if facts.get("status") == "running" and same_host and not is_alive(facts):
             write_json(path, facts | {"status": "interrupted"})
             print(f"{path.parent} never finished: marked interrupted")
 

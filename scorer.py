@@ -179,14 +179,16 @@ def stream(
     grow with a recording. Of several models the mean counts.
     """
     waiting = deque[tuple[list[Tag], Future[list[Answer]] | None]]()
-    threads = scorers[0].threads
+    threads, ahead = scorers[0].threads, 0  # contexts that are not yet answered
     with ThreadPoolExecutor(threads) as pool:
         try:
             for group in groups(pieces, batch):
                 samples = [context for _, context in group if context is not None]
                 future = pool.submit(mean_answers, scorers, np.stack(samples)) if samples else None
                 waiting.append(([tag for tag, _ in group], future))
-                while sum(future is not None for _, future in waiting) > AHEAD * threads:
+                ahead += future is not None
+                while waiting and (is_done(waiting[0][1]) or ahead > AHEAD * threads):
+                    ahead -= waiting[0][1] is not None
                     yield from told(*waiting.popleft())
             while waiting:
                 yield from told(*waiting.popleft())
@@ -194,6 +196,10 @@ def stream(
             for _, future in waiting:
                 if future:
                     future.cancel()
+
+
+def is_done(future: Future[list[Answer]] | None) -> bool:
+    return future is None or future.done()
 
 
 def groups(

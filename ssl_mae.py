@@ -38,7 +38,7 @@ from loss import masked_reconstruction_loss
 from masking import contrast_scores, hide_tokens
 from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_values
 from optim import cosine_schedule, differential_groups, follow, update
-from recordings import Recording
+from recordings import Recording, marks
 from runs import (
     Run,
     draw_curves,
@@ -150,6 +150,7 @@ def pretrain(config: PretrainCommand) -> int:
             "data": str(config.data.root.resolve()),
             "start": config.encoder.weights,
             "held_out_fold": config.data.valid_fold,
+            "heard": marks(row.path for row in train),  # main.py must not hold these out
             "epochs": settings.epochs,
             **skills,
         }

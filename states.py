@@ -40,7 +40,7 @@ KEPT = 2  # states: the newest, and one to fall back on
 MOST_TIME = 0.05  # share of the time that keeping may take
 PATIENCE = 10.0  # seconds in which a step should end; only then does a second signal end it
 STATE = frozenset({"progress", "data", "parts", "generator", "torch", "cuda"})
-NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.pt")
+NAME = re.compile(r"state-(\d{9}|\d{15})-([0-9a-f]{16})\.pt")  # nine digits: of an earlier version
 
 
 class Stateful(Protocol):
@@ -162,7 +162,7 @@ class Keeper:
             self.kept, self.took = time.monotonic(), time.monotonic() - started
             return self.folder
         self.folder.mkdir(exist_ok=True)
-        plain = self.folder / f"state-{self.number(progress):09}.pt"
+        plain = self.folder / f"state-{self.number(progress):015}.pt"
         as_before = max((old.stat().st_size for old in self.states()), default=0)
         with publish(plain, as_before) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
@@ -178,6 +178,7 @@ class Keeper:
     def restore(self) -> Progress:
         """Put everything back as the newest sound state has it; the beginning where none was ever kept."""
         states = self.states()
+        processes.wait()  # for what all see, before one of them removes any
         for number, path in enumerate(states):
             if digest(path) != told_digest(path):
                 print(f"{path} is damaged; taking the state before it")
@@ -189,7 +190,7 @@ class Keeper:
             progress = self.put_back(state, path)
             print(f"going on in epoch {progress.epoch} after {progress.step} steps")
             for damaged in states[:number]:  # or it would be taken for a newer one
-                damaged.unlink()
+                damaged.unlink(missing_ok=True)
             return progress
         assert not states, f"no state in {self.folder} is sound; start again without --run.resume"
         return Progress()
@@ -212,11 +213,12 @@ class Keeper:
 
     def states(self) -> list[Path]:
         """The states in the folder, the newest first."""
-        return sorted((path for path in self.folder.glob("state-*.pt") if is_state(path)), reverse=True)
+        found = (path for path in self.folder.glob("state-*.pt") if is_state(path))
+        return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
     def number(self, progress: Progress) -> int:
         """Of a state, higher for a later one."""
-        return progress.epoch * 100_000 + min(progress.step, 99_999)
+        return progress.epoch * 10**9 + min(progress.step, 10**9 - 1)
 
 
 @contextmanager

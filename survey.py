@@ -24,15 +24,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Timer
+from threading import Event, Timer
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from audio import open_recording
-from decoders import death, guard_seconds, limit_memory, start_process
-from runs import SCRATCH
+from config import SCRATCH
+from decoders import READY, death, guard_seconds, limit_memory, may_pass, refuse_dead, start_process
 
 VERSION = 2  # raise it whenever an examination says something new about an unchanged file
 LEDGER = SCRATCH / "examined.sqlite"
@@ -131,9 +131,8 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
             work = pool.map(is_same, [paths[chosen[p][0]] for p in new], [paths[chosen[p][1]] for p in new])
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
-        with ledger:
-            rows = [(*digests[place], verdicts[digests[place]]) for place in new]
-            ledger.executemany(f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
+        rows = [(*digests[place], verdicts[digests[place]]) for place in new]
+        remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
     same = [pair for pair, key in zip(chosen, digests, strict=True) if verdicts[key]]
     return sorted([*pairs, *((min(pair), max(pair)) for pair in same)])
 
@@ -266,7 +265,7 @@ def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> It
 
 def most_alike(one: NDArray[np.int64], other: NDArray[np.int64], scores: NDArray[np.float32]) -> Alike:
     """Of each earlier recording, the MOST_ALIKE later ones that are most like it; each pair once."""
-    _, once = np.unique(np.stack([one, other]), axis=1, return_index=True)
+    _, once = np.unique((one << 32) + other, return_index=True)
     one, other, scores = one[once], other[once], scores[once]
     order = np.lexsort((-scores, one))
     one, other, scores = one[order], other[order], scores[order]
@@ -329,10 +328,14 @@ def beginning(path: Path) -> NDArray[np.float32]:
 def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
     """Each path with its examination, in the order in which they are done."""
     todo, done = SimpleQueue[Path](), SimpleQueue[tuple[Path, Examination]]()
+    at_work: list[subprocess.Popen[bytes]] = []
+    stopping = Event()
     for path in paths:
         todo.put(path)
     with ThreadPoolExecutor(workers) as pool:
-        hands = [pool.submit(keep_decoding, todo, done) for _ in range(min(workers, -(-len(paths) // 8)))]
+        hands = [
+            pool.submit(keep_decoding, todo, done, at_work, stopping) for _ in range(min(workers, -(-len(paths) // 8)))
+        ]
         try:
             for _ in paths:
                 while True:
@@ -345,19 +348,32 @@ def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Exam
                                 hand.result()  # what ended it early, if anything
                 yield result
         finally:
-            while not todo.empty():  # whoever stops listening stops the work
-                todo.get()
+            stopping.set()  # whoever stops listening stops the work
+            for process in at_work:
+                process.kill()
 
 
-def keep_decoding(todo: SimpleQueue[Path], done: SimpleQueue[tuple[Path, Examination]]) -> None:
+def keep_decoding(
+    todo: SimpleQueue[Path],
+    done: SimpleQueue[tuple[Path, Examination]],
+    at_work: list[subprocess.Popen[bytes]],
+    stopping: Event,
+) -> None:
     """Feed one decoding process until nothing is left; replace it when a file has killed it."""
     process: subprocess.Popen[bytes] | None = None
-    while True:
+    while not stopping.is_set():
         try:
             path = todo.get_nowait()
         except Empty:
             break
-        process = process or start_process("import survey; survey.serve()")
+        if process is None:
+            process = start_process("import survey; survey.serve()")
+            at_work.append(process)
+            assert process.stdin and process.stdout, "a decoder without pipes"
+            said = process.stdout.readline()
+            if stopping.is_set():
+                break
+            refuse_dead(process, said)
         assert process.stdin and process.stdout, "a decoder without pipes"
         limit = guard_seconds(path)
         guard = Timer(limit, process.kill)
@@ -385,6 +401,7 @@ def keep_decoding(todo: SimpleQueue[Path], done: SimpleQueue[tuple[Path, Examina
 def serve() -> None:
     """The decoding process: a path a line, an examination a line."""
     limit_memory()
+    print(READY.decode(), end="", flush=True)
     for line in sys.stdin:
         print(json.dumps(asdict(listen(Path(json.loads(line))))), flush=True)
 
@@ -401,7 +418,12 @@ def open_ledger() -> sqlite3.Connection:
     try:
         ledger = sqlite3.connect(LEDGER, timeout=60)
         ledger.executescript(tables)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            print(f"{LEDGER}: {error}; nothing is remembered this time, make room or look at its permissions")
+            ledger = sqlite3.connect(":memory:")
+            ledger.executescript(tables)
+            return ledger
         LEDGER.replace(LEDGER.with_suffix(".damaged"))
         print(f"{LEDGER} was damaged: set aside, everything is listened to again")
         ledger = sqlite3.connect(LEDGER, timeout=60)
@@ -423,10 +445,18 @@ def note_down(
     rows = [
         (os.fsencode(path.resolve()), *stamps[path], json.dumps(asdict(examination)))
         for path, examination in fresh.items()
-        if stamps[path] != (-1, -1)
+        if stamps[path] != (-1, -1) and not may_pass(examination.reason)
     ]
-    with ledger:
-        ledger.executemany(f"INSERT OR REPLACE INTO examined_{VERSION} VALUES (?, ?, ?, ?)", rows)
+    remember(ledger, f"INSERT OR REPLACE INTO examined_{VERSION} VALUES (?, ?, ?, ?)", rows)
+
+
+def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """One transaction; a ledger that cannot be written to costs time the next time, and nothing else."""
+    try:
+        with ledger:
+            ledger.executemany(statement, rows)
+    except sqlite3.OperationalError as error:
+        print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
 
 
 def stamp(path: Path) -> tuple[int, int]:

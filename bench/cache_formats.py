@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from audio import open_recording, read_window
 from bench.baseline import ANIMALS
-from runs import SCRATCH
+from config import SCRATCH
 
 FOLDER = SCRATCH / "cache-formats"
 RATE, SECONDS, ROUNDS, DRAWS = 16_000, 5.0, 5, 400

@@ -34,7 +34,7 @@ FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
     *("--train.epochs", "40", "--train.batch_size", "16", "--train.ema", "0.99", "--train.choose", "last"),
     *("--train.validate_every", "10", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
-    *("--data.noise", str(ANIMALS / "noise")),
+    *("--data.noise", str(ANIMALS / "noise"), "--loss.ancestors", "flat"),
 )
 
 

@@ -35,13 +35,13 @@ from onnx import TensorProto, helper
 import data_loader
 import states
 import survey
-from config import FinetuneCommand, PredictCommand, PretrainCommand
+from config import SCRATCH, FinetuneCommand, PredictCommand, PretrainCommand
 from detections import Analysed, Scored
 from inputs import Entry
 from journal import Journal
 from main import finetune
 from predictor import predict
-from runs import SCRATCH, launch
+from runs import launch
 from scorer import FORMAT, METADATA
 from seals import state_of
 from ssl_mae import pretrain

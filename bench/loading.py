@@ -28,10 +28,9 @@ from numpy.typing import NDArray
 
 from audio import fill_window
 from bench.baseline import ANIMALS
-from config import AudioSettings, DataSettings
+from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import EpochBatches, RandomWindows, set_epoch, window_loader
 from recordings import Recording
-from runs import SCRATCH
 from survey import examine
 
 FOLDER = SCRATCH / "bench-loading"

@@ -13,8 +13,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from config import SCRATCH
 from detections import Analysed, Detection, TableFacts
-from runs import SCRATCH
 from tables import write_tables
 
 FOLDER = SCRATCH / "bench-readers"

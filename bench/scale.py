@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 
 import survey
-from config import AudioSettings, DataSettings
+from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import (
     batches_of,
     fingerprint,
@@ -41,7 +41,7 @@ from data_loader import (
     without_duplicates,
 )
 from recordings import Recording, write_recordings
-from runs import SCRATCH, peak_memory_mb
+from runs import peak_memory_mb
 from sources import read_collection
 from survey import Examination, examine, note_down, open_ledger, same_sounds, stamp
 from taxonomy import Taxonomy, table_rows

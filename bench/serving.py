@@ -22,12 +22,11 @@ import numpy as np
 import soundfile
 
 from bench.cpu import RUNS, called
-from config import PredictCommand
+from config import SCRATCH, PredictCommand
 from decoders import Decoder
 from device import available_cores
 from inputs import Entry, find_entries
 from predictor import pieces, score_entries
-from runs import SCRATCH
 from scorer import Scorer, cpu_name, open_scorer, stream
 
 FOLDER, RATE, ROUNDS = SCRATCH / "bench-serving", 32_000, 3

@@ -16,11 +16,12 @@ from broken import write_zoo
 from pretend import read_rows, write_beep_model
 
 import decoders
-from audio import OpenRecording, open_recording
+from audio import OpenRecording, Outcome, open_recording
 from config import PredictCommand
-from decoders import Decoder, death
-from predictor import predict
+from decoders import Decoder, death, may_pass
+from predictor import predict, worse
 
+HERE = Path(__file__).parents[1]
 RATE = 16_000
 LONG = 75  # seconds: three blocks, more than a pipe holds
 
@@ -105,6 +106,69 @@ def test_a_decoder_that_dies_or_hangs_takes_one_recording_with_it(
         assert (victim.outcome.seconds, victim.outcome.sample_rate, victim.outcome.channels) == (got, RATE, 1)
     else:
         assert victim.outcome.status == "unreadable" and victim.outcome.reason == f"{why}; leave it out" and not got
+
+
+def test_a_path_that_nobody_can_look_at_is_a_row_and_no_end(tmp_path: Path) -> None:
+    with Decoder() as decoder:
+        recording = decoder.open(tmp_path / ("long" * 100 + ".wav"), RATE)
+        assert not heard(recording)
+    assert recording.outcome.status == "unreadable" and "cannot be found" in recording.outcome.reason
+    assert may_pass(recording.outcome.reason) and not may_pass("its header speaks of fewer samples than follow")
+
+
+def test_less_memory_than_a_decoder_would_take_is_enough(tmp_path: Path) -> None:
+    """What a cluster's ulimit -v leaves; a process may only lower its limit."""
+    path = sound(tmp_path / "one.wav")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
+        "from pathlib import Path\nfrom decoders import Decoder\n"
+        f"with Decoder() as decoder:\n    recording = decoder.open(Path({str(path)!r}), {RATE})\n"
+        "    print(sum(map(len, recording.waveform())), recording.outcome.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(LONG * RATE), "ok"]
+
+
+def test_a_decoder_that_does_not_even_start_says_nothing_about_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = decoders.start_process
+    monkeypatch.setattr("decoders.start_process", lambda _code: real("raise SystemExit(3)"))
+    with Decoder() as decoder, pytest.raises(AssertionError, match=r"does not start .*python decoders\.py says more"):
+        heard(decoder.open(sound(tmp_path / "one.wav"), RATE))
+
+
+def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heap that was spoilt before: the decoder dies at its second recording, whichever that is."""
+    real = decoders.start_process
+    code = (
+        "import os, audio, decoders\nwaveform, asked = audio.OpenRecording.waveform, []\n"
+        "def spoilt(self):\n    asked.append(1)\n    if len(asked) == 2: os.kill(os.getpid(), 11)\n"
+        "    return waveform(self)\naudio.OpenRecording.waveform = spoilt\ndecoders.serve()"
+    )
+    monkeypatch.setattr("decoders.start_process", lambda _code: real(code))
+    with Decoder() as decoder:
+        for name in ("a.wav", "b.wav", "c.wav"):
+            recording = decoder.open(sound(tmp_path / name), RATE)
+            assert len(heard(recording)) == 4 * LONG * RATE and recording.outcome.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "status"),
+    [
+        ("ok", "ok", "ok"),
+        ("ok", "salvaged", "salvaged"),
+        ("salvaged", "ok", "salvaged"),
+        ("ok", "unreadable", "salvaged"),
+    ],
+)
+def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str, now: str, status: str) -> None:
+    first, second = (Outcome(word, word, 60.0 if word == "ok" else 30.0, RATE, 2) for word in (before, now))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - words of a table
+    told = worse(worse(None, first), second)
+    assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
+    assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
 
 
 def test_a_recording_that_is_not_heard_to_its_end_does_not_spill_into_the_next(tmp_path: Path) -> None:

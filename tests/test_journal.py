@@ -13,7 +13,9 @@ from journal import open_journal
 
 ENTRY = Entry(Path("pond/dawn\udce9.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
 FROG = Detection(0.0, 5.0, "41", "Rana ficta", 'the "frog"', 0.1 + 0.2, 0.5, 2, "2026-05-14T05:30:00", "42 0.31")
-DAWN = Analysed(str(ENTRY.path), "pond", "", 32_000, 1, 60.0, 1 / 3, 12, "ok", "", 1_000, 17, (FROG, FROG))
+DAWN = Analysed(
+    str(ENTRY.path), "pond", ENTRY.recorded_at, 32_000, 1, 60.0, 1 / 3, 12, "ok", "", 1_000, 17, (FROG, FROG)
+)
 LEFT = Scored([0.0, 2.5], [5.0, 7.5], np.array([[0.1], [1 / 3]], np.float32), np.ones((2, 4), np.float32), 1)
 
 
@@ -21,12 +23,28 @@ def test_what_was_kept_is_recalled_to_the_last_digit(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=True) as journal:
         assert not journal.is_done(ENTRY)
         journal.keep(ENTRY, DAWN, [LEFT, replace(LEFT, channel=2)])
-        assert journal.is_done(ENTRY) and journal.is_readable(ENTRY)
+        assert journal.is_done(ENTRY) and journal.is_settled(ENTRY)
         assert list(journal.recall([ENTRY, replace(ENTRY, path=Path("other.wav"))])) == [DAWN]
         ((entry, (left, right)),) = journal.recall_arrays([ENTRY])
     assert entry == ENTRY and (left.starts, left.ends, left.channel, right.channel) == ([0.0, 2.5], [5.0, 7.5], 1, 2)
     np.testing.assert_array_equal(left.probabilities, LEFT.probabilities)
     np.testing.assert_array_equal(left.embeddings, LEFT.embeddings)
+
+
+def test_a_table_that_was_corrected_meanwhile_tells_site_and_time(tmp_path: Path) -> None:
+    with open_journal(tmp_path, {}, arrays=False) as journal:
+        journal.keep(ENTRY, DAWN, [])
+        (told,) = journal.recall([replace(ENTRY, site="ridge", recorded_at="2026-05-15T06:00:00")])
+    assert (told.site, told.recorded_at) == ("ridge", "2026-05-15T06:00:00")
+    assert {one.detected_at for one in told.found} == {"2026-05-15T06:00:00"}
+
+
+def test_what_may_pass_is_not_settled(tmp_path: Path) -> None:
+    died = replace(DAWN, status="salvaged", reason="30.0 s were read, then its decoder died (SIGKILL)")
+    with open_journal(tmp_path, {}, arrays=False) as journal:
+        for told, settled in ((DAWN, True), (died, False), (replace(DAWN, status="unreadable"), False)):
+            journal.keep(ENTRY, told, [])
+            assert journal.is_settled(ENTRY) == settled
 
 
 def test_a_recording_is_done_in_one_state_and_under_one_path(tmp_path: Path) -> None:

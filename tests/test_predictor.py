@@ -203,6 +203,55 @@ def test_a_recording_that_changed_is_scored_again(stages: Stages, season: FieldS
     assert first[1] == second[1] and first[0]["size"] != second[0]["size"] == str(sounds[2].stat().st_size)
 
 
+def test_a_folder_whose_name_begins_a_formula_is_analysed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(tmp_path / "m.onnx", "Sigmoid")
+    monkeypatch.chdir(tmp_path)
+    for name in ("+site", "=1+1", "-x", "@home"):
+        Path(name).mkdir()
+        soundfile.write(f"{name}/a.wav", np.zeros(80_000), 16_000)
+        assert predict(PredictCommand((Path(name),), model=(model,), out=Path("out"), restart=True)) == 0
+        assert [row["file"] for row in rows(Path("out/files.csv"))] == [f"./{name}/a.wav"]
+
+
+def test_archives_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    model = toy(tmp_path / "m.onnx", "Sigmoid")
+    for place in ("A", "B"):
+        (tmp_path / place / "audio").mkdir(parents=True)
+        soundfile.write(tmp_path / place / "audio" / "a.wav", np.zeros(80_000), 16_000)
+    first, second = (
+        PredictCommand((tmp_path / place / "audio",), model=(model,), runs=tmp_path / "runs") for place in ("A", "B")
+    )
+    assert predict(first) == 0 and predict(first) == 0
+    with pytest.raises(AssertionError, match=r"holds the results of .*/A/audio; give --out a folder for these"):
+        predict(second)
+    assert predict(replace(second, out=tmp_path / "other")) == 0
+
+
+def test_a_time_that_is_none_is_left_out_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = toy(tmp_path / "m.onnx", "Sigmoid")
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(80_000), 16_000)
+    told = [
+        Recording(tmp_path / name, name, recorded_at=when)
+        for name, when in (("a.wav", "Tue 14 May 2026"), ("b.wav", "2026-05-14T05:30:00"))
+    ]
+    write_recordings(tmp_path / "recordings.csv", told)
+    config = PredictCommand((tmp_path / "recordings.csv",), model=(model,), out=tmp_path / "out", min_conf=0.1)
+    assert predict(config) == 0
+    assert "1 rows have a recorded_at that is no time" in capsys.readouterr().out
+    assert [row["recorded_at"] for row in rows(tmp_path / "out" / "files.csv")] == ["", "2026-05-14T05:30:00"]
+
+
+def test_as_one_of_several_processes_it_is_refused_before_any_work(tmp_path: Path) -> None:
+    model = toy(tmp_path / "m.onnx", "Sigmoid")
+    soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 16_000)
+    words = [sys.executable, "predictor.py", str(tmp_path / "a.wav"), "--model", str(model)]
+    done = subprocess.run(words, cwd=HERE, env=os.environ | {"RANK": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "unset RANK" in done.stderr and not done.stdout
+
+
 def test_shards_are_disjoint_and_end_as_one_machine_would(
     stages: Stages, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,7 +128,8 @@ def test_stage_two_with_torchrun_goes_the_way_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "more"), [("mae", ("--train.shard", "--target", "teacher")), ("mae", ("--train.shard",)), ("finetune", ())]
+    ("stage", "more"),
+    [("mae", ("--train.shard", "--target", "teacher")), ("mae", ("--train.shard",)), ("finetune", ())],
 )
 def test_a_run_of_two_processes_is_stopped_and_goes_on_with_one(
     stage: str, more: tuple[str, ...], season: FieldSeason, tmp_path: Path

@@ -1,7 +1,9 @@
 """Run folders: numbered, marked by how they ended, linked when they finished; and files that are whole or absent."""
 
 import json
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -10,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config import FinetuneCommand
-from runs import draw_curves, open_run, publish, read_records, readable, record
+import runs
+from config import FinetuneCommand, scratch
+from runs import birth, draw_curves, open_run, publish, read_records, readable, record
 
 HERE = Path(__file__).parents[1]
 
@@ -105,6 +108,28 @@ def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_full_disk_is_known_by_the_words_of_a_database_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs.is_full(sqlite3.OperationalError("database or disk is full"))
+    assert not runs.is_full(sqlite3.OperationalError("attempt to write a readonly database"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(runs, "SCRATCH", tmp_path / "file")
+    try:
+        raise ValueError("who would have thought")
+    except ValueError:
+        assert "who would have thought" in runs.written_traceback()
+
+
+def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("/tmp/wildwhisper").mkdir(exist_ok=True)
+    assert scratch() == Path("/tmp/wildwhisper")
+    monkeypatch.setattr("config.os.getuid", lambda: 12_345)
+    assert scratch() == Path("/tmp/wildwhisper-12345")
+
+
+def test_a_process_is_known_by_more_than_its_number() -> None:
+    assert birth(os.getpid()) == birth(os.getpid()) != birth(os.getppid()) and not birth(2**22 + 1)
 
 
 def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

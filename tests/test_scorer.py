@@ -55,6 +55,19 @@ def test_scores_come_window_by_window_in_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(score(scorer, waveforms), expected, atol=1e-6)
 
 
+def test_what_holds_no_sound_goes_through_at_once(tmp_path: Path) -> None:
+    """A thousand unreadable recordings in a row are told one by one, not at the end."""
+    scorer, read = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid")), list[int]()
+
+    def pieces() -> Iterator[tuple[int, None]]:
+        for number in range(1_000):
+            read.append(number)
+            yield number, None
+
+    for tag, answer in stream([scorer], pieces()):
+        assert answer is None and len(read) == tag + 1
+
+
 def test_answers_of_a_stream_come_in_their_order_while_few_are_read_ahead(tmp_path: Path) -> None:
     scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=3)
     read = list[int]()

@@ -17,7 +17,7 @@ import states
 from config import FinetuneCommand, PretrainCommand, parse
 from demo_data import FieldSeason
 from main import finetune
-from runs import past_starts
+from runs import birth, past_starts
 from ssl_mae import pretrain
 from states import Keeper, Progress
 
@@ -138,10 +138,14 @@ def test_other_settings_and_other_recordings_are_refused(
 
 def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
     facts = {"name": "mae-001", "status": "finished", "host": os.uname().nodename, "pid": os.getpid(), "started": "x"}
+    facts["born"] = birth(os.getpid())
     for status, message in (("finished", "nothing to resume"), ("running", "is still running")):
         (tmp_path / "run.json").write_text(json.dumps(facts | {"status": status, "settings": {}}))
         with pytest.raises(AssertionError, match=message):
             past_starts(tmp_path, "mae", {})
+    for other in ({"born": "another boot"}, {"pid": 2**22 + 1}, {"host": "elsewhere"}):  # its number is another's now
+        (tmp_path / "run.json").write_text(json.dumps(facts | other | {"status": "running", "settings": {}}))
+        assert past_starts(tmp_path, "mae", {}) == ["x"]
     (tmp_path / "run.json").write_text(json.dumps(facts | {"status": "interrupted", "settings": {}}))
     assert past_starts(tmp_path, "mae", {}) == ["x"]
     with pytest.raises(AssertionError, match="of another command"):
@@ -179,7 +183,7 @@ def test_two_states_are_kept_and_what_was_never_finished_goes(tmp_path: Path) ->
     (tmp_path / "state-000100001.pt").write_bytes(b"killed before it had its digest")
     for step in range(1, 6):
         keeper.keep(Progress(step=step))
-    assert [path.name[:15] for path in keeper.states()] == ["state-000100005", "state-000100004"]
+    assert [path.name[:21] for path in keeper.states()] == ["state-000001000000005", "state-000001000000004"]
     assert len(list(tmp_path.iterdir())) == 2
     states.forget(tmp_path)
     assert not tmp_path.exists()

@@ -123,6 +123,37 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
     assert examined[paths[2]].reason == f"{why}; leave it out" and time.monotonic() - started < 30
 
 
+def test_what_may_pass_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "a.wav", song(0))
+    with monkeypatch.context() as patch:
+        replace_decoder(
+            patch, "import os, survey\nsurvey.listen = lambda path: os.kill(os.getpid(), 9)\nsurvey.serve()"
+        )
+        assert examine([path])[path].reason.startswith("its decoder died (SIGKILL)")
+    assert examine([path])[path].status == "ok"
+
+
+def test_without_a_ledger_that_can_be_written_all_is_listened_to_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "a.wav", song(0))
+    examine([write(tmp_path, "b.wav", song(1))])
+    real = survey.open_ledger
+
+    def read_only() -> sqlite3.Connection:
+        opened = real()
+        opened.execute("PRAGMA query_only = 1")
+        return opened
+
+    monkeypatch.setattr(survey, "open_ledger", read_only)
+    assert examine([path])[path].status == "ok"
+    assert "what was found out now is not remembered" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(survey, "LEDGER", tmp_path)  # a folder: SQLite cannot open it, and it is not damaged
+    assert examine([path])[path].status == "ok" and tmp_path.is_dir()
+    assert "nothing is remembered this time" in capsys.readouterr().out
+
+
 def replace_decoder(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the decoding processes run other code."""
     real = subprocess.Popen
