@@ -357,13 +357,14 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
 
 def written_traceback() -> str:
     """Where the traceback of what is being handled was put; itself where it cannot be put anywhere."""
+    told = traceback.format_exc()
     try:
         SCRATCH.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
-            file.write(traceback.format_exc())
+            file.write(told)
         return file.name
     except OSError:
-        return " / ".join(traceback.format_exc().splitlines()[-4:])
+        return " / ".join(told.splitlines()[-4:])
 
 
 def leave(line: str, code: int) -> NoReturn:
