@@ -121,6 +121,8 @@ def open_journal(
                 f"another predictor.py is at work in {folder}; wait for it, or give another --out"
             ) from None
         if restart:  # only now: what another process is at work on stays
+            for other in parts.glob("lock*"):
+                refuse_busy(other, folder)
             for old in parts.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old)
@@ -140,6 +142,17 @@ def open_journal(
         else:
             write_sealed(kept, {"settings": mine})
         yield Journal(parts, arrays)
+
+
+def refuse_busy(lock: Path, folder: Path) -> None:
+    """Refuse to go on while a shard is at work in a folder."""
+    if lock.name == "lock":  # ours
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AssertionError(f"shard {lock.name[4:]} is at work in {folder}; wait for it, or end it") from None
 
 
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:

@@ -39,7 +39,7 @@ STEERING = re.compile(  # a terminal: control characters, the other direction of
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
-    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "data.cache_gb", "train.shard"}
+    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
 )
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
 NO_SPACE = ("No space left", "database or disk is full")

@@ -91,20 +91,21 @@ class Arm:
     preset: Preset = "demo"
 
 
+SPAN = ("--mask.strategy", "span")
 ARMS = (
     Arm("random start", None, ""),
-    Arm("MAE span .65", (), "random start"),
-    Arm("MAE time-shuffled (control)", ("--mask.shuffle",), "random start"),
+    Arm("MAE span .65", SPAN, "random start"),
+    Arm("MAE time-shuffled (control)", (*SPAN, "--mask.shuffle"), "random start"),
     Arm("MAE energy .65", ("--mask.strategy", "energy"), "random start"),
     Arm("MAE random .65", ("--mask.strategy", "random"), "random start"),
     Arm("MAE block .65", ("--mask.strategy", "block"), "random start"),
-    Arm("MAE span .50", ("--mask.ratio", "0.5"), "random start"),
-    Arm("MAE span .75", ("--mask.ratio", "0.75"), "random start"),
-    Arm("MAE span .65, teacher's targets", ("--target", "teacher"), "random start"),
-    Arm("MAE span .65, four times as long", ("--train.epochs", "40"), "random start"),
+    Arm("MAE span .50", (*SPAN, "--mask.ratio", "0.5"), "random start"),
+    Arm("MAE span .75", (*SPAN, "--mask.ratio", "0.75"), "random start"),
+    Arm("MAE span .65, teacher's targets", (*SPAN, "--target", "teacher"), "random start"),
+    Arm("MAE span .65, four times as long", (*SPAN, "--train.epochs", "40"), "random start"),
     Arm(
         "MAE span .65, teacher's targets, four times as long",
-        ("--target", "teacher", "--train.epochs", "40"),
+        (*SPAN, "--target", "teacher", "--train.epochs", "40"),
         "random start",
     ),
 )

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -377,6 +378,9 @@ def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, 
         set_epoch(loader, epoch)
         assert sum(len(batch.waveforms) for batch in loader) == 24
     del loader
+    deadline = time.monotonic() + 20  # a spawned one takes its time to leave
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not multiprocessing.active_children()
 
 

@@ -39,6 +39,19 @@ def test_a_table_that_was_corrected_meanwhile_tells_site_and_time(tmp_path: Path
     assert {one.detected_at for one in told.found} == {"2026-05-15T06:00:00"}
 
 
+def test_nothing_is_forgotten_while_a_shard_is_at_work(tmp_path: Path) -> None:
+    with open_journal(tmp_path, {}, arrays=False, shard="1/2") as journal:
+        journal.keep(ENTRY, DAWN, [])
+        with (
+            pytest.raises(AssertionError, match="shard 1-of-2 is at work"),
+            open_journal(tmp_path, {}, arrays=False, restart=True),
+        ):
+            pass
+        assert journal.is_done(ENTRY)
+    with open_journal(tmp_path, {}, arrays=False, restart=True) as journal:
+        assert not journal.is_done(ENTRY)
+
+
 def test_what_may_pass_is_not_settled(tmp_path: Path) -> None:
     died = replace(DAWN, status="salvaged", reason="30.0 s were read, then its decoder died (SIGKILL)")
     with open_journal(tmp_path, {}, arrays=False) as journal:
