@@ -148,7 +148,7 @@ def refuse_busy(lock: Path, folder: Path) -> None:
     """Refuse to go on while a shard is at work in a folder."""
     if lock.name == "lock":  # ours
         return
-    with lock.open("a") as file:
+    with lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -14,12 +14,15 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest.mock import patch
+
+import pytest
 
 Kind = Literal["kill", "full", "broken"]
 KINDS: tuple[Kind, ...] = ("kill", "full", "broken")
@@ -222,3 +225,14 @@ def in_order(seen: Iterable[Operation], links: bool = False) -> None:
 
 def flat(told: object) -> list[object]:
     return list(told) if isinstance(told, list | set | tuple) else [told]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+@contextmanager
+def file_system(place: Path, megabytes: int) -> Generator[Path]:
+    """A small disk of its own at `place`; where that is not allowed, the test is skipped."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

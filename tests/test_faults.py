@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from faults import KINDS, Save, every_fault, in_order, operations
+from faults import KINDS, Save, every_fault, file_system, in_order, operations
 from onnx import helper, numpy_helper
 from safetensors import safe_open
 from test_journal import DAWN, ENTRY, LEFT
@@ -518,13 +517,8 @@ def test_weights_that_are_not_finite_are_never_published(tmp_path: Path) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
     """A file system of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a file system")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with file_system(tmp_path / "disk", 4) as place:
+        yield place
 
 
 def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(

@@ -4,13 +4,13 @@ import mmap
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import file_system
 
 from bench.kill import (
     BEGUN,
@@ -130,13 +130,8 @@ def stop_and_go_on(loop: Loop, sounds: Path, root: Path, moments: int, seed: int
 @pytest.fixture
 def disk(tmp_path: Path) -> Generator[Path]:
     """A file system of 64 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
-    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a file system")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with file_system(tmp_path / "disk", 64) as place:
+        yield place
 
 
 @pytest.mark.parametrize(
