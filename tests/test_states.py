@@ -80,7 +80,8 @@ def whole(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
-@pytest.mark.parametrize("stage", ["finetune", pytest.param("mae", marks=pytest.mark.slow)])  # test_kill.py has both
+@pytest.mark.slow  # and so is the control below: test_kill.py has both in small
+@pytest.mark.parametrize("stage", ["finetune", "mae"])
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     stage: str,
     whole: dict[str, Outcome],
@@ -100,6 +101,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     assert facts["status"] == "finished" and len(facts["started_before"]) == 2
 
 
+@pytest.mark.slow
 def test_without_the_random_states_the_weights_differ(
     whole: dict[str, Outcome],
     season: FieldSeason,
