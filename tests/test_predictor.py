@@ -23,7 +23,7 @@ from config import PredictCommand
 from decoders import Decoder
 from demo_data import FieldSeason
 from detections import Analysed, Detection, Scored
-from inputs import Entry
+from inputs import Entry, find_entries
 from journal import Journal, open_journal
 from predictor import Heard, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
@@ -227,6 +227,40 @@ def test_archives_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     with pytest.raises(AssertionError, match=r"holds the results of .*/A/audio; give --out a folder for these"):
         predict(second)
     assert predict(replace(second, out=tmp_path / "other")) == 0
+
+
+def test_what_vanishes_after_it_was_found_is_a_row_and_is_read_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that is pulled out: one recording, then the whole folder."""
+    model, card, drawer = toy(tmp_path / "m.onnx", "Sigmoid"), tmp_path / "card", tmp_path / "drawer"
+    card.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        soundfile.write(card / name, np.zeros(80_000), 16_000)
+    config = PredictCommand((card,), model=(model,), out=tmp_path / "out")
+    found = find_entries([card])
+
+    def pulled_out(what: Path, where: Path) -> Callable[..., object]:
+        def find(*_: object) -> object:
+            what.rename(where)
+            return found
+
+        return find
+
+    with monkeypatch.context() as patch:
+        patch.setattr("predictor.find_entries", pulled_out(card / "b.wav", tmp_path / "b.wav"))
+        assert predict(config) == 2
+        told = {Path(row["file"]).name: row for row in rows(tmp_path / "out" / "files.csv")}
+        assert [told[name]["status"] for name in ("a.wav", "b.wav", "c.wav")] == ["ok", "unreadable", "ok"]
+        assert "cannot be found" in told["b.wav"]["reason"]
+        patch.setattr("predictor.find_entries", pulled_out(card, drawer))
+        with pytest.raises(AssertionError, match="none of the 3 recordings could be read"):
+            predict(replace(config, restart=True))
+        assert len(rows(tmp_path / "out" / "files.csv")) == 3
+    drawer.rename(card)
+    (tmp_path / "b.wav").rename(card / "b.wav")
+    assert predict(replace(config, retry_failed=True)) == 0
+    assert {row["status"] for row in rows(tmp_path / "out" / "files.csv")} == {"ok"}
 
 
 def test_a_time_that_is_none_is_left_out_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
