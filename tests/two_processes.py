@@ -132,7 +132,7 @@ def finetune_gap(rows: int, kind: str, divided: bool, apart: bool = False) -> fl
     config = FinetuneCommand.defaults("demo")
     config = replace(config, augment=replace(config.augment, mixup=0.5, mask=0.5))
     distances = (torch.arange(SPECIES)[:, None] - torch.arange(SPECIES)).abs() / SPECIES
-    settings = LossSettings(kind=kind, alpha=4.0, mode="soft", moments=0.3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    settings = LossSettings(kind=kind, alpha=4.0, mode="soft", moments=0.3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a table's word
     lesson = Lesson(settings, distances, torch.zeros(SPECIES, SPECIES, dtype=torch.bool))
 
     def step(network: nn.Module, together: bool) -> None:
