@@ -67,10 +67,15 @@ decoders.serve()
 
 def let_it(monkeypatch: pytest.MonkeyPatch, deed: str, block: int) -> None:
     """Let the decoding process do something at a block of victim.wav."""
+    let_run(monkeypatch, DEADLY.format(deed=deed, block=block))
+
+
+def let_run(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let decoding processes run other code."""
     real = decoders.start_process
 
     def start(_code: str) -> subprocess.Popen[bytes]:
-        return real(DEADLY.format(deed=deed, block=block))
+        return real(code)
 
     monkeypatch.setattr("decoders.start_process", start)
 
@@ -132,8 +137,7 @@ def test_less_memory_than_a_decoder_would_take_is_enough(tmp_path: Path) -> None
 def test_a_decoder_that_does_not_even_start_says_nothing_about_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = decoders.start_process
-    monkeypatch.setattr("decoders.start_process", lambda _code: real("raise SystemExit(3)"))
+    let_run(monkeypatch, "raise SystemExit(3)")
     with Decoder() as decoder, pytest.raises(AssertionError, match=r"does not start .*python decoders\.py says more"):
         heard(decoder.open(sound(tmp_path / "one.wav"), RATE))
 
@@ -142,13 +146,12 @@ def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_ne
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A heap that was spoilt before: the decoder dies at its second recording, whichever that is."""
-    real = decoders.start_process
     code = (
         "import os, audio, decoders\nwaveform, asked = audio.OpenRecording.waveform, []\n"
         "def spoilt(self):\n    asked.append(1)\n    if len(asked) == 2: os.kill(os.getpid(), 11)\n"
         "    return waveform(self)\naudio.OpenRecording.waveform = spoilt\ndecoders.serve()"
     )
-    monkeypatch.setattr("decoders.start_process", lambda _code: real(code))
+    let_run(monkeypatch, code)
     with Decoder() as decoder:
         for name in ("a.wav", "b.wav", "c.wav"):
             recording = decoder.open(sound(tmp_path / name), RATE)
