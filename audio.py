@@ -615,7 +615,7 @@ def header_truth(file: BinaryIO) -> tuple[bool, float, bool]:
             short = not goes_on and there - length > max(length, STUB)
             return short, max(1.0, length / there) if there and length < most else 1.0, following[:4] in GLUED_SIGNS
     claim = {b"FORM": int.from_bytes(head[4:8], "big"), b"riff": int.from_bytes(head[16:24], "little")}.get(kind, 0)
-    file.seek(claim + 8)
+    file.seek(min(claim + 8, size))
     glued = file.read(4) == b"FORM" if kind == b"FORM" else is_second_movie(file)
     return False, max(1.0, claim / size) if claim < most else 1.0, glued
 

@@ -712,3 +712,12 @@ def test_a_piece_of_sound_as_mp3_is_as_long_as_it_was_and_sounds_alike(tmp_path:
     (heard,) = list(open_recording(tmp_path / "a.mp3", rate).waveform())
     assert len(heard) == len(tone) and np.corrcoef(heard, tone)[0, 1] > 0.99
     assert (tmp_path / "a.mp3").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("claim", [b"\xff" * 8, b"\xff" * 7 + b"\x7f", bytes(8)], ids=["2^64-1", "2^63-1", "0"])
+def test_a_header_that_claims_more_than_a_file_can_hold_is_no_end(tmp_path: Path, claim: bytes) -> None:
+    """Found by 50,000 damaged files: nobody can seek beyond 2^63."""
+    path = overwritten(sample(tmp_path, "w64.wav", noise(3.0)), 16, claim)
+    recording = open_recording(path, RATE)
+    list(recording.waveform())
+    assert recording.outcome.status in ("ok", "salvaged", "unreadable") and probe(path).status
