@@ -180,8 +180,8 @@ def scored_of(columns: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 if __name__ == "__main__":
     entry = Entry(Path("pond/dawn.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
-    frog = Detection(0.0, 5.0, "41", "Rana ficta", "frog", 0.9, 0.5)
-    dawn = Analysed("pond/dawn.wav", "pond", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
+    frog = Detection(0.0, 5.0, "41", "Rana ficta", "frog", 0.9, 0.5, detected_at=entry.recorded_at)
+    dawn = Analysed("pond/dawn.wav", "pond", entry.recorded_at, 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
     with tempfile.TemporaryDirectory() as place:
         with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
             journal.keep(entry, dawn, [])

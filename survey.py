@@ -52,6 +52,7 @@ MOST_ALIKE = 8  # later recordings whose waveforms one recording is compared wit
 CROWD = 10_000  # recordings of one length from which on not each is compared with each, but with its
 ORDERS, SIGNS, NEIGHBOURS = 32, 32, 16  # neighbours in so many orders, each by the signs of so many projections
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
+SERVE = "import survey; survey.serve()"  # what a decoding process runs
 SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
 VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
 Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # earlier, later, correlation
@@ -267,7 +268,7 @@ def most_alike(one: NDArray[np.int64], other: NDArray[np.int64], scores: NDArray
     """Of each earlier recording, the MOST_ALIKE later ones that are most like it; each pair once."""
     _, once = np.unique((one << 32) + other, return_index=True)
     one, other, scores = one[once], other[once], scores[once]
-    order = np.lexsort((-scores, one))
+    order = np.lexsort((other, -scores.round(4), one))  # of equals the nearest
     one, other, scores = one[order], other[order], scores[order]
     rank = np.arange(len(one)) - np.searchsorted(one, one)
     kept = rank < MOST_ALIKE
@@ -367,7 +368,7 @@ def keep_decoding(
         except Empty:
             break
         if process is None:
-            process = start_process("import survey; survey.serve()")
+            process = start_process(SERVE)
             at_work.append(process)
             assert process.stdin and process.stdout, "a decoder without pipes"
             said = process.stdout.readline()

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -350,6 +351,19 @@ def replaced(path: Path) -> None:
     other.replace(path)
 
 
+class DecoderHere:
+    """One without a process of its own, so that a test can look over its shoulder."""
+
+    def __init__(self, open_it: Callable[[Path, int, int], audio.OpenRecording]) -> None:
+        self.open, self.process = open_it, SimpleNamespace(pid=os.getpid())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("name", "change", "status", "words"),
     [
@@ -388,6 +402,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
     config = PredictCommand((path.parent,), model=(model,), out=tmp_path / "out", min_conf=0.5, threads=1)
     with monkeypatch.context() as patch:
         patch.setattr(audio, "soundfile_blocks", moving)
+        patch.setattr("predictor.Decoder", partial(DecoderHere, open_recording))
         assert predict(config) == 0
     first, other = read_csv(tmp_path / "out" / "files.csv")
     assert first["status"] == status and re.search(words, first["reason"]) and other["status"] == "ok"
@@ -399,7 +414,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
         return open_recording(path, sample_rate, channel)
 
     with monkeypatch.context() as patch:
-        patch.setattr("predictor.open_recording", noted)
+        patch.setattr("predictor.Decoder", partial(DecoderHere, noted))
         predict(config)
     assert read == ([path] if path.exists() else [])
     assert len(read_csv(tmp_path / "out" / "files.csv")) == 1 + path.exists()
@@ -543,6 +558,7 @@ def test_a_table_with_a_name_too_long_for_any_file_stops_nothing(many: Path, mod
 
 SAYING = {  # the functions that say what is wrong with a recording
     "audio.py": "outcome __init__ refusal unfit decoded soundfile_blocks ffmpeg_pieces ogg_fault what_instead",
+    "decoders.py": "waveform matter",
     "survey.py": "listen keep_decoding",
     "archive.py": "checked_name missing stranger",
     "data_loader.py": "with_outcome without_duplicates",
