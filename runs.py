@@ -305,7 +305,7 @@ def peak_memory_mb(process: int | None = None) -> int:
     status = Path("/proc") / str(process or "self") / "status"
     if status.is_file():
         peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peaks[0].split()[1]) // 1024
+        return int(peaks[0].split()[1]) // 1024 if peaks else 0  # of one that has ended and was not yet missed
     return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -216,7 +216,7 @@ def often(shared: mmap.mmap) -> None:
     Methods are replaced in this process alone, a child that ends soon: mypy calls that an assignment to a method.
     """
     states.MOST_TIME = 1e9
-    Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]
+    Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]  # in this process alone
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
     keep_state: Callable[[Keeper, Progress], Path] = Keeper.keep
     keep_part = Journal.keep
@@ -239,8 +239,8 @@ def often(shared: mmap.mmap) -> None:
         shared[STEPS] += 1
         keep_if_due(self, progress)
 
-    Keeper.keep_if_due = counted  # type: ignore[method-assign]
-    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]
+    Keeper.keep_if_due = counted  # type: ignore[method-assign]  # in this process alone
+    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]  # in this process alone
 
 
 def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
@@ -259,7 +259,7 @@ def forget_random_states() -> None:
         torch.set_rng_state(everyones)
         return progress
 
-    Keeper.restore = restored  # type: ignore[method-assign]
+    Keeper.restore = restored  # type: ignore[method-assign]  # in this process alone
 
 
 def words(loop: Loop, sounds: Path, folder: Path, workers: int) -> list[str]:

@@ -128,6 +128,15 @@ def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatc
     assert scratch() == Path("/tmp/wildwhisper-12345")
 
 
+def test_the_memory_of_a_process_that_has_ended_is_nothing() -> None:
+    assert runs.peak_memory_mb() > 10 and runs.peak_memory_mb(os.getpid()) > 10
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken notice
+    assert runs.peak_memory_mb(child.pid) == 0
+    child.wait()
+    assert runs.peak_memory_mb(child.pid) == 0
+
+
 def test_a_process_is_known_by_more_than_its_number() -> None:
     assert birth(os.getpid()) == birth(os.getpid()) != birth(1) and not birth(2**22 + 1)
 
