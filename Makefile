@@ -6,6 +6,7 @@
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
+# make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
@@ -17,7 +18,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-cpu bench-serving bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -54,6 +55,9 @@ bench-losses: $(READY)
 bench-ingredients: $(READY)
 	@.venv/bin/python -m bench.ingredients
 
+bench-context: $(READY)
+	@.venv/bin/python -m bench.context
+
 bench-cpu: $(READY)
 	@.venv/bin/python -m bench.cpu --size $(or $(SIZE),base)
 
@@ -76,8 +80,7 @@ check: $(READY)
 	@echo "style and types ..."
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy
-	@.venv/bin/pyright
+	@.venv/bin/mypy & types=$$!; .venv/bin/pyright && wait $$types
 
 setup: $(READY)
 

@@ -17,7 +17,7 @@ from bench.baseline import ANIMALS
 RUNS, SEEDS = Path("runs/ingredients"), (0, 1, 2)
 NOISE = str(ANIMALS / "noise")
 SHARED = (
-    *("--encoder.weights", "random", "--train.epochs", "20", "--train.choose", "last", "--train.validate_every", "20"),
+    *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
     *("--train.ema", "0.99", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
     *("--data.noise", NOISE),
 )

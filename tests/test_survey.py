@@ -169,7 +169,8 @@ def test_an_interrupted_survey_leaves_no_process_behind(tmp_path: Path) -> None:
     for number in range(1, 400):  # enough to be at it for seconds on any machine
         (tmp_path / f"{number}.wav").hardlink_to(minute)
     code = (
-        "import survey, sys\nfrom pathlib import Path\n"
+        "import signal, survey\nfrom pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & leaves it ignored
         f"survey.LEDGER = Path({str(tmp_path / 'ledger.sqlite')!r})\n"
         f"survey.examine(sorted(Path({str(tmp_path)!r}).glob('*.wav')))"
     )
