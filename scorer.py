@@ -87,7 +87,9 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     An INT8 file on a CPU that gets a known product wrong: its float32 twin is opened instead, or it is refused.
     """
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
-    state, weights = state_of(path), beside(path)
+    with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
+        whole = pool.submit(sha256, path)
+        state, weights = state_of(path), beside(path)
     assert state != "damaged", (
         f"{path}{f' or {weights.name} beside it' if weights else ''} is damaged: it does not match its digest; "
         "copy it again, or `python quantize.py` anew"
@@ -103,7 +105,7 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
     audio, taxonomy = from_facts(AudioSettings, facts["audio"], path), from_json(facts["taxonomy"])
     old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
-    told = sha256(path) if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
+    told = whole.result() if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
     limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
     assert not limits or [limit.label for limit in limits] == list(taxonomy.labels), (
         f"{path}: its thresholds are of other labels than its answers; make the model file again"
