@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from recorders import read_name
 from recordings import Recording, read_recordings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A recording to be analysed."""
 
@@ -71,6 +72,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
             else (row.site if row else "") or Path(os.path.realpath(path)).parent.name
         )
         state = path.stat() if is_there(path) else None
+        site = sys.intern(site)  # one word for all recordings of a site: there may be a million
         entries.append(Entry(path, site, when, state.st_size if state else 0, state.st_mtime_ns if state else 0))
     if strange:
         notes.append(f"{strange} file names have no sensible time; they get none")
