@@ -108,6 +108,41 @@ def bench(given: Arguments) -> None:
         print(f"{way:18}{size:>9}{time_:11.1f}{5000 / time_:13.1f}{ratio:14.1f}{memory:11.0f}{start:9.1f}")
     hearing = time_graph(front_end(folder / "classifier.onnx"), 80_000)
     print(f"of which the front end takes {hearing:.2f} ms on one thread")
+    pairs, speed = products_of(given.size), fastest_int8()
+    print(
+        f"one thread multiplies at most {speed / 1e9:.0f} billion pairs in INT8 a second, a window asks for "
+        f"{pairs / 1e9:.1f} billion: no less than {1000 * pairs / speed / given.threads:.1f} ms a window here"
+    )
+
+
+def products_of(size: Preset) -> float:
+    """Pairs of numbers that the encoder's layers multiply for one window: projections, then attention."""
+    tokens, width, layers = AUDIO.window_seconds * 50, SIZES[size].width, SIZES[size].layers
+    return layers * (12 * width * width * tokens + 2 * tokens * tokens * width)
+
+
+def fastest_int8() -> float:
+    """Pairs a second of one large product on one thread, as ONNX Runtime multiplies UINT8 with INT8; best of 20."""
+    rows, inner, columns = 512, 1280, 5120
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-63, 64, (inner, columns)).astype(np.int8)
+    node = onnx.helper.make_node("MatMulInteger", ["sound", "weights"], ["products"])
+    sound = onnx.helper.make_tensor_value_info("sound", onnx.TensorProto.UINT8, [rows, inner])
+    made = onnx.helper.make_tensor_value_info("products", onnx.TensorProto.INT32, [rows, columns])
+    graph = onnx.helper.make_graph(
+        [node], "product", [sound], [made], [onnx.numpy_helper.from_array(weights, "weights")]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    given: Any = {"sound": rng.integers(0, 256, (rows, inner)).astype(np.uint8)}
+    times: list[float] = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        session.run(None, given)
+        times.append(time.perf_counter() - begun)
+    return rows * inner * columns / min(times)
 
 
 def called(*words: str) -> str:
