@@ -28,17 +28,17 @@ from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
-import av
 import numpy as np
 import soundfile
 import soxr
-from av.audio.frame import AudioFrame
-from av.audio.stream import AudioStream
-from av.error import FFmpegError
-from av.packet import Packet
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
 
 OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
     "WAV": (".wav",),
@@ -523,6 +523,9 @@ def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[Waveform]:
 
 def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
     """A file in small pieces (frames, channels), one try per packet, and silence where timestamps leave a hole."""
+    import av
+    from av.error import FFmpegError
+
     options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if reading.short_header else {})
     position, origin = 0, None  # origin: the timestamp of position 0
     nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)  # FFmpeg would trust a suffix over bytes
@@ -567,6 +570,8 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
 
 def packet_frames(packet: Packet[AudioStream], reading: Reading) -> list[AudioFrame]:
     """The frames of one packet, none where it is damaged: the packets after it may be whole."""
+    from av.error import FFmpegError
+
     try:
         return packet.decode()
     except FFmpegError:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,7 @@ class DecodedRecording(OpenRecording):
 def serve() -> None:
     """The decoding process: a recording a line, its blocks and its outcome as they come."""
     limit_memory()
+    import_module("av")  # so that what is missing is said before the first recording
     out = sys.stdout.buffer
     out.write(READY)
     out.flush()

@@ -1,6 +1,6 @@
 """What an ONNX file holds, looked through before ONNX Runtime opens it: a graph is a program, and may be a stranger's.
 
-    check_graph(Path("classifier.onnx"))      # refuses loops, branches, functions, and weights from elsewhere
+    check_graph(Path("classifier.onnx"), None)      # refuses loops, branches, functions, and weights from elsewhere
     options = bounded_options()               # a session that never takes more than its share of memory
 
 Only operators that compute are let through: without loops every run ends. Memory is limited, since Expand and Pad can
@@ -20,8 +20,6 @@ from functools import cache
 from pathlib import Path
 
 import onnxruntime as ort
-
-import seals
 
 OPERATORS = frozenset(  # what export.py writes for any size and head, and plain arithmetic of the same kind
     re.findall(
@@ -46,9 +44,10 @@ SHARE = 0.75  # of the memory that scoring may take
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
 
 
-def check_graph(path: Path) -> None:
+def check_graph(path: Path, named: Path | None) -> None:
     """Refuse a graph that could run for ever or read what lies elsewhere, in one line.
 
+    named   the file that the seal names beside it (seals.inspect)
     Errors: an operator that export.py never writes, functions, graphs and tensors inside of nodes, sparse tensors;
     weights in any file but the one that the seal names, or .data behind the same name; a link in its place.
     """
@@ -60,7 +59,7 @@ def check_graph(path: Path) -> None:
         assert number not in (TRAINING, FUNCTIONS), f"{path} holds functions or training; {remedy()}"
         if number == GRAPH:
             check_nodes(graph, path, locations)
-    beside = seals.beside(path) or path.with_name(f"{path.name}.data")
+    beside = named or path.with_name(f"{path.name}.data")
     assert locations <= {beside.name}, (
         f"{path} wants weights from {sorted(locations)[0]!r}; they are only read from {beside.name} beside it; "
         "if it is damaged, copy both again"
@@ -167,7 +166,7 @@ if __name__ == "__main__":
             path = Path(place) / f"{name}.onnx"
             path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, name.encode()))))
             try:
-                check_graph(path)
+                check_graph(path, None)
                 print(name, "is let through")
             except AssertionError as refusal:
                 print("refused:", refusal)

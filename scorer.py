@@ -30,7 +30,7 @@ from calibration import Threshold
 from calibration import from_json as thresholds_from_json
 from config import AudioSettings, from_facts
 from graphs import bounded_options, check_graph
-from seals import beside, sha256, state_of
+from seals import inspect, sha256
 from taxonomy import RANKS, Taxonomy, from_json
 
 FORMAT = 2
@@ -89,12 +89,12 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
     with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
         whole = pool.submit(sha256, path)
-        state, weights = state_of(path), beside(path)
+        state, weights = inspect(path)
     assert state != "damaged", (
         f"{path}{f' or {weights.name} beside it' if weights else ''} is damaged: it does not match its digest; "
         "copy it again, or `python quantize.py` anew"
     )
-    check_graph(path)
+    check_graph(path, weights)
     options = bounded_options()
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -45,21 +45,27 @@ def seal(path: Path) -> None:
 
 def state_of(path: Path) -> State:
     """Whether a file, and the one that it names beside itself, is what was written."""
+    return inspect(path)[0]
+
+
+def inspect(path: Path) -> tuple[State, Path | None]:
+    """The state of a file, and the one that it names beside itself."""
     with path.open("rb") as file:
         place = place_of(file)
         if place is None:
-            return "unsealed"
-        if digest_of(file, place) != read_at(file, place, len(ZEROS)):
-            return "damaged"
-    weights = beside(path)
-    if weights is None:
-        return "sound"
-    return "sound" if weights.is_file() and sha256(weights) == told_beside(path) else "damaged"
+            return "unsealed", None
+        sound = digest_of(file, place) == read_at(file, place, len(ZEROS))
+        told = told_beside(file, place)
+    weights = path.with_name(name_beside(path.name, told)) if told else None
+    sound = sound and (weights is None or (weights.is_file() and sha256(weights) == told))
+    return "sound" if sound else "damaged", weights
 
 
 def beside(path: Path) -> Path | None:
     """The file that a sealed one names beside itself."""
-    told = told_beside(path)
+    with path.open("rb") as file:
+        place = place_of(file)
+        told = "" if place is None else told_beside(file, place)
     return path.with_name(name_beside(path.name, told)) if told else None
 
 
@@ -68,11 +74,9 @@ def name_beside(name: str, digest: str) -> str:
     return f"{name}.{digest[:16]}.data"
 
 
-def told_beside(path: Path) -> str:
-    """The digest of the file beside it, as a seal has it; "" where there is none."""
-    with path.open("rb") as file:
-        place = place_of(file)
-        found = None if place is None else BESIDE.match(read_at(file, place + len(ZEROS), 100))
+def told_beside(file: BinaryIO, place: int) -> str:
+    """The digest of the file beside it, as the seal at this place has it; "" where there is none."""
+    found = BESIDE.match(read_at(file, place + len(ZEROS), 100))
     return found[1].decode() if found else ""
 
 
@@ -81,11 +85,12 @@ def place_of(file: BinaryIO) -> int | None:
     file.seek(0)
     start, kept = 0, b""
     while block := file.read(BLOCK):
-        found = (kept + block).find(WORDS)
-        if found >= 0:
-            return start - len(kept) + found + len(WORDS)
+        across = (kept + block[: len(WORDS)]).find(WORDS)  # where two blocks meet
+        found = block.find(WORDS) if across < 0 else across - len(kept)
+        if across >= 0 or found >= 0:
+            return start + found + len(WORDS)
         start += len(block)
-        kept = (kept + block)[-len(WORDS) :]
+        kept = block[-len(WORDS) :]
     return None
 
 

@@ -31,7 +31,7 @@ def known(names: set[str]) -> bool:
 def test_our_own_files_are_let_through(stages: Stages) -> None:
     for path in (stages.float_model, stages.model):
         assert known(operators(path)) and len(operators(path)) > 10
-        check_graph(path)
+        check_graph(path, None)
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_every_head_at_every_rate_is_exported_with_operators_that_are_let_throug
     write_float(model, facts, tmp_path / "m.onnx", verified=False)
     write_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx", facts, verified=False)
     for path in (tmp_path / "m.onnx", tmp_path / "m.int8.onnx"):
-        check_graph(path)
+        check_graph(path, None)
         assert known(operators(path)), operators(path)
 
 
@@ -66,13 +66,13 @@ def test_nothing_that_loops_branches_or_calls_is_among_them() -> None:
 def test_an_operator_is_seen_wherever_a_file_hides_it(tmp_path: Path) -> None:
     """A message may come in several parts, which protobuf joins: every one of them is looked at."""
     path = toy(tmp_path / "m.onnx", "Sigmoid")
-    check_graph(path)
+    check_graph(path, None)
     second = onnx.ModelProto()
     second.graph.node.append(helper.make_node("Loop", ["x"], ["y"]))
     path.write_bytes(path.read_bytes() + second.SerializeToString())
     assert "Loop" in {node.op_type for node in onnx.load(path).graph.node}
     with pytest.raises(AssertionError, match="'Loop'"):
-        check_graph(path)
+        check_graph(path, None)
 
 
 def test_a_field_of_a_kind_that_protobuf_no_longer_has_is_refused(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_field_of_a_kind_that_protobuf_no_longer_has_is_refused(tmp_path: Path
         broken = tmp_path / "n.onnx"
         broken.write_bytes(path.read_bytes() + tail)
         with pytest.raises(AssertionError, match="damaged or no ONNX"):
-            check_graph(broken)
+            check_graph(broken, None)
 
 
 def test_weights_beside_a_file_are_read_where_they_are_its_own(tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_weights_beside_a_file_are_read_where_they_are_its_own(tmp_path: Path) -
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4_000, np.float32), "spare"))
     onnx.save(model, path, save_as_external_data=True, location="m.onnx.data", size_threshold=100)
     assert (tmp_path / "m.onnx.data").stat().st_size >= 16_000
-    check_graph(path)
+    check_graph(path, None)
     assert score(open_scorer(path), np.zeros((1, 80_000), np.float32)).tolist() == [[0.5]]
     os.link(tmp_path / "m.onnx.data", tmp_path / "another")
     with pytest.raises(AssertionError, match="is a link"):
-        check_graph(path)
+        check_graph(path, None)
 
 
 def test_memory_is_limited_for_every_session(tmp_path: Path) -> None:
