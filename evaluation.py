@@ -4,7 +4,7 @@
     calibration = calibrate(exam, taxonomy)                          # temperature, thresholds per species and rank
     figures = examine(folder, calibration.applied(exam), calibration, taxonomy)
 
-Writes   held_out_scores.csv, held_out_labels.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png,
+Writes   held_out_scores.csv, held_out_recordings.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png,
          reliability.png
 
 Labels are given per recording. To rank recordings, the mean over a recording's windows is taken; to fit thresholds,
@@ -49,7 +49,7 @@ from metrics import (
     top1_accuracy,
 )
 from ranks import deepest_answers, rank_groups, rank_probabilities, rank_truth
-from recordings import Recording
+from recordings import Recording, write_recordings
 from runs import no_formula, publish
 from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
 
@@ -266,15 +266,11 @@ def rank_line(
 
 
 def write_held_out(folder: Path, exam: Exam, taxonomy: Taxonomy) -> None:
-    """held_out_scores.csv, in the form of the predictor's scores.csv, and held_out_labels.csv: what quantize.py
-    compares on."""
+    """held_out_scores.csv, in the form of the predictor's scores.csv, and held_out_recordings.csv, a table of
+    recordings: what quantize.py compares on."""
     windows = exam.windows
-    truth = folder / "held_out_labels.csv"
-    with publish(truth) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_row(file, ("file", "labels"))
-        for recording, heard in zip(exam.recordings, exam.truth > 0, strict=True):
-            labels = [label for label, there in zip(taxonomy.labels, heard.tolist(), strict=True) if there]
-            write_row(file, (str(recording.path.resolve()), " ".join(labels)))
+    rows = [replace(recording, path=recording.path.absolute()) for recording in exam.recordings]
+    write_recordings(folder / "held_out_recordings.csv", rows)
     path = folder / "held_out_scores.csv"
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_row(file, score_columns(taxonomy))

@@ -2,7 +2,7 @@
 
     python quantize.py --classifier runs/finetune/classifier.safetensors
 
-Reads    classifier.safetensors, and the held-out recordings that held_out_labels.csv beside it names
+Reads    classifier.safetensors, and the held-out recordings that held_out_recordings.csv beside it names
 Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, species.csv, run.json
 
 Before: what INT8 would cost each product; the dearest stay in float32. After: both files are run on the held-out
@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import scorer as scoring
-from audio import open_recording
-from checkpoint import load_classifier
+from checkpoint import ClassifierFacts, load_classifier
 from config import GateSettings, QuantizeCommand
+from data_loader import recording_contexts, truth_table
 from device import available_cores
 from evaluation import WindowScores, pool_windows
 from export import front_end, write_float, write_int8
 from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
+from recordings import read_recordings
 from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from seals import beside
 from sensitivity import ProductCost, product_costs
@@ -56,7 +57,7 @@ def quantize(config: QuantizeCommand) -> int:
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
     model, facts = load_classifier(config.classifier)
-    held_out = read_held_out(config.classifier, model, facts.taxonomy.labels, config.max_windows)
+    held_out = read_held_out(config.classifier, facts, config.max_windows)
     verified = len(held_out.truth) > 0
     if verified:
         print(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
@@ -129,33 +130,28 @@ def quantize(config: QuantizeCommand) -> int:
     return 0
 
 
-def read_held_out(classifier: Path, model: BirdClefClassifier, labels: Sequence[str], most: int) -> HeldOut:
-    """Windows of the recordings named beside a classifier, as far as they are still there; else noise, and no truth."""
-    path, audio = classifier.with_name("held_out_labels.csv"), model.log_mel
-    contexts, rows, owner = list[NDArray[np.float32]](), list[int](), list[int]()
-    truth: list[NDArray[np.float32]] = []
-    listed: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            listed = list(csv.DictReader(file))
-    rate = audio.hop * 100
-    seconds = audio.samples / rate
-    for index in np.random.default_rng(0).permutation(len(listed)):  # tables are often sorted by species
-        row = listed[int(index)]
-        if not Path(row["file"]).is_file() or len(owner) >= most:
-            continue
-        opened = open_recording(Path(row["file"]), rate)
-        for heard, windows in opened.contexts(seconds, seconds / model.windows):
-            rows += range(len(contexts) * model.windows, len(contexts) * model.windows + len(windows))
-            owner += [len(truth)] * len(windows)
-            contexts.append(heard.samples)
-        mine = set(row["labels"].split())
-        truth.append(np.array([label in mine for label in labels], np.float32))
+def read_held_out(classifier: Path, facts: ClassifierFacts, most: int) -> HeldOut:
+    """About `most` windows of the recordings named beside a classifier, as training judged them, as far as they are
+    still there; else noise, and no truth."""
+    path, labels, audio = classifier.with_name("held_out_recordings.csv"), facts.taxonomy.labels, facts.audio
+    windows = round(audio.context_seconds / audio.window_seconds)
+    listed = [row for row in read_recordings(path) if row.path.is_file()] if path.is_file() else []
+    order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
+    contexts, rows, owner, kept = list[NDArray[np.float32]](), list[int](), list[int](), dict[int, int]()
+    for heard in recording_contexts([listed[index] for index in order], audio):
+        if len(owner) >= most:
+            break
+        first = len(contexts) * windows + heard.first
+        rows += range(first, first + len(heard.windows))
+        owner += [kept.setdefault(heard.owner, len(kept))] * len(heard.windows)
+        contexts.append(heard.samples)
     if not contexts:
-        noise = np.random.default_rng(0).normal(0, 0.1, (SCANNED, audio.samples)).astype(np.float32)
-        every = np.arange(SCANNED * model.windows)
+        samples = round(audio.context_seconds * audio.sample_rate)
+        noise = np.random.default_rng(0).normal(0, 0.1, (SCANNED, samples)).astype(np.float32)
+        every = np.arange(SCANNED * windows)
         return HeldOut(noise, every, np.zeros(len(every), np.int64), np.zeros((0, len(labels)), np.float32))
-    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), np.stack(truth))
+    truth = truth_table(listed, labels)[[order[index] for index in kept]]
+    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth)
 
 
 @torch.inference_mode()
@@ -238,6 +234,8 @@ def gate_line(gate: Mapping[str, float | str]) -> str:
     text += f"{float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
     if "macro_auc_drop" in gate:
         text += f", macro AUC {-float(gate['macro_auc_drop']):+.4f}, cmAP {-float(gate['cmap_drop']):+.4f}"
+    else:
+        text += "; no species is in some of these recordings and not in others, so AUC says nothing"
     return text
 
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import Stages
 
-from checkpoint import load_classifier, save_classifier
-from config import SIZES, GateSettings, QuantizeCommand
+from checkpoint import ClassifierFacts, load_classifier, save_classifier
+from config import SIZES, AudioSettings, GateSettings, HeadSettings, QuantizeCommand
 from quantize import HeldOut, compare, file_scores, gate_reasons, network_scores, quantize, read_held_out
+from recordings import Recording, write_recordings
 from speed import Speed
+from taxonomy import Taxonomy
 
 
 @pytest.fixture
@@ -28,8 +31,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def held_out_of(stages: Stages, most: int = 2000) -> HeldOut:
-    model, facts = load_classifier(stages.classifier)
-    return read_held_out(stages.classifier, model, facts.taxonomy.labels, most)
+    return read_held_out(stages.classifier, load_classifier(stages.classifier)[1], most)
 
 
 def test_the_float_file_equals_the_trained_network(stages: Stages) -> None:
@@ -79,7 +81,7 @@ def spoiled(stages: Stages, tmp_path: Path) -> Path:
             block.get_parameter("fc2.weight")[:, 3] /= 3000.0
     path = tmp_path / "classifier.safetensors"
     save_classifier(path, model, facts)
-    labels = stages.classifier.with_name("held_out_labels.csv")
+    labels = stages.classifier.with_name("held_out_recordings.csv")
     (tmp_path / labels.name).write_bytes(labels.read_bytes())
     return path
 
@@ -122,11 +124,43 @@ def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     ]
 
 
+def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_look_like(tmp_path: Path) -> None:
+    kin = ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Ficta")
+    labels = ("Parus major", "Corvus corax")
+    taxonomy = Taxonomy(labels, labels, labels, tuple((*kin, label) for label in labels), (7, 7))
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
+    wave = np.repeat(np.linspace(0.01, 0.5, 60), 16_000).astype(np.float32)  # louder with every second
+    soundfile.write(tmp_path / "hour.wav", wave, 16_000)
+    stretches = [
+        Recording(tmp_path / "hour.wav", "hour.wav", (label,), seconds=60.0, start=start, end=start + 5, fold=0)
+        for label, start in zip(labels, (10.0, 40.0), strict=True)
+    ]
+    write_recordings(tmp_path / "held_out_recordings.csv", stretches)
+    held_out = read_held_out(tmp_path / "classifier.safetensors", facts, 100)
+    assert held_out.contexts.shape == (2, 80_000) and len(held_out.owner) == 2
+    for context, truth in zip(held_out.contexts, held_out.truth, strict=True):
+        start = 10 if truth[0] else 40
+        np.testing.assert_allclose(context, wave[16_000 * start : 16_000 * (start + 5)], atol=1e-3)
+    assert sorted(held_out.truth.tolist()) == [[0.0, 1.0], [1.0, 0.0]]
+    answers = np.array([[0.9, 0.1], [0.1, 0.9]], np.float32)
+    assert "macro_auc_drop" in compare(answers, answers, held_out, labels)
+
+
+def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
+    names = ("a", "b")
+    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
+    soundfile.write(tmp_path / "long.wav", np.ones(16_000 * 600, np.float32) / 4, 16_000)
+    write_recordings(
+        tmp_path / "held_out_recordings.csv", [Recording(tmp_path / "long.wav", "long.wav", ("a",), seconds=600.0)]
+    )
+    assert len(read_held_out(tmp_path / "classifier.safetensors", facts, 10).owner) == 10
+
+
 def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tmp_path: Path) -> None:
     lonely = tmp_path / "classifier.safetensors"
     lonely.write_bytes(stages.classifier.read_bytes())
-    model, facts = load_classifier(lonely)
-    held_out = read_held_out(lonely, model, facts.taxonomy.labels, 10)
+    held_out = read_held_out(lonely, load_classifier(lonely)[1], 10)
     assert len(held_out.truth) == 0 and len(held_out.contexts) == 32
     nothing = np.zeros((32, 3), np.float32)
     assert "macro_auc_drop" not in compare(nothing, nothing, held_out, ("a", "b", "c"))
