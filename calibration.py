@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import exp, isfinite, log, sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -322,6 +322,32 @@ def read_thresholds(path: Path, model: str, labels: Sequence[str]) -> dict[str, 
         if cell:
             found[label] = float(cell)
     return found
+
+
+def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Numbers) -> list[Threshold]:
+    """Thresholds that report as many windows as before in the scores of another file of the same network, as INT8.
+
+    A threshold that does so already stays as it is; another is moved no further than it must be.
+    before, after   (windows, species) scores of the same windows by both files
+    """
+    assert before.shape == after.shape == (len(before), len(thresholds)), (
+        f"scores {before.shape} and {after.shape} for {len(thresholds)} thresholds; give (windows, species) of the same"
+    )
+    moved: list[Threshold] = []
+    for threshold, one, other in zip(thresholds, before.T, after.T, strict=True):
+        precise = None if threshold.precise is None else moved_to(threshold.precise, one, other)
+        moved.append(replace(threshold, best_f1=moved_to(threshold.best_f1, one, other), precise=precise))
+    return moved
+
+
+def moved_to(limit: float, before: Numbers, after: Numbers) -> float:
+    """The number nearest to `limit` that as many of the scores reach after as reached it before."""
+    count, falling = int((before >= limit).sum()), np.sort(after)[::-1]
+    highest = float(falling[count - 1]) if count else 1.0  # above it too few
+    lowest = float(falling[count]) if count < len(falling) else -1.0  # at it and below it too many
+    if lowest >= highest:  # equal scores cannot be parted
+        return limit
+    return min(max(limit, float(np.nextafter(lowest, 2.0))), highest)
 
 
 def to_json(thresholds: Sequence[Threshold]) -> list[dict[str, object]]:

@@ -11,6 +11,7 @@ Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -119,12 +120,26 @@ def train_plan(
     facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
     windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, fingerprint(plan.train))
-    silence = None
-    if noise:
+    silence, unheard = None, never_heard(noise, plan, config.augment.background)
+    if unheard:
         kept, _ = load_classifier(run.folder / "classifier.safetensors")
         kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
-        silence = score_windows(kept.to(device), noise, config.audio, device)
+        silence = score_windows(kept.to(device), unheard, config.audio, device)
     return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels), windows, silence)
+
+
+def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
+    """Recordings of --data.noise that were not in this training, nor are judged with the others."""
+    heard = {row.path.resolve() for row in (*plan.train, *plan.valid)}
+    under = background.resolve() if background else None
+    rows = [row for row in noise if row.path.resolve() not in heard]
+    rows = [row for row in rows if not (under and row.path.resolve().is_relative_to(under))]
+    if len(rows) < len(noise):
+        print(
+            f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are in --data.no_call or "
+            "--augment.background too; false alarms are not counted there"
+        )
+    return rows
 
 
 def seal(path: Path, calibration: Calibration) -> None:
@@ -132,7 +147,10 @@ def seal(path: Path, calibration: Calibration) -> None:
     model, facts = load_classifier(path)
     with torch.no_grad():
         model.temperature.fill_(float(np.float32(calibration.temperature)))
-    facts = replace(facts, thresholds=calibration.thresholds, rank_thresholds=calibration.rank_thresholds)
+    fitted = facts.provenance | {"temperature": calibration.temperature}
+    facts = replace(
+        facts, provenance=fitted, thresholds=calibration.thresholds, rank_thresholds=calibration.rank_thresholds
+    )
     save_classifier(path, model, facts)
 
 

@@ -175,7 +175,21 @@ class BirdClefClassifier(nn.Module):
 
         The encoder hears the whole context; each window is then judged by its own tokens.
         """
-        mel = self.log_mel(waveforms)
+        logits, tokens = self.of_windows(self.log_mel(waveforms))
+        return logits / self.temperature, tokens.float().mean(dim=1)
+
+    def judge(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, frames) -> one answer for the whole context, which is what training labels are about.
+
+        returns   logits (batch, species) twice: of each species' best window, and of its best single moment
+        """
+        logits, tokens = self.of_windows(mel)
+        moments = self.head.moments(tokens)
+        best, loudest = (told.reshape(len(mel), -1, told.shape[-1]).amax(dim=1) for told in (logits, moments))
+        return best, loudest
+
+    def of_windows(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, frames) -> logits (batch * windows, species), tokens (batch * windows, length, width)."""
         tokens = self.tokens(mel)
         batch, length, width = tokens.shape
         tokens = tokens.reshape(batch * self.windows, length // self.windows, width)
@@ -183,16 +197,7 @@ class BirdClefClassifier(nn.Module):
             frames = mel.shape[2] // self.windows
             mel = mel.unflatten(2, (self.windows, frames)).transpose(1, 2).flatten(0, 1)
         logits: Tensor = self.head(tokens, mel)
-        return logits / self.temperature, tokens.float().mean(dim=1)
-
-    def judge(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames) -> one answer for the whole context, which is what training labels are about.
-
-        returns   logits (batch, species) twice: of the pooled tokens, and of each species' best single moment
-        """
-        tokens = self.tokens(mel)
-        logits: Tensor = self.head(tokens, mel)
-        return logits, self.head.moments(tokens).amax(dim=1)
+        return logits, tokens
 
     def tokens(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, tokens, width): the last layer, or the mixture of several."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import scorer as scoring
+from calibration import carried_over
 from checkpoint import ClassifierFacts, load_classifier
 from config import GateSettings, QuantizeCommand
 from data_loader import recording_contexts, truth_table
@@ -56,6 +57,10 @@ def quantize(config: QuantizeCommand) -> int:
     """The whole of stage 3; returns the exit code."""
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
+    folds = sorted(config.classifier.parent.glob("fold-*/classifier.safetensors"))
+    assert config.classifier.is_file() or not folds, (
+        f"{config.classifier} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}"
+    )
     model, facts = load_classifier(config.classifier)
     held_out = read_held_out(config.classifier, facts, config.max_windows)
     verified = len(held_out.truth) > 0
@@ -87,17 +92,26 @@ def quantize(config: QuantizeCommand) -> int:
             if not broken or len(spared) == len(costs) or config.gate.allow_worse:
                 break
             spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
+        rows = held_out.rows
+        limits = carried_over(facts.thresholds, floats[rows], int8[rows]) if facts.thresholds and verified else []
+        moved = sum(one.applied != other.applied for one, other in zip(facts.thresholds, limits, strict=False))
+        if moved:
+            print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
+            write_int8(float_path, int8_path, replace(facts, thresholds=tuple(limits)), verified, spared)
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
-        print_speeds(speeds, {"ONNX float32": float_path, "ONNX INT8": int8_path})
+        files = {"torch float32": config.classifier, "ONNX float32": float_path, "ONNX INT8": int8_path}
+        print_speeds(speeds, files)
         hearing = time_graph(front_end(float_path), held_out.contexts.shape[1]) / windows
         share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
         print(f"of which the front end takes {hearing:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
         threads = max(threads for _, threads in speeds)
-        fitting, words = fits(speeds["ONNX INT8", threads], **asdict(config.budget))
-        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, **asdict(config.budget))
-        print(words)
+        refused = bool(broken) and not config.gate.allow_worse
+        fitting, words = fits(speeds["ONNX float32" if refused else "ONNX INT8", threads], **asdict(config.budget))
+        budget = asdict(config.budget) | {"context_seconds": facts.audio.context_seconds}
+        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, **budget)
+        print(f"the float32 file, as INT8 is refused: {words}" if refused else words)
         print(f"largest size that would fit, estimated from this one: {best or 'none'}")
         card = {
             "classifier": str(config.classifier),
@@ -109,6 +123,8 @@ def quantize(config: QuantizeCommand) -> int:
             "int8": gate
             | {"megabytes": megabytes(int8_path)}
             | {"milliseconds_per_window": speeds["ONNX INT8", threads].milliseconds_per_window},
+            "thresholds_moved": moved,
+            "megabytes": {name: megabytes(path) for name, path in files.items()},
             "speed": {f"{name}, {count} threads": asdict(speed) for (name, count), speed in speeds.items()},
             "front_end_milliseconds": hearing,
             "cpu": scoring.cpu_name(),
@@ -118,7 +134,7 @@ def quantize(config: QuantizeCommand) -> int:
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
-        if broken and not config.gate.allow_worse:
+        if refused:
             (run.folder / "refused").mkdir()
             for path in filter(None, (beside(int8_path), int8_path)):
                 path.rename(run.folder / "refused" / path.name)

@@ -298,15 +298,16 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def peak_memory_mb(process: int | None = None) -> int:
-    """Largest resident memory of this process so far, MB; getrusage would count that of the process that started it.
+    """Largest resident memory of this process so far, MB of 10^6 bytes; getrusage would count that of the process that
+    started it.
 
     process   another one, by its number; 0 where it has ended or the system does not tell
     """
     status = Path("/proc") / str(process or "self") / "status"
     if status.is_file():
         peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peaks[0].split()[1]) // 1024 if peaks else 0  # of one that has ended and was not yet missed
-    return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        return int(peaks[0].split()[1]) * 1024 // 10**6 if peaks else 0  # of one that has ended and was not yet missed
+    return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
 
 
 def launch(function: Callable[[Command], int], command: type[Command]) -> NoReturn:

@@ -103,27 +103,27 @@ def fits(speed: Speed, minutes: float, audio_hours: float, memory_gb: float) -> 
 
 
 def largest_that_fits(
-    speed: Speed, size: Preset, minutes: float, audio_hours: float, memory_gb: float
+    speed: Speed, size: Preset, minutes: float, audio_hours: float, memory_gb: float, context_seconds: float = 5.0
 ) -> tuple[Preset | None, dict[Preset, float]]:
     """The largest encoder that would fit the budget, estimated from the speed of one: time by multiplications, memory
-    by weights of a byte each beside what the process needs anyway.
+    by the weights that another size has more or less, at 1.3 bytes each.
 
     returns   its name, and the times real time that are expected of every size
     """
-    scale = multiplications(SIZES[size]) * speed.times_real_time
-    rates: dict[Preset, float] = {preset: scale / multiplications(SIZES[preset]) for preset in PRESETS}
-    base = speed.peak_memory_mb / 1000 - weights(SIZES[size]) / 1e9
+    work = {preset: multiplications(SIZES[preset], round(50 * context_seconds)) for preset in PRESETS}
+    rates: dict[Preset, float] = {preset: speed.times_real_time * work[size] / work[preset] for preset in PRESETS}
+    more = {preset: weights(SIZES[preset]) - weights(SIZES[size]) for preset in PRESETS}
     fitting: list[Preset] = [
         preset
         for preset in PRESETS
-        if audio_hours * 60 / rates[preset] <= minutes and base + 1.3 * weights(SIZES[preset]) / 1e9 <= memory_gb
+        if audio_hours * 60 / rates[preset] <= minutes
+        and speed.peak_memory_mb / 1000 + 1.3 * more[preset] / 1e9 <= memory_gb
     ]
     return (fitting[-1] if fitting else None), rates
 
 
-def multiplications(size: EncoderSize) -> float:
-    """Of a window of 250 tokens: front end, stem and layers."""
-    tokens = 250
+def multiplications(size: EncoderSize, tokens: int) -> float:
+    """Of a context of so many tokens: front end, stem and layers."""
     front_end = 2 * tokens * (2 * 200 * 201 + 201 * size.mels)
     stem = 2 * tokens * 3 * size.mels * size.width + tokens * 3 * size.width**2
     return float(front_end + stem + size.layers * (12 * tokens * size.width**2 + 2 * tokens**2 * size.width))

@@ -19,6 +19,7 @@ from calibration import (
     TOO_FEW,
     Threshold,
     apply_temperature,
+    carried_over,
     expected_calibration_error,
     fit_temperature,
     fit_thresholds,
@@ -434,3 +435,21 @@ def test_what_is_no_list_of_thresholds_is_refused(fitted: list[Threshold]) -> No
     for name in to_json(fitted)[0]:
         with pytest.raises(AssertionError, match=f"stored {name} is None"):
             from_json([{key: value for key, value in to_json(fitted)[0].items() if key != name}])
+
+
+def test_thresholds_are_carried_over_to_the_scores_of_another_file() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(size=(200, 3))
+    after = np.clip(before + np.array([0.0, 0.03, -0.03]) + rng.normal(0, 0.01, (200, 3)), 0, 1)
+    limits = [
+        Threshold(label, 0.5, 0.8, precise, 0.9, 0.5, 20, 180, "")
+        for label, precise in zip("abc", (0.7, 0.7, None), strict=True)
+    ]
+    moved = carried_over(limits, before, after)
+    for column, (old, new) in enumerate(zip(limits, moved, strict=True)):
+        for one, other in ((old.best_f1, new.best_f1), (old.applied, new.applied)):
+            assert (after[:, column] >= other).sum() == (before[:, column] >= one).sum()
+    assert moved[1].best_f1 > 0.51 and moved[2].best_f1 < 0.49 and moved[2].precise is None
+    assert carried_over(limits, before, before) == limits
+    loud = np.full((4, 3), 0.9)
+    assert [one.best_f1 for one in carried_over(limits, 0 * loud, loud)] == [np.nextafter(0.9, 1)] * 3

@@ -15,7 +15,8 @@ from checkpoint import load_classifier
 from config import FinetuneCommand, parse
 from data_loader import read_labeled
 from demo_data import FieldSeason
-from main import finetune
+from main import Plan, finetune, never_heard
+from recordings import Recording
 
 
 def test_the_file_knows_its_labels_lineage_and_origin(stages: Stages, season: FieldSeason) -> None:
@@ -95,6 +96,18 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])
     scores = np.load(run / "embeddings.npz", allow_pickle=False)
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
+
+
+def test_false_alarms_are_counted_on_noise_that_was_never_heard(tmp_path: Path) -> None:
+    for name in ("trained", "judged", "under", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rain.wav").touch()
+    trained, judged, under, new = (
+        Recording(tmp_path / name / "rain.wav", name) for name in ("trained", "judged", "under", "new")
+    )
+    plan = Plan(0, "random", [trained], [judged])
+    assert never_heard([trained, judged, under, new], plan, tmp_path / "under") == [new]
+    assert never_heard([trained, judged, under, new], plan, None) == [under, new]
 
 
 def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_folds(

@@ -157,6 +157,13 @@ def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
     assert len(read_held_out(tmp_path / "classifier.safetensors", facts, 10).owner) == 10
 
 
+def test_after_training_by_folds_the_way_to_one_of_them_is_told(tmp_path: Path) -> None:
+    (tmp_path / "fold-2").mkdir()
+    (tmp_path / "fold-2" / "classifier.safetensors").touch()
+    with pytest.raises(AssertionError, match=r"one for each of 1 folds; for example --classifier .*fold-2"):
+        quantize(QuantizeCommand("demo", tmp_path / "classifier.safetensors"))
+
+
 def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tmp_path: Path) -> None:
     lonely = tmp_path / "classifier.safetensors"
     lonely.write_bytes(stages.classifier.read_bytes())

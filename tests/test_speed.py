@@ -3,7 +3,7 @@
 import pytest
 from conftest import Stages
 
-from config import PRESETS
+from config import PRESETS, Preset
 from speed import Speed, fits, in_fresh_process, largest_that_fits, measure
 
 
@@ -35,4 +35,17 @@ def test_the_largest_size_that_fits_shrinks_with_the_budget() -> None:
     assert found == sorted(found, reverse=True) and found[0] > found[-1] == 0
     _, rates = largest_that_fits(speed, "base", 90, 11.7, 2.0)
     assert rates["base"] == pytest.approx(417.0) and sorted(rates.values(), reverse=True) == list(rates.values())
-    assert largest_that_fits(speed, "base", 90, 11.7, 0.41)[0] in ("demo", "tiny", "base")
+    assert largest_that_fits(speed, "base", 90, 11.7, 0.41)[0] == "base"
+
+
+@pytest.mark.parametrize(("size", "megabytes", "memory_gb"), [("large-v3", 749, 0.8), ("small", 246, 0.26)])
+def test_what_fits_is_not_larger_than_the_largest_that_fits(size: Preset, megabytes: int, memory_gb: float) -> None:
+    speed = Speed(12.0, 417.0, megabytes, 1.0)
+    assert fits(speed, 90, 11.7, memory_gb)[0]
+    assert largest_that_fits(speed, size, 90, 11.7, memory_gb)[0] == size
+
+
+def test_attention_over_a_long_context_weighs_more_in_small_encoders() -> None:
+    speed = Speed(12.0, 417.0, 400, 1.0)
+    rates = [largest_that_fits(speed, "large-v3", 90, 11.7, 2.0, seconds)[1]["tiny"] for seconds in (5.0, 30.0)]
+    assert rates[1] < rates[0]
