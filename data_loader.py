@@ -269,12 +269,21 @@ def recording_contexts(recordings: Sequence[Recording], audio: AudioSettings) ->
                 yield Context(index, filled, first, ((start, end),))
 
 
-def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArray[np.float32]:
-    """(recordings, species): 1 where a recording is labelled with the species, first or among others."""
+def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings) -> NDArray[np.float32]:
+    """(recordings, species): 1 where a recording is labelled with the species, first or among others; a labelled
+    stretch has the labels of all annotations that share enough with any of its windows, as in training."""
     column = {label: index for index, label in enumerate(labels)}
+    windows = [
+        [(row.path, start) for start, _ in pieces(row, audio)] if row.start is not None else [] for row in recordings
+    ]
+    heard: dict[tuple[Path, float], set[str]] = {}  # in each window
+    for row, mine in zip(recordings, windows, strict=True):
+        for window in mine:
+            heard.setdefault(window, set()).update(row.labels)
     truth = np.zeros((len(recordings), len(labels)), np.float32)
-    for row, recording in enumerate(recordings):
-        truth[row, [column[label] for label in recording.labels if label in column]] = 1.0
+    for index, (row, mine) in enumerate(zip(recordings, windows, strict=True)):
+        told = set(row.labels).union(*(heard[window] for window in mine))
+        truth[index, [column[label] for label in told if label in column]] = 1.0
     return truth
 
 

@@ -124,7 +124,7 @@ def train_plan(
         kept, _ = load_classifier(run.folder / "classifier.safetensors")
         kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
         silence = score_windows(kept.to(device), noise, config.audio, device)
-    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels), windows, silence)
+    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
 
 
 def seal(path: Path, calibration: Calibration) -> None:

@@ -69,7 +69,7 @@ def train_classifier(
     returns  what the kept weights make of every window of the held-out recordings
     """
     settings, path = config.train, run.folder / "classifier.safetensors"
-    truth = truth_table(valid, facts.taxonomy.labels)
+    truth = truth_table(valid, facts.taxonomy.labels, facts.audio)
     distances = pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty)
     average = copy.deepcopy(model) if settings.ema else model
     for network in {id(one): one for one in (model, average)}.values() if settings.shard else ():
