@@ -308,10 +308,12 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
     return found
 
 
-def fingerprint(recordings: Sequence[Recording]) -> str:
-    """What is learnt from, in a word: the same for the same recordings, stretches and labels in the same order."""
-    told = [(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in recordings]
-    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
+    """What is learnt from and judged by, in a word: the same for the same recordings, stretches and labels in the same
+    order, in the same parts, with species of the same lineage."""
+    told = [[(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in part] for part in parts]
+    kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
+    return hashlib.sha256(repr((told, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

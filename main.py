@@ -118,7 +118,8 @@ def train_plan(
     }
     facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
-    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, fingerprint(plan.train))
+    data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
+    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, data)
     silence = None
     if noise:
         kept, _ = load_classifier(run.folder / "classifier.safetensors")

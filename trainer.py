@@ -64,7 +64,7 @@ def train_classifier(
 
     Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
 
-    data     fingerprint of what is learnt from
+    data     fingerprint of what is learnt from and judged by
 
     returns  what the kept weights make of every window of the held-out recordings
     """

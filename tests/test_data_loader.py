@@ -29,6 +29,7 @@ from data_loader import (
     collate,
     draw_stretch,
     expected_draws,
+    fingerprint,
     labeled_loader,
     noise_bank,
     of_all,
@@ -606,6 +607,23 @@ def test_the_truth_of_a_stretch_is_that_of_its_windows_as_in_training(tmp_path: 
         assert truth_table([tit, other], named, AUDIO).tolist() == [[1, 0], [0, 1]]
     denied = replace(tit, labels=(), listened=True)
     assert truth_table([denied, crow], named, AUDIO).tolist() == [[0, 1], [0, 1]]
+
+
+def test_a_fingerprint_tells_parts_and_lineages_apart(season: FieldSeason) -> None:
+    taxonomy, rows = read_labeled(settings(season.root))
+    cousins = replace(taxonomy, lineages=(taxonomy.lineages[1], *taxonomy.lineages[1:]))
+    told = {
+        fingerprint(rows[:3], rows[3:], taxonomy=taxonomy),
+        fingerprint(rows[:3], rows[3:], taxonomy=cousins),
+        fingerprint(rows[:3], rows[3:]),
+        fingerprint(rows[:3], rows[4:]),
+        fingerprint(rows[1:3], rows[3:]),
+        fingerprint(rows[:4], rows[4:]),
+        fingerprint(rows),
+    }
+    assert len(told) == 7
+    renamed = replace(taxonomy, common_names=tuple("?" for _ in taxonomy.labels))  # nothing is learnt from these
+    assert fingerprint(rows, taxonomy=renamed) == fingerprint(list(rows), taxonomy=taxonomy)
 
 
 def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_is_an_error() -> None:
