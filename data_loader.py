@@ -269,12 +269,21 @@ def recording_contexts(recordings: Sequence[Recording], audio: AudioSettings) ->
                 yield Context(index, filled, first, ((start, end),))
 
 
-def truth_table(recordings: Sequence[Recording], labels: Sequence[str]) -> NDArray[np.float32]:
-    """(recordings, species): 1 where a recording is labelled with the species, first or among others."""
+def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings) -> NDArray[np.float32]:
+    """(recordings, species): 1 where a recording is labelled with the species, first or among others; a labelled
+    stretch has the labels of all annotations that share enough with any of its windows, as in training."""
     column = {label: index for index, label in enumerate(labels)}
+    windows = [
+        [(row.path, start) for start, _ in pieces(row, audio)] if row.start is not None else [] for row in recordings
+    ]
+    heard: dict[tuple[Path, float], set[str]] = {}  # in each window
+    for row, mine in zip(recordings, windows, strict=True):
+        for window in mine:
+            heard.setdefault(window, set()).update(row.labels)
     truth = np.zeros((len(recordings), len(labels)), np.float32)
-    for row, recording in enumerate(recordings):
-        truth[row, [column[label] for label in recording.labels if label in column]] = 1.0
+    for index, (row, mine) in enumerate(zip(recordings, windows, strict=True)):
+        told = set(row.labels).union(*(heard[window] for window in mine))
+        truth[index, [column[label] for label in told if label in column]] = 1.0
     return truth
 
 
@@ -299,10 +308,12 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
     return found
 
 
-def fingerprint(recordings: Sequence[Recording]) -> str:
-    """What is learnt from, in a word: the same for the same recordings, stretches and labels in the same order."""
-    told = [(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in recordings]
-    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
+    """What is learnt from and judged by, in a word: the same for the same recordings, stretches and labels in the same
+    order, in the same parts, with species of the same lineage."""
+    told = [[(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in part] for part in parts]
+    kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
+    return hashlib.sha256(repr((told, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
     """The detections of some windows; all of a long recording at once would be several copies of its probabilities."""
     found: list[Detection] = []
     probabilities = np.where(choices.wanted, scored.probabilities, np.float32(-1))
-    answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, choices.ranks) if choices.ranks else []
+    above = {rank: limit for rank, limit in choices.ranks.items() if rank != "species"}  # species have their own
+    answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, above) if above else []
     for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
         order = [int(column) for column in np.argsort(-probabilities[row], kind="stable")]
         when = clock_time(recorded_at, start)
@@ -164,8 +165,8 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
                 )
             )
         answer = answers[row] if answers else None
-        if answer is not None and not reached and answer.rank != "species":
-            name, limit = f"{answer.rank} {answer.name}", choices.ranks[answer.rank]
+        if answer is not None and not reached:
+            name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
             taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
             found.append(replace(taxon, runners_up=named(taxonomy, probabilities[row], order[:RUNNERS_UP])))
     return found

@@ -47,6 +47,7 @@ from metrics import (
     rank_roc_auc,
     scorecard,
     top1_accuracy,
+    undecided,
 )
 from ranks import deepest_answers, rank_groups, rank_probabilities, rank_truth
 from recordings import Recording, write_recordings
@@ -170,15 +171,26 @@ def fit_rank_thresholds(
     """By rank: the lowest probability from which on its best taxon is right nine times out of ten; ranks that never
     get there have none."""
     found: dict[str, float] = {}
-    labelled = np.flatnonzero(truth.any(axis=1))
-    for rank, group in rank_groups(taxonomy).items():
-        told = rank_probabilities(scores[labelled], group)
-        if told.shape[1]:
-            right = rank_truth(truth[labelled], group)[np.arange(len(told)), told.argmax(axis=1)]
-            limit = fit_threshold(told.max(axis=1), right, rank, PRECISE, FEWEST).precise
+    groups = rank_groups(taxonomy)
+    for rank, group in groups.items():
+        if (group >= 0).any():
+            surest, right, judged = best_taxa(scores, truth, groups, rank)
+            limit = fit_threshold(surest[judged], right[judged], rank, PRECISE, FEWEST).precise
             if limit is not None:
                 found[rank] = limit
     return found
+
+
+def best_taxa(
+    scores: NDArray[np.float32], truth: NDArray[np.float32], groups: Mapping[str, NDArray[np.int64]], rank: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each recording's best taxon at a rank: how probable it is, whether it is there, and whether anybody can say:
+    where somebody wrote "bird", a tit is neither right nor wrong; where there is nothing, it is wrong."""
+    told = rank_probabilities(scores, groups[rank])
+    best = told.argmax(axis=1)
+    right = rank_truth(truth, groups[rank])[np.arange(len(best)), best]
+    perhaps = (undecided(truth > 0, groups, rank) & (groups[rank] == best[:, None])).any(axis=1)
+    return told.max(axis=1), right, right | ~perhaps
 
 
 def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
@@ -215,7 +227,7 @@ def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxono
         f"{figures['least_cost_distance']:.3f} of the least costly one; {severity:.3f} of the false alarms at recall .5"
     )
     print(f"  calibration          temperature {calibration.temperature:.2f}, error {figures['calibration_error']:.3f}")
-    print(f"  {rank_line(highest[labelled], truth[labelled], calibration, taxonomy)}")
+    print(f"  {rank_line(highest, truth, calibration, taxonomy)}")
     limits = np.array([limit.best_f1 if limit.precise is None else limit.precise for limit in calibration.thresholds])
     empty = windows_without_species(exam)
     if empty is not None:
@@ -252,15 +264,17 @@ def windows_without_species(exam: Exam) -> WindowScores | None:
 def rank_line(
     highest: NDArray[np.float32], truth: NDArray[np.float32], calibration: Calibration, taxonomy: Taxonomy
 ) -> str:
-    """How many recordings are answered at which rank, and how often rightly."""
+    """How many recordings are answered at which rank, and how often rightly, as far as that can be said."""
     answers = deepest_answers(highest, taxonomy, calibration.rank_thresholds)
-    said: list[str] = []
-    for rank, group in reversed(rank_groups(taxonomy).items()):
+    groups, said, unsaid = rank_groups(taxonomy), list[str](), 0
+    for rank in reversed(groups):
         mine = [row for row, answer in enumerate(answers) if answer is not None and answer.rank == rank]
         if mine:
-            best = rank_probabilities(highest[mine], group).argmax(axis=1)
-            right = rank_truth(truth[mine], group)[np.arange(len(mine)), best].mean()
-            said.append(f"{len(mine)} at {rank} ({right:.0%} right)")
+            _, right, judged = best_taxa(highest[mine], truth[mine], groups, rank)
+            unsaid += int((~judged).sum())
+            if judged.any():
+                said.append(f"{judged.sum()} at {rank} ({right[judged].mean():.0%} right)")
+    said += [f"{unsaid} below a coarser label"] if unsaid else []
     silent = sum(answer is None for answer in answers)
     return f"answers by rank      {', '.join([*said, f'{silent} none'])}"
 

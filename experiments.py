@@ -3,7 +3,7 @@
     python experiments.py --runs runs --kind finetune
 
 Reads    run.json, metrics.jsonl and quantize.json of every folder in --runs
-Writes   experiments.csv: every column whole; the terminal shows as many as fit
+Writes   experiments.csv: every score, every column whole; the terminal shows the chief scores and what fits
 
 Scores are those of the epoch whose weights were kept, or what run.json itself calls its scores (several held-out parts
 taken together). What is no run, or not a whole one, is named below the table. No torch.
@@ -38,7 +38,7 @@ from config import (
 )
 from runs import NUMBER, as_json, launch, no_formula, publish
 
-SCORES = {
+SCORES = {  # the chief ones of each command: those the terminal shows
     "finetune": ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "epoch"),
     "mae": ("skill", "skill_over_mean"),
     "quantize": ("top1_agreement", "megabytes", "milliseconds_per_window"),
@@ -98,7 +98,7 @@ def experiments(config: ExperimentsCommand) -> int:
     assert chosen, (
         f"no {wanted} in {root}{instead}; make one (python main.py --help says how), or name its folder: --runs"
     )
-    write_table(columns(chosen), config.out)
+    write_table(columns(chosen, every_score=True), config.out)
     if dropped:
         names = ", ".join(map(printable, dropped))
         text = f"too wide for this terminal, see the CSV: {names}"
@@ -188,9 +188,14 @@ def as_object(value: Any) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Those values that are finite numbers."""
-    return {name: found for name, value in values.items() if (found := number(value)) is not None}
+def numbers(values: Mapping[str, Any], above: str = "") -> dict[str, float]:
+    """Those values that are finite numbers, those of objects within by joined names: {"a": {"b": 0.9}} -> a_b."""
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        flat |= numbers(as_object(value), f"{above}{name}_")
+        found = number(value)
+        flat |= {} if found is None else {above + name: found}
+    return flat
 
 
 def number(value: Any) -> float | None:
@@ -228,10 +233,12 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def columns(runs: Sequence[Experiment]) -> list[Column]:
-    """The table of some runs: what every run has, the scores, then the settings that runs of one kind do not share."""
+def columns(runs: Sequence[Experiment], every_score: bool = False) -> list[Column]:
+    """The table of some runs: what every run has, the chief scores or behind these all of them, then the settings
+    that runs of one kind do not share."""
     kinds = dict.fromkeys(run.kind for run in runs)
     scores = dict.fromkeys(name for kind in kinds for name in SCORES.get(kind, ()))
+    scores |= dict.fromkeys(name for run in runs for name in run.scores) if every_score else {}
     unequal = {kind: differing([run for run in runs if run.kind == kind]) for kind in kinds}
     days = [run.started[:16].replace("T", " ") for run in runs]
     minutes = ["" if run.minutes is None else f"{run.minutes:.1f}" for run in runs]
@@ -242,7 +249,7 @@ def columns(runs: Sequence[Experiment]) -> list[Column]:
         Column("minutes", minutes, minutes),
     ]
     for name in scores:
-        values = [run.scores.get(name) if name in SCORES.get(run.kind, ()) else None for run in runs]
+        values = [run.scores.get(name) if every_score or name in SCORES.get(run.kind, ()) else None for run in runs]
         whole = ["" if value is None else str(value) for value in values]
         shown = [
             f"{value:.3f}" if isinstance(value, float) else text for value, text in zip(values, whole, strict=True)

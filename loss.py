@@ -263,7 +263,8 @@ def distance_weights(
                                     give it whenever targets are smoothed, else every species looks present and the
                                     distances lose their say
     valid       (batch, species)    bool or 0/1, entries that count; default all of them
-    unit_mean   scale the weights of the batch so that the absent species weigh together what they weigh in plain BCE
+    unit_mean   scale the weights of the batch so that the absent species weigh together what they weigh in plain BCE;
+                rows in which nothing is present have weights of 1 and no part in that
     returns     (batch, species)    float32, without gradient; only meant for the absent part of a loss
     source      after the cost-sensitive losses in https://arxiv.org/abs/1912.09393, for many labels
     """
@@ -274,12 +275,13 @@ def distance_weights(
     assert alpha >= 0 and 0 < tau < 1, f"alpha {alpha}, tau {tau}; choose alpha >= 0 and tau between 0 and 1"
     assert mode in ("all", "hard", "soft"), f"mode {mode!r}; choose all, hard or soft"
     with torch.autocast(logits.device.type, enabled=False):
-        delta = distance_to_present(distances, targets >= presence_threshold if present is None else present)
-        weights = 1 + alpha * delta * suspicion(logits.float(), mode, tau)
+        heard = targets >= presence_threshold if present is None else present
+        something = heard.any(dim=1, keepdim=True)
+        weights = 1 + alpha * distance_to_present(distances, heard) * suspicion(logits.float(), mode, tau)
         if unit_mean:
-            absent = 1 - targets.float() if valid is None else valid.float() * (1 - targets.float())
+            absent = something * (1 - targets.float() if valid is None else valid.float() * (1 - targets.float()))
             weights *= absent.sum() / (weights * absent).sum().clamp_min(1e-9)
-        return weights
+        return weights.where(something, 1.0)
 
 
 def valid_mask(present: Tensor, ancestors: Tensor, secondary: Tensor | None = None) -> Tensor:

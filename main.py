@@ -119,13 +119,14 @@ def train_plan(
     }
     facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
-    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, fingerprint(plan.train))
+    data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
+    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, data)
     silence, unheard = None, never_heard(noise, plan, config.augment.background)
     if unheard:
         kept, _ = load_classifier(run.folder / "classifier.safetensors")
         kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
         silence = score_windows(kept.to(device), unheard, config.audio, device)
-    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels), windows, silence)
+    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
 
 
 def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:

@@ -166,7 +166,7 @@ def read_held_out(classifier: Path, facts: ClassifierFacts, most: int) -> HeldOu
         noise = np.random.default_rng(0).normal(0, 0.1, (SCANNED, samples)).astype(np.float32)
         every = np.arange(SCANNED * windows)
         return HeldOut(noise, every, np.zeros(len(every), np.int64), np.zeros((0, len(labels)), np.float32))
-    truth = truth_table(listed, labels)[[order[index] for index in kept]]
+    truth = truth_table(listed, labels, audio)[[order[index] for index in kept]]
     return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth)
 
 

@@ -89,7 +89,7 @@ class Keeper:
     folder   for the states
     parts    all that has a state of its own, by name
     minutes  between two states; longer where keeping would take more than a twentieth of the time
-    data     what is learnt from, in a word: a state of a loop over other recordings is refused
+    data     what is learnt from and judged by, in a word: a state of a loop over others is refused
     """
 
     def __init__(
@@ -185,7 +185,8 @@ class Keeper:
                 continue
             state = load_state(path)
             assert state["data"] == self.data, (
-                "the recordings are not those that this run began with; give it those, or start a new run"
+                "the recordings are not those that this run began with, or their split or species are others; give it "
+                "those, or start a new run"
             )
             progress = self.put_back(state, path)
             print(f"going on in epoch {progress.epoch} after {progress.step} steps")

@@ -64,12 +64,12 @@ def train_classifier(
 
     Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
 
-    data     fingerprint of what is learnt from
+    data     fingerprint of what is learnt from and judged by
 
     returns  what the kept weights make of every window of the held-out recordings
     """
     settings, path = config.train, run.folder / "classifier.safetensors"
-    truth = truth_table(valid, facts.taxonomy.labels)
+    truth = truth_table(valid, facts.taxonomy.labels, facts.audio)
     distances = pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty)
     average = copy.deepcopy(model) if settings.ema else model
     for network in {id(one): one for one in (model, average)}.values() if settings.shard else ():

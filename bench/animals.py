@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS, baseline
-from config import DataSettings
+from config import AudioSettings, DataSettings
 from data_loader import read_labeled, split, truth_table
 from evaluation import WindowScores, pool_windows
 from metrics import bootstrap_interval, cmap, scorecard, top1_accuracy
@@ -54,7 +54,7 @@ def bench() -> None:
     floats = read_scores(RUNS / "finetune" / "held_out_scores.csv", valid, taxonomy.labels)
     int8 = read_scores(RUNS / "held-out" / "scores.csv", valid, taxonomy.labels)
     _, plain = baseline(ANIMALS)
-    truth, distances = truth_table(valid, taxonomy.labels), pairwise_distances(taxonomy)
+    truth, distances = truth_table(valid, taxonomy.labels, AudioSettings()), pairwise_distances(taxonomy)
     print(f"\n{len(valid)} held-out recordings, {len(floats.owner)} windows, {len(taxonomy.labels)} species")
     print(f"{'':38}{'macro AUC':>10}{'cmAP':>8}{'':16}{'top-1':>8}{'':16}{'distance':>10}{'of mistakes':>13}")
     rows = (

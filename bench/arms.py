@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.baseline import ANIMALS, MIN_RECORDINGS
-from config import DataSettings, FinetuneCommand, parse
+from config import AudioSettings, DataSettings, FinetuneCommand, parse
 from data_loader import read_labeled, truth_table
 from evaluation import WindowScores, pool_windows
 from main import finetune
@@ -87,7 +87,7 @@ def exam() -> tuple[Scores, list[str], tuple[str, ...]]:
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
     places = [str(recording.path.resolve()) for recording in recordings]
-    return truth_table(recordings, taxonomy.labels), places, taxonomy.labels
+    return truth_table(recordings, taxonomy.labels, AudioSettings()), places, taxonomy.labels
 
 
 def scores_of(

@@ -47,7 +47,7 @@ def baseline(root: Path, fold: int = FOLD) -> tuple[dict[str, float], WindowScor
     scores[:, model.classes_] = model.predict_proba(features)
     told = WindowScores(windows.owner, windows.starts, windows.ends, scores, scores[:, :0])
     pooled = pool_windows(told, len(valid))
-    return scorecard(truth_table(valid, taxonomy.labels), pooled, pairwise_distances(taxonomy)), told
+    return scorecard(truth_table(valid, taxonomy.labels, AUDIO), pooled, pairwise_distances(taxonomy)), told
 
 
 def statistics(recordings: Sequence[Recording]) -> tuple[NDArray[np.float32], WindowScores]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.arms import held_out
 from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline
-from config import DataSettings, FinetuneCommand, parse
+from config import AudioSettings, DataSettings, FinetuneCommand, parse
 from data_loader import read_labeled, truth_table
 from evaluation import pool_windows
 from main import finetune
@@ -51,7 +51,7 @@ def bench() -> None:
         for fold in FOLDS:
             mine = [row for row, recording in enumerate(recordings) if recording.fold == fold]
             plain[mine] = pool_windows(baseline(ANIMALS, fold)[1], len(mine))
-    truth = truth_table(recordings, taxonomy.labels)
+    truth = truth_table(recordings, taxonomy.labels, AudioSettings())
     groups = np.array([recording.group for recording in recordings])
     places = [str(recording.path.resolve()) for recording in recordings]
     ours = held_out(RUNS / "finetune" / "held_out_scores.csv", places, taxonomy.labels)

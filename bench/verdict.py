@@ -191,7 +191,7 @@ def print_table(arms: list[Arm]) -> None:
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(DATA)
         _, valid = split(recordings, DATA)
-    truth = truth_table(valid, taxonomy.labels)
+    truth = truth_table(valid, taxonomy.labels, AUDIO)
     places = [str(recording.path.resolve()) for recording in valid]
     print(f"\n{'arm':54}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
     for way in WAYS:

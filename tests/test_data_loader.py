@@ -29,6 +29,7 @@ from data_loader import (
     collate,
     draw_stretch,
     expected_draws,
+    fingerprint,
     labeled_loader,
     noise_bank,
     of_all,
@@ -587,7 +588,42 @@ def test_validation_hears_what_the_predictor_hears(season: FieldSeason) -> None:
 
 def test_the_truth_has_all_labels_of_a_recording() -> None:
     both = Recording(Path("a"), "a", ("x", "z"), "g", 0, 1.0)
-    assert truth_table([both, replace(both, labels=("y",))], ("x", "y", "z")).tolist() == [[1, 0, 1], [0, 1, 0]]
+    rows = [both, replace(both, labels=("y",))]
+    assert truth_table(rows, ("x", "y", "z"), AUDIO).tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_the_truth_of_a_stretch_is_that_of_its_windows_as_in_training(tmp_path: Path) -> None:
+    rows = annotated(tmp_path)
+    assert truth_table(rows, ("frog", "owl"), AUDIO).tolist() == [[1, 1], [1, 1], [0, 1]]
+    dataset = RandomWindows([replace(row, seconds=15.0) for row in rows[:2]], ("frog", "owl"), settings(tmp_path),
+                            replace(AUDIO, context_seconds=15.0), seed=0)  # fmt: skip
+    assert [dataset[0, 0, index][1][0].tolist() for index in range(2)] == [[1, 1], [1, 1]]
+    tit, crow = event(0.0, 3.0, "tit"), event(1.0, 4.0, "crow")
+    later, aside, brief = event(4.0, 9.0, "crow"), replace(crow, path=Path("/b.wav")), event(4.7, 9.0, "crow")
+    named = ("tit", "crow")
+    assert truth_table([tit, crow], named, AUDIO).tolist() == [[1, 1], [1, 1]]
+    assert truth_table([tit, later], named, AUDIO).tolist() == [[1, 1], [1, 1]], "of two windows they share the first"
+    for other in (aside, brief):  # another recording; less than half a second in the window
+        assert truth_table([tit, other], named, AUDIO).tolist() == [[1, 0], [0, 1]]
+    denied = replace(tit, labels=(), listened=True)
+    assert truth_table([denied, crow], named, AUDIO).tolist() == [[0, 1], [0, 1]]
+
+
+def test_a_fingerprint_tells_parts_and_lineages_apart(season: FieldSeason) -> None:
+    taxonomy, rows = read_labeled(settings(season.root))
+    cousins = replace(taxonomy, lineages=(taxonomy.lineages[1], *taxonomy.lineages[1:]))
+    told = {
+        fingerprint(rows[:3], rows[3:], taxonomy=taxonomy),
+        fingerprint(rows[:3], rows[3:], taxonomy=cousins),
+        fingerprint(rows[:3], rows[3:]),
+        fingerprint(rows[:3], rows[4:]),
+        fingerprint(rows[1:3], rows[3:]),
+        fingerprint(rows[:4], rows[4:]),
+        fingerprint(rows),
+    }
+    assert len(told) == 7
+    renamed = replace(taxonomy, common_names=tuple("?" for _ in taxonomy.labels))  # nothing is learnt from these
+    assert fingerprint(rows, taxonomy=renamed) == fingerprint(list(rows), taxonomy=taxonomy)
 
 
 def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_is_an_error() -> None:

@@ -89,6 +89,14 @@ def test_where_no_species_is_sure_the_genus_answers_and_only_there() -> None:
     assert not detect(scored((0.5, 0.5, 0.1)), THREE, replace(choices, ranks={}))  # negative control
 
 
+def test_a_species_below_its_own_threshold_leaves_the_answer_to_its_genus() -> None:
+    choices = replace(ALL, thresholds=np.full(3, 0.8, np.float32), ranks={"genus": 0.6, "species": 0.65})
+    (found,) = detect(scored((0.7, 0.3, 0.0)), THREE, choices)
+    assert found.label == "genus Rana" and found.confidence == pytest.approx(0.79)  # 1 - 0.3 * 0.7
+    assert [found] == detect(scored((0.7, 0.3, 0.0)), THREE, replace(choices, ranks={"genus": 0.6}))
+    assert not detect(scored((0.7, 0.3, 0.0)), THREE, replace(choices, ranks={"species": 0.65}))  # negative control
+
+
 def test_a_detection_knows_its_clock_time_where_the_recording_does() -> None:
     rows = scored((0.9, 0.0, 0.0), (0.9, 0.0, 0.0))
     assert [d.detected_at for d in detect(rows, THREE, ALL, "2026-05-14T23:59:58+02:00")] == [

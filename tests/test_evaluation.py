@@ -19,6 +19,7 @@ from evaluation import (
     judged_entries,
     loudest_windows,
     pool_windows,
+    rank_line,
     windows_without_species,
 )
 from recordings import Recording
@@ -26,7 +27,10 @@ from taxonomy import Taxonomy
 
 SPECIES = (("Aves", "Tit"), ("Aves", "Crow"), ("Amphibia", "Frog"), ("Insecta", "Cricket"))
 LINEAGES = tuple(("Animalia", "?", name, f"{kin}ales", f"{kin}idae", kin, f"{kin} ficta") for name, kin in SPECIES)
+BIRD = ("Animalia", "?", "Aves", "?o", "?f", "?g", "?s")
 FOUR = Taxonomy(("t", "c", "f", "k"), tuple(x[-1] for x in LINEAGES), ("tit", "<b>", "=frog", ""), LINEAGES, (7,) * 4)
+FIVE = Taxonomy((*FOUR.labels, "aves"), (*FOUR.scientific_names, "Aves"), (*FOUR.common_names, "bird"),
+                (*LINEAGES, BIRD), (7, 7, 7, 7, 3))  # fmt: skip
 
 
 def windows(owner: list[int], scores: NDArray[np.float32], seconds: float = 5.0) -> WindowScores:
@@ -100,6 +104,28 @@ def test_rank_thresholds_are_precise_at_the_rank_they_are_for() -> None:
     assert right["species"] < 0.5  # negative control: it is not the rank that forbids it
 
 
+def test_a_tit_where_bird_is_written_spoils_no_threshold_and_one_where_nothing_is_does() -> None:
+    tit, frog, bird = np.eye(5, dtype=np.float32)[[0, 2, 4]]
+    nothing = np.zeros(5, np.float32)
+    surely = np.linspace(0.5, 0.9, 80, dtype=np.float32)[:, None]
+
+    def fitted(answer: NDArray[np.float32], *truths: NDArray[np.float32]) -> dict[str, float]:
+        return fit_rank_thresholds(answer * surely, np.tile(truths, (40, 1)), FIVE)
+
+    alone = fit_rank_thresholds((tit * surely)[::2], np.tile(tit, (40, 1)), FIVE)
+    assert fitted(tit, tit, bird) == alone == dict.fromkeys(("class", "order", "family", "genus", "species"), 0.5)
+    assert fitted(frog, frog, bird) == {}, "a frog is wrong where bird is written"
+    assert fitted(tit, tit, nothing) == {}, "a tit is wrong where there is nothing"
+
+
+def test_the_line_about_ranks_counts_as_the_thresholds_are_fitted() -> None:
+    tit, bird = np.eye(5, dtype=np.float32)[[0, 4]]
+    truth = np.stack([tit, bird, np.zeros(5, np.float32), tit])
+    heard = np.stack([tit, tit, tit, np.zeros(5, np.float32)]) * np.float32(0.9)
+    line = rank_line(heard, truth, Calibration(1.0, (), {"species": 0.5}), FIVE)
+    assert line.endswith("2 at species (50% right), 1 below a coarser label, 1 none")
+
+
 def test_all_files_are_written_and_say_the_same(tmp_path: Path) -> None:
     exam = made_up()
     calibration = calibrate(exam, FOUR)
@@ -133,10 +159,7 @@ def test_what_sounds_like_nothing_is_counted_from_recordings_without_labels_too(
 
 
 def test_bird_is_no_mistake_where_a_tit_sings_and_a_tit_none_where_bird_is_written() -> None:
-    names = ("Animalia", "?", "Aves", "?o", "?f", "?g", "?s")
-    five = Taxonomy((*FOUR.labels, "aves"), (*FOUR.scientific_names, "Aves"), (*FOUR.common_names, "bird"),
-                    (*LINEAGES, names), (7, 7, 7, 7, 3))  # fmt: skip
-    judged = judged_entries(np.eye(5, dtype=np.float32), five)
+    judged = judged_entries(np.eye(5, dtype=np.float32), FIVE)
     assert judged.tolist() == [
         [True, True, True, True, False],
         [True, True, True, True, False],

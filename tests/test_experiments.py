@@ -149,7 +149,9 @@ def test_scores_are_those_of_the_kept_epoch(root: Path) -> None:
     assert scores["mae-001"] == {"epoch": 2, "skill": 0.1}  # the autoencoder keeps the last epoch
     assert scores["quantize-001"]["megabytes"] == 1.61  # of the INT8 file
     table = call(root)
-    assert table["epoch"].dropna().tolist() == [1, 2, 2, 2]  # no column of the autoencoder's
+    assert table["epoch"].dropna().tolist() == [1, 2, 2, 2, 2]
+    (adapted,) = [run for run in read_runs(root)[0] if run.kind == "mae"]
+    assert "epoch" not in [column.name for column in columns([adapted])]  # no column of the autoencoder's on a terminal
     assert table["skill"].dropna().tolist() == [0.1] and table["megabytes"].dropna().tolist() == [1.61, 1.61]
 
 
@@ -170,6 +172,19 @@ def test_scores_in_run_json_go_before_those_of_an_epoch(tmp_path: Path) -> None:
     other = write_run(tmp_path, "finetune-002", 0, scores={})
     write_epochs(other, {"epoch": 1} | CARD)
     assert read_run(other).scores == {"epoch": 1} | CARD
+
+
+def test_the_csv_has_every_score_and_the_terminal_the_chief_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    scores = CARD | {"auc_family": 0.8, "cmap_low": 0.45, "=1+1": 0.1, "mean": {"auc": {"order": 0.7, "all": "much"}}}
+    write_run(tmp_path / "runs", "finetune-001", 0, scores=scores)
+    row = call(tmp_path / "runs").iloc[0].to_dict()
+    told = {"auc_family": 0.8, "cmap_low": 0.45, "'=1+1": 0.1, "mean_auc_order": 0.7}
+    assert row.items() >= (CARD | told).items() and "mean_auc_all" not in row
+    shown = capsys.readouterr().out
+    assert "0.500" in shown and not any(f"{value:.3f}" in shown for value in told.values())
 
 
 def test_what_is_no_number_is_no_score(tmp_path: Path) -> None:
@@ -253,7 +268,7 @@ def test_only_a_running_run_of_this_machine_can_be_dead() -> None:
 
 def test_the_csv_holds_what_the_runs_say(root: Path) -> None:
     call(root)
-    table = columns(read_runs(root)[0])
+    table = columns(read_runs(root)[0], every_score=True)
     with (root.parent / "experiments.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [[c.name for c in table], *map(list, zip(*(c.whole for c in table), strict=True))]

@@ -83,11 +83,12 @@ def by_hand(
             weights[row, label] += alpha * delta * extra
     if unit_mean:
         before = after = 0.0
-        for row in range(rows):
+        heard = [row for row in range(rows) if (targets[row] >= 0.1).any()]
+        for row in heard:
             for label in range(species):
                 share = float(valid[row, label]) * (1 - float(targets[row, label]))
                 before, after = before + share, after + share * float(weights[row, label])
-        weights *= before / after
+        weights[heard] *= before / after
     total = count = 0.0
     for row in range(rows):
         for label in range(species):
@@ -183,6 +184,12 @@ def test_a_row_in_which_nothing_is_present_is_plain_bce(mode: Mode) -> None:
     silent = hierarchical_distance_loss(logits[1:2], targets[1:2], distances, alpha=4.0, mode=mode, unit_mean=False)
     assert torch.allclose(silent, F.binary_cross_entropy_with_logits(logits[1:2], targets[1:2]), atol=1e-6)
     assert torch.equal(distance_to_present(distances, targets >= 0.1)[1], torch.zeros(9))
+    weights = distance_weights(logits, targets, distances, alpha=4.0, mode=mode)
+    assert torch.equal(weights[1], torch.ones(9)), "whatever else is in the batch"
+    others = torch.tensor([0, *range(2, len(targets))])
+    alone = distance_weights(logits[others], targets[others], distances, alpha=4.0, mode=mode)
+    assert torch.allclose(weights[others], alone), "and the others weigh what they weigh without it"
+    assert (alone != 1).any(), "negative control"
 
 
 def test_unit_mean_keeps_what_absent_species_weigh_together() -> None:

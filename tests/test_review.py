@@ -278,7 +278,7 @@ def test_the_training_table_is_read_and_taught_by_the_data_layer(tmp_path: Path)
         assert {taxonomy.labels[c] for c in np.flatnonzero(labels[0])} == set(row.labels), "a negative is all zeros"
     heard = [context.windows for context in recording_contexts(negatives, audio)]
     assert heard == [((row.start, row.end),) for row in negatives], "and judged as the window that was denied"
-    assert truth_table(negatives, taxonomy.labels).sum() == 0
+    assert truth_table(negatives, taxonomy.labels, audio).sum() == 0
 
 
 def old_training(root: Path) -> Path:

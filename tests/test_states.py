@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 import states
-from config import FinetuneCommand, PretrainCommand, parse
+from config import DataSettings, FinetuneCommand, PretrainCommand, parse
+from data_loader import read_labeled, split
 from demo_data import FieldSeason
 from main import finetune
 from runs import birth, past_starts
@@ -133,9 +135,19 @@ def test_other_settings_and_other_recordings_are_refused(
         train("finetune", season, tmp_path, *resume, "--train.clip", "2")
     with pytest.raises(AssertionError, match="there is no run at"):
         train("finetune", season, tmp_path, "--run.resume", str(tmp_path / "finetune-007"))
-    monkeypatch.setattr("main.fingerprint", lambda _rows: "other")  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    with pytest.raises(AssertionError, match="the recordings are not those"):
-        train("finetune", season, tmp_path, *resume)
+    taxonomy, recordings = read_labeled(DataSettings(season.root))
+    learnt, held_out = split(recordings, DataSettings(season.root))
+    kin = (*taxonomy.lineages[0][:-2], "Elsewhere", taxonomy.lineages[0][-1])
+    elsewhere = replace(taxonomy, lineages=(kin, *taxonomy.lineages[1:]))
+    for name, answer in (("split", (learnt, held_out[1:])), ("read_labeled", (elsewhere, recordings))):
+
+        def told(*_: object, answer: object = answer) -> object:
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"main.{name}", told)
+            with pytest.raises(AssertionError, match=r"the recordings are not those .*, or their split or species"):
+                train("finetune", season, tmp_path, *resume)
 
 
 def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
