@@ -229,7 +229,10 @@ def test_facts_travel_into_both_files(stages: Stages) -> None:
     for path, precision in ((stages.float_model, "float32"), (stages.model, "int8")):
         scorer = open_scorer(path)
         assert scorer.taxonomy == facts.taxonomy and scorer.audio == facts.audio
-        assert scorer.thresholds == facts.thresholds and scorer.rank_thresholds == facts.rank_thresholds
+        assert scorer.rank_thresholds == facts.rank_thresholds
+        for mine, fitted in zip(scorer.thresholds, facts.thresholds, strict=True):  # INT8's may be moved a little
+            moved = replace(mine, best_f1=fitted.best_f1, precise=fitted.precise)
+            assert moved == fitted and abs(mine.applied - fitted.applied) <= (0.02 if precision == "int8" else 0)
         assert scorer.precision == precision and scorer.verified
 
 
