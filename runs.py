@@ -48,6 +48,13 @@ GONE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTD
 MEGABYTE = 1e6
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
 HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")
+THRIFT = {  # a flag that only some commands have: how those get by with less memory
+    "train": "lower --train.batch_size and raise --train.accumulate by as much, add --train.checkpointing, or take a "
+    "smaller --preset",
+    "threads": "lower --threads (0 is all cores) and --batch_size",
+    "max_windows": "lower --max_windows",
+    "max_clips": "lower --max_clips and --per_species, or give --clips_dir",
+}
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -335,11 +342,7 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         if isinstance(error, AssertionError) and message:
             leave(f"error: {message}", 1)
         if isinstance(error, MemoryError) or "out of memory" in message:
-            leave(
-                "error: out of memory; lower --train.batch_size and raise --train.accumulate by as much, add "
-                "--train.checkpointing, or take a smaller --preset",
-                1,
-            )
+            leave(f"error: out of memory; {remedy_for_memory(command)}", 1)
         if is_full(error):
             leave("error: disk full; make room, then give the same command again (training: with --run.resume)", 1)
         if isinstance(error, OSError) and error.errno in GONE:
@@ -354,6 +357,12 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
             1,
         )
     raise SystemExit(code)
+
+
+def remedy_for_memory(command: type[Command]) -> str:
+    """What to do where memory was short, with flags that the command has."""
+    flags = {field.name for field in fields(command)}
+    return next((thrift for flag, thrift in THRIFT.items() if flag in flags), "end other programs, or take more memory")
 
 
 def written_traceback() -> str:

@@ -2,19 +2,30 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 import runs
-from config import FinetuneCommand, scratch
-from runs import birth, draw_curves, open_run, publish, read_records, readable, record
+from config import (
+    ExperimentsCommand,
+    FinetuneCommand,
+    PredictCommand,
+    PretrainCommand,
+    QuantizeCommand,
+    ReportCommand,
+    SurveyCommand,
+    scratch,
+)
+from runs import birth, draw_curves, open_run, publish, read_records, readable, record, remedy_for_memory
 
 HERE = Path(__file__).parents[1]
 
@@ -174,6 +185,33 @@ def test_a_surprise_is_one_line_and_the_traceback_lies_in_a_file() -> None:
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "KeyError" in done.stderr
     path = Path(done.stderr.split("report it with ")[1].rstrip(")\n"))
     assert "Traceback" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (PretrainCommand, ("train.batch_size", "train.accumulate", "train.checkpointing", "preset")),
+        (FinetuneCommand, ("train.batch_size", "train.accumulate", "train.checkpointing", "preset")),
+        (QuantizeCommand, ("max_windows",)),
+        (PredictCommand, ("threads", "batch_size")),
+        (ReportCommand, ("max_clips", "per_species", "clips_dir")),
+        (SurveyCommand, ()),
+        (ExperimentsCommand, ()),
+    ],
+)
+def test_where_memory_is_short_a_command_names_flags_that_it_has(command: type[Any], named: tuple[str, ...]) -> None:
+    remedy = remedy_for_memory(command)
+    assert remedy and tuple(re.findall(r"--([\w.]+)", remedy)) == named
+    for flag in named:
+        owner: Any = command
+        for name in flag.split("."):
+            assert name in get_type_hints(owner, include_extras=False)
+            owner = get_type_hints(owner)[name]
+
+
+def test_short_memory_is_one_line() -> None:
+    done = launched("    raise MemoryError")
+    assert done.returncode == 1 and done.stderr == "error: out of memory; lower --max_windows\n"
 
 
 def test_python_minus_o_is_refused() -> None:
