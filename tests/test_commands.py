@@ -18,6 +18,7 @@ def run(place: Path, script: str, *arguments: str | Path) -> subprocess.Complete
     return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_path: Path) -> None:
     table = tmp_path / "runs" / "data" / "recordings.csv"
     shared = ("--preset", "demo", "--train.epochs", "1", "--data.root", table, "--data.cache", tmp_path / "cache")

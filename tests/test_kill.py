@@ -59,9 +59,9 @@ def test_what_is_killed_and_resumed_ends_as_if_nobody_had_killed_it(
 
 
 def test_without_its_random_states_a_resumed_run_ends_with_other_weights(sounds: Path) -> None:
-    """Negative control: the comparison has teeth."""
-    tally = killed_and_resumed("finetune", sounds, sounds / "finetune", 1, with_random_states=False, aimed=True)
-    assert tally.kills == 1 and tally.identical == 0 and tally.runs == 1
+    """Negative control: the comparison has teeth. Several kills: one may fall before there is anything to resume."""
+    tally = killed_and_resumed("finetune", sounds, sounds / "finetune", 3, with_random_states=False, aimed=True)
+    assert tally.kills == 3 and tally.identical == 0 and tally.runs >= 1
 
 
 @pytest.mark.slow
