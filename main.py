@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audio import find_recordings
 from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
 from config import FinetuneCommand
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
@@ -132,9 +133,8 @@ def train_plan(
 def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
     """Recordings of --data.noise that were not in this training, nor are judged with the others."""
     heard = {row.path.resolve() for row in (*plan.train, *plan.valid)}
-    under = background.resolve() if background else None
+    heard |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
     rows = [row for row in noise if row.path.resolve() not in heard]
-    rows = [row for row in rows if not (under and row.path.resolve().is_relative_to(under))]
     if len(rows) < len(noise):
         print(
             f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are in --data.no_call or "

@@ -10,6 +10,7 @@ Two arms hear every other recording of ../shared/animals/noise; their false alar
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bench.baseline import ANIMALS
 from config import SCRATCH
 
 RUNS, SEEDS = Path("runs/ingredients"), (0, 1, 2)
-NOISE, HEARD = str(ANIMALS / "noise"), SCRATCH / "ingredients-noise"
+NOISE, HEARD, REST = str(ANIMALS / "noise"), SCRATCH / "noise-heard", SCRATCH / "noise-rest"
 SHARED = (
     *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
     *("--train.ema", "0.99", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
@@ -42,20 +43,19 @@ ARMS = (
     Arm("with up to three sources", ("--augment.sources", "3")),
     Arm("with splices", ("--augment.splice", "0.3")),
     Arm("with random filters", ("--augment.filter", "0.3")),
-    Arm("with background noise", ("--augment.background", str(HEARD))),
-    Arm("with no-call recordings", ("--data.no_call", str(HEARD))),
+    Arm("with background noise", ("--augment.background", str(HEARD), "--data.noise", str(REST))),
+    Arm("with no-call recordings", ("--data.no_call", str(HEARD), "--data.noise", str(REST))),
     Arm("with windows chosen by energy", ("--data.window", "energy")),
 )
 COLUMNS = ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "false_alarms_per_hour_at_0.5")
 
 
 def deal_noise() -> None:
-    """Links to every other recording of noise."""
-    HEARD.mkdir(parents=True, exist_ok=True)
-    for path in sorted(path for path in (ANIMALS / "noise").rglob("*") if path.is_file())[::2]:
-        link = HEARD / path.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.resolve())
+    """Copies of all recordings of noise, in turn to be heard and to be judged by."""
+    for number, path in enumerate(sorted(path for path in (ANIMALS / "noise").rglob("*") if path.is_file())):
+        folder = REST if number % 2 else HEARD
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
 
 
 if __name__ == "__main__":
