@@ -109,8 +109,9 @@ class Head(nn.Module):
     """What stands on the encoder: dropout, a second layer if wanted, a pooling head, and the window's statistics.
 
     forward   tokens (batch, tokens, width), mel (batch, channels, frames) -> logits (batch, species)
-    With `statistics` the log-mel picture has a say of its own: a linear layer on what each mel bin does over time,
-    which needs no encoder to have learnt anything.
+    With `statistics` the log-mel picture has a voice of its own: a linear layer on what each mel bin does over time,
+    which needs no encoder to have learnt anything. The answer is the mean of both voices. Each is trained as if it were
+    alone (`voices`): trained on their mean, the encoder learns less of what the statistics say already (LOG.md).
     """
 
     def __init__(self, width: int, channels: int, species: int, settings: HeadSettings) -> None:
@@ -123,16 +124,21 @@ class Head(nn.Module):
         self.statistics: nn.Linear | None = None
         if settings.statistics:
             self.standard = Standard(STATISTICS * channels)
-            self.statistics = nn.Linear(STATISTICS * channels, species, bias=False)
+            self.statistics = nn.Linear(STATISTICS * channels, species)
             nn.init.zeros_(self.statistics.weight)
+            nn.init.constant_(self.statistics.bias, first_bias(species))
 
     def forward(self, tokens: Tensor, mel: Tensor) -> Tensor:
-        logits: Tensor = self.pool(self.features(tokens))
+        return self.voices(tokens, mel).mean(dim=1)
+
+    def voices(self, tokens: Tensor, mel: Tensor) -> Tensor:
+        """(batch, tokens, width), (batch, channels, frames) -> logits (batch, voices, species): what the tokens say, and
+        with `statistics` what those say."""
+        told: list[Tensor] = [self.pool(self.features(tokens))]
         if self.statistics is not None and self.standard is not None:
             with torch.autocast(mel.device.type, enabled=False):
-                told: Tensor = self.statistics(self.dropout(self.standard(mel_statistics(mel))))
-            logits = logits + told
-        return logits
+                told.append(self.statistics(self.dropout(self.standard(mel_statistics(mel)))))
+        return torch.stack(told, dim=1)
 
     def moments(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, width) -> what the tokens alone say of each moment: logits (batch, tokens, species)."""

@@ -175,29 +175,29 @@ class BirdClefClassifier(nn.Module):
 
         The encoder hears the whole context; each window is then judged by its own tokens.
         """
-        logits, tokens = self.of_windows(self.log_mel(waveforms))
-        return logits / self.temperature, tokens.float().mean(dim=1)
+        voices, tokens = self.of_windows(self.log_mel(waveforms))
+        return voices.mean(dim=1) / self.temperature, tokens.float().mean(dim=1)
 
     def judge(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, channels, frames) -> one answer for the whole context, which is what training labels are about.
 
-        returns   logits (batch, species) twice: of each species' best window, and of its best single moment
+        returns   logits (batch, voices, species) of each species' best window, one for each voice of the head, and
+                  (batch, species) of its best single moment
         """
-        logits, tokens = self.of_windows(mel)
-        moments = self.head.moments(tokens)
-        best, loudest = (told.reshape(len(mel), -1, told.shape[-1]).amax(dim=1) for told in (logits, moments))
-        return best, loudest
+        voices, tokens = self.of_windows(mel)
+        best = voices.unflatten(0, (len(mel), self.windows)).amax(dim=1)
+        return best, self.head.moments(tokens).reshape(len(mel), -1, best.shape[-1]).amax(dim=1)
 
     def of_windows(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames) -> logits (batch * windows, species), tokens (batch * windows, length, width)."""
+        """(batch, channels, frames) -> logits (batch * windows, voices, species), tokens (batch * windows, length,
+        width)."""
         tokens = self.tokens(mel)
         batch, length, width = tokens.shape
         tokens = tokens.reshape(batch * self.windows, length // self.windows, width)
         if self.windows > 1:
             frames = mel.shape[2] // self.windows
             mel = mel.unflatten(2, (self.windows, frames)).transpose(1, 2).flatten(0, 1)
-        logits: Tensor = self.head(tokens, mel)
-        return logits, tokens
+        return self.head.voices(tokens, mel), tokens
 
     def tokens(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, tokens, width): the last layer, or the mixture of several."""

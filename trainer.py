@@ -192,8 +192,9 @@ def training_loss(
     targets, secondary = labels.chunk(2, dim=1)
     mel = augment_mel(model.log_mel(waveforms), config.augment, generator)
     with autocast(mel.device):
-        logits, loudest = (processes.joined(told, len(mel)) for told in judge(processes.part(mel)))
-    loss, share = cost(logits, targets, secondary, lesson), lesson.loss.moments
+        voices, loudest = (processes.joined(told, len(mel)) for told in judge(processes.part(mel)))
+    costs = [cost(logits, targets, secondary, lesson) for logits in voices.unbind(dim=1)]
+    loss, share = torch.stack(costs).mean(), lesson.loss.moments
     return (1 - share) * loss + share * cost(loudest, targets, secondary, lesson) if share else loss
 
 

@@ -436,11 +436,14 @@ def test_a_context_of_one_window_is_a_window_and_a_longer_one_answers_for_each()
     tokens = model.encoder(model.log_mel(waveforms))
     by_hand = model.head(tokens[1:, 250:500], model.log_mel(waveforms)[1:, :, 500:1000])
     torch.testing.assert_close(logits[4:5], by_hand)
-    whole, _ = model.judge(model.log_mel(waveforms))  # training hears what serving says: of the best window
-    torch.testing.assert_close(whole, logits.unflatten(0, (2, 3)).amax(dim=1))
+    voices, _ = model.of_windows(model.log_mel(waveforms))
+    torch.testing.assert_close(logits, voices.mean(dim=1))  # what is served is the mean of both voices
+    whole, _ = model.judge(model.log_mel(waveforms))  # training hears each of them alone: of its best window
+    torch.testing.assert_close(whole, voices.unflatten(0, (2, 3)).amax(dim=1))
     short = BirdClefClassifier(encoder, AudioSettings(), 7, head).eval()
     short.head = model.head
-    torch.testing.assert_close(short.judge(short.log_mel(waveforms[:, :80_000]))[0], short(waveforms[:, :80_000]))
+    heard = waveforms[:, :80_000]
+    torch.testing.assert_close(short.judge(short.log_mel(heard))[0].mean(dim=1), short(heard))
     changed = waveforms.clone()
     changed[:, 160_000:] = 0.0  # the first window hears the third through the encoder, that is what a context is for
     assert not torch.allclose(model(changed)[0], logits[0], atol=1e-4)

@@ -103,10 +103,23 @@ def test_a_share_of_the_loss_can_fall_on_the_best_moment() -> None:
     def loss(share: float) -> float:
         mine = replace(lesson, loss=LossSettings(alpha=0.0, moments=share))
         generator = torch.Generator().manual_seed(0)
-        return training_loss(model, lambda _: (quiet, loud), batch, mine, config, generator).item()
+        return training_loss(model, lambda _: (quiet[:, None], loud), batch, mine, config, generator).item()
 
     first, second = (cost(logits, targets, none, lesson).item() for logits in (quiet, loud))
     assert loss(0.0) == pytest.approx(first) and loss(0.25) == pytest.approx(0.75 * first + 0.25 * second)
+
+
+def test_each_voice_of_the_head_is_taught_as_if_it_were_alone() -> None:
+    lesson = Lesson(LossSettings(alpha=0.0), torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool))
+    batch = Batch(torch.zeros(1, 80_000), torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2))
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 2, HeadSettings("mean"))
+    voices = torch.tensor([[[0.0, 0.0], [9.0, -9.0]]], requires_grad=True)  # the second knows the answer already
+    config, generator = FinetuneCommand.defaults("demo"), torch.Generator().manual_seed(0)
+    loss = training_loss(model, lambda _: (voices, voices[:, 0]), batch, lesson, config, generator)
+    (gradient,) = torch.autograd.grad(loss, voices)
+    assert gradient[0, 0].abs().min() == pytest.approx(0.125)  # half of what it is without the second
+    together = cost(voices.mean(dim=1), batch.targets, batch.secondary, lesson)
+    assert torch.autograd.grad(together, voices)[0].abs().max() < 0.01  # negative control: taught as a mean
 
 
 def test_a_shuffled_taxonomy_has_the_same_distances_in_other_places(season: FieldSeason) -> None:
