@@ -132,8 +132,11 @@ class Head(nn.Module):
         return self.voices(tokens, mel).mean(dim=1)
 
     def voices(self, tokens: Tensor, mel: Tensor) -> Tensor:
-        """(batch, tokens, width), (batch, channels, frames) -> logits (batch, voices, species): what the tokens say, and
-        with `statistics` what those say."""
+        """Logits (batch, voices, species): what the tokens say, and with `statistics` what those say.
+
+        tokens   (batch, tokens, width)
+        mel      (batch, channels, frames)
+        """
         told: list[Tensor] = [self.pool(self.features(tokens))]
         if self.statistics is not None and self.standard is not None:
             with torch.autocast(mel.device.type, enabled=False):
