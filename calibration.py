@@ -342,12 +342,13 @@ def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Number
 
 def moved_to(limit: float, before: Numbers, after: Numbers) -> float:
     """The number nearest to `limit` that as many of the scores reach after as reached it before."""
-    count, falling = int((before >= limit).sum()), np.sort(after)[::-1]
+    count, falling, kind = int((before >= limit).sum()), np.sort(after)[::-1], after.dtype.type
     highest = float(falling[count - 1]) if count else 1.0  # above it too few
     lowest = float(falling[count]) if count < len(falling) else -1.0  # at it and below it too many
     if lowest >= highest:  # equal scores cannot be parted
         return limit
-    return min(max(limit, float(np.nextafter(lowest, 2.0))), highest)
+    # the next in the kind of the scores: a float32 score is compared with a threshold that was rounded to float32
+    return min(max(limit, float(np.nextafter(kind(lowest), kind(2)))), highest)
 
 
 def to_json(thresholds: Sequence[Threshold]) -> list[dict[str, object]]:

@@ -45,8 +45,8 @@ def half_precision(device: torch.device) -> bool:
 
 
 def device_memory_mb(device: torch.device) -> int:
-    """Largest memory torch has held on a CUDA device so far, MB; 0 elsewhere."""
-    return int(torch.cuda.max_memory_allocated(device) // 2**20) if device.type == "cuda" else 0
+    """Largest memory torch has held on a CUDA device so far, MB of 10^6 bytes; 0 elsewhere."""
+    return int(torch.cuda.max_memory_allocated(device) // 10**6) if device.type == "cuda" else 0
 
 
 def available_cores() -> int:

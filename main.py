@@ -137,8 +137,8 @@ def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None)
     rows = [row for row in noise if row.path.resolve() not in heard]
     if len(rows) < len(noise):
         print(
-            f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are in --data.no_call or "
-            "--augment.background too; false alarms are not counted there"
+            f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are left out of it: they are in "
+            "--data.root, --data.no_call or --augment.background too"
         )
     return rows
 

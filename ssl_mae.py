@@ -86,7 +86,8 @@ def pretrain(config: PretrainCommand) -> int:
     parts |= {"teacher": teacher} if teacher else {}
     processes.spread(config.run.seed)
     with training_run("mae", config) as run:
-        keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, fingerprint(train))
+        data = fingerprint(train, held_out)
+        keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
         progress = keeper.restore()
         trivial.product, trivial.square = progress.numbers.get("product", 0.0), progress.numbers.get("square", 1e-9)
         keep_records(run.folder, progress.records)

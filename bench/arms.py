@@ -5,7 +5,7 @@
     print_arms(Path("runs/mixup"), arms, seeds=(0, 1, 2), columns=("macro_auc", "cmap", "top1"))
 
 What is done already is not done again; runs go on seed by seed until the minutes are over. Used by bench.losses,
-bench.ingredients and bench.verdict.
+bench.ingredients and bench.context; bench.folds and bench.verdict borrow from it.
 """
 
 from __future__ import annotations

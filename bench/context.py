@@ -3,9 +3,9 @@
     make bench-context          (or: .venv/bin/python -m bench.context [minutes])
 
 Reads    ../shared/animals: labels with at least 8 recordings, fold 0 held out; and the demo's field season
-Writes   runs/context/, where what is done already is not done again, and prints three tables: real recordings (3
-         seeds, same steps), the demo's soundscape (planted calls found by the INT8 file), and milliseconds for a
-         second of sound on one thread (tiny, random weights)
+Writes   runs/context/, where what is done already is not done again, and prints two tables: real recordings (3 seeds,
+         same steps); the demo's soundscape (planted calls found by the INT8 file) beside milliseconds for a second of
+         sound on one thread (tiny, random weights)
 """
 
 from __future__ import annotations

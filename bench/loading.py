@@ -120,7 +120,7 @@ def memory_over_an_epoch(rows: Sequence[Recording]) -> list[float]:
 
 
 def memory_of_all() -> float:
-    """MB that this process and its workers hold for themselves (their proportional share of what is shared)."""
+    """MB (10^6 bytes) that this process and its workers hold: of what is shared their proportional share."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -130,7 +130,7 @@ def memory_of_all() -> float:
                 total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         except OSError:
             continue
-    return total / 1024
+    return total * 1024 / 1e6
 
 
 if __name__ == "__main__":

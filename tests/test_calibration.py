@@ -453,3 +453,11 @@ def test_thresholds_are_carried_over_to_the_scores_of_another_file() -> None:
     assert carried_over(limits, before, before) == limits
     loud = np.full((4, 3), 0.9)
     assert [one.best_f1 for one in carried_over(limits, 0 * loud, loud)] == [np.nextafter(0.9, 1)] * 3
+
+
+def test_a_threshold_that_is_carried_over_parts_the_scores_as_the_predictor_compares_them() -> None:
+    before = np.array([[0.9], [0.6], [0.3]], np.float32)
+    after = np.array([[0.9], [0.75], [0.3]], np.float32)
+    (moved,) = carried_over([Threshold("a", 0.7, 0.8, None, 0.9, 0.5, 1, 2, "")], before, after)
+    reached = after >= np.array([moved.applied]).astype(np.float32)  # as predictor.py holds its thresholds
+    assert reached.tolist() == [[True], [False], [False]] and 0.75 < moved.applied < 0.7501

@@ -35,3 +35,13 @@ def test_a_cpu_computes_in_float32() -> None:
     with autocast(cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert not half_precision(cpu) and device_memory_mb(cpu) == 0
+
+
+def test_memory_on_a_device_is_counted_in_millions_of_bytes_as_that_of_a_process_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def held(_device: torch.device) -> int:
+        return 3_000_000_000
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", held)
+    assert device_memory_mb(torch.device("cuda")) == 3000

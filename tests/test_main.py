@@ -98,7 +98,9 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
 
 
-def test_false_alarms_are_counted_on_noise_that_was_never_heard(tmp_path: Path) -> None:
+def test_false_alarms_are_counted_on_noise_that_was_never_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("trained", "judged", "under", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rain.wav").touch()
@@ -107,6 +109,7 @@ def test_false_alarms_are_counted_on_noise_that_was_never_heard(tmp_path: Path) 
     )
     plan = Plan(0, "random", [trained], [judged])
     assert never_heard([trained, judged, under, new], plan, tmp_path / "under") == [new]
+    assert "3 of 4 recordings of --data.noise are left out of it: they are in --data.root" in capsys.readouterr().out
     assert never_heard([trained, judged, under, new], plan, None) == [under, new]
 
 

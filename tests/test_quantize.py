@@ -14,6 +14,7 @@ from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import SIZES, AudioSettings, GateSettings, HeadSettings, QuantizeCommand
 from quantize import HeldOut, compare, file_scores, gate_reasons, network_scores, quantize, read_held_out
 from recordings import Recording, write_recordings
+from scorer import open_scorer
 from speed import Speed
 from taxonomy import Taxonomy
 
@@ -105,6 +106,22 @@ def test_without_the_scan_planted_outliers_trip_the_gate_which_mends_the_file(st
     assert quantize(replace(config, run=replace(config.run, root=tmp_path / "mended"))) == 0
     card = json.loads((tmp_path / "mended" / "quantize" / "quantize.json").read_text())
     assert 3 <= len(card["kept_in_float32"]) <= 4 and card["int8"]["top1_agreement"] >= 0.98
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_int8_file_reports_as_many_held_out_windows_of_each_species_as_the_float32_file(
+    stages: Stages, tmp_path: Path
+) -> None:
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(allow_worse=True), max_error=1e9)
+    assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
+    held_out, counts = held_out_of(stages), list[list[int]]()
+    for name, source in (("classifier.onnx", "classifier.onnx"), ("classifier.int8.onnx", "classifier.int8.onnx"),
+                         ("classifier.int8.onnx", "classifier.onnx")):  # fmt: skip
+        limits = [limit.applied for limit in open_scorer(tmp_path / "quantize" / source).thresholds]
+        scores = file_scores(tmp_path / "quantize" / name, held_out.contexts)[held_out.rows]
+        counts.append((scores >= np.array(limits, np.float32)).sum(axis=0).tolist())  # as predictor.py compares
+    assert counts[0] == counts[1] and sum(counts[0]) > 0
+    assert counts[0] != counts[2], "negative control: with the thresholds of float32 it does not"
 
 
 def test_the_gate_counts_auc_as_well_as_agreement() -> None:

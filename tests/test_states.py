@@ -16,7 +16,7 @@ from torch import nn
 
 import states
 from config import DataSettings, FinetuneCommand, PretrainCommand, parse
-from data_loader import read_labeled, split
+from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
 from main import finetune
 from runs import birth, past_starts
@@ -148,6 +148,22 @@ def test_other_settings_and_other_recordings_are_refused(
             patch.setattr(f"main.{name}", told)
             with pytest.raises(AssertionError, match=r"the recordings are not those .*, or their split or species"):
                 train("finetune", season, tmp_path, *resume)
+
+
+def test_stage_one_refuses_other_held_out_recordings_too(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train("mae", season, tmp_path)
+    learnt, held_out = split(read_unlabeled(DataSettings(season.root)), DataSettings(season.root))
+
+    def told(*_: object) -> object:
+        return learnt, held_out[1:]
+
+    monkeypatch.setattr("ssl_mae.split", told)
+    with pytest.raises(AssertionError, match="the recordings are not those"):
+        train("mae", season, tmp_path, "--run.resume", str(tmp_path / "mae-001"))
 
 
 def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
