@@ -30,6 +30,7 @@ from calibration import (
     fit_temperature,
     fit_threshold,
     fit_thresholds,
+    moved_to,
     reliability_points,
     write_thresholds,
 )
@@ -179,6 +180,19 @@ def fit_rank_thresholds(
             if limit is not None:
                 found[rank] = limit
     return found
+
+
+def carried_over_ranks(
+    limits: Mapping[str, float], before: NDArray[np.float32], after: NDArray[np.float32], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """Thresholds of ranks for another file of the same classifier: of each rank as many of the windows reach them.
+
+    limits         by rank
+    before, after  (windows, species) probabilities, of the file they were fitted for and of the other
+    """
+    groups = rank_groups(taxonomy)
+    surest = {rank: [rank_probabilities(one, groups[rank]).max(axis=1) for one in (before, after)] for rank in limits}
+    return {rank: moved_to(limit, *surest[rank]) for rank, limit in limits.items()}
 
 
 def best_taxa(

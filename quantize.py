@@ -28,7 +28,7 @@ from checkpoint import ClassifierFacts, load_classifier
 from config import GateSettings, QuantizeCommand
 from data_loader import recording_contexts, truth_table
 from device import available_cores
-from evaluation import WindowScores, pool_windows
+from evaluation import WindowScores, carried_over_ranks, pool_windows
 from export import front_end, write_float, write_int8
 from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
@@ -92,12 +92,14 @@ def quantize(config: QuantizeCommand) -> int:
             if not broken or len(spared) == len(costs) or config.gate.allow_worse:
                 break
             spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
-        rows = held_out.rows
-        limits = carried_over(facts.thresholds, floats[rows], int8[rows]) if facts.thresholds and verified else []
-        moved = sum(one.applied != other.applied for one, other in zip(facts.thresholds, limits, strict=False))
+        served = with_thresholds_of(facts, floats[held_out.rows], int8[held_out.rows]) if verified else facts
+        moved = sum(
+            one.applied != other.applied for one, other in zip(facts.thresholds, served.thresholds, strict=True)
+        )
+        moved += sum(limit != served.rank_thresholds[rank] for rank, limit in facts.rank_thresholds.items())
         if moved:
             print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-            write_int8(float_path, int8_path, replace(facts, thresholds=tuple(limits)), verified, spared)
+            write_int8(float_path, int8_path, served, verified, spared)
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
@@ -183,6 +185,16 @@ def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32
     """What a served file says: (windows, species)."""
     heard = tqdm(contexts, path.name, unit="context", disable=None, leave=False)
     return scoring.score(scoring.open_scorer(path), heard)
+
+
+def with_thresholds_of(
+    facts: ClassifierFacts, floats: NDArray[np.float32], int8: NDArray[np.float32]
+) -> ClassifierFacts:
+    """The facts of a file that answers like `int8`, (windows, species), where the float32 file answers like `floats`:
+    the same but for thresholds of species and ranks, which as many of these windows reach."""
+    limits = carried_over(facts.thresholds, floats, int8) if facts.thresholds else ()
+    ranks = carried_over_ranks(facts.rank_thresholds, floats, int8, facts.taxonomy)
+    return replace(facts, thresholds=tuple(limits), rank_thresholds=ranks)
 
 
 def compare(

@@ -13,6 +13,7 @@ from evaluation import (
     Exam,
     WindowScores,
     calibrate,
+    carried_over_ranks,
     examine,
     fit_rank_thresholds,
     joined,
@@ -22,6 +23,7 @@ from evaluation import (
     rank_line,
     windows_without_species,
 )
+from ranks import rank_groups, rank_probabilities
 from recordings import Recording
 from taxonomy import Taxonomy
 
@@ -116,6 +118,19 @@ def test_a_tit_where_bird_is_written_spoils_no_threshold_and_one_where_nothing_i
     assert fitted(tit, tit, bird) == alone == dict.fromkeys(("class", "order", "family", "genus", "species"), 0.5)
     assert fitted(frog, frog, bird) == {}, "a frog is wrong where bird is written"
     assert fitted(tit, tit, nothing) == {}, "a tit is wrong where there is nothing"
+
+
+def test_thresholds_of_ranks_are_carried_over_to_a_file_that_answers_lower() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.uniform(0.0, 0.6, (200, 4)).astype(np.float32)
+    after = 0.8 * before
+    limits = {"species": 0.45, "class": 0.7}
+    moved, groups = carried_over_ranks(limits, before, after, FOUR), rank_groups(FOUR)
+    for rank, limit in limits.items():
+        one, other = (rank_probabilities(scores, groups[rank]).max(axis=1) for scores in (before, after))
+        assert (other >= moved[rank]).sum() == (one >= limit).sum() > 0 and moved[rank] < limit
+        assert (other >= limit).sum() < (one >= limit).sum()  # negative control: left as it was
+    assert carried_over_ranks(limits, before, before, FOUR) == limits
 
 
 def test_the_line_about_ranks_counts_as_the_thresholds_are_fitted() -> None:
