@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.baseline import ANIMALS, MIN_RECORDINGS
-from config import AudioSettings, DataSettings, FinetuneCommand, parse
+from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
+from device import available_cores
 from evaluation import WindowScores, pool_windows
-from main import finetune
 from metrics import cmap
 
 RESAMPLES = 1000
@@ -43,20 +46,32 @@ class Arm:
 def run_arms(
     root: Path, arms: tuple[Arm, ...], shared: tuple[str, ...], seeds: tuple[int, ...], minutes: float
 ) -> None:
-    """Fine-tune in every way, with one seed after the other, until the minutes are over."""
+    """Fine-tune in every way, with one seed after the other, until the minutes are over; as many at a time as there are
+    cores, with one thread each."""
     assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
     deadline = time.monotonic() + 60 * minutes
-    for seed in seeds:
-        for arm in arms:
-            place = folder_of(root, arm.name, seed)
-            if not is_finished(place / "finetune") and time.monotonic() < deadline:
-                place.mkdir(parents=True, exist_ok=True)
-                started = time.monotonic()
-                words = ["--preset", "demo", "--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS)]
-                words += [*shared, *arm.flags, "--run.seed", str(seed), "--run.root", str(place)]
-                with (place / "printed.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
-                    finetune(parse(FinetuneCommand, words))
-                print(f"{arm.name}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
+    given = ("--preset", "demo", "--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS), *shared)
+
+    def run(arm: Arm, seed: int) -> None:
+        place = folder_of(root, arm.name, seed)
+        if is_finished(place / "finetune") or time.monotonic() > deadline:
+            return
+        started = time.monotonic()
+        start_finetune(place, *given, *arm.flags, "--run.seed", str(seed)).wait()
+        assert is_finished(place / "finetune"), f"{arm.name}, seed {seed}: see {place}/printed.txt"
+        print(f"{arm.name}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for done in [pool.submit(run, arm, seed) for seed in seeds for arm in arms]:
+            done.result()
+
+
+def start_finetune(place: Path, *words: str) -> subprocess.Popen[bytes]:
+    """main.py at work in a process with one thread; its runs, and what it prints (printed.txt), go to `place`."""
+    place.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "main.py", *words, "--run.root", str(place), "--run.threads", "1"]
+    with (place / "printed.txt").open("w", encoding="utf-8") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
 
 def print_arms(root: Path, arms: tuple[Arm, ...], seeds: tuple[int, ...], columns: tuple[str, ...]) -> None:

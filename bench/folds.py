@@ -12,9 +12,6 @@ cores, with one thread each: two networks so small learn faster side by side tha
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -24,10 +21,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.arms import held_out
+from bench.arms import held_out, start_finetune
 from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
+from device import available_cores
 from evaluation import pool_windows
 from metrics import bootstrap_interval, cmap, macro_roc_auc, top1_accuracy
 
@@ -37,7 +35,7 @@ FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
     *("--train.epochs", "100", "--train.batch_size", "16", "--train.ema", "0.99", "--train.choose", "last"),
     *("--train.validate_every", "25", "--augment.mixup", "0.5", "--augment.mask", "0.5", "--head.statistics"),
-    *("--data.noise", str(ANIMALS / "noise"), "--loss.ancestors", "flat", "--run.threads", "1"),
+    *("--data.noise", str(ANIMALS / "noise"), "--loss.ancestors", "flat"),
 )
 
 
@@ -45,9 +43,10 @@ def bench() -> None:
     """Fine-tune on every fold, then compare."""
     assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
     started = time.time()
-    side_by_side = min(len(FOLDS), os.cpu_count() or 1)
+    side_by_side = min(len(FOLDS), available_cores())
     parts = [FOLDS[first::side_by_side] for first in range(side_by_side)]
-    running = [start(part) for part in parts]
+    given = ("--data.root", str(ANIMALS), *FLAGS, "--train.folds")
+    running = [start_finetune(place(part), *given, *map(str, part)) for part in parts]
     codes = [one.wait() for one in running]
     assert not any(codes), f"main.py left with {codes}; what it printed is in {RUNS}/*/printed.txt"
     minutes = (time.time() - started) / 60
@@ -77,14 +76,6 @@ def bench() -> None:
     each = [[cmap(truth[folds == fold], scores[folds == fold]) for fold in FOLDS] for scores in (ours, plain)]
     means = "".join(f"{np.mean(one):>12.3f}{'':16}" for one in each)
     print(f"{'cmAP, mean of folds':22}{means}{np.mean(each[0]) - np.mean(each[1]):>+12.3f} [{low:+.3f}, {high:+.3f}]")
-
-
-def start(folds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """main.py at work on some of the folds, in a process of its own."""
-    place(folds).mkdir(parents=True, exist_ok=True)
-    words = ["--data.root", str(ANIMALS), "--run.root", str(place(folds)), *FLAGS, "--train.folds", *map(str, folds)]
-    with (place(folds) / "printed.txt").open("w") as file:
-        return subprocess.Popen([sys.executable, "main.py", *words], stdout=file, stderr=subprocess.STDOUT)
 
 
 def place(folds: tuple[int, ...]) -> Path:
