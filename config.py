@@ -305,6 +305,24 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class QuickRunSettings(RunSettings):
+    """Where results go, of a command that trains nothing."""
+
+    seed: int = 0
+    """Accepted so that all commands can be called alike; every run of this one gives the same."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Accepted so that all commands can be called alike; this one computes on the CPU."""
+
+
+@dataclass(frozen=True)
+class SurveyRunSettings(QuickRunSettings):
+    """Where results go; all cores listen."""
+
+    threads: int = 0
+    """Accepted so that all commands can be called alike; this one takes all cores."""
+
+
+@dataclass(frozen=True)
 class TrainingRunSettings(RunSettings):
     """The same for a run that takes long."""
 
@@ -328,7 +346,7 @@ class SurveyCommand:
     preset: Preset
     """Accepted so that all commands can be called alike."""
     data: DataSettings
-    run: RunSettings = RunSettings()
+    run: SurveyRunSettings = SurveyRunSettings()
 
     @classmethod
     def defaults(cls, preset: Preset) -> SurveyCommand:
@@ -413,7 +431,7 @@ class BudgetSettings:
     """What the machine that serves the file can give; BirdCLEF's limits."""
 
     minutes: float = 90.0
-    """CPU time."""
+    """On the clock, with two threads, or one where there is one core."""
     audio_hours: float = 11.7
     """Hours of sound to be scored in it."""
     memory_gb: float = 2.0
@@ -441,7 +459,7 @@ class QuantizeCommand:
     """A product whose output INT8 spoils by more than this share of its variance stays in float32."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
-    run: RunSettings = RunSettings()
+    run: QuickRunSettings = QuickRunSettings()
 
     @classmethod
     def defaults(cls, preset: Preset) -> QuantizeCommand:

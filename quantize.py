@@ -131,6 +131,7 @@ def quantize(config: QuantizeCommand) -> int:
             "front_end_milliseconds": hearing,
             "cpu": scoring.cpu_name(),
             "fits_budget": fitting,
+            "budget": words,
             "largest_size_that_fits": best,
             "expected_times_real_time": rates,
             "peak_memory_mb": peak_memory_mb(),

@@ -43,6 +43,7 @@ MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touch
 )
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
 NO_SPACE = ("No space left", "database or disk is full")
+NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 GONE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
 MEGABYTE = 1e6
@@ -341,7 +342,7 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         message = str(error).strip()
         if isinstance(error, AssertionError) and message:
             leave(f"error: {message}", 1)
-        if isinstance(error, MemoryError) or "out of memory" in message:
+        if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
             leave(f"error: out of memory; {remedy_for_memory(command)}", 1)
         if is_full(error):
             leave("error: disk full; make room, then give the same command again (training: with --run.resume)", 1)

@@ -37,7 +37,7 @@ GOALS = {
     "R19": "fuzzing",
     "R20": "the same command twice",
     "R21": "nothing in the code that runs what it reads",
-    "R22": "every reason has a test and a line in the README",
+    "R22": "every reason has a test and a line in docs/reasons.md",
 }
 
 

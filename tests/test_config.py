@@ -10,10 +10,13 @@ from config import (
     DEMO_DATA,
     PRESETS,
     SIZES,
+    ExperimentsCommand,
     FinetuneCommand,
     PredictCommand,
     PretrainCommand,
     QuantizeCommand,
+    ReportCommand,
+    SurveyCommand,
     parse,
 )
 from demo_data import DEFAULT_ROOT
@@ -71,14 +74,48 @@ def test_a_mistyped_flag_leaves_with_1_and_names_the_right_one(capsys: pytest.Ca
     assert "--train.epochs" in captured.out + captured.err
 
 
-@pytest.mark.parametrize("command", [PretrainCommand, FinetuneCommand, QuantizeCommand, PredictCommand])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(SurveyCommand, PretrainCommand, FinetuneCommand, QuantizeCommand),
+        *(PredictCommand, ReportCommand, ExperimentsCommand),
+    ],
+)
 def test_help_teaches_with_an_example_and_leaves_with_0(
     command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    text = help_of(command, capsys)
+    assert "python " in text and "--preset" in text
+
+
+def help_of(command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]) -> str:
+    """What --help prints, in one line."""
     with pytest.raises(SystemExit) as leaving:
         parse(command, ["--help"])
-    text = capsys.readouterr().out
-    assert leaving.value.code == 0 and "python " in text and "--preset" in text
+    assert leaving.value.code == 0
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+ALIKE = "Accepted so that all commands can be called alike; "
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "words"),
+    [
+        (QuantizeCommand, "run.seed", ALIKE),
+        (QuantizeCommand, "run.device", ALIKE),
+        (SurveyCommand, "run.seed", ALIKE),
+        (SurveyCommand, "run.device", ALIKE),
+        (SurveyCommand, "run.threads", ALIKE),
+        (QuantizeCommand, "budget.minutes", "On the clock, with two threads"),
+    ],
+)
+def test_help_promises_no_more_of_a_flag_than_the_command_does(
+    command: type[PretrainCommand], flag: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = help_of(command, capsys).split(f"--{flag} ")[1].split(" --")[0]
+    assert words in told
+    assert ALIKE not in help_of(PretrainCommand, capsys)  # negative control: where they do something, it is said
 
 
 @pytest.mark.parametrize("flag", ["--lat", "--sensitivity=1.2", "--sf-thresh", "--fmax"])

@@ -209,8 +209,12 @@ def test_where_memory_is_short_a_command_names_flags_that_it_has(command: type[A
             owner = get_type_hints(owner)[name]
 
 
-def test_short_memory_is_one_line() -> None:
-    done = launched("    raise MemoryError")
+@pytest.mark.parametrize(
+    "body",
+    ["raise MemoryError", "import torch; torch.empty(10**15)", "raise OSError(12, 'Cannot allocate memory')"],
+)
+def test_short_memory_is_one_line_whoever_runs_short_of_it(body: str) -> None:
+    done = launched(f"    {body}")
     assert done.returncode == 1 and done.stderr == "error: out of memory; lower --max_windows\n"
 
 
