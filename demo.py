@@ -188,4 +188,7 @@ def overlap(first: Interval, second: Interval) -> float:
 
 
 if __name__ == "__main__":
-    tour()
+    if sys.argv[1:]:  # it takes none: somebody wants to know what it is
+        print(__doc__)
+    else:
+        tour()
