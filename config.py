@@ -257,7 +257,8 @@ class HeadSettings:
     prototypes: int = 10
     """Learnt examples per species, of the prototype head."""
     statistics: bool = False
-    """Also give the head the mean, deviation, maximum and 10 % quantile of each mel bin over the window."""
+    """A second voice beside the encoder's, taught on its own: the mean, deviation, maximum and 10 % quantile of each
+    mel bin over the window. Helps where recordings are few, or weights random."""
     dropout: float = 0.25
     """Share of the token features left out while training."""
 
