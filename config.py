@@ -258,7 +258,7 @@ class HeadSettings:
     """Learnt examples per species, of the prototype head."""
     statistics: bool = False
     """A second voice beside the encoder's, taught on its own: the mean, deviation, maximum and 10 % quantile of each
-    mel bin over the window. Helps where recordings are few, or weights random."""
+    mel bin over the window. Helped short trainings from random weights (LOG.md)."""
     dropout: float = 0.25
     """Share of the token features left out while training."""
 
