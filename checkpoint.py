@@ -40,7 +40,9 @@ from config import (
     HeadSettings,
     Pooling,
     Preset,
+    encoder_size,
     from_facts,
+    size_in_words,
 )
 from heads import Head
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
@@ -72,6 +74,12 @@ class ClassifierFacts:
     provenance: dict[str, object]
     thresholds: tuple[Threshold, ...] = ()  # one per species, once fitted on held-out recordings
     rank_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])  # by the name of the rank
+    depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
+
+    @property
+    def encoder(self) -> EncoderSize:
+        """The dimensions of the encoder, as far as it was kept."""
+        return encoder_size(self.size, self.depth)
 
 
 def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
@@ -79,25 +87,36 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
 
     Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
     """
-    source, size = settings.weights, settings.size
-    encoder = Encoder(SIZES[size], audio)
+    source, size, depth = settings.weights, settings.size, settings.depth
     if source == "random":
-        print(f"encoder {size}: random weights")
+        encoder = Encoder(encoder_size(size, depth), audio)
+        print(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
         return encoder
     if source.endswith(".safetensors"):
-        tensors = own_encoder(Path(source), size, audio)
+        tensors, found = own_encoder(Path(source), size, audio)
     elif Path(source).is_dir():
-        tensors = hub_encoder(Path(source), size)
+        tensors, found = hub_encoder(Path(source), size)
     else:
         assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
             f"no encoder at {source}; --encoder.weights takes a hub name such as openai/whisper-{size}, a local folder "
             "in the hub's format, an encoder.safetensors, or random"
         )
-        tensors = hub_encoder(download(source), size)
+        tensors, found = hub_encoder(download(source), size)
+    assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
+    kept = depth or found
+    tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of(name) < found}
+    encoder = Encoder(encoder_size(size, kept), audio)
     fill(encoder.whisper, widened(tensors, encoder.channels), source)
     freeze_positions(encoder.whisper)
-    print(f"encoder {size}: {source}, {sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters")
+    millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+    print(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
     return encoder
+
+
+def layer_of(name: str) -> int:
+    """12 for layers.12.fc1.weight, -1 outside the layers."""
+    found = re.match(r"layers\.(\d{1,4})\.", name)
+    return int(found[1]) if found else -1
 
 
 def stage_one(source: str) -> dict[str, object]:
@@ -119,7 +138,8 @@ def save_encoder(
     `WhisperModel.from_pretrained("runs/mae/whisper").encoder` is the same encoder in transformers.
     """
     tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
-    facts = {"kind": "encoder", "size": size, "audio": asdict(audio), "provenance": provenance}
+    facts = {"kind": "encoder", "size": size, "depth": encoder.size.layers}
+    facts |= {"audio": asdict(audio), "provenance": provenance}
     write_tensors(path, tensors, facts)
     if not FIRST:
         return
@@ -136,9 +156,12 @@ def save_encoder(
 
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
     """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
+    kept, told = model.encoder.size.layers, facts.encoder.layers
+    assert kept == told, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {told}"
     plain = {
         "kind": "classifier",
         "size": facts.size,
+        "depth": facts.depth,
         "audio": asdict(facts.audio),
         "head": asdict(facts.head),
         "taxonomy": to_json(facts.taxonomy),
@@ -165,13 +188,23 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
         plain["provenance"],
         tuple(thresholds_from_json(plain["thresholds"])),
         plain["rank_thresholds"],
+        depth_of(plain, plain["size"], path),
     )
-    encoder = Encoder(SIZES[facts.size], facts.audio)
+    encoder = Encoder(facts.encoder, facts.audio)
     check_head(head, encoder, len(facts.taxonomy.labels), tensors, path)
     model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
     fill(model, tensors, str(path))
     freeze_positions(model.encoder.whisper)
     return model.eval(), facts
+
+
+def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
+    """How many layers a file of ours says it has, 0: all; files of an earlier version say nothing and have all."""
+    depth = facts.get("depth", 0)
+    assert type(depth) is int and 0 <= depth <= SIZES[size].layers, (
+        f"{path}: {str(depth)[:40]!r} layers of an encoder of size {size}; make the file again"
+    )
+    return depth
 
 
 def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: dict[str, Tensor], path: Path) -> None:
@@ -185,8 +218,8 @@ def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: 
     assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"
 
 
-def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Tensor]:
-    """The tensors of an encoder.safetensors, after a look at what it says of itself."""
+def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[str, Tensor], int]:
+    """The tensors of an encoder.safetensors and how many layers it has, after a look at what it says of itself."""
     assert path.is_file(), (
         f"no encoder at {path}; `python ssl_mae.py` writes it, or start elsewhere: --encoder.weights "
         f"openai/whisper-{size}, a local folder in the hub's format, or random"
@@ -195,11 +228,13 @@ def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> dict[str, Ten
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
     heard = from_facts(AudioSettings, facts["audio"], path)
     assert heard == audio, f"{path} heard {heard}, this run asks for {audio}; give both stages the same --audio flags"
-    return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}
+    layers = depth_of(facts, size, path) or SIZES[size].layers
+    return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}, layers
 
 
-def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
-    """The encoder's tensors from a folder in the hub's format: config.json and model.safetensors, whole or in shards.
+def hub_encoder(folder: Path, size: Preset) -> tuple[dict[str, Tensor], int]:
+    """The encoder's tensors and how many layers it has, from a folder in the hub's format: config.json and
+    model.safetensors, whole or in shards.
 
     Only dimensions are taken from config.json and only safetensors are opened: nothing in the folder is executed.
     """
@@ -208,15 +243,19 @@ def hub_encoder(folder: Path, size: Preset) -> dict[str, Tensor]:
     config = read_json(config_path, "download it again")
     assert config.get("model_type") == "whisper", f"{config_path} is of type {config.get('model_type')}, not whisper"
     found = tuple(config.get(key) for key in ("num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads"))
-    named = [preset for preset in PRESETS if dimensions(SIZES[preset]) == found]
-    assert named, f"{folder}: mel bins, width, layers, heads are {found}; Whisper encoders of {SIZES} are understood"
+    layers = found[2]
+    named = [preset for preset in PRESETS if isinstance(layers, int) and fits(preset, found)]
+    assert named and isinstance(layers, int), (
+        f"{folder}: mel bins, width, layers, heads are {found}; Whisper encoders of {SIZES} are understood, and those "
+        "with fewer layers"
+    )
     assert named == [size], f"{folder} is of size {named[0]}, not {size}; add --preset {named[0]}"
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         for name, tensor in open_tensors(path, (HUB_PREFIX, "encoder."), "download it again")[0].items():
             tensors[name.removeprefix("model.").removeprefix("encoder.")] = tensor
     assert tensors, f"{folder} holds no tensor of a Whisper encoder"
-    return tensors
+    return tensors, layers
 
 
 def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
@@ -357,9 +396,12 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def dimensions(size: EncoderSize) -> tuple[int, int, int, int]:
-    """What tells Whisper's sizes apart, in the order of hub_encoder."""
-    return size.mels, size.width, size.layers, size.heads
+def fits(size: Preset, found: tuple[object, object, object, object]) -> bool:
+    """Whether mel bins, width, layers and heads are those of a size, of which upper layers may be missing."""
+    whole = SIZES[size]
+    bins, width, layers, heads = found
+    few = type(layers) is int and 1 <= layers <= whole.layers
+    return few and (bins, width, heads) == (whole.mels, whole.width, whole.heads)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,20 @@ SIZES: dict[Preset, EncoderSize] = {
 }
 
 
+def encoder_size(size: Preset, depth: int = 0) -> EncoderSize:
+    """The dimensions of an encoder of which only the lowest `depth` layers are kept, or all of them for 0."""
+    whole = SIZES[size]
+    assert 0 <= depth <= whole.layers, (
+        f"--encoder.depth {depth}: Whisper {size} has {whole.layers} layers; give 1 to {whole.layers}, or 0 for all"
+    )
+    return replace(whole, layers=depth or whole.layers)
+
+
+def size_in_words(size: Preset, layers: int) -> str:
+    """base; or `base, the lowest 3 of 6 layers` where not all are kept."""
+    return size if layers == SIZES[size].layers else f"{size}, the lowest {layers} of {SIZES[size].layers} layers"
+
+
 @dataclass(frozen=True)
 class AudioSettings:
     """What the network hears at a time. Written into every model file and read back from there."""
@@ -140,6 +154,12 @@ class EncoderSettings:
     """Whisper's name for the size; a weights file that is of another size is refused."""
     weights: str
     """A hub name (openai/whisper-base), a local folder in the hub's format, an encoder.safetensors, or `random`."""
+    depth: int = 0
+    """Keep only the lowest so many layers, 0: all that the weights have. Each layer costs its share of time and memory,
+    and the highest know speech rather than animals; `python probe.py` measures how many are worth it."""
+
+    def __post_init__(self) -> None:
+        encoder_size(self.size, self.depth)
 
 
 @dataclass(frozen=True)

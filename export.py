@@ -37,7 +37,7 @@ from torch import Tensor, nn
 import scorer as scoring
 from calibration import to_json as thresholds_to_json
 from checkpoint import ClassifierFacts
-from config import SIZES, EncoderSize
+from config import EncoderSize
 from model import BirdClefClassifier
 from runs import publish
 from seals import blank, name_beside, seal, sha256
@@ -103,13 +103,13 @@ def write_int8(
     """
     graph = onnx.load(float_path, load_external_data=False)
     wanted = products(graph)
-    expected = len(PRODUCTS) * SIZES[facts.size].layers
+    expected = len(PRODUCTS) * facts.encoder.layers
     assert len(wanted) == expected, (
         f"{len(wanted)} of {expected} matrix products were found: a silent failure, please report it"
     )
     strange = sorted(set(spared) - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
-    fuse_attention(graph, SIZES[facts.size])
+    fuse_attention(graph, facts.encoder)
     quantise_products(graph, {node for node, name in wanted.items() if name not in spared}, float_path.parent)
     load_external_data_for_model(graph, str(float_path.parent))  # what stays in float32
     set_facts(graph, facts, "int8", verified)
@@ -280,6 +280,7 @@ def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, ve
     content = {
         "format": scoring.FORMAT,
         "size": facts.size,
+        "depth": facts.encoder.layers,
         "precision": precision,
         "verified": verified,
         "audio": asdict(facts.audio),

@@ -118,7 +118,9 @@ def train_plan(
         "held_out_fold": plan.fold,
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
     }
-    facts = ClassifierFacts(config.encoder.size, config.audio, config.head, taxonomy, provenance)
+    facts = ClassifierFacts(
+        config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
+    )
     lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
     data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
     windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, data)

@@ -406,7 +406,8 @@ def open_models(config: PredictCommand) -> list[Scorer]:
     scorers = [open_scorer(path, config.threads) for path in config.model or [MODEL]]
     for scorer in scorers:
         print(
-            f"model {scorer.path} ({scorer.precision}, {len(scorer.taxonomy.labels)} species, "
+            f"model {scorer.path} ({f'{scorer.encoder}, ' if scorer.encoder else ''}{scorer.precision}, "
+            f"{len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads)"
         )
         if not scorer.verified:

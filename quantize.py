@@ -25,7 +25,7 @@ from tqdm import tqdm
 import scorer as scoring
 from calibration import carried_over
 from checkpoint import ClassifierFacts, load_classifier
-from config import GateSettings, QuantizeCommand
+from config import GateSettings, QuantizeCommand, size_in_words
 from data_loader import recording_contexts, truth_table
 from device import available_cores
 from evaluation import WindowScores, carried_over_ranks, pool_windows
@@ -62,6 +62,7 @@ def quantize(config: QuantizeCommand) -> int:
         f"{config.classifier} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}"
     )
     model, facts = load_classifier(config.classifier)
+    print(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
     held_out = read_held_out(config.classifier, facts, config.max_windows)
     verified = len(held_out.truth) > 0
     if verified:
@@ -112,11 +113,13 @@ def quantize(config: QuantizeCommand) -> int:
         refused = bool(broken) and not config.gate.allow_worse
         fitting, words = fits(speeds["ONNX float32" if refused else "ONNX INT8", threads], **asdict(config.budget))
         budget = asdict(config.budget) | {"context_seconds": facts.audio.context_seconds}
-        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, **budget)
+        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, depth=facts.depth, **budget)
         print(f"the float32 file, as INT8 is refused: {words}" if refused else words)
         print(f"largest size that would fit, estimated from this one: {best or 'none'}")
         card = {
             "classifier": str(config.classifier),
+            "size": facts.size,
+            "depth": facts.encoder.layers,
             "verified": verified,
             "windows": len(held_out.owner),
             "largest_float_difference": largest,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from calibration import Threshold
 from calibration import from_json as thresholds_from_json
-from config import AudioSettings, from_facts
+from config import PRESETS, SIZES, AudioSettings, from_facts, size_in_words
 from graphs import bounded_options, check_graph
 from seals import inspect, sha256
 from taxonomy import RANKS, Taxonomy, from_json
@@ -71,6 +71,7 @@ class Scorer:
     rank_thresholds: Mapping[str, float]  # by the name of the rank
     threads: int  # contexts that are scored at a time, each by one thread
     known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
+    encoder: str = ""  # its size and depth in words, as far as the file tells
 
     @property
     def windows(self) -> int:
@@ -122,7 +123,17 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
         print(f"INT8 cannot be trusted here ({cpu_name()}): {wrong}; {twin} is used instead, which is slower")
         return replace(open_scorer(twin, threads), known_answer=wrong)
     answer = "exact" if precision == "int8" else "not asked"
-    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer)
+    encoder = encoder_in_words(facts)
+    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer, encoder)
+
+
+def encoder_in_words(facts: Mapping[str, Any]) -> str:
+    """base, or `base, the lowest 3 of 6 layers`; nothing where the file says nothing that is known."""
+    size, depth = facts.get("size"), facts.get("depth", 0)
+    for preset in PRESETS:
+        if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers:
+            return size_in_words(preset, depth or SIZES[preset].layers)
+    return ""
 
 
 def int8_fault() -> str:

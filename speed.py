@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from config import PRESETS, SIZES, EncoderSize, Preset
+from config import PRESETS, SIZES, EncoderSize, Preset, encoder_size
 from runs import peak_memory_mb
 from scorer import cpu_name, open_scorer, score
 
@@ -103,16 +103,25 @@ def fits(speed: Speed, minutes: float, audio_hours: float, memory_gb: float) -> 
 
 
 def largest_that_fits(
-    speed: Speed, size: Preset, minutes: float, audio_hours: float, memory_gb: float, context_seconds: float = 5.0
+    speed: Speed,
+    size: Preset,
+    minutes: float,
+    audio_hours: float,
+    memory_gb: float,
+    context_seconds: float = 5.0,
+    depth: int = 0,
 ) -> tuple[Preset | None, dict[Preset, float]]:
     """The largest encoder that would fit the budget, estimated from the speed of one: time by multiplications, memory
     by the weights that another size has more or less, at 1.3 bytes each.
 
+    depth     how many layers the one has, 0: all; the others have all theirs
     returns   its name, and the times real time that are expected of every size
     """
     work = {preset: multiplications(SIZES[preset], round(50 * context_seconds)) for preset in PRESETS}
-    rates: dict[Preset, float] = {preset: speed.times_real_time * work[size] / work[preset] for preset in PRESETS}
-    more = {preset: weights(SIZES[preset]) - weights(SIZES[size]) for preset in PRESETS}
+    measured = encoder_size(size, depth)
+    done = multiplications(measured, round(50 * context_seconds))
+    rates: dict[Preset, float] = {preset: speed.times_real_time * done / work[preset] for preset in PRESETS}
+    more = {preset: weights(SIZES[preset]) - weights(measured) for preset in PRESETS}
     fitting: list[Preset] = [
         preset
         for preset in PRESETS

@@ -1,6 +1,7 @@
 """Weight files: the traps of loading half a Whisper, each shut, and files that are whole or refused."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from checkpoint import (
     ClassifierFacts,
     load_classifier,
     load_encoder,
+    read_tensors,
     save_classifier,
     save_encoder,
+    write_tensors,
 )
 from config import SIZES, AudioSettings, EncoderSettings, HeadSettings, Preset
 from model import BirdClefClassifier, Encoder
@@ -54,6 +57,11 @@ def load(source: Path | str, size: Preset = "demo") -> Encoder:
 
 def mel(size: Preset = "demo") -> Tensor:
     return torch.randn(1, SIZES[size].mels, 500, generator=torch.Generator().manual_seed(0))
+
+
+def states_of(encoder: Encoder) -> list[Tensor]:
+    with torch.inference_mode():
+        return encoder.eval().layer_states(mel())
 
 
 def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -263,3 +271,80 @@ def test_a_saved_classifier_gives_the_same_logits_and_facts(tmp_path: Path) -> N
     assert told == facts and not again.training
     with pytest.raises(AssertionError, match="no encoder of this project"):
         load(path)
+
+
+def test_of_a_depth_of_two_layer_two_is_the_last_and_says_what_it_said_in_the_whole(tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    whole, low = load(folder), load_encoder(EncoderSettings("demo", str(folder), depth=2), AUDIO)
+    all_states, kept = states_of(whole), states_of(low)
+    assert len(all_states) == 3 and len(kept) == 2 and low.size == replace(SIZES["demo"], layers=2)
+    assert all(torch.equal(one, other) for one, other in zip(all_states, kept, strict=False))
+    assert not torch.equal(all_states[2], kept[1])  # a negative control: the layers differ
+    with torch.inference_mode():
+        assert torch.equal(low(mel()), whole.whisper.layer_norm(all_states[1]))
+
+
+def test_of_random_weights_as_many_layers_are_made_as_are_asked_for() -> None:
+    assert len(states_of(load_encoder(EncoderSettings("demo", "random", depth=1), AUDIO))) == 1
+    assert len(states_of(load("random"))) == 3
+
+
+def test_an_encoder_of_two_layers_comes_back_from_its_file_and_from_the_folder_beside_it(tmp_path: Path) -> None:
+    low = load_encoder(EncoderSettings("demo", str(hub_folder(tmp_path)), depth=2), AUDIO)
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, low, "demo", AUDIO, {})
+    assert read_tensors(path, "encoder", "")[1]["depth"] == 2
+    assert json.loads((tmp_path / "whisper" / "config.json").read_text())["encoder_layers"] == 2
+    for source in (path, tmp_path / "whisper"):
+        again = load(source)
+        assert again.size.layers == 2 and torch.equal(again(mel()), low(mel()))
+        one = load_encoder(EncoderSettings("demo", str(source), depth=1), AUDIO)
+        assert torch.equal(states_of(one)[0], states_of(low)[0]) and len(states_of(one)) == 1
+    theirs = WhisperModel.from_pretrained(tmp_path / "whisper").encoder.eval()
+    sound = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(theirs(sound).last_hidden_state, low.eval()(sound))
+
+
+def test_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"--encoder\.depth 4: Whisper demo has 3 layers"):
+        EncoderSettings("demo", "random", depth=4)
+    with pytest.raises(AssertionError, match=r"--encoder\.depth -1"):
+        EncoderSettings("demo", "random", depth=-1)
+    low = load_encoder(EncoderSettings("demo", "random", depth=2), AUDIO)
+    save_encoder(tmp_path / "encoder.safetensors", low, "demo", AUDIO, {})
+    for source in (tmp_path / "encoder.safetensors", tmp_path / "whisper"):
+        with pytest.raises(AssertionError, match=r"--encoder\.depth 3: .* has 2 layers") as refusal:
+            load_encoder(EncoderSettings("demo", str(source), depth=3), AUDIO)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_file_of_an_earlier_version_has_all_its_layers(tmp_path: Path) -> None:
+    path, encoder = tmp_path / "encoder.safetensors", load("random")
+    tensors = {f"model.encoder.{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
+    write_tensors(path, tensors, {"kind": "encoder", "size": "demo", "audio": asdict(AUDIO), "provenance": {}})
+    assert load(path).size == SIZES["demo"] and torch.equal(load(path)(mel()), encoder(mel()))
+
+
+@pytest.mark.parametrize("depth", [7, -1, "2", True])
+def test_a_depth_that_makes_no_sense_is_refused(depth: object, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    tensors = {f"model.encoder.{name}": tensor for name, tensor in load("random").whisper.state_dict().items()}
+    facts = {"kind": "encoder", "size": "demo", "depth": depth, "audio": asdict(AUDIO), "provenance": {}}
+    write_tensors(path, tensors, facts)
+    with pytest.raises(AssertionError, match="layers of an encoder of size demo"):
+        load(path)
+
+
+def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
+    birds = Taxonomy(("a", "b"), ("Ficta a", "Ficta b"), ("pretend a", "pretend b"),
+                     (lineage("Ficta a"), lineage("Ficta b")), (7, 7))  # fmt: skip
+    low = load_encoder(EncoderSettings("demo", "random", depth=2), AUDIO)
+    model = BirdClefClassifier(low, AUDIO, 2, HeadSettings()).eval()
+    facts = ClassifierFacts("demo", AUDIO, HeadSettings(), birds, {}, depth=2)
+    save_classifier(tmp_path / "c.safetensors", model, facts)
+    again, told = load_classifier(tmp_path / "c.safetensors")
+    waveforms = torch.randn(2, 80_000)
+    assert told == facts and again.encoder.size.layers == 2 and torch.equal(again(waveforms), model(waveforms))
+    with pytest.raises(AssertionError, match="an encoder of 2 layers, and facts that speak of 3"):
+        save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))

@@ -307,3 +307,22 @@ def test_every_kind_of_head_and_a_longer_context_is_served_as_it_was_trained(
         _, embeddings = model.answers(torch.from_numpy(windows[:1]))
     given = opened.session.run(["embeddings"], {"waveforms": windows[:1]})[0]
     np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)
+
+
+def test_a_classifier_of_two_layers_is_served_with_two_and_says_so(tmp_path: Path, stages: Stages) -> None:
+    _, facts = load_classifier(stages.classifier)
+    torch.manual_seed(0)
+    low = replace(SIZES["demo"], layers=2)
+    model = BirdClefClassifier(Encoder(low), AudioSettings(), len(facts.taxonomy.labels), facts.head).eval()
+    about = replace(facts, depth=2)
+    write_float(model, about, tmp_path / "m.onnx", False)
+    write_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx", about, False)
+    opened = open_scorer(tmp_path / "m.onnx")
+    with torch.inference_mode():
+        trained = model(torch.from_numpy(noise(2))).sigmoid().numpy()
+    np.testing.assert_allclose(score(opened, noise(2)), trained, atol=1e-4)
+    int8 = onnx.load(tmp_path / "m.int8.onnx")
+    assert [node.op_type for node in int8.graph.node].count("MatMulInteger") == len(PRODUCTS) * 2
+    served = open_scorer(tmp_path / "m.int8.onnx")
+    assert served.encoder == opened.encoder == "demo, the lowest 2 of 3 layers"
+    assert open_scorer(stages.model).encoder == "demo"  # a negative control

@@ -49,3 +49,9 @@ def test_attention_over_a_long_context_weighs_more_in_small_encoders() -> None:
     speed = Speed(12.0, 417.0, 400, 1.0)
     rates = [largest_that_fits(speed, "large-v3", 90, 11.7, 2.0, seconds)[1]["tiny"] for seconds in (5.0, 30.0)]
     assert rates[1] < rates[0]
+
+
+def test_half_an_encoder_measured_means_a_whole_one_takes_longer() -> None:
+    speed = Speed(12.0, 417.0, 400, 1.0)
+    half, whole = (largest_that_fits(speed, "base", 90, 11.7, 2.0, depth=depth)[1]["base"] for depth in (3, 6))
+    assert whole == pytest.approx(417.0) and 0.5 < half / whole < 0.7  # the stem is not halved
