@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio import fill_window, open_recording, read_window
+from audio import BLOCK_SECONDS, OpenRecording, Outcome, fill_window, open_recording, read_window
 from recordings import Recording
 
 VERSION = 1  # raise it whenever the same file would be kept differently
@@ -84,7 +84,13 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
 def cached_window(kept: Path, start_seconds: float, window_seconds: float, sample_rate: int) -> NDArray[np.float32]:
     """What `audio.read_window` gives, within one step of int16 below the recording's peak: (window_samples,), or (0,)
     where the recording has ended or the file is gone."""
-    start, length = round(start_seconds * sample_rate), round(window_seconds * sample_rate)
+    length = round(window_seconds * sample_rate)
+    samples = cached_samples(kept, round(start_seconds * sample_rate), length)
+    return fill_window(samples, length) if len(samples) else samples
+
+
+def cached_samples(kept: Path, start: int, length: int) -> NDArray[np.float32]:
+    """Samples start to start + length of a recording, fewer at its end, none where the file is gone."""
     try:
         with kept.open("rb") as file:
             file.seek(HEADER)
@@ -94,8 +100,7 @@ def cached_window(kept: Path, start_seconds: float, window_seconds: float, sampl
         return np.zeros(0, np.float32)
     if not len(samples) or not len(exponent):
         return np.zeros(0, np.float32)
-    scale = np.float32(2.0 ** int(exponent[0]) / FULL_SCALE)
-    return fill_window(samples.astype(np.float32) * scale, length)
+    return samples.astype(np.float32) * np.float32(2.0 ** int(exponent[0]) / FULL_SCALE)
 
 
 def window_of(
@@ -107,6 +112,34 @@ def window_of(
         if len(samples):
             return samples
     return read_window(path, start_seconds, window_seconds, sample_rate)
+
+
+def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> OpenRecording:
+    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it."""
+    return KeptRecording(path, kept[path], sample_rate) if path in kept else open_recording(path, sample_rate)
+
+
+class KeptRecording(OpenRecording):
+    """A recording whose blocks come from the cache, or from itself where they are gone from there."""
+
+    def __init__(self, path: Path, kept: Path, sample_rate: int) -> None:
+        super().__init__(path, sample_rate)
+        self.kept = kept
+
+    def waveform(self) -> Iterator[NDArray[np.float32]]:
+        count, length = 0, BLOCK_SECONDS * self.sample_rate
+        while len(block := cached_samples(self.kept, count, length)):
+            count += len(block)
+            yield block
+        if not count:
+            yield from super().waveform()
+            return
+        self.outcome = Outcome("ok", "", count / self.sample_rate, self.sample_rate, 1)
+
+
+def kept_bytes(kept: Mapping[Path, Path]) -> int:
+    """What the waveforms of some recordings take of the disk."""
+    return sum(place.stat().st_size for place in kept.values() if place.exists())
 
 
 def gain(recording: Recording) -> float:

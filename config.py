@@ -122,11 +122,13 @@ class DataSettings:
     """Processes that decode recordings ahead of training; 0 decodes in the training process."""
     window: Literal["random", "energy"] = "random"
     """Which window of a recording an epoch hears. random: any; energy: rather where something stands out."""
+    most_windows: int = 6
+    """An epoch hears a recording once for each window (context) it is long, but counts none for more than this many."""
     balance: float = 0.5
-    """How much rare species are favoured: 0 hears each recording once an epoch, 1 each species equally often, 0.5 goes
-    by the square root."""
+    """How much rare species are favoured: 0 hears each window once an epoch, 1 each species equally often, 0.5 goes by
+    the square root."""
     most_draws: float = 4.0
-    """No recording is heard more often than this in an epoch, however rare its species."""
+    """No recording is heard more often than this for each window it counts for, however rare its species."""
     cache: Path = SCRATCH / "cache"
     """Where waveforms are kept ready for the next epoch."""
     cache_gb: float = 20.0
@@ -134,12 +136,17 @@ class DataSettings:
     no_call: Path | None = None
     """A folder of recordings without any of the species (wind, rain, engines, voices): stage 2 learns to say no to
     most of them; the rest is held out, and the false alarms per hour on it are reported."""
+    no_call_share: float = 0.15
+    """This share of the training windows is from recordings without any of the species, or less where they are so few
+    that each would be heard more than most_draws times."""
     noise: Path | None = None
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_bad", self.max_bad), ("balance", self.balance)):
             assert 0 <= value <= 1, f"--data.{name} {value}: give a share, 0 to 1"
+        assert self.most_windows >= 1, f"--data.most_windows {self.most_windows}: give 1 or more"
+        assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
         assert self.most_draws >= 1, f"--data.most_draws {self.most_draws}: give 1 or more"
         assert self.cache_gb >= 0, f"--data.cache_gb {self.cache_gb}: give 0 or more"
         assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
@@ -167,7 +174,7 @@ class TrainSettings:
     """How the weights are moved."""
 
     epochs: int
-    """An epoch draws as many random windows as there are training recordings."""
+    """An epoch draws as many random windows as the training recordings have, of none more than --data.most_windows."""
     batch_size: int
     """Windows per step, of all processes together where there are several."""
     accumulate: int = 1
@@ -403,7 +410,8 @@ class PretrainCommand:
     def defaults(cls, preset: Preset) -> PretrainCommand:
         """All settings as a preset has them."""
         start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
-        return cls(preset, data_defaults(preset), start, replace(PRETRAIN[preset], beta2=0.95))
+        data = replace(data_defaults(preset), most_windows=720)  # an hour: without labels every window is as good
+        return cls(preset, data, start, replace(PRETRAIN[preset], beta2=0.95))
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import processes
-from audio import fill_window, find_recordings, open_recording, read_window
-from cache import fill_cache, window_of
+from audio import fill_window, find_recordings, open_recording
+from cache import fill_cache, kept_bytes, open_kept, window_of
 from config import AudioSettings, DataSettings, SurveyCommand
 from recordings import Recording, write_recordings
 from runs import launch, open_run, publish
@@ -51,7 +51,6 @@ WORST = 10  # bad recordings shown
 CANDIDATES = 8  # windows between which the energy of the sound decides
 QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
 OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
-WINDOWS_PER_RECORDING = 2  # at most, per epoch of stage 1
 BLINK = 1e-6  # seconds: rounding
 
 
@@ -201,8 +200,20 @@ def labeled_loader(
     batch_size: int,
     seed: int,
 ) -> DataLoader[Batch]:
-    """A window of each recording, those of rare species more often, those of common ones less."""
-    expected = expected_draws([row.labels[:1] for row in recordings], data.balance, data.most_draws)
+    """Random windows of recordings in proportion to their length, of rare species more, of common ones less; those of
+    recordings without a species are a share of their own.
+
+    `len` of it is the number of batches in an epoch, the same in every epoch and process.
+    """
+    windows = np.array([counted_windows(row, audio, data.most_windows) for row in recordings])
+    species = np.array([bool(row.labels) for row in recordings])
+    expected = np.zeros(len(recordings))
+    classes = [row.labels[:1] for row in recordings if row.labels]
+    expected[species] = expected_draws(classes, data.balance, data.most_draws, windows[species])
+    expected[~species] = no_call_draws(windows[~species], expected.sum(), data.no_call_share, data.most_draws)
+    if not species.all():
+        share = expected[~species].sum() / expected.sum()
+        print(f"{share:.1%} of the training windows are without a species (--data.no_call_share)")
     dataset = RandomWindows(recordings, taxonomy.labels, data, audio, seed)
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
@@ -210,10 +221,10 @@ def labeled_loader(
 def unlabeled_loader(
     recordings: Sequence[Recording], data: DataSettings, audio: AudioSettings, batch_size: int, seed: int
 ) -> DataLoader[Batch]:
-    """A window of each recording, two of a long one, in random order."""
-    windows = [min(WINDOWS_PER_RECORDING, max(1, int(r.seconds // audio.context_seconds))) for r in recordings]
+    """Random windows of recordings in proportion to their length; `len` as above."""
+    windows = np.array([counted_windows(row, audio, data.most_windows) for row in recordings])
     dataset = RandomWindows(recordings, (), data, audio, seed)
-    return window_loader(dataset, EpochBatches(np.array(windows, np.float64), batch_size, seed), data.workers)
+    return window_loader(dataset, EpochBatches(windows, batch_size, seed), data.workers)
 
 
 def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0) -> Tensor:
@@ -247,12 +258,19 @@ def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 
     return bank
 
 
-def recording_contexts(recordings: Sequence[Recording], audio: AudioSettings) -> Iterator[Context]:
+def recording_contexts(
+    recordings: Sequence[Recording], audio: AudioSettings, kept: Mapping[Path, Path] | None = None
+) -> Iterator[Context]:
     """Every window of every recording, as predictor.py hears them, in contexts of several; of a labelled stretch those
-    that share enough with it, of kept stretches what lies within them."""
+    that share enough with it, of kept stretches what lies within them.
+
+    kept   where the waveforms of some recordings are kept (`kept_beside`): the same windows within a step of int16,
+           without decoding; by default all is decoded, as predictor.py does
+    """
+    kept = kept or {}
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
-            opened = open_recording(recording.path, audio.sample_rate)
+            opened = open_kept(recording.path, kept, audio.sample_rate)
             for heard, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
                 yield Context(index, heard.samples, 0, tuple(windows))
             continue
@@ -263,10 +281,20 @@ def recording_contexts(recordings: Sequence[Recording], audio: AudioSettings) ->
                 half = round(audio.context_seconds / audio.window_seconds) // 2
                 first = min(half, int(start // audio.window_seconds))
                 begin, length = start - first * audio.window_seconds, audio.context_seconds
-            samples = read_window(recording.path, begin, length, audio.sample_rate)
+            samples = window_of(recording.path, kept, begin, length, audio.sample_rate)
             if len(samples):
                 filled = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
                 yield Context(index, filled, first, ((start, end),))
+
+
+def kept_beside(
+    loader: DataLoader[Batch], recordings: Sequence[Recording], audio: AudioSettings, data: DataSettings
+) -> dict[Path, Path]:
+    """Where the waveforms of held-out recordings are kept, in the room that those of a loader have left."""
+    assert isinstance(loader.dataset, RandomWindows), "this loader was not made by data_loader.py"
+    room = data.cache_gb - kept_bytes(loader.dataset.kept) / 1e9
+    with processes.first_on_each_machine():
+        return fill_cache(recordings, audio.sample_rate, data.cache, room)
 
 
 def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings) -> NDArray[np.float32]:
@@ -410,21 +438,53 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         return math.ceil(self.draws / self.size)
 
 
-def expected_draws(classes: Sequence[tuple[str, ...]], balance: float, most: float) -> NDArray[np.float64]:
-    """How often each recording is drawn in an epoch of as many draws as there are recordings.
+def counted_windows(recording: Recording, audio: AudioSettings, most: int) -> float:
+    """How many windows a recording counts for in an epoch: as many as what is heard of it is long, from 1 to `most`.
+
+    Of a labelled stretch that is its length, of kept stretches the sum of theirs. Windows of one recording are alike
+    (one animal, one place, one microphone): beyond some, more of them teach nothing new, and the longer a recording
+    that is labelled as a whole, the more of its windows hold none of the animal.
+    """
+    seconds = recording.seconds
+    if recording.start is not None and recording.end is not None:
+        seconds = recording.end - recording.start
+    elif recording.keep:
+        seconds = sum(end - start for start, end in recording.keep)
+    return min(max(1.0, seconds / audio.context_seconds), float(most))
+
+
+def expected_draws(
+    classes: Sequence[tuple[str, ...]], balance: float, most: float, windows: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """How often each recording is drawn in an epoch of as many draws as the recordings have windows.
 
     classes  per recording what it is to be balanced over
-    balance  0: each recording once; 1: each class equally often; between: in proportion to (size of class) ** -balance
-    most     no recording more often than this; what is cut off goes to the others
+    balance  0: each window once; 1: each class equally often; between: in proportion to (windows of class) ** -balance
+    most     no window more often than this; what is cut off goes to the others
+    windows  (recordings,) that each counts for; by default one
     """
-    counts = Counter(classes)
-    expected = np.array([float(counts[name]) ** -balance for name in classes])
-    expected *= len(expected) / expected.sum()
-    while (expected > most + 1e-9).any():
-        expected = np.minimum(expected, most)
-        below = expected < most
-        expected[below] *= (len(expected) - most * np.count_nonzero(~below)) / expected[below].sum()
+    counted = np.ones(len(classes)) if windows is None else windows
+    sums: dict[tuple[str, ...], float] = {}
+    for name, count in zip(classes, counted.tolist(), strict=True):
+        sums[name] = sums.get(name, 0.0) + count
+    expected = counted * np.array([sums[name] ** -balance for name in classes])
+    expected *= counted.sum() / expected.sum()
+    limit = most * counted
+    while (expected > limit + 1e-9).any():
+        expected = np.minimum(expected, limit)
+        below = expected < limit
+        expected[below] *= (counted.sum() - limit[~below].sum()) / expected[below].sum()
     return expected
+
+
+def no_call_draws(windows: NDArray[np.float64], others: float, share: float, most: float) -> NDArray[np.float64]:
+    """How often each recording without a species is drawn in an epoch, in proportion to its windows.
+
+    windows  (recordings,) that each counts for
+    others   draws of recordings with species
+    share    of all draws, or less where a window would be drawn more than `most` times
+    """
+    return windows * min(most, share / (1 - share) * others / max(windows.sum(), 1.0))
 
 
 def draw_stretch(

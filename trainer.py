@@ -6,10 +6,11 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,16 @@ import processes
 from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import AudioSettings, FinetuneCommand, LossSettings
-from data_loader import Batch, Context, of_all, recording_contexts, recordings_of, set_epoch, truth_table
+from data_loader import (
+    Batch,
+    Context,
+    kept_beside,
+    of_all,
+    recording_contexts,
+    recordings_of,
+    set_epoch,
+    truth_table,
+)
 from device import autocast
 from evaluation import WindowScores, pool_windows
 from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
@@ -88,6 +98,7 @@ def train_classifier(
     keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
     progress = keeper.restore()
+    kept_waveforms = kept_beside(loader, valid, facts.audio, config.data)
     keep_records(run.folder, progress.records)
     for epoch in range(progress.epoch, settings.epochs + 1):
         set_epoch(loader, epoch, progress.step)
@@ -128,7 +139,7 @@ def train_classifier(
             progress.next_epoch()
             continue
         with keeper.guarding(progress):
-            windows = score_windows(average, valid, facts.audio, device)
+            windows = score_windows(average, valid, facts.audio, device, kept_waveforms)
             card = scorecard(truth, pool_windows(windows, len(valid)), distances)
             record(run, epoch=epoch, loss=mean, **card, **told)
             progress.next_epoch()
@@ -226,13 +237,20 @@ def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> 
 
 @torch.no_grad()
 def score_windows(
-    model: BirdClefClassifier, recordings: Sequence[Recording], audio: AudioSettings, device: torch.device
+    model: BirdClefClassifier,
+    recordings: Sequence[Recording],
+    audio: AudioSettings,
+    device: torch.device,
+    kept: Mapping[Path, Path] | None = None,
 ) -> WindowScores:
     """The probabilities of every window of some recordings, the windows being those that predictor.py hears; each
-    process listens to its part of the recordings, and all have the answers."""
+    process listens to its part of the recordings, and all have the answers.
+
+    kept   where the waveforms of recordings are kept: quicker, within a step of int16; by default they are decoded
+    """
     model.eval()
     mine = processes.span(len(recordings))
-    contexts_of_mine = recording_contexts(recordings[mine], audio)
+    contexts_of_mine = recording_contexts(recordings[mine], audio, kept)
     heard = iter(tqdm(contexts_of_mine, "validating", disable=processes.no_bar(), leave=False))
     batches = iter(lambda: list(islice(heard, VALIDATION_BATCH)), [])
     times, answers = list[Tensor](), list[tuple[Tensor, Tensor]]()

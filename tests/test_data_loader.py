@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -20,16 +21,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from audio import open_recording
-from config import AudioSettings, DataSettings, SurveyCommand, TrainSettings, parse
+from cache import HEADER, fill_cache
+from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
+    Batch,
     EpochBatches,
     RandomWindows,
+    batches_of,
     collate,
+    counted_windows,
     draw_stretch,
     expected_draws,
     fingerprint,
+    kept_beside,
     labeled_loader,
     noise_bank,
     of_all,
@@ -50,7 +57,7 @@ from data_loader import (
 )
 from demo_data import FieldSeason
 from recordings import Recording, read_recordings
-from taxonomy import read_table, read_taxonomy
+from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
 
 AUDIO = AudioSettings()
 ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
@@ -170,7 +177,8 @@ def test_when_nothing_can_be_used_the_first_reason_is_told(tmp_path: Path) -> No
 
 
 def test_settings_that_cannot_work_name_their_flag() -> None:
-    for changes in ({"folds": 1}, {"workers": -1}, {"max_bad": 2.0}, {"balance": -1}, {"most_draws": 0.5}):
+    for changes in ({"folds": 1}, {"workers": -1}, {"max_bad": 2.0}, {"balance": -1}, {"most_draws": 0.5},
+                    {"most_windows": 0}, {"no_call_share": 1.0}):  # fmt: skip
         with pytest.raises(AssertionError, match=r"--data\."):
             settings(Path(), **changes)
     with pytest.raises(AssertionError, match=r"--data\.cache_gb -1"):
@@ -327,7 +335,9 @@ def test_a_batch_holds_windows_and_labels(season: FieldSeason) -> None:
     taxonomy, recordings = read_labeled(data)
     loader = labeled_loader(recordings, taxonomy, data, AUDIO, 8, seed=0)
     batches = list(loader)
-    assert sum(len(batch.targets) for batch in batches) == len(recordings)
+    windows = sum(counted_windows(row, AUDIO, data.most_windows) for row in recordings)
+    assert len(recordings) < sum(len(batch.targets) for batch in batches) == round(windows)
+    assert len(batches) == len(loader) == math.ceil(round(windows) / 8)
     assert all(torch.equal(batch.targets.sum(dim=1), torch.ones(len(batch.targets))) for batch in batches)
     assert sum(float(batch.secondary.sum()) for batch in batches) > 0
     assert batches[0].waveforms.shape == (8, 80_000)
@@ -363,7 +373,7 @@ def test_batches_are_the_same_with_and_without_workers(
         return [tensor for batch in loader for tensor in batch]
 
     alone, again, helped, other = batches(0, 3), batches(0, 3), batches(2, 3), batches(0, 4)
-    assert len(alone) == len(again) == len(helped) == 12
+    assert len(alone) == len(again) == len(helped) >= 12
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(alone, again, helped, strict=True))
     assert not torch.equal(alone[0], other[0])
     record_property("R20", f"{len(alone) // 3} batches of the loader are the same with 0 and 2 workers, bit for bit")
@@ -389,9 +399,18 @@ def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, 
     st.lists(st.sampled_from("abcd"), min_size=1, max_size=200),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.sampled_from([1.0, 2.0, 4.0, 100.0]),
+    st.integers(0, 1000),
 )
-def test_draws_add_up_and_never_pass_the_cap(labels: list[str], balance: float, most: float) -> None:
-    expected = expected_draws([(label,) for label in labels], balance, most)
+def test_draws_add_up_and_never_pass_the_cap(labels: list[str], balance: float, most: float, seed: int) -> None:
+    classes = [(label,) for label in labels]
+    windows = np.random.default_rng(seed).uniform(1, 6, len(labels))
+    of_length = expected_draws(classes, balance, most, windows)
+    assert of_length.sum() == pytest.approx(windows.sum()) and (of_length / windows).max() <= most + 1e-6
+    assert balance > 0 or np.allclose(of_length, windows)
+    for label in set(labels):  # within a species by length alone
+        rates = (of_length / windows)[[one == label for one in labels]]
+        assert np.allclose(rates, rates[0])
+    expected = expected_draws(classes, balance, most)
     assert expected.sum() == pytest.approx(len(labels)) and expected.max() <= most + 1e-6
     assert balance > 0 or np.allclose(expected, 1)
     for one, other in zip(labels, expected, strict=True):
@@ -521,13 +540,86 @@ def test_unlabelled_sound_is_found_wherever_it_lies(season: FieldSeason) -> None
     assert len({r.name for r in everything}) == len(everything)
 
 
-def test_stage_one_hears_each_recording_once_and_long_ones_twice(season: FieldSeason) -> None:
-    data = settings(season.root)
-    recordings = read_unlabeled(data)
-    loader = unlabeled_loader(recordings, data, AUDIO, 4, seed=0)
-    once = [recording for recording in recordings if recording.seconds < 10]
-    assert 0 < len(once) < len(recordings)
-    assert sum(len(batch.waveforms) for batch in loader) == 2 * len(recordings) - len(once)
+def of_length(seconds: float, *labels: str, name: str = "a") -> Recording:
+    return Recording(Path(f"/{name}.wav"), f"{name}.wav", labels, seconds=seconds, listened=not labels)
+
+
+def test_a_recording_counts_for_as_many_windows_as_it_is_long_and_never_for_more_than_the_cap() -> None:
+    seconds = (0.2, 5.0, 7.5, 30.0, 3600.0)
+    counts = [counted_windows(of_length(s), AUDIO, 6) for s in seconds]
+    assert counts == [1.0, 1.0, 1.5, 6.0, 6.0]
+    assert counted_windows(of_length(3600.0), AUDIO, 720) == 720.0
+    assert counted_windows(of_length(40.0), replace(AUDIO, context_seconds=20.0), 6) == 2.0
+    assert counted_windows(event(10.0, 22.5), AUDIO, 6) == 2.5 and counted_windows(event(10.0, 10.2), AUDIO, 6) == 1.0
+    assert counted_windows(replace(of_length(3600.0), keep=((0.0, 5.0), (60.0, 65.0))), AUDIO, 6) == 2.0
+
+
+def test_an_epoch_of_stage_one_hears_all_of_long_recordings_up_to_the_cap(tmp_path: Path) -> None:
+    hours = [of_length(3600.0, name=str(number)) for number in range(100)]
+    stage_one = replace(PretrainCommand.defaults("base").data, root=tmp_path, cache_gb=0.0, workers=0)
+    assert len(unlabeled_loader(hours, stage_one, AUDIO, 256, seed=0)) == math.ceil(72_000 / 256)
+    assert len(unlabeled_loader(hours, replace(stage_one, most_windows=6), AUDIO, 256, seed=0)) == 3
+    week = of_length(7 * 24 * 3600.0, name="week")
+    loader = unlabeled_loader([*hours[:1], week], stage_one, AUDIO, 1, seed=0)
+    drawn = Counter(index for _, _, index in batches_of(loader).keys())
+    assert drawn == {0: 720, 1: 720}, "a week of one recorder counts for an hour"
+
+
+def test_an_epoch_of_stage_two_draws_by_length_and_its_batches_are_counted_before(tmp_path: Path) -> None:
+    rows = [of_length(5.0, "a"), of_length(20.0, "a"), of_length(600.0, "a")]
+    taxonomy = species("a", "b")
+    loader = labeled_loader(rows, taxonomy, settings(tmp_path, balance=0.0), AUDIO, 4, seed=0)
+    drawn = [Counter(index for _, _, index in epoch_keys(loader, epoch)) for epoch in range(3)]
+    assert drawn == [{0: 1, 1: 4, 2: 6}] * 3 and len(loader) == 3
+    balanced = labeled_loader([*rows, of_length(5.0, "b")], taxonomy, settings(tmp_path, balance=1.0), AUDIO, 4, 0)
+    assert batches_of(balanced).expected.tolist() == pytest.approx([8 / 11, 32 / 11, 48 / 11, 4.0]), "most_draws"
+    assert len(balanced) == 3
+
+
+def test_an_epoch_taken_up_in_its_middle_has_the_rest_of_its_batches(tmp_path: Path) -> None:
+    rows = [of_length(seconds, "a") for seconds in (0.5, 12.0, 31.0, 600.0, 3600.0)]
+    loader = labeled_loader(rows, species("a"), settings(tmp_path), AUDIO, 4, seed=0)
+    set_epoch(loader, 2)
+    whole = list(batches_of(loader))
+    set_epoch(loader, 2, done=3)
+    assert list(batches_of(loader)) == whole[3:] and len(whole) == len(loader) == 6
+
+
+@pytest.mark.parametrize(("silent", "share"), [(100, 0.15), (1, 4 / 104), (0, 0.0)])
+def test_recordings_without_a_species_are_a_set_share_of_the_windows_unless_they_are_few(
+    silent: int, share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [of_length(1.0, "a", name=str(n)) for n in range(60)] + [of_length(1.0, "b", name=str(n)) for n in range(40)]
+    rows += [of_length(1.0, name=f"wind {n}") for n in range(silent)]
+    loader = labeled_loader(rows, species("a", "b"), settings(tmp_path), AUDIO, 8, seed=0)
+    expected = batches_of(loader).expected
+    assert expected[:100].sum() == pytest.approx(100), "the share of the species is not touched"
+    assert expected[100:].sum() / expected.sum() == pytest.approx(share)
+    assert expected[100:].max(initial=0.0) <= 4.0
+    assert len(loader) == math.ceil(round(100 / (1 - share)) / 8)
+    said = capsys.readouterr().out
+    assert (f"{share:.1%} of the training windows are without a species" in said) == bool(silent)
+
+
+def test_an_hour_of_wind_counts_for_no_more_than_the_cap_and_a_share_of_nothing_hears_none(tmp_path: Path) -> None:
+    rows = [*(of_length(5.0, "a") for _ in range(100)), of_length(3600.0), of_length(2.0)]
+    loader = labeled_loader(rows, species("a"), settings(tmp_path), AUDIO, 8, seed=0)
+    hour, blink = batches_of(loader).expected[100:]
+    assert hour == pytest.approx(6 * blink) and hour + blink == pytest.approx(100 * 0.15 / 0.85)
+    loader = labeled_loader(rows, species("a"), settings(tmp_path, no_call_share=0.0), AUDIO, 8, seed=0)
+    assert batches_of(loader).expected[100:].sum() == 0
+    assert {index for _, _, index in batches_of(loader).keys()} == set(range(100))
+
+
+def epoch_keys(loader: DataLoader[Batch], epoch: int) -> list[tuple[int, int, int]]:
+    set_epoch(loader, epoch)
+    return list(batches_of(loader).keys())
+
+
+def species(*labels: str) -> Taxonomy:
+    """A taxonomy of some species without relatives."""
+    lineages = tuple(tuple(f"{label} {rank}" for rank in RANKS) for label in labels)
+    return Taxonomy(labels, labels, labels, lineages, (7,) * len(labels))
 
 
 def weather(folder: Path) -> None:
@@ -584,6 +676,45 @@ def test_validation_hears_what_the_predictor_hears(season: FieldSeason) -> None:
     direct = [w for r in recordings[:3] for w in open_recording(r.path, 16_000).windows(5.0)]
     assert [context.windows for context in heard] == [((w.start, w.end),) for w in direct]
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(heard, direct, strict=True))
+
+
+@pytest.mark.parametrize("context", [5.0, 15.0])
+def test_validation_from_the_cache_hears_the_same_windows_within_one_step_of_int16(
+    context: float, season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = replace(AUDIO, context_seconds=context)
+    _, rows = read_labeled(settings(season.root))
+    rows = rows[:4]
+    rows[1] = replace(rows[1], start=1.0, end=4.0)
+    rows[2] = replace(rows[2], keep=((0.5, 3.0), (4.0, rows[2].seconds)))
+    kept = fill_cache(rows, AUDIO.sample_rate, tmp_path, 1.0)
+    direct = list(recording_contexts(rows, audio))
+    with monkeypatch.context() as patch:
+        patch.setattr("audio.decoded", None)  # nothing is decoded, whole or in part
+        patch.setattr("audio.sought", None)
+        cached = list(recording_contexts(rows, audio, kept))
+        with pytest.raises(TypeError):
+            list(recording_contexts(rows, audio))
+    assert [one[:1] + one[2:] for one in cached] == [one[:1] + one[2:] for one in direct] and len(direct) > 4
+    for one, other in zip(cached, direct, strict=True):
+        assert one.samples.shape == other.samples.shape
+        assert np.abs(one.samples - other.samples).max() <= 2.0**-15
+    assert any(not np.array_equal(one.samples, other.samples) for one, other in zip(cached, direct, strict=True))
+    for place in kept.values():
+        place.unlink()
+    again = list(recording_contexts(rows, audio, kept))
+    assert all(np.array_equal(one.samples, other.samples) for one, other in zip(again, direct, strict=True))
+
+
+def test_held_out_waveforms_are_kept_in_the_room_that_training_leaves(season: FieldSeason, tmp_path: Path) -> None:
+    _, rows = read_labeled(settings(season.root))
+    size = [HEADER + 2 * (row.seconds * AUDIO.sample_rate + 1) for row in rows[:8]]
+    room = (sum(size[:4]) + 1.5 * max(size[4:])) / 1e9
+    data = settings(season.root, cache=tmp_path, cache_gb=room)
+    loader = unlabeled_loader(rows[:4], data, AUDIO, 4, seed=0)
+    assert 1 <= len(kept_beside(loader, rows[4:8], AUDIO, data)) < 4
+    assert kept_beside(loader, rows[4:8], AUDIO, replace(data, cache_gb=0.0)) == {}
+    assert len(kept_beside(loader, rows[4:8], AUDIO, replace(data, cache_gb=1.0))) == 4
 
 
 def test_the_truth_has_all_labels_of_a_recording() -> None:
