@@ -1,14 +1,16 @@
 """What a trained classifier is worth: its answers on held-out recordings, calibrated, as figures, tables and pictures.
 
-    exam = joined([Exam(valid, truth, windows, None), ...])          # one part per fold
-    calibration = calibrate(exam, taxonomy)                          # temperature, thresholds per species and rank
-    figures = examine(folder, calibration.applied(exam), calibration, taxonomy)
+    held_out = joined([HeldOut(valid, truth, windows, None), ...])   # one part per fold
+    calibration = calibrate(held_out, taxonomy)                      # temperature, thresholds per species and rank
+    figures = examine(folder, calibration.applied(held_out), calibration, taxonomy)
 
 Writes   held_out_scores.csv, held_out_recordings.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png,
          reliability.png
 
-Labels are given per recording. To rank recordings, the mean over a recording's windows is taken; to fit thresholds,
-which a user applies to windows, the highest of them. Intervals come from drawing whole groups of recordings anew.
+Labels are given per recording. To rank recordings, the mean over a recording's windows is taken; to fit temperature and
+thresholds, which a user applies to windows, the highest of them. Intervals come from weighting groups of recordings
+anew. The temperature and the thresholds that ship are fitted on all held-out recordings; how right they are is told of
+recordings that they were not fitted on (`cross_fit`).
 """
 
 from __future__ import annotations
@@ -17,47 +19,46 @@ import csv
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import (
-    Threshold,
-    apply_temperature,
+from calibration import Threshold, apply_temperature, moved_to, write_thresholds
+from detections import score_columns, write_row, write_scores
+from fitting import (
     expected_calibration_error,
     fit_temperature,
     fit_threshold,
     fit_thresholds,
-    moved_to,
     reliability_points,
-    write_thresholds,
 )
-from detections import score_columns, write_row, write_scores
 from metrics import (
     answers_scorecard,
     bootstrap_interval,
     class_average_precision,
     class_roc_auc,
-    cmap,
     false_alarms_per_hour,
     false_positive_severity,
     least_cost_answers,
-    macro_roc_auc,
     rank_roc_auc,
     scorecard,
-    top1_accuracy,
     undecided,
+    weighted_cmap,
+    weighted_macro_roc_auc,
+    weighted_top1_accuracy,
 )
-from ranks import deepest_answers, rank_groups, rank_probabilities, rank_truth
+from ranks import RankAnswer, deepest_answers, rank_groups, rank_probabilities, rank_truth
 from recordings import Recording, write_recordings
 from runs import no_formula, publish
 from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
 
 PRECISE = 0.9  # precision that thresholds are asked for
 FEWEST = 10  # right answers that a threshold is fitted on
-MOST_ANSWERS = 20_000_000  # that a temperature is fitted on; of more, every second, third, ...
+PARTS = 5  # that thresholds are cross-fitted in
 NAMED = 60  # species: with more, the picture of confusions has no names
 LITTLE = 1e-6  # the least probability that counts as one: keeps logits finite
 
@@ -79,13 +80,18 @@ class WindowScores:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Held-out recordings, and what a classifier that never heard them makes of them."""
+class HeldOut:
+    """Held-out recordings, and what a classifier that was not trained on them makes of them."""
 
     recordings: Sequence[Recording]
     truth: NDArray[np.float32]  # (recordings, species)
     windows: WindowScores
     silence: WindowScores | None  # of recordings in which there is no species at all, where such are given
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """(recordings,) what must not be parted."""
+        return np.array([recording.group for recording in self.recordings])
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,46 @@ class Calibration:
     thresholds: tuple[Threshold, ...]  # one per species
     rank_thresholds: Mapping[str, float]  # by rank: from here on its best taxon is right nine times out of ten
 
-    def applied(self, exam: Exam) -> Exam:
-        """The exam with the probabilities as the calibrated classifier gives them."""
+    def applied(self, held_out: HeldOut) -> HeldOut:
+        """The same with the probabilities as the calibrated classifier gives them."""
 
         def cooled(windows: WindowScores) -> WindowScores:
             return replace(windows, scores=apply_temperature(windows.scores, self.temperature).astype(np.float32))
 
-        silence = cooled(exam.silence) if exam.silence else None
-        return replace(exam, windows=cooled(exam.windows), silence=silence)
+        silence = cooled(held_out.silence) if held_out.silence else None
+        return replace(held_out, windows=cooled(held_out.windows), silence=silence)
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Every held-out recording as it is answered by a temperature and thresholds fitted on recordings of other groups.
+
+    Where all are of one group there are no others: then `parts` is 1, and everything was fitted on what it answers."""
+
+    held_out: HeldOut  # at the temperature of its part; what has no species (silence) at the one that ships
+    part: NDArray[np.int64]  # (recordings,)
+    calibrations: tuple[Calibration, ...]  # by part
+
+    @property
+    def said(self) -> str:
+        """How what it tells is to be called."""
+        return "cross-fitted" if len(self.calibrations) > 1 else "in-sample: one group of recordings"
+
+    def thresholds(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(recordings, species) from where on each is reported, and whether that is for the precision wanted."""
+        limits = np.array([applied_limits(fitted.thresholds) for fitted in self.calibrations])
+        precise = [[limit.precise is not None for limit in fitted.thresholds] for fitted in self.calibrations]
+        return limits[self.part], np.array(precise)[self.part]
+
+    def rank_answers(self, taxonomy: Taxonomy) -> list[RankAnswer | None]:
+        """The answer to each recording at the deepest rank that is sure enough."""
+        highest = loudest_windows(self.held_out.windows, len(self.part))
+        told: list[RankAnswer | None] = [None] * len(self.part)
+        for number, fitted in enumerate(self.calibrations):
+            mine = np.flatnonzero(self.part == number)
+            for row, answer in zip(mine, deepest_answers(highest[mine], taxonomy, fitted.rank_thresholds), strict=True):
+                told[row] = answer
+        return told
 
 
 def pool_windows(windows: WindowScores, recordings: int) -> NDArray[np.float32]:
@@ -121,15 +159,27 @@ def loudest_windows(windows: WindowScores, recordings: int) -> NDArray[np.float3
     return highest
 
 
-def joined(exams: Sequence[Exam]) -> Exam:
-    """The parts of a cross-validation as one exam: every recording judged by the model that never heard it."""
-    offsets = np.cumsum([0, *(len(exam.recordings) for exam in exams)])
-    silences = [exam.silence for exam in exams if exam.silence]
-    return Exam(
-        [recording for exam in exams for recording in exam.recordings],
-        np.concatenate([exam.truth for exam in exams]),
-        stacked([exam.windows for exam in exams], offsets),
+def joined(parts: Sequence[HeldOut]) -> HeldOut:
+    """The parts of a cross-validation as one: every recording judged by the model that was not trained on it."""
+    offsets = np.cumsum([0, *(len(part.recordings) for part in parts)])
+    silences = [part.silence for part in parts if part.silence]
+    return HeldOut(
+        [recording for part in parts for recording in part.recordings],
+        np.concatenate([part.truth for part in parts]),
+        stacked([part.windows for part in parts], offsets),
         stacked(silences, np.zeros(len(silences), np.int64)) if silences else None,
+    )
+
+
+def subset(held_out: HeldOut, chosen: NDArray[np.bool_]) -> HeldOut:
+    """Some of the recordings, and their windows; chosen (recordings,)."""
+    own, place = held_out.windows, chosen.cumsum() - 1
+    kept = chosen[own.owner]
+    return HeldOut(
+        [recording for recording, wanted in zip(held_out.recordings, chosen, strict=True) if wanted],
+        held_out.truth[chosen],
+        WindowScores(place[own.owner[kept]], own.starts[kept], own.ends[kept], own.scores[kept], own.embeddings[kept]),
+        held_out.silence,
     )
 
 
@@ -144,18 +194,48 @@ def stacked(parts: Sequence[WindowScores], offsets: NDArray[np.int64]) -> Window
     )
 
 
-def calibrate(exam: Exam, taxonomy: Taxonomy) -> Calibration:
-    """Fit the temperature on windows, then thresholds on recordings: per species, and per rank."""
-    sure = np.clip(exam.windows.scores.astype(np.float64), LITTLE, 1 - LITTLE)
-    judged = judged_entries(exam.truth, taxonomy)
-    counted = judged[exam.windows.owner]
-    logits, heard = np.log(sure / (1 - sure))[counted], exam.truth[exam.windows.owner][counted]
-    thinning = 1 + len(logits) // MOST_ANSWERS
-    temperature = fit_temperature(logits[::thinning], heard[::thinning])
-    cooled = Calibration(temperature, (), {}).applied(exam)
-    highest = loudest_windows(cooled.windows, len(exam.recordings))
-    thresholds = tuple(fit_thresholds(highest, exam.truth, taxonomy.labels, PRECISE, FEWEST, judged))
-    return Calibration(temperature, thresholds, fit_rank_thresholds(highest, exam.truth, taxonomy))
+def calibrate(held_out: HeldOut, taxonomy: Taxonomy) -> Calibration:
+    """Fit temperature and thresholds, those per species and those per rank, on the highest window of each recording."""
+    highest = loudest_windows(held_out.windows, len(held_out.recordings))
+    judged = judged_entries(held_out.truth, taxonomy)
+    sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
+    temperature = fit_temperature(np.log(sure / (1 - sure)), held_out.truth[judged])
+    calm = apply_temperature(highest, temperature).astype(np.float32)
+    thresholds = tuple(fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged))
+    return Calibration(temperature, thresholds, fit_rank_thresholds(calm, held_out.truth, taxonomy))
+
+
+def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, parts: int = PARTS) -> CrossFit:
+    """Fit temperature and thresholds anew for each part of the recordings on the others; groups stay whole.
+
+    held_out      calibrated
+    calibration   what was fitted on all of it; alone where all recordings are of one group
+    """
+    groups = held_out.groups
+    count = min(parts, len(np.unique(groups)))
+    if count == 1:
+        return CrossFit(held_out, np.zeros(len(groups), np.int64), (calibration,))
+    part = deal_out(groups, held_out.truth, count)
+    fitted = tuple(calibrate(subset(held_out, part != number), taxonomy) for number in range(count))
+    scores = held_out.windows.scores.copy()
+    for number, one in enumerate(fitted):
+        mine = part[held_out.windows.owner] == number
+        scores[mine] = apply_temperature(scores[mine], one.temperature)
+    return CrossFit(replace(held_out, windows=replace(held_out.windows, scores=scores)), part, fitted)
+
+
+def deal_out(groups: NDArray[np.str_], truth: NDArray[np.float32], parts: int) -> NDArray[np.int64]:
+    """(recordings,) a part for each: groups stay whole, those with the same first species go to the parts in turn."""
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    species = np.where(truth[first].any(axis=1), truth[first].argmax(axis=1), -1)
+    part_of_group = np.empty(len(names), np.int64)
+    part_of_group[np.lexsort((np.arange(len(names)), species))] = np.arange(len(names)) % parts
+    return part_of_group[member]
+
+
+def applied_limits(thresholds: Sequence[Threshold]) -> NDArray[np.float32]:
+    """(species,) from where on each is reported, in the kind of the scores, as predictor.py compares them."""
+    return np.array([threshold.applied for threshold in thresholds]).astype(np.float32)
 
 
 def judged_entries(truth: NDArray[np.float32], taxonomy: Taxonomy) -> NDArray[np.bool_]:
@@ -207,79 +287,146 @@ def best_taxa(
     return told.max(axis=1), right, right | ~perhaps
 
 
-def examine(folder: Path, exam: Exam, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
-    """Everything about a calibrated exam: printed, and as files in a folder; returns the figures."""
-    truth, windows, count = exam.truth, exam.windows, len(exam.recordings)
-    scores, highest = pool_windows(windows, count), loudest_windows(windows, count)
+def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
+    """Everything about calibrated held-out recordings: printed, and as files in a folder; returns the figures.
+
+    What is not defined is left out: macro_auc where no species is both present and absent, a rank of one taxon."""
+    truth, windows, count = held_out.truth, held_out.windows, len(held_out.recordings)
+    scores = pool_windows(windows, count)
+    crossed = cross_fit(held_out, calibration, taxonomy)
     distances, labelled = pairwise_distances(taxonomy), np.flatnonzero(truth.any(axis=1))
-    groups = np.array([recording.group for recording in exam.recordings])
     figures = scorecard(truth, scores, distances)
     careful = answers_scorecard(truth[labelled], least_cost_answers(scores[labelled], distances), distances)
     judged = judged_entries(truth, taxonomy)
-    counted = judged[windows.owner]
     severity, number = false_positive_severity(truth, scores, distances, 0.5, judged)
+    calm = loudest_windows(crossed.held_out.windows, count)[judged]
     figures |= {
         "least_cost_distance": careful["mistake_distance"],
         "false_positive_severity": severity,
         "false_positives_per_recording": number,
         "temperature": calibration.temperature,
-        "calibration_error": expected_calibration_error(windows.scores[counted], truth[windows.owner][counted]),
+        "calibration_error": expected_calibration_error(calm, truth[judged]),
     }
-    figures |= {f"auc_{rank}": area for rank, area in rank_roc_auc(truth, scores, rank_groups(taxonomy)).items()}
-    print(f"{count} held-out recordings, {len(windows.owner)} windows, {truth.shape[1]} species")
-    for name, statistic in (("macro_auc", macro_roc_auc), ("cmap", cmap), ("top1", top1_accuracy)):
-        if len(np.unique(groups[labelled])) == 1:
-            print(f"  {name:20} {figures[name]:.3f}  (one group of recordings: no interval)")
-            continue
-        low, high = bootstrap_interval(statistic, truth[labelled], scores[labelled], groups[labelled])
-        figures |= {f"{name}_low": low, f"{name}_high": high}
-        print(f"  {name:20} {figures[name]:.3f}  [{low:.3f}, {high:.3f}]")
-    areas = [f"{rank} {figures[f'auc_{rank}']:.3f}" for rank in rank_groups(taxonomy)]
-    print(f"  AUC by rank          {', '.join(areas)}")
+    areas = rank_roc_auc(truth, scores, rank_groups(taxonomy))
+    figures |= {f"auc_{rank}": area for rank, area in areas.items() if np.isfinite(area)}
+    figures |= intervals(truth, scores, held_out.groups, "macro_auc" in figures)
+    print(
+        f"{count} held-out recordings, {len(labelled)} of them with a species, {len(windows.owner)} windows, "
+        f"{truth.shape[1]} species"
+    )
+    for name, rows in (("macro_auc", "all recordings"), ("cmap", "all recordings"), ("top1", "those with a species")):
+        print(f"  {figure_line(name, figures)} over {rows}")
+    if ranked := [f"{rank} {areas[rank]:.3f}" for rank in areas if np.isfinite(areas[rank])]:
+        print(f"  AUC by rank          {', '.join(ranked)}")
     print(
         f"  taxonomic distance   {figures['mistake_distance']:.3f} of the best answer, "
         f"{figures['least_cost_distance']:.3f} of the least costly one; {severity:.3f} of the false alarms at recall .5"
     )
-    print(f"  calibration          temperature {calibration.temperature:.2f}, error {figures['calibration_error']:.3f}")
-    print(f"  {rank_line(highest, truth, calibration, taxonomy)}")
-    limits = np.array([limit.best_f1 if limit.precise is None else limit.precise for limit in calibration.thresholds])
-    empty = windows_without_species(exam)
-    if empty is not None:
-        for name, limit in (("0.5", np.float64(0.5)), ("thresholds", limits)):
-            alarms = false_alarms_per_hour(empty.scores, limit, empty.hours)
-            figures[f"false_alarms_per_hour_at_{name}"] = alarms
-            print(f"  false alarms         {alarms:.1f} per hour at {name}, on {empty.hours:.2f} h without any species")
-    precise = sum(limit.precise is not None for limit in calibration.thresholds)
-    few = sum("few" in limit.note for limit in calibration.thresholds)
-    print(f"  thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}")
-    write_held_out(folder, exam, taxonomy)
-    write_embeddings(folder / "embeddings.npz", exam)
-    write_species(folder / "species.csv", exam, scores, calibration, taxonomy)
+    print(
+        f"  calibration          temperature {calibration.temperature:.2f}; error {figures['calibration_error']:.3f} "
+        f"of the highest window ({crossed.said})"
+    )
+    print(f"  {rank_line(crossed, taxonomy)}")
+    figures |= threshold_figures(crossed, judged)
+    print(f"  {threshold_line(figures, crossed, calibration)}")
+    empty, limits, hours = alarm_windows(crossed, calibration)
+    for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
+        figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
+        print(f"  false alarms         {alarms:.1f} per hour at {name}, on {hours:.2f} h without any species")
+    write_held_out(folder, held_out, taxonomy)
+    write_embeddings(folder / "embeddings.npz", held_out)
+    write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_thresholds(
             file, calibration.thresholds, taxonomy.scientific_names, source="held-out recordings", model=""
         )
     draw_confusion(folder / "confusion.png", scores[labelled], truth[labelled], taxonomy)
-    draw_reliability(
-        folder / "reliability.png", windows.scores[counted], truth[windows.owner][counted], calibration.temperature
-    )
+    raw = apply_temperature(loudest_windows(windows, count)[judged], 1 / calibration.temperature)
+    draw_reliability(folder / "reliability.png", raw, calm, truth[judged], crossed.said)
     return figures
 
 
-def windows_without_species(exam: Exam) -> WindowScores | None:
-    """The windows in which any detection is a false alarm: of noise, and of held-out recordings without a label."""
-    own = exam.windows
-    deaf = exam.truth[own.owner].max(axis=1) == 0
-    empty = WindowScores(own.owner[deaf], own.starts[deaf], own.ends[deaf], own.scores[deaf], own.embeddings[deaf])
-    parts = [part for part in (exam.silence, empty) if part is not None and len(part.owner)]
-    return stacked(parts, np.zeros(len(parts), np.int64)) if parts else None
+def intervals(
+    truth: NDArray[np.float32], scores: NDArray[np.float32], groups: NDArray[np.str_], ranked: bool
+) -> dict[str, float]:
+    """Both ends of the interval of each figure, over the rows that the figure is of: macro_auc (where it is defined:
+    `ranked`) and cmap over all, top1 over those with a label. None where these are of one group."""
+    labelled = truth.any(axis=1)
+    found: dict[str, float] = {}
+    for name, statistic, rows in (
+        ("macro_auc", weighted_macro_roc_auc, np.full(len(truth), ranked)),
+        ("cmap", weighted_cmap, np.full(len(truth), True)),
+        ("top1", weighted_top1_accuracy, labelled),
+    ):
+        if len(np.unique(groups[rows])) > 1:
+            low, high = bootstrap_interval(partial(statistic, truth[rows], scores[rows]), groups[rows])
+            found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
-def rank_line(
-    highest: NDArray[np.float32], truth: NDArray[np.float32], calibration: Calibration, taxonomy: Taxonomy
-) -> str:
+def figure_line(name: str, figures: Mapping[str, float]) -> str:
+    """A figure with its interval, or why there is none."""
+    if name not in figures:
+        return f"{name:20} not defined: no species is both present and absent; --data.no_call brings recordings without"
+    if f"{name}_low" not in figures:
+        return f"{name:20} {figures[name]:.3f}  (one group of recordings: no interval)"
+    return f"{name:20} {figures[name]:.3f}  [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"
+
+
+def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str, float]:
+    """How right the thresholds are, over recordings x species: of what they report the share that is there
+    (threshold_precision) and of what is there the share they report (threshold_recall); and the first of those alone
+    that are for the precision wanted (precise_precision), with the number they report. Left out where none is."""
+    highest, present = loudest_windows(crossed.held_out.windows, len(crossed.part)), crossed.held_out.truth > 0
+    limits, precise = crossed.thresholds()
+    reported = (highest >= limits) & judged
+    found: dict[str, float] = {"precise_reported": float((reported & precise).sum())}
+    for name, hits, of in (
+        ("threshold_precision", present, reported),
+        ("threshold_recall", reported, present),
+        ("precise_precision", present, reported & precise),
+    ):
+        if of.any():
+            found[name] = float(hits[of].mean())
+    return found
+
+
+def threshold_line(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> str:
+    """For how many species there is a threshold of the precision wanted, and how right all of them are."""
+    few = sum("few" in limit.note for limit in calibration.thresholds)
+    precise = sum(limit.precise is not None for limit in calibration.thresholds)
+    right = [f"too few to say for {few}"]
+    if "precise_precision" in figures:
+        right += [f"{figures['precise_precision']:.0%} right of {figures['precise_reported']:.0f} reported"]
+    if "threshold_precision" in figures:
+        found = f"{figures['threshold_recall']:.0%} found"
+        right += [f"at the thresholds of all species {figures['threshold_precision']:.0%} right, {found}"]
+    return f"thresholds           for precision {PRECISE:g} {precise} species, {'; '.join(right)} ({crossed.said})"
+
+
+def alarm_windows(
+    crossed: CrossFit, calibration: Calibration
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """The windows in which any detection is a false alarm: scores and thresholds (windows, species), and their hours.
+
+    Noise is other sound than what thresholds were fitted on, and meets those that ship; held-out recordings without a
+    label meet those that were fitted on the others."""
+    own, noise = crossed.held_out.windows, crossed.held_out.silence
+    empty = crossed.held_out.truth[own.owner].max(axis=1) == 0
+    scores, limits = own.scores[empty], crossed.thresholds()[0][own.owner[empty]]
+    hours = float((own.ends - own.starts)[empty].sum()) / 3600
+    if noise is not None:
+        scores = np.concatenate([scores, noise.scores])
+        shipped = applied_limits(calibration.thresholds)
+        limits = np.concatenate([limits, np.broadcast_to(shipped, noise.scores.shape)])
+        hours += noise.hours
+    return scores, limits, hours
+
+
+def rank_line(crossed: CrossFit, taxonomy: Taxonomy) -> str:
     """How many recordings are answered at which rank, and how often rightly, as far as that can be said."""
-    answers = deepest_answers(highest, taxonomy, calibration.rank_thresholds)
+    answers = crossed.rank_answers(taxonomy)
+    highest, truth = loudest_windows(crossed.held_out.windows, len(answers)), crossed.held_out.truth
     groups, said, unsaid = rank_groups(taxonomy), list[str](), 0
     for rank in reversed(groups):
         mine = [row for row, answer in enumerate(answers) if answer is not None and answer.rank == rank]
@@ -290,31 +437,31 @@ def rank_line(
                 said.append(f"{judged.sum()} at {rank} ({right[judged].mean():.0%} right)")
     said += [f"{unsaid} below a coarser label"] if unsaid else []
     silent = sum(answer is None for answer in answers)
-    return f"answers by rank      {', '.join([*said, f'{silent} none'])}"
+    return f"answers by rank      {', '.join([*said, f'{silent} none'])} ({crossed.said})"
 
 
-def write_held_out(folder: Path, exam: Exam, taxonomy: Taxonomy) -> None:
+def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
     """held_out_scores.csv, in the form of the predictor's scores.csv, and held_out_recordings.csv, a table of
     recordings: what quantize.py compares on."""
-    windows = exam.windows
-    rows = [replace(recording, path=recording.path.absolute()) for recording in exam.recordings]
+    windows = held_out.windows
+    rows = [replace(recording, path=recording.path.absolute()) for recording in held_out.recordings]
     write_recordings(folder / "held_out_recordings.csv", rows)
     path = folder / "held_out_scores.csv"
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_row(file, score_columns(taxonomy))
-        for index, recording in enumerate(exam.recordings):
+        for index, recording in enumerate(held_out.recordings):
             mine = windows.owner == index
             starts, ends = windows.starts[mine].tolist(), windows.ends[mine].tolist()
             write_scores(file, str(recording.path.resolve()), starts, ends, windows.scores[mine])
 
 
-def write_embeddings(path: Path, exam: Exam) -> None:
+def write_embeddings(path: Path, held_out: HeldOut) -> None:
     """embeddings.npz: embedding (windows, width), and the recording, start, end and fold of each window.
 
     Each fold has an encoder of its own: compare embeddings within a fold only."""
-    windows = exam.windows
+    windows = held_out.windows
     owners: list[int] = windows.owner.tolist()
-    rows = [exam.recordings[index] for index in owners]
+    rows = [held_out.recordings[index] for index in owners]
     with publish(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -327,14 +474,25 @@ def write_embeddings(path: Path, exam: Exam) -> None:
 
 
 def write_species(
-    path: Path, exam: Exam, scores: NDArray[np.float32], calibration: Calibration, taxonomy: Taxonomy
+    path: Path,
+    held_out: HeldOut,
+    scores: NDArray[np.float32],
+    calibration: Calibration,
+    crossed: CrossFit,
+    taxonomy: Taxonomy,
 ) -> None:
-    """species.csv: how well each species is known, those known least first."""
-    areas, precisions = class_roc_auc(exam.truth, scores), class_average_precision(exam.truth, scores)
-    groups = [recording.group for recording in exam.recordings]
+    """species.csv: how well each species is known, those known least first.
+
+    f1 and recall_there are of the recordings that the thresholds were fitted on (in-sample); precision_cross_fitted and
+    recall_cross_fitted are of the threshold that is applied, fitted on others."""
+    areas, precisions = class_roc_auc(held_out.truth, scores), class_average_precision(held_out.truth, scores)
+    groups = [recording.group for recording in held_out.recordings]
+    judged, highest = judged_entries(held_out.truth, taxonomy), loudest_windows(crossed.held_out.windows, len(groups))
+    reported = (highest >= crossed.thresholds()[0]) & judged
+    honest = len(crossed.calibrations) > 1
     rows: list[tuple[float, list[str]]] = []
     for column, limit in enumerate(calibration.thresholds):
-        mine = np.flatnonzero(exam.truth[:, column])
+        mine = np.flatnonzero(held_out.truth[:, column])
         lineage = taxonomy.lineages[column]
         cells = [
             taxonomy.labels[column],
@@ -350,17 +508,24 @@ def write_species(
             number(limit.f1),
             number(limit.precise),
             number(limit.recall if limit.precise is not None else None),
+            number(share(held_out.truth[:, column] > 0, reported[:, column] & honest)),
+            number(share(reported[:, column], (held_out.truth[:, column] > 0) & honest)),
             limit.note,
         ]
         rows.append((float(np.nan_to_num(precisions[column], nan=-1.0)), cells))
     header = (
         "label,scientific_name,common_name,class,family,recordings,groups,auc,average_precision,best_f1_threshold,f1,"
-        f"precision_{PRECISE:g}_threshold,recall_there,note"
+        f"precision_{PRECISE:g}_threshold,recall_there,precision_cross_fitted,recall_cross_fitted,note"
     )
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header.split(","))
         table.writerows([no_formula(cell) for cell in cells] for _, cells in sorted(rows, key=lambda row: row[0]))
+
+
+def share(hits: NDArray[np.bool_], of: NDArray[np.bool_]) -> float | None:
+    """How many of some are hits; None of none."""
+    return float(hits[of].mean()) if of.any() else None
 
 
 def number(value: float | None) -> str:
@@ -405,18 +570,21 @@ def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.fl
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def draw_reliability(path: Path, scores: NDArray[np.float32], truth: NDArray[np.float32], temperature: float) -> None:
+def draw_reliability(
+    path: Path, raw: NDArray[np.floating[Any]], calm: NDArray[np.floating[Any]], truth: NDArray[np.float32], how: str
+) -> None:
     """reliability.png: whether what is given a probability of .8 is true eight times out of ten, before and after.
 
-    scores, truth   (answers,) those that can be right or wrong
+    raw, calm, truth   (answers,) those that can be right or wrong, of each recording's highest window; with the
+                       temperature and without
+    how                the temperature was fitted: the legend says it
     """
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
-    raw = apply_temperature(scores, 1 / temperature)
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, values, colour in (("as trained", raw, "0.55"), (f"temperature {temperature:.2f}", scores, "C0")):
+    for name, values, colour in (("as trained", raw, "0.55"), (f"with its temperature, {how}", calm, "C0")):
         means, shares, counts = reliability_points(values, truth, 10)
         error = expected_calibration_error(values, truth)
         left.plot(means, shares, "o-", color=colour, label=f"{name}, error {error:.3f}")
@@ -426,7 +594,7 @@ def draw_reliability(path: Path, scores: NDArray[np.float32], truth: NDArray[np.
     left.legend()
     right.set_yscale("log")
     right.set_xlabel("probability given")
-    right.set_ylabel("answers (windows x species)")
+    right.set_ylabel("answers (recordings x species)")
     with publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
@@ -442,10 +610,10 @@ if __name__ == "__main__":
     scores = (1 / (1 + np.exp(-3 * logits))).astype(np.float32)  # three times too sure
     rows = [Recording(Path(f"{index}.ogg"), f"{index}.ogg", group=str(index)) for index in range(120)]
     windows = WindowScores(np.arange(120), np.zeros(120), np.full(120, 5.0), scores, np.zeros((120, 2), np.float32))
-    exam = Exam(rows, np.eye(4, dtype=np.float32)[heard], windows, None)
-    calibration = calibrate(exam, four)
+    held_out = HeldOut(rows, np.eye(4, dtype=np.float32)[heard], windows, None)
+    calibration = calibrate(held_out, four)
     with tempfile.TemporaryDirectory() as place:
-        figures = examine(Path(place), calibration.applied(exam), calibration, four)
+        figures = examine(Path(place), calibration.applied(held_out), calibration, four)
         print("wrote", ", ".join(sorted(path.name for path in Path(place).iterdir())))
     assert calibration.temperature > 1.5, "a classifier that is too sure is cooled"
-    assert figures["calibration_error"] < expected_calibration_error(scores, exam.truth)
+    assert figures["calibration_error"] < expected_calibration_error(scores, held_out.truth)

@@ -25,7 +25,7 @@ from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_clas
 from config import FinetuneCommand
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
-from evaluation import Calibration, Exam, calibrate, examine, joined, write_held_out
+from evaluation import Calibration, HeldOut, calibrate, examine, joined, write_held_out
 from model import BirdClefClassifier, Encoder
 from recordings import Recording, marked
 from runs import FIRST, Run, launch, subfolder
@@ -53,7 +53,7 @@ def finetune(config: FinetuneCommand) -> int:
     backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
     with training_run("finetune", config) as run:
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
-        exams: list[Exam] = []
+        exams: list[HeldOut] = []
         for plan, part in zip(plans, parts, strict=True):
             if exams:  # the first has its encoder
                 torch.manual_seed(config.run.seed)
@@ -104,7 +104,7 @@ def train_plan(
     backgrounds: Tensor | None,
     run: Run,
     device: torch.device,
-) -> Exam:
+) -> HeldOut:
     """One classifier, and what it makes of the recordings held out from it."""
     loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
     if config.train.encoder_rate == 0:
@@ -129,7 +129,7 @@ def train_plan(
         kept, _ = load_classifier(run.folder / "classifier.safetensors")
         kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
         silence = score_windows(kept.to(device), unheard, config.audio, device)
-    return Exam(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
+    return HeldOut(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
 
 
 def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:

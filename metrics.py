@@ -1,11 +1,14 @@
 """What "good" means: ranking per species, the one best answer, and how far off the mistakes are.
 
     card = scorecard(truth, scores, distances)
-    low, high = bootstrap_interval(macro_roc_auc, truth, scores, groups=recordists)
+    low, high = bootstrap_interval(partial(weighted_cmap, truth, scores), groups=recordists)
     areas = rank_roc_auc(truth, probabilities, rank_groups(taxonomy))         # right genus, right family, ...
 
 Everywhere: truth (rows, species) of 0 and 1, scores (rows, species), higher is surer; a row is a clip or a window.
-Scores may be logits or probabilities. NaN is refused: a model that says nothing must not be ranked.
+Scores may be logits or probabilities. NaN is refused: a model that says nothing must not be ranked; so is infinity.
+
+Which rows: AUC and average precision rank all rows, those without any species among them; top-1, F1 and the distance of
+mistakes are of the rows that have a label. An interval is of the same rows as its figure.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 Truth = NDArray[np.bool_ | np.number[Any]]
 Scores = NDArray[np.floating[Any]]
+Weights = NDArray[np.float64]  # (rows, draws)
+AT_ONCE = 4_000_000  # weights held in memory
 
 
 def scorecard(truth: Truth, scores: Scores, distances: Scores) -> dict[str, float]:
@@ -26,16 +32,18 @@ def scorecard(truth: Truth, scores: Scores, distances: Scores) -> dict[str, floa
 
     distances  (species, species) taxonomic distance, 0 on the diagonal
     returns    classes: how many species macro_auc is the mean of; rows: how many have a label, which is how many top1,
-               macro_f1 and the mistakes are counted over
+               macro_f1 and the mistakes are counted over. Without macro_auc where no species is both present and
+               absent, as with one species and no recording without it
     """
-    return {
-        "macro_auc": macro_roc_auc(truth, scores),
+    areas = class_roc_auc(truth, scores)
+    defined = areas[np.isfinite(areas)]
+    return ({"macro_auc": float(defined.mean())} if defined.size else {}) | {
         "cmap": cmap(truth, scores),
         "top1": top1_accuracy(truth, scores),
         "macro_f1": macro_f1(truth, scores),
         "mistake_distance": mistake_distance(truth, scores, distances),
         "mistake_severity": mistake_severity(truth, scores, distances),
-        "classes": float(np.isfinite(class_roc_auc(truth, scores)).sum()),
+        "classes": float(defined.size),
         "rows": float(len(answers(truth, scores)[1])),
     }
 
@@ -54,34 +62,38 @@ def macro_roc_auc(truth: Truth, scores: Scores) -> float:
 
 def class_roc_auc(truth: Truth, scores: Scores) -> NDArray[np.float64]:
     """(species,) how often a row with the species scores above a row without; a tie counts half; NaN without both."""
-    heard, scores = checked(truth, scores)
-    areas = np.full(heard.shape[1], np.nan)
-    for species in np.flatnonzero(heard.any(axis=0) & ~heard.all(axis=0)):
-        areas[species] = roc_auc(heard[:, species], scores[:, species])
+    present, scores = checked(truth, scores)
+    areas = np.full(present.shape[1], np.nan)
+    defined = present.any(axis=0) & ~present.all(axis=0)
+    if defined.any():
+        areas[defined] = roc_auc_score(present[:, defined], scores[:, defined], average=None)
     return areas
 
 
 def rank_roc_auc(truth: Truth, scores: Scores, groups: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Macro ROC-AUC at each rank: a taxon is heard where any of its species is, by 1 - prod(1 - p) over them.
+    """Macro ROC-AUC at each rank: a taxon is present where any of its species is, by 1 - prod(1 - p) over them.
 
     scores    probabilities
     groups    rank -> (species,) number of the taxon, -1 where it is not known, coarse ranks first: ranks.rank_groups
     returns   rank -> mean over its taxa that are present and absent, NaN without any. A label that is not known at a
               rank has no taxon there, and the taxa it may belong to are neither right nor wrong in its rows
     """
-    heard, scores = checked(truth, scores)
+    present, scores = checked(truth, scores)
     check_probabilities(scores)
     absence = np.log1p(-np.minimum(scores.astype(np.float64), np.nextafter(1, 0)))  # in logs nothing rounds to 0 or 1
     areas: dict[str, float] = {}
     for rank, group in groups.items():
-        assert group.shape == heard.shape[1:], f"{rank}: {group.shape} groups, {heard.shape[1]} species; use the same"
-        unsure = undecided(heard, groups, rank)
+        assert group.shape == present.shape[1:], (
+            f"{rank}: {group.shape} groups, {present.shape[1]} species; use the same"
+        )
+        unsure = undecided(present, groups, rank)
         each: list[float] = []
         for taxon in np.unique(group[group >= 0]):
             members = group == taxon
-            present = heard[:, members].sum(axis=1) > 0
-            known = present | (unsure[:, members].sum(axis=1) == 0)
-            each.append(roc_auc(present[known], -absence[:, members].sum(axis=1)[known]))
+            occurs = present[:, members].sum(axis=1) > 0
+            known = occurs | (unsure[:, members].sum(axis=1) == 0)
+            if known.any():
+                each += class_roc_auc(occurs[known, None], -absence[:, members].sum(axis=1)[known, None]).tolist()
         defined = [area for area in each if np.isfinite(area)]
         areas[rank] = float(np.mean(defined)) if defined else float("nan")
     return areas
@@ -89,37 +101,37 @@ def rank_roc_auc(truth: Truth, scores: Scores, groups: Mapping[str, NDArray[np.i
 
 def cmap(truth: Truth, scores: Scores, min_positives: int = 1) -> float:
     """Average precision, mean over the species with at least `min_positives` rows (5 makes it cmAP5)."""
-    heard, scores = checked(truth, scores)
-    counted = heard.sum(axis=0) >= max(min_positives, 1)
+    present, scores = checked(truth, scores)
+    counted = present.sum(axis=0) >= max(min_positives, 1)
     assert counted.any(), f"no species has {min_positives} positive rows; score more recordings or ask for fewer"
-    return float(class_average_precision(heard, scores)[counted].mean())
+    return float(class_average_precision(present, scores)[counted].mean())
 
 
 def class_average_precision(truth: Truth, scores: Scores) -> NDArray[np.float64]:
     """(species,) precision at each threshold weighted by the recall it adds, ties entering together; NaN without any.
 
-    source    as in https://scikit-learn.org/stable/modules/generated/sklearn.metrics.average_precision_score.html
+    source    https://scikit-learn.org/stable/modules/generated/sklearn.metrics.average_precision_score.html
     """
-    heard, scores = checked(truth, scores)
-    precisions = np.full(heard.shape[1], np.nan)
-    for species in np.flatnonzero(heard.any(axis=0)):
-        hits, misses = counts_by_score(heard[:, species], scores[:, species])
-        precisions[species] = (hits * hits.cumsum() / (hits + misses).cumsum()).sum() / hits.sum()
+    present, scores = checked(truth, scores)
+    precisions = np.full(present.shape[1], np.nan)
+    found = present.any(axis=0)
+    if found.any():
+        precisions[found] = average_precision_score(present[:, found], scores[:, found], average=None)
     return precisions
 
 
 def top1_accuracy(truth: Truth, scores: Scores) -> float:
     """Share of the labelled rows whose best guess is among their labels."""
-    heard, guess = answers(truth, scores)
-    return float(heard[np.arange(len(guess)), guess].mean())
+    present, guess = answers(truth, scores)
+    return float(present[np.arange(len(guess)), guess].mean())
 
 
 def macro_f1(truth: Truth, scores: Scores) -> float:
     """F1 of the best guesses, mean over the species in the truth; one never guessed scores 0. For one label per row."""
-    heard, guess = answers(truth, scores)
-    guessed = np.eye(heard.shape[1], dtype=np.bool_)[guess]
-    each = 2 * (heard & guessed).sum(axis=0) / np.maximum(heard.sum(axis=0) + guessed.sum(axis=0), 1)
-    return float(each[heard.any(axis=0)].mean())
+    present, guess = answers(truth, scores)
+    guessed = np.eye(present.shape[1], dtype=np.bool_)[guess]
+    each = 2 * (present & guessed).sum(axis=0) / np.maximum(present.sum(axis=0) + guessed.sum(axis=0), 1)
+    return float(each[present.any(axis=0)].mean())
 
 
 def mistake_distance(truth: Truth, scores: Scores, distances: Scores) -> float:
@@ -186,29 +198,29 @@ def false_positive_severity(
     returns    mean distance of the false alarms to the nearest label of their row, 0 without any; false alarms per
                row. In rows without a label nothing is near or far: theirs are counted, not measured
     """
-    heard, scores = checked(truth, scores)
-    check_distances(distances, heard.shape[1])
+    present, scores = checked(truth, scores)
+    check_distances(distances, present.shape[1])
     assert 0 < recall <= 1, f"recall {recall}; choose above 0 and at most 1, such as 0.5"
-    judged = np.ones_like(heard) if valid is None else valid
-    assert judged.shape == heard.shape, f"valid {judged.shape}, truth {heard.shape}; give one for each"
-    found = np.sort(scores[heard & judged])[::-1]
+    judged = np.ones_like(present) if valid is None else valid
+    assert judged.shape == present.shape, f"valid {judged.shape}, truth {present.shape}; give one for each"
+    found = np.sort(scores[present & judged])[::-1]
     assert found.size, "no row has a label, so nothing can be found; score labelled recordings"
     threshold = found[max(ceil(recall * found.size - 1e-9), 1) - 1]  # .7 times 10 may be a little above 7
-    steps = steps_to_labels(heard, distances)[judged & ~heard & (scores >= threshold)]
+    steps = steps_to_labels(present, distances)[judged & ~present & (scores >= threshold)]
     measured = steps[np.isfinite(steps)]
-    return float(measured.mean()) if measured.size else 0.0, steps.size / len(heard)
+    return float(measured.mean()) if measured.size else 0.0, steps.size / len(present)
 
 
 def false_alarms_per_hour(scores: Scores, threshold: float | Scores, hours: float) -> float:
     """How often recordings without any of the species raise an alarm: windows with a score at its threshold, per hour.
 
     scores     (windows, species) of noise, rain, engines, speech
-    threshold  one for all, or (species,); inf for a species that is never reported
+    threshold  one for all, (species,), or (windows, species); inf for a species that is never reported
     hours      how long these windows are together
     """
     check_scores(scores)
     limits = np.asarray(threshold)
-    assert limits.shape in ((), scores.shape[1:]), (
+    assert limits.shape in ((), scores.shape[1:], scores.shape), (
         f"{limits.shape} thresholds, {scores.shape[1]} species; give one each"
     )
     assert not np.isnan(limits).any(), "a threshold is NaN; write inf for a species that is never reported"
@@ -217,91 +229,122 @@ def false_alarms_per_hour(scores: Scores, threshold: float | Scores, hours: floa
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[Any], NDArray[Any]], float],
-    truth: Truth,
-    scores: Scores,
-    groups: NDArray[Any],
-    repeats: int = 1000,
-    seed: int = 0,
+    statistic: Callable[[Weights], NDArray[np.float64]], groups: NDArray[Any], repeats: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Where the statistic lies in 95 of 100 repetitions of the field season: percentile bootstrap over whole groups.
+    """Where a statistic lies in 95 of 100 repetitions of the field season: Bayesian bootstrap over whole groups.
 
-    statistic  (truth, scores) -> float, called with the rows of as many groups as there are, drawn with replacement
-    scores     (rows, ...): to compare two models stack theirs to (rows, species, 2) and let the statistic return the
-               difference; both then see the same draw
+    Groups are not drawn anew but weighted anew, by independent exponential weights. Drawn with replacement, as Efron's
+    bootstrap does it, a rare species loses rows and its best ones count twice: average precision rises, differences
+    shrink. Simulated, 164 rows of 30 species, cmAP .58: by .033 on average, by .012 when weighted (the test holds both);
+    logistic regression on log-mel statistics, 149 to 174 recordings a fold, cmAP .70: by .006 to .019, and -.002 to .006.
+
+    statistic  weights (rows, draws) -> (draws,), such as partial(weighted_cmap, truth, scores). To compare two models
+               let it return the difference: both are then judged with the same weights
     groups     (rows,) the recording, recordist or site of each row: what is alike stays together
-    returns    the 2.5th and 97.5th percentile. A draw in which no species is both present and absent is left out
-    source     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13
+    returns    the 2.5th and 97.5th percentile over the draws
+    source     Rubin 1981, The Bayesian Bootstrap, https://doi.org/10.1214/aos/1176345338
     """
-    assert len(truth) == len(scores) == len(groups), f"{len(truth)} rows, {len(scores)} scores, {len(groups)} groups"
     names, member = np.unique(groups, return_inverse=True)
     assert len(names) > 1, f"all rows are of one group, {names.tolist()}; an interval needs at least two"
-    rows, ends = np.argsort(member, kind="stable"), np.bincount(member).cumsum()
-    starts = ends - np.bincount(member)
-    generator = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(repeats):
-        groups_drawn = generator.integers(len(names), size=len(names))
-        drawn = np.concatenate([rows[starts[group] : ends[group]] for group in groups_drawn])
-        heard = truth[drawn] > 0
-        if (heard.any(axis=0) & ~heard.all(axis=0)).any():
-            values.append(statistic(truth[drawn], scores[drawn]))
-    assert values, "in no draw was a species both present and absent; give more groups or repeats"
-    low, high = np.percentile(values, [2.5, 97.5])
+    generator, block = np.random.default_rng(seed), max(1, AT_ONCE // len(groups))
+    values: list[NDArray[np.float64]] = []
+    for first in range(0, repeats, block):
+        weights = generator.exponential(size=(min(block, repeats - first), len(names))).T[member]
+        values.append(statistic(weights))
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return float(low), float(high)
+
+
+def weighted_macro_roc_auc(truth: Truth, scores: Scores, weights: Weights) -> NDArray[np.float64]:
+    """(draws,) `macro_roc_auc` with rows that count as much as their weights (rows, draws) say.
+
+    All draws at once: scikit-learn with sample_weight, to which the tests hold it, takes a thousand times as long."""
+    present, scores = checked(truth, scores)
+    species = np.flatnonzero(present.any(axis=0) & ~present.all(axis=0))
+    assert species.size, "no species is both present and absent, so there is no ROC curve; score more recordings"
+    total = weights.sum(axis=0)
+    areas = np.zeros(weights.shape[1])
+    for one in species:
+        hits, before, until = weights_by_score(present[:, one], scores[:, one], weights)
+        found = hits.cumsum(axis=0)
+        positives = found[-1]
+        # above a level, the misses are what is reported and not found; of a tie half are beaten
+        misses = ((before - found + hits) + (until - found)) / 2
+        areas += (hits * (total - positives - misses)).sum(axis=0) / (positives * (total - positives))
+    return areas / species.size
+
+
+def weighted_cmap(truth: Truth, scores: Scores, weights: Weights) -> NDArray[np.float64]:
+    """(draws,) `cmap` with rows that count as much as their weights (rows, draws) say."""
+    present, scores = checked(truth, scores)
+    species = np.flatnonzero(present.any(axis=0))
+    assert species.size, "no species has 1 positive rows; score more recordings"
+    precisions = np.zeros(weights.shape[1])
+    for one in species:
+        hits, _, until = weights_by_score(present[:, one], scores[:, one], weights)
+        found = hits.cumsum(axis=0)
+        precisions += (hits * found / until).sum(axis=0) / found[-1]
+    return precisions / species.size
+
+
+def weighted_top1_accuracy(truth: Truth, scores: Scores, weights: Weights) -> NDArray[np.float64]:
+    """(draws,) `top1_accuracy` with rows that count as much as their weights (rows, draws) say."""
+    present, guess = answers(truth, scores)
+    right = present[np.arange(len(guess)), guess]
+    own = weights[truth.any(axis=1)]
+    shares: NDArray[np.float64] = own[right].sum(axis=0) / own.sum(axis=0)
+    return shares
+
+
+def weights_by_score(
+    present: NDArray[np.bool_], scores: Scores, weights: Weights
+) -> tuple[Weights, NDArray[np.float64], NDArray[np.float64]]:
+    """For each different score that a row with the species has, best first: the weight of those rows, of all rows with
+    a higher score, and of all with at least this one; each (scores, draws)."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, falling = weights[order], scores[order]
+    places = np.flatnonzero(present[order])
+    levels, first = np.unique(-falling[places], return_index=True)
+    starts = np.searchsorted(-falling, levels, side="left")
+    ends = np.searchsorted(-falling, levels, side="right")
+    running = np.concatenate([np.zeros((1, weights.shape[1])), ordered.cumsum(axis=0)])
+    return np.add.reduceat(ordered[places], first, axis=0), running[starts], running[ends]
 
 
 def steps_off(truth: Truth, scores: Scores, distances: Scores) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Per labelled row: distance of the best guess to the nearest label, and whether the guess is wrong."""
-    heard, guess = answers(truth, scores)
-    check_distances(distances, heard.shape[1])
-    steps = np.where(heard, distances[guess], np.inf).min(axis=1)
-    return steps.astype(np.float64), ~heard[np.arange(len(guess)), guess]
+    present, guess = answers(truth, scores)
+    check_distances(distances, present.shape[1])
+    steps = np.where(present, distances[guess], np.inf).min(axis=1)
+    return steps.astype(np.float64), ~present[np.arange(len(guess)), guess]
 
 
 def answers(truth: Truth, scores: Scores) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Of the rows that have a label: their labels, and the best guess (the first among equals)."""
-    heard, scores = checked(truth, scores)
-    labelled = np.flatnonzero(heard.any(axis=1))
+    present, scores = checked(truth, scores)
+    labelled = np.flatnonzero(present.any(axis=1))
     assert labelled.size, "no row has a label, so no guess can be right; score labelled recordings"
-    return heard[labelled], np.argmax(scores[labelled], axis=1)
+    return present[labelled], np.argmax(scores[labelled], axis=1)
 
 
-def steps_to_labels(heard: NDArray[np.bool_], distances: Scores) -> NDArray[np.float64]:
+def steps_to_labels(present: NDArray[np.bool_], distances: Scores) -> NDArray[np.float64]:
     """(rows, species) distance of each species to the nearest label of the row; inf in a row without one."""
-    steps = np.full(heard.shape, np.inf)
-    for label in np.flatnonzero(heard.any(axis=0)):
-        rows = heard[:, label]
+    steps = np.full(present.shape, np.inf)
+    for label in np.flatnonzero(present.any(axis=0)):
+        rows = present[:, label]
         steps[rows] = np.minimum(steps[rows], distances[label])
     return steps
 
 
-def undecided(heard: NDArray[np.bool_], groups: Mapping[str, NDArray[np.int64]], rank: str) -> NDArray[np.bool_]:
+def undecided(present: NDArray[np.bool_], groups: Mapping[str, NDArray[np.int64]], rank: str) -> NDArray[np.bool_]:
     """(rows, species) True where a label of the row is not known at `rank` and may be of the species' taxon there:
     where both are of one taxon at the nearest coarser rank that knows the label, or no rank knows it."""
     coarser = list(groups)[: list(groups).index(rank)]
-    unsure = np.zeros_like(heard)
+    unsure = np.zeros_like(present)
     for label in np.flatnonzero(groups[rank] < 0):
         told = [groups[other] == groups[other][label] for other in coarser if groups[other][label] >= 0]
-        unsure |= heard[:, label, None] & (told[-1] if told else np.True_)
+        unsure |= present[:, label, None] & (told[-1] if told else np.True_)
     return unsure
-
-
-def roc_auc(heard: NDArray[np.bool_], scores: Scores) -> float:
-    """How often one of the rows with it, (rows,), scores above one without; a tie counts half; NaN without both."""
-    if heard.all() or not heard.any():
-        return float("nan")
-    hits, misses = counts_by_score(heard, scores)
-    beaten = misses.sum() - misses.cumsum() + misses / 2
-    return float((hits * beaten).sum() / (hits.sum() * misses.sum()))
-
-
-def counts_by_score(heard: NDArray[np.bool_], scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each different score, best first: how many rows with it have the species, and how many have not."""
-    _, level = np.unique(-scores, return_inverse=True)
-    every = np.bincount(level)
-    hits = np.bincount(level[heard], minlength=len(every))
-    return hits, every - hits
 
 
 def checked(truth: Truth, scores: Scores) -> tuple[NDArray[np.bool_], Scores]:
@@ -318,9 +361,10 @@ def checked(truth: Truth, scores: Scores) -> tuple[NDArray[np.bool_], Scores]:
 def check_scores(scores: Scores) -> None:
     assert scores.ndim == 2 and scores.size, f"scores {scores.shape} are empty or no table; score at least one row"
     assert np.issubdtype(scores.dtype, np.floating), f"scores are {scores.dtype}; give floating-point numbers"
-    bad = np.isnan(scores)
+    bad = ~np.isfinite(scores)
     assert not bad.any(), (
-        f"{bad.sum()} scores are NaN, the first at row and species {np.argwhere(bad)[0].tolist()}; mend the model first"
+        f"{bad.sum()} scores are NaN or infinite, the first at row and species {np.argwhere(bad)[0].tolist()}; "
+        "mend the model first"
     )
 
 
@@ -346,11 +390,10 @@ if __name__ == "__main__":
         print(name, {key: round(value, 3) for key, value in scorecard(truth, scores, distances).items()})
     recordists = np.arange(120) // 4
     low, high = bootstrap_interval(
-        lambda drawn, pair: macro_roc_auc(drawn, pair[..., 0]) - macro_roc_auc(drawn, pair[..., 1]),
-        truth,
-        np.stack([careful, careless], axis=2),
+        lambda weights: (
+            weighted_macro_roc_auc(truth, careful, weights) - weighted_macro_roc_auc(truth, careless, weights)
+        ),
         recordists,
-        repeats=300,
     )
     print(f"gain in macro ROC-AUC: {low:.3f} to {high:.3f}")
     probabilities = 1 / (1 + np.exp(3 - 2 * careful))

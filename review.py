@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import NEVER, TOO_FEW, Threshold, fit_thresholds, parting, wilson_interval
+from calibration import NEVER, TOO_FEW, Threshold
 from lineages import label_row, shipped, with_lineages
 from recordings import Recording, read_recordings, write_recordings
 from results import NEEDED, Detected, Results, detected, hidden, read_results, rows_of
@@ -114,6 +114,8 @@ def verdict_threshold(label: str, judged: Sequence[Verdict], found: Sequence[flo
               as its mean over the detections, Tseng et al. 2025, https://doi.org/10.1007/s10336-025-02260-w
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, and the page does without
+
+    from fitting import fit_thresholds, parting, wilson_interval  # likewise
 
     scores = np.array([verdict.detected.confidence for verdict in judged])
     right = np.array([verdict.answer == "yes" for verdict in judged])

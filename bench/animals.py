@@ -4,7 +4,7 @@
 
 Reads    ../shared/animals: labels with at least 8 recordings, fold 0 held out, groups as given
 Writes   runs/animals/, and prints one table: (a) the float classifier, (b) the INT8 file through predictor.py, (c) the
-         baseline of bench.baseline; each per recording (the mean over its windows), with 95 % intervals over recordings
+         baseline of bench.baseline; each per recording (the mean over its windows), with 95 % intervals over groups
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS, baseline
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, split, truth_table
 from evaluation import WindowScores, pool_windows
-from metrics import bootstrap_interval, cmap, scorecard, top1_accuracy
+from metrics import bootstrap_interval, cmap, scorecard, weighted_cmap, weighted_top1_accuracy
 from recordings import Recording
 from runs import read_records
 from taxonomy import pairwise_distances
@@ -54,6 +55,7 @@ def bench() -> None:
     floats = read_scores(RUNS / "finetune" / "held_out_scores.csv", valid, taxonomy.labels)
     int8 = read_scores(RUNS / "held-out" / "scores.csv", valid, taxonomy.labels)
     _, plain = baseline(ANIMALS)
+    groups = np.array([recording.group for recording in valid])
     truth, distances = truth_table(valid, taxonomy.labels, AudioSettings()), pairwise_distances(taxonomy)
     print(f"\n{len(valid)} held-out recordings, {len(floats.owner)} windows, {len(taxonomy.labels)} species")
     print(f"{'':38}{'macro AUC':>10}{'cmAP':>8}{'':16}{'top-1':>8}{'':16}{'distance':>10}{'of mistakes':>13}")
@@ -66,8 +68,8 @@ def bench() -> None:
         pooled = pool_windows(windows, len(valid))
         card = scorecard(truth, pooled, distances)
         print(
-            f"{name:38}{card['macro_auc']:10.3f}{card['cmap']:8.3f}{interval(cmap, truth, pooled)}"
-            f"{card['top1']:8.3f}{interval(top1_accuracy, truth, pooled)}"
+            f"{name:38}{card['macro_auc']:10.3f}{card['cmap']:8.3f}{interval(weighted_cmap, truth, pooled, groups)}"
+            f"{card['top1']:8.3f}{interval(weighted_top1_accuracy, truth, pooled, groups)}"
             f"{card['mistake_distance']:10.3f}{card['mistake_severity']:13.3f}"
         )
     last = read_records(RUNS / "finetune")[-1]
@@ -81,10 +83,7 @@ def bench() -> None:
     )
     ours, theirs = pool_windows(floats, len(valid)), pool_windows(plain, len(valid))
     low, high = bootstrap_interval(
-        lambda heard, both: cmap(heard, both[..., 0]) - cmap(heard, both[..., 1]),
-        truth,
-        np.stack([ours, theirs], axis=-1),
-        np.arange(len(truth)),
+        lambda weights: weighted_cmap(truth, ours, weights) - weighted_cmap(truth, theirs, weights), groups
     )
     print(f"cmAP of (a) minus (c): {cmap(truth, ours) - cmap(truth, theirs):+.3f} [{low:+.3f}, {high:+.3f}], paired")
     assert np.array_equal(floats.owner, int8.owner) and np.array_equal(floats.starts, int8.starts)
@@ -120,12 +119,13 @@ def read_scores(path: Path, valid: list[Recording], labels: tuple[str, ...]) -> 
 
 
 def interval(
-    statistic: Callable[[NDArray[np.float32], NDArray[np.float32]], float],
+    statistic: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]], NDArray[np.float64]],
     truth: NDArray[np.float32],
     scores: NDArray[np.float32],
+    groups: NDArray[np.str_],
 ) -> str:
-    """A 95 % interval over recordings, as text."""
-    low, high = bootstrap_interval(statistic, truth, scores, np.arange(len(truth)))
+    """A 95 % interval over groups of recordings, as text."""
+    low, high = bootstrap_interval(partial(statistic, truth, scores), groups)
     return f"  [{low:.3f}, {high:.3f}]"
 
 

@@ -29,10 +29,10 @@ from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
 from device import available_cores
 from evaluation import WindowScores, pool_windows
-from metrics import cmap
+from metrics import bootstrap_interval, cmap, weighted_cmap
 
-RESAMPLES = 1000
 Scores = NDArray[np.float32]
+Groups = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def start_finetune(place: Path, *words: str) -> subprocess.Popen[bytes]:
 
 def print_arms(root: Path, arms: tuple[Arm, ...], seeds: tuple[int, ...], columns: tuple[str, ...]) -> None:
     """Means over the seeds that are done, and the difference in cmAP to the first arm with its interval."""
-    truth, places, labels = exam()
+    truth, places, labels, groups = labelled_recordings()
     first = scores_of(root, arms[0].name, seeds, places, labels)
     print(f"\n{'':34}{'seeds':>6}" + "".join(f"{column[:14]:>16}" for column in columns) + "   cmAP minus the first's")
     for arm in arms:
@@ -89,7 +89,7 @@ def print_arms(root: Path, arms: tuple[Arm, ...], seeds: tuple[int, ...], column
         mine = scores_of(root, arm.name, seeds, places, labels)
         both = sorted(set(mine) & set(first))
         if both and arm is not arms[0]:
-            low, middle, high = difference(truth, [mine[seed] for seed in both], [first[seed] for seed in both])
+            low, middle, high = difference(truth, [mine[seed] for seed in both], [first[seed] for seed in both], groups)
             text += f"   {middle:+.3f} [{low:+.3f}, {high:+.3f}]"
         print(text)
     print(
@@ -97,12 +97,13 @@ def print_arms(root: Path, arms: tuple[Arm, ...], seeds: tuple[int, ...], column
     )
 
 
-def exam() -> tuple[Scores, list[str], tuple[str, ...]]:
-    """Truth, paths and labels of all recordings, in the order of the table."""
+def labelled_recordings() -> tuple[Scores, list[str], tuple[str, ...], Groups]:
+    """Truth, paths, labels and groups of all recordings, in the order of the table."""
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
     places = [str(recording.path.resolve()) for recording in recordings]
-    return truth_table(recordings, taxonomy.labels, AudioSettings()), places, taxonomy.labels
+    groups = np.array([recording.group for recording in recordings])
+    return truth_table(recordings, taxonomy.labels, AudioSettings()), places, taxonomy.labels, groups
 
 
 def scores_of(
@@ -131,20 +132,20 @@ def held_out(path: Path, places: list[str], labels: tuple[str, ...]) -> Scores:
     return pooled
 
 
-def difference(truth: Scores, mine: list[Scores], others: list[Scores]) -> tuple[float, float, float]:
-    """Low end, middle and high end of cmAP(mine) - cmAP(others), resampling recordings for both alike, the seeds
-    averaged inside; over the recordings that all have scores for."""
+def difference(truth: Scores, mine: list[Scores], others: list[Scores], groups: Groups) -> tuple[float, float, float]:
+    """Low end, middle and high end of cmAP(mine) - cmAP(others), groups of recordings weighted anew for both alike, the
+    seeds averaged inside; over the recordings that all have scores for."""
     judged = np.flatnonzero(~np.isnan(np.stack([scores[:, 0] for scores in (*mine, *others)])).any(axis=0))
     truth, mine, others = truth[judged], [scores[judged] for scores in mine], [scores[judged] for scores in others]
-    rng = np.random.default_rng(0)
-    drawn: list[float] = []
-    for _ in range(RESAMPLES):
-        rows = rng.integers(len(truth), size=len(truth))
-        ours, theirs = ([cmap(truth[rows], scores[rows]) for scores in arm] for arm in (mine, others))
-        drawn.append(float(np.mean(ours) - np.mean(theirs)))
+
+    def gain(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        ours, theirs = (np.mean([weighted_cmap(truth, scores, weights) for scores in arm], 0) for arm in (mine, others))
+        told: NDArray[np.float64] = ours - theirs
+        return told
+
+    low, high = bootstrap_interval(gain, groups[judged])
     middle = np.mean([cmap(truth, scores) for scores in mine]) - np.mean([cmap(truth, scores) for scores in others])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(middle), float(high)
+    return low, float(middle), high
 
 
 def read_run(place: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ cores, with one thread each: two networks so small learn faster side by side tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,24 @@ from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
 from device import available_cores
 from evaluation import pool_windows
-from metrics import bootstrap_interval, cmap, macro_roc_auc, top1_accuracy
+from metrics import (
+    bootstrap_interval,
+    cmap,
+    macro_roc_auc,
+    top1_accuracy,
+    weighted_cmap,
+    weighted_macro_roc_auc,
+    weighted_top1_accuracy,
+)
 
 Table = NDArray[np.float32]
+Weights = NDArray[np.float64]
+Weighted = Callable[[Table, Table, Weights], Weights]
+MEASURES: tuple[tuple[str, Callable[[Table, Table], float], Weighted], ...] = (
+    ("macro AUC", macro_roc_auc, weighted_macro_roc_auc),
+    ("cmAP", cmap, weighted_cmap),
+    ("top-1", top1_accuracy, weighted_top1_accuracy),
+)
 RUNS, FOLDS = Path("runs/folds"), (0, 1, 2, 3)
 FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
@@ -63,17 +78,16 @@ def bench() -> None:
     ours = np.nanmax(tables, axis=0)  # each recording is in one of them
     print(f"\n{len(recordings)} recordings of {len(taxonomy.labels)} species, out of fold; {minutes:.1f} minutes")
     print(f"{'':22}{'classifier':>28}{'logistic regression':>28}{'difference':>28}")
-    for name, statistic in (("macro AUC", macro_roc_auc), ("cmAP", cmap), ("top-1", top1_accuracy)):
+    for name, statistic, weighted in MEASURES:
         cells = ""
         for scores in (ours, plain):
-            low, high = bootstrap_interval(statistic, truth, scores, groups)
+            low, high = bootstrap_interval(partial(weighted, truth, scores), groups)
             cells += f"{statistic(truth, scores):>12.3f} [{low:.3f}, {high:.3f}]"
-        low, high = bootstrap_interval(partial(gain, statistic), truth, np.stack([ours, plain], axis=-1), groups)
+        low, high = bootstrap_interval(partial(gain, weighted, truth, ours, plain), groups)
         print(f"{name:22}{cells}{statistic(truth, ours) - statistic(truth, plain):>+12.3f} [{low:+.3f}, {high:+.3f}]")
-    folds = np.array([recording.fold for recording in recordings], np.float32)
-    own = np.broadcast_to(folds[:, None], truth.shape)
-    low, high = bootstrap_interval(gain_of_folds, truth, np.stack([ours, plain, own], axis=-1), groups)
-    each = [[cmap(truth[folds == fold], scores[folds == fold]) for fold in FOLDS] for scores in (ours, plain)]
+    parts = [np.array([recording.fold == fold for recording in recordings]) for fold in FOLDS]
+    low, high = bootstrap_interval(partial(gain_of_folds, truth, ours, plain, parts), groups)
+    each = [[cmap(truth[mine], scores[mine]) for mine in parts] for scores in (ours, plain)]
     means = "".join(f"{np.mean(one):>12.3f}{'':16}" for one in each)
     print(f"{'cmAP, mean of folds':22}{means}{np.mean(each[0]) - np.mean(each[1]):>+12.3f} [{low:+.3f}, {high:+.3f}]")
 
@@ -83,19 +97,20 @@ def place(folds: tuple[int, ...]) -> Path:
     return RUNS / "-".join(map(str, folds))
 
 
-def gain(statistic: Callable[[Table, Table], float], truth: Table, pair: Table) -> float:
-    """By how much the first of two models is better: pair (recordings, species, 2)."""
-    return statistic(truth, pair[..., 0]) - statistic(truth, pair[..., 1])
+def gain(weighted: Weighted, truth: Table, ours: Table, theirs: Table, weights: Weights) -> Weights:
+    """(draws,) by how much the first of two models is better, with the same weights for both."""
+    return weighted(truth, ours, weights) - weighted(truth, theirs, weights)
 
 
-def gain_of_folds(truth: Table, three: Table) -> float:
-    """The same in cmAP, within each fold and averaged: scores of different classifiers need not share a scale.
+def gain_of_folds(
+    truth: Table, ours: Table, theirs: Table, parts: Sequence[NDArray[np.bool_]], weights: Weights
+) -> Weights:
+    """(draws,) the same in cmAP, within each fold and averaged: scores of different classifiers need not share a scale.
 
-    three    (recordings, species, 3): of both models, and the fold
+    parts    of each fold (recordings,) whether a recording is in it
     """
-    folds = three[:, 0, 2]
-    mine = [folds == fold for fold in FOLDS if truth[folds == fold].any()]
-    return float(np.mean([gain(cmap, truth[rows], three[rows, :, :2]) for rows in mine]))
+    each = [gain(weighted_cmap, truth[mine], ours[mine], theirs[mine], weights[mine]) for mine in parts]
+    return np.asarray(np.mean(each, axis=0))
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ def print_table(arms: list[Arm]) -> None:
         taxonomy, recordings = read_labeled(DATA)
         _, valid = split(recordings, DATA)
     truth = truth_table(valid, taxonomy.labels, AUDIO)
+    groups = np.array([recording.group for recording in valid])
     places = [str(recording.path.resolve()) for recording in valid]
     print(f"\n{'arm':54}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
     for way in WAYS:
@@ -206,7 +207,7 @@ def print_table(arms: list[Arm]) -> None:
             text = f"{arm.name:54}{way:8}{len(mine):6}{skill}{mean:7.3f}"
             both = sorted(set(mine) & set(other))
             if both:
-                low, middle, high = difference(truth, [mine[s] for s in both], [other[s] for s in both])
+                low, middle, high = difference(truth, [mine[s] for s in both], [other[s] for s in both], groups)
                 verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence either way"
                 text += f"{middle:+12.3f}   [{low:+.3f}, {high:+.3f}]  {verdict} than {arm.against}"
             print(text)

@@ -19,10 +19,10 @@ from test_report import HOSTILE
 
 import report
 from audio import as_mp3
-from calibration import wilson_interval
 from clips import Clip, greys, png
 from config import ReportCommand
 from detections import DETECTION_COLUMNS as COLUMNS
+from fitting import wilson_interval
 from report import apply_verdicts, write_report
 from review import ADDED, LEAST
 
