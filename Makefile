@@ -8,6 +8,7 @@
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
+# make bench-busy   windows per second alone, beside a busy process, beside a second training
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
 # make bench-scale   the index of 300,000 recordings: seconds and memory of every step
@@ -18,7 +19,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -63,6 +64,9 @@ bench-cpu: $(READY)
 
 bench-serving: $(READY)
 	@.venv/bin/python -m bench.serving $(or $(SIZE),tiny)
+
+bench-busy: $(READY)
+	@.venv/bin/python -m bench.busy
 
 bench-reliability: $(READY)
 	@.venv/bin/python -m bench.reliability

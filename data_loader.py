@@ -15,6 +15,8 @@ before. Validation hears the very windows that predictor.py will hear.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - it counts when torch is loaded
+
 import csv
 import hashlib
 import math

@@ -12,6 +12,8 @@ squared error on its own says nothing.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - it counts when torch is loaded
+
 import copy
 import math
 import time

@@ -1,5 +1,7 @@
 """What several rooms' tests share: one small field season, and one small run of the four stages."""
 
+import openmp  # noqa: F401 - it counts when torch is loaded
+
 import os
 import re
 from collections.abc import Iterator
