@@ -5,6 +5,7 @@
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
+# make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
@@ -19,7 +20,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-birdnet bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -49,6 +50,9 @@ bench-verdict: $(READY)
 
 bench-folds: $(READY)
 	@.venv/bin/python -m bench.folds
+
+bench-birdnet: $(READY)
+	@.venv/bin/python -m bench.birdnet
 
 bench-losses: $(READY)
 	@.venv/bin/python -m bench.losses
