@@ -44,14 +44,14 @@ from config import (
     from_facts,
     size_in_words,
 )
-from heads import Head
+from heads import build_head, received_layers
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runs import FIRST, publish, read_json
 from seals import blank, seal, state_of
 from taxonomy import Taxonomy, from_json, to_json
 
-FORMAT = 2  # of the facts; a file with a higher number was written by a later version
-WIDEST = 65_536  # of a second layer, and most learnt examples of a species
+FORMAT = 3  # of the facts; a file with a higher number was written by a later version
+MOST_LAYERS = 1_000  # that a head receives
 LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
 SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
 NEEDED = {  # facts of a file by its kind
@@ -209,10 +209,11 @@ def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
 
 def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: dict[str, Tensor], path: Path) -> None:
     """Refuse a head that is larger than the file, before any memory is asked for it."""
-    within = 0 <= settings.hidden <= WIDEST and 1 <= settings.prototypes <= WIDEST and 0 <= settings.dropout < 1
+    within = 1 <= settings.layers <= MOST_LAYERS and 0 <= settings.dropout < 1
     assert within, f"{path}: a head of {settings}; make the classifier again"
     with torch.device("meta"):
-        head = Head(encoder.size.width, encoder.channels, species, settings)
+        layers = len(received_layers(settings, encoder.size.layers))
+        head = build_head(encoder.size.width, layers, encoder.channels - encoder.size.mels, species, settings)
     wanted = sum(part.numel() for part in head.parameters())
     there = sum(tensor.numel() for tensor in tensors.values())
     assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"

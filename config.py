@@ -8,6 +8,7 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def scratch() -> Path:
 
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
-Pooling = Literal["attention", "mean", "prototype"]
+Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
@@ -179,6 +180,8 @@ class TrainSettings:
     """Windows per step, of all processes together where there are several."""
     accumulate: int = 1
     """Steps whose gradients are added up before the weights move: batch_size x accumulate windows per update."""
+    updates: int = 0
+    """Move the weights at least so often: of a small folder, where an epoch is a few updates, more epochs are made."""
     encoder_rate: float = 1e-3
     """Learning rate of the encoder's top layer."""
     head_rate: float = 1e-3
@@ -203,31 +206,53 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
             assert value >= 1, f"--train.{name} {value}: give 1 or more"
+        assert self.updates >= 0, f"--train.updates {self.updates}: give 0 or more"
         assert not (self.shard and self.compile), "--train.shard and --train.compile do not go together; give one"
+
+    def epochs_for(self, batches: int) -> int:
+        """Epochs of so many batches: as many as are asked for, or as the least number of updates takes."""
+        updates = math.ceil(batches / self.accumulate)
+        return max(self.epochs, math.ceil(self.updates / updates))
 
 
 @dataclass(frozen=True)
 class FinetuneSettings(TrainSettings):
     """How the weights are moved in stage 2, and which of them are kept."""
 
-    head_epochs: int = 0
-    """Epochs at the start in which the head learns alone: a random head pulls the encoder out of shape."""
-    ema: float = 0.0
-    """Validate and keep a running mean of the weights, this much of it left after each update (0.999); 0: off."""
+    frozen: bool = False
+    """Leave the encoder as it is and fit the head alone, on features that are computed once: of some hundred recordings
+    a classifier in a minute or two on a laptop."""
+    head_passes: int = 2
+    """Passes over the training windows whose features the head is fitted on before all weights move."""
+    head_epochs: int = 30
+    """Epochs of that, on stored features: seconds."""
+    head_updates: int = 300
+    """Updates of that, at least; 0: train all weights from the start, as is done with random ones."""
+    ema: float = 0.98
+    """Validate and keep a running mean of the weights, this much of it left after each update; 0: off."""
     folds: tuple[int, ...] = ()
     """Train one model for each of these parts held out, as in 0 1 2 3; without it one, for --data.valid_fold."""
-    choose: Literal["cmap", "macro_auc", "top1", "macro_f1", "last"] = "cmap"
-    """Keep the epoch that is best by this measure on the held-out recordings, or the last one."""
+    choose: Literal["cmap", "macro_auc", "top1", "macro_f1", "last"] = "last"
+    """Keep the last epoch, or the one that is best by this measure on the held-out recordings: then the figures on these
+    flatter."""
     patience: int = 0
     """Stop after this many epochs without a better one; 0 never stops early."""
-    validate_every: int = 1
-    """Listen to the held-out recordings after every so many epochs, and after the last."""
+    validate_every: int = 5
+    """Score the held-out recordings after every so many epochs, and after the last."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         assert self.validate_every >= 1, f"--train.validate_every {self.validate_every}: give 1 or more"
-        assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.999"
+        assert self.head_passes >= 1, f"--train.head_passes {self.head_passes}: give 1 or more"
+        assert self.head_epochs >= 1, f"--train.head_epochs {self.head_epochs}: give 1 or more"
+        assert self.head_updates >= 0, f"--train.head_updates {self.head_updates}: give 0 or more"
+        assert self.head_updates or not self.frozen, "--train.frozen fits the head alone: give it --train.head_updates"
+        assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.98"
         assert len(set(self.folds)) == len(self.folds), f"--train.folds {self.folds}: name each part once"
+
+    def head_first(self, weights: str) -> bool:
+        """Whether the head is fitted before all weights move: random weights know nothing that could be lost."""
+        return self.frozen or (self.head_updates > 0 and weights != "random")
 
 
 @dataclass(frozen=True)
@@ -273,21 +298,18 @@ class AugmentSettings:
 class HeadSettings:
     """From the encoder's tokens to one score per species."""
 
-    pooling: Pooling = "attention"
-    """attention: each species chooses the moments that speak for it; mean: all moments count alike; prototype: the
-    moments most like one of a few learnt examples of the species."""
-    layers: int = 1
-    """How many of the encoder's top layers the head hears, each normalised, in a mixture that is learnt; 1: the last
-    one as Whisper ends it."""
-    hidden: int = 0
-    """Width of a second linear layer between tokens and scores; 0: none."""
-    prototypes: int = 10
-    """Learnt examples per species, of the prototype head."""
-    statistics: bool = False
-    """A second voice beside the encoder's, taught on its own: the mean, deviation, maximum and 10 % quantile of each
-    mel bin over the window. Helped short trainings from random weights (LOG.md)."""
+    pooling: Pooling = "pooled"
+    """pooled: mean, deviation and maximum over time of several layers, and a linear layer on them; attention: each
+    species chooses, in a mixture of these layers, the moments that speak for it."""
+    layers: int = 6
+    """How many of the encoder's layers the head receives, evenly spaced, the last of them included. What tells animals
+    apart stands in Whisper's lower layers, and its last one knows least of it (LOG.md)."""
     dropout: float = 0.25
-    """Share of the token features left out while training."""
+    """Share of the features left out while training."""
+
+    def __post_init__(self) -> None:
+        assert self.layers >= 1, f"--head.layers {self.layers}: give 1 or more"
+        assert 0 <= self.dropout < 1, f"--head.dropout {self.dropout}: give 0 to less than 1"
 
 
 @dataclass(frozen=True)
@@ -437,7 +459,7 @@ class FinetuneCommand:
     @classmethod
     def defaults(cls, preset: Preset) -> FinetuneCommand:
         """All settings as a preset has them."""
-        start = EncoderSettings(preset, "runs/mae/encoder.safetensors")
+        start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
         augment = AugmentSettings(mixup=0.25, mask=0.25) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
         return cls(preset, data_defaults(preset), start, train, augment=augment)

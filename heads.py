@@ -1,15 +1,19 @@
-"""From the encoder's tokens to one score per species: one or two linear layers, and which moments they listen to.
+"""From the encoder's tokens to one score per species: what of several layers counts, and when.
 
-    head = build_head(width, species, settings)
-    logits = head(tokens)                       # (batch, tokens, width) -> (batch, species)
-    moments = head.moments(tokens)              # (batch, tokens, species), who is heard when
+    head = build_head(width, layers, extra_channels, species, settings)
+    summary = head.summary(states, mel)        # no weights take part: of a frozen encoder it can be computed once
+    logits = head(summary)                     # (batch, species)
+    moments = head.moments(states, mel)        # (batch, moments, species): who calls when
 
-Heads know nothing of sound or files. Each begins by giving every species the probability 1 / species.
+Heads know nothing of sound or files. Each begins by giving every species the probability 1 / species. All of a head is
+computed in float32, whatever precision the encoder runs in.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,148 +22,114 @@ from torch.nn import functional as F
 from config import HeadSettings
 from processes import mean_of_all
 
-QUIETEST_SPREAD = 1e-4  # a statistic or a token's dimension that hardly varies is not blown up beyond this
-SLOWEST = 0.01  # share that a new batch has in the moments, once a hundred have been heard
-STATISTICS = 4  # of each mel bin: mean, deviation, maximum, 10 % quantile
+STATISTICS = 3  # of each value over time: mean, deviation, maximum
+SMALLEST_DEVIATION = 1e-4  # a feature that hardly varies is not blown up beyond this
+SMALLEST_SHARE = 0.01  # that a new batch has in the running moments, once a hundred have been seen
+MOMENT_TOKENS = 25  # of 20 ms: the pooled head describes a moment by half a second
 
 
-class MeanHead(nn.Module):
-    """All moments count alike: the score of a window is the mean of the scores of its tokens.
+class PooledHead(nn.Module):
+    """What each of several layers does over time (mean, deviation, maximum), standardised, and one linear layer on it.
 
-    forward   (batch, tokens, width) -> logits (batch, species)
+    summary   states, a list of (batch, tokens, width), one for each layer; mel (batch, channels, frames)
+              -> (batch, features), features = 3 * (layers * width + extra channels)
+    forward   (batch, features) -> logits (batch, species)
+    Each token of each layer is normalised without learnt parameters first: a few channels of Whisper's raw tokens are
+    hundreds of times the others, and no head of a few hundred updates can use those beside them. Mel channels above
+    8 kHz, of which no Whisper checkpoint knows anything, are described in the same way and go to the head directly.
+    source    layers of a frozen Whisper for sound tagging: https://arxiv.org/abs/2307.03183
     """
 
-    def __init__(self, width: int, species: int) -> None:
+    def __init__(self, width: int, layers: int, extra_channels: int, species: int, dropout: float) -> None:
         super().__init__()
-        self.score = nn.Linear(width, species)
+        self.extra_channels = extra_channels
+        features = STATISTICS * (layers * width + extra_channels)
+        self.standard = Standard(features)
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(features, species)
+        nn.init.zeros_(self.score.weight)
         nn.init.constant_(self.score.bias, first_bias(species))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.score(tokens.mean(dim=1))
-        return logits.float()
+    def summary(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
+        with torch.autocast(mel.device.type, enabled=False):
+            parts = [pool_tokens(state) for state in states]
+            if self.extra_channels:
+                parts.append(pool_time(mel[:, -self.extra_channels :].transpose(1, 2).float()))
+            return torch.cat(parts, dim=1)
 
-    def moments(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> logits of each moment (batch, tokens, species)."""
-        logits: Tensor = self.score(tokens)
-        return logits.float()
+    def forward(self, summary: Tensor) -> Tensor:
+        with torch.autocast(summary.device.type, enabled=False):
+            logits: Tensor = self.score(self.dropout(self.standard(summary.float())))
+            return logits
+
+    def moments(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
+        """Logits of each moment, (batch, moments, species): the head's answer to each half second by itself; what is
+        left over at the end belongs to the last one."""
+        tokens = states[0].shape[1]
+        count = max(1, tokens // MOMENT_TOKENS)
+        edges = [min(MOMENT_TOKENS * number, tokens) for number in range(count)] + [tokens]
+        pieces = [slice(start, end) for start, end in pairwise(edges)]
+        logits = [
+            self(self.summary([state[:, piece] for state in states], mel[:, :, 2 * piece.start : 2 * piece.stop]))
+            for piece in pieces
+        ]
+        return torch.stack(logits, dim=1)
 
 
 class AttentionHead(nn.Module):
-    """Each species weighs the moments that speak for it.
+    """Several layers, each normalised, in a mixture that is learnt; each species weighs the moments that speak for it.
 
-    forward   (batch, tokens, width) -> logits (batch, species)
+    summary   states, a list of (batch, tokens, width), one for each layer; mel is not used
+              -> (batch, layers, tokens, width)
+    forward   (batch, layers, tokens, width) -> logits (batch, species)
     source    the sound event detection heads of BirdCLEF's winners,
               https://github.com/VSydorskyy/BirdCLEF_2025_2nd_place; clamped instead of squashed by tanh, so that a
-              call that fills 6 % of a window can still have nearly all of the weight
+              call that fills 6 % of a window can still have nearly all of the weight. The mixture:
+              https://arxiv.org/abs/1802.05365 (ELMo), section 3.2
     """
 
-    def __init__(self, width: int, species: int) -> None:
+    def __init__(self, width: int, layers: int, species: int, dropout: float) -> None:
         super().__init__()
+        self.mixture = nn.Parameter(torch.zeros(layers))
+        self.gain = nn.Parameter(torch.ones(1))
+        self.dropout = nn.Dropout(dropout)
         self.attention = nn.Linear(width, species)
         self.score = nn.Linear(width, species)
         nn.init.constant_(self.score.bias, first_bias(species))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        attention: Tensor = self.attention(tokens)
-        return (attention.float().clamp(-10.0, 10.0).softmax(dim=1) * self.moments(tokens)).sum(dim=1)
+    def summary(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
+        with torch.autocast(mel.device.type, enabled=False):
+            return torch.stack([F.layer_norm(state.float(), state.shape[2:]) for state in states], dim=1)
 
-    def moments(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> logits of each moment (batch, tokens, species)."""
-        scores: Tensor = self.score(tokens)
-        return scores.float()
+    def forward(self, summary: Tensor) -> Tensor:
+        with torch.autocast(summary.device.type, enabled=False):
+            tokens = self.tokens(summary.float())
+            attention: Tensor = self.attention(tokens)
+            weights = attention.clamp(-10.0, 10.0).softmax(dim=1)
+            return (weights * self.score(tokens)).sum(dim=1)
 
+    def moments(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
+        """Logits of each moment, (batch, tokens, species), one for every 20 ms."""
+        with torch.autocast(mel.device.type, enabled=False):
+            logits: Tensor = self.score(self.tokens(self.summary(states, mel)))
+            return logits
 
-class PrototypeHead(nn.Module):
-    """Each species has a few learnt examples; what counts is how near any moment comes to each of them.
-
-    forward   (batch, tokens, width) -> logits (batch, species)
-    Tokens are standardised first, because raw ones all point much the same way. The bias begins so that the likeness
-    that chance alone gives leaves every species at 1 / species.
-    source    https://arxiv.org/abs/2404.10420 (AudioProtoPNet), as used in https://arxiv.org/abs/2504.12880
-    """
-
-    def __init__(self, width: int, species: int, prototypes: int, tokens: int = 250) -> None:
-        super().__init__()
-        self.standard = Standard(width)
-        self.prototypes = nn.Parameter(torch.randn(species, prototypes, width))
-        self.weight = nn.Parameter(torch.full((species, prototypes), math.sqrt(width) / prototypes))
-        by_chance = math.sqrt(2 * math.log(tokens) / width) * math.sqrt(width)
-        self.bias = nn.Parameter(torch.full((species,), first_bias(species) - by_chance))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        likeness = self.likeness(tokens).amax(dim=1)  # (batch, species, prototypes)
-        logits: Tensor = (likeness * self.weight.clamp(min=0.0)).sum(dim=2) + self.bias
-        return logits
-
-    def moments(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> logits of each moment (batch, tokens, species)."""
-        return (self.likeness(tokens) * self.weight.clamp(min=0.0)).sum(dim=3) + self.bias
-
-    def likeness(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, species, prototypes) cosines."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            standard = self.standard(tokens.float())
-            flat = F.normalize(self.prototypes, dim=2).flatten(0, 1)
-            cosines: Tensor = F.normalize(standard, dim=2) @ flat.T
-            likeness: Tensor = cosines.unflatten(2, self.prototypes.shape[:2])
-            return likeness
+    def tokens(self, summary: Tensor) -> Tensor:
+        """(batch, layers, tokens, width) -> the mixture (batch, tokens, width), some of it dropped while training."""
+        shares = self.mixture.softmax(dim=0)[:, None, None]
+        mixed: Tensor = self.dropout(self.gain * (shares * summary).sum(dim=1))
+        return mixed
 
 
-class Head(nn.Module):
-    """What stands on the encoder: dropout, a second layer if wanted, a pooling head, and the window's statistics.
-
-    forward   tokens (batch, tokens, width), mel (batch, channels, frames) -> logits (batch, species)
-    With `statistics` the log-mel picture has a voice of its own: a linear layer on what each mel bin does over time,
-    which needs no encoder to have learnt anything. The answer is the mean of both voices. Each is trained as if it were
-    alone (`voices`): trained on their mean, the encoder learns less of what the statistics say already (LOG.md).
-    """
-
-    def __init__(self, width: int, channels: int, species: int, settings: HeadSettings) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(settings.dropout)
-        inner = settings.hidden or width
-        self.hidden: nn.Linear | None = nn.Linear(width, inner) if settings.hidden else None
-        self.pool = build_pool(inner, species, settings)
-        self.standard: Standard | None = None
-        self.statistics: nn.Linear | None = None
-        if settings.statistics:
-            self.standard = Standard(STATISTICS * channels)
-            self.statistics = nn.Linear(STATISTICS * channels, species)
-            nn.init.zeros_(self.statistics.weight)
-            nn.init.constant_(self.statistics.bias, first_bias(species))
-
-    def forward(self, tokens: Tensor, mel: Tensor) -> Tensor:
-        return self.voices(tokens, mel).mean(dim=1)
-
-    def voices(self, tokens: Tensor, mel: Tensor) -> Tensor:
-        """Logits (batch, voices, species): what the tokens say, and with `statistics` what those say.
-
-        tokens   (batch, tokens, width)
-        mel      (batch, channels, frames)
-        """
-        told: list[Tensor] = [self.pool(self.features(tokens))]
-        if self.statistics is not None and self.standard is not None:
-            with torch.autocast(mel.device.type, enabled=False):
-                told.append(self.statistics(self.dropout(self.standard(mel_statistics(mel)))))
-        return torch.stack(told, dim=1)
-
-    def moments(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> what the tokens alone say of each moment: logits (batch, tokens, species)."""
-        return self.pool.moments(self.features(tokens))
-
-    def features(self, tokens: Tensor) -> Tensor:
-        """Tokens as the pooling head hears them."""
-        tokens = self.dropout(tokens)
-        if self.hidden is not None:
-            tokens = self.dropout(F.relu(self.hidden(tokens)))
-        return tokens
+Head = PooledHead | AttentionHead
 
 
 class Standard(nn.Module):
-    """Each value in units of its spread over everything heard in training, the last batches counting most.
+    """Each value in units of its deviation over the training windows.
 
     forward   (..., values) -> the same
-    The moments that are collected are used while training as well, so a batch of one is as good as any.
+    Fitted once where the encoder starts from a checkpoint (`fit`), else collected while training, the last batches
+    counting most. What is collected is used while training as well, so a batch of one is as good as any.
     """
 
     def __init__(self, values: int) -> None:
@@ -167,55 +137,67 @@ class Standard(nn.Module):
         self.mean: Tensor
         self.square: Tensor
         self.batches: Tensor
+        self.fitted: Tensor
         self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("square", torch.ones(values))
         self.register_buffer("batches", torch.zeros(()))
+        self.register_buffer("fitted", torch.zeros(()))  # 1: the moments stay as they are
+
+    def fit(self, values: Tensor) -> None:
+        """Take the moments of (rows, values) and keep them."""
+        mean, square = torch.zeros_like(self.mean), torch.zeros_like(self.square)
+        for part in values.split(4096):  # in float32 only a part at a time
+            rows = part.to(mean.device).float()
+            mean += rows.sum(dim=0) / len(values)
+            square += rows.square().sum(dim=0) / len(values)
+        self.mean.copy_(mean)
+        self.square.copy_(square)
+        self.fitted.fill_(1.0)
 
     def forward(self, values: Tensor) -> Tensor:
         if self.training:
             with torch.no_grad():
                 rows = values.reshape(-1, values.shape[-1])
                 self.batches += 1
-                share = (1 / self.batches).clamp(min=SLOWEST)
+                share = (1 / self.batches).clamp(min=SMALLEST_SHARE) * (1 - self.fitted)
                 moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
                 mean, square = mean_of_all(moments, len(rows))
                 self.mean.lerp_(mean, share)
                 self.square.lerp_(square, share)
-        spread = (self.square - self.mean.square()).clamp(min=QUIETEST_SPREAD**2).sqrt()
-        standard: Tensor = (values - self.mean) / spread
+        deviation = (self.square - self.mean.square()).clamp(min=SMALLEST_DEVIATION**2).sqrt()
+        standard: Tensor = (values - self.mean) / deviation
         return standard
 
 
-class LayerMix(nn.Module):
-    """Several layers of the encoder as one: each normalised, weighed by a softmax that is learnt.
+def build_head(width: int, layers: int, extra_channels: int, species: int, settings: HeadSettings) -> Head:
+    """The head that `--head.pooling` names.
 
-    forward   (layers, batch, tokens, width) -> (batch, tokens, width)
-    source    https://arxiv.org/abs/1802.05365 (ELMo), section 3.2
+    width           of a token
+    layers          how many of the encoder's layers it receives
+    extra_channels  mel channels above those of the checkpoint, at the end of the log-mel picture
     """
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(layers))
-        self.gain = nn.Parameter(torch.ones(1))
-
-    def forward(self, states: Tensor) -> Tensor:
-        normal = F.layer_norm(states, states.shape[3:])
-        shares = self.weight.softmax(dim=0)[:, None, None, None].to(normal.dtype)
-        return self.gain.to(normal.dtype) * (shares * normal).sum(dim=0)
+    if settings.pooling == "attention":
+        return AttentionHead(width, layers, species, settings.dropout)
+    return PooledHead(width, layers, extra_channels, species, settings.dropout)
 
 
-def build_pool(width: int, species: int, settings: HeadSettings) -> AttentionHead | MeanHead | PrototypeHead:
-    """The pooling head that `--head.pooling` names."""
-    if settings.pooling == "prototype":
-        return PrototypeHead(width, species, settings.prototypes)
-    return AttentionHead(width, species) if settings.pooling == "attention" else MeanHead(width, species)
+def received_layers(settings: HeadSettings, depth: int) -> tuple[int, ...]:
+    """The layers whose tokens the head receives, counted from 1: evenly spaced, the last among them."""
+    assert settings.layers >= 1, f"--head.layers {settings.layers}: give 1 or more"
+    count = min(settings.layers, depth)
+    return tuple(math.ceil(depth * number / count) for number in range(1, count + 1))
 
 
-def mel_statistics(mel: Tensor) -> Tensor:
-    """(batch, channels, frames) -> (batch, 4 * channels): mean, deviation, maximum, 10 % quantile over time."""
-    spread = mel.var(dim=2, unbiased=False).clamp(min=QUIETEST_SPREAD**2).sqrt()
-    tenth = mel.topk(1 + mel.shape[2] // 10, dim=2, largest=False).values.amax(dim=2)
-    return torch.cat([mel.mean(dim=2), spread, mel.amax(dim=2), tenth], dim=1)
+def pool_tokens(tokens: Tensor) -> Tensor:
+    """(batch, tokens, width) -> (batch, 3 * width): mean, deviation, maximum over time of tokens that were each
+    normalised to mean 0 and deviation 1 over their width."""
+    return pool_time(F.layer_norm(tokens.float(), tokens.shape[2:]))
+
+
+def pool_time(values: Tensor) -> Tensor:
+    """(batch, time, values) -> (batch, 3 * values): mean, deviation, maximum over time."""
+    deviation = values.var(dim=1, unbiased=False).clamp(min=SMALLEST_DEVIATION**2).sqrt()
+    return torch.cat([values.mean(dim=1), deviation, values.amax(dim=1)], dim=1)
 
 
 def first_bias(species: int) -> float:
@@ -225,16 +207,19 @@ def first_bias(species: int) -> float:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    quiet = torch.randn(1, 250, 96) * 0.1
-    call = quiet.clone()
-    call[:, 100:105] += torch.randn(96)  # a call of 0.1 s
+    quiet = [torch.randn(1, 250, 96) for _ in range(3)]
+    call = [state.clone() for state in quiet]
+    for state in call:
+        state[:, 100:105] += 3 * torch.randn(96)  # a call of 0.1 s, 2 s after the beginning
     mel = torch.randn(1, 80, 500)
-    for pooling in ("attention", "mean", "prototype"):
-        head = Head(96, 80, 5, HeadSettings(pooling)).eval()
-        moments = head.moments(call)
-        when = int((moments - head.moments(quiet)).abs().amax(dim=(0, 2)).argmax())
-        print(f"{pooling:10} logits {tuple(head(call, mel).shape)}, moments {tuple(moments.shape)}, most at {when}")
-        assert 100 <= when < 105
-    mixed = LayerMix(3)(torch.randn(3, 2, 250, 96))
-    print("three layers mixed:", tuple(mixed.shape), "statistics of a picture:", tuple(mel_statistics(mel).shape))
-    assert mixed.shape == (2, 250, 96)
+    for pooling in ("pooled", "attention"):
+        head = build_head(96, 3, 0, 5, HeadSettings(pooling)).eval()
+        nn.init.normal_(head.score.weight)
+        moments = head.moments(call, mel)
+        loudest = int((moments - head.moments(quiet, mel)).abs().amax(dim=(0, 2)).argmax())
+        seconds = 5 * loudest / moments.shape[1]
+        print(f"{pooling:10} logits {tuple(head(head.summary(call, mel)).shape)}, moments {tuple(moments.shape)}")
+        print(f"           the call makes most difference at {seconds:.2f} s")
+        assert 2.0 <= seconds < 2.1
+    print("a head on 6 of 32 layers receives", received_layers(HeadSettings(layers=6), 32))
+    assert received_layers(HeadSettings(layers=6), 6) == (1, 2, 3, 4, 5, 6)

@@ -29,11 +29,12 @@ from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, r
 from device import prepare_device
 from evaluation import Calibration, HeldOut, calibrate, examine, joined, write_held_out
 from model import BirdClefClassifier, Encoder
+from objective import prepare_loss_inputs
 from recordings import Recording, marked
 from runs import FIRST, Run, launch, subfolder
 from states import forget, training_run
 from taxonomy import Taxonomy
-from trainer import prepare_lesson, score_windows, train_classifier
+from trainer import CLASSIFIER, kept_classifier, score_windows, train_classifier
 
 
 class Plan(NamedTuple):
@@ -66,12 +67,12 @@ def finetune(config: FinetuneCommand) -> int:
         exam = joined(exams)
         calibration = calibrate(exam, taxonomy)
         for part, mine in zip(parts, exams, strict=True):
-            seal(part.folder / "classifier.safetensors", calibration)
+            seal(part.folder / CLASSIFIER, calibration)
             write_held_out(part.folder, calibration.applied(mine), taxonomy)
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
-    path = parts[0].folder / "classifier.safetensors"
+    path = parts[0].folder / CLASSIFIER
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     print(f"wrote {path}{more}; next: python quantize.py --classifier {path}")
     return 0
@@ -109,9 +110,6 @@ def train_plan(
 ) -> HeldOut:
     """One classifier, and what it makes of the recordings held out from it."""
     loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
-    if config.train.encoder_rate == 0:
-        encoder.requires_grad_(False)
-        print("the encoder is frozen, the head alone learns (--train.encoder_rate 0)")
     model = BirdClefClassifier(encoder, config.audio, len(taxonomy.labels), config.head).to(device)
     provenance: dict[str, object] = {
         "run": run.folder.name,
@@ -123,14 +121,12 @@ def train_plan(
     facts = ClassifierFacts(
         config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
     )
-    lesson = prepare_lesson(taxonomy, plan.train, config.loss, backgrounds, device)
+    inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds, device)
     data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
-    windows = train_classifier(model, loader, lesson, plan.valid, facts, config, run, device, data)
+    windows = train_classifier(model, loader, inputs, plan.valid, facts, config, run, device, data)
     silence, unheard = None, never_heard(noise, plan, config.augment.background)
     if unheard:
-        kept, _ = load_classifier(run.folder / "classifier.safetensors")
-        kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
-        silence = score_windows(kept.to(device), unheard, config.audio, device)
+        silence = score_windows(kept_classifier(run.folder / CLASSIFIER, device), unheard, config.audio, device)
     return HeldOut(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
 
 

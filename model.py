@@ -20,7 +20,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings
-from heads import Head, LayerMix
+from heads import build_head, received_layers
 
 LOCALITY = 30.0  # attention score of a decoder token for its own place, at the start
 STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
@@ -150,20 +150,19 @@ def recomputed(layer: nn.Module, states: Tensor) -> Tensor:
 class BirdClefClassifier(nn.Module):
     """The species classifier: waveforms (batch, context samples) -> logits (batch * windows, species).
 
-    A context holds one window or several; their answers follow each other, those of the first waveform first.
+    A context holds one window or several; their answers follow each other, those of the first waveform first. The
+    encoder sees the whole context; each window is then answered from its own tokens.
     """
 
     def __init__(self, encoder: Encoder, audio: AudioSettings, species: int, head: HeadSettings) -> None:
         super().__init__()
-        self.log_mel = LogMel(audio, encoder.size.mels)
-        assert encoder.channels == mel_channels(audio, encoder.size.mels)[0], "an encoder for another sample rate"
-        assert 1 <= head.layers <= encoder.size.layers, (
-            f"--head.layers {head.layers}: this encoder has {encoder.size.layers}"
-        )
+        size = encoder.size
+        self.log_mel = LogMel(audio, size.mels)
+        assert encoder.channels == mel_channels(audio, size.mels)[0], "an encoder for another sample rate"
         self.encoder = encoder
         self.windows = round(audio.context_seconds / audio.window_seconds)
-        self.mix: LayerMix | None = LayerMix(head.layers) if head.layers > 1 else None
-        self.head = Head(encoder.size.width, encoder.channels, species, head)
+        self.layers = received_layers(head, size.layers)
+        self.head = build_head(size.width, len(self.layers), encoder.channels - size.mels, species, head)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # fitted after training; travels with the weights
 
@@ -173,40 +172,42 @@ class BirdClefClassifier(nn.Module):
     def answers(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (batch * windows, species) and embeddings (batch * windows, width) of every window of the contexts.
 
-        The encoder hears the whole context; each window is then judged by its own tokens.
+        An embedding is the mean over time and over the head's layers of the normalised tokens.
         """
-        voices, tokens = self.of_windows(self.log_mel(waveforms))
-        return voices.mean(dim=1) / self.temperature, tokens.float().mean(dim=1)
+        states, mel = self.window_states(self.log_mel(waveforms))
+        logits: Tensor = self.head(self.head.summary(states, mel))
+        normal = [F.layer_norm(state.float(), state.shape[2:]).mean(dim=1) for state in states]
+        return logits / self.temperature, torch.stack(normal).mean(dim=0)
 
-    def judge(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames) -> one answer for the whole context, which is what training labels are about.
+    def summaries(self, mel: Tensor) -> Tensor:
+        """(batch, channels, frames) -> (batch, windows, ...): all that the head needs of each window."""
+        summary = self.head.summary(*self.window_states(mel))
+        return summary.unflatten(0, (len(mel), self.windows))
 
-        returns   logits (batch, voices, species) of each species' best window, one for each voice of the head, and
-                  (batch, species) of its best single moment
-        """
-        voices, tokens = self.of_windows(mel)
-        best = voices.unflatten(0, (len(mel), self.windows)).amax(dim=1)
-        return best, self.head.moments(tokens).reshape(len(mel), -1, best.shape[-1]).amax(dim=1)
+    def context_logits(self, mel: Tensor) -> Tensor:
+        """(batch, channels, frames) -> (batch, species): each species' best window of the context, which is what the
+        labels of training are about."""
+        return self.best_windows(self.summaries(mel))
 
-    def of_windows(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames) -> logits (batch * windows, voices, species), tokens (batch * windows, length,
-        width)."""
-        tokens = self.tokens(mel)
-        batch, length, width = tokens.shape
-        tokens = tokens.reshape(batch * self.windows, length // self.windows, width)
-        if self.windows > 1:
-            frames = mel.shape[2] // self.windows
-            mel = mel.unflatten(2, (self.windows, frames)).transpose(1, 2).flatten(0, 1)
-        return self.head.voices(tokens, mel), tokens
+    def best_windows(self, summaries: Tensor) -> Tensor:
+        """(batch, windows, ...) -> (batch, species): each species' best window."""
+        logits: Tensor = self.head(summaries.flatten(0, 1))
+        return logits.unflatten(0, summaries.shape[:2]).amax(dim=1)
 
-    def tokens(self, mel: Tensor) -> Tensor:
-        """(batch, channels, frames) -> (batch, tokens, width): the last layer, or the mixture of several."""
-        if self.mix is None:
-            last: Tensor = self.encoder(mel)
-            return last
-        states = self.encoder.layer_states(mel)
-        mixed: Tensor = self.mix(torch.stack(states[-len(self.mix.weight) :]))
-        return mixed
+    def context_and_moment_logits(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and beside it each species' best single moment, (batch, species)."""
+        states, mel_windows = self.window_states(mel)
+        logits: Tensor = self.head(self.head.summary(states, mel_windows))
+        moments = self.head.moments(states, mel_windows)
+        best = logits.unflatten(0, (len(mel), self.windows)).amax(dim=1)
+        return best, moments.reshape(len(mel), -1, best.shape[-1]).amax(dim=1)
+
+    def window_states(self, mel: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(batch, channels, frames) -> the tokens of the head's layers, (batch * windows, tokens, width) each, and the
+        log-mel picture (batch * windows, channels, frames) of every window."""
+        every = self.encoder.layer_states(mel)
+        states = [every[number - 1].unflatten(1, (self.windows, -1)).flatten(0, 1) for number in self.layers]
+        return states, mel.unflatten(2, (self.windows, -1)).transpose(1, 2).flatten(0, 1)
 
 
 class MaskedAutoencoder(nn.Module):

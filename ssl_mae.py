@@ -80,7 +80,8 @@ def pretrain(config: PretrainCommand) -> int:
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
-    updates = settings.epochs * math.ceil(len(loader) / settings.accumulate)
+    epochs = settings.epochs_for(len(loader))
+    updates = epochs * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
     trivial = TrivialPainter()
@@ -94,13 +95,11 @@ def pretrain(config: PretrainCommand) -> int:
         trivial.product, trivial.square = progress.numbers.get("product", 0.0), progress.numbers.get("square", 1e-9)
         keep_records(run.folder, progress.records)
         exam = held_out_windows(held_out, config.audio)
-        for epoch in range(progress.epoch, settings.epochs + 1):
+        for epoch in range(progress.epoch, epochs + 1):
             set_epoch(loader, epoch, progress.step)
             model.train()
             started, before = time.time(), progress.step
-            bar = tqdm(
-                loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=processes.no_bar(), leave=False
-            )
+            bar = tqdm(loader, f"epoch {epoch}/{epochs}", initial=before, disable=processes.no_bar(), leave=False)
             with keeper.listening():
                 for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
                     last = step % settings.accumulate == 0 or step == len(loader)
@@ -154,7 +153,7 @@ def pretrain(config: PretrainCommand) -> int:
             "start": config.encoder.weights,
             "held_out_fold": config.data.valid_fold,
             "heard": marks(row.path for row in train),  # main.py must not hold these out
-            "epochs": settings.epochs,
+            "epochs": epochs,
             **skills,
         }
         path = run.folder / "encoder.safetensors"

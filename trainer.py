@@ -1,28 +1,29 @@
-"""The supervised loop: train, listen to the held-out recordings, keep the best epoch, stop when it no longer helps."""
+"""The supervised loop: fit the head, train all weights, score the held-out recordings, keep what is to be kept."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import processes
-from augment import augment_batch, augment_mel
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
-from config import AudioSettings, FinetuneCommand, LossSettings
+from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings
 from data_loader import (
     Batch,
     Context,
@@ -35,34 +36,25 @@ from data_loader import (
 )
 from device import autocast
 from evaluation import WindowScores, pool_windows
-from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
+from frozen import fit_head
 from metrics import scorecard
-from model import BirdClefClassifier
+from model import BirdClefClassifier, Encoder
+from objective import LossInputs, augmented, label_loss
 from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording
 from runs import Run, draw_curves, keep_records, peak_memory_mb, record
-from states import Keeper, Stateful
-from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
+from states import Keeper, Progress, Stateful
+from taxonomy import pairwise_distances
 
 VALIDATION_BATCH = 32
+CLASSIFIER = "classifier.safetensors"
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What the loss needs to know beside the batch; the same in every step."""
-
-    loss: LossSettings
-    distances: Tensor  # (species, species)
-    ancestors: Tensor  # (species, species) bool
-    class_weights: Tensor | None = None  # (species,)
-    backgrounds: Tensor | None = None  # (count, samples) sound without animals to put under the windows
 
 
 def train_classifier(
     model: BirdClefClassifier,
     loader: DataLoader[Batch],
-    lesson: Lesson,
+    inputs: LossInputs,
     valid: Sequence[Recording],
     facts: ClassifierFacts,
     config: FinetuneCommand,
@@ -70,169 +62,194 @@ def train_classifier(
     device: torch.device,
     data: str = "",
 ) -> WindowScores:
-    """Train; the epoch that is best on the held-out recordings becomes classifier.safetensors.
+    """Fit the head on features of the frozen encoder, then train all weights; what is kept becomes
+    classifier.safetensors.
 
     Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
 
-    data     fingerprint of what is learnt from and judged by
+    data     fingerprint of what is learnt from and validated on
 
-    returns  what the kept weights make of every window of the held-out recordings
+    returns  the kept weights' scores of every window of the held-out recordings
     """
-    settings, path = config.train, run.folder / "classifier.safetensors"
-    truth = truth_table(valid, facts.taxonomy.labels, facts.audio)
-    distances = pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty)
+    settings, path = config.train, run.folder / CLASSIFIER
+    resumed = any((run.folder / "states").glob("state-*.pt"))
+    if settings.head_first(config.encoder.weights) and not resumed:
+        fit_head(model, loader, inputs, config, device)
+    loop = prepare_loop(model, loader, config, run, device, data)
+    progress = loop.keeper.restore()
+    keep_records(run.folder, progress.records)
+    validation = Validation(
+        valid,
+        truth_table(valid, facts.taxonomy.labels, facts.audio),
+        pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty),
+        kept_beside(loader, valid, facts.audio, config.data),
+    )
+    epochs = 0 if settings.frozen else settings.epochs_for(len(loader))
+    if not epochs and progress.best == -math.inf:
+        keep_epoch(loop, progress, validation, facts, config, run, {})
+    for _ in range(progress.epoch, epochs + 1):
+        measured = train_epoch(loop, progress, inputs, config, epochs)
+        if progress.epoch % settings.validate_every and progress.epoch < epochs:
+            record(run, epoch=progress.epoch, **measured)
+            progress.next_epoch()
+            continue
+        epoch = progress.epoch
+        keep_epoch(loop, progress, validation, facts, config, run, measured)
+        if settings.patience and epoch - progress.best_epoch >= settings.patience:
+            print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
+            progress.epoch = epochs + 1
+            break
+    assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
+    loop.keeper.keep(progress)  # of several folds this one is done
+    processes.wait()  # for the file
+    draw_curves(run, CURVES)
+    kept = kept_classifier(path, device)
+    windows = score_windows(kept, valid, facts.audio, device)
+    card = scorecard(validation.truth, pool_windows(windows, len(valid)), validation.distances)
+    what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
+    print(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
+    return windows
+
+
+@dataclass
+class Loop:
+    """All that moves while all weights are trained."""
+
+    model: BirdClefClassifier
+    average: BirdClefClassifier  # the running mean of its weights, or the model itself
+    loader: DataLoader[Batch]
+    optimizer: AdamW
+    schedule: LRScheduler
+    generator: torch.Generator
+    keeper: Keeper
+    context_logits: Callable[[Tensor], Any]  # the model as all processes call it
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The held-out recordings, and what their scores are compared with."""
+
+    recordings: Sequence[Recording]
+    truth: NDArray[np.float32]  # (recordings, species)
+    distances: NDArray[np.float32]  # (species, species)
+    kept: Mapping[Path, Path]  # waveforms that need not be decoded again
+
+
+def prepare_loop(
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    config: FinetuneCommand,
+    run: Run,
+    device: torch.device,
+    data: str,
+) -> Loop:
+    """Optimiser, schedule, running mean, and the keeper of their states."""
+    settings = config.train
+    model.encoder.checkpointing = settings.checkpointing
     average = copy.deepcopy(model) if settings.ema else model
+    method = "context_and_moment_logits" if config.loss.moments else "context_logits"
     for network in {id(one): one for one in (model, average)}.values() if settings.shard else ():
-        processes.divide(network, network.encoder.whisper.layers, "judge", "answers")
+        processes.divide(network, network.encoder.whisper.layers, method, "answers")
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
-    updates = settings.epochs * math.ceil(len(loader) / settings.accumulate)
+    updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
-    model.encoder.checkpointing = settings.checkpointing
-    learning = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
     keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
-    progress = keeper.restore()
-    kept_waveforms = kept_beside(loader, valid, facts.audio, config.data)
-    keep_records(run.folder, progress.records)
-    for epoch in range(progress.epoch, settings.epochs + 1):
-        set_epoch(loader, epoch, progress.step)
-        model.train()
-        for parameter in learning:
-            parameter.requires_grad_(epoch > settings.head_epochs)
-        call = processes.parallel(model, "judge", unused=True)
-        judge: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(call) if settings.compile else call
-        started, before = time.time(), progress.step
-        bar = tqdm(loader, f"epoch {epoch}/{settings.epochs}", initial=before, disable=processes.no_bar(), leave=False)
-        with keeper.listening():
-            for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                last = step % settings.accumulate == 0 or step == len(loader)
-                with processes.no_exchange(call, model, last):
-                    loss = training_loss(model, judge, of_all(batch, device), lesson, config, generator)
-                    norm = update(
-                        loss * processes.count(),  # whose mean over the processes is taken
-                        model.parameters(),
-                        optimizer,
-                        schedule,
-                        settings.clip,
-                        settings.accumulate,
-                        last,
-                    )
-                if last and settings.ema:
-                    progress.moved += 1
-                    follow(average, model, settings.ema, progress.moved)
-                progress.step = step
-                progress.losses.append(loss.item())
-                if last:
-                    progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                    keeper.keep_if_due(progress)
-        rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
-        mean = float(np.nanmean(progress.losses))
-        told = {"windows_per_second": rate, "memory_mb": peak_memory_mb()}
-        if epoch % settings.validate_every and epoch < settings.epochs:
-            record(run, epoch=epoch, loss=mean, **told)
-            progress.next_epoch()
-            continue
-        with keeper.guarding(progress):
-            windows = score_windows(average, valid, facts.audio, device, kept_waveforms)
-            card = scorecard(truth, pool_windows(windows, len(valid)), distances)
-            record(run, epoch=epoch, loss=mean, **card, **told)
-            progress.next_epoch()
-            value = float(epoch) if settings.choose == "last" else card[settings.choose]
-            (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one judges
-            if value > progress.best:
-                progress.best, progress.best_epoch = value, epoch
-                provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-                save_classifier(path, average, replace(facts, provenance=provenance))
-        if settings.patience and epoch - progress.best_epoch >= settings.patience:
-            print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
-            progress.epoch = settings.epochs + 1
-            break
-    assert progress.best_epoch, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
-    keeper.keep(progress)  # of several folds this one is done
-    processes.wait()  # for the file
-    draw_curves(run, CURVES)
-    kept, _ = load_classifier(path)
-    kept.temperature.fill_(1.0)  # of a resumed run it may be fitted already
-    windows = score_windows(kept.to(device), valid, facts.audio, device)
-    card = scorecard(truth, pool_windows(windows, len(valid)), distances)
-    quality = f"cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f}"
-    print(f"kept epoch {progress.best_epoch}: {quality} on {len(valid)} recordings")
-    return windows
+    call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
+    called = torch.compile(call) if settings.compile else call
+    return Loop(model, average, loader, optimizer, schedule, generator, keeper, called, device)
 
 
-def prepare_lesson(
-    taxonomy: Taxonomy,
-    train: Sequence[Recording],
-    settings: LossSettings,
-    backgrounds: Tensor | None,
-    device: torch.device,
-) -> Lesson:
-    """Distances, ancestors, class weights and backgrounds on the device."""
-    table = pairwise_distances(taxonomy, settings.mechanism_penalty)
-    if settings.shuffle:
-        order = np.random.default_rng(0).permutation(len(table))
-        table = table[order][:, order]
-    counts = Counter(label for row in train for label in row.labels[:1])
-    weights = class_weight_vector(torch.tensor([counts[label] for label in taxonomy.labels]), settings.class_weights)
-    return Lesson(
-        settings,
-        torch.from_numpy(table).to(device),
-        torch.from_numpy(ancestor_matrix(taxonomy)).to(device),
-        None if weights is None else weights.to(device),
-        None if backgrounds is None else backgrounds.to(device),
-    )
+def train_epoch(
+    loop: Loop, progress: Progress, inputs: LossInputs, config: FinetuneCommand, epochs: int
+) -> dict[str, float]:
+    """The rest of an epoch; returns what is recorded of it."""
+    settings, loader, model = config.train, loop.loader, loop.model
+    set_epoch(loader, progress.epoch, progress.step)
+    model.train()
+    started, before = time.time(), progress.step
+    title = f"epoch {progress.epoch}/{epochs}"
+    bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
+    with loop.keeper.listening():
+        for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+            last = step % settings.accumulate == 0 or step == len(loader)
+            with processes.no_exchange(loop.context_logits, model, last):
+                loss = training_loss(loop, of_all(batch, loop.device), inputs, config)
+                norm = update(
+                    loss * processes.count(),  # whose mean over the processes is taken
+                    model.parameters(),
+                    loop.optimizer,
+                    loop.schedule,
+                    settings.clip,
+                    settings.accumulate,
+                    last,
+                )
+            if last and settings.ema:
+                progress.moved += 1
+                follow(loop.average, model, settings.ema, progress.moved)
+            progress.step = step
+            progress.losses.append(loss.item())
+            if last:
+                progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+                loop.keeper.keep_if_due(progress)
+    rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
+    return {
+        "loss": float(np.nanmean(progress.losses)),
+        "windows_per_second": rate,
+        "memory_mb": peak_memory_mb(),
+    }
 
 
-def training_loss(
-    model: BirdClefClassifier,
-    judge: Callable[[Tensor], tuple[Tensor, Tensor]],
-    batch: Batch,
-    lesson: Lesson,
+def keep_epoch(
+    loop: Loop,
+    progress: Progress,
+    validation: Validation,
+    facts: ClassifierFacts,
     config: FinetuneCommand,
-    generator: torch.Generator,
-) -> Tensor:
-    """The loss of one batch, made harder first; of several processes each judges its part of it."""
-    labels = torch.cat([batch.targets, batch.secondary], dim=1)
-    waveforms, labels = augment_batch(batch.waveforms, labels, config.augment, generator, lesson.backgrounds)
-    targets, secondary = labels.chunk(2, dim=1)
-    mel = augment_mel(model.log_mel(waveforms), config.augment, generator)
+    run: Run,
+    measured: Mapping[str, float],
+) -> None:
+    """Score the held-out recordings, record it, and write the classifier where it is the one to keep; counts one epoch
+    on. Of a frozen encoder's head alone it is epoch 0."""
+    epoch = progress.epoch if measured else 0
+    with loop.keeper.guarding(progress):
+        count = len(validation.recordings)
+        windows = score_windows(loop.average, validation.recordings, facts.audio, loop.device, validation.kept)
+        card = scorecard(validation.truth, pool_windows(windows, count), validation.distances)
+        record(run, epoch=epoch, **measured, **card)
+        progress.next_epoch()
+        value = float(epoch) if config.train.choose == "last" else card[config.train.choose]
+        (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one decides
+        if value > progress.best:
+            progress.best, progress.best_epoch = value, epoch
+            provenance = facts.provenance | {"epoch": epoch, "held_out": card}
+            save_classifier(run.folder / CLASSIFIER, loop.average, replace(facts, provenance=provenance))
+
+
+def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
+    """The loss of one batch, made harder first; of several processes each computes the answers to its part of it."""
+    batch, mel = augmented(batch, loop.model.log_mel, config.augment, inputs, loop.generator)
     with autocast(mel.device):
-        voices, loudest = (processes.joined(told, len(mel)) for told in judge(processes.part(mel)))
-    costs = [cost(logits, targets, secondary, lesson) for logits in voices.unbind(dim=1)]
-    loss, share = torch.stack(costs).mean(), lesson.loss.moments
-    return (1 - share) * loss + share * cost(loudest, targets, secondary, lesson) if share else loss
+        answers = loop.context_logits(processes.part(mel))
+    if not inputs.loss.moments:
+        return label_loss(processes.joined(answers, len(mel)), batch.targets, batch.secondary, inputs)
+    whole, moment = (processes.joined(logits, len(mel)) for logits in answers)
+    first, second = (label_loss(logits, batch.targets, batch.secondary, inputs) for logits in (whole, moment))
+    return (1 - inputs.loss.moments) * first + inputs.loss.moments * second
 
 
-def cost(logits: Tensor, targets: Tensor, secondary: Tensor, lesson: Lesson) -> Tensor:
-    """What a batch of answers costs: (batch, species) logits, targets, background species -> ()."""
-    settings = lesson.loss
-    background = (secondary > 0.5) & (targets < 0.5)  # there, perhaps inaudible: no loss, but no false alarm either
-    present = (targets > 0.5) | background
-    valid, weights = valid_mask(present, lesson.ancestors, background), None
-    if settings.ancestors == "flat":
-        valid = ~background
-    if settings.ancestors == "imply":
-        implied = (present.float() @ lesson.ancestors.T.float() > 0) & ~background
-        targets, present, valid = torch.maximum(targets, implied.float()), present | implied, valid | implied
-    if settings.alpha and settings.kind in WEIGHED_BY_DISTANCE:
-        weights = distance_weights(
-            logits, targets, lesson.distances, alpha=settings.alpha, mode=settings.mode, present=present, valid=valid
-        )
-    return classification_loss(
-        logits,
-        targets,
-        kind=settings.kind,
-        valid=valid,
-        absent_weights=weights,
-        class_weights=lesson.class_weights,
-        smoothing=settings.smoothing,
-    )
+def kept_classifier(path: Path, device: torch.device) -> BirdClefClassifier:
+    """The classifier in a file, as it was trained: of a resumed run its temperature may be fitted already."""
+    kept, _ = load_classifier(path)
+    kept.temperature.fill_(1.0)
+    return kept.to(device)
 
 
 @torch.no_grad()
@@ -288,9 +305,9 @@ def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch
 
 
 if __name__ == "__main__":
-    heard = torch.tensor([[1.0, 0.0, 0.0]])
-    lesson = Lesson(LossSettings(alpha=4.0), torch.tensor([[0.0, 0.2, 1.0]] * 3), torch.zeros(3, 3, dtype=torch.bool))
-    logits = torch.zeros(1, 3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(cost(logits, heard, torch.zeros(1, 3), lesson), logits)
-    print("a tit sings; the push on tit, crow and cricket:", [round(float(push), 3) for push in gradient[0]])
-    assert gradient[0, 0] < 0 < gradient[0, 1] < gradient[0, 2], "a cricket is the worse mistake"
+    audio = AudioSettings()
+    network = BirdClefClassifier(Encoder(SIZES["demo"]), audio, 3, HeadSettings())
+    contexts = [Context(0, np.zeros(80_000, np.float32), 0, ((0.0, 5.0),)), silent(audio)]
+    scores, vectors = judged(network.eval(), contexts, torch.device("cpu"))
+    print("an untrained classifier gives each of three species", [round(float(p), 3) for p in scores[0]])
+    assert scores.shape == (2, 3) and vectors.shape == (2, 96) and torch.allclose(scores[0], scores[1])

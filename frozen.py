@@ -1,0 +1,141 @@
+"""The head alone, on features of the frozen encoder that are computed once: minutes in place of hours.
+
+    fit_head(model, loader, inputs, config, device)
+
+The encoder sees a few passes over the training windows, each pass with other windows and another augmentation; what
+the head needs of them is kept in memory as float16, and the head is fitted on it in seconds. With --train.frozen that is
+all of the training. Else it is the start of it: fine-tuning from a head with random weights pulls what the encoder knows
+out of shape before the head can use it.
+
+source    linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import processes
+from config import FinetuneCommand
+from data_loader import Batch, of_all, set_epoch
+from device import autocast
+from heads import PooledHead
+from model import BirdClefClassifier
+from objective import LossInputs, augmented, label_loss
+from optim import cosine_schedule, update
+
+HEAD_BATCH = 64  # windows in an update of the head alone
+MOST_FEATURE_BYTES = 4 * 2**30  # of memory; further passes are left out, and the rest of the first where it is too long
+
+
+class Features(NamedTuple):
+    """What the frozen encoder makes of the training windows."""
+
+    summaries: Tensor  # (contexts, windows, ...) float16 on the CPU
+    targets: Tensor  # (contexts, species)
+    secondary: Tensor  # (contexts, species)
+
+
+def fit_head(
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    inputs: LossInputs,
+    config: FinetuneCommand,
+    device: torch.device,
+) -> float:
+    """Fit the head, the encoder as it is; the standardisation of its features is fitted too, and kept from then on.
+
+    returns  the loss of the last tenth of the updates
+    """
+    settings = config.train
+    features = frozen_features(model, loader, inputs, config, device)
+    if isinstance(model.head, PooledHead):
+        model.head.standard.fit(features.summaries.flatten(0, 1))
+    rows = len(features.summaries)
+    updates = max(settings.head_updates, settings.head_epochs * -(-rows // HEAD_BATCH))
+    optimizer = AdamW(model.head.parameters(), settings.head_rate, weight_decay=settings.weight_decay)
+    schedule = cosine_schedule(optimizer, updates, settings.warmup)
+    generator = torch.Generator().manual_seed(config.run.seed)
+    order, losses = torch.zeros(0, dtype=torch.int64), list[Tensor]()
+    with torch.random.fork_rng(devices=[]):  # dropout: the same in every process, and nothing later depends on it
+        torch.manual_seed(config.run.seed)
+        model.head.train()
+        bar = tqdm(range(updates), "fitting the head", disable=processes.no_bar(), leave=False)
+        for _ in bar:
+            while len(order) < HEAD_BATCH:
+                order = torch.cat([order, torch.randperm(rows, generator=generator)])
+            batch, order = order[:HEAD_BATCH], order[HEAD_BATCH:]
+            summaries, targets, secondary = (part[batch].to(device) for part in features)
+            loss = label_loss(model.best_windows(summaries.float()), targets, secondary, inputs)
+            update(loss, model.head.parameters(), optimizer, schedule, settings.clip)
+            losses.append(loss.detach())
+    last = float(torch.stack(losses[-max(1, updates // 10) :]).mean())
+    print(f"head fitted on {rows} windows of the frozen encoder: {updates} updates, loss {last:.4f}")
+    return last
+
+
+@torch.no_grad()
+def frozen_features(
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    inputs: LossInputs,
+    config: FinetuneCommand,
+    device: torch.device,
+) -> Features:
+    """What the encoder makes of some passes over the training windows; of several processes each computes its part."""
+    model.eval()
+    generator = torch.Generator().manual_seed(config.run.seed)
+    found, size = list[Features](), 0
+    passes = config.train.head_passes
+    bar = tqdm(
+        total=passes * len(loader), desc="features of the frozen encoder", disable=processes.no_bar(), leave=False
+    )
+    for number in range(1, passes + 1):
+        set_epoch(loader, number)
+        for batch in loader:
+            batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
+            with autocast(device):
+                mine = model.summaries(processes.part(mel))
+            summaries = processes.joined(mine, len(mel)).to("cpu", torch.float16)
+            found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
+            size += summaries.nbytes
+            bar.update()
+            if size > MOST_FEATURE_BYTES:
+                break
+        if size > MOST_FEATURE_BYTES:
+            done = sum(len(part.targets) for part in found)
+            print(f"the head is fitted on the first {done} windows, whose features fill {size / 2**30:.1f} GiB")
+            break
+    bar.close()
+    return Features(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+if __name__ == "__main__":
+    import tempfile
+    from pathlib import Path
+
+    from config import SIZES, AudioSettings, LossSettings, parse
+    from data_loader import labeled_loader, read_labeled
+    from demo_data import write_field_season
+    from model import Encoder
+    from objective import prepare_loss_inputs
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_field_season(Path(folder) / "season").root
+        flags = ["--preset", "demo", "--data.root", str(root), "--data.cache", folder, "--train.head_updates", "60"]
+        config = parse(FinetuneCommand, flags)
+        taxonomy, recordings = read_labeled(config.data)
+        recordings = recordings[:48]
+        loader = labeled_loader(recordings, taxonomy, config.data, AudioSettings(), 16, seed=0)
+        cpu = torch.device("cpu")
+        loss_inputs = prepare_loss_inputs(taxonomy, recordings, LossSettings(), None, cpu)
+        network = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), len(taxonomy.labels), config.head)
+        before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+        loss = fit_head(network, loader, loss_inputs, config, cpu)
+        assert all(torch.equal(value, before[name]) for name, value in network.encoder.state_dict().items())
+        assert loss < 0.25, "better than answering 1 / species everywhere"
