@@ -204,6 +204,12 @@ class LayerMix(nn.Module):
         return self.gain.to(normal.dtype) * (shares * normal).sum(dim=0)
 
 
+def pool_tokens(tokens: Tensor) -> Tensor:
+    """(batch, tokens, width) -> (batch, 3 * width): mean, deviation and maximum over time, each token layer-normed."""
+    normal = F.layer_norm(tokens.float(), tokens.shape[2:])
+    return torch.cat([normal.mean(dim=1), normal.std(dim=1, correction=0), normal.amax(dim=1)], dim=1)
+
+
 def build_pool(width: int, species: int, settings: HeadSettings) -> AttentionHead | MeanHead | PrototypeHead:
     """The pooling head that `--head.pooling` names."""
     if settings.pooling == "prototype":
