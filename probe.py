@@ -33,7 +33,7 @@ from config import AudioSettings, DataSettings, ProbeCommand
 from data_loader import Context, read_labeled, recording_contexts, truth_table
 from device import autocast, half_precision, prepare_device
 from heads import pool_tokens
-from metrics import cmap
+from metrics import cmap, weighted_cmap
 from model import Encoder, LogMel
 from recordings import Recording
 from runs import Run, launch, open_run, publish, write_json
@@ -407,27 +407,17 @@ def gaps_to_best(mixed: Sequence[Score], labelled: Labelled) -> list[Gap]:
     groups = labelled.groups
     weights = np.random.default_rng(0).exponential(size=(groups.max() + 1, DRAWS))[groups]
     best = max(range(len(mixed)), key=lambda place: mixed[place].cmap)
-    draws = [weighted_cmap(score, labelled, weights) for score in mixed]
+    draws: list[NDArray[np.float64]] = []
+    for score in mixed:
+        each: list[NDArray[np.float64]] = []
+        for fold, mine in zip(labelled.folds, score.answers, strict=True):
+            truth, trained = judged(fold, labelled)
+            each.append(weighted_cmap(truth, mine[:, trained], weights[fold.valid]))
+        draws.append(np.mean(each, axis=0))
     return [
         Gap(mixed[best].cmap - score.cmap, float((draws[best] - draw).std()))
         for score, draw in zip(mixed, draws, strict=True)
     ]
-
-
-def weighted_cmap(score: Score, labelled: Labelled, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(draws,) cmAP, mean of the folds, of recordings that count as much as their weights (recordings, draws) say."""
-    folds: list[NDArray[np.float64]] = []
-    for fold, mine in zip(labelled.folds, score.answers, strict=True):
-        truth, trained = judged(fold, labelled)
-        precisions: list[NDArray[np.float64]] = []
-        for column in np.flatnonzero(truth.any(axis=0)):
-            order = np.argsort(-mine[:, trained[column]], kind="stable")
-            weight = weights[fold.valid[order]]
-            hits = weight * truth[order, column, None]
-            precisions.append((hits * hits.cumsum(axis=0) / weight.cumsum(axis=0)).sum(axis=0) / hits.sum(axis=0))
-        folds.append(np.mean(precisions, axis=0))
-    means: NDArray[np.float64] = np.mean(folds, axis=0)
-    return means
 
 
 def recommended(mixed: Sequence[Score], gaps: Sequence[Gap], depths: Sequence[int]) -> int:
