@@ -316,53 +316,47 @@ def judge_layers(
     """
     alone: list[list[NDArray[np.float64]]] = [[] for _ in depths]
     mixed: list[list[NDArray[np.float64]]] = [[] for _ in depths]
-    species = labelled.truth.shape[1]
-    bar = tqdm(total=len(labelled.folds) * features.shape[1], desc="layers", unit="layer", disable=None, leave=False)
-    for fold in labelled.folds:
-        products = np.zeros((len(features), len(features)))
-        for layer in range(features.shape[1]):
-            mine = inner_products(features[:, layer].astype(np.float32), fold.train)
-            products += mine
-            if layer + 1 in depths:
-                place = depths.index(layer + 1)
-                alone[place].append(held_out_answers(mine, fold, labelled.main, species))
-                mixture = (
-                    held_out_answers(products / (layer + 1), fold, labelled.main, species) if layer else alone[0][-1]
-                )
-                mixed[place].append(mixture)
-            bar.update()
-    bar.close()
+    species, layers = labelled.truth.shape[1], features.shape[1]
+    fits = len(labelled.folds) * (len(STRENGTHS) + 2 * len(depths))
+    with tqdm(total=fits, desc="regressions", disable=None, leave=False) as bar:
+        for fold in labelled.folds:
+            each = [inner_products(features[:, layer].astype(np.float32), fold.train) for layer in range(layers)]
+            strength = chosen_strength(np.mean(each, axis=0), fold, labelled.main, species)
+            bar.update(len(STRENGTHS))
+            for place, depth in enumerate(depths):
+                for made, products in ((alone, each[depth - 1]), (mixed, np.mean(each[:depth], axis=0))):
+                    inside, outside = coordinates(products, fold.train, fold.valid)
+                    made[place].append(regression(inside, labelled.main[fold.train], outside, species, strength))
+                    bar.update()
     return [scored(each, labelled) for each in alone], [scored(each, labelled) for each in mixed]
 
 
-def inner_products(features: NDArray[np.float32], train: NDArray[np.intp]) -> NDArray[np.float64]:
+def inner_products(features: NDArray[np.float32], train: NDArray[np.intp]) -> NDArray[np.float32]:
     """(recordings, recordings) products of the rows, standardised by those that are fitted to, over their length."""
     fitted = features[train]
     standard = (features - fitted.mean(axis=0)) / np.maximum(fitted.std(axis=0), LEAST_SPREAD)
-    return (standard @ standard.T).astype(np.float64) / features.shape[1]
+    products: NDArray[np.float32] = standard @ standard.T / features.shape[1]
+    return products
 
 
-def held_out_answers(
-    products: NDArray[np.float64], fold: Fold, main: NDArray[np.int64], species: int
-) -> NDArray[np.float64]:
-    """(held-out recordings, species) probabilities, 0 for a species that no training recording has."""
-    strength = STRENGTHS[len(STRENGTHS) // 2]
-    if len(fold.inner_valid):
-        inside, outside = coordinates(products, fold.inner_train, fold.inner_valid)
-        truth = main[fold.inner_valid, None] == np.unique(main[fold.inner_train])
-        tried = [regression(inside, main[fold.inner_train], outside, species, one) for one in STRENGTHS]
-        known = [cmap(truth, answers[:, np.unique(main[fold.inner_train])]) for answers in tried]
-        strength = STRENGTHS[int(np.argmax(known))]
-    inside, outside = coordinates(products, fold.train, fold.valid)
-    return regression(inside, main[fold.train], outside, species, strength)
+def chosen_strength(products: NDArray[np.float32], fold: Fold, main: NDArray[np.int64], species: int) -> float:
+    """How strongly the regressions of a fold are regularised, the same for all layers: what is best inside its training
+    part, on all layers side by side."""
+    if not len(fold.inner_valid):
+        return STRENGTHS[len(STRENGTHS) // 2]
+    inside, outside = coordinates(products, fold.inner_train, fold.inner_valid)
+    trained = np.unique(main[fold.inner_train])
+    truth = main[fold.inner_valid, None] == trained
+    tried = [regression(inside, main[fold.inner_train], outside, species, strength) for strength in STRENGTHS]
+    return STRENGTHS[int(np.argmax([cmap(truth, answers[:, trained]) for answers in tried]))]
 
 
 def coordinates(
-    products: NDArray[np.float64], train: NDArray[np.intp], valid: NDArray[np.intp]
+    products: NDArray[np.float32], train: NDArray[np.intp], valid: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows with these inner products, in as few dimensions as the training rows span: (train, dims), (valid, dims)."""
-    values, vectors = np.linalg.eigh(products[np.ix_(train, train)])
-    kept = np.flatnonzero(values > 1e-7 * values[-1])[-COMPONENTS:]
+    values, vectors = np.linalg.eigh(products[np.ix_(train, train)].astype(np.float64))
+    kept = np.flatnonzero(values > 1e-6 * values[-1])[-COMPONENTS:]
     roots = np.sqrt(values[kept])
     return vectors[:, kept] * roots, products[np.ix_(valid, train)] @ (vectors[:, kept] / roots)
 
