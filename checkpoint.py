@@ -56,11 +56,20 @@ LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decode
 SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
 NEEDED = {  # facts of a file by its kind
     "encoder": frozenset({"format", "size", "audio", "provenance"}),
+    "features": frozenset({"format", "made_of"}),
     "classifier": frozenset(
         {"format", "size", "audio", "head", "taxonomy", "provenance", "thresholds", "rank_thresholds"}
     ),
 }
 HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
+PREFIXES = (HUB_PREFIX, "encoder.", "model.audio_tower.", "audio_tower.")  # and where others do
+BARE = ("conv1.", "conv2.", "embed_positions.", "layers.", "layer_norm.")  # of an audio tower saved by itself
+KINDS = {  # model_type in config.json -> under which key its encoder is described, or at the top
+    "whisper": "",
+    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3"), "audio_config"),
+    **dict.fromkeys(("qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder"), ""),
+}
+TOWER = {"num_mel_bins": 128, "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20}  # where unsaid
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,26 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     kept = depth or found
     tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of(name) < found}
     encoder = Encoder(encoder_size(size, kept), audio)
-    fill(encoder.whisper, widened(tensors, encoder.channels), source)
+    fill(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
     freeze_positions(encoder.whisper)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
     return encoder
+
+
+def size_of(weights: str) -> Preset | None:
+    """The size of what `--encoder.weights` names, as its file says; None for random weights and what is not there.
+
+    A hub name is looked for in the local cache and on the network.
+    """
+    path = Path(weights)
+    if weights.endswith(".safetensors") and path.is_file():
+        size = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["size"]
+        assert size in PRESETS, f"{path}: unknown size {str(size)[:40]}; make the file again"
+        return cast(Preset, size)
+    if path.is_dir():
+        return preset_of(path)[0]
+    return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
 
 
 def layer_of(name: str) -> int:
@@ -239,24 +263,65 @@ def hub_encoder(folder: Path, size: Preset) -> tuple[dict[str, Tensor], int]:
 
     Only dimensions are taken from config.json and only safetensors are opened: nothing in the folder is executed.
     """
+    named, layers = preset_of(folder)
+    assert named == size, f"{folder} is of size {named}, not {size}; add --preset {named}"
+    found: dict[str, Tensor] = {}
+    for prefixes in (PREFIXES, BARE):
+        for path in () if found else weight_files(folder, prefixes):
+            found |= open_tensors(path, prefixes, "download it again")[0]
+    assert found, f"{folder} holds no tensor of a Whisper encoder"
+    return {without_prefix(name): tensor for name, tensor in found.items()}, layers
+
+
+def without_prefix(name: str) -> str:
+    """layers.0.fc1.weight for model.encoder.layers.0.fc1.weight."""
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+
+
+def preset_of(folder: Path) -> tuple[Preset, int]:
+    """The size of a folder in the hub's format and how many layers it has, out of its config.json: Whisper itself,
+    what was trained on from it, or an audio tower of its shape.
+
+    source    the encoders of these kinds are built alike in transformers; they differ in what follows the last layer,
+              which is left out: Qwen2-Audio's tower halves the tokens before its last norm
+    """
     config_path = folder / "config.json"
     assert config_path.is_file(), f"{folder} has no config.json: no folder in the hub's format"
     config = read_json(config_path, "download it again")
-    assert config.get("model_type") == "whisper", f"{config_path} is of type {config.get('model_type')}, not whisper"
-    found = tuple(config.get(key) for key in ("num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads"))
-    layers = found[2]
-    named = [preset for preset in PRESETS if isinstance(layers, int) and fits(preset, found)]
-    assert named and isinstance(layers, int), (
-        f"{folder}: mel bins, width, layers, heads are {found}; Whisper encoders of {SIZES} are understood, and those "
-        "with fewer layers"
+    kind = config.get("model_type")
+    assert isinstance(kind, str) and kind in KINDS, (
+        f"{config_path} is of type {str(kind)[:40]}, not whisper, nor an audio tower of its shape ({', '.join(KINDS)})"
     )
-    assert named == [size], f"{folder} is of size {named[0]}, not {size}; add --preset {named[0]}"
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        for name, tensor in open_tensors(path, (HUB_PREFIX, "encoder."), "download it again")[0].items():
-            tensors[name.removeprefix("model.").removeprefix("encoder.")] = tensor
-    assert tensors, f"{folder} holds no tensor of a Whisper encoder"
-    return tensors, layers
+    told: Any = config.get(KINDS[kind]) if KINDS[kind] else config
+    assert isinstance(told, dict), f"{config_path} does not describe its {KINDS[kind]}; download it again"
+    usual: Mapping[str, object] = {} if kind == "whisper" else TOWER
+    bins, width, layers, heads = (cast(dict[str, Any], told).get(key, usual.get(key)) for key in TOWER)
+    for preset in PRESETS:
+        whole = SIZES[preset]
+        fits = (bins, width, heads) == (whole.mels, whole.width, whole.heads)
+        if fits and type(layers) is int and 1 <= layers <= whole.layers:
+            return preset, layers
+    raise AssertionError(
+        f"{folder}: mel bins, width, layers, heads are {(bins, width, layers, heads)}; Whisper encoders of {SIZES} are "
+        "understood, and those with fewer layers"
+    )
+
+
+def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSettings, source: str) -> dict[str, Tensor]:
+    """A checkpoint whose position table was cut after its own longest context, with Whisper's table from there on.
+
+    WhisperSeg keeps 10 s. What is heard here must lie within: its own positions may have been trained.
+    source    https://github.com/nianlonggu/WhisperSeg, load_model
+    """
+    table = tensors.get("embed_positions.weight")
+    usual = encoder.whisper.embed_positions.weight.detach()
+    if table is None or table.ndim != 2 or table.shape[1] != usual.shape[1] or not 0 < len(table) < len(usual):
+        return tensors
+    seconds = len(table) / 50
+    assert audio.context_seconds <= seconds, (
+        f"{source} knows positions up to {seconds:g} s; give --audio.context_seconds {seconds:g} or less"
+    )
+    return tensors | {"embed_positions.weight": torch.cat([table.float(), usual[len(table) :]])}
 
 
 def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
@@ -268,29 +333,39 @@ def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     return tensors | {"conv1.weight": torch.cat([kernel, added], dim=1)}
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that its index names; they must lie in the folder."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        told = read_json(index, "download it again").get("weight_map")
-        shards: list[Any] = list(cast(dict[str, Any], told).values()) if isinstance(told, dict) else [told]
-        strange = [name for name in shards if not isinstance(name, str) or not SHARD.fullmatch(name)]
-        assert not strange, f"{index} names files outside its folder, or none: {str(strange[0])[:60]!r}"
-        names = sorted(set(shards))
-    else:
-        names = ["model.safetensors"]
+def weight_files(folder: Path, prefixes: tuple[str, ...] = ("",)) -> list[Path]:
+    """model.safetensors, or the shards in which its index has tensors whose names begin in one of some ways; they must
+    lie in the folder."""
+    whole = (folder / "model.safetensors").is_file()
+    names = ["model.safetensors"] if whole else shard_names(folder, prefixes)
     paths = [folder / name for name in names]
     missing = [str(path) for path in paths if not path.is_file()]
     assert not missing, f"{', '.join(missing)} not found; only safetensors are read (pytorch_model.bin can run code)"
     return paths
 
 
+def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
+    """The files that hold tensors whose names begin in one of some ways, as the folder's index says; without one, the
+    single file that there should be."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    told = read_json(index, "download it again").get("weight_map")
+    shards: dict[str, Any] = cast(dict[str, Any], told) if isinstance(told, dict) else {"": told}
+    strange = [name for name in shards.values() if not isinstance(name, str) or not SHARD.fullmatch(name)]
+    assert not strange, f"{index} names files outside its folder, or none: {str(strange[0])[:60]!r}"
+    return sorted({shard for name, shard in shards.items() if name.startswith(prefixes)})
+
+
 def download(name: str) -> Path:
-    """The folder of a hub checkpoint, from the local cache or the network: its dimensions and its safetensors alone."""
+    """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
+    that hold an encoder; of an audio language model they are a small part."""
     print(f"looking for {name} on the hub ...", flush=True)
     hub_logging.set_verbosity_error()
-    wanted = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
+    wanted = ["config.json", "model.safetensors.index.json"]
     try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        wanted += shard_names(folder, PREFIXES) or shard_names(folder, BARE)
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise AssertionError(unreachable(name, "the hub cannot be reached and its cache has no copy")) from error
@@ -395,14 +470,6 @@ def digest(tensors: dict[str, Tensor]) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def fits(size: Preset, found: tuple[object, object, object, object]) -> bool:
-    """Whether mel bins, width, layers and heads are those of a size, of which upper layers may be missing."""
-    whole = SIZES[size]
-    bins, width, layers, heads = found
-    few = type(layers) is int and 1 <= layers <= whole.layers
-    return few and (bins, width, heads) == (whole.mels, whole.width, whole.heads)
 
 
 if __name__ == "__main__":

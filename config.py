@@ -29,14 +29,14 @@ def scratch() -> Path:
     return mine
 
 
-Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v3"]
+Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
-PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v3")
+PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v2", "large-v3")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ SIZES: dict[Preset, EncoderSize] = {
     "base": EncoderSize(80, 512, 6, 8, 2, 256, 4),
     "small": EncoderSize(80, 768, 12, 12, 4, 384, 6),
     "medium": EncoderSize(80, 1024, 24, 16, 4, 512, 8),
+    "large-v2": EncoderSize(80, 1280, 32, 20, 4, 512, 8),  # the first large one too
     "large-v3": EncoderSize(128, 1280, 32, 20, 4, 512, 8),
 }
 
@@ -167,7 +168,7 @@ class EncoderSettings:
     and the highest know speech rather than animals; `python probe.py` measures how many are worth it."""
 
     def __post_init__(self) -> None:
-        encoder_size(self.size, self.depth)
+        assert self.depth >= 0, f"--encoder.depth {self.depth}: give a number of layers, or 0 for all"
 
 
 @dataclass(frozen=True)
@@ -365,6 +366,14 @@ class QuickRunSettings(RunSettings):
 
 
 @dataclass(frozen=True)
+class ProbeRunSettings(RunSettings):
+    """Where results go, and on what they are computed."""
+
+    seed: int = 0
+    """Which recordings are drawn where there are more than --recordings, and random weights."""
+
+
+@dataclass(frozen=True)
 class SurveyRunSettings(QuickRunSettings):
     """Where results go; all cores listen."""
 
@@ -402,6 +411,41 @@ class SurveyCommand:
     def defaults(cls, preset: Preset) -> SurveyCommand:
         """All settings as a preset has them."""
         return cls(preset, data_defaults(preset))
+
+
+@dataclass(frozen=True)
+class ProbeCommand:
+    """Before any training: which layers of a Whisper encoder tell your animals apart, and what each costs.
+
+    Reads labelled recordings and an encoder of Whisper's shape: Whisper itself, WhisperSeg, the audio tower of
+    Qwen2-Audio, or what ssl_mae.py wrote. Nothing is trained but a logistic regression on the frozen features of each
+    layer, judged on the fold that it was not fitted to. Prints a table and the --encoder.depth to give to main.py;
+    writes runs/probe/: layers.png, probe.json and features.safetensors, so that the next look at the same is quick.
+
+    Examples: python probe.py --data.root recordings/ --encoder.weights openai/whisper-base
+              python probe.py --data.root recordings/ --encoder.weights downloads/whisperseg --data.min_recordings 8
+    """
+
+    preset: Preset
+    """A whole set of defaults; the size of the encoder is taken from its weights, whatever is given here."""
+    data: DataSettings
+    encoder: EncoderSettings
+    windows: int = 12
+    """At most so many windows of each recording, spread over it."""
+    recordings: int = 2_000
+    """At most so many recordings, the species taking turns. 2000 take minutes with Whisper base on two cores."""
+    audio: AudioSettings = AudioSettings()
+    run: ProbeRunSettings = ProbeRunSettings()
+
+    def __post_init__(self) -> None:
+        assert self.windows >= 1, f"--windows {self.windows}: give 1 or more"
+        assert self.recordings >= 10, f"--recordings {self.recordings}: give 10 or more"
+
+    @classmethod
+    def defaults(cls, preset: Preset) -> ProbeCommand:
+        """All settings as a preset has them."""
+        start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
+        return cls(preset, data_defaults(preset), start)
 
 
 @dataclass(frozen=True)
@@ -700,6 +744,7 @@ PRETRAIN: dict[Preset, TrainSettings] = {
     "base": TrainSettings(40, 256, 1, 1.5e-4, 5e-4),
     "small": TrainSettings(30, 256, 1, 1e-4, 3e-4),
     "medium": TrainSettings(20, 128, 4, 7e-5, 3e-4, layer_decay=0.97),
+    "large-v2": TrainSettings(15, 64, 8, 5e-5, 2e-4, layer_decay=0.97),
     "large-v3": TrainSettings(15, 64, 8, 5e-5, 2e-4, layer_decay=0.97),
 }
 FINETUNE: dict[Preset, FinetuneSettings] = {
@@ -708,6 +753,7 @@ FINETUNE: dict[Preset, FinetuneSettings] = {
     "base": FinetuneSettings(30, 64, 1, 2e-4, 1e-3, 0.80),
     "small": FinetuneSettings(20, 64, 1, 1e-4, 1e-3, 0.80),
     "medium": FinetuneSettings(15, 32, 2, 5e-5, 1e-3, 0.87),
+    "large-v2": FinetuneSettings(10, 16, 4, 3e-5, 1e-3, 0.90),
     "large-v3": FinetuneSettings(10, 16, 4, 3e-5, 1e-3, 0.90),
 }
 
@@ -721,6 +767,7 @@ Section = TypeVar("Section")
 Command = TypeVar(
     "Command",
     SurveyCommand,
+    ProbeCommand,
     PretrainCommand,
     FinetuneCommand,
     QuantizeCommand,

@@ -1,6 +1,7 @@
 """Weight files: the traps of loading half a Whisper, each shut, and files that are whole or refused."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers.models.qwen2_audio.configuration_qwen2_audio import Qwen2AudioEncoderConfig
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from checkpoint import (
@@ -18,6 +21,7 @@ from checkpoint import (
     read_tensors,
     save_classifier,
     save_encoder,
+    size_of,
     write_tensors,
 )
 from config import SIZES, AudioSettings, EncoderSettings, HeadSettings, Preset
@@ -157,7 +161,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     folder = hub_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "wav2vec2"}))
-    with pytest.raises(AssertionError, match="type wav2vec2, not whisper"):
+    with pytest.raises(AssertionError, match="type wav2vec2, not whisper, nor an audio tower"):
         load(folder)
 
 
@@ -307,8 +311,9 @@ def test_an_encoder_of_two_layers_comes_back_from_its_file_and_from_the_folder_b
 
 
 def test_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"--encoder\.depth 4: Whisper demo has 3 layers"):
-        EncoderSettings("demo", "random", depth=4)
+    for source in ("random", str(hub_folder(tmp_path))):
+        with pytest.raises(AssertionError, match=r"--encoder\.depth 4: (Whisper demo|.*whisper-demo) has 3 layers"):
+            load_encoder(EncoderSettings("demo", source, depth=4), AUDIO)
     with pytest.raises(AssertionError, match=r"--encoder\.depth -1"):
         EncoderSettings("demo", "random", depth=-1)
     low = load_encoder(EncoderSettings("demo", "random", depth=2), AUDIO)
@@ -348,3 +353,138 @@ def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
     assert told == facts and again.encoder.size.layers == 2 and torch.equal(again(waveforms), model(waveforms))
     with pytest.raises(AssertionError, match="an encoder of 2 layers, and facts that speak of 3"):
         save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))
+
+
+def tower_folder(place: Path, name: str = "audio_tower.", alone: bool = False) -> Path:
+    """An audio language model as the hub has it, in two shards: its tower as transformers builds Qwen2-Audio's, and a
+    language model beside it; or the tower alone."""
+    dims = SIZES["demo"]
+    described = {
+        "num_mel_bins": dims.mels,
+        "d_model": dims.width,
+        "encoder_layers": dims.layers,
+        "encoder_attention_heads": dims.heads,
+        "encoder_ffn_dim": 4 * dims.width,
+    }
+    torch.manual_seed(2)
+    tower = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**described))
+    tensors = {f"{name}{key}": tensor for key, tensor in tower.state_dict().items()}
+    folder = place / "tower"
+    folder.mkdir()
+    config = {"model_type": "qwen2_audio_encoder"} | described
+    if alone:
+        (folder / "config.json").write_text(json.dumps(config))
+        rewrite(folder / "model.safetensors", tensors)
+        return folder
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_audio", "audio_config": config}))
+    words = {"language_model.model.layers.0.fc1.weight": torch.ones(3, 3), "layers.0.stray": torch.ones(2)}
+    rewrite(folder / "model-00001-of-00002.safetensors", tensors)
+    rewrite(folder / "model-00002-of-00002.safetensors", words)
+    where = dict.fromkeys(tensors, "model-00001-of-00002.safetensors")
+    where |= dict.fromkeys(words, "model-00002-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    return folder
+
+
+def theirs_of(folder: Path, picture: Tensor) -> list[Tensor]:
+    """The states behind each layer of a Qwen2-Audio tower, as transformers computes them."""
+    dims = SIZES["demo"]
+    config = json.loads((folder / "config.json").read_text())
+    tower = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**config.get("audio_config", config))).eval()
+    (shard,) = [path for path in folder.glob("*.safetensors") if "00002-of" not in path.name]
+    tower.load_state_dict(
+        {re.sub(r"^(model\.)?(audio_tower\.|encoder\.)", "", k): v for k, v in load_file(shard).items()}
+    )
+    states: list[Tensor] = []
+    for layer in tower.layers:
+        layer.register_forward_hook(
+            lambda _layer, _given, made: states.append(made[0] if isinstance(made, tuple) else made)
+        )
+    with torch.inference_mode():
+        tower(picture)
+    assert len(states) == dims.layers
+    return states
+
+
+@pytest.mark.parametrize("name", ["audio_tower.", "model.audio_tower.", "encoder."])
+def test_an_audio_tower_of_whispers_shape_says_the_same_here_in_every_layer(name: str, tmp_path: Path) -> None:
+    """Qwen2-Audio pools what comes out of the last layer; the layers themselves are Whisper's."""
+    folder = tower_folder(tmp_path, name)
+    picture = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    encoder = load(folder).eval()
+    with torch.inference_mode():
+        ours = encoder.layer_states(picture)
+    for mine, theirs in zip(ours, theirs_of(folder, picture), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    assert not torch.allclose(ours[0], load("random").layer_states(picture)[0], atol=0.1)  # a negative control
+    assert size_of(str(folder)) == "demo"
+
+
+def test_of_a_language_model_only_the_shard_with_the_tower_is_needed(tmp_path: Path) -> None:
+    folder = tower_folder(tmp_path)
+    whole = load(folder)(mel())
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    assert torch.equal(load(folder)(mel()), whole)
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(AssertionError, match=r"model-00001-of-00002\.safetensors not found"):
+        load(folder)
+
+
+def test_a_tower_saved_by_itself_has_names_without_prefix(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    alone = tower_folder(tmp_path / "a", "", alone=True)
+    assert torch.equal(load(alone)(mel()), load(tower_folder(tmp_path / "b"))(mel()))
+
+
+def test_a_whisperseg_checkpoint_has_fewer_positions_and_another_vocabulary(tmp_path: Path) -> None:
+    """It is cut to the 10 s it was trained on: the table of positions ends there, and may have been trained."""
+    whole = hub_folder(tmp_path)
+    tensors = load_file(whole / "model.safetensors")
+    config = json.loads((whole / "config.json").read_text())
+    trained = tensors["model.encoder.embed_positions.weight"][:500] + 0.01
+    tensors["model.encoder.embed_positions.weight"] = trained
+    tensors["model.decoder.embed_tokens.weight"] = torch.zeros(1_100, 96)
+    rewrite(whole / "model.safetensors", tensors)
+    more = {
+        "total_spec_columns": 1000,
+        "max_source_positions": 500,
+        "vocab_size": 1_100,
+        "species_codebook": {"a": "b"},
+    }
+    (whole / "config.json").write_text(json.dumps(config | more))
+    table = load(whole).whisper.embed_positions.weight
+    assert table.shape == (1500, 96) and not table.requires_grad
+    assert torch.equal(table[:500], trained)
+    torch.testing.assert_close(table[500:], load("random").whisper.embed_positions.weight[500:])
+    with pytest.raises(AssertionError, match=r"positions up to 10 s; give --audio\.context_seconds 10 or less"):
+        load_encoder(EncoderSettings("demo", str(whole)), AudioSettings(context_seconds=15.0))
+
+
+def test_the_size_of_weights_is_what_their_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, load("random"), "demo", AUDIO, {})
+    assert size_of(str(path)) == size_of(str(tmp_path / "whisper")) == "demo"
+    assert size_of("random") is None and size_of(str(tmp_path / "nothing.safetensors")) is None
+    with pytest.raises(AssertionError, match=r"no config\.json"):
+        size_of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"d_model": 100}, "mel bins, width, layers, heads are"),
+        ({"encoder_layers": 4}, "mel bins, width, layers, heads are"),
+        ({"encoder_layers": 0}, "mel bins, width, layers, heads are"),
+        ({"encoder_layers": "3"}, "mel bins, width, layers, heads are"),
+        ({"model_type": "qwen2_audio"}, "does not describe its audio_config"),
+        ({"model_type": ["whisper"]}, "not whisper"),
+    ],
+)
+def test_dimensions_of_no_whisper_are_refused_in_a_line(change: dict[str, object], words: str, tmp_path: Path) -> None:
+    folder = hub_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(AssertionError, match=words) as refusal:
+        load(folder)
+    assert "\n" not in str(refusal.value)

@@ -55,13 +55,15 @@ def test_a_missing_input_names_the_command_that_makes_it(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py"])
+@pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py", "probe.py"])
 def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path: Path) -> None:
     done = run(tmp_path, script, "--preset", "demo", "--data.root", tmp_path / "nothing")
     assert done.returncode == 1 and "--data.root" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py", "main.py", "quantize.py", "predictor.py"])
+@pytest.mark.parametrize(
+    "script", ["data_loader.py", "ssl_mae.py", "main.py", "quantize.py", "predictor.py", "probe.py"]
+)
 def test_help_teaches(script: str, tmp_path: Path) -> None:
     done = run(tmp_path, script, "--help")
     assert done.returncode == 0 and f"python {script}" in done.stdout and "--preset" in done.stdout

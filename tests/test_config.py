@@ -14,6 +14,7 @@ from config import (
     FinetuneCommand,
     PredictCommand,
     PretrainCommand,
+    ProbeCommand,
     QuantizeCommand,
     ReportCommand,
     SurveyCommand,
@@ -28,6 +29,7 @@ def test_every_preset_works_for_every_command(preset: str) -> None:
     assert parse(FinetuneCommand, flags).preset == parse(QuantizeCommand, flags).preset == preset
     assert parse(PredictCommand, flags).preset == preset
     assert parse(PretrainCommand, ["--preset", preset]).encoder.size == preset
+    assert parse(ProbeCommand, flags).encoder.size == preset
 
 
 def test_a_flag_beside_a_preset_changes_that_alone() -> None:
@@ -78,7 +80,7 @@ def test_a_mistyped_flag_leaves_with_1_and_names_the_right_one(capsys: pytest.Ca
     "command",
     [
         *(SurveyCommand, PretrainCommand, FinetuneCommand, QuantizeCommand),
-        *(PredictCommand, ReportCommand, ExperimentsCommand),
+        *(PredictCommand, ReportCommand, ExperimentsCommand, ProbeCommand),
     ],
 )
 def test_help_teaches_with_an_example_and_leaves_with_0(

@@ -8,7 +8,7 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 COMMANDS = (  # have tests of their own
-    *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments"),
+    *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments", "probe"),
 )
 ROOMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in COMMANDS)
 

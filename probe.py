@@ -1,0 +1,548 @@
+"""Before any training: which layers of a Whisper encoder tell your animals apart, and what each of them costs.
+
+    python probe.py --data.root recordings/ --encoder.weights openai/whisper-base
+
+Reads    labelled recordings in any layout of sources.py, or recordings.csv; an encoder of Whisper's shape
+Writes   runs/probe/: layers.png, probe.json, features.safetensors, run.json
+
+Each window goes once through the frozen encoder; what is kept of a layer is the mean, deviation and maximum over time
+of its layer-normed tokens, averaged over the windows of a recording. On each layer, and on layers 1 to k side by side,
+which is what a classifier of that depth can use, a logistic regression is fitted and judged on the fold that it was not
+fitted to, all folds in turn. How strongly it is regularised is chosen inside the training folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
+from config import AudioSettings, DataSettings, ProbeCommand
+from data_loader import Context, read_labeled, recording_contexts, truth_table
+from device import autocast, half_precision, prepare_device
+from heads import pool_tokens
+from metrics import cmap, weighted_cmap
+from model import Encoder, LogMel
+from recordings import Recording
+from runs import Run, launch, open_run, publish, write_json
+
+BATCH = 16  # contexts that go through the encoder together
+STRENGTHS = (10.0, 40.0, 160.0)  # C of the logistic regression, on features whose rows have a mean square of about 1
+COMPONENTS = 512  # most dimensions it is fitted in: of more rows, the directions in which they differ most
+LEAST_SPREAD = 1e-4  # a feature that hardly varies is not blown up beyond this
+CLOSE = 0.005  # cmAP that is not worth another layer
+DRAWS = 400  # of the bootstrap
+REPEATS = 15  # of each measurement of time
+FEATURES = "features.safetensors"
+
+
+class Fold(NamedTuple):
+    """Indices of the recordings to fit on and to judge, and those of a smaller split inside the former."""
+
+    train: NDArray[np.intp]
+    valid: NDArray[np.intp]
+    inner_train: NDArray[np.intp]
+    inner_valid: NDArray[np.intp]  # empty where the training part cannot be divided
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The recordings of a probe, which of them are held out together, and what is in them."""
+
+    rows: Sequence[Recording]
+    truth: NDArray[np.bool_]  # (recordings, species)
+    main: NDArray[np.int64]  # (recordings,) the first label of each, what the regression is fitted to
+    folds: Sequence[Fold]
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(recordings,) the number of each one's group."""
+        return np.unique([row.group for row in self.rows], return_inverse=True)[1]
+
+
+class Score(NamedTuple):
+    """How well some layers tell the species apart: means over the folds."""
+
+    cmap: float
+    top1: float
+    answers: list[NDArray[np.float64]]  # for each fold (held-out recordings, species)
+
+
+class Gap(NamedTuple):
+    """How far a depth is behind the best one, in cmAP of the same recordings."""
+
+    behind: float
+    error: float  # standard error of that difference
+
+
+def probe(config: ProbeCommand) -> int:
+    """The whole command; returns the exit code."""
+    device = prepare_device(config.run)
+    taxonomy, rows = read_labeled(replace(config.data, no_call=None))
+    rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
+    split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
+    size = size_of(config.encoder.weights) or config.encoder.size
+    encoder = load_encoder(replace(config.encoder, size=size), config.audio).to(device).eval()
+    with open_run("probe", config.run.root, config) as run:
+        features, counts = all_features(encoder, rows, config, device, run)
+        heard = [place for place, count in enumerate(counts) if count]
+        if len(heard) < len(rows):
+            print(f"{len(rows) - len(heard)} recordings could not be read and are left out")
+        rows, features = [rows[place] for place in heard], features[heard]
+        folds = split_into_folds(rows, taxonomy.labels, config.data)
+        truth = truth_table(rows, taxonomy.labels, config.audio) > 0
+        main = np.array([taxonomy.labels.index(row.labels[0]) for row in rows])
+        labelled = Labelled(rows, truth, main, folds)
+        depths = depths_of(encoder.size.layers)
+        alone, mixed = judge_layers(features, depths, labelled)
+        gaps = gaps_to_best(mixed, labelled)
+        best = recommended(mixed, gaps, depths)
+        costs = {count: layer_times(encoder, config.audio, device, count) for count in threads_of(device)}
+        print("\n".join(table(depths, alone, mixed, gaps, costs)))
+        title = (
+            f"{config.encoder.weights}: {len(rows)} recordings of {len(taxonomy.labels)} species, {len(folds)} folds"
+        )
+        draw_layers(run.folder / "layers.png", title, depths, alone, mixed, costs, best)
+        card = {
+            "weights": config.encoder.weights,
+            "size": size,
+            "layers": encoder.size.layers,
+            "recordings": len(rows),
+            "windows": int(sum(counts)),
+            "species": len(taxonomy.labels),
+            "folds": len(folds),
+            "depths": depths,
+            "alone": [
+                {"layer": depth, "cmap": one.cmap, "top1": one.top1} for depth, one in zip(depths, alone, strict=True)
+            ],
+            "layers_1_to": [
+                {"depth": depth, "cmap": one.cmap, "top1": one.top1} | gap._asdict()
+                for depth, one, gap in zip(depths, mixed, gaps, strict=True)
+            ],
+            "milliseconds_per_window": {
+                f"{count} thread{'s' if count > 1 else ''}": [round(1000 * seconds, 3) for seconds in times]
+                for count, times in costs.items()
+            },
+            "recommended_depth": best,
+            "flags": f"--encoder.depth {best}",
+        }
+        write_json(run.folder / "probe.json", card)
+        run.facts["scores"] = {"cmap": mixed[depths.index(best)].cmap, "top1": mixed[depths.index(best)].top1}
+    print(verdict(depths, alone, mixed, gaps, costs, best))
+    print(f"wrote {run.folder / 'layers.png'}; next: python main.py --preset {size} --data.root {config.data.root} "
+          f"--encoder.weights {config.encoder.weights} --encoder.depth {best}")  # fmt: skip
+    return 0
+
+
+def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
+    """At most so many recordings, in their order; the species take turns, so that the rare ones are all there."""
+    if len(rows) <= most:
+        return list(rows)
+    turn: dict[str, int] = {}
+    turns: list[tuple[int, int]] = []
+    for place in np.random.default_rng(seed).permutation(len(rows)).tolist():
+        label = rows[place].labels[0]
+        turns.append((turn.setdefault(label, 0), place))
+        turn[label] += 1
+    kept = sorted(place for _, place in sorted(turns)[:most])
+    print(f"{most} of {len(rows)} recordings are drawn (--recordings)")
+    return [rows[place] for place in kept]
+
+
+def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: DataSettings) -> list[Fold]:
+    """Every fold held out in turn, and inside what is left the next one for the choice of the strength.
+
+    A fold in which every group alone has a label is never held out: there would be nothing to learn the label from.
+    Errors: too few recordings to hold any out, or species to tell apart, are refused in one line.
+    """
+    assert len({row.labels[0] for row in rows}) > 1, (
+        f"there is one species alone, {rows[0].labels[0]}: nothing to tell apart; lower --data.min_recordings, or "
+        "point --data.root at recordings of several"
+    )
+    folds: dict[str, set[int]] = {}
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        folds.setdefault(row.group, set()).add(row.fold)
+        groups.setdefault(row.labels[0], set()).add(row.group)
+    torn = sorted(group for group, found in folds.items() if len(found) > 1)
+    assert not torn, f"{len(torn)} groups stand in several folds, {torn[:3]} among them: scores would be too good"
+    needed = {next(iter(mine)) for mine in groups.values() if len(mine) == 1}
+    fold_of = np.array([row.fold for row in rows])
+    free = sorted({row.fold for row in rows if row.group not in needed})
+    lonely = [label for label in labels if len(groups.get(label, ())) == 1]
+    assert free and len(set(fold_of.tolist())) > 1, (
+        f"{len(rows)} recordings in {len(folds)} groups cannot be divided into {data.folds} folds so that each species "
+        "is heard on both sides; record more, or lower --data.folds"
+    )
+    found: list[Fold] = []
+    for place, fold in enumerate(free):
+        train, valid = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        inner = free[(place + 1) % len(free)]
+        one, other = np.flatnonzero((fold_of != fold) & (fold_of != inner)), np.flatnonzero(fold_of == inner)
+        sides = [{rows[index].labels[0] for index in side} for side in (one, other)]
+        usable = inner != fold and len(sides[0]) > 1 and bool(sides[0] & sides[1])
+        trained = {rows[index].labels[0] for index in train}
+        if len(trained) > 1 and any(trained & set(rows[index].labels) for index in valid):
+            found.append(Fold(train, valid, one, other if usable else other[:0]))
+    assert found, (
+        f"in {len(rows)} recordings no species is heard on both sides of any of {len(free)} folds; record more, or "
+        "lower --data.folds"
+    )
+    if lonely:
+        print(
+            f"{len(lonely)} of {len(groups)} species are heard in one group of recordings alone and cannot be judged: "
+            f"{', '.join(lonely[:8])}{' ...' if len(lonely) > 8 else ''}"
+        )
+    return found
+
+
+def depths_of(layers: int) -> list[int]:
+    """The layers that are looked at: all of a small encoder; of a large one every second and fourth further up."""
+    return [k for k in range(1, layers + 1) if k <= 8 or k == layers or k % (2 if k <= 16 else 4) == 0]
+
+
+def all_features(
+    encoder: Encoder, rows: Sequence[Recording], config: ProbeCommand, device: torch.device, run: Run
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """(recordings, layers, 3 * width) and how many windows of each; from the last run where that looked at the same."""
+    seen = [(row.path, stamp(row.path), row.start, row.end, row.keep) for row in rows]
+    made_of = (digest(encoder.whisper.state_dict()), asdict(config.audio), config.windows, half_precision(device), seen)
+    name = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
+    last, path = config.run.root / "probe" / FEATURES, run.folder / FEATURES
+    tensors: dict[str, Tensor] = {}
+    if last.is_file():
+        found, facts = read_tensors(last, "features", f"delete {last}")
+        tensors = found if facts["made_of"] == name else {}
+    if tensors:
+        print(f"features of {len(rows)} recordings: {last}")
+    else:
+        means, counts = pooled_features(encoder, rows, config.audio, config.windows, device)
+        tensors = {"means": torch.from_numpy(means), "counts": torch.from_numpy(counts)}
+    write_tensors(path, tensors, {"kind": "features", "made_of": name})
+    return tensors["means"].numpy(), tensors["counts"].numpy()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file: another recording under the same name is another one."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+@torch.inference_mode()
+def pooled_features(
+    encoder: Encoder, rows: Sequence[Recording], audio: AudioSettings, windows: int, device: torch.device
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """What each layer makes of each recording, (recordings, layers, 3 * width): the mean over its windows of their
+    pooled tokens. And how many windows that were, 0 for what cannot be read."""
+    log_mel = LogMel(audio, encoder.size.mels).to(device)
+    per_context = round(audio.context_seconds / audio.window_seconds)
+    means = np.zeros((len(rows), encoder.size.layers, 3 * encoder.size.width), np.float16)
+    counts = np.zeros(len(rows), np.int64)
+    sums: dict[int, NDArray[np.float32]] = {}  # of the recordings that are not yet finished
+
+    def add(batch: list[tuple[int, Context]]) -> None:
+        sound = torch.from_numpy(np.stack([context.samples for _, context in batch])).to(device)
+        with autocast(device):
+            states = encoder.layer_states(log_mel(sound))
+        pooled = torch.stack(
+            [pool_tokens(state.reshape(-1, state.shape[1] // per_context, state.shape[2])) for state in states], 1
+        )
+        each = pooled.unflatten(0, (len(batch), per_context)).cpu().numpy()
+        for (place, context), values in zip(batch, each, strict=True):
+            mine = values[context.first : context.first + len(context.windows)]
+            sums[place] = sums[place] + mine.sum(axis=0) if place in sums else mine.sum(axis=0)
+            counts[place] += len(mine)
+        for place in [place for place in sums if place < batch[-1][0]]:
+            means[place] = sums.pop(place) / counts[place]
+
+    waiting: list[tuple[int, Context]] = []
+    for place, row in enumerate(tqdm(rows, "features", unit="recording", disable=None, leave=False)):
+        expected = math.ceil(heard_seconds(row) / audio.context_seconds)
+        contexts = recording_contexts([row], audio)
+        for context in spread(contexts, expected, max(1, windows // per_context)):
+            waiting.append((place, context))
+            if len(waiting) == BATCH:
+                add(waiting)
+                waiting = []
+    if waiting:
+        add(waiting)
+    for place, total in sums.items():
+        means[place] = total / counts[place]
+    return means, counts
+
+
+def heard_seconds(row: Recording) -> float:
+    """How much of a recording is looked at: its stretch, the kept ones, or all."""
+    if row.start is not None and row.end is not None:
+        return row.end - row.start
+    return sum(end - start for start, end in row.keep) if row.keep else row.seconds
+
+
+def spread(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:
+    """About `most` of them, evenly; one at least where there is one."""
+    step = max(1, math.ceil(expected / most))
+    first: list[Context] = []
+    taken = 0
+    for number, context in enumerate(contexts):
+        if number % step == step // 2 and taken < most:
+            taken += 1
+            yield context
+        elif not first:
+            first.append(context)
+    if not taken:
+        yield from first
+
+
+def judge_layers(
+    features: NDArray[np.float16], depths: Sequence[int], labelled: Labelled
+) -> tuple[list[Score], list[Score]]:
+    """Each of the layers alone, and layers 1 to each of them side by side.
+
+    A regression with an L2 penalty needs of its features only their inner products, and those of layers side by side
+    are sums; so the cost does not grow with the number of layers.
+    features  (recordings, layers, values)
+    """
+    alone: list[list[NDArray[np.float64]]] = [[] for _ in depths]
+    mixed: list[list[NDArray[np.float64]]] = [[] for _ in depths]
+    species, layers = labelled.truth.shape[1], features.shape[1]
+    fits = len(labelled.folds) * (len(STRENGTHS) + 2 * len(depths))
+    with tqdm(total=fits, desc="regressions", disable=None, leave=False) as bar:
+        for fold in labelled.folds:
+            each = [inner_products(features[:, layer].astype(np.float32), fold.train) for layer in range(layers)]
+            strength = chosen_strength(np.mean(each, axis=0), fold, labelled.main, species)
+            bar.update(len(STRENGTHS))
+            for place, depth in enumerate(depths):
+                for made, products in ((alone, each[depth - 1]), (mixed, np.mean(each[:depth], axis=0))):
+                    inside, outside = coordinates(products, fold.train, fold.valid)
+                    made[place].append(regression(inside, labelled.main[fold.train], outside, species, strength))
+                    bar.update()
+    return [scored(each, labelled) for each in alone], [scored(each, labelled) for each in mixed]
+
+
+def inner_products(features: NDArray[np.float32], train: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(recordings, recordings) products of the rows, standardised by those that are fitted to, over their length."""
+    fitted = features[train]
+    standard = (features - fitted.mean(axis=0)) / np.maximum(fitted.std(axis=0), LEAST_SPREAD)
+    products: NDArray[np.float32] = standard @ standard.T / features.shape[1]
+    return products
+
+
+def chosen_strength(products: NDArray[np.float32], fold: Fold, main: NDArray[np.int64], species: int) -> float:
+    """How strongly the regressions of a fold are regularised, the same for all layers: what is best inside its training
+    part, on all layers side by side."""
+    if not len(fold.inner_valid):
+        return STRENGTHS[len(STRENGTHS) // 2]
+    inside, outside = coordinates(products, fold.inner_train, fold.inner_valid)
+    trained = np.unique(main[fold.inner_train])
+    truth = main[fold.inner_valid, None] == trained
+    tried = [regression(inside, main[fold.inner_train], outside, species, strength) for strength in STRENGTHS]
+    return STRENGTHS[int(np.argmax([cmap(truth, answers[:, trained]) for answers in tried]))]
+
+
+def coordinates(
+    products: NDArray[np.float32], train: NDArray[np.intp], valid: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows with these inner products, in as few dimensions as the training rows span: (train, dims), (valid, dims)."""
+    values, vectors = np.linalg.eigh(products[np.ix_(train, train)].astype(np.float64))
+    kept = np.flatnonzero(values > 1e-6 * values[-1])[-COMPONENTS:]
+    roots = np.sqrt(values[kept])
+    return vectors[:, kept] * roots, products[np.ix_(valid, train)] @ (vectors[:, kept] / roots)
+
+
+def regression(
+    inside: NDArray[np.float64],
+    main: NDArray[np.int64],
+    outside: NDArray[np.float64],
+    species: int,
+    strength: float,
+) -> NDArray[np.float64]:
+    """(rows, species) probabilities of a logistic regression for the rows that it was not fitted to."""
+    fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inside, main)
+    answers = np.zeros((len(outside), species))
+    answers[:, np.unique(main)] = fitted.predict_proba(outside)
+    return answers
+
+
+def scored(answers: list[NDArray[np.float64]], labelled: Labelled) -> Score:
+    """cmAP and top-1 of each fold, of the species that it was trained on, and their means."""
+    found: list[tuple[float, float]] = []
+    for fold, mine in zip(labelled.folds, answers, strict=True):
+        truth, trained = judged(fold, labelled)
+        right = truth[np.arange(len(truth)), mine[:, trained].argmax(axis=1)]
+        found.append((cmap(truth, mine[:, trained]), float(right[truth.any(axis=1)].mean())))
+    means = np.mean(found, axis=0)
+    return Score(float(means[0]), float(means[1]), answers)
+
+
+def judged(fold: Fold, labelled: Labelled) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """What there is to be found in a fold: the truth (recordings, trained species), and which species those are."""
+    trained = np.unique(labelled.main[fold.train])
+    return labelled.truth[np.ix_(fold.valid, trained)], trained
+
+
+def gaps_to_best(mixed: Sequence[Score], labelled: Labelled) -> list[Gap]:
+    """How far each depth is behind the best, and the standard error of that: a Bayesian bootstrap over groups of
+    recordings, in which all depths see the same weights.
+
+    source    Rubin 1981, The Bayesian Bootstrap, https://doi.org/10.1214/aos/1176345338
+    """
+    groups = labelled.groups
+    weights = np.random.default_rng(0).exponential(size=(groups.max() + 1, DRAWS))[groups]
+    best = max(range(len(mixed)), key=lambda place: mixed[place].cmap)
+    draws: list[NDArray[np.float64]] = []
+    for score in mixed:
+        each: list[NDArray[np.float64]] = []
+        for fold, mine in zip(labelled.folds, score.answers, strict=True):
+            truth, trained = judged(fold, labelled)
+            each.append(weighted_cmap(truth, mine[:, trained], weights[fold.valid]))
+        draws.append(np.mean(each, axis=0))
+    return [
+        Gap(mixed[best].cmap - score.cmap, float((draws[best] - draw).std()))
+        for score, draw in zip(mixed, draws, strict=True)
+    ]
+
+
+def recommended(mixed: Sequence[Score], gaps: Sequence[Gap], depths: Sequence[int]) -> int:
+    """The smallest depth that is as good as the best: within .005 in cmAP, or within one standard error."""
+    assert len(mixed) == len(gaps) == len(depths), "one score and one gap for each depth"
+    return next(depth for depth, gap in zip(depths, gaps, strict=True) if gap.behind <= max(CLOSE, gap.error))
+
+
+def threads_of(device: torch.device) -> list[int]:
+    """With how many threads time is measured: one, and as many as the run has."""
+    return sorted({1, torch.get_num_threads()}) if device.type == "cpu" else [torch.get_num_threads()]
+
+
+@torch.inference_mode()
+def layer_times(encoder: Encoder, audio: AudioSettings, device: torch.device, threads: int) -> list[float]:
+    """Seconds until a window has passed layer 1, 2, ...: the median over repeats, one context at a time."""
+    log_mel = LogMel(audio, encoder.size.mels).to(device)
+    sound = 0.1 * torch.randn(1, log_mel.samples, generator=torch.Generator().manual_seed(0)).to(device)
+    before, clock = torch.get_num_threads(), list[float]()
+
+    def note(_layer: nn.Module, _given: object, _made: object) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        clock.append(time.perf_counter())
+
+    hooks = [layer.register_forward_hook(note) for layer in encoder.whisper.layers]
+    runs: list[list[float]] = []
+    try:
+        torch.set_num_threads(threads)
+        for _ in range(REPEATS + 2):  # the first ones warm up
+            clock.clear()
+            begun = time.perf_counter()
+            with autocast(device):
+                encoder.layer_states(log_mel(sound))
+            runs.append([passed - begun for passed in clock])
+    finally:
+        torch.set_num_threads(before)
+        for hook in hooks:
+            hook.remove()
+    windows = audio.context_seconds / audio.window_seconds
+    times: list[float] = (np.median(runs[2:], axis=0) / windows).tolist()
+    return times
+
+
+def table(
+    depths: Sequence[int],
+    alone: Sequence[Score],
+    mixed: Sequence[Score],
+    gaps: Sequence[Gap],
+    costs: dict[int, list[float]],
+) -> list[str]:
+    """The lines of the printed table."""
+    threads = "".join(f"{f'{count} thread' + 's' * (count > 1):>12}" for count in costs)
+    spans = f"{'this layer alone':^16}  {'layers 1 to this, side by side':^36}"
+    lines = [
+        f"{'':>6}  {spans}  {'milliseconds a window':^{12 * len(costs)}}",
+        f"{'layer':>6}  {'cmAP':>8}{'top-1':>8}  {'cmAP':>8}{'top-1':>8}{'behind the best':>20}  {threads}{'share':>9}",
+    ]
+    for depth, one, many, gap in zip(depths, alone, mixed, gaps, strict=True):
+        spent = "".join(f"{1000 * times[depth - 1]:12.1f}" for times in costs.values())
+        share = np.mean([times[depth - 1] / times[-1] for times in costs.values()])
+        behind = f"{gap.behind:.3f} ± {gap.error:.3f}" if gap.behind > 0 else "the best"
+        lines.append(
+            f"{depth:6}  {one.cmap:8.3f}{one.top1:8.3f}  {many.cmap:8.3f}{many.top1:8.3f}{behind:>20}"
+            f"  {spent}{share:9.0%}"
+        )
+    return lines
+
+
+def verdict(
+    depths: Sequence[int],
+    alone: Sequence[Score],
+    mixed: Sequence[Score],
+    gaps: Sequence[Gap],
+    costs: dict[int, list[float]],
+    best: int,
+) -> str:
+    """What the figures say, in words."""
+    place = depths.index(best)
+    single = max(range(len(depths)), key=lambda at: alone[at].cmap)
+    share = np.mean([times[best - 1] / times[-1] for times in costs.values()])
+    top = depths[max(range(len(depths)), key=lambda at: mixed[at].cmap)]
+    behind = f"{gaps[place].behind:.3f} (± {gaps[place].error:.3f}) behind depth {top}, the best"
+    return (
+        f"layer {depths[single]} is the best single layer (cmAP {alone[single].cmap:.3f}). Recommended: "
+        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[place].cmap:.3f} and top-1 "
+        f"{mixed[place].top1:.3f}, "
+        f"{behind if top != best else 'the best of all depths'}, for {share:.0%} of the encoder's time"
+    )
+
+
+def draw_layers(
+    path: Path,
+    title: str,
+    depths: Sequence[int],
+    alone: Sequence[Score],
+    mixed: Sequence[Score],
+    costs: dict[int, list[float]],
+    best: int,
+) -> None:
+    """layers.png: cmAP and top-1 by layer, alone and with all below it, and what a window costs down to each."""
+    from matplotlib.figure import Figure  # slow to import, and only drawn once
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure.suptitle(title if len(title) < 120 else f"...{title[-117:]}", fontsize=11)
+    places = depths if len(depths) <= 12 else depths[::2]
+    for column, (name, of) in enumerate((("cmAP", lambda one: one.cmap), ("top-1 accuracy", lambda one: one.top1)), 1):
+        axes = figure.add_subplot(1, 3, column)
+        axes.plot(depths, [of(one) for one in mixed], "o-", color="#0b6e4f", label="layers 1 to this, side by side")
+        axes.plot(depths, [of(one) for one in alone], "s--", color="#c1666b", label="this layer alone")
+        axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0, label=f"recommended: depth {best}")
+        axes.set_title(f"{name}, mean of the held-out folds", fontsize=10)
+        axes.set_xlabel("layer")
+        axes.set_xticks(places)
+        axes.grid(axis="y", alpha=0.3)
+        if column == 1:
+            axes.legend(fontsize=8, loc="lower left")
+    axes = figure.add_subplot(1, 3, 3)
+    for (count, times), color in zip(costs.items(), ("#33658a", "#f6ae2d"), strict=False):
+        layers, name = range(1, len(times) + 1), f"{count} thread{'s' if count > 1 else ''}"
+        axes.plot(layers, [1000 * seconds for seconds in times], "o-", color=color, label=name)
+    axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0)
+    axes.set_title("milliseconds a window, down to this layer", fontsize=10)
+    axes.set_xlabel("layer")
+    axes.set_xticks(places)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left")
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+if __name__ == "__main__":
+    launch(probe, ProbeCommand)
