@@ -53,6 +53,7 @@ WORST = 10  # bad recordings shown
 CANDIDATES = 8  # windows between which the energy of the sound decides
 QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
 OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
+FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 BLINK = 1e-6  # seconds: rounding
 
 
@@ -154,17 +155,20 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
 def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
     """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
 
-    folds   what they are dealt out to, by the name of their group (a site's day, say), which thus stays together, and
-            where it is when others come or go
+    folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
+            others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
     print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
+    places = {row.group: zlib.crc32(row.group.encode()) for row in rows}
+    if len(places) < FEW_GROUPS * len(folds):
+        folds = tuple(sorted(folds, key=lambda fold: fold == data.valid_fold))
+        places = {group: rank for rank, group in enumerate(sorted(places, key=lambda group: (places[group], group)))}
     return [
-        replace(row, listened=True, group=f"no call {row.group}", fold=folds[zlib.crc32(group) % len(folds)])
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[places[row.group] % len(folds)])
         for row in rows
-        for group in [row.group.encode()]
     ]
 
 

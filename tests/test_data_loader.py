@@ -570,10 +570,10 @@ def test_an_epoch_of_stage_two_draws_by_length_and_its_batches_are_counted_befor
     taxonomy = species("a", "b")
     loader = labeled_loader(rows, taxonomy, settings(tmp_path, balance=0.0), AUDIO, 4, seed=0)
     drawn = [Counter(index for _, _, index in epoch_keys(loader, epoch)) for epoch in range(3)]
-    assert drawn == [{0: 1, 1: 4, 2: 6}] * 3 and len(loader) == 3
+    assert drawn == [{0: 1, 1: 4, 2: 4}] * 3 and len(loader) == 3
     balanced = labeled_loader([*rows, of_length(5.0, "b")], taxonomy, settings(tmp_path, balance=1.0), AUDIO, 4, 0)
-    assert batches_of(balanced).expected.tolist() == pytest.approx([8 / 11, 32 / 11, 48 / 11, 4.0]), "most_draws"
-    assert len(balanced) == 3
+    assert batches_of(balanced).expected.tolist() == pytest.approx([2 / 3, 8 / 3, 8 / 3, 4.0]), "most_draws"
+    assert len(balanced) == 3  # of ten draws five were to be of b, whose only window is drawn four times at most
 
 
 def test_an_epoch_taken_up_in_its_middle_has_the_rest_of_its_batches(tmp_path: Path) -> None:
@@ -582,7 +582,7 @@ def test_an_epoch_taken_up_in_its_middle_has_the_rest_of_its_batches(tmp_path: P
     set_epoch(loader, 2)
     whole = list(batches_of(loader))
     set_epoch(loader, 2, done=3)
-    assert list(batches_of(loader)) == whole[3:] and len(whole) == len(loader) == 6
+    assert list(batches_of(loader)) == whole[3:] and len(whole) == len(loader) == 4
 
 
 @pytest.mark.parametrize(("silent", "share"), [(100, 0.15), (1, 4 / 104), (0, 0.0)])
@@ -605,7 +605,7 @@ def test_an_hour_of_wind_counts_for_no_more_than_the_cap_and_a_share_of_nothing_
     rows = [*(of_length(5.0, "a") for _ in range(100)), of_length(3600.0), of_length(2.0)]
     loader = labeled_loader(rows, species("a"), settings(tmp_path), AUDIO, 8, seed=0)
     hour, blink = batches_of(loader).expected[100:]
-    assert hour == pytest.approx(6 * blink) and hour + blink == pytest.approx(100 * 0.15 / 0.85)
+    assert hour == pytest.approx(4 * blink) and hour + blink == pytest.approx(100 * 0.15 / 0.85)
     loader = labeled_loader(rows, species("a"), settings(tmp_path, no_call_share=0.0), AUDIO, 8, seed=0)
     assert batches_of(loader).expected[100:].sum() == 0
     assert {index for _, _, index in batches_of(loader).keys()} == set(range(100))
@@ -642,6 +642,26 @@ def test_no_call_recordings_of_one_sites_day_stay_in_one_fold(tmp_path: Path) ->
     assert len({row.fold for row in rows}) > 1
     train, valid = split(rows, DataSettings(tmp_path, valid_fold=rows[0].fold))
     assert train and valid
+
+
+def test_few_no_call_recordings_however_short_are_spread_over_the_folds_and_one_alone_is_learnt_from(
+    tmp_path: Path,
+) -> None:
+    sounds = np.random.default_rng(0).normal(0, 0.1, (4, 3_200))  # a fifth of a second
+    folds: dict[int, list[int]] = {}
+    for count, sound in enumerate(sounds, 1):
+        soundfile.write(tmp_path / f"wind {count}.wav", sound, 16_000)
+        for held_out in range(4):
+            data = settings(tmp_path, valid_fold=held_out)
+            folds[held_out] = sorted(row.fold for row in read_noise(tmp_path, data, folds=(0, 1, 2, 3)))
+        assert all(len(set(found)) == count for found in folds.values())
+        assert all((held_out in found) == (count == 4) for held_out, found in folds.items())
+    rows = [of_length(5.0, "a", name=str(number)) for number in range(20)]
+    noise = read_noise(tmp_path, settings(tmp_path), folds=(0, 1, 2, 3))
+    loader = labeled_loader([*rows, *noise[:1]], species("a"), settings(tmp_path), AUDIO, 4, seed=0)
+    samples, labels = loader.dataset[0, 0, 20]
+    assert samples.shape == (80_000,) and not labels.any() and np.abs(samples).max() > 0.1
+    assert noise_bank(tmp_path, AUDIO).shape == (4, 80_000)
 
 
 def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
