@@ -282,7 +282,7 @@ def recording_contexts(
             continue
         for start, end in pieces(recording, audio):
             if audio.context_seconds == audio.window_seconds:
-                first, begin, length = 0, start, end - start
+                first, begin, length = 0, start, length_of(start, end, recording, audio.context_seconds)
             else:  # as much context before as behind, where there is any
                 half = round(audio.context_seconds / audio.window_seconds) // 2
                 first = min(half, int(start // audio.window_seconds))
@@ -394,7 +394,8 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
         start, end = draw_stretch(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
-        samples = window_of(recording.path, self.kept, start, end - start, audio.sample_rate)
+        seconds = length_of(start, end, recording, audio.context_seconds)
+        samples = window_of(recording.path, self.kept, start, seconds, audio.sample_rate)
         if len(samples):
             samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
@@ -524,6 +525,12 @@ def draw_stretch(
         chances = np.square(np.array(stands_out, np.float64)) + QUIET_CHANCE
         which = int(rng.choice(count, p=chances / chances.sum()))
     return starts[which], max(ends[which], starts[which] + BLINK)
+
+
+def length_of(start: float, end: float, recording: Recording, window_seconds: float) -> float:
+    """Seconds to be read for a stretch: a whole window where it ends with the recording, so that what is shorter is
+    filled once, as the predictor fills it, and not by way of a rounded length."""
+    return window_seconds if end >= recording.seconds - BLINK else end - start
 
 
 def shares(start: float, end: float, first: float, last: float) -> bool:

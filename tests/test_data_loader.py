@@ -524,11 +524,28 @@ def test_of_a_labelled_stretch_validation_hears_the_predictor_s_windows(tmp_path
 
 def test_nothing_outside_the_kept_stretches_is_heard(tmp_path: Path) -> None:
     row = replace(annotated(tmp_path)[0], start=None, end=None, keep=((3.0, 9.0), (40.0, 42.0)))
-    dataset = RandomWindows([row], ("owl",), settings(tmp_path), AUDIO, seed=0)
-    heard = {round(float(value) * 100) for draw in range(30) for value in dataset[0, draw, 0][0]}
+    brief = replace(AUDIO, window_seconds=2.0, context_seconds=2.0)  # nothing is repeated
+    dataset = RandomWindows([row], ("owl",), settings(tmp_path), brief, seed=0)
+    heard = {round(float(value) * 100) for draw in range(60) for value in dataset[0, draw, 0][0]}
     assert heard <= {*range(3, 9), 40, 41} and {3, 8, 40, 41} <= heard
     windows = [context.windows[0] for context in recording_contexts([row], AUDIO)]
     assert windows == [(3.0, 8.0), (8.0, 9.0), (40.0, 42.0)]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.23456, 3.7, 4.99999, 6.1])
+def test_training_fills_a_short_recording_as_the_predictor_does(seconds: float, tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, round(seconds * 32_000))
+    soundfile.write(tmp_path / "a.wav", sound, 32_000)
+    data = settings(tmp_path, cache=tmp_path / "cache")
+    rows = [replace(row, labels=("owl",)) for row in read_unlabeled(data)]
+    first = next(iter(open_recording(rows[0].path, 16_000).windows(5.0))).samples
+    stretch = replace(rows[0], start=0.1, end=rows[0].seconds)
+    for gigabytes in (0.0, 1.0):
+        dataset = RandomWindows([rows[0], stretch], ("owl",), replace(data, cache_gb=gigabytes), AUDIO, seed=0)
+        for index in (0, 1) if seconds < 5 else ():
+            assert np.abs(dataset[1, 2, index][0] - first).max() < 2e-4
+    (context, *_) = recording_contexts([stretch], AUDIO)
+    assert np.abs(context.samples - first).max() < 2e-4
 
 
 def test_unlabelled_sound_is_found_wherever_it_lies(season: FieldSeason) -> None:
