@@ -398,10 +398,10 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def fill_window(samples: Waveform, length: int) -> Waveform:
-    """A piece (samples,) repeated, and cut, to (length,); zeros for an empty one, what is long enough unchanged.
+    """A piece (samples,) repeated, or cut, to (length,); zeros for an empty one.
 
     Where one copy ends and the next begins both sound, at equal power, for SEAM of the window or a quarter of a shorter
-    piece: end to end, the seam was the strongest onset in a third of real short clips, a call that nobody made (LOG.md).
+    piece: end to end, the seam was the strongest onset in a third of real short clips (LOG.md).
     """
     if len(samples) == length:
         return samples
