@@ -61,6 +61,7 @@ LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is
 STUB = 1024  # bytes: a larger file without samples, or a larger rest behind them, deserves a second look
 MOST_CHUNKS = 10_000  # of a header that are looked at
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
+SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next copy sound together
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
 MOST_FRAMES = 2**40  # a header that claims more does not know
@@ -397,8 +398,24 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def fill_window(samples: Waveform, length: int) -> Waveform:
-    """A piece (samples,) repeated, and cut, to (length,); zeros for an empty one."""
-    return samples if len(samples) == length else np.resize(samples, length)
+    """A piece (samples,) repeated, or cut, to (length,); zeros for an empty one.
+
+    Where one copy ends and the next begins both sound, at equal power, for SEAM of the window or a quarter of a shorter
+    piece: end to end, the seam was the strongest onset in a third of real short clips (LOG.md).
+    """
+    if len(samples) == length:
+        return samples
+    count = len(samples)
+    overlap = min(round(SEAM * length), count // 4) if count < length else 0
+    if not overlap:
+        return np.resize(samples, length)
+    angle = np.pi / 2 * (np.arange(overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(overlap)
+    repeated = samples[: count - overlap].copy()
+    repeated[:overlap] *= np.sin(angle)
+    repeated[:overlap] += samples[count - overlap :] * np.cos(angle)
+    filled = np.resize(repeated, length)
+    filled[:overlap] = samples[:overlap]  # before the first copy is nothing
+    return filled
 
 
 def is_hidden(name: str) -> bool:

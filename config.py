@@ -124,7 +124,7 @@ class DataSettings:
     """Processes that decode recordings ahead of training; 0 decodes in the training process."""
     window: Literal["random", "energy"] = "random"
     """Which window of a recording an epoch hears. random: any; energy: rather where something stands out."""
-    most_windows: int = 6
+    most_windows: int = 4
     """An epoch hears a recording once for each window (context) it is long, but counts none for more than this many."""
     balance: float = 0.5
     """How much rare species are favoured: 0 hears each window once an epoch, 1 each species equally often, 0.5 goes by

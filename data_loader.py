@@ -53,6 +53,7 @@ WORST = 10  # bad recordings shown
 CANDIDATES = 8  # windows between which the energy of the sound decides
 QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
 OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
+FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 BLINK = 1e-6  # seconds: rounding
 
 
@@ -154,17 +155,20 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
 def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
     """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
 
-    folds   what they are dealt out to, by the name of their group (a site's day, say), which thus stays together, and
-            where it is when others come or go
+    folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
+            others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
     print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
+    places = {row.group: zlib.crc32(row.group.encode()) for row in rows}
+    if len(places) < FEW_GROUPS * len(folds):
+        folds = tuple(sorted(folds, key=lambda fold: fold == data.valid_fold))
+        places = {group: rank for rank, group in enumerate(sorted(places, key=lambda group: (places[group], group)))}
     return [
-        replace(row, listened=True, group=f"no call {row.group}", fold=folds[zlib.crc32(group) % len(folds)])
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[places[row.group] % len(folds)])
         for row in rows
-        for group in [row.group.encode()]
     ]
 
 
@@ -278,7 +282,7 @@ def recording_contexts(
             continue
         for start, end in pieces(recording, audio):
             if audio.context_seconds == audio.window_seconds:
-                first, begin, length = 0, start, end - start
+                first, begin, length = 0, start, length_of(start, end, recording, audio.context_seconds)
             else:  # as much context before as behind, where there is any
                 half = round(audio.context_seconds / audio.window_seconds) // 2
                 first = min(half, int(start // audio.window_seconds))
@@ -390,7 +394,8 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
         start, end = draw_stretch(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
-        samples = window_of(recording.path, self.kept, start, end - start, audio.sample_rate)
+        seconds = length_of(start, end, recording, audio.context_seconds)
+        samples = window_of(recording.path, self.kept, start, seconds, audio.sample_rate)
         if len(samples):
             samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
@@ -520,6 +525,12 @@ def draw_stretch(
         chances = np.square(np.array(stands_out, np.float64)) + QUIET_CHANCE
         which = int(rng.choice(count, p=chances / chances.sum()))
     return starts[which], max(ends[which], starts[which] + BLINK)
+
+
+def length_of(start: float, end: float, recording: Recording, window_seconds: float) -> float:
+    """Seconds to be read for a stretch: a whole window where it ends with the recording, so that what is shorter is
+    filled once, as the predictor fills it, and not by way of a rounded length."""
+    return window_seconds if end >= recording.seconds - BLINK else end - start
 
 
 def shares(start: float, end: float, first: float, last: float) -> bool:

@@ -306,7 +306,8 @@ def test_overlapping_windows_start_at_whole_multiples_of_a_whole_hop(
 def test_the_last_window_repeats_what_is_left_and_tells_its_true_end(tmp_path: Path) -> None:
     windows, _ = heard(write(tmp_path / "a.wav", noise(2.5), subtype="FLOAT"))
     assert [(window.start, window.end) for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.5)]
-    assert np.array_equal(windows[-1].samples, np.tile(noise(2.5)[2 * RATE :], 2))
+    assert np.array_equal(windows[-1].samples, fill_window(noise(2.5)[2 * RATE :], RATE))
+    assert np.array_equal(windows[-1].samples[: RATE // 2 - RATE // 100], noise(2.5)[2 * RATE : -RATE // 100])
 
 
 def test_a_blink_behind_the_last_full_window_gets_no_window_of_its_own(tmp_path: Path) -> None:
@@ -320,15 +321,64 @@ def test_a_recording_shorter_than_a_window_is_repeated(tmp_path: Path) -> None:
     sound = noise(0.4)
     windows, outcome = heard(write(tmp_path / "a.wav", sound, subtype="FLOAT"))
     assert [(window.start, window.end) for window in windows] == [(0.0, 0.4)]
-    assert np.array_equal(windows[0].samples, np.concatenate([sound, sound, sound[: RATE // 5]]))
+    assert np.array_equal(windows[0].samples, fill_window(sound, RATE))
+    period = len(sound) - RATE // 100  # the copies overlap by a hundredth of the window
+    for copy in range(2):
+        inside = slice(copy * period + RATE // 100, (copy + 1) * period)
+        assert np.array_equal(windows[0].samples[inside], sound[RATE // 100 : period])
     assert outcome.seconds == 0.4
 
 
 def test_a_window_is_filled_by_repetition_and_nothing_becomes_silence() -> None:
     assert fill_window(np.array([1, 2, 3], np.float32), 7).tolist() == [1, 2, 3, 1, 2, 3, 1]
     assert fill_window(np.array([1, 2, 3], np.float32), 3).tolist() == [1, 2, 3]
+    assert fill_window(np.arange(9, dtype=np.float32), 3).tolist() == [0, 1, 2]
     assert fill_window(np.zeros(0, np.float32), 2).tolist() == [0, 0]
-    assert fill_window(np.ones(2, np.float32), 5).dtype == np.float32
+    assert fill_window(np.ones(2, np.float32), 5).dtype == fill_window(noise(0.3), RATE).dtype == np.float32
+    whole = noise(1.0)
+    assert fill_window(whole, RATE) is whole, "a piece of a window's length is not touched"
+
+
+def test_silence_stays_silence_and_a_repeated_hiss_keeps_its_level_and_a_stub_its_sound() -> None:
+    assert not fill_window(np.zeros(RATE // 2, np.float32), 5 * RATE).any()
+    for seconds in (0.05, 0.5, 3.1, 4.999):
+        piece = noise(seconds)
+        before, filled = piece.copy(), fill_window(piece, 5 * RATE)
+        assert np.array_equal(piece, before), "what was handed in is not changed"
+        overlap = min(RATE // 20, len(piece) // 4)
+        assert len(filled) == 5 * RATE and np.array_equal(filled[: len(piece) - overlap], piece[: len(piece) - overlap])
+        levels = np.sqrt(np.square(filled[: 5 * RATE // 1600 * 1600].reshape(-1, 1600)).mean(axis=1))
+        assert levels.min() > 0.8 * piece.std() and levels.max() < 1.2 * piece.std()
+
+
+def strongest_onset(samples: Sound) -> int:
+    """The sample before which the energy above 1 kHz rises most, in steps of 10 ms; the first 50 ms do not count."""
+    step = RATE // 100
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 2 * step)[::step] * np.hanning(2 * step)
+    power = np.log10(np.square(np.abs(np.fft.rfft(frames)))[:, 20:].mean(axis=1) + 1e-10)
+    return (5 + int(np.argmax(np.maximum(power[7:] - power[5:-2], 0.0)))) * step + 2 * step
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.7, 3.4])
+def test_the_seam_of_a_repeated_clip_is_not_its_strongest_onset(seconds: float) -> None:
+    """Low tones over a faint hiss, cut anywhere, with a soft call in the middle: end to end, the step in the tone
+    between two copies is a click over all frequencies, louder than the call."""
+    found = {"end to end": 0, "faded": 0}
+    for seed in range(20):
+        rng, time = np.random.default_rng(seed), np.arange(round(seconds * RATE)) / RATE
+        clip = 0.2 * np.sin(2 * np.pi * rng.uniform(150, 400) * time + rng.uniform(0, 6)) + rng.normal(
+            0, 1e-4, len(time)
+        )
+        clip += 0.01 * np.sin(2 * np.pi * 3_000 * time) * np.exp(-(((time - seconds / 2) / 0.02) ** 2))
+        clip = clip.astype(np.float32)
+        overlap = min(RATE // 20, len(clip) // 4)
+        for name, filled, period in (
+            ("end to end", np.resize(clip, 5 * RATE), len(clip)),
+            ("faded", fill_window(clip, 5 * RATE), len(clip) - overlap),
+        ):
+            place = (strongest_onset(filled) + RATE // 50) % period
+            found[name] += place < RATE // 50 + overlap
+    assert found["end to end"] >= 15 and found["faded"] == 0, found
 
 
 def test_windows_may_be_changed_without_changing_their_neighbours(tmp_path: Path) -> None:

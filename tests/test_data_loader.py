@@ -524,11 +524,28 @@ def test_of_a_labelled_stretch_validation_hears_the_predictor_s_windows(tmp_path
 
 def test_nothing_outside_the_kept_stretches_is_heard(tmp_path: Path) -> None:
     row = replace(annotated(tmp_path)[0], start=None, end=None, keep=((3.0, 9.0), (40.0, 42.0)))
-    dataset = RandomWindows([row], ("owl",), settings(tmp_path), AUDIO, seed=0)
-    heard = {round(float(value) * 100) for draw in range(30) for value in dataset[0, draw, 0][0]}
+    brief = replace(AUDIO, window_seconds=2.0, context_seconds=2.0)  # nothing is repeated
+    dataset = RandomWindows([row], ("owl",), settings(tmp_path), brief, seed=0)
+    heard = {round(float(value) * 100) for draw in range(60) for value in dataset[0, draw, 0][0]}
     assert heard <= {*range(3, 9), 40, 41} and {3, 8, 40, 41} <= heard
     windows = [context.windows[0] for context in recording_contexts([row], AUDIO)]
     assert windows == [(3.0, 8.0), (8.0, 9.0), (40.0, 42.0)]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.23456, 3.7, 4.99999, 6.1])
+def test_training_fills_a_short_recording_as_the_predictor_does(seconds: float, tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, round(seconds * 32_000))
+    soundfile.write(tmp_path / "a.wav", sound, 32_000)
+    data = settings(tmp_path, cache=tmp_path / "cache")
+    rows = [replace(row, labels=("owl",)) for row in read_unlabeled(data)]
+    first = next(iter(open_recording(rows[0].path, 16_000).windows(5.0))).samples
+    stretch = replace(rows[0], start=0.1, end=rows[0].seconds)
+    for gigabytes in (0.0, 1.0):
+        dataset = RandomWindows([rows[0], stretch], ("owl",), replace(data, cache_gb=gigabytes), AUDIO, seed=0)
+        for index in (0, 1) if seconds < 5 else ():
+            assert np.abs(dataset[1, 2, index][0] - first).max() < 2e-4
+    (context, *_) = recording_contexts([stretch], AUDIO)
+    assert np.abs(context.samples - first).max() < 2e-4
 
 
 def test_unlabelled_sound_is_found_wherever_it_lies(season: FieldSeason) -> None:
@@ -561,7 +578,7 @@ def test_an_epoch_of_stage_one_hears_all_of_long_recordings_up_to_the_cap(tmp_pa
     assert len(unlabeled_loader(hours, replace(stage_one, most_windows=6), AUDIO, 256, seed=0)) == 3
     week = of_length(7 * 24 * 3600.0, name="week")
     loader = unlabeled_loader([*hours[:1], week], stage_one, AUDIO, 1, seed=0)
-    drawn = Counter(index for _, _, index in batches_of(loader).keys())
+    drawn = Counter(index for _, _, index in epoch_keys(loader, 0))
     assert drawn == {0: 720, 1: 720}, "a week of one recorder counts for an hour"
 
 
@@ -570,10 +587,10 @@ def test_an_epoch_of_stage_two_draws_by_length_and_its_batches_are_counted_befor
     taxonomy = species("a", "b")
     loader = labeled_loader(rows, taxonomy, settings(tmp_path, balance=0.0), AUDIO, 4, seed=0)
     drawn = [Counter(index for _, _, index in epoch_keys(loader, epoch)) for epoch in range(3)]
-    assert drawn == [{0: 1, 1: 4, 2: 6}] * 3 and len(loader) == 3
+    assert drawn == [{0: 1, 1: 4, 2: 4}] * 3 and len(loader) == 3
     balanced = labeled_loader([*rows, of_length(5.0, "b")], taxonomy, settings(tmp_path, balance=1.0), AUDIO, 4, 0)
-    assert batches_of(balanced).expected.tolist() == pytest.approx([8 / 11, 32 / 11, 48 / 11, 4.0]), "most_draws"
-    assert len(balanced) == 3
+    assert batches_of(balanced).expected.tolist() == pytest.approx([2 / 3, 8 / 3, 8 / 3, 4.0]), "most_draws"
+    assert len(balanced) == 3  # of ten draws five were to be of b, whose only window is drawn four times at most
 
 
 def test_an_epoch_taken_up_in_its_middle_has_the_rest_of_its_batches(tmp_path: Path) -> None:
@@ -582,7 +599,7 @@ def test_an_epoch_taken_up_in_its_middle_has_the_rest_of_its_batches(tmp_path: P
     set_epoch(loader, 2)
     whole = list(batches_of(loader))
     set_epoch(loader, 2, done=3)
-    assert list(batches_of(loader)) == whole[3:] and len(whole) == len(loader) == 6
+    assert list(batches_of(loader)) == whole[3:] and len(whole) == len(loader) == 4
 
 
 @pytest.mark.parametrize(("silent", "share"), [(100, 0.15), (1, 4 / 104), (0, 0.0)])
@@ -605,10 +622,10 @@ def test_an_hour_of_wind_counts_for_no_more_than_the_cap_and_a_share_of_nothing_
     rows = [*(of_length(5.0, "a") for _ in range(100)), of_length(3600.0), of_length(2.0)]
     loader = labeled_loader(rows, species("a"), settings(tmp_path), AUDIO, 8, seed=0)
     hour, blink = batches_of(loader).expected[100:]
-    assert hour == pytest.approx(6 * blink) and hour + blink == pytest.approx(100 * 0.15 / 0.85)
+    assert hour == pytest.approx(4 * blink) and hour + blink == pytest.approx(100 * 0.15 / 0.85)
     loader = labeled_loader(rows, species("a"), settings(tmp_path, no_call_share=0.0), AUDIO, 8, seed=0)
     assert batches_of(loader).expected[100:].sum() == 0
-    assert {index for _, _, index in batches_of(loader).keys()} == set(range(100))
+    assert {index for _, _, index in epoch_keys(loader, 0)} == set(range(100))
 
 
 def epoch_keys(loader: DataLoader[Batch], epoch: int) -> list[tuple[int, int, int]]:
@@ -642,6 +659,26 @@ def test_no_call_recordings_of_one_sites_day_stay_in_one_fold(tmp_path: Path) ->
     assert len({row.fold for row in rows}) > 1
     train, valid = split(rows, DataSettings(tmp_path, valid_fold=rows[0].fold))
     assert train and valid
+
+
+def test_few_no_call_recordings_however_short_are_spread_over_the_folds_and_one_alone_is_learnt_from(
+    tmp_path: Path,
+) -> None:
+    sounds = np.random.default_rng(0).normal(0, 0.1, (4, 3_200))  # a fifth of a second
+    folds: dict[int, list[int]] = {}
+    for count, sound in enumerate(sounds, 1):
+        soundfile.write(tmp_path / f"wind {count}.wav", sound, 16_000)
+        for held_out in range(4):
+            data = settings(tmp_path, valid_fold=held_out)
+            folds[held_out] = sorted(row.fold for row in read_noise(tmp_path, data, folds=(0, 1, 2, 3)))
+        assert all(len(set(found)) == count for found in folds.values())
+        assert all((held_out in found) == (count == 4) for held_out, found in folds.items())
+    rows = [of_length(5.0, "a", name=str(number)) for number in range(20)]
+    noise = read_noise(tmp_path, settings(tmp_path), folds=(0, 1, 2, 3))
+    loader = labeled_loader([*rows, *noise[:1]], species("a"), settings(tmp_path), AUDIO, 4, seed=0)
+    samples, labels = loader.dataset[0, 0, 20]
+    assert samples.shape == (80_000,) and not labels.any() and np.abs(samples).max() > 0.1
+    assert noise_bank(tmp_path, AUDIO).shape == (4, 80_000)
 
 
 def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
