@@ -315,7 +315,7 @@ def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy:
         f"{truth.shape[1]} species"
     )
     for name, rows in (("macro_auc", "all recordings"), ("cmap", "all recordings"), ("top1", "those with a species")):
-        print(f"  {figure_line(name, figures)} over {rows}")
+        print(f"  {figure_line(name, figures, rows)}")
     if ranked := [f"{rank} {areas[rank]:.3f}" for rank in areas if np.isfinite(areas[rank])]:
         print(f"  AUC by rank          {', '.join(ranked)}")
     print(
@@ -328,7 +328,7 @@ def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy:
     )
     print(f"  {rank_line(crossed, taxonomy)}")
     figures |= threshold_figures(crossed, judged)
-    print(f"  {threshold_line(figures, crossed, calibration)}")
+    print(*(f"  {line}" for line in threshold_lines(figures, crossed, calibration)), sep="\n")
     empty, limits, hours = alarm_windows(crossed, calibration)
     for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
         figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
@@ -364,13 +364,13 @@ def intervals(
     return found
 
 
-def figure_line(name: str, figures: Mapping[str, float]) -> str:
-    """A figure with its interval, or why there is none."""
+def figure_line(name: str, figures: Mapping[str, float], rows: str) -> str:
+    """A figure with its interval and the rows that both are of, or why there is none."""
     if name not in figures:
         return f"{name:20} not defined: no species is both present and absent; --data.no_call brings recordings without"
-    if f"{name}_low" not in figures:
-        return f"{name:20} {figures[name]:.3f}  (one group of recordings: no interval)"
-    return f"{name:20} {figures[name]:.3f}  [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    interval = "(one group of recordings: no interval)" if low is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{name:20} {figures[name]:.3f}  {interval}  over {rows}"
 
 
 def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str, float]:
@@ -391,17 +391,18 @@ def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str,
     return found
 
 
-def threshold_line(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> str:
-    """For how many species there is a threshold of the precision wanted, and how right all of them are."""
+def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> list[str]:
+    """For how many species there is a threshold of the precision wanted; how right these are, and all of them."""
     few = sum("few" in limit.note for limit in calibration.thresholds)
     precise = sum(limit.precise is not None for limit in calibration.thresholds)
-    right = [f"too few to say for {few}"]
+    lines = [f"thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}"]
     if "precise_precision" in figures:
-        right += [f"{figures['precise_precision']:.0%} right of {figures['precise_reported']:.0f} reported"]
+        right = f"{figures['precise_precision']:.0%} of {figures['precise_reported']:.0f} right"
+        lines.append(f"  of that precision  {right} ({crossed.said})")
     if "threshold_precision" in figures:
-        found = f"{figures['threshold_recall']:.0%} found"
-        right += [f"at the thresholds of all species {figures['threshold_precision']:.0%} right, {found}"]
-    return f"thresholds           for precision {PRECISE:g} {precise} species, {'; '.join(right)} ({crossed.said})"
+        right = f"{figures['threshold_precision']:.0%} right, {figures['threshold_recall']:.0%} found"
+        lines.append(f"  of all species     {right} ({crossed.said})")
+    return lines
 
 
 def alarm_windows(

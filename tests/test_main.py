@@ -98,6 +98,31 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
 
 
+def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for folder, count in (("data/frog", 20), ("noise", 20)):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(count):
+            samples = rng.normal(0, 0.1, 16_000)
+            if folder != "noise":
+                samples += 0.5 * np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000)
+            soundfile.write(tmp_path / folder / f"{number}.wav", samples, 16_000)
+    flags = ["--preset", "demo", "--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache")]
+    flags += ["--encoder.weights", "random", "--train.epochs", "1", "--train.choose", "last"]
+    alone = [*flags, "--run.root", str(tmp_path / "alone")]
+    assert finetune(parse(FinetuneCommand, alone)) == 0, "without noise there is nothing to tell, and no error either"
+    assert "macro_auc            not defined" in capsys.readouterr().out
+    flags += ["--data.no_call", str(tmp_path / "noise"), "--run.root", str(tmp_path / "runs")]
+    assert finetune(parse(FinetuneCommand, flags)) == 0
+    run = tmp_path / "runs" / "finetune"
+    figures = json.loads((run / "run.json").read_text())["scores"]
+    assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"] and figures["top1"] == 1.0
+    assert [limit.label for limit in load_classifier(run / "classifier.safetensors")[1].thresholds] == ["frog"]
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_false_alarms_are_counted_on_noise_that_was_never_heard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
