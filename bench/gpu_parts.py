@@ -31,22 +31,21 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
+from augment import augment_batch
 from bench.arms import Arm, difference, held_out, is_finished
 from bench.baseline import MIN_RECORDINGS
 from checkpoint import load_encoder
 from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset, PretrainCommand
-from data_loader import Batch, read_labeled, read_noise, recording_contexts, split, truth_table
+from data_loader import read_labeled, read_noise, recording_contexts, split, truth_table
 from device import autocast, available_cores, device_memory_mb, half_precision
 from evaluation import WindowScores, pool_windows
-from loss import masked_reconstruction_loss
+from loss import classification_loss, masked_reconstruction_loss
 from metrics import cmap, macro_roc_auc, top1_accuracy
 from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
 from optim import cosine_schedule, differential_groups, update
 from recordings import Recording
 from runs import peak_memory_mb, read_records
-from ssl_mae import draw_mask, heard, target_of
-from taxonomy import Taxonomy
-from trainer import prepare_lesson, training_loss
+from ssl_mae import draw_mask, target_of
 
 Table = NDArray[np.float32]
 AUDIO = AudioSettings()
@@ -205,7 +204,7 @@ def timed_row(
 
 
 def stage_one_step(preset: Preset, checkpointing: bool, device: torch.device) -> tuple[Callable[[], None], int, int]:
-    """An update of ssl_mae.py: front end, energy mask, forward, backward, optimizer."""
+    """An update of ssl_mae.py: front end, energy mask, forward, backward, optimizer; no augmentation."""
     config = PretrainCommand.defaults(preset)
     settings = config.train
     encoder = Encoder(SIZES[preset], AUDIO)
@@ -216,11 +215,11 @@ def stage_one_step(preset: Preset, checkpointing: bool, device: torch.device) ->
     groups = differential_groups(model, settings.encoder_rate, settings.head_rate, settings.layer_decay, 0.05)
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
     schedule = cosine_schedule(optimizer, 100, settings.warmup)
-    batch = Batch(noise(settings.batch_size, device), torch.zeros(0), torch.zeros(0))
+    waveforms = noise(settings.batch_size, device)
 
     def step() -> None:
         for part in range(settings.accumulate):
-            mel = heard(log_mel, batch, config, generator)
+            mel = log_mel(waveforms)
             hidden = draw_mask(mel, config.mask, generator)
             target = target_of(mel, hidden, None)
             with autocast(device):
@@ -233,27 +232,26 @@ def stage_one_step(preset: Preset, checkpointing: bool, device: torch.device) ->
 
 
 def stage_two_step(preset: Preset, checkpointing: bool, device: torch.device) -> tuple[Callable[[], None], int, int]:
-    """An update of main.py with everything learning: front end, augmentation, forward, backward, optimizer."""
+    """An update of main.py with everything learning: augmentation of the waveforms, front end, forward, backward,
+    optimizer; binary cross-entropy without distances."""
     config = FinetuneCommand.defaults(preset)
     settings, species = config.train, 30
-    labels = tuple(f"species {number}" for number in range(species))
-    lineage = ("Animalia", "Chordata", "Aves", "Passeriformes", "Paridae", "Parus")
-    lineages = tuple((*lineage, label) for label in labels)
-    taxonomy = Taxonomy(labels, labels, labels, lineages, (len(lineages[0]),) * species)
     encoder = Encoder(SIZES[preset], AUDIO)
     encoder.checkpointing = checkpointing
     model = BirdClefClassifier(encoder, AUDIO, species, config.head).to(device).train()
-    lesson = prepare_lesson(taxonomy, [], config.loss, None, device)
     generator = torch.Generator().manual_seed(0)
     groups = differential_groups(model, settings.encoder_rate, settings.head_rate, settings.layer_decay, 0.02)
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
     schedule = cosine_schedule(optimizer, 100, settings.warmup)
-    targets = torch.eye(species, device=device)[torch.arange(settings.batch_size, device=device) % species]
-    batch = Batch(noise(settings.batch_size, device), targets, torch.zeros_like(targets))
+    waveforms = noise(settings.batch_size, device)
+    labels = torch.eye(species, device=device)[torch.arange(settings.batch_size, device=device) % species]
 
     def step() -> None:
         for part in range(settings.accumulate):
-            loss = training_loss(model, model.judge, batch, lesson, config, generator)
+            mixed, targets = augment_batch(waveforms, labels, config.augment, generator)
+            with autocast(device):
+                logits = model(mixed)
+            loss = classification_loss(logits.float(), targets, kind="bce")
             last = part == settings.accumulate - 1
             update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
 
