@@ -152,63 +152,48 @@ def steps(trial: Trial) -> None:
     device = the_device()
     peak = matrix_peak(device, trial.size.product)
     add(trial.out / "steps.txt", f"matrix products of {trial.size.product} rows reach {peak / 1e12:.2f} TFLOP/s")
-    columns = (
-        f"{'':12}{'stage':>6}{'batch':>12}{'checkpointing':>15}{'windows/s':>11}{'of peak':>9}{'MB':>8}{'start s':>9}"
-    )
+    columns = f"{'':12}{'stage':>6}{'batch':>12}{'checkpointing':>15}{'windows/s':>11}{'of peak':>9}{'MB':>8}"
     add(trial.out / "steps.txt", columns)
     for preset in trial.size.steps:
+        encoder = Encoder(SIZES[preset], AUDIO).to(device)  # one for all: random weights of large-v3 take seconds
         for stage, make, work in ((1, stage_one_step, stage_one_work), (2, stage_two_step, stage_two_work)):
+            step, batch, accumulated = make(preset, encoder, device)
             for checkpointing in (False, True):
-                name = f"{preset:12}{stage:6}"
+                encoder.checkpointing = checkpointing
+                row = f"{preset:12}{stage:6}{batch:>6} x {accumulated:<3}{checkpointing!s:>15}"
                 try:
-                    row = timed_row(make, preset, checkpointing, work(preset), peak, device, trial.out)
+                    seconds, memory = timed(step, device)
                 except torch.OutOfMemoryError:
-                    row = f"{'':12}{checkpointing!s:>15}  does not fit the memory"
-                add(trial.out / "steps.txt", name + row)
+                    add(trial.out / "steps.txt", f"{row}  does not fit the memory")
+                    continue
+                rate = batch * accumulated / seconds
+                add(trial.out / "steps.txt", f"{row}{rate:11.1f}{rate * work(preset) / peak:9.1%}{memory:8}")
+                if not checkpointing:
+                    profile(step, device, f"{preset}, stage {stage}", trial.out / "profile.txt")
+            del step
 
 
-def timed_row(
-    make: Callable[[Preset, bool, torch.device], tuple[Callable[[], None], int, int]],
-    preset: Preset,
-    checkpointing: bool,
-    work: float,
-    peak: float,
-    device: torch.device,
-    out: Path,
-    repeats: int = 5,
-) -> str:
-    """A line of the table: the median of some steps, after two that warm up.
-
-    work   floating-point operations of one window, forward and backward; recomputation is not counted
-    """
+def timed(step: Callable[[], None], device: torch.device, repeats: int = 5) -> tuple[float, int]:
+    """Seconds of a step, the median of some after two that warm up, and the largest memory until then, MB."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
-    step, batch, accumulated = make(preset, checkpointing, device)
     times: list[float] = []
-    for number in range(2 + repeats):
-        if number == 2:
-            begun = time.perf_counter() - started
-        before = time.perf_counter()
+    for _ in range(2 + repeats):
+        started = time.perf_counter()
         step()
         synchronize(device)
-        times.append(time.perf_counter() - before)
-    rate = batch * accumulated / statistics.median(times[2:])
-    memory = device_memory_mb(device) or peak_memory_mb()
-    if not checkpointing:
-        profile(step, device, f"{make.__name__}, {preset}", out / "profile.txt")
-    return (
-        f"{batch:>6} x {accumulated:<3}{checkpointing!s:>15}{rate:11.1f}{rate * work / peak:9.1%}{memory:8}{begun:9.1f}"
-    )
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:]), device_memory_mb(device) or peak_memory_mb()
 
 
-def stage_one_step(preset: Preset, checkpointing: bool, device: torch.device) -> tuple[Callable[[], None], int, int]:
-    """An update of ssl_mae.py: front end, energy mask, forward, backward, optimizer; no augmentation."""
+def stage_one_step(preset: Preset, encoder: Encoder, device: torch.device) -> tuple[Callable[[], None], int, int]:
+    """An update of ssl_mae.py: front end, energy mask, forward, backward, optimizer; no augmentation.
+
+    returns  the update, its batch size, and how many batches it adds up
+    """
     config = PretrainCommand.defaults(preset)
     settings = config.train
-    encoder = Encoder(SIZES[preset], AUDIO)
-    encoder.checkpointing = checkpointing
     model = MaskedAutoencoder(encoder).to(device)
     log_mel = LogMel(AUDIO, encoder.size.mels).to(device)
     generator = torch.Generator().manual_seed(0)
@@ -231,13 +216,11 @@ def stage_one_step(preset: Preset, checkpointing: bool, device: torch.device) ->
     return step, settings.batch_size, settings.accumulate
 
 
-def stage_two_step(preset: Preset, checkpointing: bool, device: torch.device) -> tuple[Callable[[], None], int, int]:
+def stage_two_step(preset: Preset, encoder: Encoder, device: torch.device) -> tuple[Callable[[], None], int, int]:
     """An update of main.py with everything learning: augmentation of the waveforms, front end, forward, backward,
     optimizer; binary cross-entropy without distances."""
     config = FinetuneCommand.defaults(preset)
     settings, species = config.train, 30
-    encoder = Encoder(SIZES[preset], AUDIO)
-    encoder.checkpointing = checkpointing
     model = BirdClefClassifier(encoder, AUDIO, species, config.head).to(device).train()
     generator = torch.Generator().manual_seed(0)
     groups = differential_groups(model, settings.encoder_rate, settings.head_rate, settings.layer_decay, 0.02)
@@ -496,7 +479,8 @@ def probe(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(trial.data)
     truth = truth_table(recordings, taxonomy.labels, AUDIO)
-    labels = truth.argmax(axis=1)
+    column = {label: index for index, label in enumerate(taxonomy.labels)}
+    labels = np.array([column[recording.labels[0]] for recording in recordings])
     folds = np.array([recording.fold for recording in recordings])
     for fold in trial.size.folds:
         with redirect_stdout(None):
