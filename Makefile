@@ -6,6 +6,7 @@
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
+# make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
@@ -20,7 +21,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-birdnet bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -53,6 +54,10 @@ bench-folds: $(READY)
 
 bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet
+
+bench-gpu: $(READY)
+	@.venv/bin/python -m bench.gpu pack
+	@.venv/bin/python -m bench.gpu run --size demo --out runs/gpu-demo
 
 bench-losses: $(READY)
 	@.venv/bin/python -m bench.losses

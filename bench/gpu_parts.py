@@ -1,0 +1,568 @@
+"""The parts of bench.gpu, each a process of its own: what they run, and the tables they write.
+
+    python -m bench.gpu_parts table demo gpu-pack /tmp/scratch results
+
+Flags of main.py and ssl_mae.py stand at the top, in this place alone. An arm with a flag that main.py does not have is
+left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
+
+from augment import augment_batch
+from bench.arms import Arm, difference, held_out, is_finished
+from bench.baseline import MIN_RECORDINGS
+from checkpoint import load_encoder
+from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset, PretrainCommand
+from data_loader import read_labeled, read_noise, recording_contexts, split, truth_table
+from device import autocast, available_cores, device_memory_mb, half_precision
+from evaluation import WindowScores, pool_windows
+from loss import classification_loss, masked_reconstruction_loss
+from metrics import cmap, macro_roc_auc, top1_accuracy
+from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
+from optim import cosine_schedule, differential_groups, update
+from recordings import Recording
+from runs import peak_memory_mb, read_records
+from ssl_mae import draw_mask, target_of
+
+Table = NDArray[np.float32]
+AUDIO = AudioSettings()
+
+DEPTH = "3"  # of the encoder, where it is cut
+FROZEN = "frozen, head alone"
+ARMS = (
+    Arm(FROZEN, ("--train.frozen",)),  # what the others are compared with
+    Arm("fine-tuned, defaults", ()),
+    Arm(f"fine-tuned, lowest {DEPTH} layers", ("--encoder.depth", DEPTH)),
+    Arm("random weights", ("--encoder.weights", "random", "--train.encoder_rate", "5e-4", "--train.layer_decay", "1")),
+)
+AFTER = "fine-tuned after stage 1"
+SHARED = ("--data.min_recordings", str(MIN_RECORDINGS), "--data.workers", "0", "--run.threads", "1")
+FINETUNE = (*SHARED, "--train.choose", "last")
+PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5", "--mask.strategy", "energy")
+PROBE_C = 0.01  # of the logistic regression on frozen features, as in bench.verdict
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a trial is."""
+
+    preset: Preset
+    weights: str  # folder in the pack, or random
+    seeds: tuple[int, ...]
+    folds: tuple[int, ...]
+    at_once: int  # runs side by side
+    finetune: tuple[str, ...]  # more flags of main.py
+    pretrain: tuple[str, ...]  # more flags of ssl_mae.py
+    steps: tuple[Preset, ...]  # whose training steps are timed
+    product: int  # rows of the matrix product that measures the peak
+
+
+TRIALS = {
+    "base": Size(
+        *("base", "whisper-base", (0, 1, 2), (0, 1, 2, 3), 8),
+        finetune=(),
+        pretrain=("--train.epochs", "12"),
+        steps=("base", "large-v3"),
+        product=8192,
+    ),
+    "demo": Size(
+        *("demo", "random", (0,), (0, 1), 2),
+        finetune=("--train.epochs", "1"),
+        pretrain=("--train.epochs", "1"),
+        steps=("demo",),
+        product=512,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One call: its size, and where things are."""
+
+    size: Size
+    pack: Path
+    scratch: Path
+    out: Path
+
+    @property
+    def data(self) -> DataSettings:
+        return DataSettings(self.pack / "animals", min_recordings=MIN_RECORDINGS)
+
+    @property
+    def weights(self) -> str:
+        return "random" if self.size.weights == "random" else str(self.pack / self.size.weights)
+
+    def flags(self, seed: int, place: Path) -> tuple[str, ...]:
+        """What every run of a command is given."""
+        start = ("--preset", self.size.preset, "--encoder.weights", self.weights)
+        return (*start, "--data.root", str(self.data.root), "--run.seed", str(seed), "--run.root", str(place))
+
+    def place(self, name: str, seed: int) -> Path:
+        """Where the runs of an arm with a seed are."""
+        return self.scratch / f"{''.join(letter if letter.isalnum() else '-' for letter in name)}-{seed}"
+
+
+def prepare(trial: Trial) -> None:
+    """Say what machine this is, and examine every recording once, so that the runs need not."""
+    device = the_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    lines = [f"{name}, {available_cores()} cores, torch {torch.__version__}, Python {sys.version.split()[0]}"]
+    lines += [f"{name} {version}" for name, version in sorted(versions().items())]
+    (trial.out / "steps.txt").write_text(", ".join(lines) + "\n", encoding="utf-8")
+    read_labeled(trial.data)
+    read_noise(trial.pack / "noise", DataSettings(trial.pack / "noise"))
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that may differ from requirements.txt there."""
+    import sklearn
+    import transformers
+
+    return {"numpy": np.__version__, "scikit-learn": sklearn.__version__, "transformers": transformers.__version__}
+
+
+# ---- training steps
+
+
+def steps(trial: Trial) -> None:
+    """Whole training steps of both stages with random weights and the batch of the presets: steps.txt, profile.txt."""
+    device = the_device()
+    peak = matrix_peak(device, trial.size.product)
+    add(trial.out / "steps.txt", f"matrix products of {trial.size.product} rows reach {peak / 1e12:.2f} TFLOP/s")
+    columns = f"{'':12}{'stage':>6}{'batch':>12}{'checkpointing':>15}{'windows/s':>11}{'of peak':>9}{'MB':>8}"
+    add(trial.out / "steps.txt", columns)
+    for preset in trial.size.steps:
+        encoder = Encoder(SIZES[preset], AUDIO).to(device)  # one for all: random weights of large-v3 take seconds
+        for stage, make, work in ((1, stage_one_step, stage_one_work), (2, stage_two_step, stage_two_work)):
+            step, batch, accumulated = make(preset, encoder, device)
+            for checkpointing in (False, True):
+                encoder.checkpointing = checkpointing
+                row = f"{preset:12}{stage:6}{batch:>6} x {accumulated:<3}{checkpointing!s:>15}"
+                try:
+                    seconds, memory = timed(step, device)
+                except torch.OutOfMemoryError:
+                    add(trial.out / "steps.txt", f"{row}  does not fit the memory")
+                    continue
+                rate = batch * accumulated / seconds
+                add(trial.out / "steps.txt", f"{row}{rate:11.1f}{rate * work(preset) / peak:9.1%}{memory:8}")
+                if not checkpointing:
+                    profile(step, device, f"{preset}, stage {stage}", trial.out / "profile.txt")
+            del step
+
+
+def timed(step: Callable[[], None], device: torch.device, repeats: int = 5) -> tuple[float, int]:
+    """Seconds of a step, the median of some after two that warm up, and the largest memory until then, MB."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times: list[float] = []
+    for _ in range(2 + repeats):
+        started = time.perf_counter()
+        step()
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:]), device_memory_mb(device) or peak_memory_mb()
+
+
+def stage_one_step(preset: Preset, encoder: Encoder, device: torch.device) -> tuple[Callable[[], None], int, int]:
+    """An update of ssl_mae.py: front end, energy mask, forward, backward, optimizer; no augmentation.
+
+    returns  the update, its batch size, and how many batches it adds up
+    """
+    config = PretrainCommand.defaults(preset)
+    settings = config.train
+    model = MaskedAutoencoder(encoder).to(device)
+    log_mel = LogMel(AUDIO, encoder.size.mels).to(device)
+    generator = torch.Generator().manual_seed(0)
+    groups = differential_groups(model, settings.encoder_rate, settings.head_rate, settings.layer_decay, 0.05)
+    optimizer = AdamW(groups, betas=(0.9, settings.beta2))
+    schedule = cosine_schedule(optimizer, 100, settings.warmup)
+    waveforms = noise(settings.batch_size, device)
+
+    def step() -> None:
+        for part in range(settings.accumulate):
+            mel = log_mel(waveforms)
+            hidden = draw_mask(mel, config.mask, generator)
+            target = target_of(mel, hidden, None)
+            with autocast(device):
+                painted = model(mel, hidden)
+            loss = masked_reconstruction_loss(painted, target, hidden)
+            last = part == settings.accumulate - 1
+            update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+
+    return step, settings.batch_size, settings.accumulate
+
+
+def stage_two_step(preset: Preset, encoder: Encoder, device: torch.device) -> tuple[Callable[[], None], int, int]:
+    """An update of main.py with everything learning: augmentation of the waveforms, front end, forward, backward,
+    optimizer; binary cross-entropy without distances."""
+    config = FinetuneCommand.defaults(preset)
+    settings, species = config.train, 30
+    model = BirdClefClassifier(encoder, AUDIO, species, config.head).to(device).train()
+    generator = torch.Generator().manual_seed(0)
+    groups = differential_groups(model, settings.encoder_rate, settings.head_rate, settings.layer_decay, 0.02)
+    optimizer = AdamW(groups, betas=(0.9, settings.beta2))
+    schedule = cosine_schedule(optimizer, 100, settings.warmup)
+    waveforms = noise(settings.batch_size, device)
+    labels = torch.eye(species, device=device)[torch.arange(settings.batch_size, device=device) % species]
+
+    def step() -> None:
+        for part in range(settings.accumulate):
+            mixed, targets = augment_batch(waveforms, labels, config.augment, generator)
+            with autocast(device):
+                logits = model(mixed)
+            loss = classification_loss(logits.float(), targets, kind="bce")
+            last = part == settings.accumulate - 1
+            update(loss, model.parameters(), optimizer, schedule, settings.clip, settings.accumulate, last)
+
+    return step, settings.batch_size, settings.accumulate
+
+
+def stage_one_work(preset: Preset) -> float:
+    """Floating-point operations of a window, forward and backward (three times forward)."""
+    size, tokens = SIZES[preset], token_count()
+    visible = tokens - round(0.65 * tokens)
+    behind = size.decoder_layers * (24 * tokens * size.decoder_width**2 + 4 * tokens**2 * size.decoder_width)
+    ends = 2 * visible * size.width * size.decoder_width + 4 * tokens * size.decoder_width * size.mels
+    return encoder_work(preset, visible) + 3.0 * (behind + ends)
+
+
+def stage_two_work(preset: Preset) -> float:
+    """The same of stage 2; the head counts nothing."""
+    return encoder_work(preset, token_count())
+
+
+def encoder_work(preset: Preset, visible: int) -> float:
+    """The same of the encoder, its layers on the visible tokens alone."""
+    size, tokens = SIZES[preset], token_count()
+    stem = 2 * 3 * size.width * (2 * tokens * size.mels + tokens * size.width)
+    layers = size.layers * (24 * visible * size.width**2 + 4 * visible**2 * size.width)
+    return 3.0 * (stem + layers)
+
+
+def token_count() -> int:
+    """Tokens of a window: 20 ms each."""
+    return round(AUDIO.context_seconds * 50)
+
+
+def noise(batch: int, device: torch.device) -> Tensor:
+    """(batch, samples) of white noise."""
+    samples = round(AUDIO.context_seconds * AUDIO.sample_rate)
+    return 0.1 * torch.randn(batch, samples, device=device)
+
+
+def matrix_peak(device: torch.device, rows: int) -> float:
+    """Operations a second of a large matrix product on random numbers, the best of ten times ten, in the precision that
+    training has on that device: bfloat16 on a GPU."""
+    kind = torch.bfloat16 if half_precision(device) else torch.float32
+    one, other = (torch.randn(rows, rows, device=device).to(kind) for _ in range(2))
+    best = 0.0
+    for _ in range(10):
+        synchronize(device)
+        started = time.perf_counter()
+        for _ in range(10):
+            torch.matmul(one, other)
+        synchronize(device)
+        best = max(best, 10 * 2 * rows**3 / (time.perf_counter() - started))
+    return best
+
+
+def profile(step: Callable[[], None], device: torch.device, title: str, path: Path) -> None:
+    """The operations that take most time of one step."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=kinds) as seen:
+        step()
+        synchronize(device)
+    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    add(path, f"{title}\n{seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)}")
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# ---- the table of arms
+
+
+def table(trial: Trial) -> None:
+    """Every arm with every seed, one seed after the other; the table is written anew after each run."""
+    arms = [arm for arm in ARMS if offered(arm.flags)]
+    for arm in ARMS:
+        if arm not in arms:
+            add(trial.out / "failed.txt", f"{arm.name}: left out, main.py does not have all of {' '.join(arm.flags)}")
+    jobs = [finetune_job(trial, arm, seed) for seed in trial.size.seeds for arm in arms]
+    run_jobs(trial, jobs, lambda: write_scores(trial))
+
+
+def offered(flags: Sequence[str]) -> bool:
+    """Whether main.py has these flags."""
+    defaults: Any = FinetuneCommand.defaults("base")
+    for flag in flags:
+        section, _, name = flag.removeprefix("--").partition(".")
+        if flag.startswith("--") and not hasattr(getattr(defaults, section, None), name):
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to run, and the file that shows that it has ended well."""
+
+    name: str
+    words: tuple[str, ...]
+    place: Path
+    kind: str  # of the run: finetune or mae
+
+
+def finetune_job(trial: Trial, arm: Arm, seed: int) -> Job:
+    """main.py in one way, a model for every fold."""
+    place = trial.place(arm.name, seed)
+    folds = ("--train.folds", *map(str, trial.size.folds))
+    words = ("main.py", *trial.flags(seed, place), *FINETUNE, *trial.size.finetune, *arm.flags, *folds)
+    return Job(f"{arm.name}, seed {seed}", words, place, "finetune")
+
+
+def run_jobs(trial: Trial, jobs: Sequence[Job], after: Callable[[], None]) -> None:
+    """Some at once, each in a process of its own; `after` is called when one has ended."""
+    lock = threading.Lock()
+
+    def run(job: Job) -> None:
+        started = time.monotonic()
+        job.place.mkdir(parents=True, exist_ok=True)
+        printed = job.place / "printed.txt"
+        with printed.open("wb") as file:
+            code = subprocess.call([sys.executable, *job.words], stdout=file, stderr=subprocess.STDOUT)
+        with lock:
+            print(f"{job.name}: left with {code} after {time.monotonic() - started:.0f} s", flush=True)
+            if not is_finished(job.place / job.kind):
+                tail = printed.read_text(encoding="utf-8", errors="replace")[-1500:]
+                add(trial.out / "failed.txt", f"{job.name}: {' '.join(job.words)}\n{tail}")
+            after()
+
+    with ThreadPoolExecutor(trial.size.at_once) as pool:
+        for done in [pool.submit(run, job) for job in jobs]:
+            done.result()
+
+
+def write_scores(trial: Trial) -> None:
+    """scores.npz of all runs that are done, and table.txt made of it."""
+    with redirect_stdout(None):
+        taxonomy, recordings = read_labeled(trial.data)
+    paths = [str(recording.path.resolve()) for recording in recordings]
+    arrays: dict[str, NDArray[Any]] = {
+        "truth": truth_table(recordings, taxonomy.labels, AUDIO),
+        "names": np.array([recording.name for recording in recordings]),
+        "labels": np.array(taxonomy.labels),
+        "folds": np.array([recording.fold for recording in recordings]),
+        "groups": np.array([recording.group for recording in recordings]),
+    }
+    for arm in (*ARMS, Arm(AFTER, ())):
+        for seed in trial.size.seeds:
+            run = trial.place(arm.name, seed) / "finetune"
+            if is_finished(run):
+                arrays[f"{arm.name}|{seed}"] = held_out(run / "held_out_scores.csv", paths, taxonomy.labels)
+    np.savez_compressed(trial.out / "scores.npz", **arrays)
+    (trial.out / "table.txt").write_text("\n".join(table_lines(arrays)) + "\n", encoding="utf-8")
+
+
+def table_lines(arrays: dict[str, NDArray[Any]], intervals: bool = False) -> list[str]:
+    """The table: figures out of fold, mean over the seeds and their deviation.
+
+    intervals   also the difference in cmAP to the first arm with its 95 % interval, over seeds that both have
+    """
+    truth, folds = arrays["truth"], arrays["folds"]
+    runs: dict[str, dict[str, Table]] = {}
+    for name, scores in arrays.items():
+        arm, bar, seed = name.partition("|")
+        if bar:
+            runs.setdefault(arm, {})[seed] = scores
+    lines = [f"{'':32}{'seeds':>6}{'macro AUC':>16}{'cmAP at once':>16}{'mean of folds':>16}{'top-1':>16}"]
+    lines[0] += "   cmAP minus the first's" if intervals else ""
+    for arm, seeds in runs.items():
+        values = np.array([figures(truth, folds, scores) for scores in seeds.values()])
+        cells = "".join(
+            f"{mean:9.3f} ±{spread:5.3f}" for mean, spread in zip(values.mean(0), values.std(0), strict=True)
+        )
+        text = f"{arm:32}{len(seeds):6}{cells}"
+        first = runs.get(next(iter(runs)), {})
+        both = sorted(set(seeds) & set(first))
+        if intervals and both and seeds is not first:
+            low, middle, high = difference(truth, [seeds[one] for one in both], [first[one] for one in both])
+            text += f"   {middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lines.append(text)
+    return lines
+
+
+def figures(truth: Table, folds: NDArray[np.int64], scores: Table) -> tuple[float, float, float, float]:
+    """Macro AUC, cmAP at once, cmAP as mean of folds, top-1: over the recordings that have scores."""
+    rows = np.flatnonzero(~np.isnan(scores[:, 0]))
+    truth, folds, scores = truth[rows], folds[rows], scores[rows]
+    each = [cmap(truth[folds == fold], scores[folds == fold]) for fold in np.unique(folds)]
+    return macro_roc_auc(truth, scores), cmap(truth, scores), float(np.mean(each)), top1_accuracy(truth, scores)
+
+
+def print_table(results: Path) -> None:
+    """What `run` found, with paired intervals; a minute."""
+    path = results / "scores.npz"
+    assert path.is_file(), f"no scores.npz in {results}; `python -m bench.gpu run --out {results}` writes it"
+    with np.load(path) as kept:
+        print("\n".join(table_lines({name: kept[name] for name in kept.files}, intervals=True)))
+
+
+# ---- stage 1 and its verdict
+
+
+def stage_one(trial: Trial) -> None:
+    """Adapt the encoder with each fold held out, then judge it: frozen layer by layer, and fine-tuned."""
+    places = {
+        (seed, fold): trial.place(f"stage-one-{fold}", seed) for seed in trial.size.seeds for fold in trial.size.folds
+    }
+    jobs = [
+        Job(
+            f"stage 1, seed {seed}, fold {fold}",
+            ("ssl_mae.py", *trial.flags(seed, place), *PRETRAIN, *trial.size.pretrain, "--data.valid_fold", str(fold)),
+            place,
+            "mae",
+        )
+        for (seed, fold), place in places.items()
+    ]
+    run_jobs(trial, jobs, lambda: write_skills(trial, places))
+    probe(trial, places)
+    ready = [
+        seed for seed in trial.size.seeds if all(is_finished(places[seed, fold] / "mae") for fold in trial.size.folds)
+    ]
+    jobs = []
+    for seed in ready:
+        weights = trial.place("stage-one-{fold}", seed).with_name(f"stage-one-{{fold}}-{seed}")  # main.py fills it in
+        arm = Arm(AFTER, ("--encoder.weights", str(weights / "mae" / "encoder.safetensors")))
+        jobs.append(finetune_job(trial, arm, seed))
+    run_jobs(trial, jobs, lambda: write_scores(trial))
+
+
+def write_skills(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
+    """How well hidden sound is painted."""
+    skills = [
+        float(read_records(place / "mae")[-1]["skill"]) for place in places.values() if is_finished(place / "mae")
+    ]
+    if skills:
+        text = f"skill {np.mean(skills):.3f} (of {len(skills)} runs {min(skills):.3f} to {max(skills):.3f})\n"
+        (trial.out / "stage_one.txt").write_text(text, encoding="utf-8")
+
+
+def probe(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
+    """Logistic regression on frozen features of every layer, before and after stage 1: means over folds (and seeds)."""
+    with redirect_stdout(None):
+        taxonomy, recordings = read_labeled(trial.data)
+    truth = truth_table(recordings, taxonomy.labels, AUDIO)
+    column = {label: index for index, label in enumerate(taxonomy.labels)}
+    labels = np.array([column[recording.labels[0]] for recording in recordings])
+    folds = np.array([recording.fold for recording in recordings])
+    for fold in trial.size.folds:
+        with redirect_stdout(None):
+            split(recordings, replace(trial.data, valid_fold=fold))  # refuses groups that stand in several folds
+    preset, audio = trial.size.preset, AUDIO
+    work: list[tuple[str, str, int]] = []  # when, file of features, fold
+    save_features(load_encoder(EncoderSettings(preset, trial.weights), audio), recordings, trial.scratch / "before.npz")
+    work += [("before", str(trial.scratch / "before.npz"), fold) for fold in trial.size.folds]
+    for (_, fold), place in places.items():
+        if is_finished(place / "mae"):
+            encoder = load_encoder(EncoderSettings(preset, str(place / "mae" / "encoder.safetensors")), audio)
+            save_features(encoder, recordings, place / "after.npz")
+            work.append(("after", str(place / "after.npz"), fold))
+    layers = SIZES[preset].layers
+    names = [*map(str, range(1, layers + 1)), "all"]
+    values: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    spawned = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA would not live
+    with ProcessPoolExecutor(min(available_cores(), len(work) * len(names)), spawned) as pool:
+        tasks = [(when, name, path, fold) for name in reversed(names) for when, path, fold in work]  # the longest first
+        found = pool.map(
+            regress, *zip(*((path, name, fold, labels, folds) for _, name, path, fold in tasks), strict=True)
+        )
+        for (when, name, _, fold), scores in zip(tasks, found, strict=True):
+            mine = truth[folds == fold]
+            values.setdefault((name, when), []).append((cmap(mine, scores), top1_accuracy(mine, scores)))
+    add(trial.out / "stage_one.txt", f"{'layers':8}{'before: cmAP, top-1':>22}{'after':>18}{'cmAP':>10}")
+    for name in names:
+        before, after = (np.mean(values.get((name, when), [(np.nan, np.nan)]), axis=0) for when in ("before", "after"))
+        cells = f"{before[0]:14.3f}{before[1]:8.3f}{after[0]:10.3f}{after[1]:8.3f}{after[0] - before[0]:+10.3f}"
+        add(trial.out / "stage_one.txt", f"{name:8}{cells}")
+
+
+@torch.inference_mode()
+def save_features(encoder: Encoder, recordings: Sequence[Recording], path: Path, batch: int = 64) -> None:
+    """Owner (windows,) and features (windows, layers, 3 * width): mean, deviation and maximum over the tokens of each
+    layer, layer-normalised without affine parameters."""
+    device = the_device()
+    encoder = encoder.to(device).eval()
+    log_mel = LogMel(AUDIO, encoder.size.mels).to(device)
+    contexts = list(recording_contexts(recordings, AUDIO))
+    rows: list[Table] = []
+    for first in range(0, len(contexts), batch):
+        waveforms = torch.from_numpy(np.stack([one.samples for one in contexts[first : first + batch]])).to(device)
+        states = [functional.layer_norm(layer, layer.shape[2:]) for layer in encoder.layer_states(log_mel(waveforms))]
+        parts = [torch.cat([layer.mean(1), layer.std(1), layer.amax(1)], dim=1) for layer in states]
+        rows.append(torch.stack(parts, dim=1).cpu().numpy())
+    np.savez(path, owner=np.array([one.owner for one in contexts]), features=np.concatenate(rows))
+
+
+def regress(path: str, layer: str, fold: int, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> Table:
+    """(held-out recordings, species): logistic regression on the other folds, windows averaged."""
+    with np.load(path) as kept:
+        owner: NDArray[np.int64] = kept["owner"]
+        features: Table = kept["features"]
+    features = features.reshape(len(owner), -1) if layer == "all" else features[:, int(layer) - 1]
+    away = folds[owner] == fold
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
+    model.fit(features[~away], labels[owner[~away]])
+    scores = np.zeros((int(away.sum()), int(labels.max()) + 1), np.float32)
+    scores[:, model.classes_] = model.predict_proba(features[away])
+    rows = np.searchsorted(np.flatnonzero(folds == fold), owner[away])
+    times = np.zeros(len(rows))
+    return pool_windows(WindowScores(rows, times, times, scores, scores[:, :0]), int((folds == fold).sum()))
+
+
+# ---- small things
+
+
+def the_device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add(path: Path, text: str) -> None:
+    """A line more."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+PARTS = {"prepare": prepare, "steps": steps, "table": table, "stage_one": stage_one}
+
+if __name__ == "__main__":
+    part, size, *folders = sys.argv[1:]
+    pack, scratch, out = map(Path, folders)
+    PARTS[part](Trial(TRIALS[size], pack, scratch, out))

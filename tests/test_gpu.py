@@ -1,0 +1,101 @@
+"""bench/gpu.py: what it takes along can be read again, and it ends in time."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.gpu import LIMITS, LONGEST, PATIENCE, wait
+from bench.gpu_pack import LONGEST as LONGEST_RECORDING
+from bench.gpu_pack import RATE, ROOM, pack, size_of
+from bench.gpu_parts import ARMS, PARTS, TRIALS, Trial, figures, offered, steps, table_lines
+from config import DataSettings
+from data_loader import read_labeled, read_noise
+from demo_data import FieldSeason
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder in the hub's layout, in float32."""
+    folder = tmp_path / "whisper"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save_file({"model.encoder.conv1.bias": torch.linspace(-1, 1, 1001)}, folder / "model.safetensors")
+    return folder
+
+
+def test_the_pack_is_read_as_the_archive_it_was_made_of(season: FieldSeason, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    pack(season.root, season.root / "unlabeled", weights, 3, folder, wheels=False)
+    before, rows = read_labeled(DataSettings(season.root, min_recordings=3))
+    after, packed = read_labeled(DataSettings(folder / "animals", min_recordings=3))
+    assert after == before and len(packed) == len(rows) > 0
+    facts = {Path(row.name).stem: (row.labels, row.group, row.fold) for row in rows}
+    assert facts == {Path(row.name).stem: (row.labels, row.group, row.fold) for row in packed}
+    lengths = {Path(row.name).stem: min(row.seconds, LONGEST_RECORDING) for row in rows}
+    for row in packed:
+        assert row.path.suffix == ".ogg" and row.sample_rate == RATE and row.channels == 1 and row.status == "ok"
+        assert row.seconds == pytest.approx(lengths[Path(row.name).stem], abs=0.05)
+    assert read_noise(folder / "noise", DataSettings(folder / "noise"))
+    kept = load_file(folder / "whisper" / "model.safetensors")["model.encoder.conv1.bias"]
+    assert kept.dtype == torch.float16 and torch.allclose(kept.float(), torch.linspace(-1, 1, 1001), atol=1e-3)
+    assert size_of(folder) < ROOM
+
+
+@pytest.mark.slow
+def test_the_pack_of_the_real_recordings_is_below_its_limit(tmp_path: Path) -> None:
+    if not (SHARED / "animals").is_dir():
+        pytest.skip("no ../shared/animals")
+    pack(SHARED / "animals", SHARED / "animals" / "noise", SHARED / "whisper-base", 8, tmp_path / "pack", wheels=False)
+    assert size_of(tmp_path / "pack") < ROOM - 2_500_000  # and the wheels
+
+
+def test_the_parts_end_before_a_call_must() -> None:
+    assert tuple(LIMITS) == tuple(PARTS) and min(LIMITS.values()) > 0
+    assert sum(LIMITS.values()) + 30 <= LONGEST == 600
+    assert PATIENCE["base"] == 1 and PATIENCE.keys() == TRIALS.keys()
+
+
+def test_what_is_too_slow_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    child = "import time, pathlib; time.sleep(4); pathlib.Path('late').touch()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    slow = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, start_new_session=True)
+    assert wait(slow, 1.0) is None
+    time.sleep(5)
+    assert not (tmp_path / "late").exists()
+    quick = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=True)
+    assert wait(quick, 60.0) == 3  # control: one that ends by itself says how
+
+
+def test_flags_of_the_arms_are_known_to_the_command() -> None:
+    if not offered(("--train.frozen",)):
+        pytest.skip("main.py has no --train.frozen yet")
+    assert all(offered(arm.flags) for arm in ARMS)
+    assert not offered(("--encoder.width", "3"))  # control
+
+
+def test_training_steps_of_both_stages_are_timed(tmp_path: Path) -> None:
+    steps(Trial(TRIALS["demo"], tmp_path, tmp_path, tmp_path))
+    lines = (tmp_path / "steps.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["demo", "1"]] * 2 + [["demo", "2"]] * 2
+    assert all(float(line.split()[6]) > 0 for line in lines[2:])  # windows a second
+    assert "aten::mm" in (tmp_path / "profile.txt").read_text()
+
+
+def test_the_table_judges_each_run_over_what_was_held_out_from_it() -> None:
+    truth = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1]]
+    folds = np.array([0, 0, 1, 1, 2, 2])
+    right, half = truth.copy(), truth.copy()
+    right[4:] = np.nan  # fold 2 was not held out
+    half[2:4] = 1 - half[2:4]
+    assert figures(truth, folds, right) == (1.0, 1.0, 1.0, 1.0)
+    assert figures(truth, folds, half)[3] == pytest.approx(4 / 6)
+    lines = table_lines({"truth": truth, "folds": folds, "good|0": right, "bad|0": half, "bad|1": right})
+    assert len(lines) == 3 and lines[1].split()[:2] == ["good", "1"] and lines[2].split()[:2] == ["bad", "2"]
