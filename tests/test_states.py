@@ -104,6 +104,26 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["finetune", "mae"])
+def test_in_bfloat16_too(
+    stage: str,
+    whole: dict[str, Outcome],
+    season: FieldSeason,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uncut, cut, half = tmp_path_factory.mktemp("uncut"), tmp_path_factory.mktemp("cut"), ("--run.precision", "bfloat16")
+    train(stage, season, uncut, *half)
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, season, cut, *half)
+    train(stage, season, cut, *half, "--run.resume", str(cut / f"{stage}-001"))
+    assert outcome(cut, stage) == outcome(uncut, stage)
+    assert outcome(cut, stage)[1] != whole[stage][1]  # negative control: it was bfloat16
+
+
+@pytest.mark.slow
 def test_without_the_random_states_the_weights_differ(
     whole: dict[str, Outcome],
     season: FieldSeason,
