@@ -144,6 +144,18 @@ def test_without_the_random_states_the_weights_differ(
     assert outcome(tmp_path, "finetune")[1] != whole["finetune"][1]
 
 
+def test_losses_are_fetched_when_a_state_is_kept_and_are_then_all_there(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, {}, torch.Generator())
+    progress = Progress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
+    keeper.keep(progress)
+    again = keeper.restore()
+    for kept in (progress, again):
+        assert kept.pending == [] and kept.losses[:2] == [0.5, 0.25] and len(kept.losses) == 3
+        assert kept.losses[2] != kept.losses[2]  # of a step that was thrown away
+    progress.fetch()
+    assert len(progress.losses) == 3
+
+
 def test_other_settings_and_other_recordings_are_refused(
     season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
