@@ -5,7 +5,8 @@
 
 Waveforms are mixed, never log-mel pictures: sound adds up in the air. No change of pitch or speed: both carry species.
 All chance comes from one generator on the CPU. Tone, splice, further sources and background draw from it only where
-they are switched on, so runs without them stay what they were.
+they are switched on, so runs without them stay what they were. What is drawn, a few numbers for each row, goes to the
+device of the sound without waiting for it, and nothing is ever asked back: a GPU is not kept from what it has to do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torchaudio.functional import mask_along_axis_iid
 
 from config import AugmentSettings
 
@@ -47,7 +47,7 @@ def augment_batch(
     device = waveforms.device
     if settings.filter > 0:
         waveforms = control_tone(waveforms, settings.filter, generator)
-    waveforms = waveforms * gains(batch, settings.gain_db, generator).to(device)
+    waveforms = waveforms * gains(batch, settings.gain_db, generator).to(device, non_blocking=True)
     shifts = torch.randint(samples, (batch,), generator=generator)
     shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0)
     waveforms = roll_rows(waveforms, shifts)
@@ -67,14 +67,33 @@ def augment_mel(mel: Tensor, settings: AugmentSettings, generator: torch.Generat
     """
     if settings.mask == 0.0:
         return mel
-    kept = torch.ones(len(mel), 1, *mel.shape[1:])
-    with torch.random.fork_rng(devices=[]):  # torchaudio draws from the global generator
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        for axis, (count, longest) in ((2, MEL_MASKS), (3, TIME_MASKS)):
-            for _ in range(count):
-                kept = mask_along_axis_iid(kept, longest, 0.0, axis)
-    spared = ~chosen(len(mel), settings.mask, generator)[:, None, None]
-    return torch.where(((kept[:, 0] > 0) | spared).to(mel.device), mel, mel.mean(dim=(1, 2), keepdim=True))
+    rows, bins, frames = mel.shape
+    own = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    drawn = [draw_stripes(rows, *one, own) for one in ((bins, *MEL_MASKS), (frames, *TIME_MASKS))]
+    struck = chosen(rows, settings.mask, generator).to(mel.device, non_blocking=True)[:, None]
+    over_bins, over_frames = (
+        struck & within(stripes.to(mel.device, non_blocking=True), size)
+        for stripes, size in zip(drawn, (bins, frames), strict=True)
+    )
+    hidden = over_bins[:, :, None] | over_frames[:, None, :]
+    return torch.where(hidden, mel.mean(dim=(1, 2), keepdim=True), mel)
+
+
+def draw_stripes(rows: int, size: int, count: int, longest: int, generator: torch.Generator) -> Tensor:
+    """(2, count, rows) the first place of each stripe and the first one behind it: up to `longest` of `size` places."""
+    bounds: list[Tensor] = []
+    for _ in range(count):
+        length = torch.rand(rows, generator=generator) * longest
+        start = (torch.rand(rows, generator=generator) * (size - length)).long()
+        bounds.append(torch.stack([start, start + length.long()]))
+    return torch.stack(bounds, dim=1)
+
+
+def within(stripes: Tensor, size: int) -> Tensor:
+    """(rows, size) whether a place is in any of the stripes (2, count, rows)."""
+    place = torch.arange(size, device=stripes.device)
+    starts, ends = stripes[..., None]
+    return ((place >= starts) & (place < ends)).any(dim=0)
 
 
 def control_tone(waveforms: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -96,8 +115,8 @@ def control_tone(waveforms: Tensor, probability: float, generator: torch.Generat
     decibels = low + (high - low) * torch.rand(batch, most, generator=generator)
     if not len(rows):  # MKL refuses to transform nothing
         return waveforms
-    points = torch.stack([places / places[:, -1:], decibels])[:, rows].to(waveforms.device)
-    rows = rows.to(waveforms.device)
+    points = torch.stack([places / places[:, -1:], decibels])[:, rows].to(waveforms.device, non_blocking=True)
+    rows = rows.to(waveforms.device, non_blocking=True)
     before = waveforms[rows]
     curve = tone_curve(points[0], points[1], samples // 2 + 1)
     after = cast(Tensor, torch.fft.irfft(torch.fft.rfft(before) * curve, n=samples))
@@ -134,13 +153,13 @@ def splice(waveforms: Tensor, targets: Tensor, probability: float, generator: to
     """
     batch, samples = waveforms.shape
     device = waveforms.device
-    partner = neighbours(batch, draw_step(batch, generator)).to(device)
-    changed = chosen(batch, probability, generator).to(device)[:, None] & (batch > 1)
+    partner = neighbours(batch, draw_step(batch, generator), device)
+    changed = chosen(batch, probability, generator).to(device, non_blocking=True)[:, None] & (batch > 1)
     shortest, longest = SPLICED
     lengths = (samples * (shortest + (longest - shortest) * torch.rand(batch, generator=generator))).round().long()
     starts, origins = (draw_below(samples - lengths + 1, generator) for _ in range(2))
-    lengths, shifts = lengths.to(device)[:, None], starts - origins
-    inside = torch.arange(samples, device=device) - starts.to(device)[:, None]  # 0 at the first sample of the stretch
+    lengths, shifts = lengths.to(device, non_blocking=True)[:, None], starts - origins
+    inside = torch.arange(samples, device=device) - starts.to(device, non_blocking=True)[:, None]  # 0: the first sample
     share = (torch.minimum(inside + 1, lengths - inside) / FADE).clamp(0.0, 1.0)
     spliced = torch.lerp(waveforms, roll_rows(waveforms[partner], shifts), share)
     union = torch.maximum(targets, targets[partner])
@@ -166,8 +185,8 @@ def mix(
         counts = torch.randint(1, len(steps) + 1, (batch,), generator=generator)
     mixture, union = waveforms, targets
     for number, step in enumerate(steps):
-        partner = neighbours(batch, step).to(device)
-        heard = (mixed & (number < counts)).to(device)[:, None]
+        partner = neighbours(batch, step, device)
+        heard = (mixed & (number < counts)).to(device, non_blocking=True)[:, None]
         other = waveforms[partner] * level_ratio(waveforms, waveforms[partner], generator)
         mixture = torch.where(heard, mixture + other, mixture)
         union = torch.where(heard, torch.maximum(union, targets[partner]), union)
@@ -194,16 +213,21 @@ def add_background(
     )
     which = torch.randint(len(backgrounds), (batch,), generator=generator)
     shifts = torch.randint(samples, (batch,), generator=generator)
-    disturbed = chosen(batch, probability, generator).to(waveforms.device)[:, None]
-    ratio = gains(batch, snr_db, generator).to(waveforms.device)
-    noise = roll_rows(backgrounds[which.to(backgrounds.device)].to(waveforms), shifts)
+    disturbed = chosen(batch, probability, generator).to(waveforms.device, non_blocking=True)[:, None]
+    ratio = gains(batch, snr_db, generator).to(waveforms.device, non_blocking=True)
+    chance = backgrounds[which.to(backgrounds.device, non_blocking=True)]
+    noise = roll_rows(chance.to(waveforms, non_blocking=True), shifts)
     factor = (power(waveforms) / power(noise).clamp(min=SILENCE)).sqrt() / ratio
     return torch.where(disturbed, waveforms + noise * factor, waveforms)
 
 
 def roll_rows(waveforms: Tensor, shifts: Tensor) -> Tensor:
-    """(batch, samples), each row shifted cyclically to the right by its own number of samples (batch,)."""
-    return torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
+    """(batch, samples), each row shifted cyclically to the right by its own number of samples (batch,), all of them at
+    once: every row is a piece of itself written twice."""
+    rows, samples = waveforms.shape
+    starts = (-shifts % samples).to(waveforms.device, non_blocking=True)
+    twice = torch.cat([waveforms, waveforms], dim=1)
+    return twice.unfold(1, samples, 1)[torch.arange(rows, device=waveforms.device), starts]
 
 
 def gains(batch: int, decibels: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -217,7 +241,8 @@ def level_ratio(waveforms: Tensor, others: Tensor, generator: torch.Generator) -
     silent one they come at their own level, or their labels would stand for nothing."""
     silent = power(waveforms) < SILENCE
     level = torch.where(silent, 1.0, power(waveforms).sqrt() / (power(others).sqrt() + 1e-6))
-    return level.clamp(max=100.0) * gains(len(waveforms), (-10.0, 5.0), generator).to(waveforms.device)
+    gain = gains(len(waveforms), (-10.0, 5.0), generator).to(waveforms.device, non_blocking=True)
+    return level.clamp(max=100.0) * gain
 
 
 def power(waveforms: Tensor) -> Tensor:
@@ -235,9 +260,9 @@ def draw_step(batch: int, generator: torch.Generator) -> int:
     return int(torch.randint(1, max(batch, 2), (1,), generator=generator))
 
 
-def neighbours(batch: int, step: int) -> Tensor:
+def neighbours(batch: int, step: int, device: torch.device) -> Tensor:
     """(batch,) the row some steps on, beyond the last the first again."""
-    return (torch.arange(batch) + step) % batch
+    return (torch.arange(batch, device=device) + step) % batch
 
 
 def draw_below(limits: Tensor, generator: torch.Generator) -> Tensor:

@@ -33,6 +33,7 @@ Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
@@ -353,6 +354,9 @@ class RunSettings:
     """auto takes a CUDA device where there is one."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+    precision: Precision = "auto"
+    """Of the products of training and validation. auto: bfloat16 where the device multiplies it (a GPU, a CPU with AMX
+    or AVX512-BF16: twice as fast), float32 elsewhere. What the kept network is judged by is always float32."""
 
 
 @dataclass(frozen=True)
@@ -363,6 +367,8 @@ class QuickRunSettings(RunSettings):
     """Accepted so that all commands can be called alike; every run of this one gives the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Accepted so that all commands can be called alike; this one computes on the CPU."""
+    precision: Precision = "auto"
+    """Accepted so that all commands can be called alike; this one trains nothing and computes in float32."""
 
 
 @dataclass(frozen=True)

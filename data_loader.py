@@ -564,6 +564,7 @@ def window_loader(
         num_workers=workers,
         collate_fn=partial(collate, samples=samples, species=len(dataset.column)),
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),  # copied to a GPU while it computes
         multiprocessing_context=start_method if workers else None,
         worker_init_fn=leave_signals_to_the_parent,
         generator=torch.Generator().manual_seed(
@@ -590,7 +591,7 @@ def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]], sample
 
 def of_all(batch: Batch, device: torch.device) -> Batch:
     """The whole batch of which each process has read its part, on the device."""
-    whole = Batch(*(processes.gathered(rows.to(device)) for rows in batch))
+    whole = Batch(*(processes.gathered(rows.to(device, non_blocking=True)) for rows in batch))
     assert len(whole.waveforms), "none of a batch's recordings can be read any more; is the data root still there?"
     return whole
 

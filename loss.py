@@ -23,6 +23,7 @@ ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 LOSS_KINDS: tuple[LossKind, ...] = get_args(LossKind)
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)
 WEIGHED_BY_DISTANCE: tuple[LossKind, ...] = ("bce", "focal", "asymmetric")  # each absent species has a term of its own
+AT_ONCE = 2**26  # batch * species * species up to which a GPU compares everything with everything: 256 MB
 CHUNK = 256  # present labels looked up at once: bounds the memory when a batch has very many
 
 
@@ -312,7 +313,9 @@ def masked_reconstruction_loss(prediction: Tensor, target: Tensor, hidden: Tenso
     assert target.ndim == 3, f"target {target.shape}: not (batch, tokens, values)"
     assert prediction.shape == target.shape, f"prediction {prediction.shape} for target {target.shape}; must be equal"
     assert hidden.shape == target.shape[:2] and hidden.dtype == torch.bool, f"hidden must be bool {target.shape[:2]}"
-    assert bool(hidden.any()), "no token is hidden, so there is nothing to reconstruct; raise the masked share"
+    assert hidden.is_cuda or bool(hidden.any()), (
+        "no token is hidden, so there is nothing to reconstruct; raise the masked share"
+    )
     with torch.autocast(prediction.device.type, enabled=False):
         # chosen before it is squared: the gradient of a square would carry a NaN through
         error = torch.where(hidden[..., None], prediction.float() - target.float(), 0.0)
@@ -328,14 +331,23 @@ def distance_to_present(distances: Tensor, present: Tensor) -> Tensor:
 def least_over_present(present: Tensor, rows_of: Callable[[Tensor], Tensor]) -> Tensor:
     """(batch, species) the least of rows_of(label) -> (labels, species) over the labels present; inf without any.
 
-    Only the rows that are needed are looked up, so that ten thousand species cost no batch * species * species.
+    Only the rows that are needed are looked up, so that ten thousand species cost no batch * species * species; but a
+    GPU would have to stop and tell which these are, so there all are where they fit.
     """
+    if present.is_cuda and present.numel() * present.shape[1] <= AT_ONCE:
+        return least_of_all(present, rows_of)
     least = torch.full(present.shape, torch.inf, device=present.device)
     rows, labels = present.nonzero(as_tuple=True)
     for row, label in zip(torch.split(rows, CHUNK), torch.split(labels, CHUNK), strict=True):
         values = rows_of(label).float()
         least.scatter_reduce_(0, row[:, None].expand_as(values), values, "amin")
     return least
+
+
+def least_of_all(present: Tensor, rows_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same without asking which labels are present: (batch, species)."""
+    values = rows_of(torch.arange(present.shape[1], device=present.device)).float()
+    return torch.where(present[:, :, None], values, torch.inf).amin(dim=1)
 
 
 def suspicion(scores: Tensor, mode: Literal["all", "hard", "soft"], tau: float) -> Tensor:

@@ -39,11 +39,11 @@ def hide_tokens(
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     if strategy == "energy":
         assert scores is not None and scores.shape == (batch, tokens), "energy masks need a score for every token"
-        rows = [energy_mask(row, count, rng) for row in scores.double().cpu().numpy()]
-    else:
-        draw = {"span": span_mask, "random": random_mask, "block": block_mask}[strategy]
-        rows = [draw(tokens, count, rng) for _ in range(batch)]
-    return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(energy_masks(scores.double().cpu().numpy(), count, rng))
+    if strategy == "span":
+        return torch.from_numpy(span_masks(batch, tokens, count, rng))
+    draw = {"random": random_mask, "block": block_mask}[strategy]
+    return torch.from_numpy(np.stack([draw(tokens, count, rng) for _ in range(batch)]))
 
 
 def contrast_scores(mel: Tensor) -> Tensor:
@@ -64,37 +64,45 @@ def random_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np
     return rng.permutation(tokens) < count
 
 
-def span_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Runs of 5 to 15 tokens, each followed by a gap, laid on a ring that is turned and cut open: (tokens,) bool.
+def span_masks(rows: int, tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Runs of 5 to 15 tokens, each followed by a gap, laid on a ring that is turned and cut open: (rows, tokens) bool.
 
     On a ring no place is special, so every token is hidden equally often; and no run is longer than the longest span.
+    All rows are drawn at once: one by one they would take longer than a GPU takes for its step.
     """
     shortest, longest = SPAN_TOKENS
-    spans = rng.integers(shortest, longest, count // shortest + 1, endpoint=True)
-    spans = spans[: 1 + int(np.searchsorted(spans.cumsum(), count))]
-    spans[-1] -= spans.sum() - count
-    visible = tokens - count
-    assert len(spans) <= visible, f"{len(spans)} spans need a gap each, {visible} tokens are left; lower mask.ratio"
-    cuts = np.sort(rng.choice(visible - 1, len(spans) - 1, replace=False)) + 1
-    gaps = np.diff(np.concatenate([[0], cuts, [visible]]))
-    lengths = np.stack([rng.permutation(spans), gaps], axis=1).ravel()
-    ring = np.repeat(np.tile([True, False], len(spans)), lengths)
-    return np.roll(ring, rng.integers(tokens))
+    spans = rng.integers(shortest, longest, (rows, count // shortest + 1), endpoint=True)
+    before = spans.cumsum(axis=1) - spans
+    spans = np.minimum(spans, np.maximum(count - before, 0))  # the last one is cut short; those behind it are empty
+    many, visible, most = (spans > 0).sum(axis=1), tokens - count, spans.shape[1]
+    assert many.max() <= visible, f"{many.max()} spans need a gap each, {visible} tokens are left; lower mask.ratio"
+    spans = np.take_along_axis(spans, np.argsort(rng.random(spans.shape) + (spans == 0), axis=1), axis=1)
+    place = rng.random((rows, visible - 1)).argsort(axis=1).argsort(axis=1)
+    cuts = place < many[:, None] - 1  # of the visible tokens into as many gaps, none of them empty
+    gap = np.concatenate([np.zeros((rows, 1), np.int64), cuts.cumsum(axis=1)], axis=1) + most * np.arange(rows)[:, None]
+    gaps = np.bincount(gap.ravel(), minlength=rows * most).reshape(rows, most)
+    lengths = np.stack([spans, gaps], axis=2).ravel()
+    rings = np.repeat(np.tile([True, False], rows * most), lengths).reshape(rows, tokens)
+    turned = (np.arange(tokens) + rng.integers(tokens, size=(rows, 1))) % tokens
+    return np.take_along_axis(rings, turned, axis=1)
 
 
-def energy_mask(scores: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def energy_masks(scores: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Of eight span masks one, rather one that hides much of what stands out; a quarter of the time any of them.
 
-    scores    (tokens,)
-    returns   (tokens,) bool
+    scores    (rows, tokens)
+    returns   (rows, tokens) bool
 
     What is wholly hidden cannot be guessed, hence the mild preference and the unbiased share
     """
-    masks = np.stack([span_mask(len(scores), count, rng) for _ in range(ENERGY_CHOICES)])
-    hidden = masks @ scores / count
-    standard = (hidden - hidden.mean()) / max(float(hidden.std()), 1e-9)
-    chances = np.exp(ENERGY_BETA * standard) if rng.random() >= UNBIASED_SHARE else np.ones(ENERGY_CHOICES)
-    chosen: NDArray[np.bool_] = masks[rng.choice(ENERGY_CHOICES, p=chances / chances.sum())]
+    rows, tokens = scores.shape
+    masks = span_masks(rows * ENERGY_CHOICES, tokens, count, rng).reshape(rows, ENERGY_CHOICES, tokens)
+    hidden = np.einsum("rct,rt->rc", masks, scores) / count
+    spread = np.maximum(hidden.std(axis=1, keepdims=True), 1e-9)
+    chances = np.exp(ENERGY_BETA * (hidden - hidden.mean(axis=1, keepdims=True)) / spread)
+    chances[rng.random(rows) < UNBIASED_SHARE] = 1.0
+    below = chances.cumsum(axis=1) <= rng.random((rows, 1)) * chances.sum(axis=1, keepdims=True)
+    chosen: NDArray[np.bool_] = masks[np.arange(rows), np.minimum(below.sum(axis=1), ENERGY_CHOICES - 1)]
     return chosen
 
 

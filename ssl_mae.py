@@ -86,13 +86,12 @@ def pretrain(config: PretrainCommand) -> int:
     generator = torch.Generator().manual_seed(config.run.seed)
     trivial = TrivialPainter()
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    parts |= {"teacher": teacher} if teacher else {}
+    parts |= {"trivial": trivial} | ({"teacher": teacher} if teacher else {})
     processes.spread(config.run.seed)
     with training_run("mae", config) as run:
         data = fingerprint(train, held_out)
         keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
         progress = keeper.restore()
-        trivial.product, trivial.square = progress.numbers.get("product", 0.0), progress.numbers.get("square", 1e-9)
         keep_records(run.folder, progress.records)
         exam = held_out_windows(held_out, config.audio)
         for epoch in range(progress.epoch, epochs + 1):
@@ -126,11 +125,11 @@ def pretrain(config: PretrainCommand) -> int:
                         follow(teacher, encoder, config.teacher_decay, progress.moved)
                     progress.step = step
                     trivial.fit(target, hidden, share)
-                    progress.losses.append(processes.summed(loss.item())[0])
-                    progress.numbers = {"product": trivial.product, "square": trivial.square}
+                    progress.pending.append(loss.detach() * processes.count())
                     if last:
                         progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
                         keeper.keep_if_due(progress)
+            progress.fetch()
             rate = (progress.step - before) * settings.batch_size / (time.time() - started)
             with keeper.guarding(progress):
                 skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
@@ -182,19 +181,28 @@ class TrivialPainter:
     """
 
     def __init__(self) -> None:
-        self.product, self.square = 0.0, 1e-9
+        self.sums = torch.tensor([0.0, 1e-9], dtype=torch.float64)  # what this process has heard: line x truth, line²
 
     def fit(self, target: Tensor, hidden: Tensor, share: float = 1.0) -> None:
-        """Learn the one number from a training batch, of which this process may have a share, or nothing."""
-        line, truth = interpolate(target, hidden)[hidden], target[hidden]
-        counts = float(share > 0)
-        product, square = processes.summed(counts * float((line * truth).sum()), counts * float(line.square().sum()))
-        self.product, self.square = self.product + product, self.square + square
+        """Learn the one number from a training batch, of which this process may have a share, or nothing. Nothing is
+        asked back from the device."""
+        line = torch.where(hidden[..., None], interpolate(target, hidden), 0.0)
+        batch = torch.stack([(line * target).sum(), line.square().sum()]).double() * float(share > 0)
+        self.sums = self.sums.to(batch.device) + batch
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What all processes have heard; they must ask together."""
+        return {"sums": torch.tensor(processes.summed(*self.sums.tolist()), dtype=torch.float64)}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """One process goes on with what all have heard."""
+        self.sums = state_dict["sums"] * float(processes.rank() == 0)
 
     def errors(self, target: Tensor, hidden: Tensor) -> tuple[float, float]:
         """Sums of squared error over the hidden tokens: of the mean, of the line."""
         truth = target[hidden]
-        line = interpolate(target, hidden)[hidden] * (self.product / self.square)
+        product, square = self.state_dict()["sums"].tolist()
+        line = interpolate(target, hidden)[hidden] * (product / square)
         return float(truth.square().sum()), float((truth - line).square().sum())
 
 
@@ -281,7 +289,8 @@ def measure_skill(
 def draw_mask(mel: Tensor, mask: MaskSettings, generator: torch.Generator) -> Tensor:
     """A mask for a batch of log-mel pictures: (batch, tokens) bool."""
     scores = contrast_scores(mel) if mask.strategy == "energy" else None
-    return hide_tokens(len(mel), mel.shape[2] // 2, mask.ratio, mask.strategy, generator, scores).to(mel.device)
+    hidden = hide_tokens(len(mel), mel.shape[2] // 2, mask.ratio, mask.strategy, generator, scores)
+    return hidden.to(mel.device, non_blocking=True)
 
 
 def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> NDArray[np.float32]:

@@ -60,10 +60,20 @@ class Progress:
     moved: int = 0  # updates of the weights so far
     records: int = 0  # lines of metrics.jsonl so far
     losses: list[float] = field(default_factory=list[float])  # of this epoch
+    pending: list[torch.Tensor] = field(default_factory=list[torch.Tensor])  # losses that are still on the device
     spoiled: int = 0  # updates thrown away in a row
     best: float = float("-inf")
     best_epoch: int = 0
-    numbers: dict[str, float] = field(default_factory=dict[str, float])  # of the loop's own
+
+    def fetch(self) -> None:
+        """Losses that are still on the device become numbers: asked for in every step, a GPU would stand still in each.
+
+        Of several processes the mean counts; all of them must ask together.
+        """
+        if self.pending:
+            values = processes.summed(*torch.stack(self.pending).tolist())
+            self.losses += [value / processes.count() for value in values]
+            self.pending = []
 
     def next_epoch(self) -> None:
         """What was recorded of this one is a line of metrics.jsonl."""
@@ -149,6 +159,7 @@ class Keeper:
     def keep(self, progress: Progress) -> Path:
         """Write a state, read it back, and only then let go of older ones."""
         started = time.monotonic()
+        progress.fetch()
         cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         state: dict[str, Any] = {
             "progress": asdict(progress),
@@ -302,7 +313,7 @@ if __name__ == "__main__":
             loss = nn.functional.dropout(model(torch.randn(8, 3, generator=generator))).square().mean()
             update(loss, model.parameters(), optimizer, schedule, clip=1.0)
             progress.step = step
-            progress.losses.append(loss.item())
+            progress.pending.append(loss.detach())
             keeper.keep(progress)
         return progress.losses
 

@@ -3,7 +3,7 @@ second training.
 
     make bench-busy          (or: .venv/bin/python -m bench.busy [--preset demo] [--rounds 3] [--spinning])
 
-Reads    nothing: a small pretend field season; runs/cpu/<preset>/classifier.int8.onnx, which bench.cpu writes here if it
+Reads    nothing: a small pretend field season; runs/cpu/<preset>/classifier.int8.onnx, which bench.cpu writes if it
          is not there
 Writes   /tmp/wildwhisper/bench-busy/, then prints one table: medians over rounds in which works and situations take
          turns, and how many times as long a window takes as alone in the same round
@@ -13,6 +13,8 @@ machine is measured along, so the load average stands beside every figure. On tw
 """
 
 from __future__ import annotations
+
+from openmp import WAITING
 
 import json
 import os
@@ -33,7 +35,6 @@ from bench.cpu import RUNS, called
 from config import SCRATCH, Preset
 from demo_data import write_field_season
 from device import available_cores
-from openmp import WAITING
 from speed import measure
 
 Situation = Literal["alone", "beside a busy process", "beside a second training"]

@@ -27,6 +27,16 @@ def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def float32_unless_told() -> Iterator[None]:
+    """On any CPU the same numbers; bfloat16 has tests of its own."""
+    import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "multiplies_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def season(tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
     """Eight recordings of each of the pretend species, and a short soundscape."""

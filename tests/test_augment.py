@@ -6,10 +6,13 @@ from typing import cast
 import pytest
 import torch
 from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
 
 from augment import (
     FADE,
+    MEL_MASKS,
     SPLICED,
+    TIME_MASKS,
     TONE_DB,
     TONE_POINTS,
     augment_batch,
@@ -19,6 +22,7 @@ from augment import (
     gains,
     level_ratio,
     mix,
+    roll_rows,
     splice,
     tone_curve,
 )
@@ -330,6 +334,27 @@ def test_stripes_take_the_mean_and_leave_the_rest() -> None:
     assert 0.0 < changed.float().mean() < 0.5
     mean = mel.mean(dim=(1, 2), keepdim=True).expand_as(mel)
     torch.testing.assert_close(striped[changed], mean[changed], atol=1e-5, rtol=0)
+
+
+def test_stripes_are_those_of_torchaudio() -> None:
+    mel = torch.randn(8, 80, 500, generator=generator()) + 3
+    own = generator(5)
+    kept = torch.ones(8, 1, 80, 500)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=own)))
+        for axis, (count, longest) in ((2, MEL_MASKS), (3, TIME_MASKS)):
+            for _ in range(count):
+                kept = mask_along_axis_iid(kept, longest, 0.0, axis)
+    spared = ~chosen(8, 0.7, own)[:, None, None]
+    expected = torch.where((kept[:, 0] > 0) | spared, mel, mel.mean(dim=(1, 2), keepdim=True))
+    assert torch.equal(augment_mel(mel, AugmentSettings(mask=0.7), generator(5)), expected)
+    assert not torch.equal(augment_mel(mel, AugmentSettings(mask=0.7), generator(6)), expected)  # negative control
+
+
+def test_every_row_is_rolled_as_torch_rolls_one() -> None:
+    waveforms, shifts = batch(5)[0], torch.tensor([0, 1, 3999, -7, 2000])
+    expected = torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
+    assert torch.equal(roll_rows(waveforms, shifts), expected)
 
 
 @pytest.mark.parametrize("settings", [AugmentSettings(), EVERYTHING])

@@ -26,6 +26,7 @@ from loss import (
     distance_weights,
     focal_loss,
     hierarchical_distance_loss,
+    least_of_all,
     least_over_present,
     masked_reconstruction_loss,
     smooth_targets,
@@ -297,6 +298,7 @@ def test_a_batch_in_which_everything_is_present_fits_through_in_chunks() -> None
     assert int(present.sum()) > 3 * CHUNK
     dense = torch.where(present[:, :, None], table, torch.inf).amin(dim=1)
     assert torch.equal(least_over_present(present, lambda label: table[label]), dense)
+    assert torch.equal(least_of_all(present, lambda label: table[label]), dense), "as on a GPU"
 
 
 def test_the_loss_of_a_usual_batch_takes_milliseconds() -> None:

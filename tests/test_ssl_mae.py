@@ -96,6 +96,18 @@ def test_interpolation_never_reads_what_is_hidden() -> None:
     assert torch.equal(interpolate(values, hidden), interpolate(other, hidden))
 
 
+def test_a_trivial_painter_goes_on_to_the_last_bit_from_what_it_has_heard() -> None:
+    whole, first, second = TrivialPainter(), TrivialPainter(), TrivialPainter()
+    for number in range(6):
+        target, hidden = target_of(pictures() + 0.1 * number, mask(seed=number), None), mask(seed=number)
+        whole.fit(target, hidden)
+        if number == 3:
+            second.load_state_dict(first.state_dict())
+        (first if number < 3 else second).fit(target, hidden)
+    assert torch.equal(second.state_dict()["sums"], whole.state_dict()["sums"])
+    assert not torch.equal(first.state_dict()["sums"], whole.state_dict()["sums"])  # negative control
+
+
 class Oracle(MaskedAutoencoder):
     """Paints the truth, shrunk."""
 

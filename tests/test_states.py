@@ -104,6 +104,26 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["finetune", "mae"])
+def test_in_bfloat16_too(
+    stage: str,
+    whole: dict[str, Outcome],
+    season: FieldSeason,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uncut, cut, half = tmp_path_factory.mktemp("uncut"), tmp_path_factory.mktemp("cut"), ("--run.precision", "bfloat16")
+    train(stage, season, uncut, *half)
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, season, cut, *half)
+    train(stage, season, cut, *half, "--run.resume", str(cut / f"{stage}-001"))
+    assert outcome(cut, stage) == outcome(uncut, stage)
+    assert outcome(cut, stage)[1] != whole[stage][1]  # negative control: it was bfloat16
+
+
+@pytest.mark.slow
 def test_without_the_random_states_the_weights_differ(
     whole: dict[str, Outcome],
     season: FieldSeason,
@@ -122,6 +142,18 @@ def test_without_the_random_states_the_weights_differ(
     monkeypatch.setattr(torch, "set_rng_state", as_it_is)
     train("finetune", season, tmp_path, "--run.resume", str(tmp_path / "finetune-001"))
     assert outcome(tmp_path, "finetune")[1] != whole["finetune"][1]
+
+
+def test_losses_are_fetched_when_a_state_is_kept_and_are_then_all_there(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, {}, torch.Generator())
+    progress = Progress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
+    keeper.keep(progress)
+    again = keeper.restore()
+    for kept in (progress, again):
+        assert kept.pending == [] and kept.losses[:2] == [0.5, 0.25] and len(kept.losses) == 3
+        assert kept.losses[2] != kept.losses[2]  # of a step that was thrown away
+    progress.fetch()
+    assert len(progress.losses) == 3
 
 
 def test_other_settings_and_other_recordings_are_refused(
