@@ -182,8 +182,6 @@ class TrainSettings:
     """Windows per step, of all processes together where there are several."""
     accumulate: int = 1
     """Steps whose gradients are added up before the weights move: batch_size x accumulate windows per update."""
-    updates: int = 0
-    """Move the weights at least so often: of a small folder, where an epoch is a few updates, more epochs are made."""
     encoder_rate: float = 1e-3
     """Learning rate of the encoder's top layer."""
     head_rate: float = 1e-3
@@ -198,6 +196,8 @@ class TrainSettings:
     """Share of the steps in which the rates rise from 0; afterwards they fall to 1 % along a cosine."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    updates: int = 0
+    """Move the weights at least so often: of a small folder, where an epoch is a few updates, more epochs are made."""
     checkpointing: bool = False
     """Compute the encoder's layers anew on the way back: a third more time, a fraction of the memory."""
     compile: bool = False

@@ -1,11 +1,11 @@
-"""The head alone, on features of the frozen encoder that are computed once: minutes in place of hours.
+"""The head alone, on features of the frozen encoder that are computed once.
 
     fit_head(model, loader, inputs, config, device)
 
-The encoder sees a few passes over the training windows, each pass with other windows and another augmentation; what
-the head needs of them is kept in memory as float16, and the head is fitted on it in seconds. With --train.frozen that is
-all of the training. Else it is the start of it: fine-tuning from a head with random weights pulls what the encoder knows
-out of shape before the head can use it.
+The encoder sees a few passes over the training windows, each pass with other windows; what the head needs of them is
+kept in memory, and the head is fitted on it in seconds. With --train.frozen that is all of the training. Else it is the
+start of it: fine-tuning from a head with random weights pulls what the encoder knows out of shape before the head can
+use it.
 
 source    linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054
 """
@@ -36,7 +36,7 @@ MOST_FEATURE_BYTES = 4 * 2**30  # of memory; further passes are left out, and th
 class Features(NamedTuple):
     """What the frozen encoder makes of the training windows."""
 
-    summaries: Tensor  # (contexts, windows, ...) float16 on the CPU
+    summaries: Tensor  # (contexts, windows, ...) on the CPU
     targets: Tensor  # (contexts, species)
     secondary: Tensor  # (contexts, species)
 
@@ -71,7 +71,7 @@ def fit_head(
                 order = torch.cat([order, torch.randperm(rows, generator=generator)])
             batch, order = order[:HEAD_BATCH], order[HEAD_BATCH:]
             summaries, targets, secondary = (part[batch].to(device) for part in features)
-            loss = label_loss(model.best_windows(summaries.float()), targets, secondary, inputs)
+            loss = label_loss(model.best_windows(summaries), targets, secondary, inputs)
             update(loss, model.head.parameters(), optimizer, schedule, settings.clip)
             losses.append(loss.detach())
     last = float(torch.stack(losses[-max(1, updates // 10) :]).mean())
@@ -101,7 +101,7 @@ def frozen_features(
             batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
             with autocast(device):
                 mine = model.summaries(processes.part(mel))
-            summaries = processes.joined(mine, len(mel)).to("cpu", torch.float16)
+            summaries = processes.joined(mine, len(mel)).cpu()
             found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
             size += summaries.nbytes
             bar.update()

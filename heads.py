@@ -135,38 +135,40 @@ class Standard(nn.Module):
     def __init__(self, values: int) -> None:
         super().__init__()
         self.mean: Tensor
-        self.square: Tensor
+        self.variance: Tensor
         self.batches: Tensor
         self.fitted: Tensor
         self.register_buffer("mean", torch.zeros(values))
-        self.register_buffer("square", torch.ones(values))
+        self.register_buffer("variance", torch.ones(values))
         self.register_buffer("batches", torch.zeros(()))
         self.register_buffer("fitted", torch.zeros(()))  # 1: the moments stay as they are
 
     def fit(self, values: Tensor) -> None:
-        """Take the moments of (rows, values) and keep them."""
-        mean, square = torch.zeros_like(self.mean), torch.zeros_like(self.square)
-        for part in values.split(4096):  # in float32 only a part at a time
-            rows = part.to(mean.device).float()
-            mean += rows.sum(dim=0) / len(values)
-            square += rows.square().sum(dim=0) / len(values)
+        """Take the moments of (rows, values) and keep them; in two passes and float64, because some of Whisper's
+        features vary by less than a thousandth of their mean."""
+        parts = values.split(4096)
+        mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(values)
+        squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
         self.mean.copy_(mean)
-        self.square.copy_(square)
+        self.variance.copy_(torch.stack(squares).sum(dim=0) / len(values))
         self.fitted.fill_(1.0)
 
     def forward(self, values: Tensor) -> Tensor:
         if self.training:
-            with torch.no_grad():
-                rows = values.reshape(-1, values.shape[-1])
-                self.batches += 1
-                share = (1 / self.batches).clamp(min=SMALLEST_SHARE) * (1 - self.fitted)
-                moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
-                mean, square = mean_of_all(moments, len(rows))
-                self.mean.lerp_(mean, share)
-                self.square.lerp_(square, share)
-        deviation = (self.square - self.mean.square()).clamp(min=SMALLEST_DEVIATION**2).sqrt()
-        standard: Tensor = (values - self.mean) / deviation
+            self.follow(values.detach().reshape(-1, values.shape[-1]))
+        standard: Tensor = (values - self.mean) / self.variance.clamp(min=SMALLEST_DEVIATION**2).sqrt()
         return standard
+
+    @torch.no_grad()
+    def follow(self, rows: Tensor) -> None:
+        """Let the running moments take a step towards those of (rows, values), unless they are fitted."""
+        self.batches += 1
+        share = (1 / self.batches).clamp(min=SMALLEST_SHARE) * (1 - self.fitted)
+        mean = mean_of_all(rows.mean(dim=0), len(rows))
+        variance = mean_of_all((rows - mean).square().mean(dim=0), len(rows))
+        step = mean - self.mean
+        self.mean.add_(share * step)
+        self.variance.lerp_(variance + (1 - share) * step.square(), share)
 
 
 def build_head(width: int, layers: int, extra_channels: int, species: int, settings: HeadSettings) -> Head:
