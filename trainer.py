@@ -225,7 +225,9 @@ def keep_epoch(
         card = scorecard(validation.truth, pool_windows(windows, count), validation.distances)
         record(run, epoch=epoch, **measured, **card)
         progress.next_epoch()
-        value = float(epoch) if config.train.choose == "last" else card[config.train.choose]
+        choose = config.train.choose
+        assert choose in ("last", *card), f"{choose} is not defined on these recordings; add --train.choose last"
+        value = float(epoch) if choose == "last" else card[choose]
         (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one decides
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch

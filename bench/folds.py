@@ -85,9 +85,9 @@ def bench() -> None:
             cells += f"{statistic(truth, scores):>12.3f} [{low:.3f}, {high:.3f}]"
         low, high = bootstrap_interval(partial(gain, weighted, truth, ours, plain), groups)
         print(f"{name:22}{cells}{statistic(truth, ours) - statistic(truth, plain):>+12.3f} [{low:+.3f}, {high:+.3f}]")
-    parts = [np.array([recording.fold == fold for recording in recordings]) for fold in FOLDS]
-    low, high = bootstrap_interval(partial(gain_of_folds, truth, ours, plain, parts), groups)
-    each = [[cmap(truth[mine], scores[mine]) for mine in parts] for scores in (ours, plain)]
+    within = [np.array([recording.fold == fold for recording in recordings]) for fold in FOLDS]
+    low, high = bootstrap_interval(partial(gain_of_folds, truth, ours, plain, within), groups)
+    each = [[cmap(truth[mine], scores[mine]) for mine in within] for scores in (ours, plain)]
     means = "".join(f"{np.mean(one):>12.3f}{'':16}" for one in each)
     print(f"{'cmAP, mean of folds':22}{means}{np.mean(each[0]) - np.mean(each[1]):>+12.3f} [{low:+.3f}, {high:+.3f}]")
 

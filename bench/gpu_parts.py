@@ -412,7 +412,8 @@ def table_lines(arrays: dict[str, NDArray[Any]], intervals: bool = False) -> lis
         first = runs.get(next(iter(runs)), {})
         both = sorted(set(seeds) & set(first))
         if intervals and both and seeds is not first:
-            low, middle, high = difference(truth, [seeds[one] for one in both], [first[one] for one in both])
+            pairs = [seeds[one] for one in both], [first[one] for one in both]
+            low, middle, high = difference(truth, *pairs, arrays["groups"])
             text += f"   {middle:+.3f} [{low:+.3f}, {high:+.3f}]"
         lines.append(text)
     return lines

@@ -110,7 +110,16 @@ def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
                 samples += 0.5 * np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000)
             soundfile.write(tmp_path / folder / f"{number}.wav", samples, 16_000)
     flags = ["--preset", "demo", "--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache")]
-    flags += ["--encoder.weights", "random", "--train.epochs", "1", "--train.choose", "last"]
+    flags += [
+        "--encoder.weights",
+        "random",
+        "--train.epochs",
+        "1",
+        "--train.choose",
+        "last",
+        "--data.layout",
+        "folders",
+    ]
     alone = [*flags, "--run.root", str(tmp_path / "alone")]
     assert finetune(parse(FinetuneCommand, alone)) == 0, "without noise there is nothing to tell, and no error either"
     assert "macro_auc            not defined" in capsys.readouterr().out

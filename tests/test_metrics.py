@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.arms import difference
 from metrics import (
     answers_scorecard,
     bootstrap_interval,
@@ -228,6 +229,23 @@ def test_two_models_are_compared_with_the_same_weights() -> None:
     groups = np.arange(80) // 2
     assert bootstrap_interval(partial(gain, scores), groups) == (0.0, 0.0)
     assert bootstrap_interval(partial(gain, scores + truth), groups)[0] > 0
+
+
+def test_benches_tell_differences_over_groups_not_rows() -> None:
+    truth, scores = single(2)
+    table, worse = truth.astype(np.float32), scores.astype(np.float32)
+    better, unknown = worse + table, np.full_like(worse, np.nan)
+    alone = difference(table, [better], [worse], np.arange(80).astype(str))
+    copies, names = (
+        [np.concatenate([one, one, unknown]) for one in (better, worse)],
+        np.tile(np.arange(80).astype(str), 3),
+    )
+    low, middle, high = difference(np.tile(table, (3, 1)), copies[:1], copies[1:], names)
+    assert (low, middle, high) == pytest.approx(alone, abs=1e-6), "copies, and rows that one of them has no scores for"
+    assert low < middle < high and low > 0
+    apart = difference(np.tile(table, (3, 1)), copies[:1], copies[1:], np.arange(240).astype(str))
+    assert apart[2] - apart[0] < 0.85 * (high - low), "control: copies as evidence"
+    assert difference(table, [worse, worse], [worse], names[:80]) == (0.0, 0.0, 0.0)
 
 
 def test_a_rare_species_drops_out_of_no_draw_and_one_group_has_no_interval() -> None:
