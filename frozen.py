@@ -30,6 +30,7 @@ from objective import LossInputs, augmented, label_loss
 from optim import cosine_schedule, update
 
 HEAD_BATCH = 64  # windows in an update of the head alone
+HEAD_RATE = 1e-3  # of a linear layer on standardised features, whatever the encoder is that they come from
 MOST_FEATURE_BYTES = 4 * 2**30  # of memory; further passes are left out, and the rest of the first where it is too long
 
 
@@ -58,7 +59,7 @@ def fit_head(
         model.head.standard.fit(features.summaries.flatten(0, 1))
     rows = len(features.summaries)
     updates = max(settings.head_updates, settings.head_epochs * -(-rows // HEAD_BATCH))
-    optimizer = AdamW(model.head.parameters(), settings.head_rate, weight_decay=settings.weight_decay)
+    optimizer = AdamW(model.head.parameters(), HEAD_RATE, weight_decay=settings.weight_decay)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
     order, losses = torch.zeros(0, dtype=torch.int64), list[Tensor]()

@@ -105,6 +105,19 @@ def follow(average: nn.Module, model: nn.Module, decay: float, updates: int) -> 
         kept.copy_(told)
 
 
+@torch.no_grad()
+def between(network: nn.Module, start: nn.Module, end: nn.Module, share: float) -> None:
+    """Give a network the weights that lie `share` of the way from those of `start` to those of `end`; what is no weight
+    is that of `end`.
+
+    source    https://arxiv.org/abs/2109.01903 (WiSE-FT): what a pretrained network knew, and what it has learnt since
+    """
+    for weight, first, last in zip(network.parameters(), start.parameters(), end.parameters(), strict=True):
+        weight.copy_(first).lerp_(last, share)
+    for kept, reported in zip(network.buffers(), end.buffers(), strict=True):
+        kept.copy_(reported)
+
+
 if __name__ == "__main__":
     model = nn.ModuleDict({"encoder": nn.Linear(4, 4), "head": nn.Linear(4, 1)})
     groups = differential_groups(model, encoder_rate=1e-2, head_rate=5e-2, layer_decay=1.0, weight_decay=0.1)

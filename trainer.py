@@ -40,7 +40,7 @@ from frozen import fit_head
 from metrics import scorecard
 from model import BirdClefClassifier, Encoder
 from objective import LossInputs, augmented, label_loss
-from optim import cosine_schedule, differential_groups, follow, update
+from optim import between, cosine_schedule, differential_groups, follow, update
 from recordings import Recording
 from runs import Run, draw_curves, keep_records, peak_memory_mb, record
 from states import Keeper, Progress, Stateful
@@ -117,6 +117,8 @@ class Loop:
 
     model: BirdClefClassifier
     average: BirdClefClassifier  # the running mean of its weights, or the model itself
+    start: BirdClefClassifier | None  # as it was before, where what is kept lies between both
+    kept: BirdClefClassifier  # what is validated and kept: the average, or what lies between it and the start
     loader: DataLoader[Batch]
     optimizer: AdamW
     schedule: LRScheduler
@@ -148,8 +150,11 @@ def prepare_loop(
     settings = config.train
     model.encoder.checkpointing = settings.checkpointing
     average = copy.deepcopy(model) if settings.ema else model
+    blend = settings.blend < 1 and settings.head_first(config.encoder.weights) and not settings.frozen
+    start, kept = (copy.deepcopy(model), copy.deepcopy(model)) if blend else (None, average)
     method = "context_and_moment_logits" if config.loss.moments else "context_logits"
-    for network in {id(one): one for one in (model, average)}.values() if settings.shard else ():
+    networks = {id(network): network for network in (model, average, start, kept) if network is not None}
+    for network in networks.values() if settings.shard else ():
         processes.divide(network, network.encoder.whisper.layers, method, "answers")
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
@@ -160,11 +165,12 @@ def prepare_loop(
     generator = torch.Generator().manual_seed(config.run.seed)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
+    parts |= {"start": start} if start is not None else {}
     keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
     call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
     called = torch.compile(call) if settings.compile else call
-    return Loop(model, average, loader, optimizer, schedule, generator, keeper, called, device)
+    return Loop(model, average, start, kept, loader, optimizer, schedule, generator, keeper, called, device)
 
 
 def train_epoch(
@@ -221,7 +227,9 @@ def keep_epoch(
     epoch = progress.epoch if measured else 0
     with loop.keeper.guarding(progress):
         count = len(validation.recordings)
-        windows = score_windows(loop.average, validation.recordings, facts.audio, loop.device, validation.kept)
+        if loop.start is not None:
+            between(loop.kept, loop.start, loop.average, config.train.blend)
+        windows = score_windows(loop.kept, validation.recordings, facts.audio, loop.device, validation.kept)
         card = scorecard(validation.truth, pool_windows(windows, count), validation.distances)
         record(run, epoch=epoch, **measured, **card)
         progress.next_epoch()
@@ -232,7 +240,7 @@ def keep_epoch(
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
             provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-            save_classifier(run.folder / CLASSIFIER, loop.average, replace(facts, provenance=provenance))
+            save_classifier(run.folder / CLASSIFIER, loop.kept, replace(facts, provenance=provenance))
 
 
 def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
