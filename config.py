@@ -228,7 +228,7 @@ class FinetuneSettings(TrainSettings):
     """Passes over the training windows whose features the head is fitted on before all weights move."""
     head_epochs: int = 30
     """Epochs of that, on stored features: seconds."""
-    head_updates: int = 300
+    head_updates: int = 600
     """Updates of that, at least; 0: train all weights from the start, as is done with random ones."""
     ema: float = 0.98
     """Validate and keep a running mean of the weights, this much of it left after each update; 0: off."""
