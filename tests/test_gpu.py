@@ -97,5 +97,7 @@ def test_the_table_judges_each_run_over_what_was_held_out_from_it() -> None:
     half[2:4] = 1 - half[2:4]
     assert figures(truth, folds, right) == (1.0, 1.0, 1.0, 1.0)
     assert figures(truth, folds, half)[3] == pytest.approx(4 / 6)
-    lines = table_lines({"truth": truth, "folds": folds, "good|0": right, "bad|0": half, "bad|1": right})
+    arrays = {"truth": truth, "folds": folds, "groups": np.arange(6)}
+    lines = table_lines(arrays | {"good|0": right, "bad|0": half, "bad|1": right}, intervals=True)
     assert len(lines) == 3 and lines[1].split()[:2] == ["good", "1"] and lines[2].split()[:2] == ["bad", "2"]
+    assert "[" not in lines[1] and "   -" in lines[2]  # the first is what the others are compared with
