@@ -75,8 +75,6 @@ def test_what_is_too_slow_is_ended_with_all_it_started(tmp_path: Path) -> None:
 
 
 def test_flags_of_the_arms_are_known_to_the_command() -> None:
-    if not offered(("--train.frozen",)):
-        pytest.skip("main.py has no --train.frozen yet")
     assert all(offered(arm.flags) for arm in ARMS)
     assert not offered(("--encoder.width", "3"))  # control
 
