@@ -65,7 +65,8 @@ def bench() -> None:
     folds = np.array([recording.fold for recording in recordings])
     paths = [str(recording.path.resolve()) for recording in recordings]
     with publish(RUNS / "scores.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, paths=np.array(paths), labels=np.array(taxonomy.labels), folds=folds, **ways)
+        facts = {"paths": np.array(paths), "labels": np.array(taxonomy.labels), "folds": folds}
+        np.savez_compressed(file, allow_pickle=False, **facts, **ways)
     truth = truth_table(recordings, taxonomy.labels, AudioSettings())
     print(f"{len(recordings)} recordings of {len(taxonomy.labels)} species, out of fold: BirdNET 2.4's embeddings")
     for way, scores in ways.items():

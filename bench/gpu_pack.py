@@ -32,11 +32,13 @@ from taxonomy import table_rows
 RATE, LONGEST = 16_000, 30.0  # Hz and seconds kept of each recording
 BITRATE = 32_000  # of Opus, a second
 ROOM = 60_000_000  # bytes for the whole folder
-SPEAKERS = (6_000, 256_000)  # what libsndfile makes of compression levels 1 and 0, bits a second and channel
+BITRATES = (6_000, 256_000)  # what libsndfile makes of compression levels 1 and 0, bits a second and channel
 COLUMNS = ("primary_label", "secondary_labels", "filename", "collection", "author", "license", "group", "fold")
 # For CPython 3.12 on x86-64 Linux; pinned in requirements.txt where they are named there.
-WHEELS = ("soundfile", "soxr", "tyro", "cffi==2.1.1", "pycparser==3.12", "docstring_parser==0.18.0")
-WHEELS += ("typeguard==4.6.1", "typing_extensions==4.16.0")
+WHEELS = (
+    *("soundfile", "soxr", "tyro", "cffi==2.1.1", "pycparser==3.12", "docstring_parser==0.18.0"),
+    *("typeguard==4.6.1", "typing_extensions==4.16.0"),
+)
 GLIBC = ("_2_28", "_2_27", "_2_17", "2014")
 
 
@@ -64,7 +66,7 @@ def pack_labeled(root: Path, min_recordings: int, folder: Path) -> None:
     settings = DataSettings(root, min_recordings=min_recordings)
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(settings)
-    rows = [dict(zip(COLUMNS, table_row(recording), strict=True)) for recording in recordings]
+    rows: list[dict[str, str]] = [dict(zip(COLUMNS, table_row(recording), strict=True)) for recording in recordings]
     for recording, row in zip(recordings, rows, strict=True):
         write_opus(recording.path, folder / "train_audio" / row["filename"])
     write_table(folder / "train.csv", rows)
@@ -113,7 +115,7 @@ def write_opus(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     window = next(open_recording(source, RATE).windows(LONGEST))  # repeated to its length where it is shorter
     samples = window.samples[: round((window.end - window.start) * RATE)]
-    lowest, highest = SPEAKERS
+    lowest, highest = BITRATES
     level = (highest - BITRATE) / (highest - lowest)
     soundfile.write(path, np.clip(samples, -1, 1), RATE, "OPUS", format="OGG", compression_level=level)
 

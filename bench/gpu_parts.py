@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def prepare(trial: Trial) -> None:
     device = the_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     lines = [f"{name}, {available_cores()} cores, torch {torch.__version__}, Python {sys.version.split()[0]}"]
-    lines += [f"{name} {version}" for name, version in sorted(versions().items())]
+    lines += [f"{library} {number}" for library, number in versions().items()]
     (trial.out / "steps.txt").write_text(", ".join(lines) + "\n", encoding="utf-8")
     read_labeled(trial.data)
     read_noise(trial.pack / "noise", DataSettings(trial.pack / "noise"))
@@ -138,10 +139,7 @@ def prepare(trial: Trial) -> None:
 
 def versions() -> dict[str, str]:
     """Of the libraries that may differ from requirements.txt there."""
-    import sklearn
-    import transformers
-
-    return {"numpy": np.__version__, "scikit-learn": sklearn.__version__, "transformers": transformers.__version__}
+    return {name: version(name) for name in ("numpy", "scikit-learn", "transformers", "huggingface_hub")}
 
 
 # ---- training steps
@@ -386,7 +384,7 @@ def write_scores(trial: Trial) -> None:
             run = trial.place(arm.name, seed) / "finetune"
             if is_finished(run):
                 arrays[f"{arm.name}|{seed}"] = held_out(run / "held_out_scores.csv", paths, taxonomy.labels)
-    np.savez_compressed(trial.out / "scores.npz", **arrays)
+    np.savez_compressed(trial.out / "scores.npz", allow_pickle=False, **arrays)
     (trial.out / "table.txt").write_text("\n".join(table_lines(arrays)) + "\n", encoding="utf-8")
 
 
@@ -457,12 +455,12 @@ def stage_one(trial: Trial) -> None:
     ready = [
         seed for seed in trial.size.seeds if all(is_finished(places[seed, fold] / "mae") for fold in trial.size.folds)
     ]
-    jobs = []
+    more: list[Job] = []
     for seed in ready:
         weights = trial.place("stage-one-{fold}", seed).with_name(f"stage-one-{{fold}}-{seed}")  # main.py fills it in
         arm = Arm(AFTER, ("--encoder.weights", str(weights / "mae" / "encoder.safetensors")))
-        jobs.append(finetune_job(trial, arm, seed))
-    run_jobs(trial, jobs, lambda: write_scores(trial))
+        more.append(finetune_job(trial, arm, seed))
+    run_jobs(trial, more, lambda: write_scores(trial))
 
 
 def write_skills(trial: Trial, places: dict[tuple[int, int], Path]) -> None:

@@ -75,8 +75,6 @@ def test_what_is_too_slow_is_ended_with_all_it_started(tmp_path: Path) -> None:
 
 
 def test_flags_of_the_arms_are_known_to_the_command() -> None:
-    if not offered(("--train.frozen",)):
-        pytest.skip("main.py has no --train.frozen yet")
     assert all(offered(arm.flags) for arm in ARMS)
     assert not offered(("--encoder.width", "3"))  # control
 
@@ -97,5 +95,7 @@ def test_the_table_judges_each_run_over_what_was_held_out_from_it() -> None:
     half[2:4] = 1 - half[2:4]
     assert figures(truth, folds, right) == (1.0, 1.0, 1.0, 1.0)
     assert figures(truth, folds, half)[3] == pytest.approx(4 / 6)
-    lines = table_lines({"truth": truth, "folds": folds, "good|0": right, "bad|0": half, "bad|1": right})
+    arrays = {"truth": truth, "folds": folds, "groups": np.arange(6)}
+    lines = table_lines(arrays | {"good|0": right, "bad|0": half, "bad|1": right}, intervals=True)
     assert len(lines) == 3 and lines[1].split()[:2] == ["good", "1"] and lines[2].split()[:2] == ["bad", "2"]
+    assert "[" not in lines[1] and "   -" in lines[2]  # the first is what the others are compared with
