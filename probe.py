@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -369,7 +370,9 @@ def regression(
     strength: float,
 ) -> NDArray[np.float64]:
     """(rows, species) probabilities of a logistic regression for the rows that it was not fitted to."""
-    fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inside, main)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are many species for so few recordings is known
+        fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inside, main)
     answers = np.zeros((len(outside), species))
     answers[:, np.unique(main)] = fitted.predict_proba(outside)
     return answers

@@ -41,7 +41,9 @@ DATA = DataSettings(Path("nowhere"))
 
 
 def recording(number: int, label: str, fold: int, group: str = "") -> Recording:
-    return Recording(Path(f"{number}.ogg"), f"{number}.ogg", labels=(label,), fold=fold, group=group or f"g{number}", seconds=5.0)
+    return Recording(
+        Path(f"{number}.ogg"), f"{number}.ogg", labels=(label,), fold=fold, group=group or f"g{number}", seconds=5.0
+    )
 
 
 def archive(count: int = 48, species: int = 3, folds: int = 4) -> list[Recording]:
