@@ -131,7 +131,7 @@ def size_of(weights: str) -> Preset | None:
     if weights.endswith(".safetensors") and path.is_file():
         size = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["size"]
         assert size in PRESETS, f"{path}: unknown size {str(size)[:40]}; make the file again"
-        return cast(Preset, size)
+        return size
     if path.is_dir():
         return preset_of(path)[0]
     return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None

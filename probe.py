@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -152,7 +153,8 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
         return list(rows)
     turn: dict[str, int] = {}
     turns: list[tuple[int, int]] = []
-    for place in np.random.default_rng(seed).permutation(len(rows)).tolist():
+    order: list[int] = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    for place in order:
         label = rows[place].labels[0]
         turns.append((turn.setdefault(label, 0), place))
         turn[label] += 1
@@ -187,14 +189,15 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Dat
         "is heard on both sides; record more, or lower --data.folds"
     )
     found: list[Fold] = []
+    main, every = [row.labels[0] for row in rows], [row.labels for row in rows]
     for place, fold in enumerate(free):
         train, valid = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         inner = free[(place + 1) % len(free)]
         one, other = np.flatnonzero((fold_of != fold) & (fold_of != inner)), np.flatnonzero(fold_of == inner)
-        sides = [{rows[index].labels[0] for index in side} for side in (one, other)]
+        sides = [{main[index] for index in side.tolist()} for side in (one, other)]
         usable = inner != fold and len(sides[0]) > 1 and bool(sides[0] & sides[1])
-        trained = {rows[index].labels[0] for index in train}
-        if len(trained) > 1 and any(trained & set(rows[index].labels) for index in valid):
+        trained = {main[index] for index in train.tolist()}
+        if len(trained) > 1 and any(trained.intersection(every[index]) for index in valid.tolist()):
             found.append(Fold(train, valid, one, other if usable else other[:0]))
     assert found, (
         f"in {len(rows)} recordings no species is heard on both sides of any of {len(free)} folds; record more, or "
@@ -318,7 +321,8 @@ def judge_layers(
     mixed: list[list[NDArray[np.float64]]] = [[] for _ in depths]
     species, layers = labelled.truth.shape[1], features.shape[1]
     fits = len(labelled.folds) * (len(STRENGTHS) + 2 * len(depths))
-    with tqdm(total=fits, desc="regressions", disable=None, leave=False) as bar:
+    bar: tqdm[None] = tqdm(total=fits, desc="regressions", disable=None, leave=False)
+    with bar:
         for fold in labelled.folds:
             each = [inner_products(features[:, layer].astype(np.float32), fold.train) for layer in range(layers)]
             strength = chosen_strength(np.mean(each, axis=0), fold, labelled.main, species)
@@ -369,7 +373,9 @@ def regression(
     strength: float,
 ) -> NDArray[np.float64]:
     """(rows, species) probabilities of a logistic regression for the rows that it was not fitted to."""
-    fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inside, main)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are many species for so few recordings is known
+        fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inside, main)
     answers = np.zeros((len(outside), species))
     answers[:, np.unique(main)] = fitted.predict_proba(outside)
     return answers
@@ -518,10 +524,10 @@ def draw_layers(
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     figure.suptitle(title if len(title) < 120 else f"...{title[-117:]}", fontsize=11)
     places = depths if len(depths) <= 12 else depths[::2]
-    for column, (name, of) in enumerate((("cmAP", lambda one: one.cmap), ("top-1 accuracy", lambda one: one.top1)), 1):
+    for column, (name, of) in enumerate((("cmAP", 0), ("top-1 accuracy", 1)), 1):
         axes = figure.add_subplot(1, 3, column)
-        axes.plot(depths, [of(one) for one in mixed], "o-", color="#0b6e4f", label="layers 1 to this, side by side")
-        axes.plot(depths, [of(one) for one in alone], "s--", color="#c1666b", label="this layer alone")
+        axes.plot(depths, [one[:2][of] for one in mixed], "o-", color="#0b6e4f", label="layers 1 to this, side by side")
+        axes.plot(depths, [one[:2][of] for one in alone], "s--", color="#c1666b", label="this layer alone")
         axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0, label=f"recommended: depth {best}")
         axes.set_title(f"{name}, mean of the held-out folds", fontsize=10)
         axes.set_xlabel("layer")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 from transformers.models.qwen2_audio.configuration_qwen2_audio import Qwen2AudioEncoderConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
@@ -396,10 +396,12 @@ def theirs_of(folder: Path, picture: Tensor) -> list[Tensor]:
         {re.sub(r"^(model\.)?(audio_tower\.|encoder\.)", "", k): v for k, v in load_file(shard).items()}
     )
     states: list[Tensor] = []
+
+    def note(_layer: nn.Module, _given: object, made: Tensor | tuple[Tensor, ...]) -> None:
+        states.append(made[0] if isinstance(made, tuple) else made)
+
     for layer in tower.layers:
-        layer.register_forward_hook(
-            lambda _layer, _given, made: states.append(made[0] if isinstance(made, tuple) else made)
-        )
+        layer.register_forward_hook(note)
     with torch.inference_mode():
         tower(picture)
     assert len(states) == dims.layers
