@@ -474,7 +474,7 @@ def expected_draws(
     sums: dict[tuple[str, ...], float] = {}
     for name, count in zip(classes, counted.tolist(), strict=True):
         sums[name] = sums.get(name, 0.0) + count
-    expected = counted * np.array([sums[name] ** -balance for name in classes])
+    expected: NDArray[np.float64] = counted * np.array([sums[name] ** -balance for name in classes])
     expected *= counted.sum() / expected.sum()
     limit = most * counted
     while (expected > limit + 1e-9).any():
@@ -491,7 +491,8 @@ def no_call_draws(windows: NDArray[np.float64], others: float, share: float, mos
     others   draws of recordings with species
     share    of all draws, or less where a window would be drawn more than `most` times
     """
-    return windows * min(most, share / (1 - share) * others / max(windows.sum(), 1.0))
+    draws: NDArray[np.float64] = windows * min(most, share / (1 - share) * others / max(float(windows.sum()), 1.0))
+    return draws
 
 
 def draw_stretch(

@@ -366,14 +366,12 @@ def test_the_seam_of_a_repeated_clip_is_not_its_strongest_onset(seconds: float) 
     found = {"end to end": 0, "faded": 0}
     for seed in range(20):
         rng, time = np.random.default_rng(seed), np.arange(round(seconds * RATE)) / RATE
-        clip = 0.2 * np.sin(2 * np.pi * rng.uniform(150, 400) * time + rng.uniform(0, 6)) + rng.normal(
-            0, 1e-4, len(time)
-        )
-        clip += 0.01 * np.sin(2 * np.pi * 3_000 * time) * np.exp(-(((time - seconds / 2) / 0.02) ** 2))
-        clip = clip.astype(np.float32)
+        tone = 0.2 * np.sin(2 * np.pi * rng.uniform(150, 400) * time + rng.uniform(0, 6))
+        call = 0.01 * np.sin(2 * np.pi * 3_000 * time) * np.exp(-(((time - seconds / 2) / 0.02) ** 2))
+        clip: Sound = (tone + call + rng.normal(0, 1e-4, len(time))).astype(np.float32)
         overlap = min(RATE // 20, len(clip) // 4)
         for name, filled, period in (
-            ("end to end", np.resize(clip, 5 * RATE), len(clip)),
+            ("end to end", np.resize(clip, 5 * RATE).astype(np.float32), len(clip)),
             ("faded", fill_window(clip, 5 * RATE), len(clip) - overlap),
         ):
             place = (strongest_onset(filled) + RATE // 50) % period
