@@ -71,7 +71,8 @@ class Progress:
         Of several processes the mean counts; all of them must ask together.
         """
         if self.pending:
-            values = processes.summed(*torch.stack(self.pending).tolist())
+            mine: list[float] = torch.stack(self.pending).tolist()
+            values = processes.summed(*mine)
             self.losses += [value / processes.count() for value in values]
             self.pending = []
 
