@@ -192,7 +192,7 @@ class TrivialPainter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What all processes have heard; they must ask together."""
-        mine: list[float] = self.sums.tolist()
+        mine = [float(one) for one in self.sums.cpu()]
         return {"sums": torch.tensor(processes.summed(*mine), dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
