@@ -93,7 +93,8 @@ def within(stripes: Tensor, size: int) -> Tensor:
     """(rows, size) whether a place is in any of the stripes (2, count, rows)."""
     place = torch.arange(size, device=stripes.device)
     starts, ends = stripes[..., None]
-    return ((place >= starts) & (place < ends)).any(dim=0)
+    inside: Tensor = ((place >= starts) & (place < ends)).any(dim=0)
+    return inside
 
 
 def control_tone(waveforms: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ before. Validation hears the very windows that predictor.py will hear.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - it counts when torch is loaded
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 import csv
 import hashlib

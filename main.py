@@ -10,7 +10,7 @@ Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - it counts when torch is loaded
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 from collections import Counter
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ gets more of its products back in float32, and is refused when that does not hel
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - it counts when torch is loaded
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 import csv
 from collections.abc import Mapping, Sequence

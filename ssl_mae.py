@@ -12,7 +12,7 @@ squared error on its own says nothing.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - it counts when torch is loaded
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 import copy
 import math
@@ -192,7 +192,8 @@ class TrivialPainter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What all processes have heard; they must ask together."""
-        return {"sums": torch.tensor(processes.summed(*self.sums.tolist()), dtype=torch.float64)}
+        mine = [float(one) for one in self.sums.cpu()]
+        return {"sums": torch.tensor(processes.summed(*mine), dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """One process goes on with what all have heard."""
@@ -201,7 +202,7 @@ class TrivialPainter:
     def errors(self, target: Tensor, hidden: Tensor) -> tuple[float, float]:
         """Sums of squared error over the hidden tokens: of the mean, of the line."""
         truth = target[hidden]
-        product, square = self.state_dict()["sums"].tolist()
+        product, square = (float(one) for one in self.state_dict()["sums"])
         line = interpolate(target, hidden)[hidden] * (product / square)
         return float(truth.square().sum()), float((truth - line).square().sum())
 

@@ -71,7 +71,8 @@ class Progress:
         Of several processes the mean counts; all of them must ask together.
         """
         if self.pending:
-            values = processes.summed(*torch.stack(self.pending).tolist())
+            mine = [float(loss) for loss in torch.stack(self.pending).cpu()]
+            values = processes.summed(*mine)
             self.losses += [value / processes.count() for value in values]
             self.pending = []
 

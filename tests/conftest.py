@@ -1,6 +1,6 @@
 """What several rooms' tests share: one small field season, and one small run of the four stages."""
 
-import openmp  # noqa: F401 - it counts when torch is loaded
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 import os
 import re
