@@ -201,10 +201,11 @@ def train_epoch(
                 progress.moved += 1
                 follow(loop.average, model, settings.ema, progress.moved)
             progress.step = step
-            progress.losses.append(loss.item())
+            progress.pending.append(loss.detach())
             if last:
                 progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
                 loop.keeper.keep_if_due(progress)
+    progress.fetch()
     rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
     return {
         "loss": float(np.nanmean(progress.losses)),
