@@ -46,6 +46,7 @@ LEAST_SPREAD = 1e-4  # a feature that hardly varies is not blown up beyond this
 CLOSE = 0.005  # cmAP that is not worth another layer
 DRAWS = 400  # of the bootstrap
 REPEATS = 15  # of each measurement of time
+LEAST_RANGE = 0.1  # of the axis of a score
 FEATURES = "features.safetensors"
 
 
@@ -533,8 +534,10 @@ def draw_layers(
         axes.set_xlabel("layer")
         axes.set_xticks(places)
         axes.grid(axis="y", alpha=0.3)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, high - LEAST_RANGE), high)  # what differs by chance shall not look like a cliff
         if column == 1:
-            axes.legend(fontsize=8, loc="lower left")
+            axes.legend(fontsize=8, loc="best")
     axes = figure.add_subplot(1, 3, 3)
     for (count, times), color in zip(costs.items(), ("#33658a", "#f6ae2d"), strict=False):
         layers, name = range(1, len(times) + 1), f"{count} thread{'s' if count > 1 else ''}"
