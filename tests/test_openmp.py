@@ -15,7 +15,7 @@ import pytest
 from graphs import bounded_options
 
 HERE = Path(__file__).parents[1]
-LOADING = ("data_loader", "ssl_mae", "main", "quantize")  # the commands that load torch
+LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe")  # the commands that load torch
 
 
 def told_to_openmp(program: str, **more: str) -> dict[str, str]:
