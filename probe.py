@@ -13,6 +13,8 @@ fitted to, all folds in turn. How strongly it is regularised is chosen inside th
 
 from __future__ import annotations
 
+import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+
 import hashlib
 import math
 import time
