@@ -276,8 +276,8 @@ def test_128_mel_bins_export_too(tmp_path: Path, stages: Stages) -> None:
     _, facts = load_classifier(stages.classifier)
     torch.manual_seed(0)
     wide = replace(SIZES["demo"], mels=128)
-    model = BirdClefClassifier(Encoder(wide), AudioSettings(), len(facts.taxonomy.labels), HeadSettings("mean")).eval()
-    about = ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), facts.taxonomy, {})
+    model = BirdClefClassifier(Encoder(wide), AudioSettings(), len(facts.taxonomy.labels), HeadSettings()).eval()
+    about = ClassifierFacts("demo", AudioSettings(), HeadSettings(), facts.taxonomy, {})
     write_float(model, about, tmp_path / "m.onnx", False)
     with torch.inference_mode():
         trained = model(torch.from_numpy(noise(2))).sigmoid().numpy()
