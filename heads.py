@@ -59,21 +59,31 @@ class PooledHead(nn.Module):
 
     def forward(self, summary: Tensor) -> Tensor:
         with torch.autocast(summary.device.type, enabled=False):
-            logits: Tensor = self.score(self.dropout(self.standard(summary.float())))
-            return logits
+            if self.training:
+                self.standard.follow(summary.detach().float())
+            return self.logits(summary.float())
+
+    def logits(self, summary: Tensor) -> Tensor:
+        """(batch, features) -> (batch, species), the moments of the standardisation staying as they are."""
+        logits: Tensor = self.score(self.dropout(self.standard(summary)))
+        return logits
 
     def moments(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
         """Logits of each moment, (batch, moments, species): the head's answer to each half second by itself; what is
-        left over at the end belongs to the last one."""
+        left over at the end belongs to the last one. Nothing is collected of them: their deviations and maxima are not
+        those of windows."""
         tokens = states[0].shape[1]
         count = max(1, tokens // MOMENT_TOKENS)
         edges = [min(MOMENT_TOKENS * number, tokens) for number in range(count)] + [tokens]
         pieces = [slice(start, end) for start, end in pairwise(edges)]
-        logits = [
-            self(self.summary([state[:, piece] for state in states], mel[:, :, 2 * piece.start : 2 * piece.stop]))
-            for piece in pieces
-        ]
-        return torch.stack(logits, dim=1)
+        with torch.autocast(mel.device.type, enabled=False):
+            logits = [
+                self.logits(
+                    self.summary([state[:, piece] for state in states], mel[:, :, 2 * piece.start : 2 * piece.stop])
+                )
+                for piece in pieces
+            ]
+            return torch.stack(logits, dim=1)
 
 
 class AttentionHead(nn.Module):
@@ -128,8 +138,8 @@ class Standard(nn.Module):
     """Each value in units of its deviation over the training windows.
 
     forward   (..., values) -> the same
-    Fitted once where the encoder starts from a checkpoint (`fit`), else collected while training, the last batches
-    counting most. What is collected is used while training as well, so a batch of one is as good as any.
+    Fitted once where the encoder starts from a checkpoint (`fit`), else collected while training (`follow`), the last
+    batches counting most. What is collected is used while training as well, so a batch of one is as good as any.
     """
 
     def __init__(self, values: int) -> None:
@@ -154,18 +164,19 @@ class Standard(nn.Module):
         self.fitted.fill_(1.0)
 
     def forward(self, values: Tensor) -> Tensor:
-        if self.training:
-            self.follow(values.detach().reshape(-1, values.shape[-1]))
         standard: Tensor = (values - self.mean) / self.variance.clamp(min=SMALLEST_DEVIATION**2).sqrt()
         return standard
 
     @torch.no_grad()
     def follow(self, rows: Tensor) -> None:
-        """Let the running moments take a step towards those of (rows, values), unless they are fitted."""
+        """Let the running moments take a step towards those of (rows, values), unless they are fitted; what is not
+        finite moves nothing."""
         self.batches += 1
         share = (1 / self.batches).clamp(min=SMALLEST_SHARE) * (1 - self.fitted)
         mean = mean_of_all(rows.mean(dim=0), len(rows))
         variance = mean_of_all((rows - mean).square().mean(dim=0), len(rows))
+        sound = mean.isfinite() & variance.isfinite()
+        mean, variance = torch.where(sound, mean, self.mean), torch.where(sound, variance, self.variance)
         step = mean - self.mean
         self.mean.add_(share * step)
         self.variance.lerp_(variance + (1 - share) * step.square(), share)

@@ -13,8 +13,6 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-PROTOTYPE_GAIN = 10.0  # https://github.com/DBD-research-group/Bird-MAE learns them at .04
-
 
 def differential_groups(
     model: nn.Module, encoder_rate: float, head_rate: float, layer_decay: float, weight_decay: float
@@ -22,19 +20,17 @@ def differential_groups(
     """AdamW groups: what is new learns fast, the encoder slowly, its lower layers slower still.
 
     The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
-    stem slowest; everything that is not part of `encoder` learns at head_rate, prototypes ten times as fast, because
-    they are compared by direction and have far to turn. Norms, biases, single vectors and prototypes do not decay. Each
-    trainable parameter is in exactly one group; frozen ones (the position table) are in none.
+    stem slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases and single vectors do not
+    decay. Each trainable parameter is in exactly one group; frozen ones (the position table) are in none.
     """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     layers = 1 + max((layer for name in trainable if (layer := layer_of(name)) is not None), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trainable.items():
-        turning = name.endswith("prototypes")
-        rate = head_rate * (PROTOTYPE_GAIN if turning else 1.0)
+        rate = head_rate
         if name.startswith("encoder."):
             rate = encoder_rate * layer_decay ** depth_below_top(name, layers)
-        decay = weight_decay if parameter.ndim > 1 and not turning else 0.0
+        decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 

@@ -30,7 +30,7 @@ RUNS, SEEDS = Path("runs/context"), (0, 1, 2)
 LENGTHS = (5, 10, 20)
 SHARED = (
     *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
-    *("--train.ema", "0.99", "--head.statistics"),
+    *("--train.ema", "0.99"),
 )
 ARMS = tuple(Arm(f"{seconds} s at once", ("--audio.context_seconds", str(seconds))) for seconds in LENGTHS)
 COLUMNS = ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance")

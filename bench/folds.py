@@ -49,7 +49,7 @@ RUNS, FOLDS = Path("runs/folds"), (0, 1, 2, 3)
 FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--data.min_recordings", str(MIN_RECORDINGS)),
     *("--train.epochs", "100", "--train.batch_size", "16", "--train.ema", "0.99", "--train.choose", "last"),
-    *("--train.validate_every", "25", "--augment.mixup", "0.5", "--augment.mask", "0.5", "--head.statistics"),
+    *("--train.validate_every", "25", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
     *("--data.noise", str(ANIMALS / "noise"), "--loss.ancestors", "flat"),
 )
 

@@ -22,12 +22,11 @@ RUNS, SEEDS = Path("runs/ingredients"), (0, 1, 2)
 NOISE, HEARD, REST = str(ANIMALS / "noise"), SCRATCH / "noise-heard", SCRATCH / "noise-rest"
 SHARED = (
     *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
-    *("--train.ema", "0.99", "--head.statistics", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
+    *("--train.ema", "0.99", "--augment.mixup", "0.5", "--augment.mask", "0.5"),
     *("--data.noise", NOISE),
 )
 ARMS = (
     Arm("the whole recipe", ()),
-    Arm("without statistics", ("--head.no-statistics",)),
     Arm("without mixup", ("--augment.mixup", "0")),
     Arm("without stripes", ("--augment.mask", "0")),
     Arm("without gain", ("--augment.gain_db", "0", "0")),
@@ -35,11 +34,11 @@ ARMS = (
     Arm("without EMA", ("--train.ema", "0")),
     Arm("without balance", ("--data.balance", "0")),
     Arm("without distances", ("--loss.alpha", "0")),
-    Arm("with a frozen encoder", ("--train.encoder_rate", "0")),
-    Arm("with mean pooling", ("--head.pooling", "mean")),
-    Arm("with prototypes", ("--head.pooling", "prototype")),
-    Arm("with three layers mixed", ("--head.layers", "3")),
-    Arm("with a hidden layer", ("--head.hidden", "128")),
+    Arm("without dropout", ("--head.dropout", "0")),
+    Arm("with a frozen encoder", ("--train.frozen",)),
+    Arm("with attention over moments", ("--head.pooling", "attention")),
+    Arm("with the last layer alone", ("--head.layers", "1")),
+    Arm("with half of the loss on the best moment", ("--loss.moments", "0.5")),
     Arm("with up to three sources", ("--augment.sources", "3")),
     Arm("with splices", ("--augment.splice", "0.3")),
     Arm("with random filters", ("--augment.filter", "0.3")),

@@ -20,7 +20,7 @@ from bench.arms import Arm, print_arms, run_arms
 RUNS, SEEDS = Path("runs/losses"), (0, 1, 2)
 SHARED = (
     *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
-    *("--train.ema", "0.99", "--head.statistics"),
+    *("--train.ema", "0.99"),
 )
 ARMS = (
     Arm("bce", ("--loss.alpha", "0")),

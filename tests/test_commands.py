@@ -49,7 +49,11 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
 def test_a_missing_input_names_the_command_that_makes_it(
     script: str, remedy: str, season: FieldSeason, tmp_path: Path
 ) -> None:
-    arguments = [season.soundscape] if script == "predictor.py" else []
+    given = {
+        "predictor.py": [season.soundscape],
+        "main.py": ["--data.root", season.root, "--encoder.weights", "runs/mae/encoder.safetensors"],
+    }
+    arguments = given.get(script, [])
     done = run(tmp_path, script, "--preset", "demo", *arguments)
     assert done.returncode == 1 and remedy in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -47,8 +47,27 @@ def test_both_spellings_of_a_flag_are_understood() -> None:
         assert parse(FinetuneCommand, [flag, "8"]).data.min_recordings == 8
 
 
+def test_stage_two_starts_from_whisper_itself_and_the_demo_from_nothing() -> None:
+    assert FinetuneCommand.defaults("base").encoder.weights == "openai/whisper-base"
+    assert FinetuneCommand.defaults("large-v3").encoder.weights == "openai/whisper-large-v3"
+    assert FinetuneCommand.defaults("demo").encoder.weights == "random"
+
+
+def test_the_head_is_fitted_first_unless_the_encoder_knows_nothing() -> None:
+    settings = FinetuneCommand.defaults("base").train
+    assert settings.head_first("openai/whisper-base") and settings.head_first("runs/mae/encoder.safetensors")
+    assert not settings.head_first("random") and replace(settings, frozen=True).head_first("random")
+    assert not replace(settings, head_updates=0).head_first("openai/whisper-base")
+    with pytest.raises(AssertionError, match=r"give it --train\.head_updates"):
+        replace(settings, frozen=True, head_updates=0)
+
+
+def test_by_default_the_last_epoch_of_a_running_mean_is_kept() -> None:
+    settings = FinetuneCommand.defaults("base").train
+    assert (settings.choose, settings.validate_every, settings.ema) == ("last", 5, 0.98)
+
+
 def test_defaults_chain_from_command_to_command() -> None:
-    assert FinetuneCommand.defaults("base").encoder.weights == "runs/mae/encoder.safetensors"
     assert QuantizeCommand.defaults("base").classifier == Path("runs/finetune/classifier.safetensors")
     assert Path("runs/quantize/classifier.int8.onnx") == predictor.MODEL and not PredictCommand.defaults("base").model
     assert PretrainCommand.defaults("base").encoder.weights == "openai/whisper-base"

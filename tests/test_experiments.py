@@ -284,7 +284,7 @@ HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n
 def test_no_setting_becomes_a_formula(value: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_run(runs, "finetune-001", 1, {"head": {"pooling": value}, value: 1}, status=value)
-    write_run(runs, "finetune-002", 2, {"head": {"pooling": "mean"}, value: 2})
+    write_run(runs, "finetune-002", 2, {"head": {"pooling": "pooled"}, value: 2})
     assert experiments(ExperimentsCommand("demo", runs, out=tmp_path / "out.csv")) == 0
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))

@@ -73,7 +73,7 @@ def one_thread() -> Generator[None]:
 @cache
 def small_classifier() -> BirdClefClassifier:
     torch.manual_seed(0)
-    return BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 1, HeadSettings("mean")).eval()
+    return BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 1, HeadSettings()).eval()
 
 
 def write_encoder(folder: Path, version: int) -> None:
@@ -90,7 +90,7 @@ def version_of_encoder(folder: Path) -> list[str]:
 
 
 def write_classifier(folder: Path, version: int) -> None:
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), ONE, {"version": version})
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), ONE, {"version": version})
     save_classifier(folder / "classifier.safetensors", small_classifier(), facts)
 
 
@@ -502,10 +502,10 @@ def recordings_in(rows: torch.Tensor) -> list[str]:
 
 
 def test_weights_that_are_not_finite_are_never_published(tmp_path: Path) -> None:
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 1, HeadSettings("mean"))
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 1, HeadSettings())
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), ONE, {})
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), ONE, {})
     with pytest.raises(AssertionError, match="weights are not finite"):
         save_classifier(tmp_path / "classifier.safetensors", model, facts)
     assert not list(tmp_path.iterdir())
@@ -544,7 +544,7 @@ def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(
         save_classifier(
             small_disk / "classifier.safetensors",
             small_classifier(),
-            ClassifierFacts("demo", AudioSettings(), HeadSettings("mean"), ONE, {}),
+            ClassifierFacts("demo", AudioSettings(), HeadSettings(), ONE, {}),
         )
     assert [path.name for path in small_disk.iterdir() if path.is_file()] == ["ballast"]
     ballast.unlink()

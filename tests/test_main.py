@@ -73,7 +73,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
         soundfile.write(noise / f"{name}.wav", rng.normal(0, 0.1, 8 * 16_000), 16_000)
     flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
     flags += ["--encoder.weights", "random", "--train.epochs", "2", "--train.folds", "0", "1", "--train.ema", "0.9"]
-    flags += ["--train.head_epochs", "1", "--train.choose", "last", "--run.root", str(tmp_path / "runs")]
+    flags += ["--run.root", str(tmp_path / "runs")]
     flags += ["--data.noise", str(noise), "--data.no_call", str(noise)]
     assert finetune(parse(FinetuneCommand, flags)) == 0
     run = tmp_path / "runs" / "finetune"
@@ -110,16 +110,7 @@ def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
                 samples += 0.5 * np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000)
             soundfile.write(tmp_path / folder / f"{number}.wav", samples, 16_000)
     flags = ["--preset", "demo", "--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache")]
-    flags += [
-        "--encoder.weights",
-        "random",
-        "--train.epochs",
-        "1",
-        "--train.choose",
-        "last",
-        "--data.layout",
-        "folders",
-    ]
+    flags += ["--encoder.weights", "random", "--train.epochs", "1", "--data.layout", "folders"]
     alone = [*flags, "--run.root", str(tmp_path / "alone")]
     assert finetune(parse(FinetuneCommand, alone)) == 0, "without noise there is nothing to tell, and no error either"
     assert "macro_auc            not defined" in capsys.readouterr().out

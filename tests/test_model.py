@@ -1,7 +1,7 @@
 """The networks: equal to the library they come from, deaf to neighbours, and with masks that do not leak."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -414,48 +414,86 @@ def test_the_position_table_is_whispers_and_does_not_learn(encoder: Encoder) -> 
     assert not table.requires_grad
 
 
-@pytest.mark.parametrize("pooling", ["attention", "mean", "prototype"])
-@pytest.mark.parametrize("head", [HeadSettings(), HeadSettings(layers=3, hidden=32, statistics=True)])
-def test_a_batch_scores_as_one_by_one(pooling: Pooling, head: HeadSettings) -> None:
-    torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, replace(head, pooling=pooling)).eval()
-    waveforms = torch.randn(3, 80_000) * torch.tensor([[1.0], [0.01], [0.1]])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+@pytest.mark.parametrize("audio", [AudioSettings(), AudioSettings(32_000)])
+def test_a_batch_scores_as_one_by_one(pooling: Pooling, audio: AudioSettings) -> None:
+    model = classifier(audio, HeadSettings(pooling))
+    waveforms = torch.randn(3, 5 * audio.sample_rate) * torch.tensor([[1.0], [0.01], [0.1]])
     alone = torch.cat([model(waveform[None]) for waveform in waveforms])
-    torch.testing.assert_close(model(waveforms), alone, atol=1e-5, rtol=0)
-    assert model(waveforms).dtype == torch.float32
+    torch.testing.assert_close(model(waveforms), alone, atol=1e-5, rtol=1e-5)
+    assert model(waveforms).dtype == torch.float32 and model(waveforms).std(dim=0).min() > 1e-3
 
 
-def test_a_context_of_one_window_is_a_window_and_a_longer_one_answers_for_each() -> None:
+def classifier(audio: AudioSettings, head: HeadSettings) -> BirdClefClassifier:
+    """One whose head says something."""
     torch.manual_seed(0)
-    encoder, head = Encoder(SIZES["demo"]), HeadSettings(statistics=True)
+    model = BirdClefClassifier(Encoder(SIZES["demo"], audio), audio, 7, head).eval()
+    nn.init.normal_(model.head.score.weight, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_a_context_of_one_window_is_a_window_and_a_longer_one_answers_for_each(pooling: Pooling) -> None:
     long = AudioSettings(context_seconds=15.0)
-    model = BirdClefClassifier(encoder, long, 7, head).eval()
+    model = classifier(long, HeadSettings(pooling))
     waveforms = torch.randn(2, 240_000) * 0.1
     logits, embeddings = model.answers(waveforms)
     assert logits.shape == (6, 7) and embeddings.shape == (6, 96)
-    tokens = model.encoder(model.log_mel(waveforms))
-    by_hand = model.head(tokens[1:, 250:500], model.log_mel(waveforms)[1:, :, 500:1000])
+    mel = model.log_mel(waveforms)
+    states = [state[1:, 250:500] for state in model.encoder.layer_states(mel)]
+    by_hand = model.head(model.head.summary(states, mel[1:, :, 500:1000]))
     torch.testing.assert_close(logits[4:5], by_hand)
-    voices, _ = model.of_windows(model.log_mel(waveforms))
-    torch.testing.assert_close(logits, voices.mean(dim=1))  # what is served is the mean of both voices
-    whole, _ = model.judge(model.log_mel(waveforms))  # training hears each of them alone: of its best window
-    torch.testing.assert_close(whole, voices.unflatten(0, (2, 3)).amax(dim=1))
-    short = BirdClefClassifier(encoder, AudioSettings(), 7, head).eval()
-    short.head = model.head
+    normal = [F.layer_norm(state, (96,)).mean(dim=1) for state in states]
+    torch.testing.assert_close(embeddings[4], torch.stack(normal).mean(dim=0)[0])
+    best = logits.unflatten(0, (2, 3)).amax(dim=1)  # training hears each context's best window
+    torch.testing.assert_close(model.context_logits(mel), best)
+    torch.testing.assert_close(model.best_windows(model.summaries(mel)), best)
+    short = classifier(AudioSettings(), HeadSettings(pooling))
+    short.encoder, short.head = model.encoder, model.head
     heard = waveforms[:, :80_000]
-    torch.testing.assert_close(short.judge(short.log_mel(heard))[0].mean(dim=1), short(heard))
+    torch.testing.assert_close(short.context_logits(short.log_mel(heard)), short(heard))
     changed = waveforms.clone()
     changed[:, 160_000:] = 0.0  # the first window hears the third through the encoder, that is what a context is for
     assert not torch.allclose(model(changed)[0], logits[0], atol=1e-4)
     assert torch.equal(short(changed[:, :80_000]), short(waveforms[:, :80_000]))
 
 
-def test_only_the_layers_asked_for_reach_the_head() -> None:
-    torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, HeadSettings(layers=2)).eval()
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_the_best_moment_of_a_context_is_found_wherever_it_is(pooling: Pooling) -> None:
+    audio = AudioSettings(context_seconds=10.0)
+    model = classifier(audio, HeadSettings(pooling))
+    mel = model.log_mel(torch.randn(2, 160_000) * 0.1)
+    best, moment = model.context_and_moment_logits(mel)
+    torch.testing.assert_close(best, model.context_logits(mel))
+    moments = model.head.moments(*model.window_states(mel))
+    assert moments.shape == (4, {"pooled": 10, "attention": 250}[pooling], 7)
+    torch.testing.assert_close(moment[1], moments[2:].amax(dim=(0, 1)))
+
+
+def test_only_the_layers_asked_for_reach_the_head_and_all_where_there_are_fewer() -> None:
+    model = classifier(AudioSettings(), HeadSettings(layers=2))
     mel = model.log_mel(torch.randn(2, 80_000))
-    states = model.encoder.layer_states(mel)
-    normal = [nn.functional.layer_norm(state, state.shape[2:]) for state in states[-2:]]
-    torch.testing.assert_close(model.tokens(mel), (normal[0] + normal[1]) / 2)
-    with pytest.raises(AssertionError, match=r"--head\.layers 4"):
-        BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 7, HeadSettings(layers=4))
+    every = model.encoder.layer_states(mel)
+    states, _ = model.window_states(mel)
+    assert model.layers == (2, 3) and all(torch.equal(one, every[n - 1]) for n, one in zip((2, 3), states, strict=True))
+    assert classifier(AudioSettings(), HeadSettings(layers=6)).layers == (1, 2, 3)
+
+
+def test_what_was_fitted_after_training_divides_what_is_served_and_not_what_is_trained() -> None:
+    model = classifier(AudioSettings(), HeadSettings())
+    waveforms = torch.randn(2, 80_000)
+    logits, mel = model(waveforms), model.log_mel(waveforms)
+    model.temperature.fill_(2.0)
+    torch.testing.assert_close(model(waveforms), logits / 2)
+    torch.testing.assert_close(model.context_logits(mel), logits)
+
+
+def test_the_band_above_8_khz_reaches_the_head_though_the_encoder_is_deaf_to_it() -> None:
+    wide = AudioSettings(32_000)
+    model = classifier(wide, HeadSettings())
+    mel = torch.randn(1, model.encoder.channels, 500)
+    cicada = mel.clone()
+    cicada[:, 80:, 100:200] += 2.0
+    (states, _), (others, _) = model.window_states(mel), model.window_states(cicada)
+    assert all(torch.equal(one, other) for one, other in zip(states, others, strict=True))
+    assert (model.context_logits(mel) - model.context_logits(cicada)).abs().max() > 0.05

@@ -9,7 +9,6 @@ from torch import nn
 from torch.optim import AdamW
 
 from config import EncoderSize
-from heads import PrototypeHead
 from model import Encoder
 from optim import cosine_schedule, differential_groups, follow, update
 
@@ -53,11 +52,17 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
 
 
-def test_prototypes_turn_ten_times_as_fast_and_do_not_decay() -> None:
-    model = Toy()
-    model.register_module("pool", PrototypeHead(16, 4, 2))
-    found = rates(model)
-    assert found["pool.prototypes"] == (1e-2, 0.0) and found["pool.weight"] == (1e-3, 0.1)
+def test_every_groups_rate_rises_from_the_first_update_on() -> None:
+    groups = differential_groups(Toy(), 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1)
+    optimizer = AdamW(groups)
+    schedule = cosine_schedule(optimizer, steps=100, warmup=0.1)
+    peaks = [group["initial_lr"] for group in optimizer.param_groups]
+    assert len(set(peaks)) == 5  # head, two layers and what lies with the top one, the stem
+    for step in range(10):
+        shares = [group["lr"] / peak for group, peak in zip(optimizer.param_groups, peaks, strict=True)]
+        assert shares == pytest.approx([(step + 1) / 10] * len(peaks))
+        optimizer.step()
+        schedule.step()
 
 
 def test_the_schedule_rises_then_falls_to_its_floor() -> None:

@@ -26,7 +26,16 @@ STAGE = {
     "mae": ("ssl_mae.py", "--encoder.weights", "random", "--target", "teacher", "--augment.mixup", "0.3"),
     "finetune": (
         *("main.py", "--encoder.weights", "random", "--head.dropout", "0", "--train.ema", "0.9"),
-        *("--augment.mixup", "0.5", "--train.head_epochs", "1", "--train.accumulate", "2", "--loss.kind", "soft_auc"),
+        *(
+            "--augment.mixup",
+            "0.5",
+            "--train.validate_every",
+            "1",
+            "--train.accumulate",
+            "2",
+            "--loss.kind",
+            "soft_auc",
+        ),
     ),
 }
 
@@ -82,6 +91,12 @@ def test_two_processes_have_the_gradients_of_one(found: dict[str, Any]) -> None:
     assert len(gaps) == 6 + len(LOSS_KINDS) - 1 + 2
     assert max(gaps.values()) < 1e-4, gaps
     assert found["each its own loss"] > 0.1  # negative control: a loss that looks at pairs is not a mean of two
+
+
+def test_the_head_that_two_processes_fit_first_is_that_of_one(found: dict[str, Any]) -> None:
+    told = found["head"]
+    assert told["gap"] < 1e-3 and told["between processes"] == 0.0, told
+    assert told["moved"] > 0.1  # negative control: it was fitted
 
 
 def test_divided_states_come_together_and_apart_again(found: dict[str, Any]) -> None:

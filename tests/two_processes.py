@@ -12,23 +12,27 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from loops import loop_of
 from torch import Tensor, nn
 
 import processes
 from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings, LossSettings, PretrainCommand
 from data_loader import Batch, EpochBatches, of_all
+from frozen import fit_head
 from loss import LOSS_KINDS, masked_reconstruction_loss
 from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
+from objective import LossInputs
 from optim import cosine_schedule, differential_groups, update
 from ssl_mae import TrivialPainter, draw_mask, heard, target_of
 from states import Stateful
-from trainer import Lesson, training_loss
+from trainer import training_loss
 
 SPECIES, CPU, SECONDS = 4, torch.device("cpu"), 1.0
+METHOD = "context_and_moment_logits"
 AUDIO = AudioSettings(window_seconds=SECONDS, context_seconds=SECONDS)
 
 
@@ -43,7 +47,7 @@ def main(out: Path) -> None:
     found |= {f"{kind}, 5 rows": finetune_gap(5, kind, divided=False) for kind in LOSS_KINDS if kind != "bce"}
     found |= {"divided, mae": mae_gap(5, divided=True), "divided, bce": finetune_gap(5, "bce", divided=True)}
     found |= {"each its own loss": finetune_gap(5, "soft_auc", divided=False, apart=True)}
-    found |= {"states": states_survive()}
+    found |= {"states": states_survive(), "head": head_gap()}
     if processes.rank() == 0:
         out.write_text(json.dumps(found))
 
@@ -125,7 +129,7 @@ def mae_gap(rows: int, divided: bool) -> float:
 
 
 def finetune_gap(rows: int, kind: str, divided: bool, apart: bool = False) -> float:
-    """The step of stage 2: mixed windows, distances, statistics that are learnt from all of them.
+    """The step of stage 2: mixed windows, distances, running moments that are learnt from all of them.
 
     apart   a negative control: each process takes the loss of its own windows
     """
@@ -133,22 +137,58 @@ def finetune_gap(rows: int, kind: str, divided: bool, apart: bool = False) -> fl
     config = replace(config, augment=replace(config.augment, mixup=0.5, mask=0.5))
     distances = (torch.arange(SPECIES)[:, None] - torch.arange(SPECIES)).abs() / SPECIES
     settings = LossSettings(kind=kind, alpha=4.0, mode="soft", moments=0.3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a table's word
-    lesson = Lesson(settings, distances, torch.zeros(SPECIES, SPECIES, dtype=torch.bool))
+    inputs = LossInputs(settings, distances, torch.zeros(SPECIES, SPECIES, dtype=torch.bool))
 
     def step(network: nn.Module, together: bool) -> None:
-        generator, (mine, everything) = torch.Generator().manual_seed(1), batch_of(rows)
+        mine, everything = batch_of(rows)
         assert isinstance(network, BirdClefClassifier)
-        call = processes.parallel(network.train(), "judge", unused=True)
+        call = processes.parallel(network.train(), METHOD, unused=True)
+        loop = loop_of(network, call, seed=1)
         batch = mine if together else everything
         if apart and together:
             with alone():
-                loss = training_loss(network, call, batch, lesson, config, generator)
+                loss = training_loss(loop, batch, inputs, config)
         else:
-            loss = training_loss(network, call, of_all(batch, CPU), lesson, config, generator) * processes.count()
+            loss = training_loss(loop, of_all(batch, CPU), inputs, config) * processes.count()
         torch.autograd.backward(loss)
 
-    head = HeadSettings(dropout=0.0, statistics=True, layers=2)
-    return gap(lambda: BirdClefClassifier(Encoder(SIZES["demo"], AUDIO), AUDIO, SPECIES, head), step, "judge", divided)
+    return gap(classifier, step, METHOD, divided)
+
+
+def classifier() -> BirdClefClassifier:
+    """One whose head says something: from one of zeros no gradient reaches the encoder."""
+    head = HeadSettings(dropout=0.0, layers=2)
+    model = BirdClefClassifier(Encoder(SIZES["demo"], AUDIO), AUDIO, SPECIES, head)
+    nn.init.normal_(model.head.score.weight, std=0.1)
+    return model
+
+
+def head_gap() -> dict[str, float]:
+    """The head fitted first, by all processes and by one with the whole batches: largest difference of a weight and of
+    the moments, in units of the largest; and how far apart it is from where it began."""
+    config = FinetuneCommand.defaults("demo")
+    train = replace(config.train, head_epochs=1, head_updates=20)
+    config = replace(config, train=train, augment=replace(config.augment, mixup=0.5, mask=0.5))
+    distances = torch.ones(SPECIES, SPECIES) - torch.eye(SPECIES)
+    inputs = LossInputs(LossSettings(), distances, torch.zeros(SPECIES, SPECIES, dtype=torch.bool))
+    torch.manual_seed(0)
+    one = classifier()
+    many, before = copy.deepcopy(one), one.head.score.weight.detach().clone()
+    parts = [batch_of(rows) for rows in (5, 2, 1)]
+    with alone():
+        fit_head(one, cast(Any, Given([everything for _, everything in parts])), inputs, config, CPU)
+    fit_head(many, cast(Any, Given([mine for mine, _ in parts])), inputs, config, CPU)
+    mine, theirs = one.head.state_dict(), many.head.state_dict()
+    gaps = {name: float((mine[name] - theirs[name]).abs().max() / mine[name].abs().max()) for name in mine}
+    same = processes.gathered(many.head.score.weight.detach()[None].contiguous())
+    moved = float((mine["score.weight"] - before).abs().max() / before.abs().max())
+    return {"gap": max(gaps.values()), "moved": moved, "between processes": float((same[0] - same[1]).abs().max())}
+
+
+class Given(list[Batch]):
+    """Batches in place of a loader."""
+
+    batch_sampler = None
 
 
 def states_survive() -> Mapping[str, bool]:
