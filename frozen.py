@@ -2,32 +2,37 @@
 
     fit_head(model, loader, inputs, config, device)
 
-The encoder sees a few passes over the training windows, each pass with other windows; what the head needs of them is
-kept in memory, and the head is fitted on it in seconds. With --train.frozen that is all of the training. Else it is the
-start of it: fine-tuning from a head with random weights pulls what the encoder knows out of shape before the head can
-use it.
+The encoder sees a few passes over the training windows, each pass with other windows. What the head needs of them is
+kept, in memory and for the next run below /tmp/wildwhisper/features, and the head is fitted on it in seconds. With
+--train.frozen that is all of the training. Else it is the start of it: fine-tuning from a head with random weights pulls
+what the encoder knows out of shape before the head can use it.
 
 source    linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import processes
-from config import FinetuneCommand
-from data_loader import Batch, of_all, set_epoch
-from device import autocast
+from checkpoint import digest
+from config import SCRATCH, FinetuneCommand
+from data_loader import Batch, RandomWindows, fingerprint, of_all, set_epoch
+from device import autocast, half_precision
 from heads import PooledHead
 from model import BirdClefClassifier
 from objective import LossInputs, augmented, label_loss
 from optim import cosine_schedule, update
+from runs import publish
 
 HEAD_BATCH = 64  # windows in an update of the head alone
 HEAD_RATE = 1e-3  # of a linear layer on standardised features, whatever the encoder is that they come from
@@ -80,8 +85,57 @@ def fit_head(
     return last
 
 
-@torch.no_grad()
 def frozen_features(
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    inputs: LossInputs,
+    config: FinetuneCommand,
+    device: torch.device,
+) -> Features:
+    """What the encoder makes of some passes over the training windows: computed, or as it was kept the last time."""
+    if processes.count() > 1:  # what lies on one machine is not on the others
+        return computed_features(model, loader, inputs, config, device)
+    path = SCRATCH / "features" / f"{features_key(model, loader, inputs, config, device)}.safetensors"
+    if path.is_file():
+        try:
+            kept = Features(**load_file(path))
+            print(f"features of the frozen encoder: {len(kept.targets)} windows, kept from a run before in {path}")
+            return kept
+        except (SafetensorError, OSError, TypeError):
+            print(f"{path} is damaged; computing it again")
+    features = computed_features(model, loader, inputs, config, device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with publish(path) as temporary:
+            save_file({name: part.contiguous() for name, part in features._asdict().items()}, temporary)
+    except OSError as error:
+        print(f"the features are not kept for the next time: {error}")
+    return features
+
+
+def features_key(
+    model: BirdClefClassifier,
+    loader: DataLoader[Batch],
+    inputs: LossInputs,
+    config: FinetuneCommand,
+    device: torch.device,
+) -> str:
+    """A word for all that the features depend on: encoder, layers, recordings, draws, augmentation, precision."""
+    assert isinstance(loader.dataset, RandomWindows), "this loader was not made by data_loader.py"
+    files = {row.path.resolve() for row in loader.dataset.recordings}
+    times = sorted((str(path), (about := path.stat()).st_size, about.st_mtime_ns) for path in files)
+    settings = (config.data, config.audio, config.augment, config.run.seed, config.train.head_passes)
+    under = None if inputs.backgrounds is None else float(inputs.backgrounds.double().square().sum())
+    parts = (
+        digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
+        (config.head.pooling, model.layers, config.train.batch_size, half_precision(device), under),
+        (fingerprint(loader.dataset.recordings), list(loader.dataset.column), times, settings),
+    )
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+@torch.no_grad()
+def computed_features(
     model: BirdClefClassifier,
     loader: DataLoader[Batch],
     inputs: LossInputs,
