@@ -763,11 +763,11 @@ PRETRAIN: dict[Preset, TrainSettings] = {
 # of 5 s are seven updates an epoch.
 FINETUNE: dict[Preset, FinetuneSettings] = {
     "demo": FinetuneSettings(10, 8, 1, 2e-3, 4e-3),
-    "tiny": FinetuneSettings(4, 16, 1, 7.5e-5, 2e-4, 0.80, warmup=0.1, updates=150),
-    "base": FinetuneSettings(4, 16, 1, 5e-5, 2e-4, 0.80, warmup=0.1, updates=150),
-    "small": FinetuneSettings(4, 16, 1, 2.5e-5, 2e-4, 0.80, warmup=0.1, updates=150),
-    "medium": FinetuneSettings(4, 16, 1, 1.25e-5, 2e-4, 0.87, warmup=0.1, updates=150),
-    "large-v3": FinetuneSettings(4, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=150),
+    "tiny": FinetuneSettings(3, 16, 1, 7.5e-5, 2e-4, 0.80, warmup=0.1, updates=120),
+    "base": FinetuneSettings(3, 16, 1, 5e-5, 2e-4, 0.80, warmup=0.1, updates=120),
+    "small": FinetuneSettings(3, 16, 1, 2.5e-5, 2e-4, 0.80, warmup=0.1, updates=120),
+    "medium": FinetuneSettings(3, 16, 1, 1.25e-5, 2e-4, 0.87, warmup=0.1, updates=120),
+    "large-v3": FinetuneSettings(3, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=120),
 }
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
 

@@ -3,7 +3,7 @@
     fit_head(model, loader, inputs, config, device)
 
 The encoder sees a few passes over the training windows, each pass with other windows. What the head needs of them is
-kept, in memory and for the next run below /tmp/wildwhisper/features, and the head is fitted on it in seconds. With
+kept, in memory and for the next run below /tmp/wildwhisper/features; the head is fitted on it in seconds. With
 --train.frozen that is all of the training. Else it is the start of it: fine-tuning from a head with random weights pulls
 what the encoder knows out of shape before the head can use it.
 
