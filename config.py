@@ -767,6 +767,7 @@ FINETUNE: dict[Preset, FinetuneSettings] = {
     "base": FinetuneSettings(4, 16, 1, 5e-5, 2e-4, 0.80, warmup=0.1, updates=150),
     "small": FinetuneSettings(4, 16, 1, 2.5e-5, 2e-4, 0.80, warmup=0.1, updates=150),
     "medium": FinetuneSettings(4, 16, 1, 1.25e-5, 2e-4, 0.87, warmup=0.1, updates=150),
+    "large-v2": FinetuneSettings(4, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=150),
     "large-v3": FinetuneSettings(4, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=150),
 }
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
