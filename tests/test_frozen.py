@@ -1,4 +1,4 @@
-"""The head alone: fitted on features of an encoder that stays as it is, always the same, and a start for all the rest."""
+"""The head alone: fitted on features of an encoder that stays as it is, always the same, and a start for the rest."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import frozen
 from checkpoint import load_classifier, load_encoder
-from config import AudioSettings, AugmentSettings, EncoderSettings, FinetuneCommand, HeadSettings, Pooling, parse
+from config import AudioSettings, AugmentSettings, EncoderSettings, FinetuneCommand, Pooling, parse
 from data_loader import Batch, labeled_loader, read_labeled
 from demo_data import FieldSeason
 from frozen import HEAD_BATCH, fit_head, frozen_features
@@ -22,7 +22,7 @@ from heads import PooledHead
 from main import finetune
 from model import BirdClefClassifier
 from objective import LossInputs, label_loss, prepare_loss_inputs
-from runs import read_records
+from runs import Run, read_records
 from states import Keeper
 from trainer import prepare_loop
 
@@ -189,12 +189,9 @@ def test_a_head_that_was_fitted_first_is_ahead_after_the_same_few_updates(task: 
 
 
 def test_every_rate_of_phase_two_rises_from_its_first_update(task: Task, tmp_path: Path) -> None:
-    from runs import Run
-
     model = task.model()
     train = replace(task.config.train, epochs=10, warmup=0.5, layer_decay=0.5)
-    (tmp_path / "states").mkdir()
-    loop = prepare_loop(model, task.loader, replace(task.config, train=train), Run(tmp_path, {}), CPU, "")
+    loop = prepare_loop(model, task.loader, replace(task.config, train=train), Run(tmp_path, 0.0, {}), CPU, "")
     peaks = [group["initial_lr"] for group in loop.optimizer.param_groups]
     assert len(set(peaks)) > 3, "head, layers, stem"
     rising = round(0.5 * 10 * len(task.loader))
@@ -292,15 +289,11 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
 
 
 def test_what_is_kept_lies_between_the_start_and_the_trained_weights(task: Task, tmp_path: Path) -> None:
-    from runs import Run
-
-    model = task.model()
-    loop = prepare_loop(model, task.loader, task.config, Run(tmp_path, {}), CPU, "")
-    assert loop.start is not None and loop.kept is not loop.average and task.config.train.blend == 0.5
+    model, run, train = task.model(), Run(tmp_path, 0.0, {}), task.config.train
+    loop = prepare_loop(model, task.loader, task.config, run, CPU, "")
+    assert loop.start is not None and loop.kept is not loop.average and train.blend == 0.5
     assert same(weights_of(loop.start), weights_of(model)) and loop.start is not model
-    for changed in (replace(task.config.train, blend=1.0), replace(task.config.train, frozen=True)):
-        other = prepare_loop(
-            copy.deepcopy(model), task.loader, replace(task.config, train=changed), Run(tmp_path, {}), CPU, ""
-        )
+    for changed in (replace(train, blend=1.0), replace(train, frozen=True)):
+        config = replace(task.config, train=changed)
+        other = prepare_loop(copy.deepcopy(model), task.loader, config, run, CPU, "")
         assert other.start is None and other.kept is other.average
-    assert HeadSettings().pooling == "pooled"
