@@ -181,8 +181,8 @@ class BirdClefClassifier(nn.Module):
 
     def summaries(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, windows, ...): all that the head needs of each window."""
-        summary: Tensor = self.head.summary(*self.window_states(mel))
-        return summary.unflatten(0, (len(mel), self.windows))
+        summary: Tensor = self.head.summary(*self.window_states(mel)).unflatten(0, (len(mel), self.windows))
+        return summary
 
     def context_logits(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, species): each species' best window of the context, which is what the
