@@ -129,7 +129,7 @@ def size_of(weights: str) -> Preset | None:
     """
     path = Path(weights)
     if weights.endswith(".safetensors") and path.is_file():
-        size = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["size"]
+        size: Preset = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["size"]
         assert size in PRESETS, f"{path}: unknown size {str(size)[:40]}; make the file again"
         return size
     if path.is_dir():
@@ -162,7 +162,7 @@ def save_encoder(
     `WhisperModel.from_pretrained("runs/mae/whisper").encoder` is the same encoder in transformers.
     """
     tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
-    facts = {"kind": "encoder", "size": size, "depth": encoder.size.layers}
+    facts: dict[str, object] = {"kind": "encoder", "size": size, "depth": encoder.size.layers}
     facts |= {"audio": asdict(audio), "provenance": provenance}
     write_tensors(path, tensors, facts)
     if not FIRST:

@@ -767,6 +767,7 @@ FINETUNE: dict[Preset, FinetuneSettings] = {
     "base": FinetuneSettings(3, 16, 1, 5e-5, 2e-4, 0.80, warmup=0.1, updates=120),
     "small": FinetuneSettings(3, 16, 1, 2.5e-5, 2e-4, 0.80, warmup=0.1, updates=120),
     "medium": FinetuneSettings(3, 16, 1, 1.25e-5, 2e-4, 0.87, warmup=0.1, updates=120),
+    "large-v2": FinetuneSettings(3, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=120),
     "large-v3": FinetuneSettings(3, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=120),
 }
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time

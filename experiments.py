@@ -161,12 +161,14 @@ def read_scores(folder: Path, kind: str, facts: Mapping[str, Any], choose: str) 
 
 
 def kept_epoch(path: Path, choose: str) -> dict[str, float]:
-    """The line of the epoch that is best by a measure, of equals the first, as in training; without it the last."""
+    """The line of the epoch that is best by a measure, of equals the first, as in training; without it the last one
+    whose held-out recordings were scored, or the last."""
     epochs = [numbers(line) for line in json_objects(path, by_line=True)]
     measured = [line for line in epochs if choose in line]
     if measured:
         return max(measured, key=lambda line: line[choose])
-    return epochs[-1] if epochs else {}
+    scored = [line for line in epochs if line.keys() & {"cmap", "top1"}]
+    return (scored or epochs or [{}])[-1]
 
 
 def json_objects(path: Path, by_line: bool) -> list[dict[str, Any]]:

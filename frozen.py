@@ -4,8 +4,8 @@
 
 The encoder sees a few passes over the training windows, each pass with other windows. What the head needs of them is
 kept, in memory and for the next run below /tmp/wildwhisper/features; the head is fitted on it in seconds. With
---train.frozen that is all of the training. Else it is the start of it: fine-tuning from a head with random weights pulls
-what the encoder knows out of shape before the head can use it.
+--train.frozen that is all of the training. Else it is the start of it: fine-tuning from a head with random weights
+pulls what the encoder knows out of shape before the head can use it.
 
 source    linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054
 """
@@ -71,8 +71,7 @@ def fit_head(
     with torch.random.fork_rng(devices=[]):  # dropout: the same in every process, and nothing later depends on it
         torch.manual_seed(config.run.seed)
         model.head.train()
-        bar = tqdm(range(updates), "fitting the head", disable=processes.no_bar(), leave=False)
-        for _ in bar:
+        for _ in tqdm(range(updates), "fitting the head", disable=processes.no_bar(), leave=False):
             while len(order) < HEAD_BATCH:
                 order = torch.cat([order, torch.randperm(rows, generator=generator)])
             batch, order = order[:HEAD_BATCH], order[HEAD_BATCH:]
@@ -146,27 +145,22 @@ def computed_features(
     model.eval()
     generator = torch.Generator().manual_seed(config.run.seed)
     found, size = list[Features](), 0
-    passes = config.train.head_passes
-    bar = tqdm(
-        total=passes * len(loader), desc="features of the frozen encoder", disable=processes.no_bar(), leave=False
-    )
-    for number in range(1, passes + 1):
+    for number in range(1, config.train.head_passes + 1):
         set_epoch(loader, number)
-        for batch in loader:
+        title = f"features of the frozen encoder, pass {number}/{config.train.head_passes}"
+        for batch in tqdm(loader, title, disable=processes.no_bar(), leave=False):
             batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
             with autocast(device):
                 mine = model.summaries(processes.part(mel))
             summaries = processes.joined(mine, len(mel)).cpu()
             found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
             size += summaries.nbytes
-            bar.update()
             if size > MOST_FEATURE_BYTES:
                 break
         if size > MOST_FEATURE_BYTES:
             done = sum(len(part.targets) for part in found)
             print(f"the head is fitted on the first {done} windows, whose features fill {size / 2**30:.1f} GiB")
             break
-    bar.close()
     return Features(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 

@@ -116,7 +116,8 @@ class AttentionHead(nn.Module):
             tokens = self.tokens(summary.float())
             attention: Tensor = self.attention(tokens)
             weights = attention.clamp(-10.0, 10.0).softmax(dim=1)
-            return (weights * self.score(tokens)).sum(dim=1)
+            logits: Tensor = (weights * self.score(tokens)).sum(dim=1)
+            return logits
 
     def moments(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
         """Logits of each moment, (batch, tokens, species), one for every 20 ms."""

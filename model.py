@@ -181,8 +181,8 @@ class BirdClefClassifier(nn.Module):
 
     def summaries(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, windows, ...): all that the head needs of each window."""
-        summary = self.head.summary(*self.window_states(mel))
-        return summary.unflatten(0, (len(mel), self.windows))
+        summary: Tensor = self.head.summary(*self.window_states(mel)).unflatten(0, (len(mel), self.windows))
+        return summary
 
     def context_logits(self, mel: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, species): each species' best window of the context, which is what the
@@ -192,7 +192,8 @@ class BirdClefClassifier(nn.Module):
     def best_windows(self, summaries: Tensor) -> Tensor:
         """(batch, windows, ...) -> (batch, species): each species' best window."""
         logits: Tensor = self.head(summaries.flatten(0, 1))
-        return logits.unflatten(0, summaries.shape[:2]).amax(dim=1)
+        best: Tensor = logits.unflatten(0, summaries.shape[:2]).amax(dim=1)
+        return best
 
     def context_and_moment_logits(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and beside it each species' best single moment, (batch, species)."""

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -121,7 +121,7 @@ class Loop:
     kept: BirdClefClassifier  # what is validated and kept: the average, or what lies between it and the start
     loader: DataLoader[Batch]
     optimizer: AdamW
-    schedule: LRScheduler
+    schedule: LambdaLR
     generator: torch.Generator
     keeper: Keeper
     context_logits: Callable[[Tensor], Any]  # the model as all processes call it

@@ -140,7 +140,7 @@ def environment() -> Path:
     if not ready.is_file() or ready.read_text(encoding="utf-8") != wanted:
         print(f"setting up {ENVIRONMENT} (once, about 250 MB)", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "--no-deps", *ALONE], check=True)
         subprocess.run([*install, *PACKAGES], check=True)
         ready.write_text(wanted, encoding="utf-8")

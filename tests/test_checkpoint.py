@@ -318,9 +318,9 @@ def test_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
         EncoderSettings("demo", "random", depth=-1)
     low = load_encoder(EncoderSettings("demo", "random", depth=2), AUDIO)
     save_encoder(tmp_path / "encoder.safetensors", low, "demo", AUDIO, {})
-    for source in (tmp_path / "encoder.safetensors", tmp_path / "whisper"):
+    for path in (tmp_path / "encoder.safetensors", tmp_path / "whisper"):
         with pytest.raises(AssertionError, match=r"--encoder\.depth 3: .* has 2 layers") as refusal:
-            load_encoder(EncoderSettings("demo", str(source), depth=3), AUDIO)
+            load_encoder(EncoderSettings("demo", str(path), depth=3), AUDIO)
         assert "\n" not in str(refusal.value)
 
 

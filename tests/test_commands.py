@@ -49,7 +49,7 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
 def test_a_missing_input_names_the_command_that_makes_it(
     script: str, remedy: str, season: FieldSeason, tmp_path: Path
 ) -> None:
-    given = {
+    given: dict[str, list[str | Path]] = {
         "predictor.py": [season.soundscape],
         "main.py": ["--data.root", season.root, "--encoder.weights", "runs/mae/encoder.safetensors"],
     }

@@ -164,6 +164,14 @@ def test_the_kept_epoch_is_the_one_the_run_chose_by(choose: Any, epoch: int, tmp
     assert read_run(folder).scores["epoch"] == epoch
 
 
+def test_of_a_run_that_was_stopped_between_two_validations_the_last_scored_epoch_counts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "finetune-001", 0, replace(DEMO, train=FinetuneSettings(9, 8)), status="interrupted")
+    write_epochs(folder, {"epoch": 5} | CARD, {"epoch": 6, "loss": 0.1}, {"epoch": 7, "loss": 0.1})
+    assert read_run(folder).scores == {"epoch": 5} | CARD
+    write_epochs(folder, {"epoch": 1, "loss": 0.3}, {"epoch": 2, "loss": 0.2})  # none was scored yet
+    assert read_run(folder).scores == {"epoch": 2, "loss": 0.2}
+
+
 def test_scores_in_run_json_go_before_those_of_an_epoch(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "finetune-001", 0, scores={"cmap": 0.7, "top1": None})
     assert read_run(folder).scores == {"cmap": 0.7}  # several parts: their epochs stand in folders of their own

@@ -69,14 +69,15 @@ def test_channels_a_hundred_times_the_others_do_not_keep_a_head_from_learning() 
     tokens = torch.randn(64, 50, WIDTH)
     species = torch.arange(64) % 2
     tokens[:, :, 5] += 0.5 * species[:, None]
-    tokens[:, :, 0] = 100 + 30 * torch.randn(64, 1)
-    tokens[:, :, 1] = -100 + 20 * torch.randn(64, 50)
+    tokens[:, :, 0] = 300 + 3 * torch.randn(64, 1)
+    tokens[:, :, 1] = -200 + 2 * torch.randn(64, 50)
     head = PooledHead(WIDTH, 1, 0, 2, 0.0)
-    summary = head.summary([tokens], picture(64))
+    summary, raw = head.summary([tokens], picture(64)), pool_time(tokens)
     head.standard.fit(summary)
-    assert fitted(head.train(), summary, species) < 0.3
-    raw = pool_time(tokens)
-    assert fitted(nn.Linear(STATISTICS * WIDTH, 2), raw, species) > 1.0  # negative control: neither norm nor standard
+    loss = fitted(head.train(), summary, species)
+    assert loss < 0.3
+    for unready in (raw, summary):  # negative controls: neither norm nor standardisation, and no standardisation
+        assert fitted(nn.Linear(STATISTICS * WIDTH, 2), unready, species) > 2 * loss
 
 
 def test_moments_are_fitted_where_a_value_varies_by_a_thousandth_of_its_mean() -> None:

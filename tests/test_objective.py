@@ -1,4 +1,4 @@
-"""What a training step is judged by: labels made harder with their windows, distances, ancestors, what is not judged."""
+"""What a training step is judged by: harder windows and their labels, distances, ancestors, what is left out."""
 
 from typing import Literal
 

@@ -10,7 +10,7 @@ from torch.optim import AdamW
 
 from config import EncoderSize
 from model import Encoder
-from optim import cosine_schedule, differential_groups, follow, update
+from optim import between, cosine_schedule, differential_groups, follow, update
 
 
 class Toy(nn.Module):
@@ -110,3 +110,17 @@ def test_a_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> 
     assert counters["num_batches_tracked"] == 1
     follow(average, model, 0.9, updates=1)  # early on it is quick: 2/11 of the old one are left
     torch.testing.assert_close(average.weight.detach(), torch.full((2,), 2 - 0.9 * 2 / 11))
+
+
+def test_between_two_networks_lie_weights_a_share_of_the_way_and_the_counters_of_the_end() -> None:
+    networks = [nn.BatchNorm1d(2) for _ in range(3)]
+    kept, start, end = networks
+    with torch.no_grad():
+        start.weight.fill_(1.0)
+        end.weight.fill_(5.0)
+    end(torch.randn(4, 2))
+    for share, weight in ((0.25, 2.0), (1.0, 5.0)):
+        between(kept, start, end, share)
+        assert kept.weight.tolist() == [weight, weight]
+    assert torch.equal(torch.as_tensor(kept.running_mean), torch.as_tensor(end.running_mean))
+    assert start.weight.tolist() == [1.0, 1.0] and end.weight.tolist() == [5.0, 5.0]

@@ -48,8 +48,17 @@ def environment() -> dict[str, str]:
 def words(stage: str, season: FieldSeason, root: Path, *more: str) -> list[str]:
     """A command line of a stage, three epochs of it."""
     shared = ("--preset", "demo", "--run.root", str(root), "--run.device", "cpu", "--data.root", str(season.root))
-    shared += ("--run.precision", "float32")
-    return [*STAGE[stage], *shared, "--data.cache", str(root / "cache"), "--train.epochs", "3", *more]
+    return [
+        *STAGE[stage],
+        *shared,
+        "--run.precision",
+        "float32",
+        "--data.cache",
+        str(root / "cache"),
+        "--train.epochs",
+        "3",
+        *more,
+    ]
 
 
 def run(*command: str) -> str:

@@ -101,9 +101,7 @@ def test_of_a_small_folder_more_epochs_are_made_until_there_are_as_many_updates_
     settings = TrainSettings(epochs=3, batch_size=8)
     assert settings.epochs_for(10) == 3
     assert replace(settings, updates=30).epochs_for(10) == 3 and replace(settings, updates=31).epochs_for(10) == 4
-    assert (
-        replace(settings, updates=30, accumulate=4).epochs_for(10) == 10
-    )  # an epoch is 3 updates, the last a short one
+    assert replace(settings, updates=30, accumulate=4).epochs_for(10) == 10  # 3 updates each
     assert replace(settings, updates=5).epochs_for(1) == 5
     with pytest.raises(AssertionError, match=r"--train\.updates -1: give 0 or more"):
         replace(settings, updates=-1)

@@ -186,9 +186,9 @@ def head_gap() -> dict[str, float]:
 
 
 class Given(list[Batch]):
-    """Batches in place of a loader."""
+    """Batches in place of a loader; every epoch has the same."""
 
-    batch_sampler = None
+    batch_sampler = EpochBatches(np.ones(1), 1, seed=0)
 
 
 def states_survive() -> Mapping[str, bool]:
