@@ -29,6 +29,11 @@ from trainer import prepare_loop
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def features_of_this_test_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "SCRATCH", tmp_path / "scratch")
+
+
 class Task:
     """A classifier to be, on 32 recordings, one window of each."""
 
@@ -297,3 +302,21 @@ def test_what_is_kept_lies_between_the_start_and_the_trained_weights(task: Task,
         config = replace(task.config, train=changed)
         other = prepare_loop(copy.deepcopy(model), task.loader, config, run, CPU, "")
         assert other.start is None and other.kept is other.average
+
+
+def test_features_are_kept_for_the_next_run_and_only_for_the_same_encoder_and_recordings(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, other = task.model(), task.model(), task.model()
+    loss = task.fitted(first)
+    assert "kept from a run before" not in capsys.readouterr().out
+    assert task.fitted(second) == loss and same(weights_of(first.head), weights_of(second.head))
+    assert "kept from a run before" in capsys.readouterr().out
+    with torch.no_grad():
+        other.encoder.whisper.conv1.weight[0, 0, 0] += 1e-3
+    task.fitted(other)
+    assert "kept from a run before" not in capsys.readouterr().out
+    for path in (tmp_path / "scratch" / "features").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    third = task.model()
+    assert task.fitted(third) == loss and "is damaged; computing it again" in capsys.readouterr().out
