@@ -157,7 +157,7 @@ class Standard(nn.Module):
     def fit(self, values: Tensor) -> None:
         """Take the moments of (rows, values) and keep them; in two passes and float64, because some of Whisper's
         features vary by less than a thousandth of their mean."""
-        parts = values.split(4096)
+        parts = [values[first : first + 4096] for first in range(0, len(values), 4096)]
         mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(values)
         squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
         self.mean.copy_(mean)

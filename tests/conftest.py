@@ -69,7 +69,7 @@ def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Ite
     data = ["--data.root", str(season.root), "--run.device", "cpu", "--data.cache", str(runs / "cache")]
     assert pretrain(parse(PretrainCommand, [*shared, *data, "--train.epochs", "2"])) == 0
     encoder = runs / "mae" / "encoder.safetensors"
-    flags = ["--train.epochs", "6", "--encoder.weights", str(encoder)]
+    flags = ["--train.epochs", "6", "--train.head_updates", "150", "--encoder.weights", str(encoder)]
     assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
     classifier = runs / "finetune" / "classifier.safetensors"
     flags = ["--classifier", str(classifier), "--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]

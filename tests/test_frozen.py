@@ -24,7 +24,7 @@ from model import BirdClefClassifier
 from objective import LossInputs, label_loss, prepare_loss_inputs
 from runs import Run, read_records
 from states import Keeper
-from trainer import prepare_loop
+from trainer import prepare_loop, training_loss
 
 CPU = torch.device("cpu")
 
@@ -177,18 +177,15 @@ def test_a_head_that_was_fitted_first_is_ahead_after_the_same_few_updates(task: 
         model = task.model()
         if head_first:
             task.fitted(model)
-        loop = loop_of(model)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-        features = frozen_features(model, task.loader, task.inputs, task.config, CPU)
+        loop, optimizer = loop_of(model), torch.optim.AdamW(model.parameters(), 1e-4)
         model.train()
-        for _ in range(3):
-            optimizer.zero_grad()
-            loss = label_loss(
-                loop.model.best_windows(features.summaries), features.targets, features.secondary, task.inputs
-            )
-            torch.autograd.backward(loss)
+        for batch in task.loader:
+            torch.autograd.backward(training_loss(loop, batch, task.inputs, task.config))
             optimizer.step()
-        return loss.item()
+            optimizer.zero_grad()
+        features = frozen_features(model, task.loader, task.inputs, task.config, CPU)
+        answers = model.best_windows(features.summaries)
+        return label_loss(answers, features.targets, features.secondary, task.inputs).item()
 
     assert loss_after(head_first=True) < 0.8 * loss_after(head_first=False)
 
