@@ -104,8 +104,8 @@ def test_two_processes_have_the_gradients_of_one(found: dict[str, Any]) -> None:
 
 def test_the_head_that_two_processes_fit_first_is_that_of_one(found: dict[str, Any]) -> None:
     told = found["head"]
-    assert told["gap"] < 1e-3 and told["between processes"] == 0.0, told
-    assert told["moved"] > 0.1  # negative control: it was fitted
+    assert told["gap"] < 1e-4 and told["between processes"] == 0.0, told
+    assert told["moved"] > 0.01  # negative control: it was fitted
 
 
 def test_divided_states_come_together_and_apart_again(found: dict[str, Any]) -> None:
