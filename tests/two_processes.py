@@ -162,10 +162,8 @@ def classifier() -> BirdClefClassifier:
     model = BirdClefClassifier(Encoder(SIZES["demo"], AUDIO), AUDIO, SPECIES, head)
     nn.init.normal_(model.head.score.weight, std=0.1)
     assert isinstance(model.head, PooledHead), "another head"
-    model.head.standard.follow(
-        torch.randn(64, model.head.score.in_features)
-    )  # two rows alone, nearly equal in a value,
-    return model  # would blow up the rounding of it
+    model.head.standard.follow(torch.randn(64, model.head.score.in_features))  # of two rows
+    return model  # alone a value that is nearly the same in both would be divided by next to nothing
 
 
 def head_gap() -> dict[str, float]:
