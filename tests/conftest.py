@@ -28,6 +28,16 @@ def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="session", autouse=True)
+def features_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor is what an encoder made of it."""
+    import frozen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen, "SCRATCH", tmp_path_factory.mktemp("scratch"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def float32_unless_told() -> Iterator[None]:
     """On any CPU the same numbers; bfloat16 has tests of its own."""
     import device

@@ -17,7 +17,7 @@ from checkpoint import load_classifier, load_encoder
 from config import AudioSettings, AugmentSettings, EncoderSettings, FinetuneCommand, Pooling, parse
 from data_loader import Batch, labeled_loader, read_labeled
 from demo_data import FieldSeason
-from frozen import HEAD_BATCH, fit_head, frozen_features
+from frozen import HEAD_BATCH, fit_head, computed_features
 from heads import PooledHead
 from main import finetune
 from model import BirdClefClassifier
@@ -82,7 +82,7 @@ def test_the_head_is_fitted_and_the_encoder_stays_as_it_is(
     chance = torch.get_rng_state()
     loss = task.fitted(model)
     assert same(weights_of(model.encoder), before) and not same(weights_of(model.head), head)
-    rows = len(frozen_features(model, task.loader, task.inputs, task.config, CPU).targets)
+    rows = len(computed_features(model, task.loader, task.inputs, task.config, CPU).targets)
     assert (
         f"head fitted on {rows} windows of the frozen encoder: 60 updates, loss {loss:.4f}" in capsys.readouterr().out
     )
@@ -94,7 +94,7 @@ def test_the_head_is_fitted_and_the_encoder_stays_as_it_is(
 def first_answers(task: Task, pooling: Pooling) -> tuple[Tensor, Tensor, Tensor]:
     """What an untrained head says of the same windows, and what is true."""
     model = task.model()
-    features = frozen_features(model, task.loader, task.inputs, task.config, CPU)
+    features = computed_features(model, task.loader, task.inputs, task.config, CPU)
     assert features.summaries.shape[1] == 1 and features.summaries.dtype == torch.float32, pooling
     return model.best_windows(features.summaries).detach(), features.targets, features.secondary
 
@@ -110,14 +110,29 @@ def test_the_same_seed_gives_the_same_head_bit_for_bit_and_another_one_another(t
     assert not same(weights_of(one.head), weights_of(other.head))  # negative control
 
 
-def test_dropout_of_the_head_leaves_the_random_numbers_of_what_follows_alone(task: Task) -> None:
-    """The loader draws a seed for its workers whenever it is asked: as many as there are passes."""
+def test_nothing_that_follows_depends_on_whether_the_features_were_kept_from_a_run_before(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frozen, "SCRATCH", tmp_path)
+    heads, chances = list[dict[str, Tensor]](), list[Tensor]()
+    for _ in range(2):
+        model = task.model()
+        torch.manual_seed(5)
+        task.fitted(model)
+        heads.append(weights_of(model.head))
+        chances.append(torch.rand(3))
+    assert same(*heads) and capsys.readouterr().out.count("kept from a run before") == 1
     torch.manual_seed(5)
-    frozen_features(task.model(), task.loader, task.inputs, task.config, CPU)
-    features_alone = torch.rand(1)
-    torch.manual_seed(5)
-    task.fitted(task.model())
-    assert torch.equal(torch.rand(1), features_alone)
+    assert all(torch.equal(chance, expected) for expected in [torch.rand(3)] for chance in chances)
+    (kept,) = (tmp_path / "features").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-100])
+    task.fitted(model)
+    assert "is damaged; computing it again" in capsys.readouterr().out
+    changed = task.model()
+    with torch.no_grad():
+        changed.get_parameter("encoder.whisper.layers.0.fc1.bias").add_(1.0)
+    task.fitted(changed)
+    assert len(list((tmp_path / "features").iterdir())) == 2, "another encoder has other features"
 
 
 def test_features_are_standardised_over_all_windows_once_and_for_good(task: Task) -> None:
@@ -125,7 +140,7 @@ def test_features_are_standardised_over_all_windows_once_and_for_good(task: Task
     task.fitted(model)
     head = model.head
     assert isinstance(head, PooledHead) and head.standard.fitted == 1
-    features = frozen_features(model, task.loader, task.inputs, task.config, CPU).summaries.flatten(0, 1)
+    features = computed_features(model, task.loader, task.inputs, task.config, CPU).summaries.flatten(0, 1)
     told = head.standard(features)
     varies = features.std(dim=0) > 1e-3
     assert told.mean(dim=0).abs().max() < 1e-2 and (told.std(dim=0, unbiased=False)[varies] - 1).abs().max() < 1e-2
@@ -139,7 +154,7 @@ def test_the_answer_from_kept_features_is_the_answer_from_the_sound(task: Task) 
     task.fitted(model)
     model.eval()
     plain = replace(task.config, augment=AugmentSettings((0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0))
-    features = frozen_features(model, task.loader, task.inputs, plain, CPU)
+    features = computed_features(model, task.loader, task.inputs, plain, CPU)
     task.loader.batch_sampler.epoch, task.loader.batch_sampler.done = 1, 0  # type: ignore[union-attr]
     (first, *_) = list(task.loader)
     told = model.best_windows(features.summaries[: len(first.targets)])
@@ -151,13 +166,13 @@ def test_each_pass_has_other_windows_and_memory_is_limited(
 ) -> None:
     model = task.model()
     twice = replace(task.config, train=replace(task.config.train, head_passes=2))
-    features = frozen_features(model, task.loader, task.inputs, twice, CPU)
+    features = computed_features(model, task.loader, task.inputs, twice, CPU)
     half = len(features.targets) // 2
-    once = frozen_features(model, task.loader, task.inputs, task.config, CPU)
+    once = computed_features(model, task.loader, task.inputs, task.config, CPU)
     assert len(once.targets) == half and torch.equal(once.summaries, features.summaries[:half])
     assert not torch.equal(features.summaries[half:], features.summaries[:half])
     monkeypatch.setattr(frozen, "MOST_FEATURE_BYTES", 1)
-    first = frozen_features(model, task.loader, task.inputs, twice, CPU)
+    first = computed_features(model, task.loader, task.inputs, twice, CPU)
     assert torch.equal(first.summaries, once.summaries[: len(first.targets)]) and len(first.targets) <= 8
     assert f"the head is fitted on the first {len(first.targets)} windows" in capsys.readouterr().out
 
@@ -183,7 +198,7 @@ def test_a_head_that_was_fitted_first_is_ahead_after_the_same_few_updates(task: 
             torch.autograd.backward(training_loss(loop, batch, task.inputs, task.config))
             optimizer.step()
             optimizer.zero_grad()
-        features = frozen_features(model, task.loader, task.inputs, task.config, CPU)
+        features = computed_features(model, task.loader, task.inputs, task.config, CPU)
         answers = model.best_windows(features.summaries)
         return label_loss(answers, features.targets, features.secondary, task.inputs).item()
 
