@@ -59,9 +59,7 @@ def fit_head(
     returns  the loss of the last tenth of the updates
     """
     settings = config.train
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a loader draws a number whenever it begins: where they are kept, none does
+    with torch.random.fork_rng(devices=[]):  # a loader draws one when it begins, kept features draw none
         features = frozen_features(model, loader, inputs, config, device)
     if isinstance(model.head, PooledHead):
         model.head.standard.fit(features.summaries.flatten(0, 1))

@@ -17,7 +17,7 @@ from checkpoint import load_classifier, load_encoder
 from config import AudioSettings, AugmentSettings, EncoderSettings, FinetuneCommand, Pooling, parse
 from data_loader import Batch, labeled_loader, read_labeled
 from demo_data import FieldSeason
-from frozen import HEAD_BATCH, fit_head, computed_features
+from frozen import HEAD_BATCH, computed_features, fit_head
 from heads import PooledHead
 from main import finetune
 from model import BirdClefClassifier
