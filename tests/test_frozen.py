@@ -115,8 +115,7 @@ def test_nothing_that_follows_depends_on_whether_the_features_were_kept_from_a_r
 ) -> None:
     monkeypatch.setattr(frozen, "SCRATCH", tmp_path)
     heads, chances = list[dict[str, Tensor]](), list[Tensor]()
-    for _ in range(2):
-        model = task.model()
+    for model in (task.model(), task.model()):
         torch.manual_seed(5)
         task.fitted(model)
         heads.append(weights_of(model.head))
@@ -126,7 +125,7 @@ def test_nothing_that_follows_depends_on_whether_the_features_were_kept_from_a_r
     assert all(torch.equal(chance, expected) for expected in [torch.rand(3)] for chance in chances)
     (kept,) = (tmp_path / "features").iterdir()
     kept.write_bytes(kept.read_bytes()[:-100])
-    task.fitted(model)
+    task.fitted(task.model())
     assert "is damaged; computing it again" in capsys.readouterr().out
     changed = task.model()
     with torch.no_grad():
