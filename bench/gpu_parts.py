@@ -8,13 +8,15 @@ left out, and the table says so.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import shutil
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -57,11 +59,34 @@ ARMS = (
     Arm(FROZEN, ("--train.frozen",)),  # what the others are compared with
     Arm("fine-tuned, defaults", ()),
     Arm(f"fine-tuned, lowest {DEPTH} layers", ("--encoder.depth", DEPTH)),
-    Arm("random weights", ("--encoder.weights", "random", "--train.encoder_rate", "5e-4", "--train.layer_decay", "1")),
+    Arm("fine-tuned, all layers", ("--encoder.depth", "0")),
+    Arm("fine-tuned, not blended", ("--train.blend", "1")),
+    Arm("fine-tuned, 8 epochs", ("--train.epochs", "8")),
+    Arm("fine-tuned, 20 epochs, not blended", ("--train.epochs", "20", "--train.blend", "1")),
+    Arm("fine-tuned, 20 epochs", ("--train.epochs", "20")),
+    Arm("fine-tuned, rate 2e-4", ("--train.encoder_rate", "2e-4")),
+    Arm("fine-tuned, no mixup", ("--augment.mixup", "0")),
+    Arm("fine-tuned, no stripes", ("--augment.mask", "0")),
+    Arm("fine-tuned, no mixup, no stripes", ("--augment.mixup", "0", "--augment.mask", "0")),
+    Arm("fine-tuned, plain BCE (alpha 0)", ("--loss.alpha", "0")),
+    Arm("fine-tuned, alpha 4", ("--loss.alpha", "4")),
+    Arm("fine-tuned, alpha 4, shuffled tree", ("--loss.alpha", "4", "--loss.shuffle")),
+    Arm("fine-tuned, ancestors ignored", ("--loss.ancestors", "ignore")),
+    Arm("fine-tuned, attention head", ("--head.pooling", "attention")),
+    Arm("frozen, attention head", ("--train.frozen", "--head.pooling", "attention")),
+    Arm("fine-tuned, last layer only", ("--head.layers", "1")),
+    Arm("fine-tuned, no-call recordings", ("--data.no_call", "{noise_seen}")),
+    Arm("frozen, no-call recordings", ("--train.frozen", "--data.no_call", "{noise_seen}")),
+    Arm("fine-tuned, no EMA", ("--train.ema", "0")),
+    Arm("fine-tuned, no roll", ("--augment.roll", "0")),
+    Arm("fine-tuned, random filters", ("--augment.filter", "0.5")),
+    Arm("fine-tuned, no head first", ("--train.head_updates", "0", "--train.blend", "1", "--train.epochs", "8")),
+    Arm("fine-tuned, no balance", ("--data.balance", "0")),
+    Arm("fine-tuned, focal", ("--loss.kind", "focal")),
 )
 AFTER = "fine-tuned after stage 1"
 SHARED = ("--data.min_recordings", str(MIN_RECORDINGS), "--data.workers", "0", "--run.threads", "1")
-FINETUNE = (*SHARED, "--train.choose", "last")
+FINETUNE = (*SHARED, "--loss.ancestors", "flat", "--data.noise", "{noise_unseen}")
 PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5", "--mask.strategy", "energy")
 PROBE_C = 0.01  # of the logistic regression on frozen features, as in bench.verdict
 
@@ -83,7 +108,7 @@ class Size:
 
 TRIALS = {
     "base": Size(
-        *("base", "whisper-base", (0, 1, 2), (0, 1, 2, 3), 8),
+        *("base", "whisper-base", (0, 1, 2), (0, 1, 2, 3), 14),
         finetune=(),
         pretrain=("--train.epochs", "12"),
         steps=("base", "large-v3"),
@@ -134,7 +159,12 @@ def prepare(trial: Trial) -> None:
     lines += [f"{library} {number}" for library, number in versions().items()]
     (trial.out / "steps.txt").write_text(", ".join(lines) + "\n", encoding="utf-8")
     read_labeled(trial.data)
-    read_noise(trial.pack / "noise", DataSettings(trial.pack / "noise"))
+    for number, path in enumerate(sorted(path for path in (trial.pack / "noise").rglob("*") if path.is_file())):
+        half = trial.scratch / ("noise-unseen" if number % 2 else "noise-seen")
+        half.mkdir(exist_ok=True)
+        shutil.copyfile(path, half / path.name)
+    for half in ("noise-seen", "noise-unseen"):
+        read_noise(trial.scratch / half, DataSettings(trial.scratch / half))
 
 
 def versions() -> dict[str, str]:
@@ -315,6 +345,7 @@ def table(trial: Trial) -> None:
             add(trial.out / "failed.txt", f"{arm.name}: left out, main.py does not have all of {' '.join(arm.flags)}")
     jobs = [finetune_job(trial, arm, seed) for seed in trial.size.seeds for arm in arms]
     run_jobs(trial, jobs, lambda: write_scores(trial))
+    write_scores(trial, every=0.0)
 
 
 def offered(flags: Sequence[str]) -> bool:
@@ -341,7 +372,9 @@ def finetune_job(trial: Trial, arm: Arm, seed: int) -> Job:
     """main.py in one way, a model for every fold."""
     place = trial.place(arm.name, seed)
     folds = ("--train.folds", *map(str, trial.size.folds))
-    words = ("main.py", *trial.flags(seed, place), *FINETUNE, *trial.size.finetune, *arm.flags, *folds)
+    given = (*FINETUNE, *trial.size.finetune, *arm.flags, *folds)
+    halves = {"{noise_seen}": str(trial.scratch / "noise-seen"), "{noise_unseen}": str(trial.scratch / "noise-unseen")}
+    words = ("main.py", *trial.flags(seed, place), *(halves.get(word, word) for word in given))
     return Job(f"{arm.name}, seed {seed}", words, place, "finetune")
 
 
@@ -367,31 +400,47 @@ def run_jobs(trial: Trial, jobs: Sequence[Job], after: Callable[[], None]) -> No
             done.result()
 
 
-def write_scores(trial: Trial) -> None:
-    """scores.npz of all runs that are done, and table.txt made of it."""
-    with redirect_stdout(None):
-        taxonomy, recordings = read_labeled(trial.data)
-    paths = [str(recording.path.resolve()) for recording in recordings]
-    arrays: dict[str, NDArray[Any]] = {
-        "truth": truth_table(recordings, taxonomy.labels, AUDIO),
-        "names": np.array([recording.name for recording in recordings]),
-        "labels": np.array(taxonomy.labels),
-        "folds": np.array([recording.fold for recording in recordings]),
-        "groups": np.array([recording.group for recording in recordings]),
-    }
+def write_scores(trial: Trial, every: float = 30.0) -> None:
+    """scores.npz and runs.json of all runs that are done, and table.txt made of them; not more often than every so many
+    seconds, because a hundred runs end in a few minutes."""
+    if not _known:
+        with redirect_stdout(None):
+            taxonomy, recordings = read_labeled(trial.data)
+        _paths[:] = [str(recording.path.resolve()) for recording in recordings]
+        _known.update(
+            truth=truth_table(recordings, taxonomy.labels, AUDIO),
+            names=np.array([recording.name for recording in recordings]),
+            labels=np.array(taxonomy.labels),
+            folds=np.array([recording.fold for recording in recordings]),
+            groups=np.array([recording.group for recording in recordings]),
+        )
+    if time.monotonic() - _written["last"] < every:
+        return
     for arm in (*ARMS, Arm(AFTER, ())):
         for seed in trial.size.seeds:
-            run = trial.place(arm.name, seed) / "finetune"
-            if is_finished(run):
-                arrays[f"{arm.name}|{seed}"] = held_out(run / "held_out_scores.csv", paths, taxonomy.labels)
-    np.savez_compressed(trial.out / "scores.npz", allow_pickle=False, **arrays)
-    (trial.out / "table.txt").write_text("\n".join(table_lines(arrays)) + "\n", encoding="utf-8")
+            run, key = trial.place(arm.name, seed) / "finetune", f"{arm.name}|{seed}"
+            if key not in _known and is_finished(run):
+                _known[key] = held_out(run / "held_out_scores.csv", _paths, tuple(_known["labels"].tolist()))
+                _figures[key] = json.loads((run / "run.json").read_text(encoding="utf-8"))["scores"]
+    np.savez_compressed(trial.out / "scores.npz", allow_pickle=False, **_known)
+    (trial.out / "runs.json").write_text(json.dumps(_figures), encoding="utf-8")
+    (trial.out / "table.txt").write_text("\n".join(table_lines(_known, alarms=_figures)) + "\n", encoding="utf-8")
+    _written["last"] = time.monotonic()
 
 
-def table_lines(arrays: dict[str, NDArray[Any]], intervals: bool = False) -> list[str]:
+_known: dict[str, NDArray[Any]] = {}  # what scores.npz holds
+_figures: dict[str, dict[str, float]] = {}  # what main.py says of each run
+_paths: list[str] = []
+_written = {"last": -1e9}
+
+
+def table_lines(
+    arrays: dict[str, NDArray[Any]], intervals: bool = False, alarms: Mapping[str, Mapping[str, float]] | None = None
+) -> list[str]:
     """The table: figures out of fold, mean over the seeds and their deviation.
 
     intervals   also the difference in cmAP to the first arm with its 95 % interval, over seeds that both have
+    alarms      what main.py says of each run: its false alarms per hour at the fitted thresholds
     """
     truth, folds = arrays["truth"], arrays["folds"]
     runs: dict[str, dict[str, Table]] = {}
@@ -399,14 +448,17 @@ def table_lines(arrays: dict[str, NDArray[Any]], intervals: bool = False) -> lis
         arm, bar, seed = name.partition("|")
         if bar:
             runs.setdefault(arm, {})[seed] = scores
-    lines = [f"{'':32}{'seeds':>6}{'macro AUC':>16}{'cmAP at once':>16}{'mean of folds':>16}{'top-1':>16}"]
+    lines = [f"{'':40}{'seeds':>6}{'macro AUC':>16}{'cmAP at once':>16}{'mean of folds':>16}{'top-1':>16}  alarms/h"]
     lines[0] += "   cmAP minus the first's" if intervals else ""
     for arm, seeds in runs.items():
         values = np.array([figures(truth, folds, scores) for scores in seeds.values()])
         cells = "".join(
             f"{mean:9.3f} ±{spread:5.3f}" for mean, spread in zip(values.mean(0), values.std(0), strict=True)
         )
-        text = f"{arm:32}{len(seeds):6}{cells}"
+        text = f"{arm:40}{len(seeds):6}{cells}"
+        each = [(alarms or {}).get(f"{arm}|{seed}", {}).get("false_alarms_per_hour_at_thresholds") for seed in seeds]
+        counted = [value for value in each if value is not None]
+        text += f"{np.mean(counted):10.1f}" if counted else f"{'':10}"
         first = runs.get(next(iter(runs)), {})
         both = sorted(set(seeds) & set(first))
         if intervals and both and seeds is not first:
@@ -430,7 +482,9 @@ def print_table(results: Path) -> None:
     path = results / "scores.npz"
     assert path.is_file(), f"no scores.npz in {results}; `python -m bench.gpu run --out {results}` writes it"
     with np.load(path) as kept:
-        print("\n".join(table_lines({name: kept[name] for name in kept.files}, intervals=True)))
+        about = results / "runs.json"
+        alarms = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else None
+        print("\n".join(table_lines({name: kept[name] for name in kept.files}, intervals=True, alarms=alarms)))
 
 
 # ---- stage 1 and its verdict
@@ -461,6 +515,7 @@ def stage_one(trial: Trial) -> None:
         arm = Arm(AFTER, ("--encoder.weights", str(weights / "mae" / "encoder.safetensors")))
         more.append(finetune_job(trial, arm, seed))
     run_jobs(trial, more, lambda: write_scores(trial))
+    write_scores(trial, every=0.0)
 
 
 def write_skills(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
