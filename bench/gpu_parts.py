@@ -163,8 +163,8 @@ def prepare(trial: Trial) -> None:
         half = trial.scratch / ("noise-unseen" if number % 2 else "noise-seen")
         half.mkdir(exist_ok=True)
         shutil.copyfile(path, half / path.name)
-    for half in ("noise-seen", "noise-unseen"):
-        read_noise(trial.scratch / half, DataSettings(trial.scratch / half))
+    for name in ("noise-seen", "noise-unseen"):
+        read_noise(trial.scratch / name, DataSettings(trial.scratch / name))
 
 
 def versions() -> dict[str, str]:

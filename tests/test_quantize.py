@@ -106,7 +106,7 @@ def test_without_the_scan_planted_outliers_trip_the_gate_which_mends_the_file(st
     assert card["kept_in_float32"] == [] and card["int8"]["top1_agreement"] < 0.98  # negative control: it is bad
     assert quantize(replace(config, run=replace(config.run, root=tmp_path / "mended"))) == 0
     card = json.loads((tmp_path / "mended" / "quantize" / "quantize.json").read_text())
-    assert 3 <= len(card["kept_in_float32"]) <= 4 and card["int8"]["top1_agreement"] >= 0.98
+    assert 1 <= len(card["kept_in_float32"]) <= 4 and card["int8"]["top1_agreement"] >= 0.98
 
 
 @pytest.mark.usefixtures("unmeasured")
