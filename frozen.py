@@ -36,6 +36,7 @@ from runs import publish
 
 HEAD_BATCH = 64  # windows in an update of the head alone
 HEAD_RATE = 1e-3  # of a linear layer on standardised features, whatever the encoder is that they come from
+OTHER_DRAWS = 1_000_000  # epochs and seeds of these passes: the windows of phase 2 must be new to the head
 MOST_FEATURE_BYTES = 4 * 2**30  # of memory; further passes are left out, and the rest of the first where it is too long
 
 
@@ -144,10 +145,10 @@ def computed_features(
 ) -> Features:
     """What the encoder makes of some passes over the training windows; of several processes each computes its part."""
     model.eval()
-    generator = torch.Generator().manual_seed(config.run.seed)
+    generator = torch.Generator().manual_seed(OTHER_DRAWS + config.run.seed)
     found, size = list[Features](), 0
     for number in range(1, config.train.head_passes + 1):
-        set_epoch(loader, number)
+        set_epoch(loader, OTHER_DRAWS + number)
         title = f"features of the frozen encoder, pass {number}/{config.train.head_passes}"
         for batch in tqdm(loader, title, disable=processes.no_bar(), leave=False):
             batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
