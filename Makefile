@@ -2,6 +2,7 @@
 # make test   style, types, tests (make test-all: the slow ones too)
 # make test-browser   the listening report in a real browser; installs Playwright, and chromium where apt exists
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
+# make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
@@ -21,7 +22,7 @@ PYTHON ?= python3
 READY := .venv/ready
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -51,6 +52,9 @@ bench-verdict: $(READY)
 
 bench-folds: $(READY)
 	@.venv/bin/python -m bench.folds
+
+bench-whisper: $(READY)
+	@.venv/bin/python -m bench.whisper $(or $(ROWS),bcdef) $(SEEDS)
 
 bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet
