@@ -113,7 +113,7 @@ def print_table(seeds: tuple[int, ...]) -> None:
     for row in ROWS:
         for number, scores in enumerate(found[row.letter]):
             name = f"({row.letter}) {row.name}" + (f", seed {seeds[number]}" if len(found[row.letter]) > 1 else "")
-            cells = []
+            cells = list[str]()
             for _, statistic, weighted in MEASURES:
                 low, high = bootstrap_interval(partial(weighted, truth, scores), groups)
                 cells.append(f"{statistic(truth, scores):.3f} [{low:.3f}, {high:.3f}]")
@@ -126,7 +126,7 @@ def print_table(seeds: tuple[int, ...]) -> None:
     for row in ROWS:
         if row.letter != "d" and found[row.letter]:
             theirs = np.mean(found[row.letter], axis=0)
-            cells = []
+            cells = list[str]()
             for name, statistic, weighted in MEASURES:
                 low, high = bootstrap_interval(partial(gain, weighted, truth, ours, theirs), groups)
                 cells.append(

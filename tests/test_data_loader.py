@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from typing import Any, Literal
 
 import numpy as np
@@ -676,8 +677,7 @@ def test_few_no_call_recordings_however_short_are_spread_over_the_folds_and_one_
     rows = [of_length(5.0, "a", name=str(number)) for number in range(20)]
     noise = read_noise(tmp_path, settings(tmp_path), folds=(0, 1, 2, 3))
     loader = labeled_loader([*rows, *noise[:1]], species("a"), settings(tmp_path), AUDIO, 4, seed=0)
-    assert isinstance(loader.dataset, RandomWindows)
-    samples, labels = loader.dataset[0, 0, 20]
+    samples, labels = cast(RandomWindows, loader.dataset)[0, 0, 20]
     assert samples.shape == (80_000,) and not labels.any() and np.abs(samples).max() > 0.1
     assert noise_bank(tmp_path, AUDIO).shape == (4, 80_000)
 
