@@ -287,6 +287,12 @@ def best_taxa(
     return told.max(axis=1), right, right | ~perhaps
 
 
+def recording_scorecard(held_out: HeldOut, taxonomy: Taxonomy) -> dict[str, float]:
+    """`metrics.scorecard` of held-out recordings, each scored as its pooled windows."""
+    scores = pool_windows(held_out.windows, len(held_out.recordings))
+    return scorecard(held_out.truth, scores, pairwise_distances(taxonomy))
+
+
 def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
     """Everything about calibrated held-out recordings: printed, and as files in a folder; returns the figures.
 

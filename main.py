@@ -13,7 +13,7 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_clas
 from config import FinetuneCommand
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
-from evaluation import Calibration, HeldOut, calibrate, examine, joined, write_held_out
+from evaluation import Calibration, HeldOut, calibrate, examine, joined, recording_scorecard, write_held_out
 from model import BirdClefClassifier, Encoder
 from objective import prepare_loss_inputs
 from recordings import Recording, marked
@@ -67,8 +67,9 @@ def finetune(config: FinetuneCommand) -> int:
         exam = joined(exams)
         calibration = calibrate(exam, taxonomy)
         for part, mine in zip(parts, exams, strict=True):
-            seal(part.folder / CLASSIFIER, calibration)
-            write_held_out(part.folder, calibration.applied(mine), taxonomy)
+            judged = calibration.applied(mine)
+            seal(part.folder / CLASSIFIER, calibration, recording_scorecard(judged, taxonomy))
+            write_held_out(part.folder, judged, taxonomy)
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
@@ -143,12 +144,12 @@ def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None)
     return rows
 
 
-def seal(path: Path, calibration: Calibration) -> None:
-    """Write into a classifier's file what was fitted on the held-out recordings."""
+def seal(path: Path, calibration: Calibration, card: Mapping[str, float]) -> None:
+    """Write into a classifier's file what was fitted on the held-out recordings, and how it does on them."""
     model, facts = load_classifier(path)
     with torch.no_grad():
         model.temperature.fill_(float(np.float32(calibration.temperature)))
-    fitted = facts.provenance | {"temperature": calibration.temperature}
+    fitted = facts.provenance | {"temperature": calibration.temperature, "held_out": dict(card)}
     facts = replace(
         facts, provenance=fitted, thresholds=calibration.thresholds, rank_thresholds=calibration.rank_thresholds
     )

@@ -56,7 +56,7 @@ def test_by_default_the_last_epoch_is_kept_and_few_are_validated(stages: Stages)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["epoch"] for line in lines if "cmap" in line] == [5, 6]
     _, facts = load_classifier(stages.classifier)
-    assert facts.provenance["epoch"] == 6 and cmap_of(facts) == pytest.approx(lines[-1]["cmap"])
+    assert facts.provenance["epoch"] == 6
 
 
 def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordings(
@@ -72,7 +72,7 @@ def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordi
     monkeypatch.setattr("trainer.scorecard", card)
     assert finetune(parse(FinetuneCommand, [*flags, "--train.choose", "cmap", "--train.validate_every", "1"])) == 0
     _, facts = load_classifier(tmp_path / "finetune" / "classifier.safetensors")
-    assert facts.provenance["epoch"] == 2 and cmap_of(facts) == 0.9
+    assert facts.provenance["epoch"] == 2
 
 
 def test_held_out_scores_are_those_of_the_file(stages: Stages, season: FieldSeason) -> None:
@@ -89,7 +89,7 @@ def test_held_out_scores_are_those_of_the_file(stages: Stages, season: FieldSeas
     )
     pooled = pool_windows(windows, len(valid))
     truth = truth_table(valid, facts.taxonomy.labels, facts.audio)
-    assert cmap(truth, pooled) == pytest.approx(cmap_of(facts), abs=0.01)  # that one was heard from the cache
+    assert cmap(truth, pooled) == pytest.approx(cmap_of(facts), abs=1e-6)
 
 
 def test_training_learns_something(stages: Stages) -> None:
