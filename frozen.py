@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import processes
 from checkpoint import digest
-from config import SCRATCH, FinetuneCommand
+from config import SCRATCH, FinetuneCommand, FinetuneSettings
 from data_loader import Batch, RandomWindows, fingerprint, of_all, set_epoch
 from device import autocast, half_precision
 from heads import PooledHead
@@ -59,19 +59,30 @@ def fit_head(
 
     returns  the loss of the last tenth of the updates
     """
-    settings = config.train
     with torch.random.fork_rng(devices=[]):  # a loader draws one when it begins, kept features draw none
         features = frozen_features(model, loader, inputs, config, device)
+    return fit_on_features(model, features, inputs, config.train, config.run.seed, device)
+
+
+def fit_on_features(
+    model: BirdClefClassifier,
+    features: Features,
+    inputs: LossInputs,
+    settings: FinetuneSettings,
+    seed: int,
+    device: torch.device,
+) -> float:
+    """The same on features that are at hand."""
     if isinstance(model.head, PooledHead):
         model.head.standard.fit(features.summaries.flatten(0, 1))
     rows = len(features.summaries)
     updates = max(settings.head_updates, settings.head_epochs * -(-rows // HEAD_BATCH))
     optimizer = AdamW(model.head.parameters(), HEAD_RATE, weight_decay=settings.weight_decay)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
-    generator = torch.Generator().manual_seed(config.run.seed)
+    generator = torch.Generator().manual_seed(seed)
     order, losses = torch.zeros(0, dtype=torch.int64), list[Tensor]()
     with torch.random.fork_rng(devices=[]):  # dropout: the same in every process, and nothing later depends on it
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(seed)
         model.head.train()
         for _ in tqdm(range(updates), "fitting the head", disable=processes.no_bar(), leave=False):
             while len(order) < HEAD_BATCH:

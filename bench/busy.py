@@ -137,6 +137,7 @@ def command(work: str, root: Path, folder: Path, epochs: int, given: Arguments) 
         "data.workers": 0,
         "encoder.weights": "random",
         "train.epochs": epochs,
+        "train.updates": 0,  # or the few recordings would be given more epochs
         "train.batch_size": given.batch_size,
         "run.root": folder,
         "run.device": "cpu",

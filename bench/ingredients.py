@@ -54,7 +54,8 @@ def deal_noise() -> None:
     for number, path in enumerate(sorted(path for path in (ANIMALS / "noise").rglob("*") if path.is_file())):
         folder = REST if number % 2 else HEARD
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
+        if not (folder / path.name).is_file():  # a copy with a new time would be taken for another recording
+            shutil.copyfile(path, folder / path.name)
 
 
 if __name__ == "__main__":
