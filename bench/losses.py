@@ -9,9 +9,9 @@ Writes   /tmp/wildwhisper/features (what the encoder makes of the training windo
 The first arm is plain binary cross-entropy. Three columns are taxonomic distances: of the best answer, of the least
 costly answer that the same scores give (the decision-time alternative to a loss that knows the tree), and of the false
 alarms at a recall of .8. `shuffled` has a tree whose species are permuted: what survives there is no taxonomy.
-As in bench.whisper, a taxon above a recording's species ("bird" where a tit is named) counts as absent unless an
-arm says otherwise. The loss on the best moment needs the encoder, so it is no arm here; bench.ingredients has it. False alarms are those at
-the fitted thresholds, per hour of noise that was not trained on.
+As in bench.whisper, a taxon above a recording's species ("bird" where a tit is named) counts as absent unless an arm
+says otherwise. The loss on the best moment needs the encoder, so it is no arm here; bench.ingredients has it. False
+alarms are those at the fitted thresholds, per hour of noise that was not trained on.
 """
 
 from __future__ import annotations
