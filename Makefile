@@ -20,6 +20,7 @@
 
 PYTHON ?= python3
 READY := .venv/ready
+CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
@@ -33,7 +34,7 @@ test: check
 test-all: check
 	@.venv/bin/python -m pytest $(PARALLEL)
 
-test-browser: $(READY)
+test-browser: $(CHECKS)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	  { command -v apt-get >/dev/null || { echo "no chromium here and no apt to install it with"; exit 1; }; \
@@ -81,10 +82,10 @@ bench-serving: $(READY)
 bench-busy: $(READY)
 	@.venv/bin/python -m bench.busy
 
-bench-reliability: $(READY)
+bench-reliability: $(CHECKS)
 	@.venv/bin/python -m bench.reliability
 
-bench-kill: $(READY)
+bench-kill: $(CHECKS)
 	@.venv/bin/python -m bench.kill
 
 bench-scale: $(READY)
@@ -93,7 +94,7 @@ bench-scale: $(READY)
 bench-mae-speed: $(READY)
 	@.venv/bin/python -m bench.mae_speed
 
-check: $(READY)
+check: $(CHECKS)
 	@echo "style and types ..."
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
@@ -101,12 +102,22 @@ check: $(READY)
 
 setup: $(READY)
 
-$(READY): requirements.txt
+# pip's own bars are lost in a pipe; what is large is named as it comes
+install = @{ .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(1) && touch $(2); } | \
+  awk '/^ *(Downloading|Using cached) .*[0-9.]+ [MG]B\)/ && !/metadata/ { print "  " $$(NF - 2) " " $$(NF - 1) " " $$NF; fflush() }'; test -e $(2)
+
+$(READY): requirements.txt requirements-score.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "python3-venv is missing; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
 	@echo "setting up .venv: PyTorch, transformers, onnxruntime and the rest of requirements.txt (once, some minutes)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.txt
-	@touch $(READY)
+	@rm -f $(READY)
+	$(call install,requirements.txt,$(READY))
+
+$(CHECKS): $(READY) requirements-dev.txt
+	@echo "and what checks the code: requirements-dev.txt"
+	@rm -f $(CHECKS)
+	$(call install,requirements-dev.txt,$(CHECKS))

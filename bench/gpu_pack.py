@@ -130,7 +130,8 @@ def pack_weights(source: Path, folder: Path) -> None:
 
 def pack_wheels(folder: Path) -> None:
     """Wheels for CPython 3.12 on x86-64 Linux, from the registry pip is set to."""
-    pinned = dict(re.findall(r"^(\w+)==(.+)$", Path("requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    pins = "".join(path.read_text(encoding="utf-8") for path in Path().glob("requirements*.txt"))
+    pinned = dict(re.findall(r"^(\w+)==(.+)$", pins, re.MULTILINE))
     names = [name if "=" in name else f"{name}=={pinned[name]}" for name in WHEELS]
     words = ["pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     words += ["--python-version", "3.12", "--implementation", "cp", "--dest", str(folder)]

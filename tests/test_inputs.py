@@ -103,8 +103,8 @@ def test_shards_are_read_from_the_flag_or_from_slurm(monkeypatch: pytest.MonkeyP
             read_shard(wrong)
 
 
-def test_the_readme_starts_slurms_shards_as_an_array() -> None:
+def test_the_page_for_many_machines_starts_slurms_shards_as_an_array() -> None:
     """Without one there is nothing that tells a task which shard is its own."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (line,) = (line for line in readme.splitlines() if "--shard slurm" in line)
+    page = (Path(__file__).parents[1] / "docs" / "many_machines.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if "--shard slurm" in line)
     assert line.startswith("sbatch --array ")
