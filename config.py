@@ -8,11 +8,12 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -396,7 +397,8 @@ class TrainingRunSettings(RunSettings):
     """The same for a run that takes long."""
 
     resume: Path | None = None
-    """A run that was cut off, runs/finetune-003: go on where it was. All else must be as it was then."""
+    """A run that was cut off, runs/finetune-003: go on where it was. This flag alone is enough: all other settings come
+    from the run, and one that is given and contradicts them is refused."""
     save_minutes: float = 1.0
     """Minutes between two states to resume from; longer where that would take more than 5 % of the time."""
 
@@ -800,6 +802,7 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
         if word.startswith("--") and name in NOT_OFFERED:
             print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
             raise SystemExit(1)
+    given = [*words_of_resumed(command, given), *given]
     default = command.defaults(requested_preset(given))
     try:
         return tyro.cli(command, args=given, default=default, use_underscores=True)
@@ -816,6 +819,49 @@ def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
         fits = name in defaults and (type(value) is wanted or (wanted is float and type(value) is int))
         assert fits, f"{path}: {kind.__name__} with {name[:40]!r} {str(value)[:40]!r}; make the model file again"
     return kind(**given)
+
+
+def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[str]:
+    """The command line of the run that --run.resume names, as its run.json has it; empty where there is none to read.
+
+    Settings that the command does not have are left out: whoever opens the run refuses it then, and says why.
+    """
+    folder = value_of("--run.resume", arguments)
+    try:
+        told: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
+        return []
+    return words_of(told, asdict(command.defaults("base"))) if isinstance(told, dict) else []
+
+
+def words_of(stored: object, known: object, name: str = "") -> list[str]:
+    """Settings as flags: {"train": {"epochs": 3}} -> --train.epochs 3."""
+    if isinstance(known, dict):
+        mine = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
+        inner = cast(dict[str, object], known).items()
+        return [word for key, one in inner if key in mine for word in words_of(mine[key], one, f"{name}.{key}")]
+    flag = f"--{name[1:]}"
+    if isinstance(stored, bool):
+        head, _, tail = flag.rpartition(".")
+        return [flag if stored else f"{head}.no_{tail}" if head else f"--no_{flag[2:]}"]
+    values = list(cast(Sequence[object], stored)) if isinstance(stored, list | tuple) else [stored]
+    return [] if flag == "--run.resume" else [flag, *map(str, values)]
+
+
+def changed_words(name: str, section: object, usual: object) -> list[str]:
+    """The flags that make a section of settings what it is: --data.root birds --data.folds 4."""
+    given, known = (asdict(cast(Any, one)) for one in (section, usual))
+    return words_of({key: value for key, value in given.items() if value != known[key]}, known, f".{name}")
+
+
+def value_of(name: str, arguments: Sequence[str]) -> str:
+    """What a flag is given on a command line, the last time if several; empty where it is not there."""
+    found = ""
+    for flag, value in pairwise([*arguments, ""]):
+        flag, equals, own = flag.partition("=")
+        if flag.replace("-", "_") == name.replace("-", "_"):
+            found = own if equals else value
+    return found
 
 
 def requested_preset(arguments: Sequence[str]) -> Preset:

@@ -16,6 +16,7 @@ before. Validation hears the very windows that predictor.py will hear.
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import hashlib
@@ -41,7 +42,7 @@ from audio import fill_window, find_recordings, open_recording
 from cache import fill_cache, kept_bytes, open_kept, window_of
 from config import AudioSettings, DataSettings, SurveyCommand
 from recordings import Recording, write_recordings
-from runs import launch, open_run, publish
+from runs import command_line, launch, open_run, publish
 from sources import read_collection
 from splits import draw_folds, join_groups
 from summary import draw_summary, hours, summarise
@@ -101,7 +102,8 @@ def survey(config: SurveyCommand) -> int:
     folder = config.run.root / "data"
     print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    print(f"next: python {script} --data.root {folder / 'recordings.csv'}")
+    preset = [] if config.preset == "base" else ["--preset", config.preset]
+    print(f"next: {command_line(script, *preset, '--data.root', folder / 'recordings.csv')}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 

@@ -12,6 +12,8 @@ own. Names and paths reach it as JSON and are shown as text.
 
 from __future__ import annotations
 
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
 import hashlib
 import json
 import os
@@ -48,7 +50,7 @@ from review import (
     verdict_thresholds,
     write_training,
 )
-from runs import launch, no_formula, publish
+from runs import command_line, launch, no_formula, publish
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
@@ -133,9 +135,34 @@ def apply_verdicts(config: ReportCommand) -> int:
         f"{left_out['undecided']} in which something is undecided, {left_out['missing']} whose recording is not there"
     )
     print(f"wrote {folder / 'thresholds.csv'}, {folder / 'recordings.csv'}")
-    print(f"next: python predictor.py RECORDINGS --thresholds {folder / 'thresholds.csv'}")
-    print(f"      python main.py --data.root {folder / 'recordings.csv'}")
+    print("\n".join(next_steps(config, results, folder)))
     return 2 if strangers or left_out["missing"] else 0
+
+
+def next_steps(config: ReportCommand, results: Results, folder: Path) -> list[str]:
+    """What to do with thresholds and table: commands that can be copied, as far as what they need is there."""
+    base = Path(str(results.facts.get("working_directory", "")))
+    inputs, models = (
+        [str(base / str(path)) for path in cast(list[object], told)] if isinstance(told, list) else list[str]()
+        for told in (results.facts.get("inputs"), results.facts.get("models"))
+    )
+    limits, table = folder / "thresholds.csv", folder / "recordings.csv"
+    if inputs and models and all(Path(path).exists() for path in (*inputs, *models)):
+        words = [*inputs, *(word for model in models for word in ("--model", model))]
+        out = results.folder.with_name(f"{results.folder.resolve().name}-reviewed")
+        lines = [f"next: {command_line('predictor.py', *words, '--thresholds', limits, '--out', out)}"]
+    else:
+        lines = [f"next: predictor.py with these recordings, their model, and --thresholds {limits}"]
+    if config.training:
+        return [*lines, f"      {command_line('main.py', '--data.root', table)}"]
+    given: object = results.facts.get("settings")
+    runs = str(cast(dict[str, object], given).get("runs", "runs")) if isinstance(given, dict) else "runs"
+    earlier = base / runs / "data" / "recordings.csv"
+    why = "      to train on the verdicts, main.py needs the recordings of the training so far too: "
+    if not earlier.is_file():
+        return [*lines, why + "give --training their recordings.csv (data_loader.py writes one)"]
+    words = [str(config.results), "--apply", *map(str, config.apply), "--training", str(earlier)]
+    return [*lines, why + command_line("report.py", *words)]
 
 
 def draw_sample(
