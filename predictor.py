@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from audio import Outcome
-from calibration import read_thresholds
+from calibration import MARKS, judged_labels, read_thresholds
 from config import PredictCommand
 from decoders import Decoder
 from detections import (
@@ -44,6 +44,7 @@ from detections import (
     detect,
     join,
     listing,
+    mark,
     plain_path,
     score_columns,
     smoothed,
@@ -60,8 +61,10 @@ from taxonomy import match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
+OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
 MIN_CONF = 0.25  # of a model that brings no thresholds
 KEPT_SECONDS, MOST_TIME = 20.0, 0.05  # of work between two states of a long recording, and the share keeping may take
+DOUBTFUL = {"never": "were never validated", "too few": "were validated on too few recordings"}
 KINDS = {"csv": "csv", "table": "raven", "audacity": "audacity", "kaleidoscope": "kaleidoscope", "parquet": "parquet"}
 
 
@@ -227,6 +230,9 @@ def predict_one(
     config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry, decoder: Decoder
 ) -> int:
     """What is heard in one recording, on the terminal alone."""
+    usual = PredictCommand.defaults(config.preset)
+    idle = [name for name in OF_TABLES if getattr(config, name) != getattr(usual, name)]
+    assert not idle, f"--{idle[0]} is about tables, and one recording is told on the terminal alone: add --out FOLDER"
     started = time.time()
     with Progress(None, entry.size, config.batch_size) as progress:
         ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder, progress)
@@ -585,6 +591,8 @@ def check(config: PredictCommand, scorer: Scorer) -> None:
     assert config.batch_size == 1 or scorer.precision != "int8", (
         f"--batch_size {config.batch_size}: INT8 takes one at a time, else scores depend on their neighbours"
     )
+    assert not config.strict or config.slist, "--strict is about the lines of --slist; add that, or leave it out"
+    assert not config.split_tables or "table" in config.rtype, "--split_tables parts Raven's: add table to --rtype"
     assert not config.submission or (window == 5 and config.overlap == 0 and config.channel != "each"), (
         "--submission wants windows of 5 s without overlap, of one channel or the mean"
     )
@@ -597,11 +605,15 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     if config.min_conf is None and all(scorer.thresholds for scorer in scorers):
         every = [[threshold.applied for threshold in scorer.thresholds] for scorer in scorers]
         thresholds = np.array(every).mean(axis=0).astype(np.float32)
+        thresholds[thresholds >= 1] = np.inf  # a rounded 1 does not reach what nothing is to reach
     if config.top_n and config.min_conf is None:
         thresholds[:] = 0.0
+    validated = validated_species(scorers)
     if config.thresholds:
         for label, threshold in read_thresholds(config.thresholds, model_hash(scorers), taxonomy.labels).items():
-            thresholds[taxonomy.labels.index(label)] = threshold
+            thresholds[taxonomy.labels.index(label)] = threshold if threshold < 1 else np.inf
+        for label in judged_labels(config.thresholds).intersection(taxonomy.labels):
+            validated[taxonomy.labels.index(label)] = "yes"
     wanted = np.ones(len(taxonomy.labels), np.bool_)
     if config.slist:
         assert config.slist.is_file(), f"--slist {config.slist}: no such file"
@@ -615,7 +627,19 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
             f"--strict: {len(strange)} lines of {config.slist} are no species of the model"
         )
         assert meant, f"no line of {config.slist} is a species of the model"
-    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds)
+    shown = [validated[column] for column in np.flatnonzero(wanted)]
+    if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
+        strict = "" if config.min_conf is not None or config.top_n else ", and have strict thresholds"
+        print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
+    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds, validated)
+
+
+def validated_species(scorers: Sequence[Scorer]) -> list[str]:
+    """(species,) whether each was validated; of several models the worst counts."""
+    told = [
+        [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
+    ]
+    return [max(each, key=MARKS.index) for each in zip(*told, strict=True)]
 
 
 def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices) -> dict[str, object]:
@@ -664,12 +688,15 @@ class Tally:
     windows: int
     best: float
     first: str  # where it was heard first
+    validated: str = ""
 
 
 def tally(heard: dict[str, Tally], analysed: Analysed) -> None:
     """Add the detections of one recording."""
     for one in analysed.found:
-        mine = heard.setdefault(one.label, Tally(one.common_name, 0, 0.0, first_heard(one, analysed.file)))
+        mine = heard.setdefault(
+            one.label, Tally(one.common_name, 0, 0.0, first_heard(one, analysed.file), one.validated)
+        )
         mine.windows += 1
         mine.best = max(mine.best, one.confidence)
 
@@ -684,7 +711,7 @@ def species_table(heard: Mapping[str, Tally]) -> list[str]:
         return []
     lines = [f"{'species':40}{'windows':>9}{'best':>7}  first heard"]
     for mine in sorted(heard.values(), key=lambda species: species.windows, reverse=True)[:LISTED]:
-        lines.append(f"{mine.name[:39]:40}{mine.windows:9}{mine.best:7.2f}  {mine.first}")
+        lines.append(f"{mine.name[:39]:40}{mine.windows:9}{mine.best:7.2f}  {mine.first}{mark(mine.validated)}")
     return lines + ([f"... and {len(heard) - LISTED} more"] if len(heard) > LISTED else [])
 
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
-from config import SCRATCH, AudioSettings, DataSettings, ProbeCommand, changed_words
+from config import SCRATCH, AudioSettings, LabelledSettings, ProbeCommand, changed_words
 from data_loader import Context, read_labeled, recording_contexts, truth_table
 from device import autocast, half_precision, prepare_device
 from heads import pool_tokens
@@ -95,7 +95,7 @@ class Gap(NamedTuple):
 def probe(config: ProbeCommand) -> int:
     """The whole command; returns the exit code."""
     device = prepare_device(config.run)
-    taxonomy, rows = read_labeled(replace(config.data, no_call=None))
+    taxonomy, rows = read_labeled(config.data)
     rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
     size = size_of(config.encoder.weights) or config.encoder.size
@@ -169,7 +169,7 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
     return [rows[place] for place in kept]
 
 
-def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: DataSettings) -> list[Fold]:
+def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: LabelledSettings) -> list[Fold]:
     """Every fold held out in turn, and inside what is left the next one for the choice of the strength.
 
     A fold in which every group alone has a label is never held out: there would be nothing to learn the label from.

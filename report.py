@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from archive import moment
 from audio import probe
-from calibration import Threshold, write_thresholds
+from calibration import SILENCED, Threshold, write_thresholds
 from clips import Clip, cut_clip
 from config import ReportCommand, Strategy
 from detections import DETECTION_COLUMNS as COLUMNS
@@ -57,7 +57,7 @@ HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
 LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
 TENTHS = 10  # of the scale of confidence
-NAMELESS = re.compile(r"[\d.]+|True|False|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
+NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
 SHOWN = 5  # troubles shown on the terminal
 
 
@@ -291,7 +291,13 @@ def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> d
         "columns": COLUMNS,
         "added": ADDED,
         "species": [
-            [label, first[label].cell("Common name"), first[label].cell("Scientific name"), counts[label]]
+            [
+                label,
+                first[label].cell("Common name"),
+                first[label].cell("Scientific name"),
+                counts[label],
+                first[label].cell("Validated"),
+            ]
             for label in labels
         ],
         "calls": [[*where, count] for where, count in calls.items()],
@@ -300,6 +306,7 @@ def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> d
         "sites": len({d.cells[SITE] for d in results.detections} - {""}),
         "recordings": len(results.files) or len({d.file for d in results.detections}),
         "hours": sum(seconds_in(row.get("seconds_analysed", "")) for row in results.files) / 3600,
+        "apply": "" if config.hide_paths else command_line("report.py", results.folder, "--apply"),
         "damaged": [
             [row["file"], row.get("status", ""), row.get("reason", "")]
             for row in results.files
@@ -324,11 +331,20 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     }
     given: Any = results.facts.get("settings")
     if isinstance(given, dict):
-        told |= {str(name): str(value) for name, value in cast(dict[str, object], given).items()}
+        told = {str(name): in_words(value) for name, value in cast(dict[str, object], given).items()} | told
     if config.hide_paths:
         told = {name: value for name, value in told.items() if NAMELESS.fullmatch(value)}
     sample = f"{config.strategy}, seed {config.seed}, {limit}, at most {config.max_clips} in all"
-    return [("sample", sample), *((name, value) for name, value in told.items() if value not in ("", "None"))]
+    return [("sample", sample), *((name, value) for name, value in told.items() if value)]
+
+
+def in_words(value: object) -> str:
+    """A setting as people write it; nothing for one that is left at nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, cast(list[object], value)))
+    return "" if value is None else str(value)
 
 
 def hour_of(moment: str) -> tuple[str, int] | None:
@@ -362,10 +378,11 @@ def seconds_in(cell: str) -> float:
 
 def verdict_table(thresholds: Sequence[Threshold], wanted: float) -> list[str]:
     """What was judged of each species, on a screen."""
-    lines = [f"{'species':32}{'yes':>5}{'no':>5}  {'precision there':18}{f'{wanted:.0%} right from':>16}"]
+    lines = [f"{'species':32}{'yes':>5}{'no':>5}  {'right there, 95 %':18}{f'{wanted:.0%} right from':>16}"]
     for t in sorted(thresholds, key=lambda t: -(t.positives + t.negatives)):
         bounds = f"{t.precision_low:.2f} to {t.precision_high:.2f}"
-        said = t.note if t.precise is None else f"{t.precise:g}"
+        said = f"{t.precise:g}" if t.precise is not None else t.note
+        said += f" (from {t.applied:g} on)" if t.note == SILENCED else ""
         lines.append(f"{t.label[:31]:32}{t.positives:5}{t.negatives:5}  {bounds:18}{said:>16}")
     return lines
 
