@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from config import AugmentSettings
+from config import AugmentSettings, MixtureSettings
 
 TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames of 10 ms, mel bins
 SPLICED = (0.2, 0.6)  # shortest and longest stretch of another recording, shares of the window
@@ -30,7 +30,7 @@ SILENCE = 1e-12  # mean square: 120 dB below full scale, less than one sample of
 def augment_batch(
     waveforms: Tensor,
     targets: Tensor,
-    settings: AugmentSettings,
+    settings: MixtureSettings,
     generator: torch.Generator,
     backgrounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ def augment_batch(
     if settings.splice > 0:
         waveforms, targets = splice(waveforms, targets, settings.splice, generator)
     waveforms, targets = mix(waveforms, targets, settings.mixup, settings.sources, generator)
-    if backgrounds is not None and settings.noise > 0:
+    if backgrounds is not None and isinstance(settings, AugmentSettings) and settings.noise > 0:
         waveforms = add_background(waveforms, backgrounds, settings.noise, settings.snr_db, generator)
     return waveforms, targets
 

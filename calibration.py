@@ -4,8 +4,8 @@
     limits = read_thresholds(Path("thresholds.csv"), model, labels)
     thresholds = carried_over(thresholds, floats, int8)              # for another file of the same network
 
-Reads and writes   thresholds.csv: label, scientific_name, threshold, target, precision_low, precision_high, n_positive,
-                   n_negative, source, model, note
+Reads and writes   thresholds.csv: label, scientific_name, threshold, target, precision_low_95, precision_high_95,
+                   n_positive, n_negative, source, model, note
 
 They are fitted in fitting.py; here is what scoring needs of them. A threshold belongs to the scores of one model file
 and is refused with those of another.
@@ -28,13 +28,17 @@ from numpy.typing import NDArray
 from taxonomy import read_table, repeats
 
 TOO_FEW, NEVER = "too few to say", "never precise enough"
+UNVALIDATED, SILENCED = "never validated", "never right: silenced"
+STRICT, CAREFUL = 0.9, 0.5  # the lowest thresholds of a species that no, or too few, held-out recordings have
+LEVEL = 0.95  # of every interval that is shown, both sides together
+MARKS = ("", "yes", "too few", "never")  # whether a species was validated, the best first; blank: nobody can say
 COLUMNS = (
     "label",
     "scientific_name",
     "threshold",
     "target",
-    "precision_low",
-    "precision_high",
+    "precision_low_95",
+    "precision_high_95",
     "n_positive",
     "n_negative",
     "source",
@@ -53,12 +57,13 @@ class Threshold:
     best_f1          the threshold of the highest F1; 0.5 where no recording has the species
     f1               F1 there
     precise          the lowest threshold at which precision is at least `wanted`, or None: the note says why
-    precision_low    one-sided 90 % bound of the precision at `applied`
+    precision_low    of the precision at `applied` the lower end of its 95 % interval
     recall           share of the recordings with the species that are found at `applied`
     positives        recordings with the species
     negatives        recordings without
-    precision_high   the bound from above, likewise
+    precision_high   the upper end, likewise
     wanted           the precision that `precise` was fitted for
+    least            where too little is known of a species: the lowest threshold that is applied, whatever F1 says
     """
 
     label: str
@@ -72,17 +77,32 @@ class Threshold:
     note: str
     precision_high: float = 1.0
     wanted: float = 0.9
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         shares = (self.best_f1, self.f1, self.precise or 0.0, self.precision_low, self.recall, self.precision_high)
         assert self.label, "a threshold without a label; give every species one"
-        assert all(0 <= share <= 1 for share in (*shares, self.wanted)), f"{self}: a number is not between 0 and 1"
+        assert all(0 <= share <= 1 for share in (*shares, self.wanted, self.least)), (
+            f"{self}: a number is not between 0 and 1"
+        )
         assert self.positives >= 0 <= self.negatives, f"{self}: recordings cannot be fewer than none"
 
     @property
     def applied(self) -> float:
-        """`precise` where there is one, else `best_f1`."""
-        return self.best_f1 if self.precise is None else self.precise
+        """`precise` where there is one, else `best_f1`, or `least` where that is higher."""
+        return max(self.best_f1, self.least) if self.precise is None else self.precise
+
+    @property
+    def target(self) -> str:
+        """What `applied` is."""
+        if self.precise is not None:
+            return f"precision {self.wanted:g}"
+        return "strict" if self.least > self.best_f1 or self.note in (UNVALIDATED, SILENCED) else "best F1"
+
+    @property
+    def validated(self) -> str:
+        """Whether held-out recordings tell how good the species is detected: yes, too few, never."""
+        return "never" if not self.positives else "too few" if self.note == TOO_FEW else "yes"
 
 
 def apply_temperature(probabilities: Numbers, temperature: float) -> NDArray[np.float64]:
@@ -119,11 +139,10 @@ def write_thresholds(
     table = csv.writer(file, lineterminator="\n")
     table.writerow(COLUMNS)
     for threshold, name in zip(thresholds, scientific_names, strict=True):
-        target = "best F1" if threshold.precise is None else f"precision {threshold.wanted:g}"
         bounds = [f"{threshold.precision_low:.4f}", f"{threshold.precision_high:.4f}"]
         counts = [threshold.positives, threshold.negatives]
         cell = "" if threshold.label in undecided else threshold.applied
-        table.writerow([threshold.label, name, cell, target, *bounds, *counts, source, model, threshold.note])
+        table.writerow([threshold.label, name, cell, threshold.target, *bounds, *counts, source, model, threshold.note])
 
 
 def read_thresholds(path: Path, model: str, labels: Sequence[str]) -> dict[str, float]:
@@ -150,6 +169,21 @@ def read_thresholds(path: Path, model: str, labels: Sequence[str]) -> dict[str, 
     return found
 
 
+def judged_labels(path: Path) -> set[str]:
+    """The species of a thresholds.csv whose threshold was fitted on verdicts: these are validated, where they were
+    listened to."""
+    rows = (row for _, row in read_table(path, ("label", "threshold", "model"), unique="label"))
+    return {
+        row["label"] for row in rows if row["threshold"] and row.get("source") == "verdicts" and not row.get("note")
+    }
+
+
+def just_above(scores: Numbers) -> float:
+    """A short number that none of some probabilities reaches; 1 where that takes more than four decimals."""
+    highest = float(scores.max(initial=0.0))
+    return min(1.0, (int(highest * 1e4 + 1e-6) + 1) / 1e4)
+
+
 def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Numbers) -> list[Threshold]:
     """Thresholds that report as many windows as before in the scores of another file of the same network, as INT8.
 
@@ -162,7 +196,8 @@ def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Number
     moved: list[Threshold] = []
     for threshold, one, other in zip(thresholds, before.T, after.T, strict=True):
         precise = None if threshold.precise is None else moved_to(threshold.precise, one, other)
-        moved.append(replace(threshold, best_f1=moved_to(threshold.best_f1, one, other), precise=precise))
+        best, least = (moved_to(limit, one, other) for limit in (threshold.best_f1, threshold.least))
+        moved.append(replace(threshold, best_f1=best, precise=precise, least=least))
     return moved
 
 
@@ -206,6 +241,7 @@ def from_item(stored: object) -> Threshold:
         text(item, "note"),
         number(item, "precision_high"),
         number(item, "wanted"),
+        number({"least": 0.0} | item, "least"),  # of an earlier version
     )
 
 

@@ -8,11 +8,12 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -102,8 +103,8 @@ class AudioSettings:
 
 
 @dataclass(frozen=True)
-class DataSettings:
-    """Where the recordings are and which of them are held out."""
+class CollectionSettings:
+    """Where the recordings are."""
 
     root: Path
     """A folder of recordings in any of the layouts below, or a recordings.csv that data_loader.py wrote."""
@@ -115,10 +116,26 @@ class DataSettings:
     """The column of annotation tables that holds the species; by default the first that looks like one."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
-    min_recordings: int = 1
-    """Leave out species with fewer recordings than this."""
     folds: int = 5
     """How many parts to split the recordings into, where the table has no column `fold`."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.max_bad <= 1, f"--data.max_bad {self.max_bad}: give a share, 0 to 1"
+        assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
+
+
+@dataclass(frozen=True)
+class LabelledSettings(CollectionSettings):
+    """Where the recordings are, and which species count."""
+
+    min_recordings: int = 1
+    """Leave out species with fewer recordings than this."""
+
+
+@dataclass(frozen=True)
+class WindowSettings(CollectionSettings):
+    """Where the recordings are, which of them are held out, and how the others are drawn from."""
+
     valid_fold: int = 0
     """The part that is held out for validation; the others train."""
     workers: int = 0
@@ -127,15 +144,27 @@ class DataSettings:
     """Which window of a recording an epoch hears. random: any; energy: rather where something stands out."""
     most_windows: int = 4
     """An epoch hears a recording once for each window (context) it is long, but counts none for more than this many."""
+    cache: Path = SCRATCH / "cache"
+    """Where waveforms are kept ready for the next epoch."""
+    cache_gb: float = 20.0
+    """How much may be kept, the largest gain first; the rest is decoded anew each time. 0 keeps nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.most_windows >= 1, f"--data.most_windows {self.most_windows}: give 1 or more"
+        assert self.cache_gb >= 0, f"--data.cache_gb {self.cache_gb}: give 0 or more"
+        assert self.workers >= 0, f"--data.workers {self.workers}: give 0 or more"
+
+
+@dataclass(frozen=True)
+class DataSettings(LabelledSettings, WindowSettings):
+    """Where the recordings are and which of them are held out."""
+
     balance: float = 0.5
     """How much rare species are favoured: 0 hears each window once an epoch, 1 each species equally often, 0.5 goes by
     the square root."""
     most_draws: float = 4.0
     """No recording is heard more often than this for each window it counts for, however rare its species."""
-    cache: Path = SCRATCH / "cache"
-    """Where waveforms are kept ready for the next epoch."""
-    cache_gb: float = 20.0
-    """How much may be kept, the largest gain first; the rest is decoded anew each time. 0 keeps nothing."""
     no_call: Path | None = None
     """A folder of recordings without any of the species (wind, rain, engines, voices): stage 2 learns to say no to
     most of them; the rest is held out, and the false alarms per hour on it are reported."""
@@ -146,14 +175,10 @@ class DataSettings:
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
 
     def __post_init__(self) -> None:
-        for name, value in (("max_bad", self.max_bad), ("balance", self.balance)):
-            assert 0 <= value <= 1, f"--data.{name} {value}: give a share, 0 to 1"
-        assert self.most_windows >= 1, f"--data.most_windows {self.most_windows}: give 1 or more"
+        super().__post_init__()
+        assert 0 <= self.balance <= 1, f"--data.balance {self.balance}: give a share, 0 to 1"
         assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
         assert self.most_draws >= 1, f"--data.most_draws {self.most_draws}: give 1 or more"
-        assert self.cache_gb >= 0, f"--data.cache_gb {self.cache_gb}: give 0 or more"
-        assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
-        assert self.workers >= 0, f"--data.workers {self.workers}: give 0 or more"
 
 
 @dataclass(frozen=True)
@@ -247,6 +272,9 @@ class FinetuneSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        assert not (self.patience and self.choose == "last"), (
+            "--train.patience waits for a better epoch, and the last one is kept: add --train.choose cmap"
+        )
         assert self.validate_every >= 1, f"--train.validate_every {self.validate_every}: give 1 or more"
         assert self.head_passes >= 1, f"--train.head_passes {self.head_passes}: give 1 or more"
         assert self.head_epochs >= 1, f"--train.head_epochs {self.head_epochs}: give 1 or more"
@@ -275,7 +303,7 @@ class MaskSettings:
 
 
 @dataclass(frozen=True)
-class AugmentSettings:
+class MixtureSettings:
     """What makes training harder than the recordings are. Probabilities of 0 turn a step off."""
 
     gain_db: tuple[float, float] = (-18.0, 6.0)
@@ -284,18 +312,24 @@ class AugmentSettings:
     """Probability that other recordings are mixed in; the labels of all count."""
     sources: int = 1
     """How many recordings are mixed in at most."""
-    background: Path | None = None
-    """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay."""
-    noise: float = 0.5
-    """Probability of such a background, where a folder is given."""
-    snr_db: tuple[float, float] = (3.0, 30.0)
-    """Range of how far the background stays below the window, dB."""
     roll: float = 0.5
     """Probability of a cyclic shift in time."""
     splice: float = 0.0
     """Probability that a stretch of the window is replaced by one of another recording; the labels of both count."""
     filter: float = 0.0
     """Probability of a random tone control: bands of the spectrum raised or lowered by up to 20 dB."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings(MixtureSettings):
+    """What makes training harder than the recordings are. Probabilities of 0 turn a step off."""
+
+    background: Path | None = None
+    """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay."""
+    noise: float = 0.5
+    """Probability of such a background, where a folder is given."""
+    snr_db: tuple[float, float] = (3.0, 30.0)
+    """Range of how far the background stays below the window, dB."""
     mask: float = 0.5
     """Probability of hiding stripes of time and of frequency in the log-mel picture."""
 
@@ -347,32 +381,32 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """Where results go, and on what they are computed."""
+class PlaceSettings:
+    """Where results go."""
 
     root: Path = Path("runs")
     """Every run gets a numbered folder here: runs/finetune-001, ..."""
+
+
+@dataclass(frozen=True)
+class QuickRunSettings(PlaceSettings):
+    """Where results go, of a command that trains nothing."""
+
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
+class RunSettings(QuickRunSettings):
+    """Where results go, and on what they are computed."""
+
     seed: int = 0
     """The same seed on the same machine gives the same weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a CUDA device where there is one."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores."""
     precision: Precision = "auto"
     """Of the products of training and validation. auto: bfloat16 where the device multiplies it (a GPU, a CPU with AMX
     or AVX512-BF16: twice as fast), float32 elsewhere. What the kept network is judged by is always float32."""
-
-
-@dataclass(frozen=True)
-class QuickRunSettings(RunSettings):
-    """Where results go, of a command that trains nothing."""
-
-    seed: int = 0
-    """Accepted so that all commands can be called alike; every run of this one gives the same."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Accepted so that all commands can be called alike; this one computes on the CPU."""
-    precision: Precision = "auto"
-    """Accepted so that all commands can be called alike; this one trains nothing and computes in float32."""
 
 
 @dataclass(frozen=True)
@@ -384,19 +418,12 @@ class ProbeRunSettings(RunSettings):
 
 
 @dataclass(frozen=True)
-class SurveyRunSettings(QuickRunSettings):
-    """Where results go; all cores listen."""
-
-    threads: int = 0
-    """Accepted so that all commands can be called alike; this one takes all cores."""
-
-
-@dataclass(frozen=True)
 class TrainingRunSettings(RunSettings):
     """The same for a run that takes long."""
 
     resume: Path | None = None
-    """A run that was cut off, runs/finetune-003: go on where it was. All else must be as it was then."""
+    """A run that was cut off, runs/finetune-003: go on where it was. This flag alone is enough: all other settings come
+    from the run, and one that is given and contradicts them is refused."""
     save_minutes: float = 1.0
     """Minutes between two states to resume from; longer where that would take more than 5 % of the time."""
 
@@ -414,13 +441,13 @@ class SurveyCommand:
 
     preset: Preset
     """Accepted so that all commands can be called alike."""
-    data: DataSettings
-    run: SurveyRunSettings = SurveyRunSettings()
+    data: CollectionSettings
+    run: PlaceSettings = PlaceSettings()
 
     @classmethod
     def defaults(cls, preset: Preset) -> SurveyCommand:
         """All settings as a preset has them."""
-        return cls(preset, data_defaults(preset))
+        return cls(preset, CollectionSettings(data_defaults(preset).root))
 
 
 @dataclass(frozen=True)
@@ -438,7 +465,7 @@ class ProbeCommand:
 
     preset: Preset
     """A whole set of defaults; the size of the encoder is taken from its weights, whatever is given here."""
-    data: DataSettings
+    data: LabelledSettings
     encoder: EncoderSettings
     windows: int = 12
     """At most so many windows of each recording, spread over it."""
@@ -455,7 +482,7 @@ class ProbeCommand:
     def defaults(cls, preset: Preset) -> ProbeCommand:
         """All settings as a preset has them."""
         start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
-        return cls(preset, data_defaults(preset), start)
+        return cls(preset, LabelledSettings(data_defaults(preset).root), start)
 
 
 @dataclass(frozen=True)
@@ -469,7 +496,7 @@ class PretrainCommand:
 
     preset: Preset
     """A whole set of defaults, named after the encoder's size. `demo` needs no download and a minute of a laptop."""
-    data: DataSettings
+    data: WindowSettings
     encoder: EncoderSettings
     train: TrainSettings
     mask: MaskSettings = MaskSettings()
@@ -478,7 +505,7 @@ class PretrainCommand:
     makes of it when nothing is hidden."""
     teacher_decay: float = 0.999
     """How much of the teacher is left after each update."""
-    augment: AugmentSettings = AugmentSettings(mixup=0.3, roll=0.0, mask=0.0)
+    augment: MixtureSettings = MixtureSettings(mixup=0.3, roll=0.0)
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
@@ -486,7 +513,8 @@ class PretrainCommand:
     def defaults(cls, preset: Preset) -> PretrainCommand:
         """All settings as a preset has them."""
         start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
-        data = replace(data_defaults(preset), most_windows=720)  # an hour: without labels every window is as good
+        usual = data_defaults(preset)  # of an hour, as without labels every window is as good
+        data = WindowSettings(usual.root, workers=usual.workers, most_windows=720)
         return cls(preset, data, start, replace(PRETRAIN[preset], beta2=0.95))
 
 
@@ -704,6 +732,15 @@ class ReportCommand:
 
     def __post_init__(self) -> None:
         assert self.per_species >= 1, f"--per_species {self.per_species}: give 1 or more"
+        for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title")
+        usual = {field.name: field.default for field in fields(self)}
+        idle = [
+            name
+            for name in (for_page if self.apply else ("precision", "training"))
+            if getattr(self, name) != usual[name]
+        ]
+        kind = "is of the page, and changes nothing with --apply" if self.apply else "changes nothing without --apply"
+        assert not idle, f"--{idle[0]} {kind}; leave it out"
         assert self.max_clips >= 1, f"--max_clips {self.max_clips}: give 1 or more"
         assert self.seed >= 0, f"--seed {self.seed}: give 0 or more"
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
@@ -800,6 +837,7 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
         if word.startswith("--") and name in NOT_OFFERED:
             print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
             raise SystemExit(1)
+    given = [*words_of_resumed(command, given), *given]
     default = command.defaults(requested_preset(given))
     try:
         return tyro.cli(command, args=given, default=default, use_underscores=True)
@@ -816,6 +854,49 @@ def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
         fits = name in defaults and (type(value) is wanted or (wanted is float and type(value) is int))
         assert fits, f"{path}: {kind.__name__} with {name[:40]!r} {str(value)[:40]!r}; make the model file again"
     return kind(**given)
+
+
+def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[str]:
+    """The command line of the run that --run.resume names, as its run.json has it; empty where there is none to read.
+
+    Settings that the command does not have are left out: whoever opens the run refuses it then, and says why.
+    """
+    folder = value_of("--run.resume", arguments)
+    try:
+        told: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
+        return []
+    return words_of(told, asdict(command.defaults("base"))) if isinstance(told, dict) else []
+
+
+def words_of(stored: object, known: object, name: str = "") -> list[str]:
+    """Settings as flags: {"train": {"epochs": 3}} -> --train.epochs 3."""
+    if isinstance(known, dict):
+        mine = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
+        inner = cast(dict[str, object], known).items()
+        return [word for key, one in inner if key in mine for word in words_of(mine[key], one, f"{name}.{key}")]
+    flag = f"--{name[1:]}"
+    if isinstance(stored, bool):
+        head, _, tail = flag.rpartition(".")
+        return [flag if stored else f"{head}.no_{tail}" if head else f"--no_{flag[2:]}"]
+    values = list(cast(Sequence[object], stored)) if isinstance(stored, list | tuple) else [stored]
+    return [] if flag == "--run.resume" else [flag, *map(str, values)]
+
+
+def changed_words(name: str, section: object, usual: object) -> list[str]:
+    """The flags that make a section of settings what it is: --data.root birds --data.folds 4."""
+    given, known = (asdict(cast(Any, one)) for one in (section, usual))
+    return words_of({key: value for key, value in given.items() if value != known[key]}, known, f".{name}")
+
+
+def value_of(name: str, arguments: Sequence[str]) -> str:
+    """What a flag is given on a command line, the last time if several; empty where it is not there."""
+    found = ""
+    for flag, value in pairwise([*arguments, ""]):
+        flag, equals, own = flag.partition("=")
+        if flag.replace("-", "_") == name.replace("-", "_"):
+            found = own if equals else value
+    return found
 
 
 def requested_preset(arguments: Sequence[str]) -> Preset:

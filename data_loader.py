@@ -16,6 +16,7 @@ before. Validation hears the very windows that predictor.py will hear.
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import hashlib
@@ -39,9 +40,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import processes
 from audio import fill_window, find_recordings, open_recording
 from cache import fill_cache, kept_bytes, open_kept, window_of
-from config import AudioSettings, DataSettings, SurveyCommand
+from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, SurveyCommand, WindowSettings
 from recordings import Recording, write_recordings
-from runs import launch, open_run, publish
+from runs import command_line, launch, open_run, publish
 from sources import read_collection
 from splits import draw_folds, join_groups
 from summary import draw_summary, hours, summarise
@@ -101,11 +102,12 @@ def survey(config: SurveyCommand) -> int:
     folder = config.run.root / "data"
     print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    print(f"next: python {script} --data.root {folder / 'recordings.csv'}")
+    preset = [] if config.preset == "base" else ["--preset", config.preset]
+    print(f"next: {command_line(script, *preset, '--data.root', folder / 'recordings.csv')}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
-def read_archive(data: DataSettings) -> Archive:
+def read_archive(data: CollectionSettings) -> Archive:
     """All rows of a data root: every file listened to once, duplicates set aside, groups and folds drawn.
 
     Errors: a missing or malformed table is refused with its line and the remedy; so is an archive of which more than
@@ -129,7 +131,7 @@ def read_archive(data: DataSettings) -> Archive:
     return Archive(collection.taxonomy, with_folds(rows, data))
 
 
-def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
+def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
     """The species with enough recordings, in the order of the taxonomy, and what can be heard of them; recordings in
     which somebody heard none of them are among these, without labels."""
     taxonomy, rows = read_archive(data)
@@ -147,7 +149,7 @@ def read_labeled(data: DataSettings) -> tuple[Taxonomy, list[Recording]]:
         if not row.labels or row.labels[0] in common
     ]
     print(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
-    if data.no_call:
+    if isinstance(data, DataSettings) and data.no_call:
         rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
     return select_labels(taxonomy, kept), rows
 
@@ -172,7 +174,7 @@ def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) 
     ]
 
 
-def read_unlabeled(data: DataSettings) -> list[Recording]:
+def read_unlabeled(data: CollectionSettings) -> list[Recording]:
     """Everything under a root that can be heard, labelled or not, for stage 1; each file once."""
     once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
     rows = list(once.values())
@@ -181,7 +183,7 @@ def read_unlabeled(data: DataSettings) -> list[Recording]:
     return rows
 
 
-def split(recordings: Sequence[Recording], data: DataSettings) -> tuple[list[Recording], list[Recording]]:
+def split(recordings: Sequence[Recording], data: WindowSettings) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings; a group that stands on both sides is refused, never divided."""
     folds: dict[str, set[int]] = {}
     for recording in recordings:
@@ -225,7 +227,7 @@ def labeled_loader(
 
 
 def unlabeled_loader(
-    recordings: Sequence[Recording], data: DataSettings, audio: AudioSettings, batch_size: int, seed: int
+    recordings: Sequence[Recording], data: WindowSettings, audio: AudioSettings, batch_size: int, seed: int
 ) -> DataLoader[Batch]:
     """Random windows of recordings in proportion to their length; `len` as above."""
     windows = np.array([counted_windows(row, audio, data.most_windows) for row in recordings])
@@ -370,7 +372,7 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         self,
         recordings: Sequence[Recording],
         labels: Sequence[str],
-        data: DataSettings,
+        data: WindowSettings,
         audio: AudioSettings,
         seed: int,
     ) -> None:
@@ -701,8 +703,9 @@ def with_groups(rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], f
     return [replace(row, group=group) for row, group in zip(rows, join_groups(keys), strict=True)]
 
 
-def with_folds(rows: Sequence[Recording], data: DataSettings) -> list[Recording]:
-    """Every row with a fold: the table's own, or drawn so that groups stay whole and species are spread.
+def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Recording]:
+    """Every row with a fold: the table's own, or drawn so that groups stay whole and species are spread. One fold for
+    all recordings divides nothing, and is no fold.
 
     Drawn over all labelled recordings that can be heard, whatever is left out later, so both stages hold out the same.
     What is not labelled follows its group, or is held out by its group's name.
@@ -712,6 +715,13 @@ def with_folds(rows: Sequence[Recording], data: DataSettings) -> list[Recording]
     assert given in (0, len(labelled)), (
         f"{given} of {len(labelled)} labelled recordings have a fold; give all of them one, or none"
     )
+    told = {rows[place].fold for place in labelled}
+    if given and len(told) == 1:
+        print(
+            f"all {given} labelled recordings are in fold {told.pop()}, so none could be held out: the column fold is "
+            f"not used, {data.folds} folds are drawn"
+        )
+        rows, given = [replace(row, fold=-1) for row in rows], 0
     fold_of = {rows[place].group: rows[place].fold for place in labelled}
     if labelled and not given:
         labels = [rows[place].labels[0] for place in labelled]

@@ -31,7 +31,7 @@ from audio import OpenRecording, Outcome, Waveform, open_recording
 
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
-HEAD = struct.Struct("<qII")  # bytes of sound that follow (negative: of an outcome), the file's rate and channels
+HEAD = struct.Struct("<qIIQ")  # bytes of sound that follow (negative: of an outcome); the file's rate, channels, claim
 READ = 2**20  # bytes at once
 BEGINNING, DYING = 60.0, 1.0  # seconds that the beginning and the end of a process may take
 READY = b"ready\n"  # what a process of ours says first
@@ -123,7 +123,8 @@ class DecodedRecording(OpenRecording):
         try:
             while True:
                 head = decoder.receive(HEAD.size, limit)
-                count, rate, channels = HEAD.unpack(head) if len(head) == HEAD.size else (0, rate, channels)
+                count, rate, channels, claimed = HEAD.unpack(head) if len(head) == HEAD.size else (0, rate, channels, 0)
+                self.reading.sample_rate, self.reading.channels, self.reading.claimed = rate, channels, claimed
                 body = decoder.receive(abs(count), limit)
                 if (not count or len(body) < abs(count)) and again and not samples and decoder.is_dead():
                     decoder.close()
@@ -161,11 +162,12 @@ def serve() -> None:
         recording = open_recording(Path(path), sample_rate, channel)
         for block in recording.waveform():
             if len(block):
-                out.write(HEAD.pack(4 * len(block), recording.reading.sample_rate, recording.reading.channels))
+                reading = recording.reading
+                out.write(HEAD.pack(4 * len(block), reading.sample_rate, reading.channels, reading.claimed))
                 out.write(np.ascontiguousarray(block, np.float32).data)
                 out.flush()
         told = json.dumps(asdict(recording.outcome)).encode()
-        out.write(HEAD.pack(-len(told), recording.outcome.sample_rate, recording.outcome.channels) + told)
+        out.write(HEAD.pack(-len(told), recording.outcome.sample_rate, recording.outcome.channels, 0) + told)
         out.flush()
 
 

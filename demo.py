@@ -8,8 +8,11 @@ Writes   /tmp/wildwhisper/field-season/, runs/demo/
 
 from __future__ import annotations
 
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
 import csv
 import io
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +25,7 @@ import numpy as np
 from audio import open_recording
 from config import DEMO_DATA
 from demo_data import write_field_season
-from runs import publish
+from runs import command_line, interrupt, publish
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/demo")
@@ -83,7 +86,8 @@ def tour() -> None:
         "predict/report.html",
     ):
         print(f"  {RUNS / path}")
-    print(f"{time.time() - started:.0f} s in all. Next: python predictor.py YOUR_RECORDING.wav --model {model}")
+    print(f"{time.time() - started:.0f} s in all. Next, or with a recording of your own:")
+    print(f"  {command_line('predictor.py', season.soundscape, '--model', HERE / model)}")
 
 
 def say(number: int, title: str, what: str) -> None:
@@ -95,7 +99,12 @@ def command(script: str, *arguments: str | Path) -> None:
     """Run one of the commands with the demo preset; its failure is ours."""
     words = [script, "--preset", "demo", *map(str, arguments)]
     print("$ python", " ".join(words), flush=True)
-    code = subprocess.run([sys.executable, *words], cwd=HERE, check=False).returncode
+    with subprocess.Popen([sys.executable, *words], cwd=HERE) as child:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:  # it says itself what it keeps; a terminal has told it already, others have not
+            child.send_signal(signal.SIGINT)
+            code = child.wait()
     if code:
         sys.exit(code)
 
@@ -191,4 +200,10 @@ if __name__ == "__main__":
     if sys.argv[1:]:  # it takes none: somebody wants to know what it is
         print(__doc__)
     else:
-        tour()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        try:
+            tour()
+        except KeyboardInterrupt:
+            print("stopped; the same command begins anew", file=sys.stderr)
+            sys.exit(130)

@@ -16,6 +16,7 @@ The seed changes the season (individuals, weather, what sang when), never the sp
 import csv
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -467,6 +468,9 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:  # it takes none: somebody wants to know what it is
+        print(__doc__)
+        sys.exit()
     began = time.perf_counter()
     season = write_field_season(DEFAULT_ROOT)
     written = time.perf_counter()

@@ -33,6 +33,7 @@ DETECTION_COLUMNS = (
     "Overlap (s)",
     "Min conf",
     "Runners up",
+    "Validated",
 )
 KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
 RUNNERS_UP = 2
@@ -59,6 +60,7 @@ class Choices:
     wanted: NDArray[np.bool_]  # (species,) those on the user's list, or all
     top: int = 0  # at most so many species of a window, the surest; 0: all
     ranks: Mapping[str, float] = field(default_factory=dict[str, float])  # thresholds of answers above the species
+    validated: Sequence[str] = ()  # (species,) whether it was: yes, too few, never; blank where the model does not say
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Detection:
     channel: int = 0  # 1, 2, ...; 0: the mean of all channels
     detected_at: str = ""  # ISO 8601 or blank
     runners_up: str = ""  # "label 0.31, label 0.12"
+    validated: str = ""  # whether the species was, on held-out recordings or verdicts: yes, too few, never
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Event:
     windows: int
     channel: int = 0
     detected_at: str = ""
+    validated: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
                     scored.channel,
                     when,
                     named(taxonomy, probabilities[row], others),
+                    choices.validated[column] if choices.validated else "",
                 )
             )
         answer = answers[row] if answers else None
@@ -236,6 +241,7 @@ def joined(windows: Sequence[Detection]) -> Event:
         len(windows),
         first.channel,
         first.detected_at,
+        first.validated,
     )
 
 
@@ -284,8 +290,13 @@ def listing(found: Sequence[Detection], limit: int) -> list[str]:
     for one in found[:limit]:
         when = f"{clock(one.start):>9} - {clock(one.end):<9}" + (f" channel {one.channel}" if one.channel else "")
         name = one.common_name if one.common_name == one.label else f"{one.common_name} ({one.scientific_name})"
-        lines.append(f"{when} {one.confidence:5.2f}  {name}")
+        lines.append(f"{when} {one.confidence:5.2f}  {name}{mark(one.validated)}")
     return lines + ([f"... and {len(found) - limit} more"] if len(found) > limit else [])
+
+
+def mark(validated: str) -> str:
+    """What stands behind the name of a species that nobody knows to be right, or too few recordings do."""
+    return {"never": " (never validated)", "too few": " (hardly validated)"}.get(validated, "")
 
 
 def clock(value: float) -> str:

@@ -375,7 +375,7 @@ def figure_line(name: str, figures: Mapping[str, float], rows: str) -> str:
     if name not in figures:
         return f"{name:20} not defined: no species is both present and absent; --data.no_call brings recordings without"
     low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
-    interval = "(one group of recordings: no interval)" if low is None else f"[{low:.3f}, {high:.3f}]"
+    interval = "(one group of recordings: no interval)" if low is None else f"[95 %: {low:.3f}, {high:.3f}]"
     return f"{name:20} {figures[name]:.3f}  {interval}  over {rows}"
 
 
@@ -399,9 +399,11 @@ def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str,
 
 def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> list[str]:
     """For how many species there is a threshold of the precision wanted; how right these are, and all of them."""
-    few = sum("few" in limit.note for limit in calibration.thresholds)
+    few, never = (sum(limit.validated == mark for limit in calibration.thresholds) for mark in ("too few", "never"))
     precise = sum(limit.precise is not None for limit in calibration.thresholds)
     lines = [f"thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}"]
+    if few or never:
+        lines[0] += f", {never} never validated: strict ones for these, and a mark in every table"
     if "precise_precision" in figures:
         right = f"{figures['precise_precision']:.0%} of {figures['precise_reported']:.0f} right"
         lines.append(f"  of that precision  {right} ({crossed.said})")

@@ -11,6 +11,8 @@ taken together). What is no run, or not a whole one, is named below the table. N
 
 from __future__ import annotations
 
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
 import csv
 import json
 import math

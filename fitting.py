@@ -12,6 +12,7 @@ What is fitted says nothing of how well it fits: judge it by recordings that it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp, log, sqrt
 from typing import Any
 
@@ -21,7 +22,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix_at_thresholds
 
-from calibration import NEVER, TOO_FEW, Threshold, apply_temperature
+from calibration import CAREFUL, LEVEL, NEVER, STRICT, TOO_FEW, UNVALIDATED, Threshold, apply_temperature, just_above
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures
 CONFIDENCE = 0.9  # one-sided: of a hundred thresholds named beforehand ten are less precise than their bound says
@@ -105,6 +106,8 @@ def fit_thresholds(
     few decimals as still part them; below the lowest score nothing is known, so there it is the score itself.
     The lowest of many thresholds is a lucky one: simulated with a calibrated model, precision was below 0.9 for 9 of
     100 species with 170 positive recordings and for 30 of 100 with 75, seldom below 0.86.
+    Where too few recordings have a species to be sure, its threshold is strict: the lowest at which the wanted share of
+    what is reported is right, 0.5 at least; without any, none of the recordings reaches it, and 0.9 at least.
     scores   (recordings, species) probabilities of held-out recordings
     truth    (recordings, species) what is there
     least    recordings with the species below which the note says "too few to say"
@@ -127,7 +130,8 @@ def fit_threshold(scores: Numbers, present: NDArray[np.bool_], label: str, wante
     """One species; scores and present (recordings,)."""
     positives, negatives = int(present.sum()), int((~present).sum())
     if not positives:
-        return Threshold(label, 0.5, 0.0, None, 0.0, 0.0, 0, negatives, TOO_FEW, wanted=wanted)
+        strict = max(STRICT, just_above(scores))
+        return Threshold(label, 0.5, 0.0, None, 0.0, 0.0, 0, negatives, UNVALIDATED, wanted=wanted, least=strict)
     _, misses, _, hits, levels = confusion_matrix_at_thresholds(present, scores)
     reported = hits + misses  # at each level, the highest first, taken as the threshold
     f1 = 2 * hits / (reported + positives)
@@ -136,21 +140,27 @@ def fit_threshold(scores: Numbers, present: NDArray[np.bool_], label: str, wante
     margin = norm.ppf(CONFIDENCE) * sqrt(wanted * (1 - wanted))
     enough = np.flatnonzero((hits / reported - wanted) * np.sqrt(reported) >= margin)
     precise = int(enough[-1]) if enough.size and positives >= least else None
-    applied = best if precise is None else precise
-    low, high = wilson_interval(int(hits[applied]), int(reported[applied]), 2 * CONFIDENCE - 1)
-    return Threshold(
+    strict = 0.0
+    if positives < least:
+        right = np.flatnonzero(hits >= wanted * reported)
+        strict = max(CAREFUL, parting(levels, int(right[-1])) if right.size else just_above(scores))
+    fitted = Threshold(
         label,
         best_f1=parting(levels, best),
         f1=float(f1[best]),
         precise=None if precise is None else parting(levels, precise),
-        precision_low=low,
-        recall=float(hits[applied] / positives),
+        precision_low=0.0,
+        recall=0.0,
         positives=positives,
         negatives=negatives,
         note=TOO_FEW if positives < least else NEVER if precise is None else "",
-        precision_high=high,
         wanted=wanted,
+        least=strict,
     )
+    above = scores >= scores.dtype.type(fitted.applied)  # as predictor.py compares them
+    found = int(present[above].sum())
+    low, high = wilson_interval(found, int(above.sum()), LEVEL)
+    return replace(fitted, precision_low=low, precision_high=high, recall=found / positives)
 
 
 def parting(levels: Numbers, place: int) -> float:
@@ -168,11 +178,11 @@ def parting(levels: Numbers, place: int) -> float:
     return next((number for number in short if lower < kind(number) <= upper), float(upper))
 
 
-def wilson_interval(hits: int, trials: int, confidence: float = 0.9) -> tuple[float, float]:
+def wilson_interval(hits: int, trials: int, confidence: float = LEVEL) -> tuple[float, float]:
     """Where the true share lies, from `hits` of `trials`; (0, 1) without trials.
 
-    confidence   of both sides together: 0.9 is z = 1.645, five in a hundred left out below and five above. The
-                 one-sided 90 % bound is the lower end at 0.8, z = 1.282
+    confidence   of both sides together: 0.95 is z = 1.960, five in two hundred left out below and as many above. The
+                 one-sided 90 % bound, by which `fit_threshold` decides, is the lower end at 0.8, z = 1.282
     source       Wilson 1927; Newcombe, Statistics in Medicine 17, 1998, pages 857-872, whose examples the tests hold
     """
     assert 0 <= hits <= trials, f"{hits} hits of {trials} trials; count again"

@@ -13,6 +13,8 @@ source    linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -115,13 +117,8 @@ def frozen_features(
             return kept
         except (SafetensorError, OSError, TypeError):
             print(f"{path} is damaged; computing it again")
-    features = computed_features(model, loader, inputs, config, device)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with publish(path) as temporary:
-            save_file({name: part.contiguous() for name, part in features._asdict().items()}, temporary)
-    except OSError as error:
-        print(f"the features are not kept for the next time: {error}")
+    features = computed_features(model, loader, inputs, config, device, path.with_suffix(".begun"))
+    keep_features(path, features, {})
     return features
 
 
@@ -153,33 +150,80 @@ def computed_features(
     inputs: LossInputs,
     config: FinetuneCommand,
     device: torch.device,
+    begun: Path | None = None,
 ) -> Features:
-    """What the encoder makes of some passes over the training windows; of several processes each computes its part."""
+    """What the encoder makes of some passes over the training windows; of several processes each computes its part.
+
+    begun   where those of the first batches are kept when this is stopped, and taken from the next time
+    """
     model.eval()
     generator = torch.Generator().manual_seed(OTHER_DRAWS + config.run.seed)
-    found, size = list[Features](), 0
-    for number in range(1, config.train.head_passes + 1):
-        set_epoch(loader, OTHER_DRAWS + number)
-        title = f"features of the frozen encoder, pass {number}/{config.train.head_passes}"
-        for batch in tqdm(loader, title, disable=processes.no_bar(), leave=False):
-            batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
-            with autocast(device):
-                mine = model.summaries(processes.part(mel))
-            summaries = processes.joined(mine, len(mel)).cpu()
-            found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
-            size += summaries.nbytes
+    found = features_before(begun, generator)
+    done = (len(found), generator.get_state())  # batches, and with what the draws of the next one begin
+    size = sum(part.summaries.nbytes for part in found)
+    try:
+        for number in range(1, config.train.head_passes + 1):
+            before = min(len(loader), max(0, done[0] - (number - 1) * len(loader)))  # of this pass
+            set_epoch(loader, OTHER_DRAWS + number, before)
+            title = f"features of the frozen encoder, pass {number}/{config.train.head_passes}"
+            bar = tqdm(loader, title, len(loader), initial=before, disable=processes.no_bar(), leave=False)
+            for batch in bar if before < len(loader) and size <= MOST_FEATURE_BYTES else ():
+                batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
+                with autocast(device):
+                    mine = model.summaries(processes.part(mel))
+                summaries = processes.joined(mine, len(mel)).cpu()
+                found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
+                done = (len(found), generator.get_state())  # one assignment: a signal falls before it or after it
+                size += summaries.nbytes
+                if size > MOST_FEATURE_BYTES:
+                    break
             if size > MOST_FEATURE_BYTES:
+                windows = sum(len(part.targets) for part in found)
+                print(f"the head is fitted on the first {windows} windows, whose features fill {size / 2**30:.1f} GiB")
                 break
-        if size > MOST_FEATURE_BYTES:
-            done = sum(len(part.targets) for part in found)
-            print(f"the head is fitted on the first {done} windows, whose features fill {size / 2**30:.1f} GiB")
-            break
-    return Features(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    except KeyboardInterrupt as stop:
+        if begun and done[0]:
+            kept, sizes = joined_features(found[: done[0]]), [len(part.targets) for part in found[: done[0]]]
+            keep_features(begun, kept, {"sizes": torch.tensor(sizes), "generator": done[1]})
+            stop.args = (f"the features of {sum(sizes)} windows are kept: the same command goes on from there",)
+        raise
+    if begun:
+        begun.unlink(missing_ok=True)
+    return joined_features(found)
+
+
+def features_before(begun: Path | None, generator: torch.Generator) -> list[Features]:
+    """The features of the batches that were done when this was stopped, and the generator as it was then."""
+    if not begun or not begun.is_file():
+        return []
+    try:
+        kept = load_file(begun)
+        parts = [kept[name].split(kept["sizes"].tolist()) for name in Features._fields]
+        generator.set_state(kept["generator"])
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):
+        print(f"{begun} is damaged; computing it again")
+        return []
+    print(f"features of the frozen encoder: {int(kept['sizes'].sum())} windows from a run that was stopped")
+    return [Features(*each) for each in zip(*parts, strict=True)]
+
+
+def joined_features(parts: Sequence[Features]) -> Features:
+    """Those of several batches as one."""
+    return Features(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def keep_features(path: Path, features: Features, more: Mapping[str, Tensor]) -> None:
+    """Write features for the next time, whole or not at all; a disk that is full keeps nobody from going on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with publish(path) as temporary:
+            save_file({name: part.contiguous() for name, part in {**features._asdict(), **more}.items()}, temporary)
+    except (OSError, AssertionError) as error:
+        print(f"the features are not kept for the next time: {error}")
 
 
 if __name__ == "__main__":
     import tempfile
-    from pathlib import Path
 
     from config import SIZES, AudioSettings, LossSettings, parse
     from data_loader import labeled_loader, read_labeled

@@ -6,13 +6,16 @@
 
 One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
 is a recording that is done. Tables are made of parts, in the order of the recordings, so a run that was cut off ends
-with the same bytes as one that was not. Parts of different settings never meet in a folder. Every part is sealed: the
-recording of a damaged one is analysed again.
+with the same bytes as one that was not. Of a long recording that is not done yet, what is answered so far is kept now
+and then. Parts of different settings never meet in a folder. Every part is sealed: the recording of a damaged one is
+analysed again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -32,6 +35,7 @@ from runs import publish
 from seals import blank, seal, sha256, state_of
 
 PARTS = ".parts"
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,30 @@ class Journal:
                 np.savez(file, allow_pickle=False, **columns)
             told = sha256(self.place(entry, "npz"))
         write_sealed(self.place(entry, "json"), {"arrays": told, "analysed": asdict(replace(analysed, events=()))})
+
+        self.place(entry, "begun").unlink(missing_ok=True)
+
+    def keep_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
+        """Write what there is of a recording that is not done yet; behind its digest, so that damage shows."""
+        path, content = self.place(entry, "begun"), io.BytesIO()
+        np.savez(content, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
+        path.parent.mkdir(exist_ok=True)
+        with publish(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
+
+    def recall_begun(self, entry: Entry) -> dict[str, Array] | None:
+        """What `keep_begun` wrote; None where there is nothing, or it is damaged, or lacks arrays that are wanted."""
+        if not self.has_begun(entry):
+            return None
+        told = self.place(entry, "begun").read_bytes()
+        if hashlib.sha256(memoryview(told)[32:]).digest() != told[:32]:
+            return None
+        with np.load(io.BytesIO(told[32:]), allow_pickle=False) as columns:
+            arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
+        return arrays if arrays.pop("kept")[0] or not self.arrays else None
+
+    def has_begun(self, entry: Entry) -> bool:
+        return self.place(entry, "begun").is_file()
 
     def recall(self, entries: Iterable[Entry]) -> Iterator[Analysed]:
         """The recordings that are done, one after the other."""

@@ -11,6 +11,7 @@ Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from evaluation import Calibration, HeldOut, calibrate, examine, joined, recordi
 from model import BirdClefClassifier, Encoder
 from objective import prepare_loss_inputs
 from recordings import Recording, marked
-from runs import FIRST, Run, launch, subfolder
+from runs import FIRST, Run, command_line, launch, past_starts, subfolder
 from states import forget, training_run
 from taxonomy import Taxonomy
 from trainer import CLASSIFIER, kept_classifier, score_windows, train_classifier
@@ -48,6 +49,8 @@ class Plan(NamedTuple):
 
 def finetune(config: FinetuneCommand) -> int:
     """The whole of stage 2; returns the exit code."""
+    if config.run.resume:  # before all recordings are looked at
+        past_starts(config.run.resume, "finetune", config)
     device = prepare_device(config.run)
     taxonomy, recordings = read_labeled(config.data)
     plans = [plan_fold(config, fold, taxonomy, recordings) for fold in config.train.folds or (config.data.valid_fold,)]
@@ -75,7 +78,7 @@ def finetune(config: FinetuneCommand) -> int:
         forget(part.folder / "states")
     path = parts[0].folder / CLASSIFIER
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
-    print(f"wrote {path}{more}; next: python quantize.py --classifier {path}")
+    print(f"wrote {path}{more}; next: {command_line('quantize.py', '--classifier', path)}")
     return 0
 
 

@@ -9,16 +9,19 @@ Writes   files.csv, detections.csv and the other tables asked for, run.json; for
          given
 
 What is no readable recording becomes a row in files.csv with its reason, and the others go on. A run that was cut off
-goes on where it stopped when the same command is given again, and ends with the same tables.
+goes on where it stopped when the same command is given again, in the middle of a long recording too, and ends with the
+same tables.
 """
 
 from __future__ import annotations
+
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -27,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from audio import Outcome
-from calibration import read_thresholds
+from calibration import MARKS, judged_labels, read_thresholds
 from config import PredictCommand
 from decoders import Decoder
 from detections import (
@@ -41,6 +44,7 @@ from detections import (
     detect,
     join,
     listing,
+    mark,
     plain_path,
     score_columns,
     smoothed,
@@ -57,8 +61,14 @@ from taxonomy import match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
+OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
 MIN_CONF = 0.25  # of a model that brings no thresholds
+KEPT_SECONDS, MOST_TIME = 20.0, 0.05  # of work between two states of a long recording, and the share keeping may take
+DOUBTFUL = {"never": "were never validated", "too few": "were validated on too few recordings"}
 KINDS = {"csv": "csv", "table": "raven", "audacity": "audacity", "kaleidoscope": "kaleidoscope", "parquet": "parquet"}
+
+
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class Piece:
     shifted: bool = False  # half a step later, for --tta
     windows: tuple[tuple[float, float], ...] = ()  # start and end in seconds
     outcome: Outcome | None = None  # of the recording, once all of it has been read
+    share: float = 0.0  # of the recording that is read with this context, as far as its header is right
+    begun: Mapping[str, Numbers] | None = None  # what an earlier run had of the recording; empty: begin anew
 
 
 @dataclass
@@ -81,15 +93,119 @@ class Windows:
     probabilities: array[float] = field(default_factory=lambda: array("f"))  # row after row
     embeddings: array[float] = field(default_factory=lambda: array("f"))
     width: int = 0  # of the embeddings
+    species: int = 0
 
     def take(self, windows: Sequence[tuple[float, float]], answer: Answer, embeddings: bool) -> None:
         """Add the answer to a context; its first windows are those that are new."""
+        self.species = answer.probabilities.shape[1]
         self.starts += [start for start, _ in windows]
         self.ends += [end for _, end in windows]
         self.probabilities.frombytes(answer.probabilities[: len(windows)].tobytes())
         if embeddings:
             self.embeddings.frombytes(answer.embeddings[: len(windows)].tobytes())
             self.width = answer.embeddings.shape[1]
+
+    def arrays(self, rows: int) -> dict[str, Numbers]:
+        """The first so many windows, as the journal keeps them."""
+        return {
+            "starts": np.array(self.starts[:rows], np.float64),
+            "ends": np.array(self.ends[:rows], np.float64),
+            "probabilities": np.array(self.probabilities[: rows * self.species], np.float32),
+            "embeddings": np.array(self.embeddings[: rows * self.width], np.float32),
+            "widths": np.array([self.width, self.species]),
+        }
+
+
+Heard = dict[tuple[int, bool], Windows]  # the windows of a recording by channel and, for --tta, whether shifted
+
+
+class Progress:
+    """How far the recording at work is: on the bar, and in the journal, from which a run that is cut off goes on.
+
+    A whole number of batches is kept: which contexts share one decides the last digit of their scores.
+    """
+
+    def __init__(self, journal: Journal | None, total: int, batch_size: int) -> None:
+        form = "{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix} {elapsed} + {remaining}"
+        self.bar: tqdm[None] = tqdm(
+            total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False, mininterval=0.5
+        )
+        self.journal, self.batch_size = journal, batch_size
+        self.started = self.kept = time.monotonic()
+        self.took = 0.0  # to keep the last state
+        self.before, self.heard = 0, 0.0  # bytes and seconds of the recordings that are finished
+        self.earlier = self.contexts = 0  # of the one at work: answered by an earlier run, and by now
+        self.state: tuple[Entry, Heard, int, dict[tuple[int, bool], int]] | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.bar.close()
+        if kind is KeyboardInterrupt:
+            self.keep()
+
+    def moved(self, piece: Piece, heard: Heard, contexts: int) -> None:
+        """A context has its answer; so many of this recording have."""
+        self.earlier, self.contexts = self.earlier if self.contexts else contexts - 1, contexts
+        if contexts % self.batch_size == 0:  # one assignment: a signal falls before it or after it
+            self.state = piece.entry, heard, contexts, {key: len(mine.starts) for key, mine in heard.items()}
+        self.show(piece.entry.size * min(piece.share, 1.0), piece.windows[-1][1] if piece.windows else 0.0)
+        if time.monotonic() - self.kept > max(KEPT_SECONDS, self.took / MOST_TIME):
+            self.keep()
+
+    def finished(self, entry: Entry, seconds: float) -> None:
+        """A recording is done, and the journal has all of it."""
+        self.state, self.kept = None, time.monotonic()
+        self.before += entry.size
+        self.heard += seconds * (1 - self.earlier / max(self.contexts, 1))  # what this run has scored of it
+        self.earlier = self.contexts = 0
+        self.show(0.0, 0.0)
+
+    def show(self, size: float, seconds: float) -> None:
+        heard, elapsed = self.heard + seconds, max(time.monotonic() - self.started, 1e-9)
+        self.bar.set_postfix_str(f"{heard / 3600:.1f} h, {heard / elapsed:.0f} x real time", refresh=False)
+        self.bar.update(max(0, self.before + int(size) - self.bar.n))
+
+    def keep(self) -> None:
+        """What the recording at work has so far, in the journal."""
+        if self.journal and self.state:
+            started = time.monotonic()
+            entry, heard, contexts, rows = self.state
+            self.journal.keep_begun(entry, packed(heard, contexts, rows))
+            self.kept = time.monotonic()
+            self.took = self.kept - started
+
+
+def packed(heard: Heard, contexts: int, rows: Mapping[tuple[int, bool], int]) -> dict[str, Numbers]:
+    """What was answered so far, as flat arrays."""
+    arrays: dict[str, Numbers] = {"contexts": np.array([contexts])}
+    for (channel, shifted), count in rows.items():
+        mine = heard[channel, shifted].arrays(count)
+        arrays |= {f"{channel} {int(shifted)} {name}": values for name, values in mine.items()}
+    return arrays
+
+
+def unpacked(arrays: Mapping[str, Numbers]) -> tuple[Heard, int]:
+    """The reverse of `packed`; of nothing: nothing is heard yet."""
+    heard: Heard = {}
+    for name in arrays:
+        if name.endswith(" starts"):
+            channel, shifted, _ = name.split()
+            own = {
+                key: arrays[f"{channel} {shifted} {key}"] for key in ("starts", "ends", "probabilities", "embeddings")
+            }
+            mine = Windows(own["starts"].tolist(), own["ends"].tolist())
+            mine.probabilities.frombytes(own["probabilities"].tobytes())
+            mine.embeddings.frombytes(own["embeddings"].tobytes())
+            mine.width, mine.species = map(int, arrays[f"{channel} {shifted} widths"])
+            heard[int(channel), shifted == "1"] = mine
+    return heard, contexts_of(arrays)
+
+
+def contexts_of(arrays: Mapping[str, Numbers] | None) -> int:
+    """How many contexts of a recording an earlier run had the answers to."""
+    return int(arrays["contexts"][0]) if arrays else 0
 
 
 def predict(config: PredictCommand) -> int:
@@ -114,8 +230,12 @@ def predict_one(
     config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry, decoder: Decoder
 ) -> int:
     """What is heard in one recording, on the terminal alone."""
+    usual = PredictCommand.defaults(config.preset)
+    idle = [name for name in OF_TABLES if getattr(config, name) != getattr(usual, name)]
+    assert not idle, f"--{idle[0]} is about tables, and one recording is told on the terminal alone: add --out FOLDER"
     started = time.time()
-    ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder)
+    with Progress(None, entry.size, config.batch_size) as progress:
+        ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder, progress)
     assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
@@ -143,7 +263,9 @@ def predict_archive(
     label = f"{shard}/{shards}" if shards > 1 else ""
     with (  # the journal first: what it refuses must not touch the run.json of the results that are there
         open_journal(folder, facts, arrays, label, config.restart) as journal,
-        open_run("predict", config.runs, config, folder) as run,
+        open_run(
+            "predict", config.runs, config, folder, kept="what is scored is kept: the same command goes on"
+        ) as run,
     ):
         run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
         run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))
@@ -154,6 +276,8 @@ def predict_archive(
             waiting += [entry for entry in mine if journal.is_done(entry) and not journal.is_settled(entry)]
         if len(waiting) < len(mine):
             print(f"resuming: {len(mine) - len(waiting)} of {len(mine)} recordings are done already")
+        for entry in (entry for entry in waiting if journal.has_begun(entry)):
+            print(f"resuming in the middle of {entry.path}")
         print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
         score_waiting(config, scorers, chosen, waiting, journal, decoder)
         run.facts.update(decoder_peak_memory_mb=peak_memory_mb(decoder.process.pid))
@@ -196,61 +320,96 @@ def score_waiting(
     decoder: Decoder,
 ) -> None:
     """Score recordings and keep what is found, with a bar that knows by their sizes how long the rest will take."""
-    started, heard = time.time(), 0.0
-    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix} {elapsed} + {remaining}"
-    total = sum(entry.size for entry in waiting)
-    bar: tqdm[None] = tqdm(total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False)
-    with bar:
-        for entry, outcome, scored in score_entries(scorers, waiting, config, decoder):
+    started = time.time()
+    with Progress(journal, sum(entry.size for entry in waiting), config.batch_size) as progress:
+        for entry, outcome, scored in score_entries(scorers, waiting, config, decoder, progress):
             journal.keep(entry, analyse(entry, outcome, scored, scorers[0], choices), scored if journal.arrays else [])
-            heard += outcome.seconds
-            bar.update(entry.size)
-            bar.set_postfix_str(
-                f"{heard / 3600:.1f} h, {heard / (time.time() - started):.0f} x real time", refresh=False
-            )
+            progress.finished(entry, outcome.seconds)
             assert not (config.fail_fast and outcome.status == "unreadable"), f"{entry.path}: {outcome.reason}"
     if waiting:
-        print(pace(heard, time.time() - started))
+        print(pace(progress.heard, time.time() - started))
 
 
 def score_entries(
-    scorers: Sequence[Scorer], entries: Iterable[Entry], config: PredictCommand, decoder: Decoder
+    scorers: Sequence[Scorer],
+    entries: Iterable[Entry],
+    config: PredictCommand,
+    decoder: Decoder,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
-    """The windows of every recording and channel, scored. Recordings are read while others are being scored."""
-    heard: dict[tuple[int, bool], Windows] = {}
-    for piece, answer in stream(scorers, pieces(entries, scorers[0], config, decoder), config.batch_size):
+    """The windows of every recording and channel, scored. Recordings are read while others are being scored.
+
+    progress   where it is shown and kept how far the recording at work is; what its journal has is not scored again
+    """
+    heard: Heard = {}
+    contexts = 0
+    journal = progress.journal if progress else None
+    for piece, answer in stream(scorers, pieces(entries, scorers[0], config, decoder, journal), config.batch_size):
+        if piece.begun is not None:
+            heard, contexts = unpacked(piece.begun)
         if answer is not None:
             mine = heard.setdefault((piece.channel, piece.shifted), Windows())
             mine.take(piece.windows, answer, wants_arrays(config))
+            contexts += 1
+            if progress:
+                progress.moved(piece, heard, contexts)
         if piece.outcome is not None:
             yield (
                 piece.entry,
                 piece.outcome,
                 [finished(heard, channel, scorers[0], config) for channel in channels(config, piece.outcome)],
             )
-            heard = {}
+            heard, contexts = {}, 0
 
 
 def pieces(
-    entries: Iterable[Entry], scorer: Scorer, config: PredictCommand, decoder: Decoder
+    entries: Iterable[Entry],
+    scorer: Scorer,
+    config: PredictCommand,
+    decoder: Decoder,
+    journal: Journal | None = None,
 ) -> Iterator[tuple[Piece, np.ndarray[tuple[int], np.dtype[np.float32]] | None]]:
-    """The contexts of all recordings, one after the other; behind each recording what became of it, without a sound."""
-    audio = scorer.audio
-    half = (audio.window_seconds - config.overlap) / 2
+    """The contexts of all recordings, one after the other; behind each recording what became of it, without a sound.
+
+    Of a recording that an earlier run had begun, what the journal has of it comes first, and contexts that are answered
+    there are left out: it is decoded from its beginning, so that every other context is what it would have been.
+    """
     for entry in entries:
-        outcome: Outcome | None = None
-        remaining = [1] if config.channel == "each" else channels(config)
-        while remaining:
-            channel = remaining.pop(0)
-            for begin in (0.0, half) if config.tta else (0.0,):
-                recording = decoder.open(entry.path, audio.sample_rate, channel)
-                geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
-                for heard, windows in recording.contexts(*geometry):
-                    yield Piece(entry, channel, begin > 0, tuple(windows)), heard.samples
-                if outcome is None:
-                    remaining += [other for other in channels(config, recording.outcome) if other > channel]
-                outcome = worse(outcome, recording.outcome)
+        begun = journal.recall_begun(entry) if journal else None
+        if begun is not None:
+            yield Piece(entry, begun=begun), None
+        outcome, count = yield from contexts_behind(contexts_of(begun), entry, scorer, config, decoder)
+        if count < contexts_of(begun):  # it could be read further then: what is told must be of one reading
+            yield Piece(entry, begun={}), None
+            outcome, _ = yield from contexts_behind(0, entry, scorer, config, decoder)
         yield Piece(entry, outcome=outcome), None
+
+
+def contexts_behind(
+    answered: int, entry: Entry, scorer: Scorer, config: PredictCommand, decoder: Decoder
+) -> Generator[tuple[Piece, np.ndarray[tuple[int], np.dtype[np.float32]] | None], None, tuple[Outcome, int]]:
+    """The contexts of a recording without the first `answered`; returns what became of it, and how many there were."""
+    audio, outcome, count, number = scorer.audio, None, 0, 0
+    begins = (0.0, (audio.window_seconds - config.overlap) / 2) if config.tta else (0.0,)
+    remaining = [1] if config.channel == "each" else channels(config)
+    while remaining:
+        channel = remaining.pop(0)
+        for begin in begins:
+            recording = decoder.open(entry.path, audio.sample_rate, channel)
+            geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
+            for heard, windows in recording.contexts(*geometry):
+                count += 1
+                if count > answered:
+                    reading = recording.reading
+                    passes = len(begins) * (reading.channels if config.channel == "each" else 1)
+                    share = heard.end * reading.sample_rate / reading.claimed if reading.claimed else 0.0
+                    share = (number + min(share, 1.0)) / max(passes, 1)
+                    yield Piece(entry, channel, begin > 0, tuple(windows), share=share), heard.samples
+            if outcome is None:
+                remaining += [other for other in channels(config, recording.outcome) if other > channel]
+            outcome, number = worse(outcome, recording.outcome), number + 1
+    assert outcome, f"--channel {config.channel} names no channel"
+    return outcome, count
 
 
 def worse(before: Outcome | None, now: Outcome) -> Outcome:
@@ -271,7 +430,7 @@ def channels(config: PredictCommand, outcome: Outcome | None = None) -> list[int
 
 
 def finished(
-    heard: Mapping[tuple[int, bool], Windows],
+    heard: Heard,
     channel: int,
     scorer: Scorer,
     config: PredictCommand,
@@ -322,7 +481,7 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
 def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entry], journal: Journal, run: Run) -> int:
     """All tables, and what they say in short."""
     statuses: Counter[str] = Counter()
-    heard: dict[str, Heard] = {}
+    heard: dict[str, Tally] = {}
     troubles: list[str] = []
     hours, count = 0.0, 0
 
@@ -432,6 +591,8 @@ def check(config: PredictCommand, scorer: Scorer) -> None:
     assert config.batch_size == 1 or scorer.precision != "int8", (
         f"--batch_size {config.batch_size}: INT8 takes one at a time, else scores depend on their neighbours"
     )
+    assert not config.strict or config.slist, "--strict is about the lines of --slist; add that, or leave it out"
+    assert not config.split_tables or "table" in config.rtype, "--split_tables parts Raven's: add table to --rtype"
     assert not config.submission or (window == 5 and config.overlap == 0 and config.channel != "each"), (
         "--submission wants windows of 5 s without overlap, of one channel or the mean"
     )
@@ -444,11 +605,15 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     if config.min_conf is None and all(scorer.thresholds for scorer in scorers):
         every = [[threshold.applied for threshold in scorer.thresholds] for scorer in scorers]
         thresholds = np.array(every).mean(axis=0).astype(np.float32)
+        thresholds[thresholds >= 1] = np.inf  # a rounded 1 does not reach what nothing is to reach
     if config.top_n and config.min_conf is None:
         thresholds[:] = 0.0
+    validated = validated_species(scorers)
     if config.thresholds:
         for label, threshold in read_thresholds(config.thresholds, model_hash(scorers), taxonomy.labels).items():
-            thresholds[taxonomy.labels.index(label)] = threshold
+            thresholds[taxonomy.labels.index(label)] = threshold if threshold < 1 else np.inf
+        for label in judged_labels(config.thresholds).intersection(taxonomy.labels):
+            validated[taxonomy.labels.index(label)] = "yes"
     wanted = np.ones(len(taxonomy.labels), np.bool_)
     if config.slist:
         assert config.slist.is_file(), f"--slist {config.slist}: no such file"
@@ -462,7 +627,19 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
             f"--strict: {len(strange)} lines of {config.slist} are no species of the model"
         )
         assert meant, f"no line of {config.slist} is a species of the model"
-    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds)
+    shown = [validated[column] for column in np.flatnonzero(wanted)]
+    if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
+        strict = "" if config.min_conf is not None or config.top_n else ", and have strict thresholds"
+        print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
+    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds, validated)
+
+
+def validated_species(scorers: Sequence[Scorer]) -> list[str]:
+    """(species,) whether each was validated; of several models the worst counts."""
+    told = [
+        [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
+    ]
+    return [max(each, key=MARKS.index) for each in zip(*told, strict=True)]
 
 
 def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices) -> dict[str, object]:
@@ -504,19 +681,22 @@ def pace(seconds: float, elapsed: float) -> str:
 
 
 @dataclass
-class Heard:
+class Tally:
     """What is remembered of a species over a whole archive."""
 
     name: str
     windows: int
     best: float
     first: str  # where it was heard first
+    validated: str = ""
 
 
-def tally(heard: dict[str, Heard], analysed: Analysed) -> None:
+def tally(heard: dict[str, Tally], analysed: Analysed) -> None:
     """Add the detections of one recording."""
     for one in analysed.found:
-        mine = heard.setdefault(one.label, Heard(one.common_name, 0, 0.0, first_heard(one, analysed.file)))
+        mine = heard.setdefault(
+            one.label, Tally(one.common_name, 0, 0.0, first_heard(one, analysed.file), one.validated)
+        )
         mine.windows += 1
         mine.best = max(mine.best, one.confidence)
 
@@ -525,13 +705,13 @@ def first_heard(one: Detection, file: str) -> str:
     return one.detected_at or f"{Path(file).name} {clock(one.start)}"
 
 
-def species_table(heard: Mapping[str, Heard]) -> list[str]:
+def species_table(heard: Mapping[str, Tally]) -> list[str]:
     """What was heard in an archive, the species heard most first."""
     if not heard:
         return []
     lines = [f"{'species':40}{'windows':>9}{'best':>7}  first heard"]
     for mine in sorted(heard.values(), key=lambda species: species.windows, reverse=True)[:LISTED]:
-        lines.append(f"{mine.name[:39]:40}{mine.windows:9}{mine.best:7.2f}  {mine.first}")
+        lines.append(f"{mine.name[:39]:40}{mine.windows:9}{mine.best:7.2f}  {mine.first}{mark(mine.validated)}")
     return lines + ([f"... and {len(heard) - LISTED} more"] if len(heard) > LISTED else [])
 
 

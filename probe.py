@@ -14,6 +14,7 @@ fitted to, all folds in turn. How strongly it is regularised is chosen inside th
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import hashlib
 import math
@@ -32,14 +33,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
-from config import AudioSettings, DataSettings, ProbeCommand
+from config import SCRATCH, AudioSettings, LabelledSettings, ProbeCommand, changed_words
 from data_loader import Context, read_labeled, recording_contexts, truth_table
 from device import autocast, half_precision, prepare_device
 from heads import pool_tokens
 from metrics import cmap, weighted_cmap
 from model import Encoder, LogMel
 from recordings import Recording
-from runs import Run, launch, open_run, publish, write_json
+from runs import Run, command_line, launch, open_run, publish, write_json
 
 BATCH = 16  # contexts that go through the encoder together
 STRENGTHS = (10.0, 40.0, 160.0)  # C of the logistic regression, on features whose rows have a mean square of about 1
@@ -94,7 +95,7 @@ class Gap(NamedTuple):
 def probe(config: ProbeCommand) -> int:
     """The whole command; returns the exit code."""
     device = prepare_device(config.run)
-    taxonomy, rows = read_labeled(replace(config.data, no_call=None))
+    taxonomy, rows = read_labeled(config.data)
     rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
     size = size_of(config.encoder.weights) or config.encoder.size
@@ -145,8 +146,10 @@ def probe(config: ProbeCommand) -> int:
         write_json(run.folder / "probe.json", card)
         run.facts["scores"] = {"cmap": mixed[depths.index(best)].cmap, "top1": mixed[depths.index(best)].top1}
     print(verdict(depths, alone, mixed, gaps, costs, best))
-    print(f"wrote {run.folder / 'layers.png'}; next: python main.py --preset {size} --data.root {config.data.root} "
-          f"--encoder.weights {config.encoder.weights} --encoder.depth {best}")  # fmt: skip
+    words = changed_words("data", config.data, ProbeCommand.defaults(config.preset).data)
+    words = ["--preset", size, "--data.root", str(config.data.root), *words]
+    words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(best)]
+    print(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
     return 0
 
 
@@ -166,7 +169,7 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
     return [rows[place] for place in kept]
 
 
-def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: DataSettings) -> list[Fold]:
+def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: LabelledSettings) -> list[Fold]:
     """Every fold held out in turn, and inside what is left the next one for the choice of the strength.
 
     A fold in which every group alone has a label is never held out: there would be nothing to learn the label from.
@@ -234,7 +237,9 @@ def all_features(
     if tensors:
         print(f"features of {len(rows)} recordings: {last}")
     else:
-        means, counts = pooled_features(encoder, rows, config.audio, config.windows, device)
+        means, counts = pooled_features(
+            encoder, rows, config.audio, config.windows, device, SCRATCH / "features" / f"probe-{name[:24]}.safetensors"
+        )
         tensors = {"means": torch.from_numpy(means), "counts": torch.from_numpy(counts)}
     write_tensors(path, tensors, {"kind": "features", "made_of": name})
     return tensors["means"].numpy(), tensors["counts"].numpy()
@@ -248,10 +253,18 @@ def stamp(path: Path) -> tuple[int, int]:
 
 @torch.inference_mode()
 def pooled_features(
-    encoder: Encoder, rows: Sequence[Recording], audio: AudioSettings, windows: int, device: torch.device
+    encoder: Encoder,
+    rows: Sequence[Recording],
+    audio: AudioSettings,
+    windows: int,
+    device: torch.device,
+    begun: Path | None = None,
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """What each layer makes of each recording, (recordings, layers, 3 * width): the mean over its windows of their
-    pooled tokens. And how many windows that were, 0 for what cannot be read."""
+    pooled tokens. And how many windows that were, 0 for what cannot be read.
+
+    begun   where those of the first recordings are kept when this is stopped, and taken from the next time
+    """
     log_mel = LogMel(audio, encoder.size.mels).to(device)
     per_context = round(audio.context_seconds / audio.window_seconds)
     means = np.zeros((len(rows), encoder.size.layers, 3 * encoder.size.width), np.float16)
@@ -274,18 +287,36 @@ def pooled_features(
             means[place] = sums.pop(place) / counts[place]
 
     waiting: list[tuple[int, Context]] = []
-    for place, row in enumerate(tqdm(rows, "features", unit="recording", disable=None, leave=False)):
-        expected = math.ceil(heard_seconds(row) / audio.context_seconds)
-        contexts = recording_contexts([row], audio)
-        for context in spread(contexts, expected, max(1, windows // per_context)):
-            waiting.append((place, context))
-            if len(waiting) == BATCH:
-                add(waiting)
-                waiting = []
+    done = 0  # recordings that no later batch adds to
+    if begun and begun.is_file():
+        kept = read_tensors(begun, "features", f"delete {begun}")[0]
+        done = len(kept["counts"])
+        means[:done], counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
+        print(f"{done} of {len(rows)} recordings have their features from a run that was stopped")
+    first = done
+    bar = tqdm(rows[first:], "features", len(rows), unit="recording", disable=None, leave=False, initial=first)
+    try:
+        for place, row in enumerate(bar, first):
+            expected = math.ceil(heard_seconds(row) / audio.context_seconds)
+            contexts = recording_contexts([row], audio)
+            for context in spread(contexts, expected, max(1, windows // per_context)):
+                waiting.append((place, context))
+                if len(waiting) == BATCH:
+                    add(waiting)
+                    done, waiting = min(sums, default=place), []
+    except KeyboardInterrupt as stop:
+        if begun and done:
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"means": torch.from_numpy(means[:done]), "counts": torch.from_numpy(counts[:done])}
+            write_tensors(begun, kept, {"kind": "features"})
+            stop.args = (f"the features of {done} of {len(rows)} recordings are kept: the same command goes on",)
+        raise
     if waiting:
         add(waiting)
     for place, total in sums.items():
         means[place] = total / counts[place]
+    if begun:
+        begun.unlink(missing_ok=True)
     return means, counts
 
 

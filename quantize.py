@@ -13,6 +13,7 @@ gets more of its products back in float32, and is refused when that does not hel
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ from export import front_end, write_float, write_int8
 from metrics import class_roc_auc, cmap, macro_roc_auc
 from model import BirdClefClassifier
 from recordings import read_recordings
-from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
+from runs import command_line, launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from seals import beside
 from sensitivity import ProductCost, product_costs
 from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_graph
@@ -150,8 +151,18 @@ def quantize(config: QuantizeCommand) -> int:
                 f"INT8 is worse than allowed ({'; '.join(broken)}); kept the float32 file {float_path} (--model takes "
                 "it); allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
             )
-    print(f"wrote {int8_path}; next: python predictor.py RECORDING --model {int8_path}")
+    print(f"wrote {int8_path}; {next_step(config.classifier, int8_path)}")
     return 0
+
+
+def next_step(classifier: Path, model: Path) -> str:
+    """How to use the model, as a command that can be copied: with a recording of which it is known that it is there."""
+    table = classifier.with_name("held_out_recordings.csv")
+    rows = read_recordings(table) if table.is_file() else []
+    there = next((row.path for row in rows if row.path.is_file()), None)
+    if there is None:
+        return f"next: predictor.py with your recordings and --model {model}"
+    return f"next, or with recordings of your own: {command_line('predictor.py', there, '--model', model)}"
 
 
 def read_held_out(classifier: Path, facts: ClassifierFacts, most: int) -> HeldOut:

@@ -12,6 +12,8 @@ own. Names and paths reach it as JSON and are shown as text.
 
 from __future__ import annotations
 
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
 import hashlib
 import json
 import os
@@ -32,7 +34,7 @@ from tqdm import tqdm
 
 from archive import moment
 from audio import probe
-from calibration import Threshold, write_thresholds
+from calibration import SILENCED, Threshold, write_thresholds
 from clips import Clip, cut_clip
 from config import ReportCommand, Strategy
 from detections import DETECTION_COLUMNS as COLUMNS
@@ -48,14 +50,14 @@ from review import (
     verdict_thresholds,
     write_training,
 )
-from runs import launch, no_formula, publish
+from runs import command_line, launch, no_formula, publish
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
 LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
 TENTHS = 10  # of the scale of confidence
-NAMELESS = re.compile(r"[\d.]+|True|False|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
+NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
 SHOWN = 5  # troubles shown on the terminal
 
 
@@ -133,9 +135,34 @@ def apply_verdicts(config: ReportCommand) -> int:
         f"{left_out['undecided']} in which something is undecided, {left_out['missing']} whose recording is not there"
     )
     print(f"wrote {folder / 'thresholds.csv'}, {folder / 'recordings.csv'}")
-    print(f"next: python predictor.py RECORDINGS --thresholds {folder / 'thresholds.csv'}")
-    print(f"      python main.py --data.root {folder / 'recordings.csv'}")
+    print("\n".join(next_steps(config, results, folder)))
     return 2 if strangers or left_out["missing"] else 0
+
+
+def next_steps(config: ReportCommand, results: Results, folder: Path) -> list[str]:
+    """What to do with thresholds and table: commands that can be copied, as far as what they need is there."""
+    base = Path(str(results.facts.get("working_directory", "")))
+    inputs, models = (
+        [str(base / str(path)) for path in cast(list[object], told)] if isinstance(told, list) else list[str]()
+        for told in (results.facts.get("inputs"), results.facts.get("models"))
+    )
+    limits, table = folder / "thresholds.csv", folder / "recordings.csv"
+    if inputs and models and all(Path(path).exists() for path in (*inputs, *models)):
+        words = [*inputs, *(word for model in models for word in ("--model", model))]
+        out = results.folder.with_name(f"{results.folder.resolve().name}-reviewed")
+        lines = [f"next: {command_line('predictor.py', *words, '--thresholds', limits, '--out', out)}"]
+    else:
+        lines = [f"next: predictor.py with these recordings, their model, and --thresholds {limits}"]
+    if config.training:
+        return [*lines, f"      {command_line('main.py', '--data.root', table)}"]
+    given: object = results.facts.get("settings")
+    runs = str(cast(dict[str, object], given).get("runs", "runs")) if isinstance(given, dict) else "runs"
+    earlier = base / runs / "data" / "recordings.csv"
+    why = "      to train on the verdicts, main.py needs the recordings of the training so far too: "
+    if not earlier.is_file():
+        return [*lines, why + "give --training their recordings.csv (data_loader.py writes one)"]
+    words = [str(config.results), "--apply", *map(str, config.apply), "--training", str(earlier)]
+    return [*lines, why + command_line("report.py", *words)]
 
 
 def draw_sample(
@@ -264,7 +291,13 @@ def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> d
         "columns": COLUMNS,
         "added": ADDED,
         "species": [
-            [label, first[label].cell("Common name"), first[label].cell("Scientific name"), counts[label]]
+            [
+                label,
+                first[label].cell("Common name"),
+                first[label].cell("Scientific name"),
+                counts[label],
+                first[label].cell("Validated"),
+            ]
             for label in labels
         ],
         "calls": [[*where, count] for where, count in calls.items()],
@@ -273,6 +306,7 @@ def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> d
         "sites": len({d.cells[SITE] for d in results.detections} - {""}),
         "recordings": len(results.files) or len({d.file for d in results.detections}),
         "hours": sum(seconds_in(row.get("seconds_analysed", "")) for row in results.files) / 3600,
+        "apply": "" if config.hide_paths else command_line("report.py", results.folder, "--apply"),
         "damaged": [
             [row["file"], row.get("status", ""), row.get("reason", "")]
             for row in results.files
@@ -297,11 +331,20 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     }
     given: Any = results.facts.get("settings")
     if isinstance(given, dict):
-        told |= {str(name): str(value) for name, value in cast(dict[str, object], given).items()}
+        told = {str(name): in_words(value) for name, value in cast(dict[str, object], given).items()} | told
     if config.hide_paths:
         told = {name: value for name, value in told.items() if NAMELESS.fullmatch(value)}
     sample = f"{config.strategy}, seed {config.seed}, {limit}, at most {config.max_clips} in all"
-    return [("sample", sample), *((name, value) for name, value in told.items() if value not in ("", "None"))]
+    return [("sample", sample), *((name, value) for name, value in told.items() if value)]
+
+
+def in_words(value: object) -> str:
+    """A setting as people write it; nothing for one that is left at nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, cast(list[object], value)))
+    return "" if value is None else str(value)
 
 
 def hour_of(moment: str) -> tuple[str, int] | None:
@@ -335,10 +378,11 @@ def seconds_in(cell: str) -> float:
 
 def verdict_table(thresholds: Sequence[Threshold], wanted: float) -> list[str]:
     """What was judged of each species, on a screen."""
-    lines = [f"{'species':32}{'yes':>5}{'no':>5}  {'precision there':18}{f'{wanted:.0%} right from':>16}"]
+    lines = [f"{'species':32}{'yes':>5}{'no':>5}  {'right there, 95 %':18}{f'{wanted:.0%} right from':>16}"]
     for t in sorted(thresholds, key=lambda t: -(t.positives + t.negatives)):
         bounds = f"{t.precision_low:.2f} to {t.precision_high:.2f}"
-        said = t.note if t.precise is None else f"{t.precise:g}"
+        said = f"{t.precise:g}" if t.precise is not None else t.note
+        said += f" (from {t.applied:g} on)" if t.note == SILENCED else ""
         lines.append(f"{t.label[:31]:32}{t.positives:5}{t.negatives:5}  {bounds:18}{said:>16}")
     return lines
 

@@ -9,7 +9,8 @@ Reads    validation.csv, as the page of report.py hands it out; recordings.csv o
 Writes   recordings.csv and taxonomy.csv, which main.py takes
 
 A threshold is the lowest at which the wanted share of all detections is right, by a logistic regression of verdict on
-logit; under 20 verdicts, or with verdicts of one kind alone, nothing is said.
+logit; under 20 verdicts, or with Yes alone, nothing is said. Twenty times No and never Yes silence a species: its
+threshold is above all its scores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import NEVER, TOO_FEW, Threshold
+from calibration import LEVEL, NEVER, SILENCED, TOO_FEW, Threshold, just_above
 from lineages import label_row, shipped, with_lineages
 from recordings import Recording, read_recordings, write_recordings
 from results import NEEDED, Detected, Results, detected, hidden, read_results, rows_of
@@ -37,7 +38,6 @@ ADDED = ("validation", "Verdict", "True species", "Reviewer", "Judged at")  # to
 LEAST = 20  # verdicts, of both kinds together, before anything is said
 NOTHING = "nothing"  # in place of a species: the reviewer heard none
 MILD = 100.0  # the penalty's inverse: enough where a score parts yes and no without a mistake, nothing elsewhere
-SURE = 0.8  # of both sides together: a bound holds 90 times of 100
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ def verdict_threshold(label: str, judged: Sequence[Verdict], found: Sequence[flo
     scores = np.array([verdict.detected.confidence for verdict in judged])
     right = np.array([verdict.answer == "yes" for verdict in judged])
     plainly = fit_thresholds(scores[:, None], right[:, None], [label], wanted, least=0)[0]  # for its best F1
-    few = len(judged) < LEAST or right.all() or not right.any()
+    silenced = len(judged) >= LEAST and not right.any()
+    few = len(judged) < LEAST or bool(right.all())
     precise = None
-    if not few:
+    if not few and not silenced:
         everything = np.array(found)
         levels, counts = np.unique(everything[everything >= scores.min()], return_counts=True)  # below, nobody listened
         levels, counts = levels[::-1], counts[::-1]
@@ -130,10 +131,12 @@ def verdict_threshold(label: str, judged: Sequence[Verdict], found: Sequence[flo
         chances = curve.predict_proba(logit(levels)[:, None])[:, 1]
         enough = np.flatnonzero((chances * counts).cumsum() / counts.cumsum() >= wanted)
         precise = parting(levels, int(enough[-1])) if enough.size else None
-    threshold = replace(plainly, precise=precise, note=TOO_FEW if few else NEVER if precise is None else "")
-    above = scores >= (0.0 if few else threshold.applied)
+    note = TOO_FEW if few else SILENCED if silenced else NEVER if precise is None else ""
+    least = just_above(np.array([*found, *scores])) if silenced else 0.0
+    threshold = replace(plainly, precise=precise, note=note, least=least)
+    above = scores >= (0.0 if few or silenced else threshold.applied)
     hits, trials = int(right[above].sum()), int(above.sum())
-    low, high = wilson_interval(hits, trials, SURE)
+    low, high = wilson_interval(hits, trials, LEVEL)
     return replace(threshold, precision_low=low, precision_high=high, recall=hits / max(1, int(right.sum())))
 
 
@@ -275,7 +278,7 @@ if __name__ == "__main__":
         settled = settle(verdicts)[0]
         for wanted in (0.7, 0.8, 0.9):
             threshold = verdict_thresholds(settled, results.detections, wanted)[0]
-            bounds = f"[{threshold.precision_low:.2f}, {threshold.precision_high:.2f}]"
+            bounds = f"[{threshold.precision_low:.2f}, {threshold.precision_high:.2f}] (95 %)"
             print(f"{wanted:.0%} of the frogs are right from {threshold.applied:<5} on; of the verdicts there {bounds}")
         table, left_out = training_rows(settled, results.detections, lambda name: folder / name)
         write_training(folder, table, results.detections, None)

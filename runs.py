@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -70,7 +71,12 @@ class Run:
 
 @contextmanager
 def open_run(
-    name: str, root: Path, settings: object, folder: Path | None = None, resume: Path | None = None
+    name: str,
+    root: Path,
+    settings: object,
+    folder: Path | None = None,
+    resume: Path | None = None,
+    kept: str = "give the same command again",
 ) -> Generator[Run]:
     """A new folder root/name-NNN; `root/name` points to it once the block has finished.
 
@@ -78,6 +84,7 @@ def open_run(
               interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
     folder    a place of the user's own choice instead, without number and link
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
+    kept      what is to be said of a run that is stopped: what is kept, and how to go on
     """
     numbered, link = folder is None, root / name
     resumed: list[str] = []
@@ -114,10 +121,15 @@ def open_run(
     try:
         yield run
         status = "finished"
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt as stop:
         status = "interrupted"
+        script = Path(sys.argv[0]).name
         if any(folder.rglob("states/state-*.pt")):
-            print(f"\nits state is kept: the same command with --run.resume {folder} goes on from there")
+            kept = f"its state is kept; go on with: {command_line(script, '--run.resume', shortest(folder))}"
+        stop.args = stop.args or (f"{shortest(folder)} is marked as interrupted; {kept}",)
+        raise
+    except SystemExit:
+        status = "interrupted"
         raise
     finally:
         ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}
@@ -333,8 +345,8 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
     plain_output()
     try:
         code = function(parse(command))
-    except KeyboardInterrupt:
-        leave("interrupted; the run is marked so and is never taken as a default", 130)
+    except KeyboardInterrupt as stop:
+        leave(f"stopped; {stop.args[0] if stop.args else 'nothing was written: give the same command again'}", 130)
     except BrokenPipeError:  # the reader of our output (head, say) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -358,6 +370,19 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
             1,
         )
     raise SystemExit(code)
+
+
+def command_line(script: str, *words: str | Path) -> str:
+    """A command that can be copied into the terminal that this one was given in: its Python, its folder, quoted."""
+    python, usual = Path(sys.executable).absolute(), shutil.which("python")
+    is_usual = usual is not None and Path(usual).absolute() == python
+    told = ["python" if is_usual else shortest(python), shortest(Path(__file__).absolute().parent / script)]
+    return shlex.join([*map(str, told), *map(str, words)])
+
+
+def shortest(path: Path) -> Path:
+    """A path from where the command was given, where that lies above it."""
+    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
 
 
 def remedy_for_memory(command: type[Command]) -> str:

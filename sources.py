@@ -62,7 +62,7 @@ from archive import (
     subfolders,
 )
 from audio import SUFFIXES
-from config import DataSettings
+from config import CollectionSettings
 from lineages import UPPER, Row, label_row, merged, reference, scientific_form, shipped, taxonomy_rows, with_lineages
 from portals import find_pages, read_inaturalist, read_xeno_canto
 from recordings import Recording, is_number, read_recordings, within
@@ -124,7 +124,7 @@ class Place:
         return kind == "annotated"
 
 
-def read_collection(data: DataSettings) -> Collection:
+def read_collection(data: CollectionSettings) -> Collection:
     """Every recording below `data.root`, or in that recordings.csv, with all that its collection says of it.
 
     Errors: an unreadable table, a path that leaves its folder, a root in which nothing can be used: one line that names
@@ -260,9 +260,26 @@ def read_birdclef(place: Place) -> Found:
         if (root / beside).is_dir():
             names, searched = sounds_below(root / beside, root)
             sounds, notes = sounds + names, notes + [f"{beside}/: {note}" for note in searched]
+    notes += ignored_folders(root, folder)
     tables = [root / SOUNDSCAPE_LABELS] if (root / SOUNDSCAPE_LABELS).is_file() else []
     heard = closed_labels(annotated(root, sounds, tables, "birdclef"), rows)
     return Found(rows, recordings + heard.recordings, notes + heard.notes)
+
+
+def ignored_folders(root: Path, folder: Path) -> list[str]:
+    """A note on every folder of sound that this layout does not look into."""
+    notes: list[str] = []
+    for other in subfolders(root):
+        count = 0 if other == folder or other.name in LISTENING_FOLDERS else len(sounds_below(other, root)[0])
+        if count:
+            notes.append(
+                f"{other.name}/ is ignored, with {count} sound files: beside train.csv only {folder.name}/, "
+                f"{'/ and '.join(LISTENING_FOLDERS)}/ are read; give it one of these names, or name it as --data.root"
+            )
+    loose = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES and is_plain_file(path)]
+    if loose:
+        notes.append(f"{len(loose)} sound files beside train.csv are ignored, not in {folder.name}/: {listed(loose)}")
+    return notes
 
 
 def audio_folder(root: Path) -> Path:
@@ -580,7 +597,7 @@ if __name__ == "__main__":
             "2\tSpectrogram 1\t9.0\t8.0\tStrix aluco\n"
         )
         for part in ("folders", "field"):
-            collection = read_collection(DataSettings(archive / part))
+            collection = read_collection(CollectionSettings(archive / part))
             print("\n".join(collection.notes))
             for row in collection.recordings:
                 print(f"  {row.name:30} {row.start} {row.end} {row.labels} {row.absent} {row.status} {row.reason}")

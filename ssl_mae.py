@@ -13,6 +13,7 @@ squared error on its own says nothing.
 from __future__ import annotations
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import copy
 import math
@@ -33,7 +34,7 @@ import processes
 from audio import read_window
 from augment import augment_batch
 from checkpoint import load_encoder, save_encoder
-from config import AudioSettings, MaskSettings, PretrainCommand
+from config import AudioSettings, MaskSettings, PretrainCommand, changed_words
 from data_loader import Batch, fingerprint, of_all, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
@@ -43,9 +44,11 @@ from optim import cosine_schedule, differential_groups, follow, update
 from recordings import Recording, marks
 from runs import (
     Run,
+    command_line,
     draw_curves,
     keep_records,
     launch,
+    past_starts,
     peak_memory_mb,
     publish,
     read_records,
@@ -61,6 +64,8 @@ SKILLS = ("skill", "skill_over_mean", "held_out_mse")
 
 def pretrain(config: PretrainCommand) -> int:
     """The whole of stage 1; returns the exit code."""
+    if config.run.resume:  # before all recordings are looked at
+        past_starts(config.run.resume, "mae", config)
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
@@ -159,8 +164,19 @@ def pretrain(config: PretrainCommand) -> int:
         save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
     forget(keeper.folder)  # only now: a run that is not marked as finished may be resumed
     print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
-    print(f"wrote {path}; next: python main.py --preset {config.preset} --encoder.weights {path}")
+    print(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
     return 0
+
+
+def next_step(config: PretrainCommand, encoder: Path, labelled: bool) -> str:
+    """What to do with the encoder: a command that can be copied, where the recordings are such that it can be run."""
+    usual = PretrainCommand.defaults(config.preset)
+    words = [*changed_words("data", config.data, usual.data), *changed_words("audio", config.audio, usual.audio)]
+    words += ["--encoder.weights", str(encoder)]
+    words += ["--encoder.depth", str(config.encoder.depth)] if config.encoder.depth else []
+    if labelled:
+        return f"next: {command_line('main.py', '--preset', config.preset, *words)}"
+    return f"next: main.py with labelled recordings and --encoder.weights {encoder}"
 
 
 def heard(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator) -> Tensor:

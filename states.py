@@ -18,6 +18,7 @@ import hashlib
 import math
 import re
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -130,6 +131,8 @@ class Keeper:
         """A signal to stop."""
         if self.told and time.monotonic() - self.told > PATIENCE:
             interrupt()
+        if not self.told and FIRST:
+            print("\nstopping as soon as this step is done and its state is kept", file=sys.stderr, flush=True)
         self.told = self.told or time.monotonic()
 
     @contextmanager

@@ -33,7 +33,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, plain_path, seconds
+from detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, mark, plain_path, seconds
 from runs import no_formula, publish
 from taxonomy import read_table
 
@@ -48,6 +48,7 @@ EVENT_COLUMNS = (
     "Detected at",
     "Channel",
     "Model",
+    "Validated",
 )
 FILE_COLUMNS = (
     "file",
@@ -64,7 +65,7 @@ FILE_COLUMNS = (
     "size",
     "mtime_ns",
 )
-KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST")
+KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST", "VALIDATED")
 RAVEN_COLUMNS = (
     "Selection",
     "View",
@@ -78,6 +79,7 @@ RAVEN_COLUMNS = (
     "Confidence",
     "Begin Path",
     "File Offset (s)",
+    "Validated",
 )
 PARQUET_COLUMNS = (
     "start_s",
@@ -95,6 +97,7 @@ PARQUET_COLUMNS = (
     "window_s",
     "overlap_s",
     "min_conf",
+    "validated",
 )
 PARQUET_TIMES = frozenset({"start_s", "end_s"})  # a float32 would be 4 ms off after half a day
 PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf"})
@@ -250,6 +253,7 @@ def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]
             seconds(facts.overlap),
             f"{found.threshold:g}",
             found.runners_up,
+            found.validated,
         ]
 
 
@@ -265,6 +269,7 @@ def event_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
             event.detected_at,
             channel(event),
             facts.model,
+            event.validated,
         ]
 
 
@@ -289,7 +294,7 @@ def kaleidoscope_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[
     where = [plain_path(str(path.parent.parent)), plain_path(path.parent.name), plain_path(path.name)]
     for found in recording.found:
         duration = seconds(found.end - found.start)
-        yield [*where, seconds(found.start), duration, found.common_name, f"{found.confidence:.4f}"]
+        yield [*where, seconds(found.start), duration, found.common_name, f"{found.confidence:.4f}", found.validated]
 
 
 @contextmanager
@@ -345,6 +350,7 @@ def write_selections(
             f"{found.confidence:.4f}",
             plain_path(recording.file),
             decimal(found.start),
+            found.validated,
         ]
         write_line(table, cells)
 
@@ -360,7 +366,7 @@ def write_audacity(folder: Path, recording: Analysed) -> None:
     if recording.windows:
         with open_text(folder / f"{table_name(recording.file)}.txt") as labels:
             for found in recording.found:
-                name = f"{found.scientific_name}, {found.common_name}"
+                name = f"{found.scientific_name}, {found.common_name}{mark(found.validated)}"
                 write_line(labels, [seconds(found.start), seconds(found.end), name, f"{found.confidence:.4f}"])
 
 

@@ -87,12 +87,12 @@ def test_the_table_holds_the_threshold_that_is_applied_and_reads_back(tmp_path: 
     write_thresholds(file, fitted, ["Parus major", 'Rana, "temporaria"'], "held-out recordings", MODEL)
     header, *rows = csv.reader(io.StringIO(file.getvalue()))
     assert ",".join(header) == (
-        "label,scientific_name,threshold,target,precision_low,precision_high,n_positive,n_negative,source,model,note"
+        "label,scientific_name,threshold,target,precision_low_95,precision_high_95,n_positive,n_negative,source,model,note"
     )
     first, second = (dict(zip(header, cells, strict=True)) for cells in rows)
     assert (first["threshold"], first["target"], first["note"]) == ("0.6", "precision 0.9", "")
     assert (first["n_positive"], first["n_negative"], first["source"]) == ("25", "35", "held-out recordings")
-    assert float(first["precision_low"]) == pytest.approx(wilson_interval(20, 20, 0.8)[0], abs=1e-4)
+    assert float(first["precision_low_95"]) == pytest.approx(wilson_interval(20, 20, 0.95)[0], abs=1e-4)
     assert (second["target"], second["note"]) == ("best F1", TOO_FEW)
     path = tmp_path / "thresholds.csv"
     path.write_text(file.getvalue(), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration import NEVER, TOO_FEW, Threshold, apply_temperature
+from calibration import NEVER, TOO_FEW, UNVALIDATED, Threshold, apply_temperature
 from fitting import (
     COLDEST,
     HOTTEST,
@@ -138,7 +138,8 @@ def test_wilson_equals_the_published_examples(hits: int, trials: int, low: float
 
 def test_wilson_by_hand() -> None:
     """9 of 10, z = 1.6449: middle (.9 + .1353) / 1.2706 = .8148, half 1.6449 sqrt(.009 + .00676) / 1.2706 = .1625."""
-    assert wilson_interval(9, 10) == pytest.approx((0.6523, 0.9774), abs=2e-4)
+    assert wilson_interval(9, 10, 0.9) == pytest.approx((0.6523, 0.9774), abs=2e-4)
+    assert wilson_interval(9, 10) == wilson_interval(9, 10, 0.95), "the level of every interval that is shown"
     assert wilson_interval(10, 10)[1] == 1.0 and wilson_interval(0, 10)[0] == 0.0
     assert wilson_interval(0, 0) == (0.0, 1.0)
     assert wilson_interval(3, 10, 0.5)[0] > wilson_interval(3, 10, 0.99)[0], "surer is wider"
@@ -165,8 +166,8 @@ def test_the_precise_threshold_is_the_lowest_and_one_step_lower_is_not_precise_e
     threshold = one(*bands((0.9, 30, 0), (0.7, 30, 2), (0.5, 20, 10), (0.1, 5, 200)))
     # above .7: 60 of 62, bound .927; above .5: 80 of 92, bound .818
     assert threshold.precise == 0.6 and threshold.note == ""
-    assert threshold.precision_low == wilson_interval(60, 62, 0.8)[0] >= 0.9
-    assert threshold.precision_high == pytest.approx(wilson_interval(60, 62, 0.8)[1])
+    assert wilson_interval(60, 62, 0.8)[0] >= 0.9, "by which it is decided"
+    assert (threshold.precision_low, threshold.precision_high) == wilson_interval(60, 62, 0.95), "which is shown"
     assert wilson_interval(80, 92, 0.8)[0] < 0.9
     assert threshold.recall == pytest.approx(60 / 85) and threshold.applied == 0.6
     assert (threshold.positives, threshold.negatives, threshold.wanted) == (85, 212, 0.9)
@@ -183,8 +184,10 @@ def test_thresholds_reach_what_they_promise_when_they_are_applied(seed: int) -> 
         column, truth = scores[:, place], heard[:, place]
         assert threshold.precise is not None
         found, reported = counted(column, truth, threshold.precise)
-        assert wilson_interval(found, reported, 0.8)[0] == pytest.approx(threshold.precision_low)
-        assert threshold.precision_low >= 0.8 and threshold.recall == pytest.approx(found / truth.sum())
+        assert wilson_interval(found, reported, 0.95)[0] == pytest.approx(threshold.precision_low)
+        assert wilson_interval(found, reported, 0.8)[0] >= 0.8 and threshold.recall == pytest.approx(
+            found / truth.sum()
+        )
         lower = [level for level in np.unique(column) if level < threshold.precise]
         assert lower and all(wilson_interval(*counted(column, truth, level), 0.8)[0] < 0.8 for level in lower[-40:]), (
             "a lower one would do"
@@ -208,13 +211,31 @@ def test_too_few_recordings_and_too_many_mistakes_are_told_apart() -> None:
     assert one(*bands((0.9, 10, 0), (0.1, 0, 500)), wanted=0.8).note == "", "ten are enough to say"
     mixed = one(*bands((0.9, 50, 50), (0.1, 0, 50)))
     assert mixed.note == NEVER and mixed.precise is None and mixed.applied == mixed.best_f1 == 0.5
-    assert mixed.precision_low == pytest.approx(wilson_interval(50, 100, 0.8)[0]), "bounds of the threshold applied"
+    assert mixed.precision_low == pytest.approx(wilson_interval(50, 100, 0.95)[0]), "bounds of the threshold applied"
 
 
-def test_a_species_without_recordings_gets_a_half_and_is_said_to_be_unknown() -> None:
-    nobody = one([0.2, 0.9], [0, 0])
-    assert (nobody.best_f1, nobody.f1, nobody.precise, nobody.note) == (0.5, 0.0, None, TOO_FEW)
-    assert (nobody.positives, nobody.negatives) == (0, 2)
+def test_a_species_without_recordings_gets_a_threshold_that_none_of_the_others_reaches_and_a_mark() -> None:
+    for highest, strict in ((0.2, 0.9), (0.9, 0.9001), (0.95004, 0.9501), (1.0, 1.0)):
+        nobody = one([0.2, highest], [0, 0])
+        assert (nobody.f1, nobody.precise, nobody.note, nobody.validated) == (0.0, None, UNVALIDATED, "never")
+        assert nobody.applied == strict and nobody.target == "strict" and (nobody.positives, nobody.negatives) == (0, 2)
+
+
+def test_a_species_of_too_few_recordings_gets_a_strict_threshold_and_a_mark() -> None:
+    """At .7 the highest F1, 8 of 12 right; from .9 on 4 of 4."""
+    few = one(*bands((0.96, 4, 0), (0.7, 4, 4), (0.1, 0, 200)))
+    assert few.note == TOO_FEW and few.validated == "too few" and few.target == "strict"
+    assert few.best_f1 == 0.4 and few.applied == 0.8 and few.recall == 0.5
+    assert (few.precision_low, few.precision_high) == wilson_interval(4, 4, 0.95)
+    many = one(*bands((0.96, 8, 0), (0.7, 8, 8), (0.1, 0, 200)))  # negative control: the same, twice as often
+    assert many.note == NEVER and many.applied == many.best_f1 == 0.4 and many.validated == "yes"
+    quiet = one(*bands((0.3, 4, 0), (0.1, 0, 200)))
+    assert quiet.best_f1 == 0.2 and quiet.applied == 0.5, "so few say little of what is below a half"
+    never = one(*bands((0.9, 0, 1), (0.7, 4, 0), (0.1, 0, 200)))
+    assert never.applied == 0.9001, "the mistake is above all that is right"
+
+
+def test_a_species_that_every_recording_has_is_reported_from_its_lowest_score_on() -> None:
     everywhere = one([0.5] * 40, [1] * 40)
     assert everywhere.precise == everywhere.best_f1 == 0.5 and everywhere.recall == 1.0, "the score itself"
 

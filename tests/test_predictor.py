@@ -26,7 +26,7 @@ from demo_data import FieldSeason
 from detections import Analysed, Detection, Scored
 from inputs import Entry, find_entries
 from journal import Journal, open_journal
-from predictor import Heard, choose, predict, score_entries, species_table, tally
+from predictor import Tally, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
 from scorer import Scorer, cpu_name, open_scorer
 
@@ -622,7 +622,7 @@ def test_the_species_table_is_empty_when_nothing_was_heard() -> None:
 def test_the_species_table_counts_windows_and_names_the_first() -> None:
     one = Detection(5.0, 10.0, "41", "Rana ficta", "frog", 0.5, 0.25)
     pond = Analysed("a/x.ogg", "a", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1, 1)
-    heard: dict[str, Heard] = {}
+    heard: dict[str, Tally] = {}
     tally(heard, replace(pond, found=(one, replace(one, start=10.0, confidence=0.9))))
     owl = replace(one, label="7", common_name="owl", detected_at="2026-05-14T05:30:05")
     tally(heard, replace(pond, file="b/y.ogg", found=(owl,)))

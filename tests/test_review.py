@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pretend import SPECIES, read_rows, write_recording, write_results, write_table
 
-from calibration import NEVER, TOO_FEW, read_thresholds, write_thresholds
+from calibration import NEVER, SILENCED, TOO_FEW, read_thresholds, write_thresholds
 from config import AudioSettings, DataSettings
 from data_loader import RandomWindows, read_labeled, recording_contexts, split, truth_table
 from detections import DETECTION_COLUMNS as COLUMNS
+from fitting import wilson_interval
 from recordings import Recording, read_recordings, write_recordings
 from results import Detected, Results, hidden, read_results, sound_finder
 from review import (
@@ -136,13 +137,25 @@ def test_scores_that_part_right_from_wrong_have_their_threshold_where_they_do() 
     assert threshold.precision_low < 0.9 < threshold.precision_high, "ten verdicts are ten verdicts"
 
 
-def test_under_twenty_verdicts_or_with_one_kind_alone_nothing_is_said() -> None:
+def test_under_twenty_verdicts_or_with_yes_alone_nothing_is_said() -> None:
     scores = np.linspace(0.05, 0.95, 20).tolist()
     answers = [score > 0.5 for score in scores]
     assert verdict_threshold("greti", verdicts(scores, answers), scores, 0.9).note == ""
-    for those, right in ((scores[:19], answers[:19]), (scores, [True] * 20), (scores, [False] * 20)):
+    for those, right in ((scores[:19], answers[:19]), (scores, [True] * 20), (scores[:19], [False] * 19)):
         threshold = verdict_threshold("greti", verdicts(those, right), scores, 0.9)
         assert threshold.note == TOO_FEW and threshold.precise is None
+
+
+def test_twenty_verdicts_of_no_silence_a_species() -> None:
+    scores = np.linspace(0.05, 0.95, 20).tolist()
+    found = [*scores, 0.9876, 0.3]  # 0.9876 was .98764 before it was rounded
+    threshold = verdict_threshold("greti", verdicts(scores, [False] * 20), found, 0.9)
+    assert threshold.note == SILENCED and threshold.applied == 0.9877 and threshold.target == "strict"
+    assert (threshold.precision_low, threshold.precision_high) == wilson_interval(0, 20, 0.95)
+    one_yes = verdict_threshold("greti", verdicts(scores, [False] * 19 + [True]), found, 0.9)
+    assert one_yes.note != SILENCED and one_yes.applied < 0.98, "negative control"
+    sure = verdict_threshold("greti", verdicts([1.0] * 20, [False] * 20), [1.0], 0.9)
+    assert sure.applied == 1.0, "which predictor.py takes for never"
 
 
 def test_scores_that_say_nothing_are_never_precise() -> None:
