@@ -37,7 +37,7 @@ from archive import (
 )
 from lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
 from recordings import Recording, is_number, within
-from taxonomy import BLANKS, key
+from taxonomy import BLANKS, decoded_text, key
 
 NO_LABEL = frozenset({"noise", "other", "background", "silence"})  # folders without any species
 LONGEST_CELL = 4096  # characters of a list of labels, or of the names of columns
@@ -241,19 +241,10 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
 def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
     with path.open("rb") as file:
-        header = decoded_text(file.read(HEAD_BYTES))[0].partition("\n")[0]
+        head = file.read(HEAD_BYTES)
+    whole = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]  # no letter cut in half
+    header = decoded_text(whole)[0].partition("\n")[0]
     return [plain(cell) for _, cells in cells_of(header) for cell in cells] if len(header) < LONGEST_CELL else []
-
-
-def decoded_text(raw: bytes) -> tuple[str, str]:
-    """The text of a table, lines ended alike, and its encoding where that is not UTF-8: what Raven and Excel write."""
-    encoding = "utf-8-sig"
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or (raw[1:2] == b"\0" and raw[:1] != b"\0"):
-        encoding = "utf-16" if raw[:1] in (b"\xff", b"\xfe") else "utf-16-le"
-    elif "\ufffd" in raw.decode("utf-8", errors="replace"):
-        encoding = "cp1252"
-    content = raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
 
 
 def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:

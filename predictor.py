@@ -53,7 +53,7 @@ from journal import Journal, open_journal
 from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish, read_json
 from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
-from taxonomy import match_species
+from taxonomy import decoded_text, match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
@@ -452,7 +452,7 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     wanted = np.ones(len(taxonomy.labels), np.bool_)
     if config.slist:
         assert config.slist.is_file(), f"--slist {config.slist}: no such file"
-        meant, strange = match_species(config.slist.read_text(encoding="utf-8-sig").splitlines(), taxonomy)
+        meant, strange = match_species(species_list(config.slist), taxonomy)
         wanted[[column for column in range(len(wanted)) if column not in meant]] = False
         print(
             f"{config.slist}: {len(meant)} species of the model"
@@ -463,6 +463,14 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
         )
         assert meant, f"no line of {config.slist} is a species of the model"
     return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds)
+
+
+def species_list(path: Path) -> list[str]:
+    """The lines of a list that people write in any editor."""
+    lines, encoding = decoded_text(path.read_bytes())
+    if encoding:
+        print(f"{path} is not in UTF-8, read as {encoding}")
+    return lines.splitlines()
 
 
 def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices) -> dict[str, object]:

@@ -27,6 +27,7 @@ from archive import NameIndex, is_there, sounds_below
 from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number, within
 from runs import read_json
+from taxonomy import ESCAPED
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -98,7 +99,7 @@ def read_results(folder: Path) -> Results:
 
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
             found = next(lines, list[str]())
@@ -109,7 +110,7 @@ def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, 
                 where = f"{path} line {lines.line_num}"
                 fits = len(cells) == len(found)
                 assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
-                assert not any("\ufffd" in cell for cell in cells), f"{where} is not in UTF-8; save the table as UTF-8"
+                assert not any(map(ESCAPED.search, cells)), f"{where} is not in UTF-8; save the table as UTF-8"
                 if fits:
                     yield where, dict(zip(found, cells, strict=True))
         except csv.Error as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recordings import COLUMNS, Recording, read_recordings, within, write_recordings
@@ -38,6 +38,7 @@ def rows(draw: st.DrawFn) -> Recording:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example([Recording(Path("/archive/\ufffd.wav"), "\ufffd.wav", author="\ufffd")])  # as unpackers of old archives write
 @given(st.lists(rows(), min_size=1, max_size=5))
 def test_a_table_survives_the_way_to_disk_and_back(tmp_path: Path, table: list[Recording]) -> None:
     write_recordings(tmp_path / "recordings.csv", table)
@@ -79,6 +80,15 @@ def test_a_cell_that_cannot_be_is_named(column: str, cell: str, complaint: str, 
     row = {"root": str(tmp_path), "path": "a.ogg"} | {column: cell}
     table.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
     with pytest.raises(AssertionError, match=complaint):
+        read_recordings(table)
+
+
+def test_bytes_that_are_no_utf_8_are_named_by_their_line_and_a_replacement_character_is_none(tmp_path: Path) -> None:
+    table = tmp_path / "recordings.csv"
+    table.write_bytes(f"root,path,author\n{tmp_path},a\ufffd.ogg,Ada\n".encode())
+    assert read_recordings(table)[0].name == "a\ufffd.ogg"
+    table.write_bytes(f"root,path,author\n{tmp_path},a\ufffd.ogg,".encode() + b"Andr\xe9\n")
+    with pytest.raises(AssertionError, match=r"line 2 is not in UTF-8"):
         read_recordings(table)
 
 
