@@ -103,7 +103,7 @@ def predict(config: PredictCommand) -> int:
         choices = choose(config, scorers)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         print("\n".join(notes))
-        assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
+        assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
         single = len(entries) == 1 and entries[0].path in config.inputs
         if single and config.out is None and not wants_arrays(config):
             return predict_one(config, scorers, choices, entries[0], decoder)
@@ -117,7 +117,7 @@ def predict_one(
     started = time.time()
     ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder)
     assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
-    analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
+    analysed = analyse(entry, outcome, scored, scorers[0], choices)
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
         print(f"{outcome.status}: {outcome.reason}")
@@ -138,8 +138,7 @@ def predict_archive(
     shard, shards = read_shard(config.shard)
     mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
     arrays = wants_arrays(config)
-    chosen = choices if config.ranks else replace(choices, ranks={})
-    facts = settings(config, scorers, chosen)
+    facts = settings(config, scorers, choices)
     label = f"{shard}/{shards}" if shards > 1 else ""
     with (  # the journal first: what it refuses must not touch the run.json of the results that are there
         open_journal(folder, facts, arrays, label, config.restart) as journal,
@@ -155,7 +154,7 @@ def predict_archive(
         if len(waiting) < len(mine):
             print(f"resuming: {len(mine) - len(waiting)} of {len(mine)} recordings are done already")
         print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
-        score_waiting(config, scorers, chosen, waiting, journal, decoder)
+        score_waiting(config, scorers, choices, waiting, journal, decoder)
         run.facts.update(decoder_peak_memory_mb=peak_memory_mb(decoder.process.pid))
         if shards > 1:
             statuses = Counter(one.status for one in journal.recall(mine))
@@ -316,6 +315,11 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
         entry.size,
         entry.mtime_ns,
         tuple(sorted(found, key=lambda one: one.start)),
+        latitude=entry.latitude,
+        longitude=entry.longitude,
+        make=entry.make,
+        serial=entry.serial,
+        temperature=entry.temperature,
     )
 
 
@@ -350,7 +354,7 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print(f"{len(entries)} recordings ({told}), {hours:.2f} h, {count} detections")
     run.facts.update(recordings=statuses, hours=hours, detections=count)
     print(f"wrote {', '.join(map(str, written))}")
-    assert statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
+    assert not entries or statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
     return 2 if statuses["unreadable"] else 0
 
 
@@ -375,12 +379,14 @@ def write_arrays(
 ) -> list[Path]:
     """scores.csv, submission.csv and embeddings, where they are asked for."""
     written: list[Path] = []
+    by_channel = config.channel == "each"  # else all windows are of one, or of the mean
     if config.scores:
         with publish(folder / "scores.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            write_row(file, score_columns(scorer.taxonomy))
+            write_row(file, score_columns(scorer.taxonomy, by_channel))
             for entry, scored in journal.recall_arrays(entries):
                 for one in scored:
-                    write_scores(file, str(entry.path), one.starts, one.ends, one.probabilities)
+                    channel = one.channel if by_channel else None
+                    write_scores(file, str(entry.path), one.starts, one.ends, one.probabilities, channel)
         written.append(folder / "scores.csv")
     if config.submission:
         rows = (
@@ -395,8 +401,8 @@ def write_arrays(
         written.append(folder / "submission.csv")
     if config.embeddings:
         kept = ((entry, one) for entry, scored in journal.recall_arrays(entries) for one in scored if len(one.starts))
-        vectors = (Embedded(str(entry.path), one.starts, one.ends, one.embeddings) for entry, one in kept)
-        write_embeddings(config.embeddings, vectors, scorer.path.name)
+        vectors = (Embedded(str(entry.path), one.starts, one.ends, one.embeddings, one.channel) for entry, one in kept)
+        write_embeddings(config.embeddings, vectors, scorer.path.name, by_channel)
         written.append(config.embeddings)
     return written
 
@@ -462,7 +468,7 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
             f"--strict: {len(strange)} lines of {config.slist} are no species of the model"
         )
         assert meant, f"no line of {config.slist} is a species of the model"
-    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds)
+    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds if config.ranks else {})
 
 
 def species_list(path: Path) -> list[str]:

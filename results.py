@@ -31,6 +31,7 @@ from taxonomy import ESCAPED
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
+TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
 FILE, CODE, SITE, MODEL = (PLACE[name] for name in ("File", "Species code", "Site", "Model"))
 
 
@@ -160,7 +161,8 @@ def hidden(results: Results) -> Results:
         cells[FILE], cells[SITE] = number_of[d.file], site_of[d.cells[SITE]]
         cells[MODEL] = re.split(r"[/\\]", cells[MODEL])[-1]
         detections.append(replace(d, cells=tuple(cells)))
-    files = tuple({**row, "file": number_of[row["file"]], "site": "", "reason": ""} for row in results.files)
+    blank = dict.fromkeys(TELLING, "")
+    files = tuple({**row, **blank, "file": number_of[row["file"]]} for row in results.files)
     return replace(results, detections=tuple(detections), files=files)
 
 

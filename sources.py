@@ -65,7 +65,7 @@ from audio import SUFFIXES
 from config import DataSettings
 from lineages import UPPER, Row, label_row, merged, reference, scientific_form, shipped, taxonomy_rows, with_lineages
 from portals import find_pages, read_inaturalist, read_xeno_canto
-from recordings import Recording, is_number, read_recordings, within
+from recordings import Recording, is_number, read_recordings, whole, within
 from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
@@ -276,15 +276,15 @@ def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -
     name = Path(os.path.normpath(row["filename"])).as_posix()
     path = within(folder, name)
     assert path is not None, f"{where}: {row['filename']!r} leaves {folder}; paths must stay below it"
-    fold = row.get("fold", "")
-    assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number; write a whole one"
+    fold = whole(row.get("fold", "") or "-1", "fold", where)
+    assert fold >= -1, f"{where}: fold {fold} is less than 0; count folds from 0"
     author = row.get("author", "")
     recording = Recording(
         path,
         path.relative_to(root).as_posix(),
         tuple(dict.fromkeys([row["primary_label"], *parse_labels(row.get("secondary_labels", ""), where)])),
         group=row.get("group", ""),
-        fold=int(fold) if fold else -1,
+        fold=fold,
         source=row.get("collection", "") or "birdclef",
         recording_id=birdclef_id(path.stem, row),
         author="" if author.casefold() in NO_AUTHOR else author,
