@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from audio import SUFFIXES, find_recordings, is_hidden
+from audio import SUFFIXES, find_recordings, is_hidden, is_ours
 from lineages import Row
 from metadata import Facts, combined, doubts, read_metadata
 from recorders import read_name
@@ -48,15 +48,15 @@ def files_below(root: Path, suffixes: set[str]) -> list[Path]:
     """Other files below a folder, sorted, searched for as sound files are."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name) and not is_ours(Path(folder, name))]
         found += [Path(folder, name) for name in files if Path(name).suffix.lower() in suffixes]
     return sorted(path for path in found if is_plain_file(path))
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Folders that may be looked into; lost+found may not."""
+    """Folders that may be looked into; lost+found may not, and what this program wrote is no collection."""
     folders = [path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name) and is_text(path)]
-    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK))
+    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK) and not is_ours(path))
 
 
 def plain_sounds(root: Path, names: Iterable[str], source: str) -> tuple[list[Recording], list[str]]:

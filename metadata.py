@@ -82,9 +82,9 @@ def doubts(said: Sequence[str], most: int = 5) -> list[str]:
     return [f"{len(said)} times or positions are doubtful: {'; '.join(said[:most])}{more}"]
 
 
-def precision(written: str) -> tuple[bool, bool]:
-    """What a time has beyond a date: a clock, and a zone. Of equals the first is taken, that of the file."""
-    return "T" in written, "T" in written and datetime.fromisoformat(written).tzinfo is not None
+def precision(written: str) -> tuple[bool, bool, bool]:
+    """What a time has: a date, a clock, a zone. Of equals the first is taken, that of the file."""
+    return bool(written), "T" in written, "T" in written and datetime.fromisoformat(written).tzinfo is not None
 
 
 def same_time(named: str, written: str) -> bool:
@@ -116,17 +116,20 @@ def read_metadata(path: Path) -> Facts:
     try:
         if not path.is_file():  # a pipe would never end
             return Facts()
-        with path.open("rb") as file:
+        with path.open("rb", buffering=2048) as file:
             texts = dict(reversed(list(chunks(file))))
     except (OSError, ValueError):  # a name that is none
         return Facts()
-    comment = plain_text(texts.get("comment", b""))
-    guano = plain_text(texts.get("guan", b"")) or (comment if comment.startswith("GUANO|") else "")
-    found = [
-        read_guano(guano),
-        read_wamd(texts.get("wamd", b"")),
-        read_comment(comment, plain_text(texts.get("artist", b""))),
-    ]
+    found: list[Facts] = []
+    comment = plain_text(texts["comment"]) if "comment" in texts else ""
+    if guano := plain_text(texts["guan"]) if "guan" in texts else comment if comment.startswith("GUANO|") else "":
+        found.append(read_guano(guano))
+    if "wamd" in texts:
+        found.append(read_wamd(texts["wamd"]))
+    if comment:
+        found.append(read_comment(comment, plain_text(texts.get("artist", b""))))
+    if len(found) < 2:
+        return found[0] if found else Facts()
     return Facts(*(next((value for value in values if value), "") for values in zip(*map(astuple, found), strict=True)))
 
 
@@ -250,7 +253,9 @@ def together(make: str, model: str) -> str:
 
 def plain_text(raw: bytes) -> str:
     """A text out of a file: no zeros, nothing that steers a terminal; bytes that are no UTF-8 become a U+FFFD."""
-    text = raw.replace(b"\0", b" ").decode("utf-8", "replace")
+    text = raw.decode("utf-8", "replace").replace("\0", " ").replace("\r", " ").strip()
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in text).strip()
 
 

@@ -27,7 +27,7 @@ from archive import NameIndex, is_there, sounds_below
 from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number, within
 from runs import read_json
-from taxonomy import ESCAPED
+from taxonomy import ESCAPED, delimiter
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -101,7 +101,8 @@ def read_results(folder: Path) -> Results:
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = csv.reader(file, strict=True)
+        lines = csv.reader(file, delimiter=delimiter(file.readline()), strict=True)
+        file.seek(0)
         try:
             found = next(lines, list[str]())
             absent = [name for name in needed if name not in found]

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, plain_path, seconds
 from runs import no_formula, publish
-from taxonomy import read_table
+from taxonomy import delimiter, read_table
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
 EVENT_COLUMNS = (
@@ -448,6 +448,9 @@ def read_sample(path: Path) -> Sample:
     rows = [row for _, row in read_table(path, ("row_id",), unique="row_id")]
     first, *labels = rows[0]
     assert first == "row_id" and labels, f"{path} has the columns {first}, {labels[:3]}; wanted row_id, then labels"
+    assert delimiter(path.read_text(encoding="utf-8-sig")) == ",", (
+        f"{path}: no columns parted by commas; take the original"
+    )
     header = path.read_bytes().partition(b"\n")[0].decode() + "\n"
     return Sample(header, tuple(labels), tuple(row["row_id"] for row in rows))
 

@@ -277,8 +277,10 @@ def decoded_text(raw: bytes) -> tuple[str, str]:
 
 
 def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a csv file as cells, each with the number of its last line."""
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # else an open quote swallows the rows behind it
+    """The rows of a csv file as cells, each with the number of its last line; Excel parts them by semicolons in many
+    countries."""
+    mark, stream = delimiter(text), io.StringIO(text, newline="")
+    lines = csv.reader(stream, delimiter=mark, strict=True)  # else an open quote swallows the rows behind it
     found: list[tuple[int, list[str]]] = []
     try:
         for cells in lines:
@@ -287,6 +289,12 @@ def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
         line = found[-1][0] + 1 if found else 1
         raise AssertionError(f"{path} line {line}: {error}; mend the row, perhaps a quote is left open") from None
     return found
+
+
+def delimiter(text: str) -> str:
+    """What parts the cells of a csv table, by its first line."""
+    header = text.partition("\n")[0]
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def names_high_rank(row: Mapping[str, str]) -> bool:

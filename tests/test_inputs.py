@@ -104,11 +104,12 @@ def test_shards_are_read_from_the_flag_or_from_slurm(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("array", "number", "first", "last", "count"),
-    [("3", 3, 3, 3, 1), ("3,5", 3, 3, 5, 2), ("1,5", 1, 1, 5, 2), ("1-9:2", 3, 1, 9, 5), ("0-7", 0, 0, 7, 8)],
+    ("number", "first", "last", "count"),
+    [(3, 3, 3, 1), (3, 3, 5, 2), (1, 1, 5, 2), (3, 1, 9, 5), (0, 0, 7, 8)],
+    ids=["3", "3,5", "1,5", "1-9:2", "0-7"],
 )
 def test_an_array_that_does_not_run_from_1_to_n_is_refused_with_the_remedy(
-    array: str, number: int, first: int, last: int, count: int, monkeypatch: pytest.MonkeyPatch
+    number: int, first: int, last: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--array 3`, to do the third of eight again, would be taken for the whole archive by its one task."""
     for name, value in (("ID", number), ("MIN", first), ("MAX", last), ("COUNT", count)):
