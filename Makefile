@@ -1,5 +1,5 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
-# make test   style, types, tests (make test-all: the slow ones too)
+# make test   style, types, tests, with the same examples for everybody (make test-all: the slow ones too, and random search)
 # make test-browser   the listening report in a real browser; installs Playwright, and chromium where apt exists
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
@@ -32,7 +32,7 @@ test: check
 	@.venv/bin/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: check
-	@.venv/bin/python -m pytest $(PARALLEL)
+	@.venv/bin/python -m pytest --hypothesis-profile=search $(PARALLEL)
 
 test-browser: $(CHECKS)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt

@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from archive import (
@@ -37,21 +38,25 @@ from archive import (
 )
 from lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
 from recordings import Recording, is_number, within
-from taxonomy import BLANKS, key
+from taxonomy import BLANKS, decoded_text, delimiter, key
 
 NO_LABEL = frozenset({"noise", "other", "background", "silence"})  # folders without any species
 LONGEST_CELL = 4096  # characters of a list of labels, or of the names of columns
+EITHER = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")  # thousands, or a fraction; of a point alone, a fraction
 DECIMALS = 4  # of a second, as recordings.csv has them
 START = [
     *("begin_time_s", "start", "start_s", "start_time", "start_time_s", "start_seconds"),
     *("begin", "begin_s", "begin_time", "onset", "onset_s"),
 ]
 END = ["end_time_s", "end", "end_s", "end_time", "end_seconds", "offset", "offset_s", "stop", "stop_s"]
+DURATION = ["duration", "duration_s", "duration_seconds", "delta_time_s", "length", "length_s"]
 FILE = ["filename", "file", "path", "file_name", "file_path", "filepath", "audio_file", "begin_path", "begin_file"]
+FILE += ["in_file"]  # Kaleidoscope
 LABEL = [
     *("primary_label", "label", "labels", "species", "annotation", "annotations", "scientific_name"),
-    *("species_code", "common_name", "species_name", "code", "class"),
+    *("species_code", "common_name", "species_name", "code", "class", "manual_id"),
 ]
+AUDACITY = ["start", "end", "label"]  # its labels have no header
 PREDICTED = frozenset({"confidence", "score", "probability"})  # columns of a model's output
 RAVEN_NAME = re.compile(r"(?:\.table\.\d+)?(?:\.selections?)?(?:\.table)?\.(?:txt|tsv|csv)$", re.IGNORECASE)
 
@@ -74,13 +79,39 @@ def read_annotations(
 
 
 def table_kind(path: Path, asked: str = "") -> str:
-    """annotated where a table says where in a recording somebody heard something, predicted where a model did."""
+    """annotated where a table says where in a recording somebody heard something, predicted where a model did, labels
+    where it is one of Audacity's, which does not say in which recording."""
+    if path.suffix.lower() == ".txt" and (kind := labels_kind(path)):
+        return kind
     columns = set(table_columns(path))
     label = plain(asked) in columns or first(LABEL, columns)
-    times = first(START, columns) and first(END, columns)
-    if not times or not ("begin_time_s" in columns or (label and first(FILE, columns))):
+    if not time_columns(columns) or not ("begin_time_s" in columns or (label and first(FILE, columns))):
         return ""
     return "predicted" if columns & PREDICTED else "annotated"
+
+
+def labels_kind(path: Path) -> str:
+    """labels where a file has Audacity's: two times and a text in every line; predicted where a confidence follows."""
+    lines = [line.split("\t") for line in head_of(path).split("\n")[:-1] or [head_of(path)]]
+    lines = [cells for cells in lines if any(cells) and cells[0] != "\\"]  # which begins a line of frequencies
+    if not lines or not all(is_label(cells) for cells in lines) or not any(len(cells) > 2 for cells in lines):
+        return ""
+    return "predicted" if all(len(cells) > 3 and is_number(cells[3]) for cells in lines) else "labels"
+
+
+def is_label(cells: Sequence[str]) -> bool:
+    """Whether a line is one of Audacity's: start, end, and a text that is no number."""
+    times = [clock(cell) for cell in cells[:2]]
+    return len(times) == 2 and None not in times and not any(is_number(cell) for cell in cells[2:3])
+
+
+def time_columns(columns: Iterable[str]) -> tuple[str, str, str]:
+    """The columns of start, end and duration as far as a table has them; none where that does not make a stretch."""
+    there = set(columns)
+    start, end, duration = (first(names, there) for names in (START, END, DURATION))
+    if not start and duration and "offset" in there:  # Kaleidoscope
+        start, end = "offset", ""
+    return (start, end, "" if end else duration) if start and (end or duration) else ("", "", "")
 
 
 def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source: str, asked: str = "") -> Found:
@@ -98,16 +129,19 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
     for table in tables:
         lines, encoding = read_annotation_table(table)
         header = lines[0][1] if lines else START + END
-        assert first(START, header) and first(END, header), (
+        assert any(time_columns(header)), (
             f"{table} has no columns start and end, but {listed(header, 12)}; name them so"
         )
+        decimal = decimal_sign([line[name] for _, line in lines for name in time_columns(header) if name], table)
+        through = counts_through(lines, decimal, index)
         notes += [f"{table.relative_to(root)} is not in UTF-8, read as {encoding}"] if encoding else []
         column = label_column(table, lines, asked)
         columns[column] += bool(column)
         if not lines and "begin_time_s" in table_columns(table):
             recordings.append(replace(annotated_sound(root, "", table, index, source), listened=True))
         for where, line in deduplicated(lines, column):
-            start, end, fault = stretch_of(line)
+            start, end, fault = stretch_of(line, decimal)
+            fault = fault or (through if offset_of(line, decimal) is None else "")
             recording = annotated_sound(root, named_file(line, index), table, index, source)
             if recording.sound and recording.path.parent != table.parent and not first(FILE, line):
                 elsewhere.append(recording.name)
@@ -122,6 +156,11 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
             mine = tuple(dict.fromkeys(labels[key(word)][1]["primary_label"] for word in spoken))
             recording = replace(recording, labels=mine, listened=not mine, start=start, end=end)
             recordings.append(refused(recording, f"{where}: {fault}") if fault else recording)
+            if (last := line.get("end_path", "") or line.get("end_file", "")) and mine:
+                other = annotated_sound(root, last, table, index, source)
+                if other.name != recording.name:
+                    crossing = f"{where}: begins in {recording.name} and ends here; make two selections of it"
+                    recordings.append(refused(replace(other, labels=mine), crossing))
     if tables:
         used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
         notes.append(f"{len(tables)} tables of annotations; labels are in the column {used or 'of none of them'}")
@@ -154,11 +193,14 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     """The rows of a table of annotations, columns by their plain names, and its encoding where that is not UTF-8."""
     content, encoding = decoded_text(path.read_bytes())
     rows: list[Row] = []
-    columns: list[str] = []
+    columns = AUDACITY if labels_kind(path) else list[str]()
+    headless = bool(columns)
     number = 0
     try:
         for number, cells in cells_of(content, strict=True):
-            line = [cell.strip() for cell in cells]
+            line = [cell.strip() for cell in (cells[:3] if headless else cells)]
+            if headless and line[0] == "\\":
+                continue
             columns = columns or [plain(cell) for cell in line]
             assert not any(line[len(columns) :]), (
                 f"{path} line {number}: {len(line)} cells, not {len(columns)}; take out the superfluous ones"
@@ -167,7 +209,7 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
                 rows.append((f"{path} line {number}", dict(zip(columns, line + [""] * len(columns), strict=False))))
     except csv.Error as error:
         raise AssertionError(f"{path} breaks off after line {number} ({error}); save it again") from None
-    return rows[1:], encoding
+    return rows if headless else rows[1:], encoding
 
 
 def label_column(table: Path, lines: Sequence[Row], asked: str) -> str:
@@ -185,7 +227,7 @@ def deduplicated(lines: Sequence[Row], column: str) -> list[Row]:
     chosen: dict[tuple[str, ...], Row] = {}
     for where, line in lines:
         number = line.get("selection", "")
-        times = (line[first(START, line)], line[first(END, line)])
+        times = tuple(line[name] for name in time_columns(line) if name)
         identity = (number, *(line.get(name, "") for name in ("begin_path", "begin_file")), *times)
         identity = identity if number and "view" in line else (where,)
         other = chosen.setdefault(identity, (where, line))[1]
@@ -198,19 +240,51 @@ def is_spectrogram(line: Mapping[str, str]) -> bool:
     return line.get("view", "").casefold().startswith("spectrogram")
 
 
-def stretch_of(line: Mapping[str, str]) -> tuple[float | None, float | None, str]:
+def stretch_of(line: Mapping[str, str], decimal: str) -> tuple[float | None, float | None, str]:
     """Start and end in seconds from the beginning of the file, or what is wrong with them.
 
     Raven's Begin Time runs on over several files; File Offset is the time within one.
     """
-    first_cell, last_cell = line[first(START, line)], line[first(END, line)]
-    start, end = clock(first_cell), clock(last_cell)
+    columns = [name for name in time_columns(line) if name]
+    first_cell, last_cell = (line[name] for name in columns)
+    start, end = clock(first_cell, decimal), clock(last_cell, decimal)
     if start is None or end is None:
+        unclear = [cell for cell in (first_cell, last_cell) if EITHER.fullmatch(cell)]
+        if unclear:
+            return (
+                None,
+                None,
+                f"{unclear[0]!r} may be thousands or a fraction; write a point, or no comma",
+            )
         return None, None, f"{first_cell!r} to {last_cell!r} are no times; write seconds, or hours:minutes:seconds"
+    if time_columns(line)[2]:
+        end = round(start + end, DECIMALS)
     if end <= start:
         return start, end, f"it ends at {last_cell}, not after its start at {first_cell}; mend the times"
-    offset = clock(line.get("file_offset_s", "")) if first(("begin_path", "begin_file"), line) else None
+    offset = offset_of(line, decimal)
     return (start, end, "") if offset is None else (offset, round(offset + end - start, DECIMALS), "")
+
+
+def offset_of(line: Mapping[str, str], decimal: str) -> float | None:
+    """Raven's File Offset, where it says of which file."""
+    return clock(line.get("file_offset_s", ""), decimal) if first(("begin_path", "begin_file"), line) else None
+
+
+def counts_through(lines: Sequence[Row], decimal: str, index: NameIndex) -> str:
+    """Why the times of a table are none within a recording: Raven counts through all that are open, one after the
+    other, and File Offset is missing. Recordings whose times overlap each count from their own beginning."""
+    reach: dict[str, list[float]] = {}
+    for _, line in lines:
+        start, end, _ = stretch_of(line, decimal)
+        if "begin_time_s" in line and first(("begin_path", "begin_file"), line) and offset_of(line, decimal) is None:
+            reach.setdefault(named_file(line, index), []).extend(time for time in (start, end) if time is not None)
+    spans = sorted((min(times), max(times)) for times in reach.values() if times)
+    if len(spans) < 2 or any(before[1] > after[0] for before, after in pairwise(spans)):
+        return ""
+    return (
+        f"its times run on over {len(spans)} recordings, and it has no column File Offset (s); add that in Raven, and "
+        "save it again (where every recording counts from its own beginning, it is the same as Begin Time)"
+    )
 
 
 def named_file(line: Mapping[str, str], index: NameIndex) -> str:
@@ -240,20 +314,20 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
 
 def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
-    with path.open("rb") as file:
-        header = decoded_text(file.read(HEAD_BYTES))[0].partition("\n")[0]
+    header = head_of(path).partition("\n")[0]
     return [plain(cell) for _, cells in cells_of(header) for cell in cells] if len(header) < LONGEST_CELL else []
 
 
-def decoded_text(raw: bytes) -> tuple[str, str]:
-    """The text of a table, lines ended alike, and its encoding where that is not UTF-8: what Raven and Excel write."""
-    encoding = "utf-8-sig"
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or (raw[1:2] == b"\0" and raw[:1] != b"\0"):
-        encoding = "utf-16" if raw[:1] in (b"\xff", b"\xfe") else "utf-16-le"
-    elif "\ufffd" in raw.decode("utf-8", errors="replace"):
-        encoding = "cp1252"
-    content = raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
+def head_of(path: Path) -> str:
+    """The first lines of a table, whole ones where it has more than fit."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return decoded_text(head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1])[0]
+
+
+def parted_by(content: str) -> str:
+    """What parts the cells of a table: a tab, a semicolon or a comma."""
+    return "\t" if "\t" in content.partition("\n")[0] else delimiter(content)
 
 
 def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -261,12 +335,11 @@ def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str
 
     strict   an error where a quote is left open, which swallows the rows behind it
     """
-    header = content.partition("\n")[0]
-    if "\t" in header:
+    mark = parted_by(content)
+    if mark == "\t":
         yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
         return
-    comma = ";" if header.count(";") > header.count(",") else ","
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=comma, strict=strict)
+    lines = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=strict)
     yield from ((lines.line_num, cells) for cells in lines)
 
 
@@ -281,9 +354,40 @@ def first(names: Iterable[str], columns: Iterable[str]) -> str:
     return next((name for name in names if name in there), "")
 
 
-def clock(cell: str) -> float | None:
-    """Seconds: 75, 75.5, 75,5, 1:15, 0:01:15.5; None for anything else."""
-    parts = cell.replace(",", ".").split(":")
+def decimal_sign(cells: Iterable[str], table: Path) -> str:
+    """What parts seconds from their fractions in all times of a table, blank where its cells do not agree.
+
+    1,5 has a fraction, 1,234.5 thousands; 1,234 alone is either. Where commas part cells, it is thousands; where
+    semicolons do, a fraction: Excel writes so where people write 1,5.
+    """
+    signs: set[str] = set()
+    unclear: set[str] = set()
+    for cell in cells:
+        marks = re.findall("[.,]", cell)
+        if EITHER.fullmatch(cell):
+            unclear |= set(marks)
+        elif marks:
+            signs.add({".": ",", ",": "."}[marks[0]] if len(marks) > 1 and len(set(marks)) == 1 else marks[-1])
+    if len(signs) == 1:
+        return signs.pop()
+    mark = parted_by(head_of(table)) if unclear == {","} and not signs else ""
+    return {",": ".", ";": ","}.get(mark, "")
+
+
+def clock(cell: str, decimal: str = "") -> float | None:
+    """Seconds: 75, 75.5, 75,5, 1:15, 0:01:15.5, 1,234.5; None for anything else.
+
+    decimal   the sign before a fraction; blank where the cell has to say it itself, and 1,234 is no time then
+    """
+    cell = re.sub(r"(?<=\d)[ '\u2019\xa0\u202f](?=\d{3})", "", cell)
+    if not decimal:
+        if "," in cell and EITHER.fullmatch(cell):
+            return None
+        decimal = "," if cell.rfind(",") > cell.rfind(".") else "."
+        decimal = {".": ",", ",": "."}[decimal] if cell.count(decimal) > 1 else decimal
+    whole, sign, fraction = cell.partition(decimal)
+    whole = re.sub(r"(?<=\d)[.,](?=\d{3}(?:[.,]|$))", "", whole)
+    parts = f"{whole}{sign and '.'}{fraction}".split(":")
     if len(parts) > 3 or not all(is_number(part) and float(part) >= 0 for part in parts):
         return None
     seconds = sum(float(part) * 60.0**place for place, part in enumerate(reversed(parts)))

@@ -3,7 +3,7 @@
     sounds, notes = sounds_below(root, root)
     recordings, notes = plain_sounds(root, sounds, "unlabeled")
 
-Reads    folders and names; opens no sound
+Reads    folders and names, what recorders wrote into files; decodes no sound
 
 A recording that is not there, or whose name cannot be written down or leads out of its folder, is a row all the same:
 missing or refused, with a reason.
@@ -20,8 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from audio import SUFFIXES, find_recordings, is_hidden
+from audio import SUFFIXES, find_recordings, is_hidden, is_ours
 from lineages import Row
+from metadata import Facts, combined, doubts, read_metadata
 from recorders import read_name
 from recordings import Recording, is_number, within
 
@@ -47,15 +48,15 @@ def files_below(root: Path, suffixes: set[str]) -> list[Path]:
     """Other files below a folder, sorted, searched for as sound files are."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name) and not is_ours(Path(folder, name))]
         found += [Path(folder, name) for name in files if Path(name).suffix.lower() in suffixes]
     return sorted(path for path in found if is_plain_file(path))
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Folders that may be looked into; lost+found may not."""
+    """Folders that may be looked into; lost+found may not, and what this program wrote is no collection."""
     folders = [path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name) and is_text(path)]
-    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK))
+    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK) and not is_ours(path))
 
 
 def plain_sounds(root: Path, names: Iterable[str], source: str) -> tuple[list[Recording], list[str]]:
@@ -81,6 +82,35 @@ def told_by_name(recording: Recording) -> tuple[Recording, str]:
         longitude=recording.longitude or facts.longitude,
     )
     return told, facts.warning
+
+
+def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
+    """Rows with what recorders wrote into the files, and what is doubtful about it.
+
+    What a table says counts more than what stands in a file, and that more than a file's name.
+    """
+    written = {row.path: Facts() for row in recordings}
+    written |= {row.path: read_metadata(row.path) for row in recordings if row.sound}
+    done: list[Recording] = []
+    said: dict[str, None] = {}
+    for row in recordings:
+        told = written[row.path]
+        if told != Facts():
+            named = read_name(shown(row.name))
+            facts, odd = combined(named, told)
+            said |= dict.fromkeys(f"{row.name}: {words}" for words in odd)
+            by_table = row.recorded_at not in ("", named.recorded_at), row.latitude not in ("", named.latitude)
+            row = replace(
+                row,
+                recorded_at=row.recorded_at if by_table[0] else facts.recorded_at,
+                latitude=row.latitude if by_table[1] else facts.latitude,
+                longitude=row.longitude if by_table[1] else facts.longitude,
+                make=row.make or facts.make,
+                serial=row.serial or facts.serial,
+                temperature=row.temperature or facts.temperature,
+            )
+        done.append(row)
+    return done, doubts(list(said))
 
 
 def checked_name(recording: Recording) -> Recording:

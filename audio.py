@@ -15,6 +15,7 @@ Memory follows the block, never the length of a recording.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import stat
@@ -28,7 +29,7 @@ from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 import soundfile
@@ -54,6 +55,8 @@ OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
     "AIFF": (".aif", ".aiff"),
 }
 SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in suffixes)
+OURS = ".wild-whisper"  # a folder with a file of that name in it is not searched
+LARGEST_RUN = 2**24  # bytes of a run.json
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
@@ -364,7 +367,8 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
     roots    folders, searched to the bottom, and files, which are taken whatever their names
 
     Suffixes count in any case. Names that begin with a dot and the system's own folders are skipped, links to folders
-    are not followed, and a file that is reached twice is one recording.
+    are not followed, and a file that is reached twice is one recording. Nor is a folder below the roots searched that
+    holds a run of this program: the clips of a report are no recordings.
     """
     found: dict[str, Path] = {}  # by real path
     ignored: Counter[str] = Counter()
@@ -375,6 +379,10 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
         taken = [] if root.is_dir() else [root]
         tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if root.is_dir() else ()
         for folder, folders, files in tree:
+            if folder != str(root) and is_ours(Path(folder)):
+                ignored["folders of this program's results (name one to search it)"] += 1
+                folders.clear()
+                continue
             shown = [name for name in files if not is_hidden(name)]
             recordings = [name for name in shown if Path(name).suffix.lower() in SUFFIXES]
             ignored["hidden"] += len(files) - len(shown) + sum(is_hidden(name) for name in folders)
@@ -420,6 +428,20 @@ def fill_window(samples: Waveform, length: int) -> Waveform:
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a run of this program, or clips that it has cut."""
+    run = folder / "run.json"
+    if (folder / OURS).is_file():
+        return True
+    if not run.is_file() or run.stat().st_size > LARGEST_RUN:
+        return False
+    try:
+        told: object = json.loads(run.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and {"name", "status", "command", "settings", "versions"} <= set(cast(Any, told))
 
 
 def listing(counts: Counter[str]) -> str:

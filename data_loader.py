@@ -38,6 +38,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import processes
+from archive import with_metadata
 from audio import fill_window, find_recordings, open_recording
 from cache import fill_cache, kept_bytes, open_kept, window_of
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, SurveyCommand, WindowSettings
@@ -115,9 +116,9 @@ def read_archive(data: CollectionSettings) -> Archive:
     """
     assert data.root.exists(), missing_root(data.root)
     collection = read_collection(data)
-    for note in collection.notes:
+    rows, doubtful = with_metadata(collection.recordings)
+    for note in (*collection.notes, *doubtful):
         print(note)
-    rows = collection.recordings
     with processes.first_on_each_machine():
         examined = examine(sorted({row.path for row in rows if row.sound}))
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]

@@ -115,6 +115,11 @@ class Analysed:
     mtime_ns: int
     found: tuple[Detection, ...] = ()
     events: tuple[Event, ...] = ()
+    latitude: str = ""  # decimal degrees
+    longitude: str = ""
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius, when the recording began
 
 
 @dataclass(frozen=True)
@@ -253,18 +258,27 @@ def clock_time(recorded_at: str, start: float) -> str:
     return when.isoformat(timespec="milliseconds" if when.microsecond else "seconds")
 
 
-def score_columns(taxonomy: Taxonomy) -> list[str]:
+def score_columns(taxonomy: Taxonomy, by_channel: bool = False) -> list[str]:
     """Header of a table of scores."""
-    return ["file", "start", "end", *taxonomy.labels]
+    return ["file", "start", "end", *(["channel"] if by_channel else []), *taxonomy.labels]
 
 
 def write_scores(
-    file: TextIO, name: str, starts: Sequence[float], ends: Sequence[float], probabilities: Scores
+    file: TextIO,
+    name: str,
+    starts: Sequence[float],
+    ends: Sequence[float],
+    probabilities: Scores,
+    channel: int | None = None,
 ) -> None:
-    """One row per window: file, start, end, and the probability of each species with six digits that count."""
+    """One row per window: file, start, end, and the probability of each species with six digits that count.
+
+    channel   which one these windows are of, where each is scored by itself
+    """
+    own = [] if channel is None else [str(channel)]
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
         cells = [f"{probability:.6g}" for probability in probabilities[row]]
-        write_row(file, [plain_path(name), seconds(start), seconds(end), *cells])
+        write_row(file, [plain_path(name), seconds(start), seconds(end), *own, *cells])
 
 
 def write_row(file: TextIO, cells: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
     entries, notes = find_entries([Path("season-2026")], timezone="America/Bogota")
     mine = [entry for entry in entries if in_shard(entry.path, 3, 8)]
 
-Reads    names of files, recordings.csv; opens no sound
+Reads    names of files, what recorders wrote into them, recordings.csv; decodes no sound
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from audio import find_recordings
-from recorders import read_name
+from metadata import doubts, facts_of
 from recordings import Recording, read_recordings
 
 
@@ -33,6 +33,11 @@ class Entry:
     recorded_at: str = ""  # ISO 8601
     size: int = 0  # bytes
     mtime_ns: int = 0
+    latitude: str = ""  # decimal degrees
+    longitude: str = ""
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius
 
     @property
     def key(self) -> str:
@@ -54,10 +59,12 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     paths, search = find_recordings(roots)
     zone, pattern = time_zone(timezone), site_pattern(site_regex)
     entries: list[Entry] = []
-    strange = doubtful = unclear = 0
+    doubtful = unclear = 0
+    strange: list[str] = []
     for path in sorted([*paths, *gone]):
-        facts, row = read_name("/".join(path.parts[-2:])), rows.get(path)
-        strange += bool(facts.warning)
+        row = rows.get(path)
+        facts, odd = facts_of(path)
+        strange += [f"{path.name}: {said}" for said in odd]
         written = row.recorded_at if row else ""
         unclear += not is_moment(written)
         when = (written if is_moment(written) else "") or facts.recorded_at
@@ -73,9 +80,13 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
         )
         state = path.stat() if is_there(path) else None
         site = sys.intern(site)  # one word for all recordings of a site: there may be a million
-        entries.append(Entry(path, site, when, state.st_size if state else 0, state.st_mtime_ns if state else 0))
-    if strange:
-        notes.append(f"{strange} file names have no sensible time; they get none")
+        stamp = (state.st_size, state.st_mtime_ns) if state else (0, 0)
+        given = row or Recording(path, path.name)  # what a table says counts
+        place = (given.latitude, given.longitude) if given.latitude else (facts.latitude, facts.longitude)
+        device = (given.make or facts.make, given.serial or facts.serial)
+        warmth = given.temperature or facts.temperature
+        entries.append(Entry(path, site, when, *stamp, *place, *map(sys.intern, device), warmth))
+    notes += doubts(strange)
     if unclear:
         notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")
     if doubtful:
@@ -129,10 +140,15 @@ def read_shard(text: str) -> tuple[int, int]:
         names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
         told = [os.environ.get(name, "") for name in names]
         assert all(cell.isdecimal() for cell in told), (
-            f"--shard slurm: {', '.join(names)} are not set; use sbatch --array"
+            f"--shard slurm: {', '.join(names)} are not set; use sbatch --array 1-8, for eight shards"
         )
         number, first, count = map(int, told)
-        text = f"{number - first + 1}/{count}"
+        last = os.environ.get("SLURM_ARRAY_TASK_MAX", str(count))
+        assert first == 1 and last == str(count) and number <= count, (
+            f"--shard slurm: this is task {number} of an array of {count} from {first} to {last}, so nobody knows how "
+            f"many shards there are; use sbatch --array 1-8 for eight of them, or --shard {number}/8 to do one again"
+        )
+        text = f"{number}/{count}"
     part = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
     assert part and 1 <= int(part[1]) <= int(part[2]), f"--shard {text}: write 3/8 for the third of eight, or slurm"
     return int(part[1]), int(part[2])

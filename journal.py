@@ -36,6 +36,7 @@ from seals import blank, seal, sha256, state_of
 
 PARTS = ".parts"
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # without hearing anything
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Journal:
                 found = [Detection(**one) for one in told.pop("found")]
                 if told["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
                     found = [replace(one, detected_at=clock_time(entry.recorded_at, one.start)) for one in found]
-                now = {"site": entry.site, "recorded_at": entry.recorded_at, "found": tuple(found), "events": ()}
-                yield Analysed(**(told | now))
+                now = {name: getattr(entry, name) for name in KNOWN}
+                yield Analysed(**(told | now | {"found": tuple(found), "events": ()}))
 
     def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
         """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""

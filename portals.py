@@ -17,8 +17,9 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from archive import (
     HEAD_BYTES,
@@ -29,12 +30,13 @@ from archive import (
     degrees,
     extra_files,
     files_below,
+    is_plain_file,
     is_there,
     listed,
     missing,
     moment,
 )
-from audio import SUFFIXES, is_hidden
+from audio import SUFFIXES, is_ours
 from lineages import UPPER, Row, merged, shipped, with_lineages
 from recordings import Recording, within
 from taxonomy import key
@@ -57,7 +59,7 @@ QUALITIES = {"A": "5", "B": "4", "C": "3", "D": "2", "E": "1"}
 
 def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str]) -> Found:
     """iNatSounds: one JSON per split; the categories that occur are the labels, and their lineage is in it."""
-    pages = find_pages(root, "inaturalist")
+    pages = likely_pages(root, "inaturalist")
     assert pages, f"no JSON of iNatSounds in {root} or its annotations/; put train.json there"
     rows: dict[str, Row] = {}
     recordings: list[Recording] = []
@@ -118,9 +120,8 @@ def inaturalist_row(
 
 def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str]) -> Found:
     """Saved pages of the API v3, and the recordings they name, which may lie anywhere below under several names."""
-    pages = find_pages(root, "xeno-canto") or [
-        path for path in files_below(root, {".json"}) if json_layout(path) == "xeno-canto"
-    ]
+    below = [] if find_pages(root, "xeno-canto") else files_below(root, {".json"})
+    pages = [path for path in below if json_layout(path) == "xeno-canto"] or likely_pages(root, "xeno-canto")
     assert pages, f"no pages of xeno-canto's API below {root}; save its answers there as *.json"
     names, by_id = NameIndex(sounds), xeno_canto_files(sounds)
     rows: dict[str, Row] = {}
@@ -202,17 +203,78 @@ def license_name(address: str) -> str:
 
 
 def find_pages(root: Path, layout: str) -> list[Path]:
-    """JSON files of a layout, in the root or in annotations/."""
+    """JSON files that have the whole shape of a layout, in the root or in annotations/."""
+    return [path for path in json_files(root) if json_layout(path) == layout]
+
+
+def likely_pages(root: Path, layout: str) -> list[Path]:
+    """Those that only begin like one where none has the whole shape: somebody says that they are such."""
+    return find_pages(root, layout) or [path for path in json_files(root) if json_sign(path) == layout]
+
+
+def json_files(root: Path) -> list[Path]:
     folders = (root, root / "annotations")
-    files = [path for folder in folders for path in sorted(folder.glob("*.json")) if not is_hidden(path.name)]
-    return [path for path in files if json_layout(path) == layout]
+    return [path for folder in folders for path in sorted(folder.glob("*.json")) if is_plain_file(path)]
 
 
-def json_layout(path: Path) -> str:
-    """Which layout a JSON file belongs to, as far as its beginning tells; blank for none."""
+def strange_pages(folders: Iterable[Path]) -> list[str]:
+    """A note on JSON files that begin like a page of some portal and are none; what this program wrote is known."""
+    files = dict.fromkeys(path for folder in folders for path in json_files(folder))
+    strange = [path for path in files if json_sign(path) and not json_layout(path)]
+    strange = [path for path in strange if path.name != "run.json" or not is_ours(path.parent)]
+    if not strange:
+        return []
+    kinds = " or ".join(sorted({json_sign(path) for path in strange}))
+    return [
+        f"{len(strange)} JSON files are no pages of {kinds} as a whole, and ignored: "
+        f"{listed(path.name for path in strange)}; --data.layout {kinds} takes them for such"
+    ]
+
+
+def json_sign(path: Path) -> str:
+    """Which layout a JSON file seems to belong to, as far as its beginning tells; blank for none."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES).decode("latin-1")
     return next((layout for layout, sign in JSON_SIGNS.items() if sign.search(head)), "")
+
+
+def json_layout(path: Path) -> str:
+    """Which layout a JSON file belongs to by its whole shape; blank for none."""
+    facts = path.stat()
+    return shape_of(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def shape_of(path: Path, size: int, _changed: int) -> str:
+    """The layout of a JSON file in this state; of one that is too large to be read, what its beginning tells."""
+    layout = json_sign(path)
+    if not layout or size > MOST_JSON_BYTES:
+        return layout
+    try:
+        told: object = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return ""
+    document = cast(dict[str, object], told) if isinstance(told, dict) else dict[str, object]()
+    if layout == "xeno-canto":
+        answer = str(document.get("error", "")).endswith("_error") and isinstance(document.get("message"), str)
+        empty = {"numRecordings", "numPages"} <= set(document)
+        return layout if answer or all_have(document.get("recordings"), {"id", "gen", "sp"}, empty) else ""
+    linked = all_have(document.get("annotations"), {"audio_id", "category_id"}, True)
+    named = all_have(document.get("categories"), {"id", "name"}, True)
+    return layout if linked and named and all_have(document.get("audio"), {"id", "file_name"}, True) else ""
+
+
+def all_have(value: object, keys: set[str], empty: bool) -> bool:
+    """Whether something out of JSON is a list of objects with these keys.
+
+    empty   whether it may have none
+    """
+    if not isinstance(value, list):
+        return False
+    things = cast(list[object], value)
+    return all(isinstance(thing, dict) and keys <= set(cast(Any, thing)) for thing in things) and (
+        empty or bool(things)
+    )
 
 
 def read_json(path: Path) -> dict[str, object]:

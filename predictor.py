@@ -57,7 +57,7 @@ from journal import Journal, open_journal
 from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish, read_json
 from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
-from taxonomy import match_species
+from taxonomy import decoded_text, match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
@@ -219,7 +219,7 @@ def predict(config: PredictCommand) -> int:
         choices = choose(config, scorers)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         print("\n".join(notes))
-        assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
+        assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
         single = len(entries) == 1 and entries[0].path in config.inputs
         if single and config.out is None and not wants_arrays(config):
             return predict_one(config, scorers, choices, entries[0], decoder)
@@ -237,7 +237,7 @@ def predict_one(
     with Progress(None, entry.size, config.batch_size) as progress:
         ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder, progress)
     assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
-    analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
+    analysed = analyse(entry, outcome, scored, scorers[0], choices)
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
         print(f"{outcome.status}: {outcome.reason}")
@@ -258,8 +258,7 @@ def predict_archive(
     shard, shards = read_shard(config.shard)
     mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
     arrays = wants_arrays(config)
-    chosen = choices if config.ranks else replace(choices, ranks={})
-    facts = settings(config, scorers, chosen)
+    facts = settings(config, scorers, choices)
     label = f"{shard}/{shards}" if shards > 1 else ""
     with (  # the journal first: what it refuses must not touch the run.json of the results that are there
         open_journal(folder, facts, arrays, label, config.restart) as journal,
@@ -279,7 +278,7 @@ def predict_archive(
         for entry in (entry for entry in waiting if journal.has_begun(entry)):
             print(f"resuming in the middle of {entry.path}")
         print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
-        score_waiting(config, scorers, chosen, waiting, journal, decoder)
+        score_waiting(config, scorers, choices, waiting, journal, decoder)
         run.facts.update(decoder_peak_memory_mb=peak_memory_mb(decoder.process.pid))
         if shards > 1:
             statuses = Counter(one.status for one in journal.recall(mine))
@@ -475,6 +474,11 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
         entry.size,
         entry.mtime_ns,
         tuple(sorted(found, key=lambda one: one.start)),
+        latitude=entry.latitude,
+        longitude=entry.longitude,
+        make=entry.make,
+        serial=entry.serial,
+        temperature=entry.temperature,
     )
 
 
@@ -509,7 +513,7 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print(f"{len(entries)} recordings ({told}), {hours:.2f} h, {count} detections")
     run.facts.update(recordings=statuses, hours=hours, detections=count)
     print(f"wrote {', '.join(map(str, written))}")
-    assert statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
+    assert not entries or statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
     return 2 if statuses["unreadable"] else 0
 
 
@@ -534,12 +538,14 @@ def write_arrays(
 ) -> list[Path]:
     """scores.csv, submission.csv and embeddings, where they are asked for."""
     written: list[Path] = []
+    by_channel = config.channel == "each"  # else all windows are of one, or of the mean
     if config.scores:
         with publish(folder / "scores.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            write_row(file, score_columns(scorer.taxonomy))
+            write_row(file, score_columns(scorer.taxonomy, by_channel))
             for entry, scored in journal.recall_arrays(entries):
                 for one in scored:
-                    write_scores(file, str(entry.path), one.starts, one.ends, one.probabilities)
+                    channel = one.channel if by_channel else None
+                    write_scores(file, str(entry.path), one.starts, one.ends, one.probabilities, channel)
         written.append(folder / "scores.csv")
     if config.submission:
         rows = (
@@ -554,8 +560,8 @@ def write_arrays(
         written.append(folder / "submission.csv")
     if config.embeddings:
         kept = ((entry, one) for entry, scored in journal.recall_arrays(entries) for one in scored if len(one.starts))
-        vectors = (Embedded(str(entry.path), one.starts, one.ends, one.embeddings) for entry, one in kept)
-        write_embeddings(config.embeddings, vectors, scorer.path.name)
+        vectors = (Embedded(str(entry.path), one.starts, one.ends, one.embeddings, one.channel) for entry, one in kept)
+        write_embeddings(config.embeddings, vectors, scorer.path.name, by_channel)
         written.append(config.embeddings)
     return written
 
@@ -617,7 +623,7 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     wanted = np.ones(len(taxonomy.labels), np.bool_)
     if config.slist:
         assert config.slist.is_file(), f"--slist {config.slist}: no such file"
-        meant, strange = match_species(config.slist.read_text(encoding="utf-8-sig").splitlines(), taxonomy)
+        meant, strange = match_species(species_list(config.slist), taxonomy)
         wanted[[column for column in range(len(wanted)) if column not in meant]] = False
         print(
             f"{config.slist}: {len(meant)} species of the model"
@@ -631,7 +637,7 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if config.min_conf is not None or config.top_n else ", and have strict thresholds"
         print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
-    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds, validated)
+    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds if config.ranks else {}, validated)
 
 
 def validated_species(scorers: Sequence[Scorer]) -> list[str]:
@@ -640,6 +646,14 @@ def validated_species(scorers: Sequence[Scorer]) -> list[str]:
         [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
     ]
     return [max(each, key=MARKS.index) for each in zip(*told, strict=True)]
+
+
+def species_list(path: Path) -> list[str]:
+    """The lines of a list that people write in any editor."""
+    lines, encoding = decoded_text(path.read_bytes())
+    if encoding:
+        print(f"{path} is not in UTF-8, read as {encoding}")
+    return lines.splitlines()
 
 
 def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices) -> dict[str, object]:

@@ -35,12 +35,19 @@ STYLES = [  # the surest first
         rf"^(?:.*-)?{DAY}-birdnet-(?:RTSP_\d+-)?{CLOCK}",
         # OwlSense: 2024-11-27_T16-47-33
         rf"(?<!\d){DAY}(?:_T|[T_ -]){CLOCK}{FRACTION}{OFFSET}",
-        # 180801_1630
+        # SoundTrap: its serial number before it, as in 671629352.181204100002
+        rf"(?<=\d\.)(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d){LAST}",
+        # Arbimon: 2016-09-10_07-30
+        rf"(?<!\d){DAY}(?:_T|[T_ ])(?P<hour>\d\d)[-:](?P<minute>\d\d){LAST}(?![-:]\d)",
+        # Zoom, Tascam: 240501_0007, the seventh recording of that day
+        rf"(?:^(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)_\d{{3,4}}){LAST}",
+        rf"{FIRST}(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)_00\d\d{LAST}",
+        # short_180801_1630
         rf"{FIRST}(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)_(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?{LAST}",
         # a date alone: 2024-03-19, 20240501; four digits behind it may be a time or a counter
         rf"{FIRST}(?P<year>(?:19|20)\d\d)(?P<dash>-?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d){LAST}",
-        # AudioMoth, old firmware: 5B07FAC0 is Unix time
-        r"^(?!(?:19|20)\d{6}(?:\.|$))(?P<unix>[0-9A-F]{8})(?=\.[0-9A-Za-z]+$|$)",
+        # AudioMoth, old firmware: 5B07FAC0 is Unix time; of eight decimal digits nobody knows
+        r"^(?=0{8}|\d{0,7}[A-F])(?P<unix>[0-9A-F]{8})(?=\.(?i:wav|flac)$|$)",
     )
 ]
 FOLDER_OF_A_DAY = re.compile(r"(?:^|[/\\])(\d{8})[/\\](\d{6}T?(?:\.\w{1,9})?)$", re.ASCII)  # 20240501/053000.WAV
@@ -48,6 +55,7 @@ PLACE = re.compile(  # -27.3888+152.8808, [-27.3866 152.8761]
     r"[\[_ ](?P<latitude>[+-]?\d{1,2}\.\d{3,10})(?: |(?=[+-]))(?P<longitude>[+-]?\d{1,3}\.\d{3,10})(?!\d)", re.ASCII
 )
 MARKER = re.compile(r"[\d+]*", re.ASCII)  # channels and gain, as in 0+1_0
+DEGREES = re.compile(r"[+-]?\d{1,3}(?:\.\d{1,12})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,15 @@ def place(behind: str) -> tuple[str, str]:
     match = PLACE.search(behind)
     if match is None:
         return "", ""
-    latitude, longitude = Decimal(match["latitude"]), Decimal(match["longitude"])
-    on_earth = abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude or longitude)
-    return (f"{latitude:f}", f"{longitude:f}") if on_earth else ("", "")
+    return on_earth(match["latitude"], match["longitude"])
+
+
+def on_earth(latitude: str, longitude: str) -> tuple[str, str]:
+    """Two numbers as decimal degrees, blank where they are no place on Earth."""
+    if not (DEGREES.fullmatch(latitude) and DEGREES.fullmatch(longitude)):
+        return "", ""
+    north, east = Decimal(latitude), Decimal(longitude)
+    return (f"{north:f}", f"{east:f}") if abs(north) <= 90 and abs(east) <= 180 and (north or east) else ("", "")
 
 
 if __name__ == "__main__":

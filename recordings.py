@@ -39,6 +39,9 @@ COLUMNS = (
     "latitude",
     "longitude",
     "recorded_at",
+    "make",
+    "serial",
+    "temperature",
     "rating",
     "license",
     "group",
@@ -75,6 +78,9 @@ class Recording:
     latitude: str = ""
     longitude: str = ""
     recorded_at: str = ""  # ISO 8601, with an offset where that is known; a date alone where the time is not
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius, when the recording began
     rating: str = ""
     license: str = ""
     sample_rate: int = 0  # Hz, of the file
@@ -145,6 +151,9 @@ def cells(recording: Recording) -> list[str]:
         recording.latitude,
         recording.longitude,
         recording.recorded_at,
+        recording.make,
+        recording.serial,
+        recording.temperature,
         recording.rating,
         recording.license,
         recording.group,
@@ -182,6 +191,9 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         latitude=cell.get("latitude", ""),
         longitude=cell.get("longitude", ""),
         recorded_at=cell.get("recorded_at", ""),
+        make=cell.get("make", ""),
+        serial=cell.get("serial", ""),
+        temperature=cell.get("temperature", ""),
         rating=cell.get("rating", ""),
         license=cell.get("license", ""),
         sample_rate=whole(cell.get("sample_rate", "") or "0", "sample_rate", where),
@@ -222,8 +234,10 @@ def real(text: str, column: str, where: str) -> float:
 
 
 def whole(text: str, column: str, where: str) -> int:
-    assert text.removeprefix("-").isdecimal(), f"{where}: {column} {text!r} is no whole number; write one"
-    return int(text)
+    """A whole number; 2.0 is one too: pandas writes a column so that has a gap."""
+    digits = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", text, re.ASCII)
+    assert digits, f"{where}: {column} {text!r} is no whole number; write one"
+    return int(digits[1])
 
 
 def is_number(text: str) -> bool:

@@ -33,7 +33,7 @@ import numpy as np
 from tqdm import tqdm
 
 from archive import moment
-from audio import probe
+from audio import OURS, probe
 from calibration import SILENCED, Threshold, write_thresholds
 from clips import Clip, cut_clip
 from config import ReportCommand, Strategy
@@ -77,8 +77,10 @@ def write_report(config: ReportCommand) -> int:
     before, after = page_template(beside=folder is not None).split(HERE)
     cards: list[dict[str, object]] = []
     troubles: list[str] = []
-    for path in {page.parent, folder or page.parent}:
-        path.mkdir(parents=True, exist_ok=True)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    if folder and not (folder.is_dir() and any(folder.iterdir())):  # clips are no recordings, wherever they lie
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OURS).touch()
     with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
         for number, (place, clip) in enumerate(

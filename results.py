@@ -27,9 +27,11 @@ from archive import NameIndex, is_there, sounds_below
 from detections import DETECTION_COLUMNS as COLUMNS
 from recordings import is_number, within
 from runs import read_json
+from taxonomy import ESCAPED, delimiter
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
+TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
 FILE, CODE, SITE, MODEL = (PLACE[name] for name in ("File", "Species code", "Site", "Model"))
 
 
@@ -98,8 +100,9 @@ def read_results(folder: Path) -> Results:
 
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.reader(file, strict=True)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter(file.readline()), strict=True)
+        file.seek(0)
         try:
             found = next(lines, list[str]())
             absent = [name for name in needed if name not in found]
@@ -109,7 +112,7 @@ def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, 
                 where = f"{path} line {lines.line_num}"
                 fits = len(cells) == len(found)
                 assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
-                assert not any("\ufffd" in cell for cell in cells), f"{where} is not in UTF-8; save the table as UTF-8"
+                assert not any(map(ESCAPED.search, cells)), f"{where} is not in UTF-8; save the table as UTF-8"
                 if fits:
                     yield where, dict(zip(found, cells, strict=True))
         except csv.Error as error:
@@ -159,7 +162,8 @@ def hidden(results: Results) -> Results:
         cells[FILE], cells[SITE] = number_of[d.file], site_of[d.cells[SITE]]
         cells[MODEL] = re.split(r"[/\\]", cells[MODEL])[-1]
         detections.append(replace(d, cells=tuple(cells)))
-    files = tuple({**row, "file": number_of[row["file"]], "site": "", "reason": ""} for row in results.files)
+    blank = dict.fromkeys(TELLING, "")
+    files = tuple({**row, **blank, "file": number_of[row["file"]]} for row in results.files)
     return replace(results, detections=tuple(detections), files=files)
 
 

@@ -28,10 +28,11 @@ import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from config import SCRATCH, Command, parse
 
@@ -347,9 +348,6 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
         code = function(parse(command))
     except KeyboardInterrupt as stop:
         leave(f"stopped; {stop.args[0] if stop.args else 'nothing was written: give the same command again'}", 130)
-    except BrokenPipeError:  # the reader of our output (head, say) has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
     except Exception as error:  # the border to the person in front: the reason in a line, the traceback in a file
         message = str(error).strip()
         if isinstance(error, AssertionError) and message:
@@ -411,13 +409,22 @@ def leave(line: str, code: int) -> NoReturn:
 
 
 def plain_output() -> None:
-    """From here on no name that is printed can move the cursor, colour the terminal or turn round what is written."""
+    """From here on no name that is printed can move the cursor, colour the terminal or turn round what is written, and
+    a reader who leaves (`| head`) ends nothing: the work goes on, and its tables are written."""
     write = sys.stdout.write
+    vars(sys.stdout)["write"] = lambda text: unless_left(sys.stdout, write, shown(text))
+    vars(sys.stderr)["write"] = partial(unless_left, sys.stderr, sys.stderr.write)
+    for stream in (sys.stdout, sys.stderr):
+        vars(stream)["flush"] = partial(unless_left, stream, stream.flush)
 
-    def plainly(text: str) -> int:
-        return write(shown(text))
 
-    vars(sys.stdout)["write"] = plainly
+def unless_left(stream: TextIO, act: Callable[..., int | None], *words: str) -> int | None:
+    """Write to a stream, or flush it; where nobody reads it any more, it leads nowhere from here on."""
+    try:
+        return act(*words)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return act(*words)
 
 
 def shown(text: str) -> str:

@@ -36,6 +36,7 @@ from annotations import (
     annotated,
     clock,
     closed_labels,
+    decimal_sign,
     read_annotations,
     table_columns,
     table_kind,
@@ -64,8 +65,8 @@ from archive import (
 from audio import SUFFIXES
 from config import CollectionSettings
 from lineages import UPPER, Row, label_row, merged, reference, scientific_form, shipped, taxonomy_rows, with_lineages
-from portals import find_pages, read_inaturalist, read_xeno_canto
-from recordings import Recording, is_number, read_recordings, within
+from portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
+from recordings import Recording, is_number, read_recordings, whole, within
 from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
@@ -100,6 +101,7 @@ class Place:
         self.root = root
         self.label_column = label_column
         self.predictions: set[str] = set()  # tables like annotations that a model wrote, seen while looking for those
+        self.orphans: set[str] = set()  # labels of Audacity that bear the name of no recording
 
     @cached_property
     def sounds(self) -> tuple[list[str], list[str]]:
@@ -111,6 +113,10 @@ class Place:
         return self.sounds[0]
 
     @cached_property
+    def index(self) -> NameIndex:
+        return NameIndex(self.names)
+
+    @cached_property
     def tables(self) -> list[Path]:
         """Annotation tables, those of the deeper folders last."""
         found = [path for path in files_below(self.root, {".txt", ".csv", ".tsv"}) if self.is_annotated(path)]
@@ -119,9 +125,13 @@ class Place:
     def is_annotated(self, path: Path) -> bool:
         """Whether a table says where in a recording somebody heard something."""
         kind = table_kind(path, self.label_column)
+        name = path.relative_to(self.root)
         if kind == "predicted":
-            self.predictions.add(path.relative_to(self.root).as_posix())
-        return kind == "annotated"
+            self.predictions.add(name.as_posix())
+        if kind == "labels" and not self.index.find(path.stem, name.parent.as_posix()):
+            self.orphans.add(name.as_posix())
+            return False
+        return kind in ("annotated", "labels")
 
 
 def read_collection(data: CollectionSettings) -> Collection:
@@ -139,7 +149,8 @@ def read_collection(data: CollectionSettings) -> Collection:
     layout, why = choose_layout(place) if data.layout == "auto" else (data.layout, "--data.layout says so")
     found = read_layout(place, layout)
     others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
-    return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *found.notes]))
+    strange = strange_pages([root, *subfolders(root)])
+    return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
 
 
 def choose_layout(place: Place, nested: bool = False) -> tuple[str, str]:
@@ -213,6 +224,11 @@ def read_layout(place: Place, layout: str) -> Found:
         found.notes.append(
             f"{len(place.predictions)} tables have a confidence, so a model wrote them, and they are no annotations: "
             f"{listed(sorted(place.predictions))}; take that column out of those that somebody checked"
+        )
+    if place.orphans:
+        found.notes.append(
+            f"{len(place.orphans)} files look like labels of Audacity, and no recording is called so: "
+            f"{listed(sorted(place.orphans))}; give each the name of its recording"
         )
     return with_keep(place.root, found)
 
@@ -293,15 +309,15 @@ def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -
     name = Path(os.path.normpath(row["filename"])).as_posix()
     path = within(folder, name)
     assert path is not None, f"{where}: {row['filename']!r} leaves {folder}; paths must stay below it"
-    fold = row.get("fold", "")
-    assert fold == "" or fold.isdecimal(), f"{where}: fold {fold!r} is no number; write a whole one"
+    fold = whole(row.get("fold", "") or "-1", "fold", where)
+    assert fold >= -1, f"{where}: fold {fold} is less than 0; count folds from 0"
     author = row.get("author", "")
     recording = Recording(
         path,
         path.relative_to(root).as_posix(),
         tuple(dict.fromkeys([row["primary_label"], *parse_labels(row.get("secondary_labels", ""), where)])),
         group=row.get("group", ""),
-        fold=int(fold) if fold else -1,
+        fold=fold,
         source=row.get("collection", "") or "birdclef",
         recording_id=birdclef_id(path.stem, row),
         author="" if author.casefold() in NO_AUTHOR else author,
@@ -443,8 +459,10 @@ def with_keep(root: Path, found: Found) -> Found:
     index = NameIndex({recording.name for recording in found.recordings})
     kept: dict[str, set[tuple[float, float]]] = {}
     strangers: list[str] = []
-    for where, row in read_table(path, ("filename", "start", "end")):
-        start, end = clock(row["start"]), clock(row["end"])
+    rows = read_table(path, ("filename", "start", "end"))
+    decimal = decimal_sign([row[name] for _, row in rows for name in ("start", "end")], path)
+    for where, row in rows:
+        start, end = clock(row["start"], decimal), clock(row["end"], decimal)
         assert start is not None and end is not None and start < end, (
             f"{where}: {row['start']!r} to {row['end']!r} is no stretch; write two times in seconds, the smaller first"
         )

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, mark, plain_path, seconds
 from runs import no_formula, publish
-from taxonomy import read_table
+from taxonomy import delimiter, read_table
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
 EVENT_COLUMNS = (
@@ -64,6 +64,11 @@ FILE_COLUMNS = (
     "reason",
     "size",
     "mtime_ns",
+    "latitude",
+    "longitude",
+    "make",
+    "serial",
+    "temperature",
 )
 KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST", "VALIDATED")
 RAVEN_COLUMNS = (
@@ -139,6 +144,7 @@ class Embedded:
     starts: Sequence[float]  # seconds
     ends: Sequence[float]
     vectors: NDArray[np.float32]  # (windows, width)
+    channel: int = 0  # 1, 2, ...; 0: the mean of all
 
 
 def write_tables(
@@ -236,6 +242,11 @@ def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
         recording.reason,
         str(recording.size),
         str(recording.mtime_ns),
+        recording.latitude,
+        recording.longitude,
+        recording.make,
+        recording.serial,
+        recording.temperature,
     ]
 
 
@@ -443,6 +454,9 @@ def read_sample(path: Path) -> Sample:
     rows = [row for _, row in read_table(path, ("row_id",), unique="row_id")]
     first, *labels = rows[0]
     assert first == "row_id" and labels, f"{path} has the columns {first}, {labels[:3]}; wanted row_id, then labels"
+    assert delimiter(path.read_text(encoding="utf-8-sig")) == ",", (
+        f"{path}: no columns parted by commas; take the original"
+    )
     header = path.read_bytes().partition(b"\n")[0].decode() + "\n"
     return Sample(header, tuple(labels), tuple(row["row_id"] for row in rows))
 
@@ -493,42 +507,49 @@ def write_submission(
     return SubmissionReport(len(row_ids), len(row_ids) - len(known), lacking, unasked)
 
 
-def write_embeddings(path: Path, embedded: Iterable[Embedded], model: str) -> int:
+def write_embeddings(path: Path, embedded: Iterable[Embedded], model: str, by_channel: bool = False) -> int:
     """The vectors of all windows; returns how many there are.
 
     .npz   embedding (windows, width) float32, file, start, end; model, the file they are of. Nothing in it is pickled.
     .csv   BirdNET-Analyzer's layout: file_path, start, end, and the vector as one cell of numbers parted by commas;
            written recording by recording
+    by_channel   a channel too, counted from 1, before the vector: for windows of each channel by itself
     """
     assert path.suffix in (".npz", ".csv"), f"embeddings are written as .npz or .csv, not to {path.name}"
-    return vectors_csv(path, embedded) if path.suffix == ".csv" else vectors_npz(path, embedded, model)
+    if path.suffix == ".csv":
+        return vectors_csv(path, embedded, by_channel)
+    return vectors_npz(path, embedded, model, by_channel)
 
 
-def vectors_csv(path: Path, embedded: Iterable[Embedded]) -> int:
+def vectors_csv(path: Path, embedded: Iterable[Embedded], by_channel: bool) -> int:
     count = 0
     with open_text(path) as file:
-        write_row(file, ("file_path", "start", "end", "embedding"))
+        write_row(file, ("file_path", "start", "end", *(["channel"] if by_channel else []), "embedding"))
         for recording in embedded:
+            own = [str(recording.channel)] if by_channel else []
             for start, end, vector in zip(recording.starts, recording.ends, recording.vectors, strict=True):
                 numbers = ",".join(f"{value:.9g}" for value in vector)
-                write_row(file, [plain_path(recording.file), seconds(start), seconds(end), numbers])
+                write_row(file, [plain_path(recording.file), seconds(start), seconds(end), *own, numbers])
                 count += 1
     return count
 
 
-def vectors_npz(path: Path, embedded: Iterable[Embedded], model: str) -> int:
+def vectors_npz(path: Path, embedded: Iterable[Embedded], model: str, by_channel: bool) -> int:
     files: list[str] = []
+    channels: list[int] = []
     times: list[tuple[float, float]] = []
     vectors: list[NDArray[np.float32]] = []
     for recording in embedded:
         times += zip(recording.starts, recording.ends, strict=True)
         files += [plain_path(recording.file)] * len(recording.vectors)
+        channels += [recording.channel] * len(recording.vectors)
         vectors.append(recording.vectors)
     start, end = np.array(times, np.float64).reshape(-1, 2).T
     embedding = np.concatenate(vectors).astype(np.float32) if vectors else np.zeros((0, 0), np.float32)
     assert len(files) == len(times), f"{len(files)} vectors for {len(times)} windows"
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"embedding": embedding, "file": np.array(files, np.str_), "start": start, "end": end}
+    columns |= {"channel": np.array(channels, np.int64)} if by_channel else {}
     with publish(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:  # np.savez takes no array named file
         for name, values in {**columns, "model": np.array(model)}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

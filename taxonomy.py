@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ MECHANISMS = {  # what makes the sound; the finer rank counts first, so a cicada
     "Crocodylia": "larynx",
 }
 BLANKS = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown", "unclassified", "incertae sedis")
+ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, decoded with surrogateescape; U+FFFD is a character
+NOT_UTF8 = re.compile("[\0\udc80-\udcff]")
 PHYLUM = {word.casefold(): phylum for phylum, classes in ANIMAL_CLASSES.items() for word in classes}
 MECHANISM = {word.casefold(): mechanism for word, mechanism in MECHANISMS.items()}
 
@@ -235,9 +238,10 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
     place and the remedy.
     """
     assert path.is_file(), f"no {path.name} in {path.parent}; give a table in the layout of BirdCLEF's"
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    spoilt = text.count("\n", 0, text.find("\ufffd")) + 1
-    assert "\ufffd" not in text and "\0" not in text, f"{path} line {spoilt} is not in UTF-8; save the table as UTF-8"
+    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    spoilt = NOT_UTF8.search(text)
+    line = text.count("\n", 0, spoilt.start()) + 1 if spoilt else 0
+    assert not spoilt, f"{path} line {line} is not in UTF-8; save the table as UTF-8"
     lines = parted(path, text)
     header = [name.strip() for name in lines[0][1]] if lines else list[str]()
     absent = [name for name in required if name not in header]
@@ -257,9 +261,26 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
     return rows
 
 
+def decoded_text(raw: bytes) -> tuple[str, str]:
+    """The text of a table or a list, lines ended alike, and its encoding where that is not UTF-8: what Raven, Excel and
+    editors on Windows write. Damage is told by the bytes: a U+FFFD that is written properly is a character like others.
+    """
+    encoding = "utf-8-sig"
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif raw[:2].count(0) == 1:  # a Latin letter without a mark in front
+        encoding = "utf-16-be" if raw[0] == 0 else "utf-16-le"
+    elif ESCAPED.search(raw.decode("utf-8", errors="surrogateescape")):
+        encoding = "cp1252"
+    content = raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
+
+
 def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a csv file as cells, each with the number of its last line."""
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # else an open quote swallows the rows behind it
+    """The rows of a csv file as cells, each with the number of its last line; Excel parts them by semicolons in many
+    countries."""
+    mark, stream = delimiter(text), io.StringIO(text, newline="")
+    lines = csv.reader(stream, delimiter=mark, strict=True)  # else an open quote swallows the rows behind it
     found: list[tuple[int, list[str]]] = []
     try:
         for cells in lines:
@@ -268,6 +289,12 @@ def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
         line = found[-1][0] + 1 if found else 1
         raise AssertionError(f"{path} line {line}: {error}; mend the row, perhaps a quote is left open") from None
     return found
+
+
+def delimiter(text: str) -> str:
+    """What parts the cells of a csv table, by its first line."""
+    header = text.partition("\n")[0]
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def names_high_rank(row: Mapping[str, str]) -> bool:

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from demo_data import FieldSeason, write_field_season
+
+settings.register_profile("everybody", derandomize=True, database=None)  # the same examples on every machine
+settings.register_profile("search", derandomize=False, print_blob=True)  # other ones each time: make test-all
+settings.load_profile("everybody")  # unless --hypothesis-profile names the other one
 
 if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
     cores = sorted(os.sched_getaffinity(0))  # one for each process of tests: their threads would wait for each other

@@ -205,7 +205,17 @@ def test_a_table_that_is_broken_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "seconds"),
-    [("75", 75.0), ("75,5", 75.5), ("1:15", 75.0), ("0:01:15.5", 75.5), ("1e-05", 0.0), ("", None), ("-1", None)],
+    [
+        *(("75", 75.0), ("75,5", 75.5), ("1:15", 75.0), ("0:01:15.5", 75.5), ("1e-05", 0.0), ("", None), ("-1", None)),
+        *(
+            ("1,234.5", 1234.5),
+            ("1.234,5", 1234.5),
+            ("1,234,567", 1234567.0),
+            ("1 234,5", 1234.5),
+            ("1\u202f234", 1234.0),
+        ),
+        *(("1.234", 1.234), ("0,500", 0.5), ("1:15,250", 75.25), ("1,2,3", None), ("1,234", None)),
+    ],
 )
 def test_a_time_is_seconds_or_hours_minutes_seconds(cell: str, seconds: float | None) -> None:
     assert clock(cell) == seconds
@@ -217,3 +227,100 @@ def test_soundscape_labels_without_times_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"train_soundscapes_labels.csv": "filename,begins,end,primary_label\nx.ogg,0,5,greti\n"})
     with pytest.raises(AssertionError, match=r"no columns start and end, but filename, begins, end"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "stretches"),
+    [
+        ("filename,start,end,label", ['a.wav,"1,234","1,239",x'], [(1234, 1239)]),
+        ("filename,start,end,label", ['a.wav,"1,234.5","1,239",x', "a.wav,12,13,x"], [(12, 13), (1234.5, 1239)]),
+        ("filename;start;end;label", ["a.wav;1,234;1,5;x"], [(1.234, 1.5)]),
+        ("filename;start;end;label", ["a.wav;1,234;1,239;x"], [(1.234, 1.239)]),
+        ("filename;start;end;label", ["a.wav;1.234,5;1.240;x"], [(1234.5, 1240)]),
+        ("filename\tstart\tend\tlabel", ["a.wav\t1,234\t1,239\tx", "a.wav\t2,5\t3\tx"], [(1.234, 1.239), (2.5, 3)]),
+        ("filename\tstart\tend\tlabel", ["a.wav\t1,234\t1,239.5\tx"], [(1234, 1239.5)]),
+        ("filename,start,duration,label", ["a.wav,3,2,x"], [(3, 5)]),
+        ("filename,Start (s),Duration (s),label", ["a.wav,0:01:03,2.5,x"], [(63, 65.5)]),
+        ("INDIR,FOLDER,IN FILE,OFFSET,DURATION,MANUAL ID", [",.,a.wav,5,2,x"], [(5, 7)]),
+    ],
+)
+def test_times_are_read_as_their_table_writes_them(
+    header: str, rows: list[str], stretches: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    write(tmp_path, {"labels.csv": "\n".join([header, *rows])})
+    sounds(tmp_path, "a.wav")
+    collection = read(tmp_path)
+    assert [(row.start, row.end) for row in collection.recordings] == stretches
+    assert all(row.labels == ("x",) and row.status == "ok" for row in collection.recordings)
+
+
+def test_a_time_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"l.tsv": "filename\tstart\tend\tlabel\na.wav\t1,234\t1,239\tx\nb.wav\t3\t4\tx\n"})
+    sounds(tmp_path, "a.wav", "b.wav")
+    rows = by_name(read(tmp_path))
+    assert rows["b.wav"].status == "ok" and rows["a.wav"].status == "refused"
+    assert "line 2: '1,234' may be thousands or a fraction; write" in rows["a.wav"].reason
+
+
+def test_labels_of_audacity_belong_to_the_recording_of_their_name(tmp_path: Path) -> None:
+    labels_ = (
+        "1.000000\t3.000000\tStrix aluco\n\\\t200.0\t900.0\n4,500000\t5,250000\tParus major\n6.0\t6.0\tx\n7\t8\t\n"
+    )
+    write(tmp_path, {"day/dawn.txt": labels_, "day/Label Track.txt": "1.0\t2.0\tStrix aluco\n"})
+    write(tmp_path, {"day/gps.txt": "47.1\t8.2\n47.2\t8.3\n", "day/dusk.txt": "1\t2\tStrix aluco\t0.9100\n"})
+    sounds(tmp_path, "day/dawn.wav", "other/dawn.wav", "day/dusk.wav", "day/gps.wav")
+    collection = read(tmp_path)
+    rows = [row for row in collection.recordings if row.name == "day/dawn.wav"]
+    assert [(row.start, row.end, row.labels, row.status) for row in rows] == [
+        (1.0, 3.0, ("Strix aluco",), "ok"),
+        (4.5, 5.25, ("Parus major",), "ok"),
+        (6.0, 6.0, ("x",), "refused"),
+    ]
+    assert noted(collection, "annotations, because day/dawn.txt has times in it")
+    assert noted(collection, "1 annotations have no label") and noted(
+        collection, "1 tables have a confidence", "dusk.txt"
+    )
+    assert noted(collection, "1 files look like labels of Audacity", "day/Label Track.txt", "the name of its recording")
+    assert not any(row.labeled for row in collection.recordings if row.name != "day/dawn.wav")
+
+
+def test_a_raven_table_that_counts_through_several_recordings_without_file_offset_is_refused(tmp_path: Path) -> None:
+    head = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tSpecies\n"
+    first, second = "1\tSpectrogram 1\t5\t6\tshort.wav\tx\n", "2\tSpectrogram 1\t30\t31\ttall.wav\tx\n"
+    write(
+        tmp_path,
+        {
+            "both.Table.1.selections.txt": head + first + second,
+            "one.Table.1.selections.txt": head.replace("Begin File\t", "") + "1\tSpectrogram 1\t1\t2\tx\n",
+        },
+    )
+    sounds(tmp_path, "short.wav", "tall.wav", "one.wav")
+    rows = by_name(read(tmp_path))
+    assert rows["one.wav"].status == "ok"
+    for name in ("short.wav", "tall.wav"):
+        assert rows[name].status == "refused" and "run on over 2 recordings" in rows[name].reason
+        assert "no column File Offset (s); add that in Raven" in rows[name].reason
+    each = second.replace("30\t31", "5.5\t6.5")  # they overlap, so every recording counts from its own beginning
+    write(tmp_path, {"both.Table.1.selections.txt": head + first + each})
+    assert {row.status for row in read(tmp_path).recordings} == {"ok"}
+    write(tmp_path, {"both.Table.1.selections.txt": head + first})
+    assert by_name(read(tmp_path))["short.wav"].start == 5.0, "one recording alone"
+
+
+def test_the_rest_of_a_selection_that_ends_in_the_next_recording_is_named(tmp_path: Path) -> None:
+    table = (
+        "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tEnd File\tFile Offset (s)\tSpecies\n"
+        "1\tSpectrogram 1\t18\t24\tone.wav\ttwo.wav\t18\tStrix aluco\n"
+        "2\tSpectrogram 1\t25\t26\ttwo.wav\ttwo.wav\t5\tStrix aluco\n"
+    )
+    write(tmp_path, {"both.Table.1.selections.txt": table})
+    sounds(tmp_path, "one.wav", "two.wav")
+    one, *two = read(tmp_path).recordings
+    assert (one.name, one.start, one.end, one.status) == ("one.wav", 18.0, 24.0, "ok"), (
+        "cut at its end when it is heard"
+    )
+    assert [(row.name, row.start, row.end, row.status) for row in two] == [
+        ("two.wav", None, None, "refused"),
+        ("two.wav", 5.0, 6.0, "ok"),
+    ]
+    assert "line 2: begins in one.wav and ends here; make two selections of it" in two[0].reason

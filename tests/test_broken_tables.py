@@ -80,8 +80,8 @@ def commas(text: str) -> str:
     return "\n".join([first, *(f"{each}," for each in rest)]) + "\n"
 
 
-def semicolons(text: str) -> str:
-    return text.replace(",", ";")
+def bars(text: str) -> str:
+    return text.replace(",", "|")
 
 
 def twice(text: str) -> str:
@@ -111,7 +111,7 @@ EVERYWHERE: list[tuple[str, Change, str]] = [
     ("short row", shorter, r"line [34]: \d+ cells, not \d+"),
     ("a column twice", doubled, "a column occurs twice"),
     ("open quote", opened, "a quote is left open"),
-    ("semicolons", semicolons, "no columns"),
+    ("bars", bars, "no columns"),
     ("UTF-16", lambda text: text.encode("utf-16"), "UTF-8|no columns"),
     ("Latin-1", lambda text: text.replace("a.ogg", "\xe4.ogg").replace("Parus", "P\xe4rus").encode("latin-1"), "UTF-8"),
 ]

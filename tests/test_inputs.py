@@ -92,7 +92,7 @@ def expected_shard(path: str) -> int:
 
 def test_shards_are_read_from_the_flag_or_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_shard("") == (1, 1) and read_shard("3/8") == (3, 8)
-    for name, value in (("ID", "7"), ("MIN", "5"), ("COUNT", "4")):
+    for name, value in (("ID", "3"), ("MIN", "1"), ("MAX", "4"), ("COUNT", "4")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     assert read_shard("slurm") == (3, 4)
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
@@ -101,6 +101,21 @@ def test_shards_are_read_from_the_flag_or_from_slurm(monkeypatch: pytest.MonkeyP
     for wrong in ("0/3", "4/3", "a/b", "3"):
         with pytest.raises(AssertionError, match="write 3/8"):
             read_shard(wrong)
+
+
+@pytest.mark.parametrize(
+    ("number", "first", "last", "count"),
+    [(3, 3, 3, 1), (3, 3, 5, 2), (1, 1, 5, 2), (3, 1, 9, 5), (0, 0, 7, 8)],
+    ids=["3", "3,5", "1,5", "1-9:2", "0-7"],
+)
+def test_an_array_that_does_not_run_from_1_to_n_is_refused_with_the_remedy(
+    number: int, first: int, last: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--array 3`, to do the third of eight again, would be taken for the whole archive by its one task."""
+    for name, value in (("ID", number), ("MIN", first), ("MAX", last), ("COUNT", count)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    with pytest.raises(AssertionError, match=rf"sbatch --array 1-8 .*--shard {number}/8"):
+        read_shard("slurm")
 
 
 def test_the_page_for_many_machines_starts_slurms_shards_as_an_array() -> None:

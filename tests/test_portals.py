@@ -101,11 +101,55 @@ def test_hostile_names_in_json_do_not_leave_the_root(name: str, tmp_path: Path) 
         (b'{"audio": "\xff"}', "is no JSON"),
     ],
 )
-def test_json_that_is_spoilt_is_refused_in_one_line(content: str | bytes, complaint: str, tmp_path: Path) -> None:
+def test_json_that_is_spoilt_is_refused_in_one_line_where_the_flag_takes_it_for_a_page(
+    content: str | bytes, complaint: str, tmp_path: Path
+) -> None:
     write(tmp_path, {"train.json": content})
     with pytest.raises(AssertionError, match=complaint) as failure:
-        read(tmp_path)
+        read(tmp_path, "inaturalist")
     assert "train.json" in str(failure.value) and "\n" not in str(failure.value)
+
+
+STRANGERS = {
+    "a count": '{"recordings": 12}',
+    "features": '{"features": {"audio": {}}}',
+    "a labelling tool": '[{"data": {"audio": "a"}}]',
+    "a playlist": '{"recordings": [{"id": 1, "title": "dawn"}]}',
+    "a manifest": '{"audio": [{"path": "a.wav"}], "annotations": [], "categories": []}',
+    "other linked data": '{"audio": [{"id": 1, "file_name": "a.wav"}], "annotations": [{"t": 1}], "categories": []}',
+    "an empty list": '{"recordings": []}',
+    "cut off": '{"numRecordings": "3", "recordings": [{"id": "1", "gen": "Boana"',
+    "an answer of another": '{"error": "not found", "message": "no such page"}',
+    "no text": b'{"audio": "\xff"}',
+    "deep": '{"audio": ' + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("folder", ["", "annotations/", "site A/"])
+def test_a_stranger_among_the_recordings_is_named_and_stops_nothing(
+    content: str | bytes, folder: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {f"{folder}notes.json": content})
+    sounds(tmp_path, "site A/20240501_053000.wav", "b.wav")
+    collection = read(tmp_path)
+    assert noted(collection, "unlabeled, because") and len(collection.recordings) == 2
+    assert noted(
+        collection, "1 JSON files are no pages of", "ignored: notes.json; --data.layout", "takes them for such"
+    )
+    assert all(row.sound for row in collection.recordings)
+
+
+def test_beside_real_pages_a_stranger_is_left_out_and_what_is_no_page_at_all_is_not_mentioned(tmp_path: Path) -> None:
+    write(tmp_path, {"page.json": page(xc(1, "Boana", "boans")), "notes.json": '{"recordings": 12}', "c.json": "{}"})
+    sounds(tmp_path, "XC1.mp3")
+    for layout in ("auto", "xeno-canto"):
+        collection = read(tmp_path, layout)
+        assert by_name(collection)["XC1.mp3"].labels == ("Boana boans",)
+        assert noted(collection, "1 JSON files are no pages of xeno-canto as a whole, and ignored: notes.json;")
+    empty = '{"numRecordings": "0", "numSpecies": "0", "page": 1, "numPages": 0, "recordings": []}'
+    write(tmp_path, {"notes.json": empty})
+    assert not noted(read(tmp_path), "are no pages"), "a search that found nothing is a page"
 
 
 def test_a_json_file_of_more_than_two_gigabytes_is_not_read(tmp_path: Path) -> None:

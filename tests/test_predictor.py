@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from journal import Journal, open_journal
 from predictor import Tally, choose, predict, score_entries, species_table, tally
 from recordings import Recording, write_recordings
 from scorer import Scorer, cpu_name, open_scorer
+from taxonomy import RANKS
 
 HERE = Path(__file__).parents[1]
 DAY = sorted((HERE.parent / "shared" / "animals" / "soundscapes").glob("maad_S4A03895_20190522_*.ogg"))
@@ -87,6 +89,22 @@ def test_one_recording_is_printed_and_nothing_written(
     said = capsys.readouterr().out
     assert "0:00.0 - 0:05.0" in said or "0:05.0 - 0:10.0" in said
     assert "x real time" in said and sorted(stages.runs.iterdir()) == before
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_one_recording_on_the_terminal_and_in_a_table_gets_the_same_answers(
+    ranks: bool, stages: Stages, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = command(stages, season.soundscape, ranks=ranks, min_conf=0.9)
+    scorer = open_scorer(stages.model)
+    assert choose(config, [scorer]).ranks == (scorer.rank_thresholds if ranks else {})
+    assert predict(config) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d\d\.\d - ", line)]
+    assert predict(replace(config, out=tmp_path)) == 0
+    table = rows(tmp_path / "detections.csv")
+    above = sum(row["Species code"].split()[0] in RANKS for row in table)
+    assert len(said) == len(table) and sum(line[32:].split()[0] in RANKS for line in said) == above
+    assert ranks or not above
 
 
 def test_the_rows_of_a_table_that_can_be_heard_are_scored(
@@ -409,6 +427,18 @@ def test_each_channel_is_heard_by_itself(stages: Stages, season: FieldSeason, tm
     assert rows(tmp_path / "out" / "files.csv")[0]["windows"] == str(2 * len(alone.starts))
     with pytest.raises(AssertionError, match="has 2 channels, channel 3 was asked for"):
         predict(command(stages, path, channel="3"))
+    arrays: dict[str, Any] = {"scores": True, "out": tmp_path / "arrays", "embeddings": tmp_path / "e.csv"}
+    assert predict(command(stages, path, channel="each", **arrays)) == 0
+    scores, vectors = rows(tmp_path / "arrays" / "scores.csv"), rows(tmp_path / "e.csv")
+    due = [str(channel) for channel in (1, 2) for _ in alone.starts]
+    assert [row["channel"] for row in scores] == [row["channel"] for row in vectors] == due
+    label = open_scorer(stages.model).taxonomy.labels[0]
+    served = [float(row[label]) for row in scores if row["channel"] == "2"]
+    np.testing.assert_allclose(served, second.probabilities[:, 0], rtol=1e-5)
+    assert predict(command(stages, path, channel="each", **(arrays | {"embeddings": tmp_path / "e.npz"}))) == 0
+    assert np.load(tmp_path / "e.npz")["channel"].tolist() == [int(channel) for channel in due]
+    assert predict(command(stages, path, **(arrays | {"out": tmp_path / "mean"}))) == 0
+    assert "channel" not in rows(tmp_path / "mean" / "scores.csv")[0], "of the mean there is but one"
 
 
 def test_several_models_are_averaged(stages: Stages, season: FieldSeason) -> None:
@@ -451,6 +481,13 @@ def test_a_species_list_keeps_its_species_and_says_what_it_did_not_know(
     assert found == {taxonomy.labels[2], taxonomy.labels[5]}
     with pytest.raises(AssertionError, match="--strict: 1 lines"):
         predict(replace(config, strict=True))
+    for encoding in ("utf-8-sig", "cp1252", "utf-16", "utf-16-be"):
+        (tmp_path / "list.txt").write_bytes(f"{wanted}\r\nNumenius arquata_Großer Brachvogel\r\n".encode(encoding))
+        choices = choose(config, [open_scorer(stages.model)])
+        assert np.flatnonzero(choices.wanted).tolist() == [2]
+        said = capsys.readouterr().out
+        assert "not in it: Numenius arquata_Großer Brachvogel" in said
+        assert ("is not in UTF-8, read as" in said) == (encoding != "utf-8-sig")
     (tmp_path / "list.txt").write_text("Dodo raphus\n")
     with pytest.raises(AssertionError, match="no line of"):
         predict(config)
@@ -472,6 +509,24 @@ def test_a_submission_has_the_samples_header_and_a_row_for_every_five_seconds(
     for row, score in zip(table, scores, strict=True):
         assert all(float(row[label]) == pytest.approx(float(score[label]), rel=1e-5) for label in labels)
         assert float(row["dodo"]) == pytest.approx(1 / (len(labels) + 1))
+
+
+def test_an_empty_test_folder_gets_the_samples_rows_so_that_a_notebook_can_be_handed_in(
+    stages: Stages, tmp_path: Path
+) -> None:
+    (tmp_path / "test_soundscapes").mkdir()
+    (tmp_path / "test_soundscapes" / "readme.txt").write_text("filled when you submit\n")
+    label = open_scorer(stages.model).taxonomy.labels[0]
+    (tmp_path / "sample.csv").write_text(
+        f"row_id,{label},b,c,d\nsoundscape_1_5,0.5,0.5,0.5,0.5\nsoundscape_1_10,1,1,1,1\n"
+    )
+    config = command(stages, tmp_path / "test_soundscapes", out=tmp_path / "out")
+    assert predict(replace(config, submission=tmp_path / "sample.csv")) == 0
+    table = rows(tmp_path / "out" / "submission.csv")
+    assert [row.pop("row_id") for row in table] == ["soundscape_1_5", "soundscape_1_10"]
+    assert {cell for row in table for cell in row.values()} == {"0.25"}
+    with pytest.raises(AssertionError, match="no recordings in"):
+        predict(config)
 
 
 def test_embeddings_are_those_of_the_windows_in_the_tables(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:

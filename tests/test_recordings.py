@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recordings import COLUMNS, Recording, read_recordings, within, write_recordings
@@ -38,6 +38,7 @@ def rows(draw: st.DrawFn) -> Recording:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example([Recording(Path("/archive/\ufffd.wav"), "\ufffd.wav", author="\ufffd")])  # as unpackers of old archives write
 @given(st.lists(rows(), min_size=1, max_size=5))
 def test_a_table_survives_the_way_to_disk_and_back(tmp_path: Path, table: list[Recording]) -> None:
     write_recordings(tmp_path / "recordings.csv", table)
@@ -82,6 +83,15 @@ def test_a_cell_that_cannot_be_is_named(column: str, cell: str, complaint: str, 
         read_recordings(table)
 
 
+def test_bytes_that_are_no_utf_8_are_named_by_their_line_and_a_replacement_character_is_none(tmp_path: Path) -> None:
+    table = tmp_path / "recordings.csv"
+    table.write_bytes(f"root,path,author\n{tmp_path},a\ufffd.ogg,Ada\n".encode())
+    assert read_recordings(table)[0].name == "a\ufffd.ogg"
+    table.write_bytes(f"root,path,author\n{tmp_path},a\ufffd.ogg,".encode() + b"Andr\xe9\n")
+    with pytest.raises(AssertionError, match=r"line 2 is not in UTF-8"):
+        read_recordings(table)
+
+
 def test_a_table_of_two_columns_is_enough(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(f"root,path\n{tmp_path},sub/a.ogg\n")
     row = read_recordings(tmp_path / "mine.csv")[0]
@@ -96,3 +106,27 @@ def test_a_link_does_not_lead_out_of_the_root(tmp_path: Path) -> None:
     assert within(tmp_path / "root", "out/a.wav") is None
     assert within(tmp_path / "root", "a\0b") is None
     within(tmp_path / "root", "loop")  # whatever it says, it says something
+
+
+def test_whole_numbers_may_be_written_as_pandas_does_beside_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(
+        f"root,path,fold,sample_rate,channels\n{tmp_path},a.wav,0.0,32000.0,1.\n{tmp_path},b.wav,,,\n"
+    )
+    first, second = read_recordings(tmp_path / "r.csv")
+    assert (first.fold, first.sample_rate, first.channels, second.fold) == (0, 32_000, 1, -1)
+    for wrong in ("0.5", "1e3", "0.0.0", "\u0661"):
+        (tmp_path / "r.csv").write_text(f"root,path,fold\n{tmp_path},a.wav,{wrong}\n")
+        with pytest.raises(AssertionError, match="is no whole number"):
+            read_recordings(tmp_path / "r.csv")
+
+
+def test_a_table_that_excel_parted_by_semicolons_is_the_same_table(tmp_path: Path) -> None:
+    row = Recording(
+        tmp_path / "a, b.ogg", "a, b.ogg", ("x", "y"), "g", 2, 61.5, keep=((0.5, 7.0), (8.0, 9.0)), reason="q;r"
+    )
+    write_recordings(tmp_path / "r.csv", [row])
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file))
+    with (tmp_path / "r.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(lines)
+    assert read_recordings(tmp_path / "r.csv") == [row]

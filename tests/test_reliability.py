@@ -37,3 +37,13 @@ def test_what_failed_or_was_not_measured_says_so(tmp_path: Path) -> None:
     assert len(lines) == 2 + len(GOALS)
     assert "| 296 kinds; soundfile: 34 |" in lines[2] and "**not met**: 99 of 100" in lines[9]
     assert lines[10].endswith("| not measured |")
+
+
+def test_make_test_draws_the_same_examples_for_everybody_and_make_test_all_searches() -> None:
+    """A test that fails by chance tells a newcomer that the project is broken."""
+    from hypothesis import settings
+
+    assert settings.get_profile("everybody").derandomize and not settings.get_profile("search").derandomize
+    lines = (HERE / "Makefile").read_text(encoding="utf-8").split("\n")
+    ordinary, thorough = (lines[lines.index(f"{goal}: check") + 1] for goal in ("test", "test-all"))
+    assert "--hypothesis-profile" not in ordinary and "--hypothesis-profile=search" in thorough

@@ -45,6 +45,15 @@ def test_a_file_name_keeps_its_blanks_and_line_breaks(tmp_path: Path) -> None:
     assert read_results(tmp_path).detections[0].file == " a\nb.wav "
 
 
+def test_a_replacement_character_is_part_of_a_name_and_a_byte_that_is_no_utf_8_is_damage(tmp_path: Path) -> None:
+    table, head = tmp_path / "detections.csv", b"Start (s),End (s),Confidence,File,Species code\n"
+    table.write_bytes(head + "0,5,0.5,a\ufffd.wav,x\n".encode())
+    assert read_results(tmp_path).detections[0].file == "a\ufffd.wav"
+    table.write_bytes(head + b"0,5,0.5,a\xe9.wav,x\n")
+    with pytest.raises(AssertionError, match="line 2 is not in UTF-8"):
+        read_results(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

@@ -152,7 +152,7 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert birth(os.getpid()) == birth(os.getpid()) != birth(1) and not birth(2**22 + 1)
 
 
-def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def launching(body: str, *flags: str) -> list[str]:
     code = f"""
 from runs import launch
 from config import QuantizeCommand
@@ -160,9 +160,30 @@ def command(config):
 {body}
 launch(command, QuantizeCommand)
 """
-    return subprocess.run(
-        [sys.executable, *flags, "-c", code, *arguments], cwd=HERE, capture_output=True, text=True, check=False
-    )
+    return [sys.executable, *flags, "-c", code]
+
+
+def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    words = [*launching(body, *flags), *arguments]
+    return subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_who_leaves_early_ends_no_work(both: bool, tmp_path: Path) -> None:
+    """As in `python predictor.py season/ | head -3`, and with 2>&1 before it."""
+    body = f"""
+    import sys
+    for number in range(20_000):
+        print("line", number, flush=number % 2 == 0)
+    print("a warning", file=sys.stderr)
+    open({str(tmp_path / "table.csv")!r}, "w").write("whole")
+    return 2
+"""
+    errors = subprocess.STDOUT if both else subprocess.DEVNULL
+    child = subprocess.Popen(launching(body), cwd=HERE, stdout=subprocess.PIPE, stderr=errors)
+    assert child.stdout is not None and child.stdout.readline() == b"line 0\n"
+    child.stdout.close()
+    assert child.wait(60) == 2 and (tmp_path / "table.csv").read_text() == "whole"
 
 
 def test_a_mistake_of_the_user_is_one_line_and_exit_code_1() -> None:

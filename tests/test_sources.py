@@ -118,8 +118,10 @@ def test_folds_and_groups_of_the_table_are_taken(tmp_path: Path) -> None:
     assert [(row.name, row.group, row.fold) for row in read(tmp_path).recordings] == [("audio/a.ogg", "Ada-7", 2)]
     assert read(tmp_path).recordings[0].source == "birdclef", "where the table names no collection"
     birdclef(tmp_path, "greti,a.ogg,Ada-7,two", header="primary_label,filename,group,fold")
-    with pytest.raises(AssertionError, match=r"line 2: fold 'two' is no number"):
+    with pytest.raises(AssertionError, match=r"line 2: fold 'two' is no whole number"):
         read(tmp_path)
+    birdclef(tmp_path, "greti,a.ogg,Ada-7,0.0", header="primary_label,filename,group,fold")
+    assert read(tmp_path).recordings[0].fold == 0
 
 
 def test_soundscapes_and_unlabelled_recordings_come_along(season: FieldSeason) -> None:
@@ -419,3 +421,31 @@ def test_another_table_or_file_is_no_root(tmp_path: Path) -> None:
     sounds(tmp_path, "a.wav")
     with pytest.raises(AssertionError, match=r"a.wav is a file; point --data.root at a folder"):
         read(tmp_path / "a.wav")
+
+
+# what this program itself has written
+
+
+RUN = '{"name": "x", "status": "finished", "command": [], "settings": {}, "versions": {}, "recordings": {"ok": 1}}'
+
+
+def test_results_and_clips_inside_of_a_season_are_no_recordings(tmp_path: Path) -> None:
+    sounds(tmp_path, "pond/20240501_053000.wav", "results/clips/owl.mp3", "runs/predict/a/owl.mp3", "mine/owl.wav")
+    raven = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0\t5\tStrix aluco\n"
+    write(tmp_path, {"results/run.json": RUN, "runs/predict/a/run.json": RUN, "results/clips/owl.txt": raven})
+    write(tmp_path, {"mine/run.json": '{"recordings": 3}', "cut/.wild-whisper": "", "cut/1.mp3": ""})
+    collection = read(tmp_path)
+    assert [row.name for row in collection.recordings] == ["mine/owl.wav", "pond/20240501_053000.wav"]
+    assert noted(collection, "3 folders of this program's results"), "the search says what it left out"
+    assert noted(collection, "1 JSON files are no pages", "run.json"), "a run.json of somebody else is a stranger"
+    assert [row.name for row in read(tmp_path / "results").recordings] == ["clips/owl.mp3"], (
+        "a folder that is named is read"
+    )
+
+
+def test_results_in_the_season_itself_hide_nothing_of_it(tmp_path: Path) -> None:
+    sounds(tmp_path, "20240501_053000.wav")
+    write(tmp_path, {"run.json": RUN})
+    collection = read(tmp_path)
+    assert [row.name for row in collection.recordings] == ["20240501_053000.wav"]
+    assert not noted(collection, "are no pages")
