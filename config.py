@@ -831,7 +831,7 @@ Command = TypeVar(
 
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
     for word in given if command is PredictCommand else ():
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
         if word.startswith("--") and name in NOT_OFFERED:

@@ -18,6 +18,12 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
+from config import SurveyCommand
+from runs import answer_early
+
+if __name__ == "__main__":
+    answer_early(SurveyCommand)  # before torch is imported, which takes seconds
+
 import csv
 import hashlib
 import math
@@ -41,7 +47,7 @@ import processes
 from archive import with_metadata
 from audio import fill_window, find_recordings, open_recording
 from cache import fill_cache, kept_bytes, open_kept, window_of
-from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, SurveyCommand, WindowSettings
+from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
 from recordings import Recording, write_recordings
 from runs import command_line, launch, open_run, publish
 from sources import read_collection

@@ -13,6 +13,12 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
+from config import FinetuneCommand
+from runs import answer_early
+
+if __name__ == "__main__":
+    answer_early(FinetuneCommand)  # before torch is imported, which takes seconds
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +31,6 @@ from torch import Tensor
 
 from audio import find_recordings
 from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
-from config import FinetuneCommand
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
 from evaluation import Calibration, HeldOut, calibrate, examine, joined, recording_scorecard, write_held_out

@@ -16,6 +16,12 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
+from config import ProbeCommand
+from runs import answer_early
+
+if __name__ == "__main__":
+    answer_early(ProbeCommand)  # before torch is imported, which takes seconds
+
 import hashlib
 import math
 import time
@@ -33,7 +39,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
-from config import SCRATCH, AudioSettings, LabelledSettings, ProbeCommand, changed_words
+from config import SCRATCH, AudioSettings, LabelledSettings, changed_words
 from data_loader import Context, read_labeled, recording_contexts, truth_table
 from device import autocast, half_precision, prepare_device
 from heads import pool_tokens

@@ -15,6 +15,12 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
+from config import QuantizeCommand
+from runs import answer_early
+
+if __name__ == "__main__":
+    answer_early(QuantizeCommand)  # before torch is imported, which takes seconds
+
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +34,7 @@ from tqdm import tqdm
 import scorer as scoring
 from calibration import carried_over
 from checkpoint import ClassifierFacts, load_classifier
-from config import GateSettings, QuantizeCommand, size_in_words
+from config import GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
 from device import available_cores
 from evaluation import WindowScores, carried_over_ranks, pool_windows

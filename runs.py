@@ -58,6 +58,8 @@ THRIFT = {  # a flag that only some commands have: how those get by with less me
     "max_windows": "lower --max_windows",
     "max_clips": "lower --max_clips and --per_species, or give --clips_dir",
 }
+HERE = Path(__file__).absolute().parent
+GIVEN: dict[type, object] = {}  # by command: its settings, once they have been read
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -331,26 +333,47 @@ def peak_memory_mb(process: int | None = None) -> int:
     return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
 
 
+def answer_early(command: type[Command]) -> None:
+    """Answer --help and a mistyped flag, before a command imports what takes seconds to import."""
+    with border(command):
+        given_settings(command)
+
+
 def launch(function: Callable[[Command], int], command: type[Command]) -> NoReturn:
     """Run a command from the command line and leave with its exit code; a user's mistake is one line, no traceback."""
-    if not FIRST and "train" not in {field.name for field in fields(command)}:
-        leave(
-            "error: RANK is set, as torchrun does for the processes of a training; this command runs as one: unset "
-            "RANK, or start it without torchrun (predictor.py: several machines share an archive with --shard)",
-            1,
-        )
-    if sys.flags.optimize:
-        leave("error: python -O switches off the checks that protect your data; run without -O", 1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    plain_output()
+    with border(command):
+        code = function(given_settings(command))
+    raise SystemExit(code)
+
+
+def given_settings(command: type[Command]) -> Command:
+    """The settings from the command line, read once in a process, whose output is made plain before."""
+    if command not in GIVEN:
+        if not FIRST and "train" not in {field.name for field in fields(command)}:
+            leave(
+                "error: RANK is set, as torchrun does for the processes of a training; this command runs as one: unset "
+                "RANK, or start it without torchrun (predictor.py: several machines share an archive with --shard)",
+                1,
+            )
+        if sys.flags.optimize:
+            leave("error: python -O switches off the checks that protect your data; run without -O", 1)
+        plain_output()
+        GIVEN[command] = parse(command)
+    return cast(Command, GIVEN[command])
+
+
+@contextmanager
+def border(command: type[Command]) -> Generator[None]:
+    """What goes wrong inside is one line for the person in front; what is ours to mend has a traceback in a file."""
     try:
-        code = function(parse(command))
+        yield
     except KeyboardInterrupt as stop:
         leave(f"stopped; {stop.args[0] if stop.args else 'nothing was written: give the same command again'}", 130)
-    except Exception as error:  # the border to the person in front: the reason in a line, the traceback in a file
+    except Exception as error:
         message = str(error).strip()
-        if isinstance(error, AssertionError) and message:
+        if isinstance(error, AssertionError) and message and is_ours(error):
             leave(f"error: {message}", 1)
         if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
             leave(f"error: out of memory; {remedy_for_memory(command)}", 1)
@@ -367,7 +390,13 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
             f"(unexpected; please report it with {written_traceback()})",
             1,
         )
-    raise SystemExit(code)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by this project's own code, not by a library that it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    raised_in = Path(frames[-1].filename).absolute() if frames else Path()
+    return HERE in raised_in.parents and "site-packages" not in raised_in.parts
 
 
 def command_line(script: str, *words: str | Path) -> str:

@@ -15,6 +15,12 @@ from __future__ import annotations
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
+from config import PretrainCommand
+from runs import answer_early
+
+if __name__ == "__main__":
+    answer_early(PretrainCommand)  # before torch is imported, which takes seconds
+
 import copy
 import math
 import time
@@ -34,7 +40,7 @@ import processes
 from audio import read_window
 from augment import augment_batch
 from checkpoint import load_encoder, save_encoder
-from config import AudioSettings, MaskSettings, PretrainCommand, changed_words
+from config import AudioSettings, MaskSettings, changed_words
 from data_loader import Batch, fingerprint, of_all, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
 from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss

@@ -166,3 +166,13 @@ def test_scoring_installs_little_and_no_network_of_training() -> None:
 def test_each_file_has_the_one_before(name: str) -> None:
     before = {"requirements.txt": "requirements-score.txt", "requirements-dev.txt": "requirements.txt"}[name]
     assert installed_by(HERE / before) < installed_by(HERE / name)
+
+
+@pytest.mark.parametrize(
+    "command", ["data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments"]
+)
+def test_help_and_a_mistyped_flag_need_none_of_the_libraries_that_take_seconds_to_import(command: str) -> None:
+    helped = run_with("requirements-score.txt", f"{command}.py", "--help")
+    assert helped.returncode == 0 and "usage:" in helped.stdout, helped.stderr
+    mistyped = run_with("requirements-score.txt", f"{command}.py", "--no_such_flag", "3")
+    assert mistyped.returncode == 1 and "--no_such_flag" in mistyped.stdout + mistyped.stderr

@@ -191,6 +191,14 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_1() -> None:
     assert done.returncode == 1 and done.stderr == "error: no recordings here; point --data.root elsewhere\n"
 
 
+def test_an_assertion_of_a_library_is_no_mistake_of_the_user_and_keeps_its_traceback() -> None:
+    done = launched("    import numpy; numpy.testing.assert_array_equal([1], [2])")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: AssertionError: ") and "please report it" in line
+    told = Path(line.rpartition(" with ")[2].rstrip(")")).read_text(encoding="utf-8")
+    assert told.startswith("Traceback") and "assert_array_equal" in told
+
+
 def test_a_mistyped_flag_leaves_with_1_and_not_with_2() -> None:
     done = launched("    return 0", arguments=("--clasifier", "x"))
     assert done.returncode == 1 and "--classifier" in done.stdout + done.stderr
