@@ -8,6 +8,7 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -776,6 +777,9 @@ class ExperimentsCommand:
         return cls(preset)
 
 
+OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
+REPEATED = ("--model",)  # with one value each time
+POSITIONAL = ("inputs", "results")  # given on the command line alone
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
     **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
@@ -837,10 +841,11 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
         if word.startswith("--") and name in NOT_OFFERED:
             print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
             raise SystemExit(1)
-    given = [*words_of_resumed(command, given), *given]
+    given = [*words_of_resumed(command, given), *words_of_file(command, given), *without("--config", given)]
     default = command.defaults(requested_preset(given))
+    taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
-        return tyro.cli(command, args=given, default=default, use_underscores=True)
+        return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
     except SystemExit as leaving:  # argparse's habit of leaving with 2 means "some inputs failed" here
         raise SystemExit(1 if leaving.code else 0) from None
 
@@ -869,6 +874,38 @@ def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[s
     return words_of(told, asdict(command.defaults("base"))) if isinstance(told, dict) else []
 
 
+def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]:
+    """The settings of the file that --config names, as flags: a run.json, or only what is under "settings" in it."""
+    path = value_of("--config", arguments)
+    if not path:
+        return []
+    remedy = '--config takes the run.json of a run, or JSON with settings as its "settings" are'
+    try:
+        stored: object = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise AssertionError(f"{path} cannot be read ({error}); {remedy}") from None
+    assert isinstance(stored, dict), f"{path} holds no settings; {remedy}"
+    settings = cast(dict[str, object], stored)
+    settings = cast(dict[str, object], settings["settings"]) if isinstance(settings.get("settings"), dict) else settings
+    known = {name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL}
+    foreign = sorted(set(settings) - {*known, *POSITIONAL})
+    assert not foreign, f"{path} has settings that this command does not know: {', '.join(foreign)[:80]}; {remedy}"
+    return words_of(settings, known)
+
+
+def without(name: str, arguments: Sequence[str]) -> list[str]:
+    """A command line without a flag and its value."""
+    found: list[str] = []
+    skip = False
+    for word in arguments:
+        flag, equals, _ = word.partition("=")
+        if skip or flag == name:
+            skip = not skip and not equals
+            continue
+        found.append(word)
+    return found
+
+
 def words_of(stored: object, known: object, name: str = "") -> list[str]:
     """Settings as flags: {"train": {"epochs": 3}} -> --train.epochs 3."""
     if isinstance(known, dict):
@@ -880,6 +917,8 @@ def words_of(stored: object, known: object, name: str = "") -> list[str]:
         head, _, tail = flag.rpartition(".")
         return [flag if stored else f"{head}.no_{tail}" if head else f"--no_{flag[2:]}"]
     values = list(cast(Sequence[object], stored)) if isinstance(stored, list | tuple) else [stored]
+    if flag in REPEATED:
+        return [word for value in values for word in (flag, str(value))]
     return [] if flag == "--run.resume" else [flag, *map(str, values)]
 
 

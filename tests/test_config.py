@@ -1,7 +1,8 @@
 """The command line: a preset is a whole set of defaults, any flag beside it wins, and help teaches."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from config import (
     parse,
 )
 from demo_data import DEFAULT_ROOT
+from runs import write_json
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -150,3 +152,47 @@ def test_what_birdnet_offers_and_we_do_not_is_said_in_a_line(flag: str, capsys: 
 def test_models_are_named_one_by_one_so_that_recordings_may_follow() -> None:
     config = parse(PredictCommand, ["--model", "a.onnx", "--model", "b.onnx", "dawn.ogg", "dusk.ogg"])
     assert config.model == (Path("a.onnx"), Path("b.onnx")) and config.inputs == (Path("dawn.ogg"), Path("dusk.ogg"))
+
+
+EVERY: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
+    (SurveyCommand, ("--data.root", "here", "--data.folds", "3")),
+    (ProbeCommand, ("--data.root", "here")),
+    (PretrainCommand, ("--preset", "tiny", "--train.epochs", "7", "--mask.ratio", "0.5")),
+    (FinetuneCommand, ("--preset", "demo", "--train.folds", "0", "2", "--train.frozen", "--data.root", "a b")),
+    (QuantizeCommand, ("--classifier", "c.safetensors", "--gate.allow_worse")),
+    (PredictCommand, ("x.wav", "--model", "a.onnx", "--model", "b.onnx", "--rtype", "csv", "--scores")),
+    (ReportCommand, ("out", "--apply", "v.csv", "w.csv", "--precision", "0.8")),
+    (ExperimentsCommand, ("--kind", "mae")),
+)
+
+
+@pytest.mark.parametrize(("command", "words"), EVERY, ids=lambda item: getattr(item, "__name__", ""))
+def test_the_settings_of_a_run_come_back_from_its_file(
+    command: type[Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    given = parse(command, words)
+    file = tmp_path / "run.json"
+    write_json(file, {"settings": asdict(given)})
+    alone = [word for word in words[:1] if not word.startswith("-")]
+    assert parse(command, [*alone, "--config", str(file)]) == given != parse(command, alone)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "cannot be read"), ("[]", "holds no settings"), ('{"settings": {"wings": 2}}', "does not know: wings")],
+)
+def test_a_file_of_settings_that_is_none_is_refused_by_name(content: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(AssertionError, match=rf"run.json.*{said}"):
+        parse(FinetuneCommand, ["--config", str(file)])
+    with pytest.raises(AssertionError, match=r"nowhere.json cannot be read"):
+        parse(FinetuneCommand, ["--config=nowhere.json"])
+
+
+def test_flags_win_over_the_settings_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    given = parse(FinetuneCommand, ["--preset", "tiny", "--train.epochs", "7", "--train.frozen"])
+    write_json(file, {"settings": asdict(given)})
+    for words in (["--config", str(file), "--train.epochs", "9"], ["--train.epochs=9", f"--config={file}"]):
+        assert parse(FinetuneCommand, words) == replace(given, train=replace(given.train, epochs=9))
