@@ -436,6 +436,10 @@ class SurveyCommand:
     Opens every recording once (a second look at an unchanged archive reads nothing again), prints a summary and writes
     recordings.csv, which every other command takes in place of a folder, taxonomy.csv and summary.png.
 
+    Start with  --data.root    the folder of recordings, in whatever layout
+                --data.layout  how they are labelled, where looking is not enough
+                --data.max_bad the share of damaged recordings that is too much
+
     Examples: python data_loader.py --data.root recordings/
               python main.py --data.root runs/data/recordings.csv
     """
@@ -459,6 +463,10 @@ class ProbeCommand:
     Qwen2-Audio, or what ssl_mae.py wrote. Nothing is trained but a logistic regression on the frozen features of each
     layer, judged on the fold that it was not fitted to. Prints a table and the --encoder.depth to give to main.py;
     writes runs/probe/: layers.png, probe.json and features.safetensors, so that the next look at the same is quick.
+
+    Start with  --data.root             labelled recordings
+                --encoder.weights       a name of the hub, a local folder or an encoder.safetensors
+                --data.min_recordings   leave out species with fewer
 
     Examples: python probe.py --data.root recordings/ --encoder.weights openai/whisper-base
               python probe.py --data.root recordings/ --encoder.weights downloads/whisperseg --data.min_recordings 8
@@ -492,7 +500,12 @@ class PretrainCommand:
 
     Reads a folder of recordings; writes runs/mae/encoder.safetensors, which main.py takes by default.
 
-    Example: python ssl_mae.py --preset base --data.root recordings/ --run.device cuda
+    Start with  --data.root      recordings, labelled or not
+                --preset         the size of the encoder, and all defaults that go with it
+                --train.epochs   how long; each draws a few windows of every recording
+
+    Examples: python ssl_mae.py --preset base --data.root recordings/
+              python ssl_mae.py --run.resume runs/mae-003
     """
 
     preset: Preset
@@ -525,7 +538,15 @@ class FinetuneCommand:
 
     Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py.
 
-    Example: python main.py --preset base --data.root data/birdclef-2025 --encoder.weights openai/whisper-base
+    Start with  --data.root      labelled recordings: a folder per species, or a recordings.csv of data_loader.py
+                --train.frozen   fit the head alone: minutes, and best for a few hundred recordings
+                --preset         the size of the encoder, and all defaults that go with it
+                --data.no_call   recordings without any animal, which training needs to give fewer false alarms
+                --train.folds    0 1 2 3: judge every recording by a classifier that was not trained on it
+
+    Examples: python main.py --preset base --data.root recordings/ --train.frozen
+              python main.py --preset base --data.root runs/data/recordings.csv --data.no_call noise/
+              python main.py --run.resume runs/finetune-003
     """
 
     preset: Preset
@@ -581,7 +602,12 @@ class QuantizeCommand:
     INT8 would cost each matrix product is measured first, the dearest stay in float32; a file that is worse than
     --gate allows on held-out recordings is not kept.
 
-    Example: python quantize.py --classifier runs/finetune-003/classifier.safetensors
+    Start with  --classifier        the one that main.py wrote, if it is not the newest
+                --budget.minutes    how long the recordings to be scored may take
+                --gate.min_agreement in what share of the held-out windows INT8 has to name the same species
+
+    Examples: python quantize.py
+              python quantize.py --classifier runs/finetune-003/classifier.safetensors
     """
 
     preset: Preset
@@ -611,6 +637,10 @@ class PredictCommand:
 
     Prints what was heard. One recording: writes only where --out says so. A folder: writes detections.csv, files.csv
     and run.json to --out, or below runs/predict/; the same command again goes on where it was stopped.
+
+    Start with  --out        a folder for the tables
+                --min_conf   the lowest probability that counts, in place of each species' own threshold
+                --model      the file that quantize.py wrote, if it is not the newest
 
     Examples: python predictor.py dawn.ogg
               python predictor.py season-2026/ --out results/ --min_conf 0.5
@@ -695,6 +725,10 @@ class ReportCommand:
     Reads the folder that predictor.py wrote, and the recordings; writes report.html: picture, sound and one key per
     verdict. With --apply it reads the validation.csv that the page hands out, and writes thresholds.csv for
     predictor.py and recordings.csv for main.py.
+
+    Start with  --per_species   how many windows of each species to listen to
+                --apply         the verdicts, to be put to use
+                --hide_paths    for species that must not be found
 
     Examples: python report.py results/
               python report.py results/ --apply validation.csv
