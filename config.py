@@ -498,7 +498,8 @@ class ProbeCommand:
 class PretrainCommand:
     """Stage 1: adapt a Whisper encoder to nature sound by masked autoencoding. Labels are not needed.
 
-    Reads a folder of recordings; writes runs/mae/encoder.safetensors, which main.py takes by default.
+    Reads a folder of recordings; writes runs/mae/encoder.safetensors for main.py. A run that was stopped goes on with
+    --run.resume and its folder alone.
 
     Start with  --data.root      recordings, labelled or not
                 --preset         the size of the encoder, and all defaults that go with it
@@ -536,7 +537,9 @@ class PretrainCommand:
 class FinetuneCommand:
     """Stage 2: fine-tune the encoder and a shallow head into a multi-label species classifier.
 
-    Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py.
+    Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py. Start with
+    --data.root, --preset and, for some hundred recordings, --train.frozen; the other flags can wait. A run that was
+    stopped goes on with --run.resume and its folder alone.
 
     Start with  --data.root      labelled recordings: a folder per species, or a recordings.csv of data_loader.py
                 --train.frozen   fit the head alone: minutes, and best for a few hundred recordings
@@ -815,6 +818,9 @@ OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; 
 REPEATED = ("--model",)  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
+    **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
+    **dict.fromkeys(("output", "o"), "it is called --out here"),
+    **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
     **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
     **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model hears the band that it was trained on"),

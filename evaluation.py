@@ -574,7 +574,7 @@ def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.fl
         axes.set_yticks(range(len(order)), names, fontsize=7)
     axes.set_xlabel("answered")
     axes.set_ylabel("heard")
-    axes.set_title("Who is taken for whom; strong lines part classes, fine ones families")
+    axes.set_title("Who is taken for whom\n(strong lines part classes, fine ones families)", fontsize="medium")
     with publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

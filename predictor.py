@@ -134,6 +134,7 @@ class Progress:
         self.started = self.kept = time.monotonic()
         self.took = 0.0  # to keep the last state
         self.before, self.heard = 0, 0.0  # bytes and seconds of the recordings that are finished
+        self.shown = 0  # bytes on the bar
         self.earlier = self.contexts = 0  # of the one at work: answered by an earlier run, and by now
         self.state: tuple[Entry, Heard, int, dict[tuple[int, bool], int]] | None = None
 
@@ -165,7 +166,9 @@ class Progress:
     def show(self, size: float, seconds: float) -> None:
         heard, elapsed = self.heard + seconds, max(time.monotonic() - self.started, 1e-9)
         self.bar.set_postfix_str(f"{heard / 3600:.1f} h, {heard / elapsed:.0f} x real time", refresh=False)
-        self.bar.update(max(0, self.before + int(size) - self.bar.n))
+        more = max(0, self.before + int(size) - self.shown)
+        self.shown += more
+        self.bar.update(more)
 
     def keep(self) -> None:
         """What the recording at work has so far, in the journal."""

@@ -370,7 +370,7 @@ def border(command: type[Command]) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        leave(f"stopped; {stop.args[0] if stop.args else 'nothing was written: give the same command again'}", 130)
+        leave(f"stopped; {stop.args[0] if stop.args else 'nothing is half written: give the same command again'}", 130)
     except Exception as error:
         message = str(error).strip()
         if isinstance(error, AssertionError) and message and is_ours(error):

@@ -87,7 +87,11 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     they come.
     An INT8 file on a CPU that gets a known product wrong: its float32 twin is opened instead, or it is refused.
     """
+    assert not path.is_dir(), f"{path} is a folder; point --model at the file in it, {path / 'classifier.int8.onnx'}"
     assert path.is_file(), f"no model at {path}; `python quantize.py` writes one, or point --model at yours"
+    assert path.suffix != ".safetensors", (
+        f"{path} is a network as it was trained; `python quantize.py --classifier {path}` makes the ONNX file"
+    )
     with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
         whole = pool.submit(sha256, path)
         state, weights = inspect(path)

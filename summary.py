@@ -23,6 +23,7 @@ from taxonomy import CLASS, Taxonomy
 
 SHOWN = 5  # of anything: the screen is small
 WIDTH, INDENT = 100, 15  # characters
+UNKNOWN = "class unknown"
 RARE = 5  # recordings: a species with fewer is hard to learn and harder to validate
 FEW_HOURS = 0.1  # of the day known
 
@@ -88,11 +89,11 @@ def draw_summary(recordings: Sequence[Recording], taxonomy: Taxonomy | None, pat
     spots = iter([figure.add_subplot(1, max(1, sum(panels)), number + 1) for number in range(max(1, sum(panels)))])
     if labelled and taxonomy:
         axes, counts = next(spots), Counter(row.labels[0] for row in labelled)
-        groups = {label: lineage[CLASS] for label, lineage in zip(taxonomy.labels, taxonomy.lineages, strict=True)}
+        groups = class_of_label(taxonomy)
         left = 0
         for number, (group, size) in enumerate(Counter(groups[label] for label in counts).most_common()):
             heights = sorted((count for label, count in counts.items() if groups[label] == group), reverse=True)
-            name = f"{group.removeprefix('?')} ({size})"
+            name = f"{group} ({size})"
             axes.bar(range(left, left + size), heights, width=1.0, color=f"C{number}", label=name)
             left += size
         axes.set_yscale("log")
@@ -129,9 +130,9 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
     """Species, classes, what is rare, what cannot be validated, what comes from one collection alone."""
     counts = Counter(row.labels[0] for row in labelled)
     names = dict(zip(taxonomy.labels, taxonomy.common_names, strict=True))
-    groups = {label: lineage[CLASS] for label, lineage in zip(taxonomy.labels, taxonomy.lineages, strict=True)}
-    classes = Counter(groups[label].removeprefix("?") for label in counts)
-    clips = Counter(groups[row.labels[0]].removeprefix("?") for row in labelled)
+    groups = class_of_label(taxonomy)
+    classes = Counter(groups[label] for label in counts)
+    clips = Counter(groups[row.labels[0]] for row in labelled)
     parts = [f"{group} {count} ({clips[group]:,})" for group, count in classes.most_common(SHOWN)]
     others = sum(len(row.labels) > 1 for row in labelled)
     lines = [
@@ -160,6 +161,12 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
             text = f"{sum(alone.values()):,} species come from one collection alone ({listed(alone)}): "
             lines.append(line("beware", text + "its sound may be learnt for theirs"))
     return lines
+
+
+def class_of_label(taxonomy: Taxonomy) -> dict[str, str]:
+    """Label -> its class; all that nobody knows are one, however many there are."""
+    classes = (lineage[CLASS] for lineage in taxonomy.lineages)
+    return {label: UNKNOWN if one.startswith("?") else one for label, one in zip(taxonomy.labels, classes, strict=True)}
 
 
 def hours(recordings: Iterable[Recording]) -> float:

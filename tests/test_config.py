@@ -119,29 +119,54 @@ def help_of(command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]) 
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-ALIKE = "Accepted so that all commands can be called alike; "
+@pytest.mark.parametrize(
+    ("command", "flag", "where"),
+    [
+        *(
+            (SurveyCommand, f"--data.{name}", FinetuneCommand)
+            for name in ("min_recordings", "balance", "noise", "cache")
+        ),
+        *((SurveyCommand, f"--run.{name}", FinetuneCommand) for name in ("seed", "device", "threads", "precision")),
+        *((QuantizeCommand, f"--run.{name}", FinetuneCommand) for name in ("seed", "device", "precision")),
+        *(
+            (PretrainCommand, f"--data.{name}", FinetuneCommand)
+            for name in ("min_recordings", "balance", "no_call_share")
+        ),
+        *((PretrainCommand, f"--augment.{name}", FinetuneCommand) for name in ("background", "noise", "mask")),
+        *(
+            (ProbeCommand, f"--data.{name}", FinetuneCommand)
+            for name in ("valid_fold", "window", "cache_gb", "no_call")
+        ),
+    ],
+)
+def test_a_flag_that_would_change_nothing_does_not_exist(
+    command: type[PretrainCommand], flag: str, where: type[PretrainCommand], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse(command, [flag, "1"])
+    assert leaving.value.code == 1 and flag in "".join(capsys.readouterr())
+    assert f"{flag} " in help_of(where, capsys), "negative control: where it does something"
 
 
 @pytest.mark.parametrize(
-    ("command", "flag", "words"),
+    ("command", "flags", "said"),
     [
-        (QuantizeCommand, "run.seed", ALIKE),
-        (QuantizeCommand, "run.device", ALIKE),
-        (SurveyCommand, "run.seed", ALIKE),
-        (SurveyCommand, "run.device", ALIKE),
-        (SurveyCommand, "run.threads", ALIKE),
-        (QuantizeCommand, "budget.minutes", "On the clock, with two threads"),
+        (ReportCommand, ["--training", "recordings.csv"], "--training changes nothing without --apply"),
+        (ReportCommand, ["--precision", "0.8"], "--precision changes nothing without --apply"),
+        (ReportCommand, ["--apply", "v.csv", "--seed", "1"], "--seed is of the page, and changes nothing with --apply"),
+        (FinetuneCommand, ["--train.patience", "3"], "--train.patience waits for a better epoch"),
     ],
 )
-def test_help_promises_no_more_of_a_flag_than_the_command_does(
-    command: type[PretrainCommand], flag: str, words: str, capsys: pytest.CaptureFixture[str]
+def test_a_flag_that_changes_nothing_beside_another_is_refused(
+    command: type[PretrainCommand], flags: list[str], said: str
 ) -> None:
-    told = help_of(command, capsys).split(f"--{flag} ")[1].split(" --")[0]
-    assert words in told
-    assert ALIKE not in help_of(PretrainCommand, capsys)  # negative control: where they do something, it is said
+    with pytest.raises(AssertionError, match=said):
+        parse(command, flags)
+    assert parse(ReportCommand, ["--apply", "v.csv", "--precision", "0.8", "--training", "t.csv"]).precision == 0.8
+    assert parse(FinetuneCommand, ["--train.patience", "3", "--train.choose", "cmap"]).train.patience == 3
 
 
-@pytest.mark.parametrize("flag", ["--lat", "--sensitivity=1.2", "--sf-thresh", "--fmax"])
+@pytest.mark.parametrize("flag", ["--lat", "--sensitivity=1.2", "--sf-thresh", "--fmax", "--min_confidence"])
 def test_what_birdnet_offers_and_we_do_not_is_said_in_a_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         parse(PredictCommand, ["dawn.ogg", flag, "1"])

@@ -200,6 +200,17 @@ def test_a_group_on_both_sides_is_refused() -> None:
         split([one, replace(one, fold=1), replace(one, group="g2", fold=2)], settings(Path()))
 
 
+@pytest.mark.parametrize("fold", [4, 5, 0])
+def test_one_fold_for_all_is_no_fold(fold: int, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Recording(Path(f"{n}.ogg"), f"{n}.ogg", (f"s{n % 3}",), group=f"g{n}", fold=fold) for n in range(30)]
+    config = settings(Path())
+    found = data_loader.with_folds(rows, config)
+    assert found == data_loader.with_folds([replace(row, fold=-1) for row in rows], config)
+    assert {row.fold for row in found} == set(range(5))
+    assert f"all 30 labelled recordings are in fold {fold}" in capsys.readouterr().out
+    assert data_loader.with_folds([replace(row, fold=n % 2) for n, row in enumerate(rows)], config)[3].fold == 1
+
+
 def test_a_fold_that_nobody_is_in_is_refused(season: FieldSeason) -> None:
     _, recordings = read_labeled(settings(season.root))
     with pytest.raises(AssertionError, match=r"--data\.valid_fold 9"):

@@ -57,7 +57,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, after: int = 0, error: type[BaseExc
 
     def counting(self: Progress, piece: Any, heard: Any, contexts: int) -> None:
         moved(self, piece, heard, contexts)
-        count.append((contexts, int(self.bar.n)))
+        count.append((contexts, self.shown))
         if len(count) == after:
             raise error
 

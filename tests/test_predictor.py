@@ -21,6 +21,7 @@ from conftest import Stages
 from test_scorer import toy
 
 from audio import Outcome
+from calibration import SILENCED, UNVALIDATED, Threshold, to_json
 from config import PredictCommand
 from decoders import Decoder
 from demo_data import FieldSeason
@@ -466,6 +467,63 @@ def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
     assert not choose(replace(config, top_n=2), [scorer]).thresholds.any()
     bare = replace(scorer, thresholds=())
     assert set(choose(config, [bare]).thresholds.tolist()) == {0.25}
+
+
+def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
+    """Three windows of .73, .95 and 1, and a model whose only species has so many held-out recordings."""
+    (folder / "in").mkdir(parents=True)
+    sound = np.zeros(3 * 80_000, np.float32)
+    sound[[0, 80_000, 160_000]] = 1.0, 3.0, 100.0
+    soundfile.write(folder / "in" / "a.wav", sound, 16_000, "FLOAT")
+    note, strict = (UNVALIDATED, 0.9) if not positives else ("", 0.0)
+    limit = Threshold("41", 0.5, 0.0, None, 0.0, 0.0, positives, 20, note, least=strict)
+    toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])})
+    config = PredictCommand((folder / "in",), model=(folder / "m.onnx",), runs=folder / "runs", out=folder / "out")
+    kinds = ("csv", "table", "audacity", "kaleidoscope", "parquet")
+    return replace(config, rtype=kinds, merge_gap=0.0, split_tables=True)
+
+
+def test_a_species_that_was_never_validated_is_marked_in_every_table_and_has_a_strict_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(doubtful(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "of 1 species 1 were never validated: they are marked in every table, and have strict thresholds" in said
+    assert "(never validated)" in said.split("species  ")[-1]
+    found = rows(tmp_path / "out" / "detections.csv")
+    assert [(row["Start (s)"], row["Validated"]) for row in found] == [("5", "never"), ("10", "never")]
+    written = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".csv", ".txt", ".parquet")]
+    unmarked = [path.name for path in written if b"never" not in path.read_bytes()]
+    assert sorted(unmarked) == ["files.csv", "raven.list.txt"] and len(written) >= 7, "they name no species"
+
+
+def test_a_species_that_was_validated_is_not_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Negative control."""
+    assert predict(doubtful(tmp_path, positives=40)) == 0
+    assert "validated" not in capsys.readouterr().out
+    assert [row["Validated"] for row in rows(tmp_path / "out" / "detections.csv")] == ["yes"] * 3
+
+
+def test_verdicts_validate_a_species_and_silence_another(tmp_path: Path) -> None:
+    config, table = doubtful(tmp_path), tmp_path / "thresholds.csv"
+    for number, (row, validated) in enumerate(
+        [("41,0.6,,verdicts,", ["yes"] * 3), ("41,0.6,,,", ["never"] * 3), (f"41,1,,verdicts,{SILENCED}", [])]
+    ):
+        table.write_text(f"label,threshold,model,source,note\n{row}\n")
+        assert predict(replace(config, thresholds=table, out=tmp_path / str(number))) == 0
+        found = rows(tmp_path / str(number) / "detections.csv")
+        assert [one["Validated"] for one in found] == validated, row
+
+
+def test_a_flag_about_tables_is_refused_where_none_are_written(tmp_path: Path) -> None:
+    config = replace(doubtful(tmp_path), inputs=(tmp_path / "in" / "a.wav",), out=None)
+    told = replace(config, rtype=PredictCommand.defaults("base").rtype, merge_gap=None, split_tables=False)
+    assert predict(told) == 0
+    for changed in (replace(told, rtype=("csv",)), replace(told, merge_gap=0.0), replace(told, split_tables=True)):
+        with pytest.raises(AssertionError, match=r"--\w+ is about tables, .* add --out FOLDER"):
+            predict(changed)
+    with pytest.raises(AssertionError, match="--strict is about the lines of --slist"):
+        predict(replace(config, strict=True))
 
 
 def test_a_species_list_keeps_its_species_and_says_what_it_did_not_know(

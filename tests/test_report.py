@@ -184,7 +184,7 @@ def test_the_header_counts_what_the_tables_hold(tmp_path: Path) -> None:
     folder = write_results(tmp_path)
     write_report(command(folder, seed=7, per_species=2))
     told = facts_in(folder / "report.html")
-    assert told["species"] == [[code, common, scientific, 6] for code, scientific, common in sorted(SPECIES)]
+    assert told["species"] == [[code, common, scientific, 6, ""] for code, scientific, common in sorted(SPECIES)]
     assert (told["detections"], told["recordings"], told["sites"], told["drawn"]) == (18, 3, 2, 6)
     assert told["hours"] == pytest.approx(2 * 45 / 3600)
     assert told["damaged"] == [["card/site_A/notes.wav", "unreadable", "named .wav, is text; copy it again"]]
@@ -254,7 +254,12 @@ def test_hidden_paths_are_nowhere_in_the_page(tmp_path: Path) -> None:
 def test_hidden_settings_keep_numbers_and_drop_what_may_be_a_place(tmp_path: Path) -> None:
     results = read_results(write_results(tmp_path))
     plain, hidden = (dict(settings_of(results, command(results.folder, hide_paths=hide))) for hide in (False, True))
-    assert plain["inputs"] == "['card']" and "inputs" not in hidden and "tables" not in hidden
+    assert (
+        plain["inputs"] == "card"
+        and plain["model"] == "runs/quantize/pretend.onnx"
+        and "inputs" not in hidden
+        and "tables" not in hidden
+    )
     assert hidden["min_conf"] == plain["min_conf"] == "0.01" and hidden["model sha256"] == "ab" * 32
 
 

@@ -441,7 +441,7 @@ def test_kappa_is_that_of_the_textbook(page: Page) -> None:
 def test_precision_is_told_while_one_judges(page: Page) -> None:
     press(page, *"yyyn")
     told = page.text_content("#species li:nth-child(1)") or ""
-    assert "4/9" in told and "75 % right [30 to 95]" in told and "too few to say, 16 more" in told
+    assert "4/9" in told and "75 % right [95 %: 30 to 95]" in told and "too few to say, 16 more" in told
 
 
 def test_a_threshold_is_told_from_twenty_verdicts_on(browser: Browser, tmp_path: Path) -> None:

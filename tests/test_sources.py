@@ -73,6 +73,16 @@ def test_an_unknown_primary_label_is_refused_and_named(tmp_path: Path) -> None:
     assert noted(collection, "1 rows refused", "b.ogg", "'nobody1' is not in the taxonomy")
 
 
+def test_folders_of_sound_that_are_not_looked_into_are_named(tmp_path: Path) -> None:
+    birdclef(tmp_path, line("greti", "a.ogg"))
+    sounds(tmp_path, "train_audio/a.ogg", "train_soundscapes/x.ogg", "soundscapes/y.ogg", "soundscapes/z.ogg", "b.ogg")
+    (tmp_path / "papers").mkdir()
+    collection = read(tmp_path)
+    assert noted(collection, "soundscapes/ is ignored, with 2 sound files", "train_soundscapes/")
+    assert noted(collection, "1 sound files beside train.csv are ignored", "b.ogg")
+    assert not any("train_soundscapes/ is ignored" in note or "papers" in note for note in collection.notes)
+
+
 def test_when_all_labels_are_unknown_nothing_is_read(tmp_path: Path) -> None:
     birdclef(tmp_path, line("nobody1", "b.ogg"))
     sounds(tmp_path, "train_audio/b.ogg", "train_soundscapes/x.ogg")

@@ -35,8 +35,10 @@ from tables import (
 HERE = Path(__file__).parents[1]
 FACTS = TableFacts("toy.int8.onnx", 5.0, 2.5, 16_000.0)
 FROG = Detection(0.0, 5.0, "126247", "Rana ficta", 'spotted "foam-nest", frog', 0.91, 0.25, 0, "", "greani1 0.31")
-ANI = Detection(7.5, 12.25, "greani1", "Ara ficta", "great ani", 0.30004, 0.3, 2, "2026-05-14T05:30:07.5+02:00")
-CHORUS = Event(0.0, 12.5, "126247", "Rana ficta", "frog", 0.91, 0.5, 4, 1, "2026-05-14T05:30:00+02:00")
+ANI = Detection(
+    7.5, 12.25, "greani1", "Ara ficta", "great ani", 0.30004, 0.3, 2, "2026-05-14T05:30:07.5+02:00", "", "never"
+)
+CHORUS = Event(0.0, 12.5, "126247", "Rana ficta", "frog", 0.91, 0.5, 4, 1, "2026-05-14T05:30:00+02:00", "too few")
 LOUD = Analysed(
     "siteA/20260514_053000.wav", "siteA", "2026-05-14T05:30:00+02:00", 48_000, 2, 60.0, 60.0, 23, "ok", "", 900, 17
 )
@@ -59,15 +61,15 @@ def written(place: Path, *recordings: Analysed, split: bool = False) -> dict[str
 def test_detections_are_written_to_the_letter(tmp_path: Path) -> None:
     assert written(tmp_path, *SEASON)["detections.csv"] == (
         "Start (s),End (s),Scientific name,Common name,Confidence,File,Species code,Site,Recorded at,Detected at,"
-        "Channel,Model,Window (s),Overlap (s),Min conf,Runners up\n"
+        "Channel,Model,Window (s),Overlap (s),Min conf,Runners up,Validated\n"
         '0,5,Rana ficta,"spotted ""foam-nest"", frog",0.9100,siteA/20260514_053000.wav,126247,siteA,'
-        "2026-05-14T05:30:00+02:00,,mean,toy.int8.onnx,5,2.5,0.25,greani1 0.31\n"
+        "2026-05-14T05:30:00+02:00,,mean,toy.int8.onnx,5,2.5,0.25,greani1 0.31,\n"
         "7.5,12.25,Ara ficta,great ani,0.3000,siteA/20260514_053000.wav,greani1,siteA,"
-        "2026-05-14T05:30:00+02:00,2026-05-14T05:30:07.5+02:00,2,toy.int8.onnx,5,2.5,0.3,\n"
+        "2026-05-14T05:30:00+02:00,2026-05-14T05:30:07.5+02:00,2,toy.int8.onnx,5,2.5,0.3,,never\n"
         "7.5,12.25,Ara ficta,great ani,0.3000,siteB/cut.wav,greani1,siteB,"
-        ",2026-05-14T05:30:07.5+02:00,2,toy.int8.onnx,5,2.5,0.3,\n"
+        ",2026-05-14T05:30:07.5+02:00,2,toy.int8.onnx,5,2.5,0.3,,never\n"
         '0,5,Rana ficta,"spotted ""foam-nest"", frog",0.9100,siteB/20260514_053000.wav,126247,siteB,'
-        ",,mean,toy.int8.onnx,5,2.5,0.25,greani1 0.31\n"
+        ",,mean,toy.int8.onnx,5,2.5,0.25,greani1 0.31,\n"
     )
 
 
@@ -86,9 +88,9 @@ def test_every_input_has_a_row_in_files(tmp_path: Path) -> None:
 def test_events_are_written_to_the_letter(tmp_path: Path) -> None:
     assert written(tmp_path, *SEASON)["events.csv"] == (
         "Start (s),End (s),Scientific name,Common name,Confidence,File,Mean confidence,Windows,Species code,Site,"
-        "Recorded at,Detected at,Channel,Model\n"
+        "Recorded at,Detected at,Channel,Model,Validated\n"
         "0,12.5,Rana ficta,frog,0.9100,siteA/20260514_053000.wav,0.5000,4,126247,siteA,"
-        "2026-05-14T05:30:00+02:00,2026-05-14T05:30:00+02:00,1,toy.int8.onnx\n"
+        "2026-05-14T05:30:00+02:00,2026-05-14T05:30:00+02:00,1,toy.int8.onnx,too few\n"
     )
 
 
@@ -96,19 +98,19 @@ def test_kaleidoscope_is_written_to_the_letter(tmp_path: Path) -> None:
     far = replace(LOUD, file="/mnt/card/siteC/a.wav", found=(ANI,))
     here = replace(LOUD, file="a.wav", found=(ANI,))
     assert written(tmp_path, *SEASON, far, here)["exports/kaleidoscope.csv"] == (
-        "INDIR,FOLDER,IN FILE,OFFSET,DURATION,TOP1MATCH,TOP1DIST\n"
-        '.,siteA,20260514_053000.wav,0,5,"spotted ""foam-nest"", frog",0.9100\n'
-        ".,siteA,20260514_053000.wav,7.5,4.75,great ani,0.3000\n"
-        ".,siteB,cut.wav,7.5,4.75,great ani,0.3000\n"
-        '.,siteB,20260514_053000.wav,0,5,"spotted ""foam-nest"", frog",0.9100\n'
-        "/mnt/card,siteC,a.wav,7.5,4.75,great ani,0.3000\n"
-        ".,,a.wav,7.5,4.75,great ani,0.3000\n"
+        "INDIR,FOLDER,IN FILE,OFFSET,DURATION,TOP1MATCH,TOP1DIST,VALIDATED\n"
+        '.,siteA,20260514_053000.wav,0,5,"spotted ""foam-nest"", frog",0.9100,\n'
+        ".,siteA,20260514_053000.wav,7.5,4.75,great ani,0.3000,never\n"
+        ".,siteB,cut.wav,7.5,4.75,great ani,0.3000,never\n"
+        '.,siteB,20260514_053000.wav,0,5,"spotted ""foam-nest"", frog",0.9100,\n'
+        "/mnt/card,siteC,a.wav,7.5,4.75,great ani,0.3000,never\n"
+        ".,,a.wav,7.5,4.75,great ani,0.3000,never\n"
     )
 
 
 RAVEN_HEADER = (
     "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tCommon Name\tSpecies Code\t"
-    "Confidence\tBegin Path\tFile Offset (s)\n"
+    "Confidence\tBegin Path\tFile Offset (s)\tValidated\n"
 )
 
 
@@ -117,10 +119,11 @@ def test_raven_counts_time_through_silent_recordings_and_past_damaged_ones(tmp_p
     assert found["exports/raven.selections.txt"] == (
         RAVEN_HEADER
         + "1\tSpectrogram 1\t1\t0.0\t5.0\t0.0\t16000.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteA/20260514_053000.wav\t0.0\n"
-        + "2\tSpectrogram 1\t2\t7.5\t12.25\t0.0\t16000.0\tgreat ani\tgreani1\t0.3000\tsiteA/20260514_053000.wav\t7.5\n"
+        + "siteA/20260514_053000.wav\t0.0\t\n"
+        + "2\tSpectrogram 1\t2\t7.5\t12.25\t0.0\t16000.0\tgreat ani\tgreani1\t0.3000\t"
+        + "siteA/20260514_053000.wav\t7.5\tnever\n"
         + "3\tSpectrogram 1\t1\t90.5\t95.5\t0.0\t11025.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteB/20260514_053000.wav\t0.0\n"
+        + "siteB/20260514_053000.wav\t0.0\t\n"
     )
     assert found["exports/raven.list.txt"] == (
         "siteA/20260514_053000.wav\nsiteA/quiet.wav\nsiteB/20260514_053000.wav\n"
@@ -153,7 +156,7 @@ def test_a_salvaged_recording_always_has_its_own_raven_table_and_the_others_on_r
     assert own["exports/raven/siteB/20260514_053000.wav.selections.txt"] == (
         RAVEN_HEADER
         + "1\tSpectrogram 1\t1\t0.0\t5.0\t0.0\t11025.0\tspotted 'foam-nest', frog\t126247\t0.9100\t"
-        + "siteB/20260514_053000.wav\t0.0\n"
+        + "siteB/20260514_053000.wav\t0.0\t\n"
     )
     assert {name: text for name, text in apart.items() if name not in own} == {
         name: text for name, text in together.items() if name not in own
@@ -165,10 +168,11 @@ def test_audacity_has_labels_per_recording(tmp_path: Path) -> None:
     labels = {name: text for name, text in found.items() if name.startswith("exports/audacity/")}
     assert labels == {
         "exports/audacity/siteA/20260514_053000.wav.txt": (
-            "0\t5\tRana ficta, spotted 'foam-nest', frog\t0.9100\n7.5\t12.25\tAra ficta, great ani\t0.3000\n"
+            "0\t5\tRana ficta, spotted 'foam-nest', frog\t0.9100\n"
+            "7.5\t12.25\tAra ficta, great ani (never validated)\t0.3000\n"
         ),
         "exports/audacity/siteA/quiet.wav.txt": "",
-        "exports/audacity/siteB/cut.wav.txt": "7.5\t12.25\tAra ficta, great ani\t0.3000\n",
+        "exports/audacity/siteB/cut.wav.txt": "7.5\t12.25\tAra ficta, great ani (never validated)\t0.3000\n",
         "exports/audacity/siteB/20260514_053000.wav.txt": "0\t5\tRana ficta, spotted 'foam-nest', frog\t0.9100\n",
     }
 
@@ -195,6 +199,7 @@ def test_parquet_reads_back_with_its_types(tmp_path: Path) -> None:
         "window_s": 5.0,
         "overlap_s": 2.5,
         "min_conf": np.float32(0.3),
+        "validated": "never",
     }
 
 
