@@ -93,7 +93,7 @@ def test_the_table_holds_the_threshold_that_is_applied_and_reads_back(tmp_path: 
     assert (first["threshold"], first["target"], first["note"]) == ("0.6", "precision 0.9", "")
     assert (first["n_positive"], first["n_negative"], first["source"]) == ("25", "35", "held-out recordings")
     assert float(first["precision_low_95"]) == pytest.approx(wilson_interval(20, 20, 0.95)[0], abs=1e-4)
-    assert (second["target"], second["note"]) == ("best F1", TOO_FEW)
+    assert (second["target"], second["note"]) == ("strict", TOO_FEW)
     path = tmp_path / "thresholds.csv"
     path.write_text(file.getvalue(), encoding="utf-8")
     assert read_thresholds(path, MODEL, LABELS) == {threshold.label: threshold.applied for threshold in fitted}
@@ -107,7 +107,7 @@ def test_what_is_undecided_stays_blank_and_is_left_out(tmp_path: Path, fitted: l
 
 
 def test_thresholds_survive_the_table_to_the_last_digit(tmp_path: Path, fitted: list[Threshold]) -> None:
-    hard = [replace(fitted[0], precise=float(np.nextafter(0.3, 1))), replace(fitted[1], best_f1=1e-30)]
+    hard = [replace(fitted[0], precise=float(np.nextafter(0.3, 1))), replace(fitted[1], best_f1=1e-30, least=0.0)]
     with (tmp_path / "thresholds.csv").open("w", encoding="utf-8", newline="") as file:
         write_thresholds(file, hard, ["", ""], "", MODEL)
     read = read_thresholds(tmp_path / "thresholds.csv", MODEL, LABELS)
@@ -194,7 +194,9 @@ def test_what_is_no_list_of_thresholds_is_refused(fitted: list[Threshold]) -> No
     ):
         with pytest.raises(AssertionError, match=complaint):
             from_json(stored)
-    for name in to_json(fitted)[0]:
+    older = {key: value for key, value in to_json(fitted)[0].items() if key != "least"}
+    assert from_json([older]) == [replace(fitted[0], least=0.0)], "of an earlier version"
+    for name in older:
         with pytest.raises(AssertionError, match=f"stored {name} is None"):
             from_json([{key: value for key, value in to_json(fitted)[0].items() if key != name}])
 

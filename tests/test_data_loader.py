@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+import data_loader
 from audio import open_recording
 from cache import HEADER, fill_cache
 from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
