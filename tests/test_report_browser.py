@@ -411,6 +411,28 @@ def test_a_species_in_the_list_filters_and_colours_the_hours(page: Page) -> None
 # numbers
 
 
+def test_a_species_that_nobody_validated_is_marked_on_its_cards_and_in_the_lists(
+    browser: Browser, tmp_path: Path
+) -> None:
+    found = write_results(tmp_path, 1, 9)
+    cells = read_rows(found / "detections.csv")
+    marks = dict(zip(dict.fromkeys(row["Species code"] for row in cells), ("never", "too few", "yes"), strict=True))
+    write_table(found / "detections.csv", COLUMNS, [row | {"Validated": marks[row["Species code"]]} for row in cells])
+    assert write_report(ReportCommand(found)) == 0
+    seen = Seen(browser, found / "report.html")
+    words = {"never": "never validated", "too few": "hardly validated", "yes": ""}
+    for number in range(9):
+        told = seen.page.evaluate(f"cards[{number}].cell('Validated')")
+        mark = seen.page.query_selector(f"#card{number} .doubt")
+        assert mark and mark.text_content() == words[told] and mark.is_visible() == (told != "yes")
+    assert (seen.page.text_content("#bars") or "").count("validated") == 2
+    assert (seen.page.text_content("#species") or "").count("validated") == 2
+    assert (seen.page.text_content("#doubts") or "").startswith("2 of these species")
+    assert seen.page.evaluate("lowestThreshold(Array(20).fill([0.9, false]), 0.9).note") == "never right: silenced"
+    assert seen.page.evaluate("lowestThreshold(Array(19).fill([0.9, false]), 0.9).note") == "too few to say, 1 more"
+    assert not seen.complaints
+
+
 def test_wilsons_interval_is_that_of_calibration(page: Page) -> None:
     for hits, trials in ((0, 0), (0, 7), (3, 7), (7, 7), (54, 60)):
         low, high = page.evaluate(f"wilson({hits}, {trials})")

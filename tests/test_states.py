@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -317,6 +319,14 @@ def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_13
         time.sleep(0.1)
     process.send_signal(number)
     said, problems = process.communicate(timeout=60)
-    assert process.returncode == 130 and f"--run.resume {kept.parent} goes on from there" in said, problems
+    assert process.returncode == 130 and "Traceback" not in said + problems, problems
+    at_once, last = [line for line in problems.splitlines() if line.startswith("stop")]
+    assert at_once == "stopping as soon as this step is done and its state is kept"
+    assert last.startswith(f"stopped; {kept.parent} is marked as interrupted; its state is kept; go on with: ")
+    python, script, *flags = shlex.split(last.partition("go on with: ")[2])
+    assert flags == ["--run.resume", str(kept.parent)] and (HERE / script).samefile(HERE / "main.py")
+    assert shutil.which(python, path=f"{os.environ['PATH']}:.")
+    again = parse(FinetuneCommand, flags)
+    assert again == replace(parse(FinetuneCommand, words[2:]), run=again.run) and again.run.resume == kept.parent
     assert json.loads((kept.parent / "run.json").read_text())["status"] == "interrupted"
     assert any(kept.iterdir())
