@@ -124,7 +124,8 @@ class DecodedRecording(OpenRecording):
             while True:
                 head = decoder.receive(HEAD.size, limit)
                 count, rate, channels, claimed = HEAD.unpack(head) if len(head) == HEAD.size else (0, rate, channels, 0)
-                self.reading.sample_rate, self.reading.channels, self.reading.claimed = rate, channels, claimed
+                if count > 0:
+                    self.reading.sample_rate, self.reading.channels, self.reading.claimed = rate, channels, claimed
                 body = decoder.receive(abs(count), limit)
                 if (not count or len(body) < abs(count)) and again and not samples and decoder.is_dead():
                     decoder.close()
