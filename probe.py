@@ -314,7 +314,7 @@ def pooled_features(
         if begun and done:
             begun.parent.mkdir(parents=True, exist_ok=True)
             kept = {"means": torch.from_numpy(means[:done]), "counts": torch.from_numpy(counts[:done])}
-            write_tensors(begun, kept, {"kind": "features"})
+            write_tensors(begun, kept, {"kind": "features", "made_of": begun.stem})
             stop.args = (f"the features of {done} of {len(rows)} recordings are kept: the same command goes on",)
         raise
     if waiting:
