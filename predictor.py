@@ -127,9 +127,7 @@ class Progress:
 
     def __init__(self, journal: Journal | None, total: int, batch_size: int) -> None:
         form = "{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix} {elapsed} + {remaining}"
-        self.bar: tqdm[None] = tqdm(
-            total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False, mininterval=0.5
-        )
+        self.bar: tqdm[None] = tqdm(total=total, unit="B", unit_scale=True, bar_format=form, disable=None, leave=False)
         self.journal, self.batch_size = journal, batch_size
         self.started = self.kept = time.monotonic()
         self.took = 0.0  # to keep the last state
@@ -141,8 +139,8 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.bar.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.bar.__exit__(kind, *rest)
         if kind is KeyboardInterrupt:
             self.keep()
 

@@ -16,9 +16,11 @@ from test_scorer import toy
 
 import predictor
 from config import PredictCommand
+from decoders import Decoder
 from inputs import Entry
 from journal import Journal, open_journal
 from predictor import Progress, Windows, predict
+from scorer import open_scorer
 
 HERE = Path(__file__).parents[1]
 CONTEXTS = 40  # of the long recording
@@ -144,12 +146,12 @@ def test_a_file_that_changed_begins_anew(season: Path, monkeypatch: pytest.Monke
 
 def test_what_reads_shorter_than_before_is_scored_as_it_reads_now(tmp_path: Path) -> None:
     """A decoder that dies in another place: windows of the earlier reading do not stay behind its end."""
-    scorer = predictor.open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=1)
+    scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=1)
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 10 * 80_000), 16_000)
     entry, config = Entry(tmp_path / "a.wav", size=1), PredictCommand((tmp_path,))
     long = Windows([5.0 * k for k in range(20)], [5.0 * k + 5 for k in range(20)], species=1)
     long.probabilities.extend([0.5] * 20)
-    with open_journal(tmp_path / "out", {}, arrays=False) as journal, predictor.Decoder() as decoder:
+    with open_journal(tmp_path / "out", {}, arrays=False) as journal, Decoder() as decoder:
         journal.keep_begun(entry, predictor.packed({(0, False): long}, 20, {(0, False): 20}))
         with Progress(journal, 1, 1) as progress:
             ((_, outcome, (scored,)),) = predictor.score_entries([scorer], [entry], config, decoder, progress)

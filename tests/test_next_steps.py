@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from pretend import write_results
@@ -145,7 +146,10 @@ def test_after_a_review_only_commands_that_can_work_are_printed(there: bool, tra
             assert one.training == table and one.apply == config.apply
 
 
-def stored(tmp_path: Path, command: type[FinetuneCommand] | type[PretrainCommand], flags: Sequence[str]) -> Path:
+Training = TypeVar("Training", FinetuneCommand, PretrainCommand)
+
+
+def stored(tmp_path: Path, command: type[Training], flags: Sequence[str]) -> Path:
     """A run.json as a command with these flags writes it."""
     settings = json.loads(json.dumps(asdict(parse(command, flags)), default=str))
     (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
@@ -154,9 +158,7 @@ def stored(tmp_path: Path, command: type[FinetuneCommand] | type[PretrainCommand
 
 @pytest.mark.parametrize("command", [FinetuneCommand, PretrainCommand])
 @pytest.mark.parametrize("equals", [True, False])
-def test_resume_alone_brings_back_every_setting(
-    command: type[FinetuneCommand] | type[PretrainCommand], equals: bool, tmp_path: Path
-) -> None:
+def test_resume_alone_brings_back_every_setting(command: type[Training], equals: bool, tmp_path: Path) -> None:
     flags = [
         "--preset",
         "demo",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from test_scorer import toy
 
 from audio import Outcome
 from calibration import SILENCED, UNVALIDATED, Threshold, to_json
-from config import PredictCommand
+from config import PredictCommand, TableKind
 from decoders import Decoder
 from demo_data import FieldSeason
 from detections import Analysed, Detection, Scored
@@ -479,8 +479,7 @@ def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
     limit = Threshold("41", 0.5, 0.0, None, 0.0, 0.0, positives, 20, note, least=strict)
     toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])})
     config = PredictCommand((folder / "in",), model=(folder / "m.onnx",), runs=folder / "runs", out=folder / "out")
-    kinds = ("csv", "table", "audacity", "kaleidoscope", "parquet")
-    return replace(config, rtype=kinds, merge_gap=0.0, split_tables=True)
+    return replace(config, rtype=get_args(TableKind), merge_gap=0.0, split_tables=True)
 
 
 def test_a_species_that_was_never_validated_is_marked_in_every_table_and_has_a_strict_threshold(

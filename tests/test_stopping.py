@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import frozen
+import objective
 import probe
 from checkpoint import load_encoder
 from config import SIZES, AudioSettings, EncoderSettings, FinetuneCommand, LossSettings, parse
-from data_loader import Context, labeled_loader, read_labeled
+from data_loader import Context, labeled_loader, read_labeled, recording_contexts
 from demo_data import FieldSeason
-from frozen import computed_features
+from frozen import Features, computed_features
 from model import BirdClefClassifier, Encoder
 from objective import prepare_loss_inputs
 
@@ -85,6 +86,11 @@ def archive(season: FieldSeason, tmp_path: Path) -> Any:
     return model, loader, prepare_loss_inputs(taxonomy, rows, LossSettings(), None, CPU), config, CPU
 
 
+def features_of(archive: Any, begun: Path | None = None) -> Features:
+    model, loader, inputs, config, device = archive
+    return computed_features(model, loader, inputs, config, device, begun)
+
+
 def stopped_after(count: int, original: Any, seen: list[int]) -> Any:
     """A function that is interrupted when it is called for the last of so many times; 0: never."""
 
@@ -100,20 +106,20 @@ def stopped_after(count: int, original: Any, seen: list[int]) -> Any:
 def test_features_of_the_frozen_encoder_go_on_where_they_were_stopped_and_are_the_same(
     archive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, begun = frozen.augmented, tmp_path / "features" / "x.begun"
+    original, begun = objective.augmented, tmp_path / "features" / "x.begun"
     seen = list[int]()
     monkeypatch.setattr(frozen, "augmented", stopped_after(0, original, seen))
-    whole, calls = computed_features(*archive), len(seen)
+    whole, calls = features_of(archive), len(seen)
     counts = list[int]()
     for stop in (3, calls - 4):  # within the first pass, within the second
         seen = []
         monkeypatch.setattr(frozen, "augmented", stopped_after(stop, original, seen))
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
-            computed_features(*archive, begun)
+            features_of(archive, begun)
         counts.append(len(seen) - 1)
     seen = []
     monkeypatch.setattr(frozen, "augmented", stopped_after(0, original, seen))
-    again = computed_features(*archive, begun)
+    again = features_of(archive, begun)
     assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
     assert sum(counts) + len(seen) == calls and counts[0] == 2 and not begun.exists()
     assert "windows from a run that was stopped" in capsys.readouterr().out
@@ -123,8 +129,8 @@ def test_damaged_features_are_computed_again(archive: Any, tmp_path: Path, monke
     begun = tmp_path / "x.begun"
     begun.write_bytes(b"no features")
     seen = list[int]()
-    monkeypatch.setattr(frozen, "augmented", stopped_after(0, frozen.augmented, seen))
-    features = computed_features(*archive, begun)
+    monkeypatch.setattr(frozen, "augmented", stopped_after(0, objective.augmented, seen))
+    features = features_of(archive, begun)
     assert len(seen) == 2 * len(archive[1]) and len(features.targets) == 4 * len(seen)
 
 
@@ -135,7 +141,7 @@ def test_the_probe_keeps_the_features_that_it_has_when_it_is_stopped(
     rows, audio, begun = rows[:40], AudioSettings(), tmp_path / "features" / "probe-x.safetensors"
     encoder = load_encoder(EncoderSettings("demo", "random"), audio).eval()
     means, counts = probe.pooled_features(encoder, rows, audio, 12, CPU)
-    original, heard = probe.recording_contexts, list[str]()
+    original, heard = recording_contexts, list[str]()
 
     def interrupted(some: Any, settings: Any) -> Iterator[Context]:
         heard.append(some[0].name)
