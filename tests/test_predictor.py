@@ -492,7 +492,8 @@ def test_a_species_that_was_never_validated_is_marked_in_every_table_and_has_a_s
     found = rows(tmp_path / "out" / "detections.csv")
     assert [(row["Start (s)"], row["Validated"]) for row in found] == [("5", "never"), ("10", "never")]
     written = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".csv", ".txt", ".parquet")]
-    unmarked = [path.name for path in written if b"never" not in path.read_bytes()]
+    place = str(tmp_path).encode()  # is named after this test
+    unmarked = [path.name for path in written if b"never" not in path.read_bytes().replace(place, b"")]
     assert sorted(unmarked) == ["files.csv", "raven.list.txt"] and len(written) >= 7, "they name no species"
 
 
