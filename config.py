@@ -537,9 +537,8 @@ class PretrainCommand:
 class FinetuneCommand:
     """Stage 2: fine-tune the encoder and a shallow head into a multi-label species classifier.
 
-    Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py. Start with
-    --data.root, --preset and, for some hundred recordings, --train.frozen; the other flags can wait. A run that was
-    stopped goes on with --run.resume and its folder alone.
+    Reads labelled recordings and an encoder; writes runs/finetune/classifier.safetensors for quantize.py. A run that
+    was stopped goes on with --run.resume and its folder alone.
 
     Start with  --data.root      labelled recordings: a folder per species, or a recordings.csv of data_loader.py
                 --train.frozen   fit the head alone: minutes, and best for a few hundred recordings
@@ -911,7 +910,7 @@ def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[s
         told: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
         return []
-    return words_of(told, asdict(command.defaults("base"))) if isinstance(told, dict) else []
+    return words_of(cast(object, told), asdict(command.defaults("base"))) if isinstance(told, dict) else []
 
 
 def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]:

@@ -198,13 +198,14 @@ def features_before(begun: Path | None, generator: torch.Generator) -> list[Feat
         return []
     try:
         kept = load_file(begun)
-        parts = [kept[name].split(kept["sizes"].tolist()) for name in Features._fields]
+        sizes: list[int] = kept["sizes"].tolist()
+        summaries, targets, secondary = (torch.split(kept[name], sizes) for name in Features._fields)
         generator.set_state(kept["generator"])
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):
         print(f"{begun} is damaged; computing it again")
         return []
-    print(f"features of the frozen encoder: {int(kept['sizes'].sum())} windows from a run that was stopped")
-    return [Features(*each) for each in zip(*parts, strict=True)]
+    print(f"features of the frozen encoder: {sum(sizes)} windows from a run that was stopped")
+    return [Features(*each) for each in zip(summaries, targets, secondary, strict=True)]
 
 
 def joined_features(parts: Sequence[Features]) -> Features:

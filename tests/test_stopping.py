@@ -112,12 +112,12 @@ def test_features_of_the_frozen_encoder_go_on_where_they_were_stopped_and_are_th
     whole, calls = features_of(archive), len(seen)
     counts = list[int]()
     for stop in (3, calls - 4):  # within the first pass, within the second
-        seen = []
+        seen = list[int]()
         monkeypatch.setattr(frozen, "augmented", stopped_after(stop, original, seen))
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
             features_of(archive, begun)
         counts.append(len(seen) - 1)
-    seen = []
+    seen = list[int]()
     monkeypatch.setattr(frozen, "augmented", stopped_after(0, original, seen))
     again = features_of(archive, begun)
     assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
