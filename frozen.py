@@ -198,7 +198,7 @@ def features_before(begun: Path | None, generator: torch.Generator) -> list[Feat
         return []
     try:
         kept = load_file(begun)
-        sizes: list[int] = kept["sizes"].tolist()
+        sizes = [int(size) for size in kept["sizes"]]
         summaries, targets, secondary = (torch.split(kept[name], sizes) for name in Features._fields)
         generator.set_state(kept["generator"])
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):

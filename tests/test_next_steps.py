@@ -6,8 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,12 +34,12 @@ from runs import command_line
 from ssl_mae import next_step as after_ssl_mae
 
 HERE = Path(__file__).parents[1]
-COMMANDS = {
-    "main.py": FinetuneCommand,
-    "predictor.py": PredictCommand,
-    "quantize.py": QuantizeCommand,
-    "report.py": ReportCommand,
-    "ssl_mae.py": PretrainCommand,
+COMMANDS: dict[str, Callable[[list[str]], object]] = {
+    "main.py": partial(parse, FinetuneCommand),
+    "predictor.py": partial(parse, PredictCommand),
+    "quantize.py": partial(parse, QuantizeCommand),
+    "report.py": partial(parse, ReportCommand),
+    "ssl_mae.py": partial(parse, PretrainCommand),
 }
 
 
@@ -52,7 +53,7 @@ def taken(text: str) -> list[object]:
             place = next(n for n, word in enumerate(words) if word.endswith(script[2]))
             assert Path(words[0]).is_file() or words[0] == "python", words
             assert Path(words[place]).is_file(), words
-            found.append(parse(COMMANDS[script[2]], words[place + 1 :]))
+            found.append(COMMANDS[script[2]](words[place + 1 :]))
     return found
 
 
