@@ -403,8 +403,9 @@ def command_line(script: str, *words: str | Path) -> str:
     """A command that can be copied into the terminal that this one was given in: its Python, its folder, quoted."""
     python, usual = Path(sys.executable).absolute(), shutil.which("python")
     is_usual = usual is not None and Path(usual).absolute() == python
-    told = ["python" if is_usual else shortest(python), shortest(Path(__file__).absolute().parent / script)]
-    return shlex.join([*map(str, told), *map(str, words)])
+    here = f"./{python.name}" if python.parent == Path.cwd() else str(shortest(python))
+    program = "python" if is_usual else here
+    return shlex.join(map(str, [program, shortest(Path(__file__).absolute().parent / script), *words]))
 
 
 def shortest(path: Path) -> Path:
