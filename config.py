@@ -926,7 +926,9 @@ def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]
     assert isinstance(stored, dict), f"{path} holds no settings; {remedy}"
     settings = cast(dict[str, object], stored)
     settings = cast(dict[str, object], settings["settings"]) if isinstance(settings.get("settings"), dict) else settings
-    known = {name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL}
+    known: dict[str, object] = {
+        name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL
+    }
     foreign = sorted(set(settings) - {*known, *POSITIONAL})
     assert not foreign, f"{path} has settings that this command does not know: {', '.join(foreign)[:80]}; {remedy}"
     return words_of(settings, known)

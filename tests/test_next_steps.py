@@ -175,7 +175,7 @@ def test_resume_alone_brings_back_every_setting(command: type[Training], equals:
     if command is FinetuneCommand:
         flags += ["--train.folds", "0", "2", "--data.no_call", str(tmp_path / "n"), "--train.frozen"]
     folder = stored(tmp_path, command, flags)
-    words = [f"--run.resume={folder}"] if equals else ["--run.resume", str(folder)]
+    words: list[str] = [f"--run.resume={folder}"] if equals else ["--run.resume", str(folder)]
     again = parse(command, words)
     assert replace(again, run=replace(again.run, resume=None)) == parse(command, flags)
     assert again.run.resume == folder and again.data.root != command.defaults("base").data.root
