@@ -67,7 +67,7 @@ from config import CollectionSettings
 from lineages import UPPER, Row, label_row, merged, reference, scientific_form, shipped, taxonomy_rows, with_lineages
 from portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from recordings import Recording, is_number, read_recordings, whole, within
-from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
+from taxonomy import BLANKS, CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
 AUDIO_FOLDERS = ("train_audio", "audio")
@@ -356,11 +356,12 @@ def read_folders(place: Place) -> Found:
     unlabelled: list[str] = []
     for name in place.names:
         folder, slash, _ = name.partition("/")
-        if not slash or folder.casefold() in NOT_LISTENED:
+        parts = [part.strip() for part in folder.split(",")]
+        parts = [part for part in parts if key(part.removeprefix("-")) not in BLANKS]  # a folder called - says nothing
+        if not slash or not parts or folder.casefold() in NOT_LISTENED:
             unlabelled.append(name)
             continue
-        parts = [part.strip() for part in folder.split(",")]
-        present = [spoken_names(part) for part in parts if part and part[0] != "-" and part.casefold() not in NO_LABEL]
+        present = [spoken_names(part) for part in parts if part[0] != "-" and part.casefold() not in NO_LABEL]
         denied = [spoken_names(part[1:].strip())[0] for part in parts if part.startswith("-")]
         for label, scientific, common in present:
             labels.setdefault(label, (str(place.root / folder), label_row(label, scientific, common)))

@@ -1,5 +1,6 @@
 """Layouts as they are found in the wild, with their traps: every row is used, or stays with its reason."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -423,6 +424,15 @@ def test_another_table_or_file_is_no_root(tmp_path: Path) -> None:
         read(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("folder", ["-", " - ", "?", "unknown", "-,-", "- "])
+def test_a_folder_whose_name_says_nothing_is_unlabelled(folder: str, tmp_path: Path) -> None:
+    sounds(tmp_path, "Parus major/a.wav", "Strix aluco/b.wav", "-Parus major/c.wav", f"{folder}/d.wav")
+    rows = by_name(read(tmp_path, "folders"))
+    silent = rows[f"{folder}/d.wav"]
+    assert (silent.labels, silent.absent, silent.labeled) == ((), (), False)
+    assert rows["-Parus major/c.wav"].absent == ("Parus major",) and rows["-Parus major/c.wav"].labeled
+
+
 # what this program itself has written
 
 
@@ -449,3 +459,15 @@ def test_results_in_the_season_itself_hide_nothing_of_it(tmp_path: Path) -> None
     collection = read(tmp_path)
     assert [row.name for row in collection.recordings] == ["20240501_053000.wav"]
     assert not noted(collection, "are no pages")
+
+
+def test_a_folder_of_recordings_that_also_got_the_results_is_searched_from_above(tmp_path: Path) -> None:
+    """As after `cd pond; python predictor.py . --out .`, or with both paths written out."""
+    for name, told in (
+        ("pond", {"settings": {"inputs": ["."], "out": "."}}),
+        ("ridge", {"settings": {}, "inputs": [str(tmp_path / "ridge")]}),
+        ("results", {"settings": {"inputs": ["."], "out": "results"}, "inputs": [str(tmp_path / "pond")]}),
+    ):
+        sounds(tmp_path, f"{name}/a.wav")
+        write(tmp_path, {f"{name}/run.json": json.dumps(json.loads(RUN) | told)})
+    assert [row.name for row in read(tmp_path).recordings] == ["pond/a.wav", "ridge/a.wav"]

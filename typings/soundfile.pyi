@@ -9,6 +9,8 @@ _File = str | PathLike[str] | BinaryIO
 _Samples = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int16] | NDArray[np.int32]
 
 class SoundFileError(Exception): ...
+    comment: str
+    artist: str
 class SoundFileRuntimeError(SoundFileError, RuntimeError): ...
 
 class LibsndfileError(SoundFileRuntimeError):
