@@ -9,8 +9,6 @@ _File = str | PathLike[str] | BinaryIO
 _Samples = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int16] | NDArray[np.int32]
 
 class SoundFileError(Exception): ...
-    comment: str
-    artist: str
 class SoundFileRuntimeError(SoundFileError, RuntimeError): ...
 
 class LibsndfileError(SoundFileRuntimeError):
@@ -19,6 +17,8 @@ class LibsndfileError(SoundFileRuntimeError):
     def error_string(self) -> str: ...
 
 class SoundFile:
+    comment: str
+    artist: str
     def __init__(
         self,
         file: _File,
