@@ -50,8 +50,10 @@ START = [
 ]
 END = ["end_time_s", "end", "end_s", "end_time", "end_seconds", "offset", "offset_s", "stop", "stop_s"]
 DURATION = ["duration", "duration_s", "duration_seconds", "delta_time_s", "length", "length_s"]
-FILE = ["filename", "file", "path", "file_name", "file_path", "filepath", "audio_file", "begin_path", "begin_file"]
-FILE += ["in_file"]  # Kaleidoscope
+FILE = [
+    *("filename", "file", "path", "file_name", "file_path", "filepath", "audio_file", "begin_path", "begin_file"),
+    "in_file",  # Kaleidoscope
+]
 LABEL = [
     *("primary_label", "label", "labels", "species", "annotation", "annotations", "scientific_name"),
     *("species_code", "common_name", "species_name", "code", "class", "manual_id"),

@@ -442,8 +442,8 @@ def is_ours(folder: Path) -> bool:
     if not isinstance(told, dict) or not {"name", "status", "command", "settings", "versions"} <= set(cast(Any, told)):
         return False
     facts = cast(dict[str, Any], told)
-    settings = facts["settings"] if isinstance(facts["settings"], dict) else {}
-    within = str(cast(Any, settings).get("out", "")) in map(str, cast(Any, settings).get("inputs") or [])
+    settings = cast(dict[str, Any], facts["settings"]) if isinstance(facts["settings"], dict) else dict[str, Any]()
+    within = str(settings.get("out", "")) in map(str, settings.get("inputs") or [])
     return not within and str(folder.resolve()) not in map(str, facts.get("inputs") or [])  # results among recordings
 
 

@@ -463,11 +463,12 @@ def test_results_in_the_season_itself_hide_nothing_of_it(tmp_path: Path) -> None
 
 def test_a_folder_of_recordings_that_also_got_the_results_is_searched_from_above(tmp_path: Path) -> None:
     """As after `cd pond; python predictor.py . --out .`, or with both paths written out."""
-    for name, told in (
-        ("pond", {"settings": {"inputs": ["."], "out": "."}}),
-        ("ridge", {"settings": {}, "inputs": [str(tmp_path / "ridge")]}),
-        ("results", {"settings": {"inputs": ["."], "out": "results"}, "inputs": [str(tmp_path / "pond")]}),
-    ):
+    runs: dict[str, dict[str, object]] = {
+        "pond": {"settings": {"inputs": ["."], "out": "."}},
+        "ridge": {"settings": {}, "inputs": [str(tmp_path / "ridge")]},
+        "results": {"settings": {"inputs": ["."], "out": "results"}, "inputs": [str(tmp_path / "pond")]},
+    }
+    for name, told in runs.items():
         sounds(tmp_path, f"{name}/a.wav")
         write(tmp_path, {f"{name}/run.json": json.dumps(json.loads(RUN) | told)})
     assert [row.name for row in read(tmp_path).recordings] == ["pond/a.wav", "ridge/a.wav"]
