@@ -441,6 +441,7 @@ def parquet_rows(recording: Analysed, facts: TableFacts) -> Iterator[dict[str, o
             facts.window_seconds,
             facts.overlap,
             found.threshold,
+            found.validated,
         )
         texts = (cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in cells)
         yield dict(zip(PARQUET_COLUMNS, texts, strict=True))
