@@ -199,9 +199,9 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     headless = bool(columns)
     number = 0
     try:
-        for number, cells in cells_of(content, strict=True):
+        for number, cells in cells_of(content, "\t" if headless else parted_by(content), strict=True):
             line = [cell.strip() for cell in (cells[:3] if headless else cells)]
-            if headless and line[0] == "\\":
+            if headless and line[0] == "\\":  # frequencies
                 continue
             columns = columns or [plain(cell) for cell in line]
             assert not any(line[len(columns) :]), (
@@ -242,7 +242,7 @@ def is_spectrogram(line: Mapping[str, str]) -> bool:
     return line.get("view", "").casefold().startswith("spectrogram")
 
 
-def stretch_of(line: Mapping[str, str], decimal: str) -> tuple[float | None, float | None, str]:
+def stretch_of(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
     """Start and end in seconds from the beginning of the file, or what is wrong with them.
 
     Raven's Begin Time runs on over several files; File Offset is the time within one.
@@ -317,7 +317,11 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
 def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
     header = head_of(path).partition("\n")[0]
-    return [plain(cell) for _, cells in cells_of(header) for cell in cells] if len(header) < LONGEST_CELL else []
+    return (
+        [plain(cell) for _, cells in cells_of(header, parted_by(header)) for cell in cells]
+        if len(header) < LONGEST_CELL
+        else []
+    )
 
 
 def head_of(path: Path) -> str:
@@ -332,12 +336,11 @@ def parted_by(content: str) -> str:
     return "\t" if "\t" in content.partition("\n")[0] else delimiter(content)
 
 
-def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+def cells_of(content: str, mark: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas.
 
     strict   an error where a quote is left open, which swallows the rows behind it
     """
-    mark = parted_by(content)
     if mark == "\t":
         yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
         return
