@@ -592,7 +592,8 @@ def counts(recordings: Sequence[Recording]) -> list[str]:
 
 
 def rating(cell: str) -> str:
-    """1 to 5 as it was written; 0 means that nobody rated."""
+    """1 to 5 as it was written, but with a point; 0 means that nobody rated."""
+    cell = cell.replace(",", ".")
     return cell if is_number(cell) and float(cell) > 0 else ""
 
 

@@ -1,6 +1,8 @@
 """Layouts as they are found in the wild, with their traps: every row is used, or stays with its reason."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,21 @@ def test_folds_and_groups_of_the_table_are_taken(tmp_path: Path) -> None:
         read(tmp_path)
     birdclef(tmp_path, "greti,a.ogg,Ada-7,0.0", header="primary_label,filename,group,fold")
     assert read(tmp_path).recordings[0].fold == 0
+
+
+def test_tables_that_excel_saved_with_semicolons_and_decimal_commas_say_the_same(tmp_path: Path) -> None:
+    birdclef(tmp_path, line("greti", "a.ogg", "['tawow', '65448']", "3.5"))
+    sounds(tmp_path, "train_audio/a.ogg")
+    (before,) = read(tmp_path).recordings
+    for name in ("train.csv", "taxonomy.csv"):
+        with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+            cells = list(csv.reader(file))
+        with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
+            commas = [[re.sub(r"^(-?\d+)\.(\d+)$", r"\1,\2", cell) for cell in row] for row in cells]
+            csv.writer(file, delimiter=";").writerows(commas)
+    (after,) = read(tmp_path).recordings
+    assert "3,5" in (tmp_path / "train.csv").read_text() and after == before
+    assert (after.rating, after.latitude) == ("3.5", "-4.5")
 
 
 def test_soundscapes_and_unlabelled_recordings_come_along(season: FieldSeason) -> None:
