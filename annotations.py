@@ -82,14 +82,15 @@ def read_annotations(
 
 def table_kind(path: Path, asked: str = "") -> str:
     """annotated where a table says where in a recording somebody heard something, predicted where a model did, labels
-    where it is one of Audacity's, which does not say in which recording."""
+    where it does not say in which recording, as Audacity's do not."""
     if path.suffix.lower() == ".txt" and (kind := labels_kind(path)):
         return kind
     columns = set(table_columns(path))
     label = plain(asked) in columns or first(LABEL, columns)
-    if not time_columns(columns) or not ("begin_time_s" in columns or (label and first(FILE, columns))):
+    if not time_columns(columns) or not ("begin_time_s" in columns or label):
         return ""
-    return "predicted" if columns & PREDICTED else "annotated"
+    kind = "annotated" if "begin_time_s" in columns or first(FILE, columns) else "labels"
+    return "predicted" if columns & PREDICTED else kind
 
 
 def labels_kind(path: Path) -> str:

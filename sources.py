@@ -33,6 +33,7 @@ from unicodedata import normalize
 from annotations import (
     LONGEST_CELL,
     NO_LABEL,
+    RAVEN_NAME,
     annotated,
     clock,
     closed_labels,
@@ -101,7 +102,7 @@ class Place:
         self.root = root
         self.label_column = label_column
         self.predictions: set[str] = set()  # tables like annotations that a model wrote, seen while looking for those
-        self.orphans: set[str] = set()  # labels of Audacity that bear the name of no recording
+        self.orphans: set[str] = set()  # tables of times that neither name a recording nor bear the name of one
 
     @cached_property
     def sounds(self) -> tuple[list[str], list[str]]:
@@ -128,7 +129,7 @@ class Place:
         name = path.relative_to(self.root)
         if kind == "predicted":
             self.predictions.add(name.as_posix())
-        if kind == "labels" and not self.index.find(path.stem, name.parent.as_posix()):
+        if kind == "labels" and not self.index.find(RAVEN_NAME.sub("", path.name), name.parent.as_posix()):
             self.orphans.add(name.as_posix())
             return False
         return kind in ("annotated", "labels")
@@ -227,8 +228,8 @@ def read_layout(place: Place, layout: str) -> Found:
         )
     if place.orphans:
         found.notes.append(
-            f"{len(place.orphans)} files look like labels of Audacity, and no recording is called so: "
-            f"{listed(sorted(place.orphans))}; give each the name of its recording"
+            f"{len(place.orphans)} tables of times do not say of which recording, and none is called so: "
+            f"{listed(sorted(place.orphans))}; give each the name of its recording, or a column filename"
         )
     return with_keep(place.root, found)
 
