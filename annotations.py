@@ -50,8 +50,10 @@ START = [
 ]
 END = ["end_time_s", "end", "end_s", "end_time", "end_seconds", "offset", "offset_s", "stop", "stop_s"]
 DURATION = ["duration", "duration_s", "duration_seconds", "delta_time_s", "length", "length_s"]
-FILE = ["filename", "file", "path", "file_name", "file_path", "filepath", "audio_file", "begin_path", "begin_file"]
-FILE += ["in_file"]  # Kaleidoscope
+FILE = [
+    *("filename", "file", "path", "file_name", "file_path", "filepath", "audio_file", "begin_path", "begin_file"),
+    "in_file",  # Kaleidoscope
+]
 LABEL = [
     *("primary_label", "label", "labels", "species", "annotation", "annotations", "scientific_name"),
     *("species_code", "common_name", "species_name", "code", "class", "manual_id"),
@@ -80,14 +82,15 @@ def read_annotations(
 
 def table_kind(path: Path, asked: str = "") -> str:
     """annotated where a table says where in a recording somebody heard something, predicted where a model did, labels
-    where it is one of Audacity's, which does not say in which recording."""
+    where it does not say in which recording, as Audacity's do not."""
     if path.suffix.lower() == ".txt" and (kind := labels_kind(path)):
         return kind
     columns = set(table_columns(path))
     label = plain(asked) in columns or first(LABEL, columns)
-    if not time_columns(columns) or not ("begin_time_s" in columns or (label and first(FILE, columns))):
+    if not time_columns(columns) or not ("begin_time_s" in columns or label):
         return ""
-    return "predicted" if columns & PREDICTED else "annotated"
+    kind = "annotated" if "begin_time_s" in columns or first(FILE, columns) else "labels"
+    return "predicted" if columns & PREDICTED else kind
 
 
 def labels_kind(path: Path) -> str:
@@ -197,9 +200,9 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     headless = bool(columns)
     number = 0
     try:
-        for number, cells in cells_of(content, strict=True):
+        for number, cells in cells_of(content, "\t" if headless else parted_by(content), strict=True):
             line = [cell.strip() for cell in (cells[:3] if headless else cells)]
-            if headless and line[0] == "\\":
+            if headless and line[0] == "\\":  # frequencies
                 continue
             columns = columns or [plain(cell) for cell in line]
             assert not any(line[len(columns) :]), (
@@ -240,7 +243,7 @@ def is_spectrogram(line: Mapping[str, str]) -> bool:
     return line.get("view", "").casefold().startswith("spectrogram")
 
 
-def stretch_of(line: Mapping[str, str], decimal: str) -> tuple[float | None, float | None, str]:
+def stretch_of(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
     """Start and end in seconds from the beginning of the file, or what is wrong with them.
 
     Raven's Begin Time runs on over several files; File Offset is the time within one.
@@ -315,7 +318,11 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
 def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
     header = head_of(path).partition("\n")[0]
-    return [plain(cell) for _, cells in cells_of(header) for cell in cells] if len(header) < LONGEST_CELL else []
+    return (
+        [plain(cell) for _, cells in cells_of(header, parted_by(header)) for cell in cells]
+        if len(header) < LONGEST_CELL
+        else []
+    )
 
 
 def head_of(path: Path) -> str:
@@ -330,12 +337,11 @@ def parted_by(content: str) -> str:
     return "\t" if "\t" in content.partition("\n")[0] else delimiter(content)
 
 
-def cells_of(content: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+def cells_of(content: str, mark: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas.
 
     strict   an error where a quote is left open, which swallows the rows behind it
     """
-    mark = parted_by(content)
     if mark == "\t":
         yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
         return

@@ -187,7 +187,8 @@ def without_suffix(base: str) -> str:
 
 
 def degrees(cell: str, most: int) -> str:
-    """A latitude or longitude as it was written, blank where it is none."""
+    """A latitude or longitude as it was written, but with a point; blank where it is none."""
+    cell = cell.replace(",", ".")
     return cell if is_number(cell) and abs(float(cell)) <= most else ""
 
 

@@ -431,17 +431,20 @@ def is_hidden(name: str) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds a run of this program, or clips that it has cut."""
+    """Whether a folder holds a run of this program, or clips that it has cut, and no recordings that it was given."""
     run = folder / "run.json"
-    if (folder / OURS).is_file():
+    if os.path.isfile(folder / OURS):  # noqa: PTH113 (Path.is_file fails where a folder is closed to us)
         return True
-    if not run.is_file() or run.stat().st_size > LARGEST_RUN:
-        return False
     try:
-        told: object = json.loads(run.read_bytes())
+        told: object = json.loads(run.read_bytes()) if 0 < os.path.getsize(run) <= LARGEST_RUN else None  # noqa: PTH202
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(told, dict) and {"name", "status", "command", "settings", "versions"} <= set(cast(Any, told))
+    if not isinstance(told, dict) or not {"name", "status", "command", "settings", "versions"} <= set(cast(Any, told)):
+        return False
+    facts = cast(dict[str, Any], told)
+    settings = cast(dict[str, Any], facts["settings"]) if isinstance(facts["settings"], dict) else dict[str, Any]()
+    within = str(settings.get("out", "")) in map(str, settings.get("inputs") or [])
+    return not within and str(folder.resolve()) not in map(str, facts.get("inputs") or [])  # results among recordings
 
 
 def listing(counts: Counter[str]) -> str:

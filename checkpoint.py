@@ -107,8 +107,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
         tensors, found = hub_encoder(Path(source), size)
     else:
         assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
-            f"no encoder at {source}; --encoder.weights takes a hub name such as openai/whisper-{size}, a local folder "
-            "in the hub's format, an encoder.safetensors, or random"
+            f"no encoder at {source}; --encoder.weights takes an encoder.safetensors, {other_sources(size)}"
         )
         tensors, found = hub_encoder(download(source), size)
     assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
@@ -120,6 +119,13 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
     return encoder
+
+
+def other_sources(size: Preset) -> str:
+    """What --encoder.weights takes beside a file of stage 1; nobody has published an encoder of the size `demo`."""
+    if size == "demo":
+        return "or random (weights are on the hub for other presets: --preset base)"
+    return f"a hub name such as openai/whisper-{size}, a local folder in the hub's format, or random"
 
 
 def size_of(weights: str) -> Preset | None:
@@ -246,8 +252,7 @@ def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: 
 def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[str, Tensor], int]:
     """The tensors of an encoder.safetensors and how many layers it has, after a look at what it says of itself."""
     assert path.is_file(), (
-        f"no encoder at {path}; `python ssl_mae.py` writes it, or start elsewhere: --encoder.weights "
-        f"openai/whisper-{size}, a local folder in the hub's format, or random"
+        f"no encoder at {path}; `python ssl_mae.py` writes it, or give --encoder.weights {other_sources(size)}"
     )
     tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"

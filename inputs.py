@@ -80,12 +80,22 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
         )
         state = path.stat() if is_there(path) else None
         site = sys.intern(site)  # one word for all recordings of a site: there may be a million
-        stamp = (state.st_size, state.st_mtime_ns) if state else (0, 0)
         given = row or Recording(path, path.name)  # what a table says counts
-        place = (given.latitude, given.longitude) if given.latitude else (facts.latitude, facts.longitude)
-        device = (given.make or facts.make, given.serial or facts.serial)
-        warmth = given.temperature or facts.temperature
-        entries.append(Entry(path, site, when, *stamp, *place, *map(sys.intern, device), warmth))
+        placed = given if given.latitude else facts
+        entries.append(
+            Entry(
+                path,
+                site,
+                when,
+                state.st_size if state else 0,
+                state.st_mtime_ns if state else 0,
+                placed.latitude,
+                placed.longitude,
+                sys.intern(given.make or facts.make),
+                sys.intern(given.serial or facts.serial),
+                given.temperature or facts.temperature,
+            )
+        )
     notes += doubts(strange)
     if unclear:
         notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")

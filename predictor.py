@@ -511,7 +511,7 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print("\n".join(species_table(heard)) or "nothing reaches its threshold")
     print("\n".join(troubles))
     told = ", ".join(f"{number} {status}" for status, number in statuses.items())
-    print(f"{len(entries)} recordings ({told}), {hours:.2f} h, {count} detections")
+    print(f"{len(entries)} recordings ({told or 'none'}), {hours:.2f} h, {count} detections")
     run.facts.update(recordings=statuses, hours=hours, detections=count)
     print(f"wrote {', '.join(map(str, written))}")
     assert not entries or statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"

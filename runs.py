@@ -442,7 +442,11 @@ def plain_output() -> None:
     """From here on no name that is printed can move the cursor, colour the terminal or turn round what is written, and
     a reader who leaves (`| head`) ends nothing: the work goes on, and its tables are written."""
     write = sys.stdout.write
-    vars(sys.stdout)["write"] = lambda text: unless_left(sys.stdout, write, shown(text))
+
+    def plainly(text: str) -> int | None:
+        return unless_left(sys.stdout, write, shown(text))
+
+    vars(sys.stdout)["write"] = plainly
     vars(sys.stderr)["write"] = partial(unless_left, sys.stderr, sys.stderr.write)
     for stream in (sys.stdout, sys.stderr):
         vars(stream)["flush"] = partial(unless_left, stream, stream.flush)

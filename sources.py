@@ -33,6 +33,7 @@ from unicodedata import normalize
 from annotations import (
     LONGEST_CELL,
     NO_LABEL,
+    RAVEN_NAME,
     annotated,
     clock,
     closed_labels,
@@ -67,7 +68,7 @@ from config import CollectionSettings
 from lineages import UPPER, Row, label_row, merged, reference, scientific_form, shipped, taxonomy_rows, with_lineages
 from portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from recordings import Recording, is_number, read_recordings, whole, within
-from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
+from taxonomy import BLANKS, CLASS, FAMILY, Taxonomy, build_taxonomy, checked_rows, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
 AUDIO_FOLDERS = ("train_audio", "audio")
@@ -101,7 +102,7 @@ class Place:
         self.root = root
         self.label_column = label_column
         self.predictions: set[str] = set()  # tables like annotations that a model wrote, seen while looking for those
-        self.orphans: set[str] = set()  # labels of Audacity that bear the name of no recording
+        self.orphans: set[str] = set()  # tables of times that neither name a recording nor bear the name of one
 
     @cached_property
     def sounds(self) -> tuple[list[str], list[str]]:
@@ -128,7 +129,7 @@ class Place:
         name = path.relative_to(self.root)
         if kind == "predicted":
             self.predictions.add(name.as_posix())
-        if kind == "labels" and not self.index.find(path.stem, name.parent.as_posix()):
+        if kind == "labels" and not self.index.find(RAVEN_NAME.sub("", path.name), name.parent.as_posix()):
             self.orphans.add(name.as_posix())
             return False
         return kind in ("annotated", "labels")
@@ -227,8 +228,8 @@ def read_layout(place: Place, layout: str) -> Found:
         )
     if place.orphans:
         found.notes.append(
-            f"{len(place.orphans)} files look like labels of Audacity, and no recording is called so: "
-            f"{listed(sorted(place.orphans))}; give each the name of its recording"
+            f"{len(place.orphans)} tables of times do not say of which recording, and none is called so: "
+            f"{listed(sorted(place.orphans))}; give each the name of its recording, or a column filename"
         )
     return with_keep(place.root, found)
 
@@ -356,11 +357,12 @@ def read_folders(place: Place) -> Found:
     unlabelled: list[str] = []
     for name in place.names:
         folder, slash, _ = name.partition("/")
-        if not slash or folder.casefold() in NOT_LISTENED:
+        parts = [part.strip() for part in folder.split(",")]
+        parts = [part for part in parts if key(part.removeprefix("-")) not in BLANKS]  # a folder called - says nothing
+        if not slash or not parts or folder.casefold() in NOT_LISTENED:
             unlabelled.append(name)
             continue
-        parts = [part.strip() for part in folder.split(",")]
-        present = [spoken_names(part) for part in parts if part and part[0] != "-" and part.casefold() not in NO_LABEL]
+        present = [spoken_names(part) for part in parts if part[0] != "-" and part.casefold() not in NO_LABEL]
         denied = [spoken_names(part[1:].strip())[0] for part in parts if part.startswith("-")]
         for label, scientific, common in present:
             labels.setdefault(label, (str(place.root / folder), label_row(label, scientific, common)))
@@ -591,7 +593,8 @@ def counts(recordings: Sequence[Recording]) -> list[str]:
 
 
 def rating(cell: str) -> str:
-    """1 to 5 as it was written; 0 means that nobody rated."""
+    """1 to 5 as it was written, but with a point; 0 means that nobody rated."""
+    cell = cell.replace(",", ".")
     return cell if is_number(cell) and float(cell) > 0 else ""
 
 

@@ -280,7 +280,9 @@ def test_labels_of_audacity_belong_to_the_recording_of_their_name(tmp_path: Path
     assert noted(collection, "1 annotations have no label") and noted(
         collection, "1 tables have a confidence", "dusk.txt"
     )
-    assert noted(collection, "1 files look like labels of Audacity", "day/Label Track.txt", "the name of its recording")
+    assert noted(
+        collection, "1 tables of times do not say of which recording", "day/Label Track.txt", "column filename"
+    )
     assert not any(row.labeled for row in collection.recordings if row.name != "day/dawn.wav")
 
 
@@ -324,3 +326,13 @@ def test_the_rest_of_a_selection_that_ends_in_the_next_recording_is_named(tmp_pa
         ("two.wav", 5.0, 6.0, "ok"),
     ]
     assert "line 2: begins in one.wav and ends here; make two selections of it" in two[0].reason
+
+
+def test_a_csv_without_file_names_belongs_to_the_recording_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path, {"dawn.csv": "start,end,label\n1,2,x\n", "plan.csv": "start,end,label\n2024-05-01,2024-06-01,y\n"})
+    sounds(tmp_path, "dawn.wav", "dusk.wav")
+    collection = read(tmp_path)
+    assert [(row.name, row.start, row.labels) for row in collection.recordings if row.labels] == [
+        ("dawn.wav", 1.0, ("x",))
+    ]
+    assert noted(collection, "1 tables of times do not say of which recording", "plan.csv")

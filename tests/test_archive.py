@@ -1,13 +1,15 @@
 """Recordings are found by what tables call them; what cannot be used stays as a row with its reason."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from layouts import by_name, noted, own_table, read, sounds, write
+from test_metadata import texts, wav
 
-from archive import NameIndex, moment
-from recordings import read_recordings, write_recordings
+from archive import NameIndex, moment, with_metadata
+from recordings import Recording, read_recordings, write_recordings
 
 
 def test_unlabelled_recordings_tell_time_and_place_by_their_names(tmp_path: Path) -> None:
@@ -79,3 +81,18 @@ def test_names_are_found_as_far_as_folders_agree() -> None:
 )
 def test_a_date_is_told_as_far_as_it_is_valid(date: str, time: str, written: str) -> None:
     assert moment(date, time) == written
+
+
+def test_rows_get_what_the_recorder_wrote_into_the_file_where_no_table_says_otherwise(tmp_path: Path) -> None:
+    comment = "Recorded at 05:30:00 01/05/2024 (UTC+2) by AudioMoth 24E144055DDD3203 at gain setting 2"
+    path = wav(tmp_path / "20240501_063000.WAV", before=texts(ICMT=comment))
+    plain = Recording(path, path.name, recorded_at="2024-05-01T06:30:00")  # from the name
+    table = replace(plain, recorded_at="2023-01-01", serial="mine")
+    gone = Recording(tmp_path / "gone.wav", "gone.wav", status="missing")
+    (one, other, third), said = with_metadata([plain, table, gone])
+    assert (one.recorded_at, one.serial) == ("2024-05-01T05:30:00+02:00", "24E144055DDD3203")
+    assert (other.recorded_at, other.serial, other.make) == ("2023-01-01", "mine", one.make) and third == gone
+    assert said == [
+        "1 times or positions are doubtful: 20240501_063000.WAV: its name says 2024-05-01T06:30:00, the file "
+        "2024-05-01T05:30:00+02:00, which is taken"
+    ]

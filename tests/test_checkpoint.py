@@ -183,8 +183,12 @@ def test_an_unreachable_hub_is_one_line_that_tells_the_way_out(monkeypatch: pyte
 def test_a_missing_encoder_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"python ssl_mae\.py"):
         load(tmp_path / "encoder.safetensors")
-    with pytest.raises(AssertionError, match=r"no encoder at somewhere; --encoder\.weights takes"):
-        load("somewhere")
+    with pytest.raises(AssertionError, match=r"no encoder at somewhere; --encoder\.weights takes.*openai/whisper-tiny"):
+        load("somewhere", "tiny")
+    for nowhere in ("somewhere", str(tmp_path / "encoder.safetensors")):
+        with pytest.raises(AssertionError, match="or random") as refusal:
+            load(nowhere)
+        assert "whisper-demo" not in str(refusal.value), "nobody has published such a one"
 
 
 def test_a_saved_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:

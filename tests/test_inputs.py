@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from test_metadata import chunk, wav
 
 from inputs import find_entries, in_shard, read_shard
 from recordings import Recording, write_recordings
@@ -60,6 +61,29 @@ def test_a_table_brings_its_own_places_and_times(tmp_path: Path) -> None:
         ("gone.wav", "x", ""),
     ]
     assert any("1 recordings of the table are no longer there" in note for note in notes)
+
+
+def test_a_file_counts_more_than_its_name_and_less_than_a_table(tmp_path: Path) -> None:
+    guano = chunk(
+        b"guan",
+        b"GUANO|Version:1.0\nTimestamp:2024-05-01T06:30:00+02:00\nMake:Titley\nSerial:45\n"
+        b"Loc Position:47.5 8.25\nTemperature Int:7.5\n",
+    )
+    one, other = (wav(tmp_path / name, guano) for name in ("20240501_063000.wav", "20240501_053000.wav"))
+    entries, notes = find_entries([tmp_path], timezone="America/Bogota")
+    assert {e.recorded_at for e in entries} == {"2024-05-01T06:30:00+02:00"}, "its own zone, not that of --timezone"
+    assert {(e.latitude, e.longitude, e.make, e.serial, e.temperature) for e in entries} == {
+        ("47.5", "8.25", "Titley", "45", "7.5")
+    }
+    (doubt,) = (note for note in notes if "doubtful" in note)
+    assert (
+        "1 times or positions are doubtful: 20240501_053000.wav: its name says 2024-05-01T05:30:00, the file" in doubt
+    )
+    rows = [Recording(one, one.name, recorded_at="2020-01-01T00:00:00", latitude="1.5", longitude="2.5", serial="46")]
+    write_recordings(tmp_path / "recordings.csv", [*rows, Recording(other, other.name)])
+    told = {e.path: e for e in find_entries([tmp_path / "recordings.csv"])[0]}
+    assert (told[one].recorded_at, told[one].latitude, told[one].serial) == ("2020-01-01T00:00:00", "1.5", "46")
+    assert (told[one].make, told[other].latitude, told[other].serial) == ("Titley", "47.5", "45")
 
 
 def test_the_same_file_under_another_path_is_another_entry_and_the_same_one_the_same(tmp_path: Path) -> None:

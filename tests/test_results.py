@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,10 @@ def test_hidden_results_name_no_recording_no_site_and_no_reason(tmp_path: Path) 
         assert word in plain and word not in told, word
     assert {d.file for d in secret.detections} == {"recording 1", "recording 2"}
     assert [d.confidence for d in secret.detections] == [d.confidence for d in results.detections]
+
+
+def test_hidden_results_name_no_position_and_no_recorder(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path))
+    known = [{**row, "latitude": "47.5", "longitude": "8.25", "serial": "S4U0", "make": "m"} for row in results.files]
+    secret = hidden(replace(results, files=tuple(known)))
+    assert {(row["latitude"], row["longitude"], row["serial"]) for row in secret.files} == {("", "", "")}

@@ -1,5 +1,8 @@
 """Layouts as they are found in the wild, with their traps: every row is used, or stays with its reason."""
 
+import csv
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,21 @@ def test_folds_and_groups_of_the_table_are_taken(tmp_path: Path) -> None:
         read(tmp_path)
     birdclef(tmp_path, "greti,a.ogg,Ada-7,0.0", header="primary_label,filename,group,fold")
     assert read(tmp_path).recordings[0].fold == 0
+
+
+def test_tables_that_excel_saved_with_semicolons_and_decimal_commas_say_the_same(tmp_path: Path) -> None:
+    birdclef(tmp_path, line("greti", "a.ogg", "['tawow', '65448']", "3.5"))
+    sounds(tmp_path, "train_audio/a.ogg")
+    (before,) = read(tmp_path).recordings
+    for name in ("train.csv", "taxonomy.csv"):
+        with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+            cells = list(csv.reader(file))
+        with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
+            commas = [[re.sub(r"^(-?\d+)\.(\d+)$", r"\1,\2", cell) for cell in row] for row in cells]
+            csv.writer(file, delimiter=";").writerows(commas)
+    (after,) = read(tmp_path).recordings
+    assert "3,5" in (tmp_path / "train.csv").read_text() and after == before
+    assert (after.rating, after.latitude) == ("3.5", "-4.5")
 
 
 def test_soundscapes_and_unlabelled_recordings_come_along(season: FieldSeason) -> None:
@@ -433,6 +451,15 @@ def test_another_table_or_file_is_no_root(tmp_path: Path) -> None:
         read(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("folder", ["-", " - ", "?", "unknown", "-,-", "- "])
+def test_a_folder_whose_name_says_nothing_is_unlabelled(folder: str, tmp_path: Path) -> None:
+    sounds(tmp_path, "Parus major/a.wav", "Strix aluco/b.wav", "-Parus major/c.wav", f"{folder}/d.wav")
+    rows = by_name(read(tmp_path, "folders"))
+    silent = rows[f"{folder}/d.wav"]
+    assert (silent.labels, silent.absent, silent.labeled) == ((), (), False)
+    assert rows["-Parus major/c.wav"].absent == ("Parus major",) and rows["-Parus major/c.wav"].labeled
+
+
 # what this program itself has written
 
 
@@ -459,3 +486,16 @@ def test_results_in_the_season_itself_hide_nothing_of_it(tmp_path: Path) -> None
     collection = read(tmp_path)
     assert [row.name for row in collection.recordings] == ["20240501_053000.wav"]
     assert not noted(collection, "are no pages")
+
+
+def test_a_folder_of_recordings_that_also_got_the_results_is_searched_from_above(tmp_path: Path) -> None:
+    """As after `cd pond; python predictor.py . --out .`, or with both paths written out."""
+    runs: dict[str, dict[str, object]] = {
+        "pond": {"settings": {"inputs": ["."], "out": "."}},
+        "ridge": {"settings": {}, "inputs": [str(tmp_path / "ridge")]},
+        "results": {"settings": {"inputs": ["."], "out": "results"}, "inputs": [str(tmp_path / "pond")]},
+    }
+    for name, told in runs.items():
+        sounds(tmp_path, f"{name}/a.wav")
+        write(tmp_path, {f"{name}/run.json": json.dumps(json.loads(RUN) | told)})
+    assert [row.name for row in read(tmp_path).recordings] == ["pond/a.wav", "ridge/a.wav"]

@@ -76,13 +76,18 @@ def test_detections_are_written_to_the_letter(tmp_path: Path) -> None:
 def test_every_input_has_a_row_in_files(tmp_path: Path) -> None:
     assert written(tmp_path, *SEASON)["files.csv"] == (
         "file,site,recorded_at,sample_rate,channels,seconds_claimed,seconds_analysed,windows,detections,status,reason,"
-        "size,mtime_ns\n"
-        "siteA/20260514_053000.wav,siteA,2026-05-14T05:30:00+02:00,48000,2,60,60,23,2,ok,,900,17\n"
-        "siteA/quiet.wav,siteA,,48000,1,30.5,30.5,12,0,ok,,800,18\n"
-        "siteB/cut.wav,siteB,,48000,1,60,39,15,1,salvaged,ends early,700,19\n"
-        'siteB/text.wav,siteB,,0,0,0,0,0,0,unreadable,"named .wav, is text",5,20\n'
-        "siteB/20260514_053000.wav,siteB,,22050,1,20,20,7,1,ok,,600,21\n"
+        "size,mtime_ns,latitude,longitude,make,serial,temperature\n"
+        "siteA/20260514_053000.wav,siteA,2026-05-14T05:30:00+02:00,48000,2,60,60,23,2,ok,,900,17,,,,,\n"
+        "siteA/quiet.wav,siteA,,48000,1,30.5,30.5,12,0,ok,,800,18,,,,,\n"
+        "siteB/cut.wav,siteB,,48000,1,60,39,15,1,salvaged,ends early,700,19,,,,,\n"
+        'siteB/text.wav,siteB,,0,0,0,0,0,0,unreadable,"named .wav, is text",5,20,,,,,\n'
+        "siteB/20260514_053000.wav,siteB,,22050,1,20,20,7,1,ok,,600,21,,,,,\n"
     )
+
+
+def test_files_tell_where_and_by_which_recorder_they_were_made(tmp_path: Path) -> None:
+    moth = replace(LOUD, latitude="-37.5", longitude="8.25", make="=Moth", serial="24E1", temperature="-3.5", found=())
+    assert written(tmp_path, moth)["files.csv"].splitlines()[1].endswith(",-37.5,8.25,'=Moth,24E1,-3.5")
 
 
 def test_events_are_written_to_the_letter(tmp_path: Path) -> None:

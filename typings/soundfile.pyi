@@ -17,6 +17,8 @@ class LibsndfileError(SoundFileRuntimeError):
     def error_string(self) -> str: ...
 
 class SoundFile:
+    comment: str
+    artist: str
     def __init__(
         self,
         file: _File,
