@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio import BLOCK_SECONDS, OpenRecording, Outcome, fill_window, open_recording, read_window
+from audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_window
 from recordings import Recording
 
-VERSION = 1  # raise it whenever the same file would be kept differently
+VERSION = 2  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
 LEAVE_BYTES = 5e9  # of the disk stay free whatever is asked for
 LONGEST_SECONDS = 7200  # a longer recording is not kept: it would be held in memory once, and gains least
@@ -86,7 +86,7 @@ def cached_window(kept: Path, start_seconds: float, window_seconds: float, sampl
     where the recording has ended or the file is gone."""
     length = round(window_seconds * sample_rate)
     samples = cached_samples(kept, round(start_seconds * sample_rate), length)
-    return fill_window(samples, length) if len(samples) else samples
+    return network_input(samples, length) if len(samples) else samples
 
 
 def cached_samples(kept: Path, start: int, length: int) -> NDArray[np.float32]:

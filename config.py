@@ -113,6 +113,10 @@ class DataSettings:
     a csv with start and end; unlabeled: not at all. auto looks at what is there."""
     label_column: str = ""
     """The column of annotation tables that holds the species; by default the first that looks like one."""
+    duplicates: Literal["set_aside", "keep"] = "set_aside"
+    """What becomes of recordings that hold the same sound as another one with the same labels: they are set aside, and
+    duplicates.csv lists them; or they stay, in the same group as the other one. A recording with a row in keep.csv
+    stays whatever is said here."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
     min_recordings: int = 1

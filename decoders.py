@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ class DecodedRecording(OpenRecording):
                     )
                     return
                 if count < 0:
-                    self.outcome, finished = Outcome(**json.loads(body)), True
+                    self.outcome, finished = outcome_of(json.loads(body)), True
                     return
                 block = np.frombuffer(body, np.float32)
                 samples += len(block)
@@ -147,6 +148,11 @@ class DecodedRecording(OpenRecording):
         finally:
             if not finished:  # what is still in the pipe belongs to this recording
                 decoder.close()
+
+
+def outcome_of(told: dict[str, Any]) -> Outcome:
+    """An outcome as it was sent."""
+    return Outcome(**told | {"dead": tuple((start, end) for start, end in told["dead"])})
 
 
 def serve() -> None:

@@ -103,14 +103,15 @@ class Analysed:
     sample_rate: int
     channels: int
     seconds_claimed: float
-    seconds_analysed: float
+    seconds_analysed: float  # of sound
     windows: int
-    status: str  # ok, salvaged, unreadable
+    status: str  # ok, salvaged, silent, short, unreadable
     reason: str
     size: int
     mtime_ns: int
     found: tuple[Detection, ...] = ()
     events: tuple[Event, ...] = ()
+    seconds_silent: float = 0.0  # of no sound: zeros, a constant, clipped throughout; not analysed
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from audio import Outcome
+from audio import READING, Outcome, is_alive
 from calibration import read_thresholds
-from config import PredictCommand
+from config import AudioSettings, PredictCommand
 from decoders import Decoder
 from detections import (
     Analysed,
@@ -57,6 +57,7 @@ from taxonomy import match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
+NOTHING = ("unreadable", "silent", "short")  # nothing in a recording of such a status was analysed
 MIN_CONF = 0.25  # of a model that brings no thresholds
 KINDS = {"csv": "csv", "table": "raven", "audacity": "audacity", "kaleidoscope": "kaleidoscope", "parquet": "parquet"}
 
@@ -69,6 +70,7 @@ class Piece:
     channel: int = 0
     shifted: bool = False  # half a step later, for --tta
     windows: tuple[tuple[float, float], ...] = ()  # start and end in seconds
+    rows: tuple[int, ...] = ()  # of the answer that belong to them: windows without sound are left out
     outcome: Outcome | None = None  # of the recording, once all of it has been read
 
 
@@ -82,13 +84,14 @@ class Windows:
     embeddings: array[float] = field(default_factory=lambda: array("f"))
     width: int = 0  # of the embeddings
 
-    def take(self, windows: Sequence[tuple[float, float]], answer: Answer, embeddings: bool) -> None:
-        """Add the answer to a context; its first windows are those that are new."""
-        self.starts += [start for start, _ in windows]
-        self.ends += [end for _, end in windows]
-        self.probabilities.frombytes(answer.probabilities[: len(windows)].tobytes())
+    def take(self, piece: Piece, answer: Answer, embeddings: bool) -> None:
+        """Add the answer to a context, as far as it is about windows that are new and hold sound."""
+        rows = list(piece.rows)
+        self.starts += [start for start, _ in piece.windows]
+        self.ends += [end for _, end in piece.windows]
+        self.probabilities.frombytes(answer.probabilities[rows].tobytes())
         if embeddings:
-            self.embeddings.frombytes(answer.embeddings[: len(windows)].tobytes())
+            self.embeddings.frombytes(answer.embeddings[rows].tobytes())
             self.width = answer.embeddings.shape[1]
 
 
@@ -116,7 +119,7 @@ def predict_one(
     """What is heard in one recording, on the terminal alone."""
     started = time.time()
     ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder)
-    assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
+    assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, scorers[0], replace(choices, ranks=scorers[0].rank_thresholds))
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
@@ -166,7 +169,7 @@ def predict_archive(
             told = ", ".join(f"{number} {status}" for status, number in statuses.items())
             print(f"shard {label}: {len(mine)} of {len(entries)} recordings are done ({told or 'none is its own'});")
             print("when all shards are, the same command without --shard writes the tables")
-            return 2 if statuses["unreadable"] else 0
+            return 2 if statuses["unreadable"] + statuses["silent"] else 0
         return write_results(config, scorers[0], entries, journal, run)
 
 
@@ -221,7 +224,7 @@ def score_entries(
     for piece, answer in stream(scorers, pieces(entries, scorers[0], config, decoder), config.batch_size):
         if answer is not None:
             mine = heard.setdefault((piece.channel, piece.shifted), Windows())
-            mine.take(piece.windows, answer, wants_arrays(config))
+            mine.take(piece, answer, wants_arrays(config))
         if piece.outcome is not None:
             yield (
                 piece.entry,
@@ -238,7 +241,7 @@ def pieces(
     audio = scorer.audio
     half = (audio.window_seconds - config.overlap) / 2
     for entry in entries:
-        outcome: Outcome | None = None
+        outcome, silent = None, dict[int, Outcome]()
         remaining = [1] if config.channel == "each" else channels(config)
         while remaining:
             channel = remaining.pop(0)
@@ -246,11 +249,33 @@ def pieces(
                 recording = decoder.open(entry.path, audio.sample_rate, channel)
                 geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
                 for heard, windows in recording.contexts(*geometry):
-                    yield Piece(entry, channel, begin > 0, tuple(windows)), heard.samples
-                if outcome is None:
+                    rows = rows_with_sound(heard.samples, len(windows), audio)
+                    mine = tuple(windows[row] for row in rows)
+                    yield Piece(entry, channel, begin > 0, mine, rows), heard.samples
+                if outcome is None and not silent:
                     remaining += [other for other in channels(config, recording.outcome) if other > channel]
-                outcome = worse(outcome, recording.outcome)
-        yield Piece(entry, outcome=outcome), None
+                if recording.outcome.status == "silent":
+                    silent[channel] = recording.outcome
+                else:
+                    outcome = worse(outcome, recording.outcome)
+        yield Piece(entry, outcome=with_silent_channels(outcome, silent)), None
+
+
+def rows_with_sound(
+    samples: np.ndarray[tuple[int], np.dtype[np.float32]], count: int, audio: AudioSettings
+) -> tuple[int, ...]:
+    """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
+    length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
+    pieces = [samples[row * length : (row + 1) * length] for row in range(count)]
+    return tuple(row for row, piece in enumerate(pieces) if count == 1 or is_alive(piece, rate))
+
+
+def with_silent_channels(outcome: Outcome | None, silent: Mapping[int, Outcome]) -> Outcome:
+    """How a recording went of which some channels hold no sound, or all."""
+    if outcome is None:
+        return next(iter(silent.values()))
+    told = f"no sound for a while in channel {', '.join(map(str, silent))}, use another one"
+    return replace(outcome, reason="; ".join(filter(None, [outcome.reason, told]))) if silent else outcome
 
 
 def worse(before: Outcome | None, now: Outcome) -> Outcome:
@@ -309,13 +334,14 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
         outcome.sample_rate,
         outcome.channels,
         outcome.claimed_seconds,
-        outcome.seconds,
+        outcome.seconds - outcome.silent_seconds,
         sum(len(part.starts) for part in scored),
         outcome.status,
         outcome.reason,
         entry.size,
         entry.mtime_ns,
         tuple(sorted(found, key=lambda one: one.start)),
+        seconds_silent=outcome.silent_seconds,
     )
 
 
@@ -324,13 +350,14 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     statuses: Counter[str] = Counter()
     heard: dict[str, Heard] = {}
     troubles: list[str] = []
-    hours, count = 0.0, 0
+    hours, silent, count = 0.0, 0.0, 0
 
     def watched() -> Iterator[Analysed]:
-        nonlocal hours, count
+        nonlocal hours, silent, count
         for one in journal.recall(entries):
             statuses[one.status] += 1
             hours += one.seconds_analysed / 3600
+            silent += one.seconds_silent / 3600
             count += len(one.found)
             tally(heard, one)
             if one.status != "ok" and len(troubles) < LISTED:
@@ -347,11 +374,13 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print("\n".join(species_table(heard)) or "nothing reaches its threshold")
     print("\n".join(troubles))
     told = ", ".join(f"{number} {status}" for status, number in statuses.items())
-    print(f"{len(entries)} recordings ({told}), {hours:.2f} h, {count} detections")
+    unheard = f" and {silent:.2f} h without sound" if silent >= 0.005 else ""
+    print(f"{len(entries)} recordings ({told}), {hours:.2f} h{unheard}, {count} detections")
     run.facts.update(recordings=statuses, hours=hours, detections=count)
     print(f"wrote {', '.join(map(str, written))}")
-    assert statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
-    return 2 if statuses["unreadable"] else 0
+    lost = sum(statuses[status] for status in NOTHING)
+    assert lost < len(entries), f"none of the {len(entries)} recordings could be analysed; files.csv says why"
+    return 2 if statuses["unreadable"] + statuses["silent"] else 0
 
 
 def check_ledger(files: Path, entries: Sequence[Entry]) -> None:
@@ -482,6 +511,7 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
     taxonomy = scorers[0].taxonomy
     found: dict[str, object] = {name: getattr(config, name) for name in names}
     return found | {
+        "reading": READING,
         "model": model_hash(scorers)[:16],
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(taxonomy.labels, choices.thresholds, strict=True)},
         "species": [label for label, wanted in zip(taxonomy.labels, choices.wanted, strict=True) if wanted],
