@@ -64,9 +64,11 @@ SMALLEST_FILE = 44  # bytes: the header of a WAV file
 LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is no tag
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
 SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next copy sound together
-SHORTEST_SECONDS = 0.3  # of sound in a window: less of it, repeated, is taken for an animal all too often (LOG.md)
+SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal all too often (LOG.md)
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
+FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network hears it (LOG.md)
+QUIET, LOUD = 10**-2.5, 2.5  # loudest samples of a recording that are worth a word, below and beyond
 SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
 CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
 INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
@@ -143,6 +145,7 @@ class Reading:
 
     suffix: str = ""  # of its name
     channel: int = 0  # to be heard alone, counted from 1; 0 for the mean of all
+    shortest: float = SHORTEST_SECONDS  # of sound that is worth a window
     kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
     channels: int = 0
@@ -236,21 +239,36 @@ class Reading:
         if self.strange:
             faults.append(f"{self.strange} samples are no numbers and silent here")
         dead = sum(end - start for start, end in self.dead)
-        silent = self.frames - dead < SHORTEST_SECONDS * self.sample_rate
-        notes = ["all else was used, look for a better copy"] if faults and not silent else []
+        short = self.frames < self.shortest * self.sample_rate
+        silent = not short and dead > 0 and self.frames - dead <= self.shortest * self.sample_rate
+        notes = ["all else was used, look for a better copy"] if faults and not (silent or short) else []
         rate = self.sample_rate
-        if self.frames < SHORTEST_SECONDS * rate:
-            notes.append(f"{seconds:.2f} s are too short to analyse, at least {SHORTEST_SECONDS:g} s are needed")
+        clipped = self.clipped > dead / 2
+        if silent and clipped:
+            notes.append("is clipped throughout; the recorder or its microphone failed, leave it out")
         elif silent:
-            what = "is clipped throughout" if self.clipped > dead / 2 else "holds no sound (zeros or a constant)"
-            notes.append(f"{what}; the recorder or its microphone failed, leave it out")
+            notes.append("holds no sound (zeros or a constant); the recorder or its microphone failed, leave it out")
+        elif short:
+            notes.append(f"{seconds:.2f} s are too short to analyse, at least {self.shortest:g} s are needed")
         elif dead - self.silenced >= DEAD_SECONDS * rate:
-            start = self.dead[0][0] / rate
-            what = "are clipped throughout" if self.clipped > dead / 2 else "hold no sound (zeros or a constant)"
-            notes.append(f"{dead / rate:.1f} s of it, the first at {start:.1f} s, {what} and are left out")
-        lost = [number for number, frames in enumerate(self.dead_channels, 1) if frames - dead >= DEAD_SECONDS * rate]
-        if lost and not silent:
-            notes.append(f"no sound for a while in channel {', '.join(map(str, lost))}, use another one")
+            lost, at = dead / rate, self.dead[0][0] / rate
+            some = f"{lost:.1f} s of it, the first at {at:.1f} s, hold no sound (zeros or a constant) and are left out"
+            notes.append(
+                f"{lost:.1f} s of it, the first at {at:.1f} s, are clipped throughout and are left out"
+                if clipped
+                else some
+            )
+        mute = [number for number, frames in enumerate(self.dead_channels, 1) if frames - dead >= DEAD_SECONDS * rate]
+        if mute and not silent:
+            numbers = ", ".join(map(str, mute))
+            notes.append(f"no sound for a while in channel {numbers}, use another one")
+        if self.loudest < QUIET and not (silent or short):
+            decibels = -20 * math.log10(max(self.loudest, 1e-9))
+            notes.append(
+                f"very quiet, its loudest sample {decibels:.0f} dB below full scale; raised before it is heard"
+            )
+        if self.loudest > LOUD:
+            notes.append(f"louder than full scale ({self.loudest:.3g}), its samples were scaled by something")
         if self.integers:
             notes.append("its float samples are those of 16-bit integers, divided by 32768 here")
         if self.mixed_power < FAINT_MEAN**2 * self.power:
@@ -260,9 +278,8 @@ class Reading:
         own = OWN_SUFFIXES.get(self.kind, (self.suffix,))
         if self.suffix in SUFFIXES and self.suffix not in own:
             notes.append(f"is a {own[0]} file named {self.suffix}, read all the same")
-        short = self.frames < SHORTEST_SECONDS * rate
         return Outcome(
-            "short" if short else "silent" if silent else "salvaged" if faults else "ok",
+            "silent" if silent else "short" if short else "salvaged" if faults else "ok",
             "; ".join([*faults, *notes]),
             seconds,
             self.sample_rate,
@@ -274,26 +291,27 @@ class Reading:
         )
 
 
-def open_recording(path: Path, sample_rate: int, channel: int = 0) -> OpenRecording:
+def open_recording(path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:
     """A recording to be heard at `sample_rate` Hz; nothing is opened before its windows are asked for.
 
-    channel   counted from 1; 0 for the mean of all
+    channel    counted from 1; 0 for the mean of all
+    shortest   seconds of sound without which there is no window
 
     Errors: none, whatever the file holds. Damage shows in the outcome; what is unreadable has no windows.
     """
-    return OpenRecording(path, sample_rate, channel)
+    return OpenRecording(path, sample_rate, channel, shortest)
 
 
 class OpenRecording:
     """A recording as a stream that remembers how it went: `outcome` is final once its windows are exhausted."""
 
-    def __init__(self, path: Path, sample_rate: int, channel: int = 0) -> None:
+    def __init__(self, path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> None:
         assert LOWEST_RATE <= sample_rate <= HIGHEST_RATE, f"{sample_rate} Hz asked for; choose 1 kHz to 1 MHz"
         self.path = path
         self.sample_rate = sample_rate
-        self.channel = channel
+        self.channel, self.shortest = channel, shortest
         self.digest: hashlib.blake2b | None = None  # to be fed with all samples as they are, where somebody wants one
-        self.reading = Reading(path.suffix.lower(), channel)
+        self.reading = Reading(path.suffix.lower(), channel, shortest)
         self.outcome = Outcome("unreadable", "was not read to its end; exhaust its windows", 0.0, 0, 0)
 
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
@@ -302,7 +320,7 @@ class OpenRecording:
         The first window that reaches the end of the recording is the last, and no window lies wholly within another.
         What it holds is repeated to its full length; behind a full window less than TAIL_SECONDS is left out, because
         a blink of sound repeated for seconds is a buzz that nobody recorded. For that reason a window with less than
-        SHORTEST_SECONDS of sound in it is left out too: zeros and constants are none. The mean of each is removed.
+        `shortest` of sound in it is left out too: zeros and constants are none. The mean of each is removed.
         """
         for window, _ in self.contexts(window_seconds, window_seconds, overlap_seconds):
             yield window
@@ -341,7 +359,7 @@ class OpenRecording:
                 held, begin = held[-begin:], min(0, begin + len(held))
             while begin + len(held) > start + length:  # only more than enough shows that a context is not the last
                 samples = held[start - begin : start - begin + length].copy()
-                if is_alive(samples, self.sample_rate):
+                if is_alive(samples, self.sample_rate, self.shortest):
                     yield self.context(start, samples, length, window, hop)
                 start = next(starts)
                 if start > begin:
@@ -349,7 +367,7 @@ class OpenRecording:
         while start < begin + len(held):
             samples = held[start - begin :]
             context = self.context(start, samples, length, window, hop)
-            if context[1] and is_alive(samples, self.sample_rate):
+            if context[1] and is_alive(samples, self.sample_rate, self.shortest):
                 yield context
             start = next(starts)
 
@@ -367,7 +385,7 @@ class OpenRecording:
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
-        self.reading = reading = Reading(self.path.suffix.lower(), self.channel, digest=self.digest)
+        self.reading = reading = Reading(self.path.suffix.lower(), self.channel, self.shortest, digest=self.digest)
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:
@@ -492,23 +510,25 @@ def fill_window(samples: Waveform, length: int) -> Waveform:
 
 def network_input(samples: Waveform, length: int) -> Waveform:
     """What a network is given of a piece (samples,), in training and in service alike: repeated to (length,), its mean
-    removed.
+    removed, raised to FAINTEST where it is fainter.
 
-    Cheap microphones add a constant to all they hear, and at a fifth of full scale it was stronger than any animal: it
-    raised the floor of Whisper's log-mel spectrogram, which lies a fixed distance below its maximum (LOG.md).
+    Cheap microphones add a constant to all they hear. At a fifth of full scale it is stronger than any animal, and
+    raises the floor of Whisper's log-mel spectrogram, which lies a fixed distance below its maximum. Levels are learnt
+    down to where training has windows; 20 dB below, half of what is known is lost (LOG.md).
     """
     filled = fill_window(samples, length)
-    return filled - np.float32(filled.mean(dtype=np.float64))
+    centred = filled - np.float32(filled.mean(dtype=np.float64))
+    level = math.sqrt(float(centred @ centred) / max(length, 1))
+    return centred * np.float32(FAINTEST / level) if SILENCE / 10 < level < FAINTEST else centred
 
 
-def is_alive(samples: Waveform, sample_rate: int) -> bool:
-    """Whether a piece (samples,) holds as much sound as a network should be asked about."""
-    grain = max(1, sample_rate // 10)
-    alive = 0
+def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SECONDS) -> bool:
+    """Whether a piece (samples,) holds as much sound as a network should be asked about, in seconds."""
+    grain, alive = max(1, sample_rate // 10), 0
     for start in range(0, len(samples), grain):
         piece = samples[start : start + grain]
         alive += len(piece) if float(piece.max() - piece.min()) >= SILENCE else 0
-        if alive >= SHORTEST_SECONDS * sample_rate:
+        if alive and alive >= shortest * sample_rate:
             return True
     return False
 

@@ -115,15 +115,18 @@ def window_of(
 
 
 def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> OpenRecording:
-    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it."""
-    return KeptRecording(path, kept[path], sample_rate) if path in kept else open_recording(path, sample_rate)
+    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it. However short
+    it is: somebody chose it."""
+    if path in kept:
+        return KeptRecording(path, kept[path], sample_rate)
+    return open_recording(path, sample_rate, shortest=0.0)
 
 
 class KeptRecording(OpenRecording):
     """A recording whose blocks come from the cache, or from itself where they are gone from there."""
 
     def __init__(self, path: Path, kept: Path, sample_rate: int) -> None:
-        super().__init__(path, sample_rate)
+        super().__init__(path, sample_rate, shortest=0.0)
         self.kept = kept
 
     def waveform(self) -> Iterator[NDArray[np.float32]]:

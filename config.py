@@ -627,6 +627,9 @@ class PredictCommand:
     """Where no species is sure enough, write the genus, family, order or class that is."""
     merge_gap: float | None = None
     """Also write events.csv: detections of a species at most so many seconds apart, joined."""
+    shortest: float = 0.3
+    """Seconds of sound without which a recording, or a part of it, is called too short and is not analysed: less of
+    it, repeated to fill a window, is taken for an animal all too often. 0 analyses calls that were cut out."""
     overlap: float = 0.0
     """Seconds by which neighbouring windows overlap."""
     channel: str = "mean"

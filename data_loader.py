@@ -609,6 +609,8 @@ def of_all(batch: Batch, device: torch.device) -> Batch:
 def with_outcome(row: Recording, examination: Examination) -> Recording:
     """A row with what listening to its file has shown."""
     seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status == "short" and (row.labels or row.listened) and row.start is None:
+        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
     if status in ("ok", "salvaged") and row.start is not None and row.start >= seconds:
         status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
     keep = tuple((start, min(end, seconds)) for start, end in row.keep if start < min(end, seconds))
@@ -687,9 +689,9 @@ def without_duplicates(
             continue
         labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
         licenses = " + ".join(dict.fromkeys(row.license for row in (one, other) if row.license))
-        what = "samples" if likeness == "equal" else "sound"
+        reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
         order[stays] = replace(one, labels=labels, license=licenses)
-        order[goes] = replace(other, status="duplicate", reason=f"the same {what} as {one.name}")
+        order[goes] = replace(other, status="duplicate", reason=reason)
         stays_for[goes] = stays
     count = len(stays_for)
     if count:

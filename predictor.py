@@ -246,10 +246,10 @@ def pieces(
         while remaining:
             channel = remaining.pop(0)
             for begin in (0.0, half) if config.tta else (0.0,):
-                recording = decoder.open(entry.path, audio.sample_rate, channel)
+                recording = decoder.open(entry.path, audio.sample_rate, channel, config.shortest)
                 geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
                 for heard, windows in recording.contexts(*geometry):
-                    rows = rows_with_sound(heard.samples, len(windows), audio)
+                    rows = rows_with_sound(heard.samples, windows, audio, config.shortest)
                     mine = tuple(windows[row] for row in rows)
                     yield Piece(entry, channel, begin > 0, mine, rows), heard.samples
                 if outcome is None and not silent:
@@ -262,19 +262,23 @@ def pieces(
 
 
 def rows_with_sound(
-    samples: np.ndarray[tuple[int], np.dtype[np.float32]], count: int, audio: AudioSettings
+    samples: np.ndarray[tuple[int], np.dtype[np.float32]],
+    windows: Sequence[tuple[float, float]],
+    audio: AudioSettings,
+    shortest: float,
 ) -> tuple[int, ...]:
     """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
     length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
-    pieces = [samples[row * length : (row + 1) * length] for row in range(count)]
-    return tuple(row for row, piece in enumerate(pieces) if count == 1 or is_alive(piece, rate))
+    pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
+    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
 
 
 def with_silent_channels(outcome: Outcome | None, silent: Mapping[int, Outcome]) -> Outcome:
     """How a recording went of which some channels hold no sound, or all."""
     if outcome is None:
         return next(iter(silent.values()))
-    told = f"no sound for a while in channel {', '.join(map(str, silent))}, use another one"
+    numbers = ", ".join(map(str, silent))
+    told = f"no sound for a while in channel {numbers}, use another one"
     return replace(outcome, reason="; ".join(filter(None, [outcome.reason, told]))) if silent else outcome
 
 
@@ -453,6 +457,7 @@ def check(config: PredictCommand, scorer: Scorer) -> None:
     window = scorer.audio.window_seconds
     assert 0 <= config.overlap < window, f"--overlap {config.overlap}: give 0 to less than {window:g} seconds"
     assert config.min_conf is None or 0 <= config.min_conf <= 1, f"--min_conf {config.min_conf}: give 0 to 1"
+    assert config.shortest >= 0, f"--shortest {config.shortest}: give seconds, 0 or more"
     assert config.top_n >= 0, f"--top_n {config.top_n}: give a number of species"
     assert config.merge_gap is None or config.merge_gap >= 0, f"--merge_gap {config.merge_gap}: give seconds"
     known = config.channel in ("mean", "each") or (config.channel.isdecimal() and int(config.channel) > 0)
@@ -498,6 +503,7 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
     """All that changes what is found; formats, threads and verbosity do not."""
     names = (
         "overlap",
+        "shortest",
         "channel",
         "tta",
         "smooth",

@@ -53,7 +53,7 @@ BANDS = (150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 
 LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not
 FAINT = 1e-4  # of a piece's strength: a band that holds less in both pieces says nothing
 LAG_SECONDS = 0.2  # by which one recording may begin earlier
-NUDGES = np.arange(-2, 2.01, 0.5)  # samples by which a piece may be off besides
+NUDGES = np.arange(-1, 1.01, 0.5)  # samples by which a piece may be off besides
 CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
 MOST_ALIKE = 8  # later recordings whose waveforms one recording is compared with
 CROWD = 10_000  # recordings of one length from which on not each is compared with each, but with its
@@ -129,7 +129,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
     prints: list[tuple[float, int, NDArray[np.float32]]] = []
     for index, path in enumerate(paths):
         known = examined[path]
-        if known.status not in ("ok", "salvaged"):
+        if not known.digest:
             continue
         if known.digest in first:
             pairs.append(Same(first[known.digest], index, "equal"))
@@ -180,7 +180,7 @@ def listen(path: Path) -> Examination:
     for block in recording.waveform():
         spectra.add(block)
     outcome = recording.outcome
-    heard = outcome.status in ("ok", "salvaged")
+    heard = outcome.status in ("ok", "salvaged", "short")
     return Examination(
         outcome.status,
         outcome.reason,
@@ -361,6 +361,8 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
         for verdicts, heard in ((low, lower), (high, upper)):
             if heard:
                 verdicts.append(sum(value >= SAME_SOUND for value in heard) * 2 >= len(heard))
+        if low.count(False) > (1 - MOST_PIECES) * count:
+            return 0
     if not low or np.mean(low) < MOST_PIECES:
         return 0
     return 1 if high and np.mean(high) < MOST_PIECES else 2

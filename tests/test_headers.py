@@ -69,7 +69,7 @@ def test_all_samples_behind_a_header_that_speaks_of_fewer_are_read(
     path.write_bytes(content)
     due, honest = whole(path)
     assert honest.status == "ok" and len(due) >= SECONDS * RATE
-    for share in (0.0, 0.4, 0.6, 0.9, 0.99):
+    for share in (0.0, 0.4, 0.6, 0.9):
         path.write_bytes(lying(content, share))
         sound, outcome = whole(path)
         count = min(len(sound), len(due))  # a block of some codes may be added

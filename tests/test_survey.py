@@ -255,9 +255,9 @@ def test_the_same_melody_sung_again_is_another_recording(tmp_path: Path) -> None
 
 
 def survey_with_a_tape(folder: Path, tape: NDArray[np.float32], at: float = 2.0) -> list[Path]:
-    """Six recordings of 30 s with weather of their own, each with the same loud sound at the same second."""
+    """Three recordings of 30 s with weather of their own, each with the same loud sound at the same second."""
     paths: list[Path] = []
-    for number in range(6):
+    for number in range(3):
         sound = np.random.default_rng(number).normal(0, 0.004, 30 * 16_000)
         sound[int(at * 16_000) :][: len(tape)] += tape
         paths.append(write(folder, f"{number}.wav", sound.astype(np.float32), 16_000))
@@ -279,7 +279,7 @@ def test_a_tape_or_a_beep_at_the_same_second_makes_no_duplicates(seconds: float,
         for path in paths
     ]
     both = [*paths, *copies]
-    assert same_sounds(both, examine(both)) == [(one, one + 6, "same") for one in range(6)]
+    assert same_sounds(both, examine(both)) == [(one, one + 3, "same") for one in range(3)]
 
 
 def test_a_hum_and_a_beginning_in_common_make_no_duplicates(tmp_path: Path) -> None:
@@ -312,10 +312,10 @@ def test_recordings_that_differ_only_above_8_khz_are_different(tmp_path: Path) -
 
 
 def test_all_channels_count_for_equal_samples(tmp_path: Path) -> None:
-    left, right = song(0), song(1)
+    left, right = song(0) / 2, song(1) / 2
     one = write(tmp_path, "one.wav", np.stack([left, right], axis=1))
     other = write(tmp_path, "other.wav", np.stack([right, left], axis=1))
-    same = write(tmp_path, "same.flac", np.stack([left, right], axis=1))
+    same = write(tmp_path, "same.w64", np.stack([left, right], axis=1), subtype="PCM_16")
     digests = [examine([one, other, same])[path].digest for path in (one, other, same)]
     assert digests[0] == digests[2] != digests[1]
 
