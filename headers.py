@@ -149,6 +149,8 @@ def judged(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound
     if told >= size or glued or goes_on(file, shape, told, size):
         return Header((), size, claims, False, glued)
     end = end_of_sound(file, shape, told, size)
+    if sound.size <= STUB and size - told > STUB:  # never finished, whatever follows: space that was set aside, say
+        end = size if end == told else end
     if end - told <= STUB:
         return Header((), size, claims, False, glued)
     claims = max(0, sound.size - shape.lead) / (end - sound.start - shape.lead)
