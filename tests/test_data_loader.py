@@ -315,17 +315,14 @@ def folders_of(root: Path, sounds: dict[str, NDArray[np.float32]]) -> DataSettin
 
 def changing(seed: int, seconds: float = 8.0) -> NDArray[np.float32]:
     """Noise whose strength changes ten times a second."""
-    rng = np.random.default_rng(seed)
-    return (
-        rng.normal(0, 0.1, round(seconds * 16_000))
-        * np.repeat(rng.uniform(0.05, 1, 400), 1_600)[: round(seconds * 16_000)]
-    ).astype(np.float32)
+    rng, count = np.random.default_rng(seed), round(seconds * 16_000)
+    strength = np.repeat(rng.uniform(0.05, 1, 400), 1_600)[:count]
+    return (rng.normal(0, 0.1, count) * strength).astype(np.float32)
 
 
 def test_of_equal_samples_one_stays_with_the_labels_of_all(tmp_path: Path) -> None:
-    data = folders_of(
-        tmp_path, {"Asio otus/a.wav": changing(0), "Strix aluco/b.flac": changing(0), "Strix aluco/c.wav": changing(1)}
-    )
+    sounds = {"Asio otus/a.wav": changing(0), "Strix aluco/b.flac": changing(0), "Strix aluco/c.wav": changing(1)}
+    data = folders_of(tmp_path, sounds)
     table = {row.name: row for row in read_archive(data).recordings}
     stays, goes = table["Asio otus/a.wav"], table["Strix aluco/b.flac"]
     assert (stays.status, goes.status, table["Strix aluco/c.wav"].status) == ("ok", "duplicate", "ok")
