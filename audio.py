@@ -5,7 +5,7 @@
     for window in recording.windows(window_seconds=5.0): ...
     recording.outcome                                     # ok, salvaged or unreadable, and why
 
-Reads    wav, flac, ogg, opus, mp3, aiff with libsndfile; m4a, aac, wma and whatever it stumbles over with FFmpeg
+Reads    wav, w64, flac, ogg, opus, mp3, aiff, caf with libsndfile; m4a, aac, wma and what it stumbles over with FFmpeg
 Writes   nothing; `as_mp3` hands out a piece of sound for a browser to play
 
 The only opener of sound files, and the only room that catches: an archive of thousands has damaged files, and each of
@@ -15,18 +15,18 @@ Memory follows the block, never the length of a recording.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import stat
-import struct
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -36,6 +36,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from headers import MOST_FRAMES, STUB, Header, mended, read_header
+
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
@@ -44,31 +46,36 @@ if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile k
 OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
     "WAV": (".wav",),
     "WAVEX": (".wav",),
-    "RF64": (".wav",),
-    "W64": (".wav",),
+    "RF64": (".wav", ".rf64"),
+    "W64": (".wav", ".w64"),
+    "CAF": (".caf",),
     "FLAC": (".flac",),
     "OGG": (".ogg", ".opus"),
     "MP3": (".mp3",),
     "MOV": (".m4a",),
     "AAC": (".aac",),
     "ASF": (".wma",),
-    "AIFF": (".aif", ".aiff"),
+    "AIFF": (".aif", ".aiff", ".aifc"),
 }
 SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in suffixes)
 OURS = ".wild-whisper"  # a folder with a file of that name in it is not searched
 LARGEST_RUN = 2**24  # bytes of a run.json
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
+READING = 2  # raise it whenever the same file would be heard differently
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
 LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is no tag
-STUB = 1024  # bytes: a larger file without samples, or a larger rest behind them, deserves a second look
-MOST_CHUNKS = 10_000  # of a header that are looked at
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz
 SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next copy sound together
+SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal all too often (LOG.md)
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
-MOST_FRAMES = 2**40  # a header that claims more does not know
-MOST_BYTES = 2**31 - 2**16  # so does a WAV header: recorders write such sizes before they know the true one
+FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network hears it (LOG.md)
+QUIET, LOUD = 10**-2.5, 2.5  # loudest samples of a recording that are worth a word, below and beyond
+SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
+CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
+INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
+DEAD_SECONDS = 1.0  # the grain in which sound is told from what is none
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
 HOLE_SECONDS, LONGEST_HOLE_SECONDS = 0.05, 60.0  # smaller jumps in time are jitter, longer ones damaged timestamps
@@ -77,7 +84,7 @@ MP3_COMPRESSION = 0.8  # beyond it what lies above 7 kHz is lost: 0.9 is a sixth
 MARGIN = 256  # samples of the lower rate beside a window: more than the resampler's filter reaches
 LONGEST_LAP = 8192  # frames: the largest block of Vorbis
 OGG_SPAN = 2**17  # bytes: two of the largest pages
-DEMUXERS = "aac,aiff,asf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
+DEMUXERS = "aac,aiff,asf,caf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists: a recording opens no other file
 SOUNDFILE_ERRORS = (soundfile.LibsndfileError, ValueError)  # a ValueError where it loses count of the frames left
 TIMELESS = frozenset({"aac", "mp3"})  # demuxers that guess times and lengths from the bytes
 SOUND_SIGNS = {
@@ -89,7 +96,6 @@ SOUND_SIGNS = {
     b"ID3": "an MP3 file",
     b"ftyp": "an MP4 file",
 }
-GLUED_SIGNS = frozenset({b"RIFF", b"RF64", b"data", b"fLaC", b"OggS", b"FORM"})  # behind the samples of a WAV file
 OTHER_SIGNS = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -111,7 +117,7 @@ Waveform = NDArray[np.float32]
 class Outcome:
     """How reading a recording went."""
 
-    status: Literal["ok", "salvaged", "unreadable"]
+    status: Literal["ok", "salvaged", "silent", "short", "unreadable"]
     reason: str  # empty when all is well; else what was found and what to do, in one line
     seconds: float  # as decoded
     sample_rate: int  # Hz, of the file; 0 when unreadable
@@ -119,6 +125,12 @@ class Outcome:
     claimed_seconds: float = field(default=0.0, compare=False)  # by its header, as decoded where that says nothing
     loudest: float = field(default=0.0, compare=False)  # sample of the mono mix; 0 for silence, NaN where not decoded
     zero_tail_seconds: float = field(default=0.0, compare=False)  # of nothing but zeros, at the end
+    dead: tuple[tuple[float, float], ...] = field(default=(), compare=False)  # start and end of what holds no sound
+
+    @property
+    def silent_seconds(self) -> float:
+        """How much of it holds no sound and is not analysed."""
+        return self.seconds if self.status in ("silent", "short") else sum(end - start for start, end in self.dead)
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,7 @@ class Reading:
 
     suffix: str = ""  # of its name
     channel: int = 0  # to be heard alone, counted from 1; 0 for the mean of all
+    shortest: float = SHORTEST_SECONDS  # of sound that is worth a window
     kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
     channels: int = 0
@@ -145,25 +158,36 @@ class Reading:
     broken: int = 0  # packets that could not be decoded
     silenced: int = 0  # frames lost in between, replaced by silence
     unended: bool = False  # an Ogg file without the mark that ends one
-    short_header: bool = False  # a WAV header that speaks of less than half of what follows
+    header: Header = field(default_factory=Header)  # how far that can be believed
     loudest: float = 0.0  # sample of the mono mix
     zero_tail: int = 0  # frames of nothing but zeros, at the end
+    digest: hashlib.blake2b | None = None  # of all samples as they are, where somebody wants one
+    integers: bool = False  # its samples are those of a 16-bit file
+    dead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # first frame and end of no sound
+    clipped: int = 0  # frames of these that are clipped throughout
+    dead_channels: list[int] = field(default_factory=list[int])  # frames without sound in each of several channels
     power: float = 0.0  # sum of the squares of all samples, where there are several channels
     mixed_power: float = 0.0  # the same of their mean, times the number of channels
     refusal: str = ""
     faults: list[str] = field(default_factory=list[str])
 
     def take(self, block: NDArray[np.float32]) -> Waveform:
-        """Count a block (frames, channels) and mix it to mono (frames,), with zeros for what is no number."""
+        """Count a block (frames, channels) and mix it to mono (frames,), with zeros for what is no number and for what
+        is clipped throughout."""
+        if self.digest:
+            self.digest.update(b"" if self.frames else f"{self.sample_rate} {block.shape[1]} ".encode())
+            self.digest.update(np.ascontiguousarray(block).data)
         if not (block.min() >= -LOUDEST and block.max() <= LOUDEST):  # so too where one of them is NaN
             sane = np.abs(block) <= LOUDEST
             self.strange += block.size - int(np.count_nonzero(sane))
             block = np.where(sane, block, np.float32(0))
-        self.frames += len(block)
+        if max(float(block.max()), -float(block.min())) > INTEGER_PEAK and beyond_full_scale(block) > INTEGER_SHARE:
+            block, self.integers = block / np.float32(INTEGERS), True
+        first, self.frames = self.frames, self.frames + len(block)
         channels = block.shape[1]
         if self.channel:
             block, channels = block[:, [self.channel - 1]], 1
-        mixed = block[:, 0].copy() if channels > 1 else block[:, 0]
+        mixed = block[:, 0].copy()
         for channel in block.T[1:]:  # ten times as fast as a mean over short rows
             mixed += channel
         if channels > 1:
@@ -171,6 +195,17 @@ class Reading:
             samples = block.ravel("K")
             self.power += float(samples @ samples)
             self.mixed_power += float(mixed @ mixed) * channels
+            self.dead_channels = self.dead_channels or [0] * channels
+            for index, channel in enumerate(block.T):
+                self.dead_channels[index] += sum(end - start for start, end, _ in self.lifeless(channel))
+        for start, end, clipped in list(self.lifeless(mixed)):
+            if clipped:
+                mixed[start:end] = 0
+                self.clipped += end - start
+            begin = first + start
+            if self.dead and self.dead[-1][1] == begin:
+                begin = self.dead.pop()[0]
+            self.dead.append((begin, first + end))
         peak = max(float(mixed.max()), -float(mixed.min()))
         self.loudest = max(self.loudest, peak)
         if not peak:
@@ -179,12 +214,24 @@ class Reading:
             self.zero_tail = 0 if mixed[-1] else int(np.argmax(mixed[::-1] != 0))
         return mixed
 
+    def lifeless(self, sound: Waveform) -> Iterator[tuple[int, int, bool]]:
+        """The seconds of a block (frames,) in which nothing moves or all is clipped: first, end, whether clipped."""
+        grain = round(DEAD_SECONDS * self.sample_rate)
+        edges = [*range(0, len(sound), grain), len(sound)] if grain else []
+        for start, end in pairwise(edges):
+            piece = sound[start:end]
+            low, high = float(piece.min()), float(piece.max())
+            if high - low < SILENCE:
+                yield start, end, False
+            elif (peak := max(high, -low)) >= CLIPPED_PEAK and np.mean(np.abs(piece) >= CLIPPED * peak) > CLIPPED_SHARE:
+                yield start, end, True
+
     def outcome(self) -> Outcome:
         if not self.frames:
             return Outcome("unreadable", self.refusal, 0.0, 0, 0)
         seconds, faults = self.frames / self.sample_rate, list(self.faults)
         beyond = self.frames - self.claimed if self.claimed else 0
-        if self.short_header or beyond > MISSING_SECONDS * self.sample_rate:
+        if self.header.short or beyond > MISSING_SECONDS * self.sample_rate:
             faults.append("its header speaks of fewer samples than follow")
         if -beyond > MISSING_SECONDS * self.sample_rate:
             faults.append(f"{seconds:.1f} s of the {self.claimed / self.sample_rate:.1f} s it claims could be read")
@@ -194,7 +241,39 @@ class Reading:
             faults.append(f"damaged packets left out: {self.broken}")
         if self.strange:
             faults.append(f"{self.strange} samples are no numbers and silent here")
-        notes = ["all else was used, look for a better copy"] if faults else []
+        dead = sum(end - start for start, end in self.dead)
+        short = self.frames < self.shortest * self.sample_rate
+        silent = not short and dead > 0 and self.frames - dead <= self.shortest * self.sample_rate
+        notes = ["all else was used, look for a better copy"] if faults and not (silent or short) else []
+        rate = self.sample_rate
+        clipped = self.clipped > dead / 2
+        if silent and clipped:
+            notes.append("is clipped throughout; the recorder or its microphone failed, leave it out")
+        elif silent:
+            notes.append("holds no sound (zeros or a constant); the recorder or its microphone failed, leave it out")
+        elif short:
+            notes.append(f"{seconds:.2f} s are too short to analyse, at least {self.shortest:g} s are needed")
+        elif dead - self.silenced >= DEAD_SECONDS * rate:
+            lost, at = dead / rate, self.dead[0][0] / rate
+            some = f"{lost:.1f} s of it, the first at {at:.1f} s, hold no sound (zeros or a constant) and are left out"
+            notes.append(
+                f"{lost:.1f} s of it, the first at {at:.1f} s, are clipped throughout and are left out"
+                if clipped
+                else some
+            )
+        mute = [number for number, frames in enumerate(self.dead_channels, 1) if frames - dead >= DEAD_SECONDS * rate]
+        if mute and not silent:
+            numbers = ", ".join(map(str, mute))
+            notes.append(f"no sound for a while in channel {numbers}, use another one")
+        if self.loudest < QUIET and not (silent or short):
+            decibels = -20 * math.log10(max(self.loudest, 1e-9))
+            notes.append(
+                f"very quiet, its loudest sample {decibels:.0f} dB below full scale; raised before it is heard"
+            )
+        if self.loudest > LOUD:
+            notes.append(f"louder than full scale ({self.loudest:.3g}), its samples were scaled by something")
+        if self.integers:
+            notes.append("its float samples are those of 16-bit integers, divided by 32768 here")
         if self.mixed_power < FAINT_MEAN**2 * self.power:
             notes.append("its channels cancel each other in the mean (antiphase), use one channel")
         if self.unended:
@@ -203,7 +282,7 @@ class Reading:
         if self.suffix in SUFFIXES and self.suffix not in own:
             notes.append(f"is a {own[0]} file named {self.suffix}, read all the same")
         return Outcome(
-            "salvaged" if faults else "ok",
+            "silent" if silent else "short" if short else "salvaged" if faults else "ok",
             "; ".join([*faults, *notes]),
             seconds,
             self.sample_rate,
@@ -211,28 +290,31 @@ class Reading:
             self.claimed / self.sample_rate or seconds,
             self.loudest,
             self.zero_tail / self.sample_rate,
+            tuple((start / rate, end / rate) for start, end in self.dead),
         )
 
 
-def open_recording(path: Path, sample_rate: int, channel: int = 0) -> OpenRecording:
+def open_recording(path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:
     """A recording to be heard at `sample_rate` Hz; nothing is opened before its windows are asked for.
 
-    channel   counted from 1; 0 for the mean of all
+    channel    counted from 1; 0 for the mean of all
+    shortest   seconds of sound without which there is no window
 
     Errors: none, whatever the file holds. Damage shows in the outcome; what is unreadable has no windows.
     """
-    return OpenRecording(path, sample_rate, channel)
+    return OpenRecording(path, sample_rate, channel, shortest)
 
 
 class OpenRecording:
     """A recording as a stream that remembers how it went: `outcome` is final once its windows are exhausted."""
 
-    def __init__(self, path: Path, sample_rate: int, channel: int = 0) -> None:
+    def __init__(self, path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> None:
         assert LOWEST_RATE <= sample_rate <= HIGHEST_RATE, f"{sample_rate} Hz asked for; choose 1 kHz to 1 MHz"
         self.path = path
         self.sample_rate = sample_rate
-        self.channel = channel
-        self.reading = Reading(path.suffix.lower(), channel)
+        self.channel, self.shortest = channel, shortest
+        self.digest: hashlib.blake2b | None = None  # to be fed with all samples as they are, where somebody wants one
+        self.reading = Reading(path.suffix.lower(), channel, shortest)
         self.outcome = Outcome("unreadable", "was not read to its end; exhaust its windows", 0.0, 0, 0)
 
     def windows(self, window_seconds: float, overlap_seconds: float = 0.0) -> Iterator[Window]:
@@ -240,7 +322,8 @@ class OpenRecording:
 
         The first window that reaches the end of the recording is the last, and no window lies wholly within another.
         What it holds is repeated to its full length; behind a full window less than TAIL_SECONDS is left out, because
-        a blink of sound repeated for seconds is a buzz that nobody recorded.
+        a blink of sound repeated for seconds is a buzz that nobody recorded. For that reason a window with less than
+        `shortest` of sound in it is left out too: zeros and constants are none. The mean of each is removed.
         """
         for window, _ in self.contexts(window_seconds, window_seconds, overlap_seconds):
             yield window
@@ -279,13 +362,15 @@ class OpenRecording:
                 held, begin = held[-begin:], min(0, begin + len(held))
             while begin + len(held) > start + length:  # only more than enough shows that a context is not the last
                 samples = held[start - begin : start - begin + length].copy()
-                yield self.context(start, samples, length, window, hop)
+                if is_alive(samples, self.sample_rate, self.shortest):
+                    yield self.context(start, samples, length, window, hop)
                 start = next(starts)
                 if start > begin:
                     held, begin = held[start - begin :], start
         while start < begin + len(held):
-            context = self.context(start, held[start - begin :], length, window, hop)
-            if context[1]:
+            samples = held[start - begin :]
+            context = self.context(start, samples, length, window, hop)
+            if context[1] and is_alive(samples, self.sample_rate, self.shortest):
                 yield context
             start = next(starts)
 
@@ -299,11 +384,11 @@ class OpenRecording:
             for first in range(start, end, window)
             if first == 0 or first + window <= end or end - (first - hop + window) >= TAIL_SECONDS * rate
         ]
-        return Window(start / rate, end / rate, fill_window(samples, length)), heard
+        return Window(start / rate, end / rate, network_input(samples, length)), heard
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
-        self.reading = reading = Reading(self.path.suffix.lower(), self.channel)
+        self.reading = reading = Reading(self.path.suffix.lower(), self.channel, self.shortest, digest=self.digest)
         stream: soxr.ResampleStream | None = None
         for block in decoded(self.path, reading):
             if reading.sample_rate == self.sample_rate:
@@ -317,20 +402,25 @@ class OpenRecording:
 
 
 def read_window(path: Path, start_seconds: float, window_seconds: float, sample_rate: int) -> Waveform:
-    """One window anywhere in a recording, by seeking: the slice of the whole recording that begins there.
+    """One window anywhere in a recording, by seeking: what `windows` gives of the stretch that begins there.
 
-    returns  (window_samples,) repeated to its full length where the recording ends earlier;
+    returns  (window_samples,) repeated to its full length where the recording ends earlier, its mean removed;
              (0,) where there is nothing to read, for the caller to leave out
-
-    Equal to the slice exactly at the file's own rate, within 1e-6 when resampled. Where libsndfile cannot seek (m4a,
-    aac, wma, some damage) the recording is decoded from its beginning, some 3 ms per second of sound.
     """
     start, length = round(start_seconds * sample_rate), round(window_seconds * sample_rate)
     assert start >= 0 and length >= 1, f"no window of {window_seconds} s begins at {start_seconds} s"
+    samples = read_samples(path, start, length, sample_rate)
+    return network_input(samples, length) if len(samples) else samples
+
+
+def read_samples(path: Path, start: int, length: int, sample_rate: int) -> Waveform:
+    """Samples start to start + length of a recording in mono at `sample_rate`, fewer at its end, by seeking.
+
+    Equal to the slice of the whole exactly at the file's own rate, within 1e-6 when resampled. Where libsndfile cannot
+    seek (m4a, aac, wma, some damage) the recording is decoded from its beginning, some 3 ms per second of sound.
+    """
     samples = sought(path, start, length, sample_rate)
-    if samples is None:
-        samples = streamed(path, start, length, sample_rate)
-    return fill_window(samples, length) if len(samples) else samples
+    return streamed(path, start, length, sample_rate) if samples is None else samples
 
 
 def probe(path: Path) -> Outcome:
@@ -426,6 +516,36 @@ def fill_window(samples: Waveform, length: int) -> Waveform:
     return filled
 
 
+def network_input(samples: Waveform, length: int) -> Waveform:
+    """What a network is given of a piece (samples,), in training and in service alike: repeated to (length,), its mean
+    removed, raised to FAINTEST where it is fainter.
+
+    Cheap microphones add a constant to all they hear. At a fifth of full scale it is stronger than any animal, and
+    raises the floor of Whisper's log-mel spectrogram, which lies a fixed distance below its maximum. Levels are learnt
+    down to where training has windows; 20 dB below, half of what is known is lost (LOG.md).
+    """
+    filled = fill_window(samples, length)
+    centred = filled - np.float32(filled.mean(dtype=np.float64))
+    level = math.sqrt(float(centred @ centred) / max(length, 1))
+    return centred * np.float32(FAINTEST / level) if SILENCE / 10 < level < FAINTEST else centred
+
+
+def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SECONDS) -> bool:
+    """Whether a piece (samples,) holds as much sound as a network should be asked about, in seconds."""
+    grain, alive = max(1, sample_rate // 10), 0
+    for start in range(0, len(samples), grain):
+        piece = samples[start : start + grain]
+        alive += len(piece) if float(piece.max() - piece.min()) >= SILENCE else 0
+        if alive and alive >= shortest * sample_rate:
+            return True
+    return False
+
+
+def beyond_full_scale(block: NDArray[np.float32]) -> float:
+    """The share of samples beyond 1."""
+    return np.count_nonzero(np.abs(block) > 1) / block.size
+
+
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
@@ -509,16 +629,16 @@ def block_frames(sample_rate: int, channels: int) -> int:
 def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, None, bool]:
     """What libsndfile makes of a file. Returns whether that is all there is to say; if not, FFmpeg goes on."""
     file_size = os.fstat(file.fileno()).st_size
-    reading.short_header, claims, glued = header_truth(file)
+    reading.header = header = read_header(file)
     page_fault = ogg_fault(file)
     reading.faults += [page_fault] if page_fault else []
-    reading.faults += ["a second recording glued behind it was not read"] if glued else []
-    if reading.short_header or page_fault:
+    reading.faults += ["a second recording glued behind it was not read"] if header.glued else []
+    if page_fault or (header.short and not header.mendable):
         return False
     reading.unended = not is_ended_ogg(file)
     try:
         file.seek(0)
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(mended(file, header)) as sound:
             reading.refusal = unfit(sound.samplerate, sound.channels, reading.channel)
             if reading.refusal:
                 return True
@@ -533,7 +653,7 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
     except SOUNDFILE_ERRORS:
         return False
     complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= STUB
-    reading.claimed = round(reading.claimed * claims)
+    reading.claimed = round(reading.claimed * header.claims)
     return complete and (reading.frames > 0 or file_size <= STUB)
 
 
@@ -568,11 +688,13 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
     import av
     from av.error import FFmpegError
 
-    options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if reading.short_header else {})
+    beyond = reading.header.short and not reading.header.mendable
+    options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if beyond else {})
     position, origin = 0, None  # origin: the timestamp of position 0
-    nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)  # FFmpeg would trust a suffix over bytes
+    whole = mended(file, reading.header)  # nameless for FFmpeg, which would trust a suffix over bytes
+    nameless = SimpleNamespace(read=whole.read, seek=whole.seek, tell=whole.tell)
     try:
-        file.seek(0)
+        whole.seek(0)
         with av.open(nameless, "r", options=options, metadata_errors="replace") as container:
             stream = next((stream for stream in container.streams.audio if stream.codec_context), None)
             if stream is None:  # or in a code that FFmpeg has no decoder for
@@ -634,56 +756,6 @@ def frame_samples(frame: AudioFrame) -> NDArray[np.float32]:
         return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
     with np.errstate(over="ignore"):  # a double beyond every float becomes Inf, and is counted as no number
         return values.astype(np.float32, copy=False)
-
-
-def header_truth(file: BinaryIO) -> tuple[bool, float, bool]:
-    """What the header of a WAV, AIFF or MP4 file leaves out, and how much it makes up.
-
-    returns  whether it speaks of less than half of the samples that follow (the recorder lost its power);
-             how many times as many samples as there are it speaks of, at least 1 (half a file);
-             whether a second recording is glued behind it; of MP4 files that is all that is looked at
-    """
-    size = os.fstat(file.fileno()).st_size
-    file.seek(0)
-    head = file.read(36)
-    kind, most = head[:4], MOST_BYTES if head[:4] in (b"RIFF", b"FORM") else MOST_FRAMES
-    file.seek(12)
-    for _ in range(MOST_CHUNKS if kind in (b"RIFF", b"RF64") else 0):
-        if not is_chunk(header := file.read(8)):
-            break
-        name, length = struct.unpack("<4sI", header)
-        if kind == b"RF64" and name == b"data" and length == 2**32 - 1:
-            length = int.from_bytes(head[28:36], "little")
-        start = file.tell()
-        file.seek(min(start + length + length % 2, size))
-        if name == b"data":
-            following, there = file.read(8), size - start
-            goes_on = is_chunk(following) and file.tell() + int.from_bytes(following[4:], "little") <= size + 1
-            short = not goes_on and there - length > max(length, STUB)
-            return short, max(1.0, length / there) if there and length < most else 1.0, following[:4] in GLUED_SIGNS
-    claim = {b"FORM": int.from_bytes(head[4:8], "big"), b"riff": int.from_bytes(head[16:24], "little")}.get(kind, 0)
-    file.seek(min(claim + 8, size))
-    glued = file.read(4) == b"FORM" if kind == b"FORM" else is_second_movie(file)
-    return False, max(1.0, claim / size) if claim < most else 1.0, glued
-
-
-def is_second_movie(file: BinaryIO) -> bool:
-    """Whether an MP4 file is followed by another one."""
-    place = begun = 0
-    for _ in range(MOST_CHUNKS):
-        file.seek(place)
-        header = file.read(16)
-        length = int.from_bytes(header[8:] if header[:4] == b"\0\0\0\1" else header[:4], "big")
-        begun += header[4:8] == b"ftyp"
-        if not begun or length < 8:
-            break
-        place += min(length, MOST_FRAMES)
-    return begun > 1
-
-
-def is_chunk(header: bytes) -> bool:
-    """Whether a chunk of a WAV file begins with these bytes: its name is in plain letters."""
-    return len(header) == 8 and header[:4].isascii() and header[:4].decode("ascii").isprintable()
 
 
 def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
@@ -780,11 +852,12 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
         return np.zeros(0, np.float32)
     try:
         with path.open("rb") as file:
-            if header_truth(file)[0]:
+            header = read_header(file)
+            if header.short and not header.mendable:
                 return None
             last_page = last_page_start(file)
             file.seek(0)
-            with soundfile.SoundFile(file) as sound:
+            with soundfile.SoundFile(mended(file, header)) as sound:
                 if not is_sane(sound):
                     return None
                 rate = sound.samplerate
@@ -807,7 +880,7 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
         return None
     if len(block) < expected:
         return None
-    samples = Reading().take(block)
+    samples = Reading(sample_rate=rate).take(block)
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, "HQ")
     lead = start - first * sample_rate // rate
@@ -830,13 +903,17 @@ def is_sane(sound: soundfile.SoundFile) -> bool:
     return not unfit(sound.samplerate, sound.channels) and 0 < sound.frames <= MOST_FRAMES
 
 
+def is_honest(header: Header) -> bool:
+    return not header.short and not header.glued and header.claims == 1
+
+
 def ends_as_claimed(path: Path, reading: Reading) -> bool:
     """Whether the last moment of a recording is where its header says; the header is noted in `reading`."""
     if refusal(path):
         return False
     try:
         with path.open("rb") as file:
-            if header_truth(file) != (False, 1.0, False) or ogg_fault(file, -OGG_SPAN) or not is_ended_ogg(file):
+            if not is_honest(read_header(file)) or ogg_fault(file, -OGG_SPAN) or not is_ended_ogg(file):
                 return False
             file.seek(0)
             with soundfile.SoundFile(file) as sound:

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio import BLOCK_SECONDS, OpenRecording, Outcome, fill_window, open_recording, read_window
+from audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_window
 from recordings import Recording
 
-VERSION = 1  # raise it whenever the same file would be kept differently
+VERSION = 2  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
 LEAVE_BYTES = 5e9  # of the disk stay free whatever is asked for
 LONGEST_SECONDS = 7200  # a longer recording is not kept: it would be held in memory once, and gains least
@@ -86,7 +86,7 @@ def cached_window(kept: Path, start_seconds: float, window_seconds: float, sampl
     where the recording has ended or the file is gone."""
     length = round(window_seconds * sample_rate)
     samples = cached_samples(kept, round(start_seconds * sample_rate), length)
-    return fill_window(samples, length) if len(samples) else samples
+    return network_input(samples, length) if len(samples) else samples
 
 
 def cached_samples(kept: Path, start: int, length: int) -> NDArray[np.float32]:
@@ -115,15 +115,18 @@ def window_of(
 
 
 def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> OpenRecording:
-    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it."""
-    return KeptRecording(path, kept[path], sample_rate) if path in kept else open_recording(path, sample_rate)
+    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it. However short
+    it is: somebody chose it."""
+    if path in kept:
+        return KeptRecording(path, kept[path], sample_rate)
+    return open_recording(path, sample_rate, shortest=0.0)
 
 
 class KeptRecording(OpenRecording):
     """A recording whose blocks come from the cache, or from itself where they are gone from there."""
 
     def __init__(self, path: Path, kept: Path, sample_rate: int) -> None:
-        super().__init__(path, sample_rate)
+        super().__init__(path, sample_rate, shortest=0.0)
         self.kept = kept
 
     def waveform(self) -> Iterator[NDArray[np.float32]]:

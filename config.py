@@ -115,6 +115,10 @@ class CollectionSettings:
     a csv with start and end; unlabeled: not at all. auto looks at what is there."""
     label_column: str = ""
     """The column of annotation tables that holds the species; by default the first that looks like one."""
+    duplicates: Literal["set_aside", "keep"] = "set_aside"
+    """What becomes of recordings that hold the same sound as another one with the same labels: they are set aside, and
+    duplicates.csv lists them; or they stay, in the same group as the other one. A recording with a row in keep.csv
+    stays whatever is said here."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
     folds: int = 5
@@ -684,6 +688,9 @@ class PredictCommand:
     """Where no species is sure enough, write the genus, family, order or class that is."""
     merge_gap: float | None = None
     """Also write events.csv: detections of a species at most so many seconds apart, joined."""
+    shortest: float = 0.3
+    """Seconds of sound without which a recording, or a part of it, is called too short and is not analysed: less of
+    it, repeated to fill a window, is taken for an animal all too often. 0 analyses calls that were cut out."""
     overlap: float = 0.0
     """Seconds by which neighbouring windows overlap."""
     channel: str = "mean"

@@ -7,7 +7,7 @@
     for batch in labeled_loader(train, taxonomy, config.data, config.audio, ...): ...
 
 Reads    a folder in any of the layouts that sources.py knows, or a recordings.csv
-Writes   runs/data/: recordings.csv, taxonomy.csv, summary.png, run.json
+Writes   runs/data/: recordings.csv, duplicates.csv, taxonomy.csv, summary.png, run.json
 
 Which window of which recording comes next is a function of (seed, epoch, index), never of a worker or of what came
 before. Validation hears the very windows that predictor.py will hear.
@@ -30,7 +30,7 @@ import math
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -53,7 +53,7 @@ from runs import command_line, launch, open_run, publish
 from sources import read_collection
 from splits import draw_folds, join_groups
 from summary import draw_summary, hours, summarise
-from survey import Examination, examine, profile_of, same_sounds
+from survey import Examination, alive_in, examine, profile_of, same_sounds
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
@@ -95,6 +95,9 @@ def survey(config: SurveyCommand) -> int:
     with open_run("data", config.run.root, config) as run:
         print("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
         write_recordings(run.folder / "recordings.csv", archive.recordings)
+        twice = duplicates_of(archive.recordings)
+        if twice:
+            write_recordings(run.folder / "duplicates.csv", twice)
         if archive.taxonomy:
             rows = table_rows(archive.taxonomy)
             with (
@@ -108,6 +111,11 @@ def survey(config: SurveyCommand) -> int:
         run.facts.update(statuses=Counter(recording.status for recording in archive.recordings))
     folder = config.run.root / "data"
     print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
+    if twice:
+        print(
+            f"{folder / 'duplicates.csv'} lists what was set aside as a duplicate, each behind what stays; "
+            "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
+        )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
     preset = [] if config.preset == "base" else ["--preset", config.preset]
     print(f"next: {command_line(script, *preset, '--data.root', folder / 'recordings.csv')}")
@@ -125,12 +133,13 @@ def read_archive(data: CollectionSettings) -> Archive:
     rows, doubtful = with_metadata(collection.recordings)
     for note in (*collection.notes, *doubtful):
         print(note)
+    own_times = {row.path for row in rows if row.start is not None or row.keep}
     with processes.first_on_each_machine():
         examined = examine(sorted({row.path for row in rows if row.sound}))
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
     refuse_too_bad(rows, data.max_bad)
     with processes.first_on_each_machine():
-        rows, pairs = without_duplicates(rows, examined)
+        rows, pairs = without_duplicates(rows, examined, own_times, data.duplicates == "keep")
     rows = with_groups(rows, pairs, data.folds)
     assert [row.path for row in rows] == [row.path for row in collection.recordings], (
         f"of {len(collection.recordings)} rows {len(rows)} are left; each should be here once"
@@ -609,11 +618,18 @@ def of_all(batch: Batch, device: torch.device) -> Batch:
 def with_outcome(row: Recording, examination: Examination) -> Recording:
     """A row with what listening to its file has shown."""
     seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status == "short" and (row.labels or row.listened) and row.start is None:
+        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
     if status in ("ok", "salvaged") and row.start is not None and row.start >= seconds:
         status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
     keep = tuple((start, min(end, seconds)) for start, end in row.keep if start < min(end, seconds))
     if row.keep and not keep:
         status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
+    alive = alive_in(examination)
+    if alive and row.start is None and status in ("ok", "salvaged"):  # nothing is learnt from a dead microphone
+        keep = overlaps(keep, alive) if keep else alive
+        if not keep:
+            status, reason = "silent", f"holds no sound where it is kept; {reason}"
     return replace(
         row,
         seconds=seconds,
@@ -626,17 +642,28 @@ def with_outcome(row: Recording, examination: Examination) -> Recording:
     )
 
 
+def overlaps(
+    some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], ...]:
+    """What lies in both of two lists of stretches."""
+    both = [(max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others]
+    return tuple((start, end) for start, end in both if start < end)
+
+
 def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
     """Say what cannot be used; stop where it is too much."""
     bad = list({row.path: row for row in rows if row.status in BAD}.values())
     files = len({row.path for row in rows})
-    if bad:
-        print(f"set aside {len(bad):,} of {files:,} recordings:")
-        for row in bad[:WORST]:
+    aside = [*bad, *{row.path: row for row in rows if row.status == "short"}.values()]  # a stub is no damage
+    if aside:
+        print(f"set aside {len(aside):,} of {files:,} recordings:")
+        for row in aside[:WORST]:
             print(f"  {row.name}: {row.status}, {row.reason}")
-        if len(bad) > WORST:
-            print(f"  ... and {len(bad) - WORST:,} more; recordings.csv has them all")
-    assert len(bad) < max(files, 1) or not files, f"none of {files} recordings can be used; the first: {bad[0].reason}"
+        if len(aside) > WORST:
+            print(f"  ... and {len(aside) - WORST:,} more; recordings.csv has them all")
+    assert len(aside) < max(files, 1) or not files, (
+        f"none of {files} recordings can be used; the first: {aside[0].reason}"
+    )
     assert len(bad) <= max_bad * files, (
         f"{len(bad)} of {files} recordings ({len(bad) / files:.0%}) cannot be used, more than --data.max_bad "
         f"{max_bad:g}; mend or remove them, or raise --data.max_bad"
@@ -644,42 +671,53 @@ def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
 
 
 def without_duplicates(
-    rows: Sequence[Recording], examined: Mapping[Path, Examination]
+    rows: Sequence[Recording],
+    examined: Mapping[Path, Examination],
+    own_times: Collection[Path] = (),
+    keep_all: bool = False,
 ) -> tuple[list[Recording], list[tuple[Path, Path]]]:
-    """One sound, one recording: of several files with the same sound one stays, with the labels and licences of all.
+    """One sound, one recording: of several files with the same sound one stays, the labelled before the unlabelled.
 
-    Labelled ones stay before unlabelled ones. Files with labelled stretches or kept stretches all stay: their times are
-    their own.
+    Only equal samples join the labels of several species. Of a sound in two encodings, one is set aside where both have
+    the same labels, or it has none; else both stay.
 
-    returns   the rows, and the pairs of files that stay though they hold the same sound; no split may part them
+    own_times   files with labelled stretches or kept stretches, which all stay: their times are their own
+    keep_all    all of them stay
+    returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
     """
-    own_times = {row.path for row in rows if row.start is not None or row.keep}
     order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
     paths = [path for path, row in order.items() if row.sound]
-    pairs = [(paths[one], paths[other]) for one, other in same_sounds(paths, examined)]
-    place = {path: f"{number:09d}" for number, path in enumerate(paths)}
-    keys = {path: {place[path]} for path in paths}
-    for one, other in pairs:
-        keys[other].add(place[one])
-    sets: dict[str, list[Recording]] = {}
-    for path, first in zip(paths, join_groups(list(keys.values())), strict=True):
-        sets.setdefault(first, []).append(order[path])
-    changed: dict[Path, Recording] = {}
-    for same in sets.values():
-        if len(same) < 2 or any(row.path in own_times for row in same):
+    pairs = same_sounds(paths, examined)
+    stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
+    for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
+        stays, goes = paths[first], paths[second]
+        if keep_all or likeness == "low" or {stays, goes} & {*own_times, *stays_for}:
             continue
-        stays = same[0]
-        labels = tuple(dict.fromkeys(label for row in same for label in row.labels))
-        licenses = " + ".join(dict.fromkeys(row.license for row in same if row.license))
-        changed[stays.path] = replace(stays, labels=labels, license=licenses)
-        for row in same[1:]:
-            changed[row.path] = replace(row, status="duplicate", reason=f"the same sound as {stays.name}")
-    if changed:
-        count = sum(row.status == "duplicate" for row in changed.values())
-        print(f"{count:,} recordings are duplicates of others: set aside, their labels joined")
-    gone = {path for path, row in changed.items() if not row.sound}
-    left = [(one, other) for one, other in pairs if one not in gone and other not in gone]
+        one, other = order[stays], order[goes]
+        if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
+            continue
+        labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
+        licenses = " + ".join(dict.fromkeys(row.license for row in (one, other) if row.license))
+        reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
+        order[stays] = replace(one, labels=labels, license=licenses)
+        order[goes] = replace(other, status="duplicate", reason=reason)
+        stays_for[goes] = stays
+    count = len(stays_for)
+    if count:
+        print(f"{count:,} recordings are duplicates of others: set aside")
+    changed = {path: order[path] for path in {*stays_for, *stays_for.values()}}
+    ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
+    left = [(one, other) for one, other in ends if one != other]
     return [changed.get(row.path, row) for row in rows], left
+
+
+def duplicates_of(rows: Sequence[Recording]) -> list[Recording]:
+    """The rows of recordings that stay, each followed by its duplicates."""
+    twins: dict[str, list[Recording]] = {}
+    for row in rows:
+        if row.status == "duplicate":
+            twins.setdefault(row.reason.partition(" as ")[2], []).append(row)
+    return [one for row in rows if row.name in twins for one in (row, *twins[row.name])]
 
 
 def with_groups(rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], folds: int) -> list[Recording]:

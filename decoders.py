@@ -24,10 +24,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from audio import OpenRecording, Outcome, Waveform, open_recording
+from audio import SHORTEST_SECONDS, OpenRecording, Outcome, Waveform, open_recording
 
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
@@ -65,9 +66,9 @@ class Decoder:
         self.process.stdout.close()
         self.process.wait()
 
-    def open(self, path: Path, sample_rate: int, channel: int = 0) -> OpenRecording:
+    def open(self, path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:
         """As `audio.open_recording`, decoded over there; one recording at a time."""
-        return DecodedRecording(self, path, sample_rate, channel)
+        return DecodedRecording(self, path, sample_rate, channel, shortest)
 
     def ask(self, recording: OpenRecording) -> None:
         """Let the process begin with a recording, whose blocks are then received."""
@@ -77,7 +78,7 @@ class Decoder:
             refuse_dead(self.process, self.receive(len(READY), BEGINNING))
         self.asked += 1
         assert self.process.stdin, "a decoder without pipes"
-        question = json.dumps([str(recording.path), recording.sample_rate, recording.channel])
+        question = json.dumps([str(recording.path), recording.sample_rate, recording.channel, recording.shortest])
         try:
             self.process.stdin.write(question.encode() + b"\n")
             self.process.stdin.flush()
@@ -111,8 +112,8 @@ class Decoder:
 class DecodedRecording(OpenRecording):
     """A recording whose blocks come from a Decoder."""
 
-    def __init__(self, decoder: Decoder, path: Path, sample_rate: int, channel: int) -> None:
-        super().__init__(path, sample_rate, channel)
+    def __init__(self, decoder: Decoder, path: Path, sample_rate: int, channel: int, shortest: float) -> None:
+        super().__init__(path, sample_rate, channel, shortest)
         self.decoder = decoder
 
     def waveform(self) -> Iterator[Waveform]:
@@ -141,7 +142,7 @@ class DecodedRecording(OpenRecording):
                     )
                     return
                 if count < 0:
-                    self.outcome, finished = Outcome(**json.loads(body)), True
+                    self.outcome, finished = outcome_of(json.loads(body)), True
                     return
                 block = np.frombuffer(body, np.float32)
                 samples += len(block)
@@ -149,6 +150,11 @@ class DecodedRecording(OpenRecording):
         finally:
             if not finished:  # what is still in the pipe belongs to this recording
                 decoder.close()
+
+
+def outcome_of(told: dict[str, Any]) -> Outcome:
+    """An outcome as it was sent."""
+    return Outcome(**told | {"dead": tuple((start, end) for start, end in told["dead"])})
 
 
 def serve() -> None:
@@ -159,8 +165,8 @@ def serve() -> None:
     out.write(READY)
     out.flush()
     for line in sys.stdin:
-        path, sample_rate, channel = json.loads(line)
-        recording = open_recording(Path(path), sample_rate, channel)
+        path, sample_rate, channel, shortest = json.loads(line)
+        recording = open_recording(Path(path), sample_rate, channel, shortest)
         for block in recording.waveform():
             if len(block):
                 reading = recording.reading

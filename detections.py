@@ -107,9 +107,9 @@ class Analysed:
     sample_rate: int
     channels: int
     seconds_claimed: float
-    seconds_analysed: float
+    seconds_analysed: float  # of sound
     windows: int
-    status: str  # ok, salvaged, unreadable
+    status: str  # ok, salvaged, silent, short, unreadable
     reason: str
     size: int
     mtime_ns: int
@@ -120,6 +120,7 @@ class Analysed:
     make: str = ""  # of the recorder, and its model
     serial: str = ""
     temperature: str = ""  # degrees Celsius, when the recording began
+    seconds_silent: float = 0.0  # of no sound: zeros, a constant, clipped throughout; not analysed
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import processes
+from audio import READING
 from checkpoint import digest
 from config import SCRATCH, FinetuneCommand, FinetuneSettings
 from data_loader import Batch, RandomWindows, fingerprint, of_all, set_epoch
@@ -139,6 +140,7 @@ def features_key(
         digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
         (config.head.pooling, model.layers, config.train.batch_size, half_precision(device), under),
         (fingerprint(loader.dataset.recordings), list(loader.dataset.column), times, settings),
+        READING,
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 

@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from audio import Outcome
+from audio import READING, Outcome, is_alive
 from calibration import MARKS, judged_labels, read_thresholds
-from config import PredictCommand
+from config import AudioSettings, PredictCommand
 from decoders import Decoder
 from detections import (
     Analysed,
@@ -62,6 +62,7 @@ from taxonomy import decoded_text, match_species
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 LISTED = 40  # detections shown on the terminal
 OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
+NOTHING = ("unreadable", "silent", "short")  # nothing in a recording of such a status was analysed
 MIN_CONF = 0.25  # of a model that brings no thresholds
 KEPT_SECONDS, MOST_TIME = 20.0, 0.05  # of work between two states of a long recording, and the share keeping may take
 DOUBTFUL = {"never": "were never validated", "too few": "were validated on too few recordings"}
@@ -79,6 +80,7 @@ class Piece:
     channel: int = 0
     shifted: bool = False  # half a step later, for --tta
     windows: tuple[tuple[float, float], ...] = ()  # start and end in seconds
+    rows: tuple[int, ...] = ()  # of the answer that belong to them: windows without sound are left out
     outcome: Outcome | None = None  # of the recording, once all of it has been read
     share: float = 0.0  # of the recording that is read with this context, as far as its header is right
     begun: Mapping[str, Numbers] | None = None  # what an earlier run had of the recording; empty: begin anew
@@ -95,14 +97,15 @@ class Windows:
     width: int = 0  # of the embeddings
     species: int = 0
 
-    def take(self, windows: Sequence[tuple[float, float]], answer: Answer, embeddings: bool) -> None:
-        """Add the answer to a context; its first windows are those that are new."""
+    def take(self, piece: Piece, answer: Answer, embeddings: bool) -> None:
+        """Add the answer to a context, as far as it is about windows that are new and hold sound."""
+        rows = list(piece.rows)
         self.species = answer.probabilities.shape[1]
-        self.starts += [start for start, _ in windows]
-        self.ends += [end for _, end in windows]
-        self.probabilities.frombytes(answer.probabilities[: len(windows)].tobytes())
+        self.starts += [start for start, _ in piece.windows]
+        self.ends += [end for _, end in piece.windows]
+        self.probabilities.frombytes(answer.probabilities[rows].tobytes())
         if embeddings:
-            self.embeddings.frombytes(answer.embeddings[: len(windows)].tobytes())
+            self.embeddings.frombytes(answer.embeddings[rows].tobytes())
             self.width = answer.embeddings.shape[1]
 
     def arrays(self, rows: int) -> dict[str, Numbers]:
@@ -237,7 +240,7 @@ def predict_one(
     started = time.time()
     with Progress(None, entry.size, config.batch_size) as progress:
         ((_, outcome, scored),) = score_entries(scorers, [entry], config, decoder, progress)
-    assert outcome.status != "unreadable", f"{entry.path}: {outcome.reason}"
+    assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, scorers[0], choices)
     print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
@@ -290,7 +293,7 @@ def predict_archive(
             told = ", ".join(f"{number} {status}" for status, number in statuses.items())
             print(f"shard {label}: {len(mine)} of {len(entries)} recordings are done ({told or 'none is its own'});")
             print("when all shards are, the same command without --shard writes the tables")
-            return 2 if statuses["unreadable"] else 0
+            return 2 if statuses["unreadable"] + statuses["silent"] else 0
         return write_results(config, scorers[0], entries, journal, run)
 
 
@@ -349,7 +352,7 @@ def score_entries(
             heard, contexts = unpacked(piece.begun)
         if answer is not None:
             mine = heard.setdefault((piece.channel, piece.shifted), Windows())
-            mine.take(piece.windows, answer, wants_arrays(config))
+            mine.take(piece, answer, wants_arrays(config))
             contexts += 1
             if progress:
                 progress.moved(piece, heard, contexts)
@@ -385,17 +388,40 @@ def pieces(
         yield Piece(entry, outcome=outcome), None
 
 
+def rows_with_sound(
+    samples: np.ndarray[tuple[int], np.dtype[np.float32]],
+    windows: Sequence[tuple[float, float]],
+    audio: AudioSettings,
+    shortest: float,
+) -> tuple[int, ...]:
+    """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
+    length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
+    pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
+    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
+
+
+def with_silent_channels(outcome: Outcome | None, silent: Mapping[int, Outcome]) -> Outcome:
+    """How a recording went of which some channels hold no sound, or all."""
+    if outcome is None:
+        return next(iter(silent.values()))
+    numbers = ", ".join(map(str, silent))
+    told = f"no sound for a while in channel {numbers}, use another one"
+    return replace(outcome, reason="; ".join(filter(None, [outcome.reason, told]))) if silent else outcome
+
+
 def contexts_behind(
     answered: int, entry: Entry, scorer: Scorer, config: PredictCommand, decoder: Decoder
 ) -> Generator[tuple[Piece, np.ndarray[tuple[int], np.dtype[np.float32]] | None], None, tuple[Outcome, int]]:
     """The contexts of a recording without the first `answered`; returns what became of it, and how many there were."""
-    audio, outcome, count, number = scorer.audio, None, 0, 0
+    audio, count, number = scorer.audio, 0, 0
+    outcome: Outcome | None = None
+    silent: dict[int, Outcome] = {}
     begins = (0.0, (audio.window_seconds - config.overlap) / 2) if config.tta else (0.0,)
     remaining = [1] if config.channel == "each" else channels(config)
     while remaining:
         channel = remaining.pop(0)
         for begin in begins:
-            recording = decoder.open(entry.path, audio.sample_rate, channel)
+            recording = decoder.open(entry.path, audio.sample_rate, channel, config.shortest)
             geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
             for heard, windows in recording.contexts(*geometry):
                 count += 1
@@ -404,12 +430,18 @@ def contexts_behind(
                     passes = len(begins) * (reading.channels if config.channel == "each" else 1)
                     share = heard.end * reading.sample_rate / reading.claimed if reading.claimed else 0.0
                     share = (number + min(share, 1.0)) / max(passes, 1)
-                    yield Piece(entry, channel, begin > 0, tuple(windows), share=share), heard.samples
-            if outcome is None:
+                    rows = rows_with_sound(heard.samples, windows, audio, config.shortest)
+                    mine = tuple(windows[row] for row in rows)
+                    yield Piece(entry, channel, begin > 0, mine, rows, share=share), heard.samples
+            if outcome is None and not silent:
                 remaining += [other for other in channels(config, recording.outcome) if other > channel]
-            outcome, number = worse(outcome, recording.outcome), number + 1
-    assert outcome, f"--channel {config.channel} names no channel"
-    return outcome, count
+            number += 1
+            if recording.outcome.status == "silent":
+                silent[channel] = recording.outcome
+            else:
+                outcome = worse(outcome, recording.outcome)
+    assert outcome or silent, f"--channel {config.channel} names no channel"
+    return with_silent_channels(outcome, silent), count
 
 
 def worse(before: Outcome | None, now: Outcome) -> Outcome:
@@ -468,7 +500,7 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
         outcome.sample_rate,
         outcome.channels,
         outcome.claimed_seconds,
-        outcome.seconds,
+        outcome.seconds - outcome.silent_seconds,
         sum(len(part.starts) for part in scored),
         outcome.status,
         outcome.reason,
@@ -480,6 +512,7 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], scorer: Sc
         make=entry.make,
         serial=entry.serial,
         temperature=entry.temperature,
+        seconds_silent=outcome.silent_seconds,
     )
 
 
@@ -488,13 +521,14 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     statuses: Counter[str] = Counter()
     heard: dict[str, Tally] = {}
     troubles: list[str] = []
-    hours, count = 0.0, 0
+    hours, silent, count = 0.0, 0.0, 0
 
     def watched() -> Iterator[Analysed]:
-        nonlocal hours, count
+        nonlocal hours, silent, count
         for one in journal.recall(entries):
             statuses[one.status] += 1
             hours += one.seconds_analysed / 3600
+            silent += one.seconds_silent / 3600
             count += len(one.found)
             tally(heard, one)
             if one.status != "ok" and len(troubles) < LISTED:
@@ -511,11 +545,15 @@ def write_results(config: PredictCommand, scorer: Scorer, entries: Sequence[Entr
     print("\n".join(species_table(heard)) or "nothing reaches its threshold")
     print("\n".join(troubles))
     told = ", ".join(f"{number} {status}" for status, number in statuses.items())
-    print(f"{len(entries)} recordings ({told or 'none'}), {hours:.2f} h, {count} detections")
+    unheard = f" and {silent:.2f} h without sound" if silent >= 0.005 else ""
+    print(f"{len(entries)} recordings ({told or 'none'}), {hours:.2f} h{unheard}, {count} detections")
     run.facts.update(recordings=statuses, hours=hours, detections=count)
     print(f"wrote {', '.join(map(str, written))}")
-    assert not entries or statuses["unreadable"] < len(entries), f"none of the {len(entries)} recordings could be read"
-    return 2 if statuses["unreadable"] else 0
+    lost = sum(statuses[status] for status in NOTHING)
+    assert not entries or lost < len(entries), (
+        f"none of the {len(entries)} recordings could be analysed; files.csv says why"
+    )
+    return 2 if statuses["unreadable"] + statuses["silent"] else 0
 
 
 def check_ledger(files: Path, entries: Sequence[Entry]) -> None:
@@ -590,6 +628,7 @@ def check(config: PredictCommand, scorer: Scorer) -> None:
     window = scorer.audio.window_seconds
     assert 0 <= config.overlap < window, f"--overlap {config.overlap}: give 0 to less than {window:g} seconds"
     assert config.min_conf is None or 0 <= config.min_conf <= 1, f"--min_conf {config.min_conf}: give 0 to 1"
+    assert config.shortest >= 0, f"--shortest {config.shortest}: give seconds, 0 or more"
     assert config.top_n >= 0, f"--top_n {config.top_n}: give a number of species"
     assert config.merge_gap is None or config.merge_gap >= 0, f"--merge_gap {config.merge_gap}: give seconds"
     known = config.channel in ("mean", "each") or (config.channel.isdecimal() and int(config.channel) > 0)
@@ -661,6 +700,7 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
     """All that changes what is found; formats, threads and verbosity do not."""
     names = (
         "overlap",
+        "shortest",
         "channel",
         "tta",
         "smooth",
@@ -674,6 +714,7 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
     taxonomy = scorers[0].taxonomy
     found: dict[str, object] = {name: getattr(config, name) for name in names}
     return found | {
+        "reading": READING,
         "model": model_hash(scorers)[:16],
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(taxonomy.labels, choices.thresholds, strict=True)},
         "species": [label for label, wanted in zip(taxonomy.labels, choices.wanted, strict=True) if wanted],

@@ -85,7 +85,7 @@ class Recording:
     license: str = ""
     sample_rate: int = 0  # Hz, of the file
     channels: int = 0
-    status: str = "ok"  # ok, salvaged; else why it is set aside: unreadable, silent, missing, duplicate, refused
+    status: str = "ok"  # ok, salvaged; else why it is set aside: unreadable, silent, short, missing, duplicate, refused
     reason: str = ""
 
     @property

@@ -170,8 +170,9 @@ def class_of_label(taxonomy: Taxonomy) -> dict[str, str]:
 
 
 def hours(recordings: Iterable[Recording]) -> float:
-    """Length of all recordings together, each file once."""
-    return sum({recording.path: recording.seconds for recording in recordings}.values()) / 3600
+    """What is heard of all recordings together, each file once."""
+    heard = {row.path: sum(end - start for start, end in row.keep) or row.seconds for row in recordings}
+    return sum(heard.values()) / 3600
 
 
 def hour_of(row: Recording) -> int | None:

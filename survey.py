@@ -25,16 +25,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Timer
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio import open_recording
+from audio import SHORTEST_SECONDS, SILENCE, open_recording, read_samples
 from config import SCRATCH
 from decoders import READY, death, guard_seconds, limit_memory, may_pass, refuse_dead, start_process
 
-VERSION = 2  # raise it whenever an examination says something new about an unchanged file
+VERSION = 3  # raise it whenever an examination says something new about an unchanged file
 LEDGER = SCRATCH / "examined.sqlite"
 RATE = 16_000  # Hz at which recordings are listened to
 FRAME = 512  # samples
@@ -45,16 +46,23 @@ PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; 
 SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
 SAME_LENGTH = 0.1  # seconds by which encoding changes a length
 ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing
-SAME_SOUND = 0.6  # correlation of waveforms; .71 and more for one sound in two encodings, .34 at most for two (LOG.md)
-COMPARED_SECONDS, COMPARED_RATE, LAG_SECONDS = 30, 8_000, 0.2
+SAME_SOUND = 0.6  # correlation of two recordings in a band of a piece, from which on they agree there (LOG.md)
+PIECES, FEWEST_PIECES, PIECE_SECONDS = 12, 4, 2.5  # that are compared, spread over a recording
+MOST_PIECES = 0.75  # of the pieces with sound in them must agree
+BANDS = (150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 500_000)  # Hz, edges
+LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not
+FAINT = 1e-4  # of a piece's strength: a band that holds less in both pieces says nothing
+LAG_SECONDS = 0.2  # by which one recording may begin earlier
+NUDGES = np.arange(-1, 1.01, 0.5)  # samples by which a piece may be off besides
 CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
 MOST_ALIKE = 8  # later recordings whose waveforms one recording is compared with
 CROWD = 10_000  # recordings of one length from which on not each is compared with each, but with its
 ORDERS, SIGNS, NEIGHBOURS = 32, 32, 16  # neighbours in so many orders, each by the signs of so many projections
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
 SERVE = "import survey; survey.serve()"  # what a decoding process runs
-SILENCE = 1e-5  # of full scale: nothing louder in the whole recording
 VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
+Likeness = Literal["equal", "same", "low"]  # same samples; same sound in another encoding; only the lower bands agree
+LIKENESSES: tuple[Likeness | None, ...] = (None, "low", "same")  # as they are remembered
 Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # earlier, later, correlation
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 
@@ -63,14 +71,15 @@ SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 class Examination:
     """What listening to a whole recording has shown."""
 
-    status: str  # ok, salvaged, unreadable, silent
+    status: str  # as that of an Outcome
     reason: str
     seconds: float  # as decoded
     sample_rate: int  # Hz, of the file
     channels: int
-    digest: str  # equal where the sound is, whatever the container
+    digest: str  # equal where all samples of all channels are, whatever the container
     fingerprint: str  # hexadecimal int8 (PRINT_BANDS x PRINT_TIMES): much the same for one sound in two encodings
     profile: str  # hexadecimal uint8: how much stands out from the background, in pieces of equal length
+    dead: str = ""  # where nothing is heard in it: 30-61.5;90-93 seconds
 
 
 def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
@@ -102,20 +111,28 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
     return known
 
 
-def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> list[tuple[int, int]]:
-    """Pairs (earlier, later) of positions in `paths` that hold the same sound, perhaps encoded or resampled anew.
+class Same(NamedTuple):
+    """Two recordings that hold one sound, as positions in a list; `one` is the earlier."""
 
-    Equal digests are certain. Else fingerprints propose, within one length, and the waveforms themselves decide.
+    one: int
+    other: int
+    likeness: Likeness
+
+
+def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> list[Same]:
+    """The pairs in `paths` that hold the same sound, perhaps encoded or resampled anew.
+
+    Equal digests are certain. Else fingerprints propose, within one length, and pieces of the waveforms decide.
     """
-    pairs: list[tuple[int, int]] = []
+    pairs: list[Same] = []
     first: dict[str, int] = {}
     prints: list[tuple[float, int, NDArray[np.float32]]] = []
     for index, path in enumerate(paths):
         known = examined[path]
-        if known.status not in ("ok", "salvaged"):
+        if not known.digest:
             continue
         if known.digest in first:
-            pairs.append((first[known.digest], index))
+            pairs.append(Same(first[known.digest], index, "equal"))
             continue
         first[known.digest] = index
         if known.fingerprint:
@@ -123,19 +140,32 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
             prints.append((known.seconds, index, values / np.float32(np.linalg.norm(values))))
     prints.sort(key=lambda entry: entry[:2])
     candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
-    chosen = [(prints[one][1], prints[other][1]) for one, other in candidates]
+    chosen = [sorted((prints[one][1], prints[other][1])) for one, other in candidates]
     digests = [(examined[paths[one]].digest, examined[paths[other]].digest) for one, other in chosen]
     with closing(open_ledger()) as ledger:
         verdicts = {key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())}
         new = [place for place, key in enumerate(digests) if key not in verdicts]
+        both = [tuple((paths[index], examined[paths[index]]) for index in chosen[place]) for place in new]
         with ThreadPoolExecutor() as pool:
-            work = pool.map(is_same, [paths[chosen[p][0]] for p in new], [paths[chosen[p][1]] for p in new])
+            work = pool.map(lambda pair: compare(*pair), both)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
         rows = [(*digests[place], verdicts[digests[place]]) for place in new]
         remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
-    same = [pair for pair, key in zip(chosen, digests, strict=True) if verdicts[key]]
-    return sorted([*pairs, *((min(pair), max(pair)) for pair in same)])
+    for (one, other), key in zip(chosen, digests, strict=True):
+        likeness = LIKENESSES[verdicts[key]]
+        pairs += [Same(one, other, likeness)] if likeness else []
+    return sorted(pairs)
+
+
+def alive_in(examination: Examination) -> tuple[tuple[float, float], ...]:
+    """Start and end in seconds of what there is to be heard in a recording; nothing where that is all of it."""
+    dead = [tuple(map(float, piece.split("-"))) for piece in examination.dead.split(";") if piece]
+    edges = [0.0, *(edge for piece in dead for edge in piece), examination.seconds]
+    alive = [
+        (start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end - start >= SHORTEST_SECONDS
+    ]
+    return tuple(alive) if dead else ()
 
 
 def profile_of(examination: Examination) -> NDArray[np.float64]:
@@ -145,26 +175,22 @@ def profile_of(examination: Examination) -> NDArray[np.float64]:
 
 def listen(path: Path) -> Examination:
     """Decode all of a recording and note what it is."""
-    recording = open_recording(path, RATE)
-    digest, loudest, spectra = hashlib.blake2b(digest_size=12), 0.0, Spectra()
+    recording, digest, spectra = open_recording(path, RATE), hashlib.blake2b(digest_size=12), Spectra()
+    recording.digest = digest
     for block in recording.waveform():
-        digest.update(np.rint(block * 32767).astype("<i2").tobytes())
-        loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
         spectra.add(block)
     outcome = recording.outcome
-    status, reason = str(outcome.status), outcome.reason
-    if status != "unreadable" and loudest < SILENCE:
-        status, reason = "silent", "holds digital silence; the recorder or its microphone failed, leave it out"
-    heard = status in ("ok", "salvaged")
+    heard = outcome.status in ("ok", "salvaged", "short")
     return Examination(
-        status,
-        reason,
+        outcome.status,
+        outcome.reason,
         round(outcome.seconds, 6),
         outcome.sample_rate,
         outcome.channels,
         digest.hexdigest() if heard else "",
         fingerprint(spectra.bands()).hex() if heard and outcome.seconds >= SHORTEST_PRINT else "",
         contrast(spectra.bands(), outcome.seconds).hex() if heard else "",
+        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if heard else "",
     )
 
 
@@ -307,23 +333,83 @@ def alike_in_crowd(
     yield from pairs_of(found)
 
 
-def is_same(one: Path, other: Path) -> bool:
-    """Whether the waveforms of two recordings agree, one a little earlier than the other perhaps."""
-    first, second = beginning(one), beginning(other)
-    size = 1 << (len(first) + len(second)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(first, size) * np.conj(np.fft.rfft(second, size)), size)
-    lag = int(LAG_SECONDS * COMPARED_RATE)
-    peak = float(np.abs(np.concatenate([product[-lag:], product[:lag]])).max())
-    return peak > SAME_SOUND * float(np.linalg.norm(first) * np.linalg.norm(second))
+def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
+    """Whether two recordings hold one sound: 2 yes, 1 as far as both reach up to LOW but not above HIGH, 0 no.
+
+    Pieces spread over both are compared band by band, so that neither a loud moment nor a hum decides for the rest:
+    most pieces must agree, in most of their bands, one recording a little earlier than the other perhaps.
+    """
+    rate = min(one[1].sample_rate, other[1].sample_rate)
+    seconds = min(one[1].seconds, other[1].seconds)
+    count = min(PIECES, max(FEWEST_PIECES, int(seconds / PIECE_SECONDS)))
+    length, lag = round(min(PIECE_SECONDS, seconds / count) * rate), round(LAG_SECONDS * rate)
+    starts = np.linspace(0, max(0, round(seconds * rate) - length), count).astype(int).tolist()
+    pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []  # of the second more on both sides
+    for start in starts:
+        piece = read_samples(one[0], start, length, rate)
+        early = min(lag, start)
+        wider = read_samples(other[0], start - early, length + early + lag, rate)
+        around = np.zeros(length + 2 * lag, np.float32)
+        around[lag - early :][: len(wider)] = wider[: len(around) - lag + early]
+        pairs.append((np.pad(piece, (0, length - len(piece))), around))
+    shift = max((best_shift(piece, around, rate) for piece, around in pairs), default=(0.0, 0))[1]
+    low, high = list[bool](), list[bool]()
+    for piece, around in pairs:
+        values = band_correlations(piece, around[shift : shift + length], rate)
+        lower = [value for edge, value in values.items() if edge < LOW]
+        upper = [value for edge, value in values.items() if edge >= HIGH]
+        for verdicts, heard in ((low, lower), (high, upper)):
+            if heard:
+                verdicts.append(sum(value >= SAME_SOUND for value in heard) * 2 >= len(heard))
+        if low.count(False) > (1 - MOST_PIECES) * count:
+            return 0
+    if not low or np.mean(low) < MOST_PIECES:
+        return 0
+    return 1 if high and np.mean(high) < MOST_PIECES else 2
 
 
-def beginning(path: Path) -> NDArray[np.float32]:
-    blocks, wanted = [np.zeros(1, np.float32)], COMPARED_SECONDS * COMPARED_RATE
-    for block in open_recording(path, COMPARED_RATE).waveform():
-        blocks.append(block)
-        if sum(map(len, blocks)) >= wanted:
-            break
-    return np.concatenate(blocks)[:wanted]
+def best_shift(piece: NDArray[np.float32], around: NDArray[np.float32], rate: int) -> tuple[float, int]:
+    """How well a piece fits into a longer one, every band counting alike, and from which sample on."""
+    size = 1 << (len(piece) + len(around)).bit_length()
+    first, second = np.fft.rfft(piece, size), np.fft.rfft(around, size)
+    whitened = np.zeros(len(first), np.complex128)
+    for bins in band_bins(size, rate).values():
+        strength = float(np.linalg.norm(first[bins]) * np.linalg.norm(second[bins]))
+        if strength > 0:
+            whitened[bins] = np.conj(first[bins]) * second[bins] / strength
+    fits = np.abs(np.fft.irfft(whitened, size)[: len(around) - len(piece) + 1])
+    best = int(fits.argmax())
+    return float(fits[best]), best
+
+
+def band_correlations(piece: NDArray[np.float32], other: NDArray[np.float32], rate: int) -> dict[int, float]:
+    """Lower edge in Hz of each band that holds sound -> correlation there, a little out of step perhaps."""
+    peaks = [float(np.abs(sound).max(initial=0)) for sound in (piece, other)]
+    if max(peaks) < SILENCE:
+        return {}
+    bands = band_bins(len(piece), rate)
+    if min(peaks) < SILENCE:  # one recording has ended, or its microphone has died
+        return dict.fromkeys(bands, 0.0)
+    first, second = np.fft.rfft(piece), np.fft.rfft(other)
+    turns = np.exp(2j * np.pi * np.arange(len(first)) / len(piece) * NUDGES[:, None])
+    whole = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    found = dict[int, float]()
+    for edge, bins in bands.items():
+        strengths = float(np.linalg.norm(first[bins])), float(np.linalg.norm(second[bins]))
+        if max(strengths[0] / whole[0], strengths[1] / whole[1]) >= FAINT:
+            fits = turns[:, bins] @ (np.conj(first[bins]) * second[bins])
+            found[edge] = float(np.abs(fits).max()) / max(strengths[0] * strengths[1], 1e-30)
+    return found
+
+
+def band_bins(size: int, rate: int) -> dict[int, slice]:
+    """Lower edge of each band below half the rate in Hz -> its bins in a transform of so many samples."""
+    edges = [edge for edge in BANDS if edge < 0.45 * rate]
+    ends = [*edges[1:], min(BANDS[len(edges)], round(0.45 * rate))] if edges else []
+    bins = {
+        edge: slice(round(edge * size / rate), round(end * size / rate)) for edge, end in zip(edges, ends, strict=True)
+    }
+    return {edge: found for edge, found in bins.items() if found.stop - found.start >= 8}
 
 
 def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
@@ -485,7 +571,7 @@ if __name__ == "__main__":
         for path in paths:
             print(f"{path.name:10} {examined[path].status:10} {examined[path].seconds:4.1f} s  {examined[path].reason}")
         pairs = same_sounds(paths, examined)
-        print("the same sound:", [(paths[one].name, paths[other].name) for one, other in pairs])
+        print("the same sound:", [(paths[one].name, paths[other].name) for one, other, _ in pairs])
         again = examine(paths)
     assert [examined[path].status for path in paths] == ["ok", "ok", "ok", "silent", "unreadable"]
-    assert pairs == [(0, 1)] and again == examined
+    assert pairs == [(0, 1, "same")] and again == examined

@@ -58,6 +58,7 @@ FILE_COLUMNS = (
     "channels",
     "seconds_claimed",
     "seconds_analysed",
+    "seconds_silent",
     "windows",
     "detections",
     "status",
@@ -236,6 +237,7 @@ def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
         str(recording.channels),
         seconds(recording.seconds_claimed),
         seconds(recording.seconds_analysed),
+        seconds(recording.seconds_silent),
         str(recording.windows),
         str(len(recording.found)),
         recording.status,
@@ -333,7 +335,7 @@ def raven_tables(exports: Path, facts: TableFacts, split: bool) -> Generator[Wri
             if listed:
                 names.write(plain_path(recording.file) + "\n")
                 write_selections(table, recording, facts, before, count)
-                before += recording.seconds_analysed
+                before += recording.seconds_analysed + recording.seconds_silent
                 count += len(recording.found)
 
         yield write

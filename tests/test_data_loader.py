@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 import data_loader
-from audio import open_recording
+from audio import open_recording, read_window
 from cache import HEADER, fill_cache
 from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
@@ -58,6 +58,7 @@ from data_loader import (
 )
 from demo_data import FieldSeason
 from recordings import Recording, read_recordings
+from summary import hours
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
 
 AUDIO = AudioSettings()
@@ -316,30 +317,99 @@ def test_whatever_the_table_no_group_straddles_and_nothing_is_lost(table: list[t
         assert not mine & {row.group for row in found if row.fold != side}
 
 
-def test_a_duplicate_from_another_collection_is_set_aside_and_its_labels_and_licence_are_kept(copy: Path) -> None:
-    without_columns(copy / "train.csv", "fold", "group")
-    with (copy / "train.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    first, other = rows[0], next(row for row in rows if row["primary_label"] != rows[0]["primary_label"])
-    sound, rate = soundfile.read(copy / "train_audio" / first["filename"], dtype="float32")
-    twin = other | {
-        "filename": "iNat1.ogg",
-        "author": "Somebody else",
-        "license": "cc-by 4.0",
-        "secondary_labels": "['']",
+def folders_of(root: Path, sounds: dict[str, NDArray[np.float32]]) -> DataSettings:
+    """Recordings at 16 kHz, each in the folder of its species."""
+    for name, sound in sounds.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / name, np.rint(sound * 32_767).astype(np.int16), 16_000)
+    return settings(root, layout="folders", max_bad=1.0)
+
+
+def changing(seed: int, seconds: float = 8.0) -> NDArray[np.float32]:
+    """Noise whose strength changes ten times a second."""
+    rng, count = np.random.default_rng(seed), round(seconds * 16_000)
+    strength = np.repeat(rng.uniform(0.05, 1, 400), 1_600)[:count]
+    return (rng.normal(0, 0.1, count) * strength).astype(np.float32)
+
+
+def test_of_equal_samples_one_stays_with_the_labels_of_all(tmp_path: Path) -> None:
+    sounds = {"Asio otus/a.wav": changing(0), "Strix aluco/b.flac": changing(0), "Strix aluco/c.wav": changing(1)}
+    data = folders_of(tmp_path, sounds)
+    table = {row.name: row for row in read_archive(data).recordings}
+    stays, goes = table["Asio otus/a.wav"], table["Strix aluco/b.flac"]
+    assert (stays.status, goes.status, table["Strix aluco/c.wav"].status) == ("ok", "duplicate", "ok")
+    assert goes.reason == f"the same samples as {stays.name}" and set(stays.labels) == {"Asio otus", "Strix aluco"}
+
+
+def test_of_one_sound_in_two_encodings_one_is_set_aside_only_where_the_labels_agree(tmp_path: Path) -> None:
+    sounds = {
+        "Asio otus/a.wav": changing(0),
+        "Asio otus/again.ogg": 0.7 * changing(0),
+        "Strix aluco/b.wav": 0.5 * changing(0),
+        "Strix aluco/c.wav": changing(1),
     }
-    soundfile.write(copy / "train_audio" / "iNat1.ogg", 0.7 * sound[: len(sound) - 200], rate)
-    rows[0] = first | {"license": "cc-0", "secondary_labels": "['']"}
-    with (copy / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(first))
-        writer.writeheader()
-        writer.writerows([*rows, twin])
-    table = {row.name: row for row in read_archive(settings(copy)).recordings}
-    pair = [table[f"train_audio/{first['filename']}"], table["train_audio/iNat1.ogg"]]
-    stays, goes = sorted(pair, key=lambda row: row.status == "duplicate")
-    assert (stays.status, goes.status) == ("ok", "duplicate") and goes.reason == f"the same sound as {stays.name}"
-    assert set(stays.labels) == {first["primary_label"], other["primary_label"]}
-    assert set(stays.license.split(" + ")) == {"cc-0", "cc-by 4.0"}
+    data = folders_of(tmp_path, sounds)
+    table = {row.name: row for row in read_archive(data).recordings}
+    assert [row.status for row in table.values()].count("duplicate") == 1
+    assert table["Asio otus/again.ogg"].reason == "the same sound as Asio otus/a.wav"
+    assert table["Asio otus/a.wav"].labels == ("Asio otus",) and table["Strix aluco/b.wav"].labels == ("Strix aluco",)
+    assert table["Asio otus/a.wav"].group == table["Strix aluco/b.wav"].group, "no split may part them"
+    assert table["Strix aluco/c.wav"].group != table["Strix aluco/b.wav"].group
+    every = read_archive(replace(data, duplicates="keep")).recordings
+    assert {row.status for row in every} == {"ok"} and len({row.group for row in every}) == 2
+    (tmp_path / "keep.csv").write_text("filename,start,end\nAsio otus/again.ogg,0,100\n", encoding="utf-8")
+    assert {row.status for row in read_archive(data).recordings} == {"ok"}
+
+
+def test_the_command_lists_duplicates_behind_what_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sounds = {"Asio otus/a.wav": changing(0), "Asio otus/b.flac": changing(0), "Asio otus/c.wav": changing(1)}
+    data = folders_of(tmp_path / "owls", sounds)
+    flags = ["--data.root", str(data.root), "--data.layout", "folders", "--run.root", str(tmp_path / "runs")]
+    assert survey(parse(SurveyCommand, flags)) == 0
+    listed = read_recordings(tmp_path / "runs/data/duplicates.csv")
+    assert [(row.name, row.status) for row in listed] == [("Asio otus/a.wav", "ok"), ("Asio otus/b.flac", "duplicate")]
+    assert "--data.duplicates keep" in capsys.readouterr().out
+
+
+def test_nothing_is_learnt_from_a_dead_microphone_and_its_hours_are_not_counted(tmp_path: Path) -> None:
+    sound, half = changing(2, 40.0), changing(3, 40.0)
+    half[20 * 16_000 :] = 0
+    data = folders_of(
+        tmp_path, {"Asio otus/whole.wav": sound, "Asio otus/half.wav": half, "Asio otus/dead.wav": 0 * sound}
+    )
+    table = {row.name.split("/")[1]: row for row in read_archive(data).recordings}
+    assert [table[name].status for name in ("whole.wav", "half.wav", "dead.wav")] == ["ok", "ok", "silent"]
+    assert table["half.wav"].keep == ((0.0, 20.0),) and "20.0 s of it, the first at 20.0 s" in table["half.wav"].reason
+    assert table["whole.wav"].keep == () and hours([row for row in table.values() if row.sound]) * 3600 == 60.0
+    loader = labeled_loader(
+        [table["half.wav"]],
+        Taxonomy(("Asio otus",), ("Asio otus",), ("",), (("a",) * 7,), (7,)),
+        data,
+        AudioSettings(),
+        4,
+        0,
+    )
+    assert all(
+        batch.waveforms.abs().amax(dim=1).min() > 0.01 for epoch in range(9) for batch in [*epochs(loader, epoch)]
+    )
+    contexts = list(recording_contexts([table["half.wav"], table["whole.wav"]], AudioSettings()))
+    assert [context.owner for context in contexts].count(0) == 4 and [c.owner for c in contexts].count(1) == 8
+
+
+def epochs(loader: DataLoader[Any], epoch: int) -> list[Any]:
+    set_epoch(loader, epoch)
+    return list(loader)
+
+
+def test_a_stub_is_set_aside_and_a_call_that_somebody_cut_out_is_not(tmp_path: Path) -> None:
+    sounds = {"Asio otus/call.wav": changing(4, 0.2), "Asio otus/long.wav": changing(5, 6.0)}
+    data = folders_of(tmp_path, sounds)
+    assert [row.status for row in read_archive(data).recordings] == ["ok", "ok"]
+    short, long = read_archive(replace(data, layout="unlabeled")).recordings
+    assert (short.status, long.status) == ("short", "ok") and short.reason.startswith("0.20 s are too short to analyse")
+    (call,) = [row for row in read_archive(data).recordings if "call" in row.name]
+    ((_, samples, _, windows),) = recording_contexts([call], AudioSettings())
+    assert windows == ((0.0, 0.2),) and np.array_equal(samples, read_window(call.path, 0.0, 5.0, 16_000))
 
 
 def test_a_batch_holds_windows_and_labels(season: FieldSeason) -> None:

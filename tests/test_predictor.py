@@ -19,6 +19,7 @@ import soundfile
 import soxr
 from conftest import Stages
 from test_scorer import toy
+from test_zoo import loudness_model
 
 from audio import Outcome
 from calibration import SILENCED, UNVALIDATED, Threshold, to_json
@@ -361,7 +362,7 @@ def test_damaged_recordings_are_rows_with_a_reason_and_exit_code_2(
     assert (
         files["cut_in_half.flac"]["status"] == "salvaged" and float(files["cut_in_half.flac"]["seconds_analysed"]) > 1
     )
-    assert files["silent.flac"]["status"] == "ok" and files[season.soundscape.name]["status"] == "ok"
+    assert files["silent.flac"]["status"] == "silent" and files[season.soundscape.name]["status"] == "ok"
 
 
 def test_nothing_but_unreadable_input_is_a_failed_run_and_no_default(
@@ -744,3 +745,74 @@ def test_the_species_table_counts_windows_and_names_the_first() -> None:
         ["frog", "2", "0.90", "x.ogg", "0:05.0"],
         ["owl", "1", "0.50", "2026-05-14T05:30:05"],
     ]
+
+
+# ---- what is no sound ---------------------------------------------------------------------------------------------
+
+
+def season_with_faults(folder: Path) -> dict[str, Any]:
+    """A microphone that is dead, dies, has one dead channel, is clipped throughout; stubs; and a whole recording."""
+    rate = 16_000
+    sound = np.random.default_rng(0).normal(0, 0.25, 60 * rate).astype(np.float32)
+    dies = np.where(np.arange(len(sound)) < 30 * rate, sound, 0)
+    recordings = {
+        "dead.wav": 0 * sound,
+        "stuck.wav": 0 * sound + 0.4,
+        "dies.wav": dies,
+        "clipped.wav": np.clip(100 * sound, -1, 1),
+        "channel.wav": np.stack([0 * sound, sound], axis=1),
+        "stub.wav": sound[: rate // 5],
+        "whole.wav": sound,
+    }
+    folder.mkdir()
+    for name, samples in recordings.items():
+        soundfile.write(folder / name, samples, rate)
+    return recordings
+
+
+def test_where_there_is_no_sound_nothing_is_detected_and_no_effort_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    season_with_faults(tmp_path / "season")
+    model, out = loudness_model(tmp_path / "loudness.onnx"), tmp_path / "out"
+    base = PredictCommand((tmp_path / "season",), model=(model,), runs=tmp_path / "runs", min_conf=0.1, out=out)
+    assert predict(base) == 2, "done, but some microphones were dead"
+    told = {Path(row["file"]).name: row for row in rows(out / "files.csv")}
+    due = {  # status, seconds of sound, of none, windows
+        "dead.wav": ("silent", "0", "60", "0"),
+        "stuck.wav": ("silent", "0", "60", "0"),
+        "dies.wav": ("ok", "30", "30", "6"),
+        "clipped.wav": ("silent", "0", "60", "0"),
+        "channel.wav": ("ok", "60", "0", "12"),
+        "stub.wav": ("short", "0", "0.2", "0"),
+        "whole.wav": ("ok", "60", "0", "12"),
+    }
+    names = ("status", "seconds_analysed", "seconds_silent", "windows")
+    assert {name: tuple(row[column] for column in names) for name, row in told.items()} == due
+    assert all(bool(row["reason"]) == (name != "whole.wav") for name, row in told.items())
+    found = {(Path(row["File"]).name, float(row["Start (s)"])) for row in rows(out / "detections.csv")}
+    windows = {("dies.wav", 5.0 * n) for n in range(6)} | {("whole.wav", 5.0 * n) for n in range(12)}
+    assert found == windows | {("channel.wav", 5.0 * n) for n in range(12)}
+    assert "0.04 h and 0.06 h without sound" in capsys.readouterr().out
+
+
+def test_of_several_channels_heard_alone_the_dead_one_is_named(tmp_path: Path) -> None:
+    season_with_faults(tmp_path / "season")
+    model, out = loudness_model(tmp_path / "loudness.onnx"), tmp_path / "out"
+    base = PredictCommand((tmp_path / "season/channel.wav",), model=(model,), runs=tmp_path / "runs", min_conf=0.1)
+    assert predict(replace(base, out=out, channel="each")) == 0
+    (told,) = rows(out / "files.csv")
+    assert (told["status"], told["windows"]) == ("ok", "12") and "no sound for a while in channel 1" in told["reason"]
+    assert {row["Channel"] for row in rows(out / "detections.csv")} == {"2"}
+
+
+def test_one_recording_without_sound_is_a_refusal_and_a_stub_is_analysed_on_request(tmp_path: Path) -> None:
+    season_with_faults(tmp_path / "season")
+    model = loudness_model(tmp_path / "loudness.onnx")
+    base = PredictCommand((tmp_path / "season/dead.wav",), model=(model,), runs=tmp_path / "runs")
+    with pytest.raises(AssertionError, match="holds no sound"):
+        predict(base)
+    stub = replace(base, inputs=(tmp_path / "season/stub.wav",))
+    with pytest.raises(AssertionError, match=r"0\.20 s are too short to analyse, at least 0\.3 s"):
+        predict(stub)
+    assert predict(replace(stub, shortest=0.0)) == 0

@@ -163,13 +163,15 @@ def written(name: str, how: str) -> str:
 
 def faults_of_prediction(kind: Kind, told: Told) -> list[str]:
     """What is not as it should be in the row of a kind in files.csv."""
-    rows, due = told.rows.get(written(kind.name, ""), []), kind.predicted or kind.status.replace("silent", "ok")
+    rows, due = told.rows.get(written(kind.name, ""), []), kind.predicted or kind.status
     if due == "skipped":
         return [f"{len(rows)} rows"] if rows else []
     if len(rows) != 1:
         return [f"{len(rows)} rows"]
     row, calls = rows[0], told.calls.get(written(kind.name, ""), ())
-    faults = faults_of_row(kind, row["status"], due, row["reason"], float(row["seconds_analysed"]))
+    faults = faults_of_row(
+        kind, row["status"], due, row["reason"], float(row["seconds_analysed"]) + float(row["seconds_silent"])
+    )
     if kind.calls is not None and calls != kind.calls:
         faults.append(f"calls at {calls}, not {kind.calls}")
     return faults
@@ -184,10 +186,10 @@ def faults_of_survey(kind: Kind, told: Told) -> list[str]:
         return [f"{len(rows)} rows"]
     row = rows[0]
     if row["status"] == "duplicate" and due in ("ok", "salvaged") and kind.name.startswith("damage/"):
-        stays = told.rows[row["reason"].removeprefix("the same sound as ")]
+        stays = told.rows[row["reason"].partition(" as ")[2]]
         return [] if stays[0]["status"] in ("ok", "salvaged") else [f"its twin is {stays[0]}"]
     if due in ("refused", "duplicate", "silent"):  # the reason is the archive's, not the reader's
-        words = {"refused": "a link out of|not UTF-8", "duplicate": "the same sound as", "silent": "digital silence"}
+        words = {"refused": "a link out of|not UTF-8", "duplicate": "the same samples as", "silent": "no sound|clipped"}
         right = row["status"] == due and re.search(words[due], row["reason"])
         return [] if right else [f"{row['status']}, {row['reason']}"]
     return faults_of_row(kind, row["status"], due, row["reason"], float(row["seconds"]))

@@ -269,7 +269,7 @@ def cut_short(folder: Path) -> list[Kind]:
         put_kind(folder, "head.flac", "30 bytes of flac", flac[:30], "unreadable", "has 30 bytes"),
         put_kind(folder, "head.ogg", "60 bytes of ogg", ogg[:60], "unreadable", "begins like an Ogg file"),
         put_kind(folder, "head.mp3", "100 bytes of mp3", mp3[:100], "unreadable", "no known format"),
-        put_kind(folder, "one_sample.wav", "cut behind the first sample", wav[:46], "salvaged", "claims", (0, 0.001)),
+        put_kind(folder, "one_sample.wav", "cut behind the first sample", wav[:46], "short", "claims", (0, 0.001)),
         put_kind(folder, "odd.wav", "cut within a sample", wav[:-3], "ok"),
         put_kind(
             folder, "last.ogg", "its last page lost", b"".join(ogg_pages(ogg)[:-1]), "ok", "no mark of its end", ANY
@@ -523,20 +523,20 @@ def strange_samples(folder: Path) -> list[Kind]:
     tone = 0.5 + 0.2 * np.sin(2 * np.pi * 440 * np.arange(length) / RATE)
     return [
         put_kind(folder, "nan.wav", "one NaN", changed(1_001, 100, np.nan), "salvaged", "^1 samples are no numbers", WHOLE, HERE),
-        put_kind(folder, "all_nan.wav", "nothing but NaN", made(np.full(length, np.nan)), "silent", "128000 samples are no numbers", WHOLE, (), "salvaged"),
+        put_kind(folder, "all_nan.wav", "nothing but NaN", made(np.full(length, np.nan)), "silent", "128000 samples are no numbers.*holds no sound", WHOLE, ()),
         put_kind(folder, "inf.wav", "+Inf and -Inf", changed(1_002, 9, [np.inf, -np.inf]), "salvaged", "^2 samples are no numbers", WHOLE, HERE),
         put_kind(folder, "large.wav", "1e30", changed(1_003, 9, 1e30), "salvaged", "^1 samples are no numbers", WHOLE, HERE),
         put_kind(folder, "double.wav", "float64 1e300", changed(1_004, 9, 1e300, "DOUBLE"), "salvaged", "^1 samples are no numbers", WHOLE, HERE),
-        put_kind(folder, "denormal.wav", "denormals", made(np.full(length, 1e-42)), "silent", "", WHOLE, ()),
-        put_kind(folder, "loud.wav", "four times full scale", made(4 * calling(1_005)), calls=(0.0, 5.0)),
-        put_kind(folder, "offset.wav", "a tone on an offset of .5", made(tone), calls=(0.0, 5.0)),
-        put_kind(folder, "constant.wav", "a constant", made(np.full(length, 0.99), "PCM_16"), calls=(0.0, 5.0)),
+        put_kind(folder, "denormal.wav", "denormals", made(np.full(length, 1e-42)), "silent", "holds no sound", WHOLE, ()),
+        put_kind(folder, "loud.wav", "four times full scale", made(4 * calling(1_005)), "ok", "louder than full scale", calls=(0.0, 5.0)),
+        put_kind(folder, "offset.wav", "a tone on an offset of .5", made(tone), calls=()),
+        put_kind(folder, "constant.wav", "a constant", made(np.full(length, 0.99), "PCM_16"), "silent", "holds no sound", WHOLE, ()),
         put_kind(folder, "clipped.wav", "clipped", made(np.clip(20 * calling(1_006), -1, 1), "PCM_16"), calls=(0.0, 5.0)),
-        put_kind(folder, "one.wav", "one sample", made(calling(1_007)[:1], "PCM_16"), "ok", "", (0, 0.001), ()),
-        put_kind(folder, "ten.wav", "ten samples", made(calling(1_008)[:10], "PCM_16"), "ok", "", (0, 0.001), ()),
-        put_kind(folder, "steps.wav", "noise of one step of 16 bits", made(steps, "PCM_16"), calls=()),
+        put_kind(folder, "one.wav", "one sample", made(calling(1_007)[:1], "PCM_16"), "short", "too short", (0, 0.001), ()),
+        put_kind(folder, "ten.wav", "ten samples", made(calling(1_008)[:10], "PCM_16"), "short", "too short", (0, 0.001), ()),
+        put_kind(folder, "steps.wav", "noise of one step of 16 bits", made(steps, "PCM_16"), "ok", "very quiet", calls=()),
         put_kind(folder, "click.wav", "one click in quiet", changed(1_009, 16_000, 0.99), calls=(0.0, 5.0)),
-        put_kind(folder, "dead.wav", "a microphone that died half way", made(dead, "PCM_16"), calls=()),
+        put_kind(folder, "dead.wav", "a microphone that died half way", made(dead, "PCM_16"), "ok", "4.0 s of it, the first at 4.0 s, hold no sound", calls=()),
         put_kind(folder, "nan.flac", "FLAC cannot hold NaN", wav_bytes(np.nan_to_num(calling(1_010)), format="FLAC")),
     ]  # fmt: skip
 
@@ -561,7 +561,7 @@ def encodings(folder: Path) -> list[Kind]:
         ("pcm8.flac", "PCM_S8", "FLAC", RATE),
         ("g721.wav", "G721_32", "WAV", 8_000),
         ("extensible.wav", "FLOAT", "WAVEX", RATE),
-        ("alac.wav", "ALAC_16", "CAF", RATE),
+        ("alac.caf", "ALAC_16", "CAF", RATE),
     ]
     return [
         put_kind(folder, name, f"{subtype} in {container}", wav_bytes(calling(1_200 + place, rate), rate, subtype, container))
@@ -582,7 +582,7 @@ def several_channels(folder: Path) -> list[Kind]:
     return [
         *kinds,
         put_kind(folder, "8.flac", "8 channels of flac", flac),
-        put_kind(folder, "left.wav", "left silent", wav_bytes(left), calls=()),
+        put_kind(folder, "left.wav", "left silent", wav_bytes(left), "ok", "no sound for a while in channel 1,", calls=()),
         put_kind(folder, "against.wav", "antiphase", wav_bytes(opposite), "ok", "cancel each other", calls=()),
         put_kind(folder, "nearly.wav", "nearly antiphase", wav_bytes(nearly), "ok", "cancel each other", calls=()),
     ]  # fmt: skip
@@ -670,9 +670,9 @@ def bombs(folder: Path) -> list[Kind]:
         for name, subtype in (("opus", "OPUS"), ("ogg", "VORBIS"))
     )
     return [
-        put_kind(folder, "mono.flac", "an hour of silence in flac", silent_flac(3_600, 8_000, 1), "silent", "", (3_590, 3_601)),
-        put_kind(folder, "eight.flac", "10 min in 8 channels", silent_flac(600, 8_000, 8), "silent", "", (590, 601)),
-        put_kind(folder, "quiet.opus", "5 min of silence in opus", opus, "silent", "", (299, 301)),
-        put_kind(folder, "quiet.ogg", "5 min of silence in ogg", ogg, "silent", "", (299, 301)),
-        put_kind(folder, "quiet.mp3", "5 min of silence in mp3", mp3_bytes(quiet, "CONSTANT", 0.99, 8_000), "silent", "", (299, 301)),
+        put_kind(folder, "mono.flac", "an hour of silence in flac", silent_flac(3_600, 8_000, 1), "silent", "holds no sound", (3_590, 3_601)),
+        put_kind(folder, "eight.flac", "10 min in 8 channels", silent_flac(600, 8_000, 8), "silent", "holds no sound", (590, 601)),
+        put_kind(folder, "quiet.opus", "5 min of silence in opus", opus, "silent", "holds no sound", (299, 301)),
+        put_kind(folder, "quiet.ogg", "5 min of silence in ogg", ogg, "silent", "holds no sound", (299, 301)),
+        put_kind(folder, "quiet.mp3", "5 min of silence in mp3", mp3_bytes(quiet, "CONSTANT", 0.99, 8_000), "silent", "holds no sound", (299, 301)),
     ]  # fmt: skip

@@ -1,0 +1,142 @@
+"""Headers that lie: whatever follows the samples they speak of and is no chunk is sound, and it is all read."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from broken import RATE, noise, number, put
+from numpy.typing import NDArray
+
+from audio import Outcome, open_recording, probe, read_samples
+from headers import SHAPES, chunks_of, mended, read_header
+
+SECONDS = 20
+KINDS = [
+    *((kind, code, None) for kind in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF") for code in ("PCM_16", "PCM_24")),
+    *((kind, "FLOAT", None) for kind in ("WAV", "RF64", "W64", "AIFF", "CAF")),
+    *(("WAV", code, None) for code in ("PCM_U8", "ULAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")),
+    *(("AIFF", code, None) for code in ("ULAW", "IMA_ADPCM")),
+    ("WAV", "PCM_16", "BIG"),
+    ("AIFF", "PCM_16", "LITTLE"),
+]
+LAST = {
+    "WAV": b"guan" + number(40) + b"GUANO|Version: 1.0\nMake: Song Meter Mini\n"[:40],
+    "RF64": b"LIST" + number(4) + b"INFO",
+    "AIFF": b"NAME" + struct.pack(">I", 4) + b"owl ",
+    "CAF": b"info" + struct.pack(">Q", 4) + bytes(4),
+}
+
+
+def file_of(kind: str, code: str = "PCM_16", endian: str | None = None, seconds: int = SECONDS) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, noise(seconds), RATE, code, endian=endian, format=kind)
+    return file.getvalue()
+
+
+def lying(content: bytes, share: float) -> bytes:
+    """The same bytes, as if the header had been written last when so much of the sound was there."""
+    file, before, kind = io.BytesIO(content), dict[bytes, int](), content[:4]
+    shape = SHAPES[kind]
+    for chunk in chunks_of(file, kind, shape, len(content)):
+        before[chunk.name] = chunk.start
+        if chunk.name != shape.sound:
+            continue
+        size = int((chunk.size - shape.lead) * share) // 12 * 12 + shape.lead
+        if kind == b"RF64":
+            return put(content, before[b"ds64"] + 8, struct.pack("<QQ", size, int(SECONDS * RATE * share)))
+        if kind == b"FORM":
+            frames = int.from_bytes(content[before[b"COMM"] + 2 :][:4], "big")
+            content = put(content, before[b"COMM"] + 2, int(frames * share).to_bytes(4, "big"))
+        stated = size + (shape.head if shape.inclusive else 0)
+        return put(content, chunk.start - shape.size_bytes, stated.to_bytes(shape.size_bytes, shape.order))
+    raise AssertionError("no samples")
+
+
+def whole(path: Path) -> tuple[NDArray[np.float32], Outcome]:
+    recording = open_recording(path, RATE)
+    return np.concatenate([np.zeros(0, np.float32), *recording.waveform()]), recording.outcome
+
+
+@pytest.mark.parametrize(("kind", "code", "endian"), KINDS, ids=lambda value: str(value))
+def test_all_samples_behind_a_header_that_speaks_of_fewer_are_read(
+    kind: str, code: str, endian: str | None, tmp_path: Path
+) -> None:
+    path, content = tmp_path / "owl.wav", file_of(kind, code, endian)
+    path.write_bytes(content)
+    due, honest = whole(path)
+    assert honest.status == "ok" and len(due) >= SECONDS * RATE
+    for share in (0.0, 0.4, 0.6, 0.9):
+        path.write_bytes(lying(content, share))
+        sound, outcome = whole(path)
+        count = min(len(sound), len(due))  # a block of some codes may be added
+        assert count >= SECONDS * RATE and np.array_equal(sound[:count], due[:count]), share
+        assert outcome.status == "salvaged" and outcome.reason.startswith("its header speaks of fewer samples"), share
+        assert share == 0 or outcome.claimed_seconds == pytest.approx(share * SECONDS, abs=0.1)
+        assert np.array_equal(read_samples(path, 19 * RATE, RATE, RATE), due[19 * RATE : 20 * RATE])
+        assert probe(path).seconds == outcome.seconds
+
+
+def test_a_plain_reader_loses_what_the_header_does_not_speak_of() -> None:
+    sound, _ = soundfile.read(io.BytesIO(lying(file_of("WAV"), 0.6)))
+    assert len(sound) == 0.6 * SECONDS * RATE
+
+
+@pytest.mark.parametrize("kind", LAST)
+def test_the_chunks_in_which_a_file_ends_are_no_sound(kind: str, tmp_path: Path) -> None:
+    path, content = tmp_path / "owl.wav", file_of(kind)
+    path.write_bytes(content + LAST[kind])
+    due, honest = whole(path)
+    assert (honest.status, len(due)) == ("ok", SECONDS * RATE)
+    path.write_bytes(lying(content, 0.6) + LAST[kind])
+    sound, outcome = whole(path)
+    assert outcome.status == "salvaged" and np.array_equal(sound, due)
+
+
+def test_long_notes_space_set_aside_and_a_little_rest_are_no_sound(tmp_path: Path) -> None:
+    content, path = file_of("WAV"), tmp_path / "owl.wav"
+    notes = b"LIST" + number(200_000) + b"INFO".ljust(200_000, b"x")
+    for rest in (notes, bytes(100_000), b"\1" * 1_000, b"JUNK" + number(10) + bytes(10) + notes, notes + b"\1" * 5_000):
+        path.write_bytes(content + rest)
+        assert (whole(path)[1].status, whole(path)[1].seconds) == ("ok", SECONDS), rest[:8]
+    path.write_bytes(content + b"\1" * 5_000)  # the control: a rest that is none of these
+    assert whole(path)[1].seconds == SECONDS + 2_500 / RATE
+
+
+def test_a_chunk_without_its_padding_is_a_chunk(tmp_path: Path) -> None:
+    file, path = io.BytesIO(), tmp_path / "owl.wav"
+    soundfile.write(file, noise(5)[:-1], RATE, "PCM_U8", format="WAV")
+    content = file.getvalue()[: 44 + 5 * RATE - 1]
+    for padding in (b"", b"\0"):
+        path.write_bytes(content + padding + b"guan" + number(5_000) + b"GUANO" * 1_000)
+        assert (whole(path)[1].status, whole(path)[1].seconds) == ("ok", 5 - 1 / RATE)
+
+
+def test_too_much_sound_for_a_wav_header_is_told_and_read_by_the_other_decoder(tmp_path: Path) -> None:
+    path, content = tmp_path / "owl.wav", file_of("WAV", seconds=1)
+    for gigabytes in (5, 9):
+        size = gigabytes * 10**9
+        path.write_bytes(put(content, 40, number((size - 44) % 2**32)))
+        os.truncate(path, size - 4_000)  # a hole, no disk is filled
+        with path.open("ab") as file:
+            file.write(b"\1" * 4_000)
+        with path.open("rb") as file:
+            header = read_header(file)
+        assert header.short and not header.mendable
+
+
+def test_a_mended_file_can_be_searched_like_any_other(tmp_path: Path) -> None:
+    path, content = tmp_path / "owl.wav", file_of("WAV")
+    path.write_bytes(lying(content, 0.5))
+    with path.open("rb") as file:
+        whole_file = mended(file, read_header(file))
+        assert whole_file.read() == content and whole_file.seek(-10, os.SEEK_END) == len(content) - 10
+        assert whole_file.read() == content[-10:] and whole_file.tell() == len(content)
+        whole_file.seek(41)
+        assert whole_file.read(2) == content[41:43]
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert mended(file, read_header(file)) is file
