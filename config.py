@@ -561,8 +561,9 @@ class QuantizeCommand:
     """The classifier that main.py wrote."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
-    max_error: float = 0.05
-    """A product whose output INT8 spoils by more than this share of its variance stays in float32."""
+    max_error: float = 0.1
+    """How far all INT8 products together may move the logits, as a share of their spread: the dearest get weights of 8
+    bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: QuickRunSettings = QuickRunSettings()

@@ -1,7 +1,7 @@
 """The trained network -> ONNX files that take waveforms: float32, and its twin with the encoder's products in INT8.
 
     write_float(model, facts, Path("classifier.onnx"), verified=True)
-    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, spared=("layers.0.fc2",))
+    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, spared=why, scales=scales)
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
@@ -17,7 +17,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +41,7 @@ from config import EncoderSize
 from model import BirdClefClassifier
 from runs import publish
 from seals import blank, name_beside, seal, sha256
-from sensitivity import LEVELS, PRODUCTS
+from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS
 from taxonomy import to_json
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
@@ -95,11 +95,20 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
 
 
 def write_int8(
-    float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, spared: Collection[str] = ()
+    float_path: Path,
+    path: Path,
+    facts: ClassifierFacts,
+    verified: bool,
+    spared: Mapping[str, str] | None = None,
+    scales: Mapping[str, NDArray[np.float32]] | None = None,
+    eight: Collection[str] = (),
 ) -> None:
     """The INT8 twin of a float32 file.
 
-    spared   products that stay in float32, named as in `products`: layers.0.fc2
+    spared   products that stay in float32, named as in `products`, and why: {"layers.0.fc2": "..."}
+    scales   product -> what its input channels are divided by (`sensitivity.smoothing`), while its weights are
+             multiplied by the same: the network stays what it is, and no channel drowns the others
+    eight    products whose weights have 8 bits, not 7 (`sensitivity.choose`)
     """
     graph = onnx.load(float_path, load_external_data=False)
     wanted = products(graph)
@@ -107,12 +116,17 @@ def write_int8(
     assert len(wanted) == expected, (
         f"{len(wanted)} of {expected} matrix products were found: a silent failure, please report it"
     )
-    strange = sorted(set(spared) - set(wanted.values()))
+    spared = spared or {}
+    strange = sorted({*spared, *eight, *(scales or {})} - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
     fuse_attention(graph, facts.encoder)
-    quantise_products(graph, {node for node, name in wanted.items() if name not in spared}, float_path.parent)
+    factors = smooth_activations(graph, wanted, scales or {}, float_path.parent)
+    chosen = {node for node, name in wanted.items() if name not in spared}
+    bits = {node: EIGHT_BITS for node, name in wanted.items() if name in eight}
+    quantise_products(graph, chosen, float_path.parent, factors, bits)
     load_external_data_for_model(graph, str(float_path.parent))  # what stays in float32
-    set_facts(graph, facts, "int8", verified)
+    int8 = {"products": len(wanted), "eight_bits": sorted(eight), "kept_in_float32": dict(spared)}
+    set_facts(graph, facts, "int8", verified, int8)
     save(graph, path)
 
 
@@ -222,13 +236,68 @@ def fuse_attention(graph: onnx.ModelProto, size: EncoderSize) -> None:
     del graph.graph.value_info[:]
 
 
-def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: Path = Path()) -> None:
+def smooth_activations(
+    graph: onnx.ModelProto, wanted: Mapping[str, str], scales: Mapping[str, NDArray[np.float32]], folder: Path
+) -> dict[str, NDArray[np.float32]]:
+    """Divide the input channels of products by scales, in place: in the weights of the norm before them, in the values
+    of the attention before them, or, behind a Gelu, by a multiplication of its own.
+
+    wanted    node -> name of the products
+    returns   weight -> what it is to be multiplied by, (inputs, 1) or (inputs, outputs), once it is read
+    source    https://arxiv.org/abs/2211.10438 (SmoothQuant)
+    """
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    makers = {node.output[0]: node for node in graph.graph.node}
+    weights = {wanted[node.name]: node.input[1] for node in graph.graph.node if node.name in wanted}
+    factors: dict[str, NDArray[np.float32]] = {weights[name]: scale[:, None] for name, scale in scales.items()}
+    smoothed: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def divide(name: str, scale: NDArray[np.float32]) -> None:
+        constants[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[name], str(folder)) / scale, name))
+
+    for node in graph.graph.node:
+        name = wanted.get(node.name, "")
+        if name in scales:
+            activation, scale = node.input[0], scales[name]
+            if activation not in smoothed:
+                smoothed[activation] = activation
+                if makers[activation].op_type == "LayerNormalization":
+                    for constant in makers[activation].input[1:]:
+                        divide(constant, scale)
+                elif name.endswith("out_proj"):
+                    values = name.replace("out_proj", "v_proj")
+                    factors[weights[values]] = factors.get(weights[values], np.ones((1, 1), np.float32)) / scale
+                    divide(f"{LAYERS}{values}.bias", scale)
+                else:
+                    smoothed[activation] = f"{activation}_smooth"
+                    constant = numpy_helper.from_array(1 / scale, f"{activation}_smoothing")
+                    graph.graph.initializer.append(constant)
+                    inputs = [activation, constant.name]
+                    nodes.append(onnx.helper.make_node("Mul", inputs, [smoothed[activation]], f"{activation}_smooth"))
+            node.input[0] = smoothed[activation]
+        nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    return factors
+
+
+def quantise_products(
+    graph: onnx.ModelProto,
+    chosen: Collection[str],
+    folder: Path = Path(),
+    factors: Mapping[str, NDArray[np.float32]] | None = None,
+    levels: Mapping[str, int] | None = None,
+) -> None:
     """Replace some products of a graph, in place, by their INT8 form.
 
-    folder   where the weights that the graph does not hold itself are; they are read one at a time
+    folder    where the weights that the graph does not hold itself are; they are read one at a time
+    factors   weight -> what it is multiplied by, whether it becomes INT8 or not
+    levels    node -> the largest whole number of its weights, where that is not the 63 of 7 bits
     x @ W becomes (DynamicQuantizeLinear(x) @ W8) in INT32, times the scale of x and the scales of W's columns. Products
     of the same activations share their quantisation; ONNX Runtime fuses the rest.
     """
+    factors, levels = factors or {}, levels or {}
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     users: dict[str, int] = {}
     for node in graph.graph.node:
@@ -246,7 +315,8 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: P
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
         if f"{weight}_quantized" not in weights:
-            table, units = quantised_weight(numpy_helper.to_array(weights[weight], str(folder)))
+            values = numpy_helper.to_array(weights[weight], str(folder)) * factors.get(weight, np.float32(1))
+            table, units = quantised_weight(values, levels.get(node.name, LEVELS))
             for name, values in ((f"{weight}_quantized", table), (f"{weight}_scale", units)):
                 weights[name] = numpy_helper.from_array(values, name)
         users[weight] -= 1
@@ -261,6 +331,9 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: P
             onnx.helper.make_node("Mul", scales, [f"{out}_scales"], f"{out}_scaling"),
             onnx.helper.make_node("Mul", [f"{out}_float", f"{out}_scales"], [out], f"{out}_rescaled"),
         ]
+    for weight in factors.keys() & weights.keys():  # of products that stay in float32
+        values = numpy_helper.to_array(weights[weight], str(folder)) * factors[weight]
+        weights[weight] = numpy_helper.from_array(values, weight)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     del graph.graph.initializer[:]
@@ -268,15 +341,24 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: P
     del graph.graph.value_info[:]
 
 
-def quantised_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantised_weight(
+    weight: NDArray[np.float32], levels: int = LEVELS
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(inputs, outputs) float32 -> INT8 of the same shape, and a scale for each output (outputs,)."""
-    scales = (np.abs(weight).max(axis=0) / LEVELS).astype(np.float32)
+    scales = (np.abs(weight).max(axis=0) / levels).astype(np.float32)
     scales[scales == 0] = 1.0
-    return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8), scales
+    return np.clip(np.rint(weight / scales), -levels, levels).astype(np.int8), scales
 
 
-def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
-    """Labels, lineage, thresholds, audio geometry and provenance into the file's metadata."""
+def set_facts(
+    graph: onnx.ModelProto,
+    facts: ClassifierFacts,
+    precision: str,
+    verified: bool,
+    int8: Mapping[str, object] | None = None,
+) -> None:
+    """Labels, lineage, thresholds, audio geometry and provenance into the file's metadata; of an INT8 file what is in
+    float32 all the same, and how finely its weights are rounded."""
     content = {
         "format": scoring.FORMAT,
         "size": facts.size,
@@ -289,7 +371,7 @@ def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, ve
         "rank_thresholds": dict(facts.rank_thresholds),
         "provenance": facts.provenance,
         "sealed": True,
-    }
+    } | ({"int8": int8} if int8 else {})
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 
 

@@ -27,7 +27,7 @@ from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_clas
 from config import FinetuneCommand
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
-from evaluation import Calibration, HeldOut, calibrate, examine, joined, write_held_out
+from evaluation import Calibration, HeldOut, calibrate, examine, joined, write_held_out, write_trained
 from model import BirdClefClassifier, Encoder
 from objective import prepare_loss_inputs
 from recordings import Recording, marked
@@ -66,9 +66,10 @@ def finetune(config: FinetuneCommand) -> int:
             return 0
         exam = joined(exams)
         calibration = calibrate(exam, taxonomy)
-        for part, mine in zip(parts, exams, strict=True):
+        for plan, part, mine in zip(plans, parts, exams, strict=True):
             seal(part.folder / CLASSIFIER, calibration)
             write_held_out(part.folder, calibration.applied(mine), taxonomy)
+            write_trained(part.folder, plan.train)
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")

@@ -20,9 +20,9 @@ from checkpoint import ClassifierFacts, load_classifier
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
 from export import products, quantise_products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
-from scorer import KNOWN_GRAPH, Scorer, int8_fault, known_product, open_scorer, score, stream
+from scorer import KNOWN_GRAPHS, Scorer, cpu_name, int8_fault, known_product, open_scorer, score, stream
 from seals import beside, seal
-from sensitivity import LEVELS, PRODUCTS, linear_layers
+from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
 Record = Callable[[str, object], None]
@@ -87,8 +87,9 @@ def test_a_window_that_is_no_number_would_spoil_its_batch(stages: Stages) -> Non
     assert not np.array_equal(beside, alone)
 
 
-def test_the_known_product_is_quantised_as_our_files_are() -> None:
-    _, weights = known_product()
+@pytest.mark.parametrize("levels", [LEVELS, EIGHT_BITS])
+def test_the_known_products_are_quantised_as_our_files_are(levels: int) -> None:
+    _, weights = known_product(levels)
     toy = helper.make_graph(
         [helper.make_node("MatMul", ["sound", "weight"], ["answer"], "product")],
         "known answer",
@@ -97,12 +98,22 @@ def test_the_known_product_is_quantised_as_our_files_are() -> None:
         [numpy_helper.from_array(weights, "weight")],
     )
     graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    quantise_products(graph, {"product"})
+    quantise_products(graph, {"product"}, levels={"product": levels})
     packed = base64.b85encode(zlib.compress(graph.SerializeToString(), 9))
-    kept = onnx.load_from_string(zlib.decompress(base64.b85decode(KNOWN_GRAPH)))
+    kept = onnx.load_from_string(zlib.decompress(base64.b85decode(KNOWN_GRAPHS[levels])))
     assert kept == graph, f"put this into scorer.py: {packed!r}"
     assert [node.op_type for node in kept.graph.node].count("MatMulInteger") == 1
-    assert np.abs(weights).max(axis=0).tolist() == [LEVELS] * 16 and int8_fault() == ""
+    assert np.abs(weights).max(axis=0).tolist() == [levels] * 16 and int8_fault() == ""
+
+
+def test_weights_of_eight_bits_are_exact_on_every_cpu_and_without_the_option_on_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert int8_fault() == ""
+    monkeypatch.setattr("scorer.EXACT_INT8", ("session.x64quantprecision", "0"))
+    flags = cpu_name().split(", ")[-1].split()
+    if "avx2" in flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(flags):
+        assert int8_fault() == "a product of 2072640 came out as 1048544"
 
 
 def test_int8_says_what_float32_says(stages: Stages, record_property: Record) -> None:
@@ -162,16 +173,16 @@ def test_products_have_the_names_of_the_modules_they_come_from(stages: Stages) -
 def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, tmp_path: Path) -> None:
     _, facts = load_classifier(stages.classifier)
     path = tmp_path / "m.onnx"
-    write_int8(stages.float_model, path, facts, True, spared=("layers.0.fc2", "layers.2.self_attn.q_proj"))
+    write_int8(stages.float_model, path, facts, True, spared=dict.fromkeys(("layers.0.fc2", "layers.2.self_attn.q_proj"), "a test"))
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert kinds["MatMulInteger"] == len(PRODUCTS) * SIZES["demo"].layers - 2
     every = tuple(products(onnx.load(stages.float_model)).values())
-    write_int8(stages.float_model, path, facts, True, spared=every)
+    write_int8(stages.float_model, path, facts, True, spared=dict.fromkeys(every, "a test"))
     windows = noise(2)
     ours, floats = (score(open_scorer(file), windows) for file in (path, stages.float_model))
     np.testing.assert_allclose(ours, floats, atol=1e-6)
     with pytest.raises(AssertionError, match="no product of the name"):
-        write_int8(stages.float_model, path, facts, True, spared=("layers.9.fc2",))
+        write_int8(stages.float_model, path, facts, True, spared={"layers.9.fc2": "a test"})
 
 
 def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
