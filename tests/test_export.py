@@ -194,10 +194,10 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
         pass
 
     monkeypatch.setattr("export.fuse_attention", as_it_is)
-    monkeypatch.setattr("export.LEVELS", 127)  # all 8 bits, as theirs; so on a CPU without VNNI both may overflow alike
-    write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True)
     graph = onnx.load(stages.float_model)
     wanted = list(products(graph))
+    eight = tuple(products(graph).values())  # all 8 bits, as theirs
+    write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True, eight=eight)
     del graph.graph.value_info[:]  # shapes the exporter noted trip the quantiser's own inference of them
     quantize_dynamic(
         graph,
@@ -223,12 +223,42 @@ def test_weights_are_scaled_per_channel(stages: Stages) -> None:
     assert table.tolist() == [[21, 0], [-63, 0]] and units.tolist() == pytest.approx([3 / 63, 1.0])
 
 
-def test_no_product_can_overflow_on_a_cpu_that_adds_two_of_them_in_16_bits(stages: Stages) -> None:
-    graph = onnx.load(stages.model).graph
-    weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
-    assert len(weights) == len(PRODUCTS) * SIZES["demo"].layers
-    largest = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
-    assert largest == LEVELS and 2 * 255 * largest < 2**15 <= 2 * 255 * 127
+def test_weights_have_seven_bits_which_no_cpu_overflows_but_where_eight_are_asked_for(
+    stages: Stages, tmp_path: Path
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    fine = ["layers.0.fc2", "layers.1.self_attn.q_proj"]
+    write_int8(stages.float_model, tmp_path / "m.onnx", facts, True, eight=fine)
+    for path, expected in ((stages.model, {LEVELS: 18}), (tmp_path / "m.onnx", {LEVELS: 16, EIGHT_BITS: 2})):
+        graph = onnx.load(path).graph
+        weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+        assert Counter(int(np.abs(weight.astype(int)).max()) for weight in weights) == expected
+    assert 2 * 255 * LEVELS < 2**15 <= 2 * 255 * EIGHT_BITS
+    windows = noise(2)
+    floats = score(open_scorer(stages.float_model), windows)
+    for path in (stages.model, tmp_path / "m.onnx"):
+        assert np.abs(score(open_scorer(path), windows) - floats).max() < 0.02
+
+
+def test_smoothing_changes_the_numbers_inside_and_not_what_the_network_computes(stages: Stages, tmp_path: Path) -> None:
+    model, facts = load_classifier(stages.classifier)
+    rng, scales = np.random.default_rng(0), dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]]()
+    for name, linear in linear_layers(model).items():
+        group = name.replace("k_proj", "q_proj").replace("v_proj", "q_proj")
+        scales[name] = scales.get(group, np.exp(rng.normal(0, 1.5, linear.in_features)).astype(np.float32))
+    every = dict.fromkeys(scales, "a test")
+    windows = noise(2)
+    write_int8(stages.float_model, tmp_path / "plain.onnx", facts, True, spared=every)
+    write_int8(stages.float_model, tmp_path / "smooth.onnx", facts, True, spared=every, scales=scales)
+    plain, smooth = (score(open_scorer(tmp_path / f"{name}.onnx"), windows) for name in ("plain", "smooth"))
+    np.testing.assert_allclose(smooth, plain, atol=2e-6)
+    before, after = (Counter(node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node) for name in ("plain", "smooth"))
+    assert after - before == Counter({"Mul": 3}) and not before - after  # one behind each Gelu, no other costs anything
+    tables = [{t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / f"{name}.onnx").graph.initializer} for name in ("plain", "smooth")]
+    changed = {name for name, table in tables[0].items() if not np.array_equal(table, tables[1][name])}
+    assert len(changed) == 18 + 2 * 6 + 3  # negative control: all weights, both constants of six norms, three biases
+    write_int8(stages.float_model, tmp_path / "int8.onnx", facts, True, scales=scales, spared={"layers.1.fc2": "a test"})
+    assert np.abs(score(open_scorer(tmp_path / "int8.onnx"), windows) - plain).max() < 0.1
 
 
 def test_no_path_of_the_machine_that_trained_travels_in_the_file(stages: Stages) -> None:
