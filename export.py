@@ -1,7 +1,7 @@
 """The trained network -> ONNX files that take waveforms: float32, and its twin with the encoder's products in INT8.
 
     write_float(model, facts, Path("classifier.onnx"), verified=True)
-    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, spared=why, scales=scales)
+    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, recipe=recipe)
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -94,38 +94,47 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
         finish(graph, path, Path(folder) / "network.onnx.data" if large else None)
 
 
-def write_int8(
-    float_path: Path,
-    path: Path,
-    facts: ClassifierFacts,
-    verified: bool,
-    spared: Mapping[str, str] | None = None,
-    scales: Mapping[str, NDArray[np.float32]] | None = None,
-    eight: Collection[str] = (),
-) -> None:
-    """The INT8 twin of a float32 file.
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of the products of an INT8 file, each named as in `products`: layers.0.fc2."""
 
-    spared   products that stay in float32, named as in `products`, and why: {"layers.0.fc2": "..."}
-    scales   product -> what its input channels are divided by (`sensitivity.smoothing`), while its weights are
-             multiplied by the same: the network stays what it is, and no channel drowns the others
-    eight    products whose weights have 8 bits, not 7 (`sensitivity.choose`)
-    """
+    spared: Mapping[str, str] = field(default_factory=dict[str, str])  # those that stay in float32, and why
+    eight: Collection[str] = ()  # those whose weights have 8 bits, not 7
+    scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    """What input channels (inputs,) are divided by, while weights are multiplied (`sensitivity.smoothing`)."""
+    means: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    """Of input channels (inputs,), before that: what rounded weights make of them is taken out of the biases."""
+
+
+def write_int8(
+    float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, recipe: Recipe | None = None
+) -> None:
+    """The INT8 twin of a float32 file."""
+    recipe, folder = recipe or Recipe(), float_path.parent
     graph = onnx.load(float_path, load_external_data=False)
     wanted = products(graph)
     expected = len(PRODUCTS) * facts.encoder.layers
     assert len(wanted) == expected, (
         f"{len(wanted)} of {expected} matrix products were found: a silent failure, please report it"
     )
-    spared = spared or {}
-    strange = sorted({*spared, *eight, *(scales or {})} - set(wanted.values()))
+    strange = sorted({*recipe.spared, *recipe.eight, *recipe.scales} - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
     fuse_attention(graph, facts.encoder)
-    factors = smooth_activations(graph, wanted, scales or {}, float_path.parent)
-    chosen = {node for node, name in wanted.items() if name not in spared}
-    bits = {node: EIGHT_BITS for node, name in wanted.items() if name in eight}
-    quantise_products(graph, chosen, float_path.parent, factors, bits)
-    load_external_data_for_model(graph, str(float_path.parent))  # what stays in float32
-    int8 = {"products": len(wanted), "eight_bits": sorted(eight), "kept_in_float32": dict(spared)}
+    factors = smooth_activations(graph, wanted, recipe.scales, folder)
+    roundings: dict[str, Rounding] = {}
+    for node, name in wanted.items():
+        mean, bias = recipe.means.get(name), f"{LAYERS}{name}.bias"
+        mean = None if mean is None else mean / recipe.scales.get(name, np.float32(1))
+        levels = EIGHT_BITS if name in recipe.eight else LEVELS
+        if name not in recipe.spared:
+            roundings[node] = Rounding(levels, factors.pop(name, None), mean, bias)
+    weights = {wanted[node.name]: node.input[1] for node in graph.graph.node if node.name in wanted}
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for name, factor in factors.items():  # of products that stay in float32
+        multiply(constants[weights[name]], factor, folder)
+    quantise_products(graph, roundings, folder)
+    load_external_data_for_model(graph, str(folder))  # what stays in float32
+    int8 = {"products": len(wanted), "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
     set_facts(graph, facts, "int8", verified, int8)
     save(graph, path)
 
@@ -243,37 +252,31 @@ def smooth_activations(
     of the attention before them, or, behind a Gelu, by a multiplication of its own.
 
     wanted    node -> name of the products
-    returns   weight -> what it is to be multiplied by, (inputs, 1) or (inputs, outputs), once it is read
+    returns   name -> what its weights are to be multiplied by, (inputs, 1) or (inputs, outputs)
     source    https://arxiv.org/abs/2211.10438 (SmoothQuant)
     """
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     makers = {node.output[0]: node for node in graph.graph.node}
-    weights = {wanted[node.name]: node.input[1] for node in graph.graph.node if node.name in wanted}
-    factors: dict[str, NDArray[np.float32]] = {weights[name]: scale[:, None] for name, scale in scales.items()}
+    factors: dict[str, NDArray[np.float32]] = {name: scale[:, None] for name, scale in scales.items()}
     smoothed: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
-
-    def divide(name: str, scale: NDArray[np.float32]) -> None:
-        constants[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[name], str(folder)) / scale, name))
-
     for node in graph.graph.node:
         name = wanted.get(node.name, "")
         if name in scales:
-            activation, scale = node.input[0], scales[name]
+            activation, inverse = node.input[0], 1 / scales[name]
             if activation not in smoothed:
                 smoothed[activation] = activation
                 if makers[activation].op_type == "LayerNormalization":
                     for constant in makers[activation].input[1:]:
-                        divide(constant, scale)
+                        multiply(constants[constant], inverse, folder)
                 elif name.endswith("out_proj"):
                     values = name.replace("out_proj", "v_proj")
-                    factors[weights[values]] = factors.get(weights[values], np.ones((1, 1), np.float32)) / scale
-                    divide(f"{LAYERS}{values}.bias", scale)
+                    factors[values] = factors.get(values, np.ones((1, 1), np.float32)) * inverse
+                    multiply(constants[f"{LAYERS}{values}.bias"], inverse, folder)
                 else:
                     smoothed[activation] = f"{activation}_smooth"
-                    constant = numpy_helper.from_array(1 / scale, f"{activation}_smoothing")
-                    graph.graph.initializer.append(constant)
-                    inputs = [activation, constant.name]
+                    graph.graph.initializer.append(numpy_helper.from_array(inverse, f"{activation}_smoothing"))
+                    inputs = [activation, f"{activation}_smoothing"]
                     nodes.append(onnx.helper.make_node("Mul", inputs, [smoothed[activation]], f"{activation}_smooth"))
             node.input[0] = smoothed[activation]
         nodes.append(node)
@@ -282,22 +285,29 @@ def smooth_activations(
     return factors
 
 
-def quantise_products(
-    graph: onnx.ModelProto,
-    chosen: Collection[str],
-    folder: Path = Path(),
-    factors: Mapping[str, NDArray[np.float32]] | None = None,
-    levels: Mapping[str, int] | None = None,
-) -> None:
+def multiply(tensor: onnx.TensorProto, factor: NDArray[np.float32], folder: Path) -> None:
+    """A constant of a graph, in place."""
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor, str(folder)) * factor, tensor.name))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the weights of a product become INT8."""
+
+    levels: int = LEVELS  # the largest whole number: 63 are 7 bits, 127 are 8
+    factor: NDArray[np.float32] | None = None  # by which they are multiplied first, (inputs, 1) or (inputs, outputs)
+    mean: NDArray[np.float32] | None = None  # (inputs,) of what they are multiplied with
+    bias: str = ""  # the constant from which what rounding makes of the mean is taken, where there is one
+
+
+def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], folder: Path = Path()) -> None:
     """Replace some products of a graph, in place, by their INT8 form.
 
+    chosen    node -> how its weights are rounded
     folder    where the weights that the graph does not hold itself are; they are read one at a time
-    factors   weight -> what it is multiplied by, whether it becomes INT8 or not
-    levels    node -> the largest whole number of its weights, where that is not the 63 of 7 bits
     x @ W becomes (DynamicQuantizeLinear(x) @ W8) in INT32, times the scale of x and the scales of W's columns. Products
     of the same activations share their quantisation; ONNX Runtime fuses the rest.
     """
-    factors, levels = factors or {}, levels or {}
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     users: dict[str, int] = {}
     for node in graph.graph.node:
@@ -315,8 +325,12 @@ def quantise_products(
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
         if f"{weight}_quantized" not in weights:
-            values = numpy_helper.to_array(weights[weight], str(folder)) * factors.get(weight, np.float32(1))
-            table, units = quantised_weight(values, levels.get(node.name, LEVELS))
+            how, exact = chosen[node.name], numpy_helper.to_array(weights[weight], str(folder))
+            exact = exact if how.factor is None else exact * how.factor
+            table, units = quantised_weight(exact, how.levels)
+            if how.mean is not None and how.bias in weights:
+                moved = numpy_helper.to_array(weights[how.bias], str(folder)) - how.mean @ (table * units - exact)
+                weights[how.bias] = numpy_helper.from_array(moved.astype(np.float32), how.bias)
             for name, values in ((f"{weight}_quantized", table), (f"{weight}_scale", units)):
                 weights[name] = numpy_helper.from_array(values, name)
         users[weight] -= 1
@@ -331,9 +345,6 @@ def quantise_products(
             onnx.helper.make_node("Mul", scales, [f"{out}_scales"], f"{out}_scaling"),
             onnx.helper.make_node("Mul", [f"{out}_float", f"{out}_scales"], [out], f"{out}_rescaled"),
         ]
-    for weight in factors.keys() & weights.keys():  # of products that stay in float32
-        values = numpy_helper.to_array(weights[weight], str(folder)) * factors[weight]
-        weights[weight] = numpy_helper.from_array(values, weight)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     del graph.graph.initializer[:]
@@ -403,7 +414,7 @@ if __name__ == "__main__":
     graph = onnx.helper.make_model(toy, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     sound = {"sound": rng.normal(size=(5, 64)).astype(np.float32)}
     floats = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
-    quantise_products(graph, {"product"})
+    quantise_products(graph, {"product": Rounding()})
     int8 = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
     error = np.abs(int8 - floats).max(axis=0) / np.abs(floats).max(axis=0)
     print([node.op_type for node in graph.graph.node], "largest error of each channel", error.round(4).tolist())

@@ -36,7 +36,7 @@ from config import GateSettings, QuantizeCommand, size_in_words
 from data_loader import recording_contexts, truth_table
 from device import available_cores
 from evaluation import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
-from export import front_end, write_float, write_int8
+from export import Recipe, front_end, write_float, write_int8
 from fitting import wilson_interval
 from metrics import (
     bootstrap_interval,
@@ -50,7 +50,7 @@ from model import BirdClefClassifier
 from recordings import read_recordings
 from runs import launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from seals import beside
-from sensitivity import PRODUCTS, ProductCost, channel_peaks, choose, product_costs, smoothing, together
+from sensitivity import PRODUCTS, ProductCost, choose, input_channels, product_costs, smoothing, together
 from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_by_part, time_graph
 
 FLOAT_TOLERANCE = 1e-4
@@ -102,14 +102,16 @@ def quantize(config: QuantizeCommand) -> int:
         source = f"{len(scanned)} {source}"
         print(f"what INT8 costs each product, on {source}:")
         waveforms = torch.from_numpy(scanned)
-        tensors = smoothing(model, channel_peaks(model, waveforms))
-        costs = product_costs(model, waveforms, tensors)
-        scales: dict[str, NDArray[np.float32]] = {name: scale.numpy() for name, scale in tensors.items()}
+        channels = input_channels(model, waveforms)
+        scales = smoothing(model, channels)
+        costs = product_costs(model, waveforms, channels, scales)
+        eight, spared = choose(costs, config.max_error)
+        means = {name: own.mean.numpy() for name, own in channels.items()}
+        recipe = Recipe(spared, eight, {name: scale.numpy() for name, scale in scales.items()}, means)
         windows = model.windows
         del model, waveforms, scanned  # its weights are most of the memory that the rest would need
-        eight, spared = choose(costs, config.max_error)
         print_costs(costs, eight, spared)
-        write_int8(float_path, int8_path, facts, verified, spared, scales, eight)
+        write_int8(float_path, int8_path, facts, verified, recipe)
         int8 = file_scores(int8_path, held_out.contexts)
         gate = compare(int8, floats, held_out, facts.taxonomy.labels)
         broken = gate_reasons(gate, config.gate)
@@ -125,7 +127,7 @@ def quantize(config: QuantizeCommand) -> int:
         moved += sum(limit != served.rank_thresholds[rank] for rank, limit in facts.rank_thresholds.items())
         if moved:
             print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-            write_int8(float_path, int8_path, served, verified, spared, scales, eight)
+            write_int8(float_path, int8_path, served, verified, recipe)
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())

@@ -1,9 +1,9 @@
 """What INT8 costs each matrix product of the encoder, in the answers of the whole network, before anything is quantised.
 
-    peaks = channel_peaks(model, waveforms)           # the largest activation of each input channel
-    scales = smoothing(model, peaks)                  # outlier channels are divided by them, their weights multiplied
-    costs = product_costs(model, waveforms, scales)   # one row per product: how far it alone would move the logits
-    eight, spared = choose(costs, limit)              # what needs weights of 8 bits, what is better left in float32
+    channels = input_channels(model, waveforms)                # how loud each input channel of each product is
+    scales = smoothing(model, channels)                        # outlier channels are divided, their weights multiplied
+    costs = product_costs(model, waveforms, channels, scales)  # how far each product alone would move the logits
+    eight, spared = choose(costs, limit)                       # which weights need 8 bits, what stays in float32
 
 The activations of a product share one scale: a channel hundreds of times louder than the others leaves them a handful
 of levels, and what they said is lost. Smoothing moves the difference into the weights, which have a scale for each
@@ -44,29 +44,40 @@ class ProductCost:
     outlier: float  # its loudest input channel over the median one, before smoothing
 
 
+@dataclass(frozen=True)
+class Channels:
+    """The input channels of a product."""
+
+    peak: Tensor  # (inputs,) largest absolute value
+    mean: Tensor  # (inputs,)
+
+
 @torch.inference_mode()
-def channel_peaks(model: BirdClefClassifier, waveforms: Tensor) -> dict[str, Tensor]:
-    """The largest absolute value of each input channel (inputs,) of each product.
+def input_channels(model: BirdClefClassifier, waveforms: Tensor) -> dict[str, Channels]:
+    """How loud the input channels of each product are.
 
     waveforms   (contexts, context samples)
     """
     peaks: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
 
     def watch(name: str) -> Hook:
         def seen(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            highest = inputs[0].abs().flatten(end_dim=-2).amax(dim=0)
-            peaks[name] = torch.maximum(peaks[name], highest) if name in peaks else highest
+            tokens = inputs[0].flatten(end_dim=-2)
+            peak, mean = tokens.abs().amax(dim=0), tokens.mean(dim=0) / len(waveforms)
+            peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
+            sums[name] = sums[name] + mean if name in sums else mean
 
         return seen
 
     with hooked(model, watch):
         for waveform in waveforms:
             model(waveform[None])
-    return peaks
+    return {name: Channels(peaks[name], sums[name]) for name in peaks}
 
 
 @torch.inference_mode()
-def smoothing(model: BirdClefClassifier, peaks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def smoothing(model: BirdClefClassifier, channels: Mapping[str, Channels]) -> dict[str, Tensor]:
     """What each input channel (inputs,) of each product is to be divided by, its weights multiplied by.
 
     Products of the same activations share their scales. Behind a Gelu the division is an operation of its own, so it is
@@ -75,27 +86,30 @@ def smoothing(model: BirdClefClassifier, peaks: Mapping[str, Tensor]) -> dict[st
     """
     linears = linear_layers(model)
     scales: dict[str, Tensor] = {}
-    for name, peak in peaks.items():
+    for name, own in channels.items():
         layer, product = name.split(".")[1], name.split(".", 2)[2]
-        if product == "fc2" and outlier(peak) < STANDS_OUT:
+        if product == "fc2" and outlier(own.peak) < STANDS_OUT:
             continue
         alike = ATTENTION if product in ATTENTION else (product,)
         rows = torch.stack([columns(linears[f"layers.{layer}.{one}"].weight) for one in alike]).amax(dim=0)
-        scale = peak.clamp(min=1e-5) ** MIGRATION / rows.clamp(min=1e-5) ** (1 - MIGRATION)
+        scale = own.peak.clamp(min=1e-5) ** MIGRATION / rows.clamp(min=1e-5) ** (1 - MIGRATION)
         scales[name] = scale / scale.log().mean().exp()
     return scales
 
 
-def product_costs(model: BirdClefClassifier, waveforms: Tensor, scales: Mapping[str, Tensor]) -> list[ProductCost]:
+def product_costs(
+    model: BirdClefClassifier, waveforms: Tensor, channels: Mapping[str, Channels], scales: Mapping[str, Tensor]
+) -> list[ProductCost]:
     """How far each product of the encoder would move the logits if it alone were INT8, one context at a time, as the
     file will be run; the dearest first.
 
     To first order: the error of a product's output, times the gradient there of the logits' sum under random signs. The
     mean square over signs is the sum over the logits of their squared changes, for all products in one pass.
     waveforms   (contexts, context samples)
+    channels    of `input_channels`: what rounded weights make of the mean is taken out of the bias
     scales      of `smoothing`; none: as the network is
     """
-    linears, peaks = linear_layers(model), channel_peaks(model, waveforms)
+    linears = linear_layers(model)
     moved = {(name, levels): 0.0 for name in linears for levels in (LEVELS, EIGHT_BITS)}
 
     def watch(name: str) -> Hook:
@@ -104,7 +118,9 @@ def product_costs(model: BirdClefClassifier, waveforms: Tensor, scales: Mapping[
             with torch.no_grad():
                 rounded, weight = rounded_activation(inputs[0] / scale), linear.weight * scale
                 for levels in (LEVELS, EIGHT_BITS):
-                    wrong[levels] = F.linear(rounded, rounded_weight(weight, levels), linear.bias) - output
+                    coarse = rounded_weight(weight, levels)
+                    constant = F.linear(channels[name].mean / scale, coarse - weight)
+                    wrong[levels] = F.linear(rounded, coarse, linear.bias) - constant - output
 
             def asked(gradient: Tensor) -> None:
                 for levels, error in wrong.items():
@@ -125,7 +141,7 @@ def product_costs(model: BirdClefClassifier, waveforms: Tensor, scales: Mapping[
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
     error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}
-    costs = [ProductCost(name, error[name, LEVELS], error[name, EIGHT_BITS], outlier(peaks[name])) for name in linears]
+    costs = [ProductCost(name, error[name, LEVELS], error[name, EIGHT_BITS], outlier(channels[name].peak)) for name in linears]
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
 
 
@@ -221,13 +237,14 @@ if __name__ == "__main__":
     model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 5, HeadSettings()).eval()
     nn.init.normal_(model.head.score.weight, std=0.1)
     waveforms = 0.1 * torch.randn(2, 80_000)
-    before = product_costs(model, waveforms, {})
+    before = product_costs(model, waveforms, input_channels(model, waveforms), {})
     block = model.encoder.whisper.layers[1]
     with torch.no_grad():  # the same function, but for one channel that stands out
         block.get_parameter("fc1.weight")[3] *= 1000.0
         block.get_parameter("fc2.weight")[:, 3] /= 1000.0
-    after = product_costs(model, waveforms, {})
-    smooth = product_costs(model, waveforms, smoothing(model, channel_peaks(model, waveforms)))
+    channels = input_channels(model, waveforms)
+    after = product_costs(model, waveforms, channels, {})
+    smooth = product_costs(model, waveforms, channels, smoothing(model, channels))
     for name, costs in (("as it was", before), ("with an outlier", after), ("smoothed", smooth)):
         print(f"{name:16}", ", ".join(f"{cost.name} {cost.error:.1e} (x {cost.outlier:.0f})" for cost in costs[:3]))
     assert after[0].name == "layers.1.fc2" and after[0].error > 10 * before[0].error > smooth[0].error

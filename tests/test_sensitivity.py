@@ -12,8 +12,8 @@ from sensitivity import (
     EIGHT_BITS,
     LEVELS,
     ProductCost,
-    channel_peaks,
     choose,
+    input_channels,
     linear_layers,
     product_costs,
     rounded_activation,
@@ -70,13 +70,16 @@ def logits(model: BirdClefClassifier, waveforms: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def really_moved(model: BirdClefClassifier, waveforms: Tensor, name: str, scale: Tensor, levels: int) -> float:
+def really_moved(
+    model: BirdClefClassifier, waveforms: Tensor, name: str, scale: Tensor, levels: int, mean: Tensor
+) -> float:
     """How far one product in INT8 moves the logits, as a share of their spread, by running it so."""
     linear, before = linear_layers(model)[name], logits(model, waveforms)
     weight = rounded_weight(linear.weight * scale, levels)
+    constant = F.linear(mean / scale, weight - linear.weight * scale)
 
     def rounded(_module: object, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-        return F.linear(rounded_activation(inputs[0] / scale), weight, linear.bias)
+        return F.linear(rounded_activation(inputs[0] / scale), weight, linear.bias) - constant
 
     handle = linear.register_forward_hook(rounded)
     after = logits(model, waveforms)
@@ -103,7 +106,8 @@ def share_of_its_output(model: BirdClefClassifier, waveforms: Tensor, name: str)
 
 def test_every_linear_layer_is_measured_and_the_dearest_comes_first() -> None:
     model = small()
-    costs = product_costs(model, sounds(2), {})
+    waveforms = sounds(2)
+    costs = product_costs(model, waveforms, input_channels(model, waveforms), {})
     assert {cost.name for cost in costs} == set(linear_layers(model)) and len(costs) == 18
     assert [cost.error for cost in costs] == sorted((cost.error for cost in costs), reverse=True)
     assert all(0 < cost.error_8_bits for cost in costs) and 0 < costs[0].error < 0.2
@@ -111,11 +115,12 @@ def test_every_linear_layer_is_measured_and_the_dearest_comes_first() -> None:
 
 def test_what_is_predicted_of_a_product_is_what_happens_when_it_alone_is_int8() -> None:
     model, waveforms = small(), sounds()
-    scales = smoothing(model, channel_peaks(model, waveforms))
-    one = torch.ones(())
-    for cost in product_costs(model, waveforms, scales)[::4]:
+    channels = input_channels(model, waveforms)
+    scales, one = smoothing(model, channels), torch.ones(())
+    for cost in product_costs(model, waveforms, channels, scales)[::4]:
         for levels, predicted in ((LEVELS, cost.error), (EIGHT_BITS, cost.error_8_bits)):
-            moved = really_moved(model, waveforms, cost.name, scales.get(cost.name, one), levels)
+            mean = channels[cost.name].mean
+            moved = really_moved(model, waveforms, cost.name, scales.get(cost.name, one), levels, mean)
             assert moved / 2 < predicted < 2 * moved, (cost.name, levels, moved, predicted)
 
 
@@ -125,23 +130,24 @@ def test_a_massive_activation_is_found_in_the_logits_and_not_in_the_output_of_it
     with torch.inference_mode():
         tokens = model.encoder.layer_states(model.log_mel(waveforms))[1]
     assert 1 < float(tokens.square().mean().sqrt()) < 4 and 400 < float(tokens.max()) < 600
-    peaks = channel_peaks(model, waveforms)
-    costs = product_costs(model, waveforms, {})
+    channels = input_channels(model, waveforms)
+    costs = product_costs(model, waveforms, channels, {})
     assert costs[0].name == GUILTY and costs[0].error > 5 * costs[1].error and costs[0].outlier > 300
-    truly = really_moved(model, waveforms, GUILTY, torch.ones(()), LEVELS)
+    mean = channels[GUILTY].mean
+    truly = really_moved(model, waveforms, GUILTY, torch.ones(()), LEVELS, mean)
     assert truly > 0.1
     assert share_of_its_output(model, waveforms, GUILTY) < 0.05, "negative control: the old measure saw nothing"
     assert GUILTY in choose(costs, 0.05)[1]
-    scales = smoothing(model, peaks)
-    smooth = really_moved(model, waveforms, GUILTY, scales[GUILTY], LEVELS)
+    scales = smoothing(model, channels)
+    smooth = really_moved(model, waveforms, GUILTY, scales[GUILTY], LEVELS, mean)
     assert smooth < truly / 4, (smooth, truly)
-    assert GUILTY not in choose(product_costs(model, waveforms, scales), truly / 2)[1]
+    assert GUILTY not in choose(product_costs(model, waveforms, channels, scales), truly / 2)[1]
 
 
 def test_products_of_the_same_activations_are_smoothed_alike_and_behind_a_gelu_only_where_it_pays() -> None:
     waveforms = sounds(2)
     for model, expected in ((small(), set[str]()), (with_a_massive_activation(waveforms), {GUILTY})):
-        scales = smoothing(model, channel_peaks(model, waveforms))
+        scales = smoothing(model, input_channels(model, waveforms))
         for layer in range(3):
             same = [scales[f"layers.{layer}.{product}"] for product in ATTENTION]
             assert all(torch.equal(same[0], other) for other in same[1:])
@@ -159,6 +165,17 @@ def test_the_dearest_goes_up_step_by_step_until_all_together_are_cheap_enough() 
     assert together([0.3, 0.4]) == pytest.approx(0.5)
 
 
+def test_peaks_and_means_are_those_of_all_tokens() -> None:
+    model, waveforms, received = small(), sounds(3), list[Tensor]()
+    handle = linear_layers(model)[GUILTY].register_forward_hook(lambda _module, inputs, _output: received.append(inputs[0]))
+    channels = input_channels(model, waveforms)
+    handle.remove()
+    tokens = torch.cat(received).flatten(end_dim=1)
+    assert tokens.shape == (750, 384) and len(channels) == 18
+    torch.testing.assert_close(channels[GUILTY].mean, tokens.mean(dim=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(channels[GUILTY].peak, tokens.abs().amax(dim=0))
+
+
 def test_rounding_is_that_of_int8() -> None:
     rounded = rounded_weight(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
     torch.testing.assert_close(rounded, torch.tensor([[31 * 2 / 63, -2.0], [0.0, 0.0]]))
@@ -174,7 +191,8 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     model.head.score.weight.requires_grad_(False)
     trainable = [parameter.requires_grad for parameter in model.parameters()]
     before = logits(model, waveforms)
-    product_costs(model, waveforms, smoothing(model, channel_peaks(model, waveforms)))
+    channels = input_channels(model, waveforms)
+    product_costs(model, waveforms, channels, smoothing(model, channels))
     assert torch.equal(logits(model, waveforms), before)
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
     assert all(parameter.grad is None for parameter in model.parameters())
