@@ -522,14 +522,15 @@ class FinetuneCommand:
 
 @dataclass(frozen=True)
 class GateSettings:
-    """How much worse an INT8 file may be than the float32 one, on held-out recordings."""
+    """How much worse an INT8 file may be than the float32 one, on held-out recordings. Windows too few to tell
+    --gate.min_agreement from less decide nothing: the file is then kept as unverified."""
 
     max_auc_drop: float = 0.002
     """Loss of macro ROC-AUC."""
     min_agreement: float = 0.98
     """Share of the windows in which both name the same best species."""
     allow_worse: bool = False
-    """Keep the INT8 file whatever it is like."""
+    """Keep the INT8 file whatever its answers are like."""
 
 
 @dataclass(frozen=True)
@@ -549,8 +550,8 @@ class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
 
     Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py. What
-    INT8 would cost each matrix product is measured first, the dearest stay in float32; a file that is worse than
-    --gate allows on held-out recordings is not kept.
+    INT8 would cost each matrix product is measured first; the dearest get weights of 8 bits, then stay in float32. A
+    file that is worse than --gate allows on held-out recordings, or of which most is float32, is not kept.
 
     Example: python quantize.py --classifier runs/finetune-003/classifier.safetensors
     """

@@ -459,7 +459,9 @@ def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
 
 def write_trained(folder: Path, recordings: Sequence[Recording]) -> None:
     """training_recordings.csv: what a classifier was trained on, and quantize.py looks for outlier channels in."""
-    write_recordings(folder / TRAINING, [replace(recording, path=recording.path.absolute()) for recording in recordings])
+    write_recordings(
+        folder / TRAINING, [replace(recording, path=recording.path.absolute()) for recording in recordings]
+    )
 
 
 def write_embeddings(path: Path, held_out: HeldOut) -> None:

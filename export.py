@@ -352,9 +352,7 @@ def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], fo
     del graph.graph.value_info[:]
 
 
-def quantised_weight(
-    weight: NDArray[np.float32], levels: int = LEVELS
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantised_weight(weight: NDArray[np.float32], levels: int = LEVELS) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(inputs, outputs) float32 -> INT8 of the same shape, and a scale for each output (outputs,)."""
     scales = (np.abs(weight).max(axis=0) / levels).astype(np.float32)
     scales[scales == 0] = 1.0

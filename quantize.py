@@ -8,9 +8,9 @@ Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quanti
          run.json
 
 Before: on training windows, outlier channels are smoothed, and what INT8 would cost each product is measured in the
-logits; the dearest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error. After:
-both files are run on the held-out windows. A float32 file that differs from the trained network is an error; an INT8
-file that is worse than --gate allows, or of which most is float32, is refused. Too few windows decide nothing.
+logits; the dearest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error.
+After: both files are run on the held-out windows. A float32 file that differs from the trained network is an error; an
+INT8 file that is worse than --gate allows, or of which most is float32, is refused. Too few windows decide nothing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def quantize(config: QuantizeCommand) -> int:
     verified = len(held_out.truth) > 0 and len(held_out.owner) >= enough
     with open_run("quantize", config.run.root, config) as run:
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
-        write_float(model, facts, float_path, verified)
+        write_float(model, facts, float_path, len(held_out.truth) > 0)
         trained, floats = network_scores(model, held_out.contexts), file_scores(float_path, held_out.contexts)
         largest = float(np.abs(floats - trained).max())
         assert largest <= FLOAT_TOLERANCE, (
@@ -100,25 +100,20 @@ def quantize(config: QuantizeCommand) -> int:
         wrong = scoring.int8_fault()
         assert not wrong, f"INT8 cannot be judged on this CPU ({scoring.cpu_name()}): {wrong}; quantise on another"
         source = f"{len(scanned)} {source}"
-        print(f"what INT8 costs each product, on {source}:")
-        waveforms = torch.from_numpy(scanned)
-        channels = input_channels(model, waveforms)
-        scales = smoothing(model, channels)
-        costs = product_costs(model, waveforms, channels, scales)
-        eight, spared = choose(costs, config.max_error)
-        means = {name: own.mean.numpy() for name, own in channels.items()}
-        recipe = Recipe(spared, eight, {name: scale.numpy() for name, scale in scales.items()}, means)
+        recipe, costs = find_recipe(model, torch.from_numpy(scanned), config.max_error)
         windows = model.windows
-        del model, waveforms, scanned  # its weights are most of the memory that the rest would need
-        print_costs(costs, eight, spared)
+        del model, scanned  # its weights are most of the memory that the rest would need
+        print(f"what INT8 costs each product, on {source}:")
+        print_costs(costs, recipe)
         write_int8(float_path, int8_path, facts, verified, recipe)
         int8 = file_scores(int8_path, held_out.contexts)
         gate = compare(int8, floats, held_out, facts.taxonomy.labels)
         broken = gate_reasons(gate, config.gate)
         verdict, why = judged(gate, config.gate, verified)
-        mostly_float = 2 * len(spared) >= len(costs)
+        mostly_float = 2 * len(recipe.spared) >= len(costs)
         if mostly_float:
-            broken, verdict = [f"{len(spared)} of its {len(costs)} products would be float32, so it is none"], "refused"
+            few = f"{len(recipe.spared)} of its {len(costs)} products would be float32, so it is none"
+            broken, verdict = [few], "refused"
         print(f"gate {verdict}: {gate_line(gate)}{why}")
         served = with_thresholds_of(facts, floats[held_out.rows], int8[held_out.rows]) if verified else facts
         moved = sum(
@@ -156,8 +151,8 @@ def quantize(config: QuantizeCommand) -> int:
             "largest_float_difference": largest,
             "products_judged_on": source,
             "products": [asdict(cost) for cost in costs],
-            "eight_bits": eight,
-            "kept_in_float32": spared,
+            "eight_bits": recipe.eight,
+            "kept_in_float32": recipe.spared,
             "gate": verdict,
             "int8": gate
             | {"megabytes": megabytes(int8_path)}
@@ -175,15 +170,16 @@ def quantize(config: QuantizeCommand) -> int:
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
-        said = f"gate {verdict}: {len(costs) - len(spared)} of {len(costs)} products in INT8"
-        draw_card(run.folder / "quantize.png", costs, eight, spared, parts, (floats[held_out.rows], int8[held_out.rows]), said)
+        title = f"gate {verdict}: {len(costs) - len(recipe.spared)} of {len(costs)} products in INT8"
+        answers = floats[held_out.rows], int8[held_out.rows]
+        draw_card(run.folder / "quantize.png", costs, recipe, parts, answers, title)
         if refused:
             (run.folder / "refused").mkdir()
             for path in filter(None, (beside(int8_path), int8_path)):
                 path.rename(run.folder / "refused" / path.name)
             raise AssertionError(
-                f"no INT8 file: {'; '.join(broken)}; kept the float32 file {float_path} (--model takes it); try another "
-                "--max_error, or allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
+                f"no INT8 file: {'; '.join(broken)}; kept the float32 file {float_path} (--model takes it); try "
+                "another --max_error, or allow more: --gate.min_agreement, --gate.max_auc_drop, --gate.allow_worse"
             )
     print(f"wrote {int8_path}; next: python predictor.py RECORDING --model {int8_path}")
     return 0
@@ -215,9 +211,7 @@ def read_windows(table: Path, facts: ClassifierFacts, most: int) -> HeldOut:
     return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
 
 
-def scanned_contexts(
-    classifier: Path, facts: ClassifierFacts, held_out: HeldOut
-) -> tuple[NDArray[np.float32], str]:
+def scanned_contexts(classifier: Path, facts: ClassifierFacts, held_out: HeldOut) -> tuple[NDArray[np.float32], str]:
     """Contexts (contexts, samples) on which products are judged, and what they are: of training, so that the held-out
     ones judge a file that was not fitted to them; where training's table is missing, held-out ones all the same."""
     training = read_windows(classifier.with_name(TRAINING), facts, SCANNED)
@@ -225,6 +219,16 @@ def scanned_contexts(
         return training.contexts[:SCANNED], "training windows"
     source = "held-out windows, which judge the file too" if len(held_out.truth) else "windows of noise"
     return held_out.contexts[:SCANNED], source
+
+
+def find_recipe(model: BirdClefClassifier, waveforms: torch.Tensor, limit: float) -> tuple[Recipe, list[ProductCost]]:
+    """What becomes of each product, and what INT8 would cost it, the dearest first."""
+    channels = input_channels(model, waveforms)
+    scales = smoothing(model, channels)
+    costs = product_costs(model, waveforms, channels, scales)
+    eight, spared = choose(costs, limit)
+    factors = {cost.name: scales[cost.name].numpy() for cost in costs if cost.smoothed}
+    return Recipe(spared, eight, factors, {name: own.mean.numpy() for name, own in channels.items()}), costs
 
 
 @torch.inference_mode()
@@ -255,9 +259,9 @@ def with_thresholds_of(
 def compare(
     int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: HeldOut, labels: Sequence[str]
 ) -> dict[str, float | str]:
-    """How far the INT8 file is from the float32 one: in its answers, and in what they are worth. `_low` and `_high` of a
-    figure are its 95 % interval: Wilson's of a share of windows, else over groups of recordings that are weighted anew,
-    both files with the same weights."""
+    """How far the INT8 file is from the float32 one: in its answers, and in what they are worth. `_low` and `_high` of
+    a figure are its 95 % interval: Wilson's of a share of windows, else over groups of recordings that are weighted
+    anew, both files with the same weights."""
     change = np.abs(int8 - floats)[held_out.rows]
     same = (int8.argmax(axis=1) == floats.argmax(axis=1))[held_out.rows]
     figures: dict[str, float | str] = {
@@ -322,8 +326,8 @@ def pooled(scores: NDArray[np.float32], held_out: HeldOut) -> NDArray[np.float32
 
 
 def enough_windows(agreement: float) -> int:
-    """How many windows can decide: in fewer, a file that agrees in no more than this share of all windows would agree in
-    every one more often than one time in twenty. .98 ** 149 is below .05, so 149 for 98 %."""
+    """How many windows can decide: in fewer, a file that agrees in no more than this share of all windows would agree
+    in every one more often than one time in twenty. .98 ** 149 is below .05, so 149 for 98 %."""
     return math.ceil(math.log(CHANCE) / math.log(agreement)) if 0 < agreement < 1 else 1
 
 
@@ -347,15 +351,17 @@ def judged(gate: Mapping[str, float | str], limits: GateSettings, verified: bool
         return "refused", "; too few windows to judge what is good, and enough for this"
     enough = enough_windows(limits.min_agreement)
     return "undecided", (
-        f"; {enough} held-out windows are needed to tell {100 * limits.min_agreement:g} % from less, so neither agreement "
-        "nor AUC can be judged: the file is kept as unverified"
+        f"; {enough} held-out windows are needed to tell {100 * limits.min_agreement:g} % from less, so neither "
+        "agreement nor AUC can be judged: the file is kept as unverified"
     )
 
 
 def gate_line(gate: Mapping[str, float | str]) -> str:
     """The comparison in a line, with 95 % intervals."""
     low, high = (f"{100 * float(gate[f'top1_agreement_{end}']):.1f}" for end in ("low", "high"))
-    text = f"same best species in {100 * float(gate['top1_agreement']):.1f} % [{low}, {high}] of {gate['windows']} windows"
+    text = (
+        f"same best species in {100 * float(gate['top1_agreement']):.1f} % [{low}, {high}] of {gate['windows']} windows"
+    )
     text += f", largest change {float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
     if "macro_auc_drop" not in gate:
         return text + "; no species is in some of these recordings and not in others, so AUC says nothing"
@@ -366,27 +372,26 @@ def gate_line(gate: Mapping[str, float | str]) -> str:
     return text
 
 
-def print_costs(costs: Sequence[ProductCost], eight: Sequence[str], spared: Mapping[str, str]) -> None:
+def print_costs(costs: Sequence[ProductCost], recipe: Recipe) -> None:
     """The dearest products, as a table, and all that are not INT8 of 7 bits."""
     print(f"{'product':30}{'logits moved, 7 bits':>21}{'8 bits':>9}{'loudest / median':>18}")
     for cost in costs[:SHOWN]:
         print(f"{cost.name:30}{100 * cost.error:19.2f} %{100 * cost.error_8_bits:7.2f} %{cost.outlier:18.1f}")
     if len(costs) > SHOWN:
         print(f"... and {len(costs) - SHOWN} cheaper ones")
-    left = {cost.name: cost.error_8_bits if cost.name in eight else cost.error for cost in costs}
-    rest = 100 * together(error for name, error in left.items() if name not in spared)
+    left = {cost.name: cost.error_8_bits if cost.name in recipe.eight else cost.error for cost in costs}
+    rest = 100 * together(error for name, error in left.items() if name not in recipe.spared)
     print(f"all INT8 products together: {rest:.1f} % of the logits' spread")
-    if eight:
-        print(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(eight))}")
-    for name, reason in spared.items():
+    if recipe.eight:
+        print(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(recipe.eight))}")
+    for name, reason in recipe.spared.items():
         print(f"{name} stays in float32: {reason}")
 
 
 def draw_card(
     path: Path,
     costs: Sequence[ProductCost],
-    eight: Sequence[str],
-    spared: Mapping[str, str],
+    recipe: Recipe,
     parts: Mapping[str, Mapping[str, float]],
     scores: tuple[NDArray[np.float32], NDArray[np.float32]],
     title: str,
@@ -404,9 +409,13 @@ def draw_card(
     for cost in costs:
         _, layer, product = cost.name.split(".", 2)
         row, column = int(layer), PRODUCTS.index(product)
-        table[row, column] = 100 * (cost.error_8_bits if cost.name in eight else cost.error)
-        if layers <= 12 or cost.name in spared:
-            mark = "float32" if cost.name in spared else f"{table[row, column]:.1f}{' *' if cost.name in eight else ''}"
+        table[row, column] = 100 * (cost.error_8_bits if cost.name in recipe.eight else cost.error)
+        if layers <= 12 or cost.name in recipe.spared:
+            mark = (
+                "float32"
+                if cost.name in recipe.spared
+                else f"{table[row, column]:.1f}{' *' if cost.name in recipe.eight else ''}"
+            )
             left.text(column, row, mark, ha="center", va="center", fontsize=8)
     image = left.imshow(table, cmap="Oranges", vmin=0, vmax=1.5 * table.max(), aspect="auto")
     figure.colorbar(image, ax=left, label="% of the logits' spread")
@@ -414,10 +423,12 @@ def draw_card(
     if layers <= 12:
         left.set_yticks(range(layers))
     left.set_ylabel("layer")
-    left.set_title("what INT8 moves the logits by" + (" (* weights of 8 bits)" if eight else ""))
+    left.set_title("what INT8 moves the logits by" + (" (* weights of 8 bits)" if recipe.eight else ""))
     names = [part for part in next(iter(parts.values())) if any(times[part] > 0 for times in parts.values())]
     for offset, (name, times) in zip((-0.2, 0.2), parts.items(), strict=True):
-        bars = middle.barh([place + offset for place in range(len(names))], [times[part] for part in names], 0.4, label=name)
+        bars = middle.barh(
+            [place + offset for place in range(len(names))], [times[part] for part in names], 0.4, label=name
+        )
         middle.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
     middle.set_yticks(range(len(names)), names)
     middle.invert_yaxis()
@@ -429,8 +440,16 @@ def draw_card(
     other = floats.argmax(axis=1) != int8.argmax(axis=1)
     best = np.arange(len(floats)), floats.argmax(axis=1)
     right.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-    right.plot(floats[best][~other], int8[best][~other], ".", markersize=4, label=f"{(~other).sum()} windows, same best species")
-    right.plot(floats[best][other], int8[best][other], "x", color="tab:red", label=f"{other.sum()} windows, another one")
+    right.plot(
+        floats[best][~other],
+        int8[best][~other],
+        ".",
+        markersize=4,
+        label=f"{(~other).sum()} windows, same best species",
+    )
+    right.plot(
+        floats[best][other], int8[best][other], "x", color="tab:red", label=f"{other.sum()} windows, another one"
+    )
     right.set_xlabel("float32: probability of its best species")
     right.set_ylabel("INT8: probability of the same species")
     right.legend(fontsize=8)

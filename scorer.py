@@ -148,9 +148,9 @@ def encoder_in_words(facts: Mapping[str, Any]) -> str:
 
 
 def int8_fault() -> str:
-    """What this CPU makes wrong of products whose answers are known, or nothing. A CPU without VNNI adds two products of
-    UINT8 and INT8 in 16 bits; that weights of seven bits survive it, and that those of eight are multiplied in another
-    way there, is asked here, not hoped. Four milliseconds.
+    """What this CPU makes wrong of products whose answers are known, or nothing. A CPU without VNNI adds two products
+    of UINT8 and INT8 in 16 bits; that weights of seven bits survive it, and that those of eight are multiplied in
+    another way there, is asked here, not hoped. Four milliseconds.
 
     source    https://github.com/microsoft/onnxruntime/issues/6004
     """

@@ -1,4 +1,4 @@
-"""What INT8 costs each matrix product of the encoder, in the answers of the whole network, before anything is quantised.
+"""What INT8 costs each matrix product of the encoder, measured in the logits, before anything is quantised.
 
     channels = input_channels(model, waveforms)                # how loud each input channel of each product is
     scales = smoothing(model, channels)                        # outlier channels are divided, their weights multiplied
@@ -30,7 +30,6 @@ ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # thes
 PRODUCTS = (*ATTENTION, "self_attn.out_proj", "fc1", "fc2")
 MIGRATION = 0.5  # share of a channel's loudness that goes into the weights
 PROBES = 4  # random directions of the logits in which each context is asked
-STANDS_OUT = 16.0  # behind a Gelu a channel so many times the median one is worth a division
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
@@ -39,9 +38,12 @@ class ProductCost:
     """One linear layer of the encoder."""
 
     name: str  # layers.0.fc2
-    error: float  # mean change (rms) of the logits where it alone is INT8, weights of 7 bits, as a share of their spread
+    error: (
+        float  # mean change (rms) of the logits where it alone is INT8, weights of 7 bits, as a share of their spread
+    )
     error_8_bits: float  # the same, weights of 8 bits
     outlier: float  # its loudest input channel over the median one, before smoothing
+    smoothed: bool  # whether it costs less so
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,13 @@ def input_channels(model: BirdClefClassifier, waveforms: Tensor) -> dict[str, Ch
 def smoothing(model: BirdClefClassifier, channels: Mapping[str, Channels]) -> dict[str, Tensor]:
     """What each input channel (inputs,) of each product is to be divided by, its weights multiplied by.
 
-    Products of the same activations share their scales. Behind a Gelu the division is an operation of its own, so it is
-    only done where it pays: where a channel stands far out.
+    Products of the same activations share their scales. Whether it pays is seen in `product_costs`.
     source    https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4
     """
     linears = linear_layers(model)
     scales: dict[str, Tensor] = {}
     for name, own in channels.items():
         layer, product = name.split(".")[1], name.split(".", 2)[2]
-        if product == "fc2" and outlier(own.peak) < STANDS_OUT:
-            continue
         alike = ATTENTION if product in ATTENTION else (product,)
         rows = torch.stack([columns(linears[f"layers.{layer}.{one}"].weight) for one in alike]).amax(dim=0)
         scale = own.peak.clamp(min=1e-5) ** MIGRATION / rows.clamp(min=1e-5) ** (1 - MIGRATION)
@@ -107,24 +106,30 @@ def product_costs(
     mean square over signs is the sum over the logits of their squared changes, for all products in one pass.
     waveforms   (contexts, context samples)
     channels    of `input_channels`: what rounded weights make of the mean is taken out of the bias
-    scales      of `smoothing`; none: as the network is
+    scales      of `smoothing`; none: as the network is. What stands behind a norm is smoothed for nothing and always;
+                the others where it pays
     """
     linears = linear_layers(model)
-    moved = {(name, levels): 0.0 for name in linears for levels in (LEVELS, EIGHT_BITS)}
+    moved: dict[tuple[str, bool, int], float] = {}
 
     def watch(name: str) -> Hook:
+        # behind a norm smoothing costs nothing and is always done; elsewhere both ways are measured
+        ways = {name in scales, name in scales and name.endswith((*ATTENTION, "fc1"))}
+
         def seen(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            linear, scale, wrong = linears[name], scales.get(name, torch.ones(())), dict[int, Tensor]()
+            linear, wrong = linears[name], dict[tuple[str, bool, int], Tensor]()
             with torch.no_grad():
-                rounded, weight = rounded_activation(inputs[0] / scale), linear.weight * scale
-                for levels in (LEVELS, EIGHT_BITS):
-                    coarse = rounded_weight(weight, levels)
-                    constant = F.linear(channels[name].mean / scale, coarse - weight)
-                    wrong[levels] = F.linear(rounded, coarse, linear.bias) - constant - output
+                for smooth in ways:
+                    scale = scales[name] if smooth else torch.ones(())
+                    rounded, weight = rounded_activation(inputs[0] / scale), linear.weight * scale
+                    for levels in (LEVELS, EIGHT_BITS):
+                        coarse = rounded_weight(weight, levels)
+                        constant = F.linear(channels[name].mean / scale, coarse - weight)
+                        wrong[name, smooth, levels] = F.linear(rounded, coarse, linear.bias) - constant - output
 
             def asked(gradient: Tensor) -> None:
-                for levels, error in wrong.items():
-                    moved[name, levels] += float((gradient * error).sum()) ** 2
+                for key, error in wrong.items():
+                    moved[key] = moved.get(key, 0.0) + float((gradient * error).sum()) ** 2
 
             output.register_hook(asked)
 
@@ -141,7 +146,12 @@ def product_costs(
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
     error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}
-    costs = [ProductCost(name, error[name, LEVELS], error[name, EIGHT_BITS], outlier(channels[name].peak)) for name in linears]
+    costs: list[ProductCost] = []
+    for name in linears:
+        ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
+        best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
+        coarse, fine = error[name, best, LEVELS], error[name, best, EIGHT_BITS]
+        costs.append(ProductCost(name, coarse, fine, outlier(channels[name].peak), best))
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
 
 

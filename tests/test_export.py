@@ -174,7 +174,13 @@ def test_products_have_the_names_of_the_modules_they_come_from(stages: Stages) -
 def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, tmp_path: Path) -> None:
     _, facts = load_classifier(stages.classifier)
     path = tmp_path / "m.onnx"
-    write_int8(stages.float_model, path, facts, True, Recipe(dict.fromkeys(("layers.0.fc2", "layers.2.self_attn.q_proj"), "a test")))
+    write_int8(
+        stages.float_model,
+        path,
+        facts,
+        True,
+        Recipe(dict.fromkeys(("layers.0.fc2", "layers.2.self_attn.q_proj"), "a test")),
+    )
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert kinds["MatMulInteger"] == len(PRODUCTS) * SIZES["demo"].layers - 2
     every = tuple(products(onnx.load(stages.float_model)).values())
@@ -278,12 +284,20 @@ def test_smoothing_changes_the_numbers_inside_and_not_what_the_network_computes(
     write_int8(stages.float_model, tmp_path / "smooth.onnx", facts, True, Recipe(every, scales=scales))
     plain, smooth = (score(open_scorer(tmp_path / f"{name}.onnx"), windows) for name in ("plain", "smooth"))
     np.testing.assert_allclose(smooth, plain, atol=2e-6)
-    before, after = (Counter(node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node) for name in ("plain", "smooth"))
+    before, after = (
+        Counter(node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node)
+        for name in ("plain", "smooth")
+    )
     assert after - before == Counter({"Mul": 3}) and not before - after  # one behind each Gelu, no other costs anything
-    tables = [{t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / f"{name}.onnx").graph.initializer} for name in ("plain", "smooth")]
+    tables = [
+        {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / f"{name}.onnx").graph.initializer}
+        for name in ("plain", "smooth")
+    ]
     changed = {name for name, table in tables[0].items() if not np.array_equal(table, tables[1][name])}
     assert len(changed) == 18 + 2 * 6 + 3  # negative control: all weights, both constants of six norms, three biases
-    write_int8(stages.float_model, tmp_path / "int8.onnx", facts, True, Recipe({"layers.1.fc2": "a test"}, scales=scales))
+    write_int8(
+        stages.float_model, tmp_path / "int8.onnx", facts, True, Recipe({"layers.1.fc2": "a test"}, scales=scales)
+    )
     assert np.abs(score(open_scorer(tmp_path / "int8.onnx"), windows) - plain).max() < 0.1
 
 

@@ -96,7 +96,9 @@ def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
     assert json.loads((run / "run.json").read_text())["status"] == "failed" and not (tmp_path / "quantize").exists()
     assert json.loads((run / "quantize.json").read_text())["gate"] == "refused"
     windows = len(held_out_of(stages).owner)
-    assert "gate refused: same best species in " in (said := capsys.readouterr().out) and f" of {windows} windows" in said
+    assert (
+        "gate refused: same best species in " in (said := capsys.readouterr().out) and f" of {windows} windows" in said
+    )
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -196,8 +198,16 @@ def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     assert gate_reasons(gate | {"top1_agreement": 0.97}, GateSettings()) == [
         "another best species in 3.0 % of the windows"
     ]
-    assert gate["windows"] == 40 and float(gate["top1_agreement_low"]) == pytest.approx(0.912, abs=1e-3)  # 40 / (40 + 1.96**2)
-    assert 0 < float(gate["macro_auc_drop_low"]) < float(gate["macro_auc_drop"]) < float(gate["macro_auc_drop_high"]) < 0.01
+    assert gate["windows"] == 40 and float(gate["top1_agreement_low"]) == pytest.approx(
+        0.912, abs=1e-3
+    )  # 40 / (40 + 1.96**2)
+    assert (
+        0
+        < float(gate["macro_auc_drop_low"])
+        < float(gate["macro_auc_drop"])
+        < float(gate["macro_auc_drop_high"])
+        < 0.01
+    )
     same = compare(floats, floats, held_out, tuple("abcd"))  # both files are weighted alike: no change is no change
     assert same["macro_auc_drop_low"] == same["macro_auc_drop_high"] == same["cmap_drop_high"] == 0
     assert "same best species in 100.0 % [91.2, 100.0] of 40 windows" in gate_line(gate)
@@ -211,7 +221,10 @@ def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
     assert verdict == "undecided" and "149 held-out windows are needed to tell 98 % from less" in why
     assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), verified=False)[0] == "refused"
     assert judged(good, GateSettings(), verified=True)[0] == "refused"
-    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), verified=True) == ("passed", "")
+    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), verified=True) == (
+        "passed",
+        "",
+    )
 
 
 def test_products_are_judged_on_training_windows_and_the_file_on_others(stages: Stages) -> None:
