@@ -263,7 +263,7 @@ def smooth_activations(
     for node in graph.graph.node:
         name = wanted.get(node.name, "")
         if name in scales:
-            activation, inverse = node.input[0], 1 / scales[name]
+            activation, inverse = node.input[0], (1 / scales[name]).astype(np.float32)
             if activation not in smoothed:
                 smoothed[activation] = activation
                 if makers[activation].op_type == "LayerNormalization":

@@ -79,6 +79,7 @@ def quantize(config: QuantizeCommand) -> int:
     assert config.classifier.is_file() or not folds, (
         f"{config.classifier} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}"
     )
+    assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     model, facts = load_classifier(config.classifier)
     print(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
     held_out = read_windows(config.classifier.with_name(HELD_OUT), facts, config.max_windows)

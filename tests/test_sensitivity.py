@@ -160,12 +160,14 @@ def test_products_of_the_same_activations_are_smoothed_alike_and_behind_a_gelu_o
         assert all(float(scale.log().mean()) == pytest.approx(0, abs=1e-5) for scale in scales.values())
 
 
-def test_the_dearest_goes_up_step_by_step_until_all_together_are_cheap_enough() -> None:
-    costs = [ProductCost(*cost, 1.0, True) for cost in (("a", 0.3, 0.25), ("b", 0.08, 0.01), ("c", 0.03, 0.02))]
-    assert choose(costs, 1.0) == ([], {})
-    assert choose(costs, 0.27) == (["a"], {})
-    assert choose(costs, 0.1) == ([], {"a": "in INT8 it alone would move the logits by 25.0 % of their spread"})
-    assert choose(costs, 0.04)[0] == ["b"] and list(choose(costs, 0.04)[1]) == ["a"]
+def test_the_step_that_gains_most_for_its_price_is_taken_until_all_together_are_cheap_enough() -> None:
+    costs = [ProductCost(*cost, 1.0, True) for cost in (("a", 0.3, 0.25), ("b", 0.2, 0.01), ("c", 0.03, 0.02))]
+    assert choose(costs, 0.37) == ([], {})
+    assert choose(costs, 0.31) == (["b"], {})  # 0.2**2 - 0.01**2 is more than 0.3**2 - 0.25**2
+    assert choose(costs, 0.26) == (["a", "b"], {})
+    why = {"a": "in INT8 it alone would move the logits by 25.0 % of their spread"}
+    assert choose(costs, 0.1) == (["b"], why)
+    assert choose(costs, 0.023) == (["b", "c"], why)
     assert choose(costs, 0.0) == ([], choose(costs, 0.0)[1]) and len(choose(costs, 0.0)[1]) == 3
     assert together([0.3, 0.4]) == pytest.approx(0.5)
 
