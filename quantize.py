@@ -171,7 +171,9 @@ def quantize(config: QuantizeCommand) -> int:
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
-        title = f"gate {verdict}: {len(costs) - len(recipe.spared)} of {len(costs)} products in INT8"
+        agreed = f"{100 * float(gate['top1_agreement']):.1f} % of {gate['windows']} windows"
+        title = f"gate {verdict}: same best species in {agreed}"
+        title += f"; {len(costs) - len(recipe.spared)} of {len(costs)} products in INT8"
         answers = floats[held_out.rows], int8[held_out.rows]
         draw_card(run.folder / "quantize.png", costs, recipe, parts, answers, title)
         if refused:
