@@ -5,7 +5,8 @@
 
 Reads    labelled recordings in any layout of sources.py, or recordings.csv; encoder.safetensors or a Whisper checkpoint
 Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with several folds: in a folder for each);
-         held_out_scores.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png, reliability.png, run.json
+         held_out_scores.csv, held_out_recordings.csv, training_recordings.csv, embeddings.npz, species.csv,
+         thresholds.csv, confusion.png, reliability.png, run.json
 """
 
 from __future__ import annotations

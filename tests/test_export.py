@@ -264,7 +264,7 @@ def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> Non
         graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         if how:
             quantise_products(graph, {"product": how})
-        rows = np.stack([mean, mean + np.float32(0.5) * (-1) ** np.arange(64, dtype=np.float32)])
+        rows = np.stack([mean, mean + 0.5 * (-1.0) ** np.arange(64)]).astype(np.float32)
         answers.append(ort.InferenceSession(graph.SerializeToString()).run(None, {"sound": rows})[0])
     exact, coarse, corrected = answers
     assert np.abs(corrected[0] - exact[0]).max() < 1e-3 * np.abs(exact[0]).max()
