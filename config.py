@@ -578,14 +578,15 @@ class FinetuneCommand:
 
 @dataclass(frozen=True)
 class GateSettings:
-    """How much worse an INT8 file may be than the float32 one, on held-out recordings."""
+    """How much worse an INT8 file may be than the float32 one, on held-out recordings. Windows too few to tell
+    --gate.min_agreement from less decide nothing: the file is then kept as unverified."""
 
     max_auc_drop: float = 0.002
     """Loss of macro ROC-AUC."""
     min_agreement: float = 0.98
     """Share of the windows in which both name the same best species."""
     allow_worse: bool = False
-    """Keep the INT8 file whatever it is like."""
+    """Keep the INT8 file whatever its answers are like."""
 
 
 @dataclass(frozen=True)
@@ -605,8 +606,8 @@ class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
 
     Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py. What
-    INT8 would cost each matrix product is measured first, the dearest stay in float32; a file that is worse than
-    --gate allows on held-out recordings is not kept.
+    INT8 would cost each matrix product is measured first; the dearest get weights of 8 bits, then stay in float32. A
+    file that is worse than --gate allows on held-out recordings, or of which most is float32, is not kept.
 
     Start with  --classifier        the one that main.py wrote, if it is not the newest
                 --budget.minutes    how long the recordings to be scored may take
@@ -622,8 +623,9 @@ class QuantizeCommand:
     """The classifier that main.py wrote."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
-    max_error: float = 0.05
-    """A product whose output INT8 spoils by more than this share of its variance stays in float32."""
+    max_error: float = 0.03
+    """How far all INT8 products together may move the logits, as a share of their spread: the dearest get weights of 8
+    bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: QuickRunSettings = QuickRunSettings()

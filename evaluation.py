@@ -56,6 +56,7 @@ from recordings import Recording, write_recordings
 from runs import no_formula, publish
 from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
 
+HELD_OUT, TRAINING = "held_out_recordings.csv", "training_recordings.csv"  # beside a classifier, for quantize.py
 PRECISE = 0.9  # precision that thresholds are asked for
 FEWEST = 10  # right answers that a threshold is fitted on
 PARTS = 5  # that thresholds are cross-fitted in
@@ -454,7 +455,7 @@ def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
     recordings: what quantize.py compares on."""
     windows = held_out.windows
     rows = [replace(recording, path=recording.path.absolute()) for recording in held_out.recordings]
-    write_recordings(folder / "held_out_recordings.csv", rows)
+    write_recordings(folder / HELD_OUT, rows)
     path = folder / "held_out_scores.csv"
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_row(file, score_columns(taxonomy))
@@ -462,6 +463,13 @@ def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
             mine = windows.owner == index
             starts, ends = windows.starts[mine].tolist(), windows.ends[mine].tolist()
             write_scores(file, str(recording.path.resolve()), starts, ends, windows.scores[mine])
+
+
+def write_trained(folder: Path, recordings: Sequence[Recording]) -> None:
+    """training_recordings.csv: what a classifier was trained on, and quantize.py looks for outlier channels in."""
+    write_recordings(
+        folder / TRAINING, [replace(recording, path=recording.path.absolute()) for recording in recordings]
+    )
 
 
 def write_embeddings(path: Path, held_out: HeldOut) -> None:

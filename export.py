@@ -1,7 +1,7 @@
 """The trained network -> ONNX files that take waveforms: float32, and its twin with the encoder's products in INT8.
 
     write_float(model, facts, Path("classifier.onnx"), verified=True)
-    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, spared=("layers.0.fc2",))
+    write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, recipe=recipe)
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
@@ -17,9 +17,9 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ from config import EncoderSize
 from model import BirdClefClassifier
 from runs import publish
 from seals import blank, name_beside, seal, sha256
-from sensitivity import LEVELS, PRODUCTS
+from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS
 from taxonomy import to_json
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
@@ -94,25 +94,48 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
         finish(graph, path, Path(folder) / "network.onnx.data" if large else None)
 
 
-def write_int8(
-    float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, spared: Collection[str] = ()
-) -> None:
-    """The INT8 twin of a float32 file.
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of the products of an INT8 file, each named as in `products`: layers.0.fc2."""
 
-    spared   products that stay in float32, named as in `products`: layers.0.fc2
-    """
+    spared: Mapping[str, str] = field(default_factory=dict[str, str])  # those that stay in float32, and why
+    eight: Collection[str] = ()  # those whose weights have 8 bits, not 7
+    scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    """What input channels (inputs,) are divided by, while weights are multiplied (`sensitivity.smoothing`)."""
+    means: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    """Of input channels (inputs,), before that: what rounded weights make of them is taken out of the biases."""
+
+
+def write_int8(
+    float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, recipe: Recipe | None = None
+) -> None:
+    """The INT8 twin of a float32 file."""
+    recipe, folder = recipe or Recipe(), float_path.parent
     graph = onnx.load(float_path, load_external_data=False)
     wanted = products(graph)
     expected = len(PRODUCTS) * facts.encoder.layers
     assert len(wanted) == expected, (
         f"{len(wanted)} of {expected} matrix products were found: a silent failure, please report it"
     )
-    strange = sorted(set(spared) - set(wanted.values()))
+    strange = sorted({*recipe.spared, *recipe.eight, *recipe.scales} - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
     fuse_attention(graph, facts.encoder)
-    quantise_products(graph, {node for node, name in wanted.items() if name not in spared}, float_path.parent)
-    load_external_data_for_model(graph, str(float_path.parent))  # what stays in float32
-    set_facts(graph, facts, "int8", verified)
+    factors = smooth_activations(graph, wanted, recipe.scales, folder)
+    roundings: dict[str, Rounding] = {}
+    for node, name in wanted.items():
+        mean, bias = recipe.means.get(name), f"{LAYERS}{name}.bias"
+        mean = None if mean is None else mean / recipe.scales.get(name, np.float32(1))
+        levels = EIGHT_BITS if name in recipe.eight else LEVELS
+        if name not in recipe.spared:
+            roundings[node] = Rounding(levels, factors.pop(name, None), mean, bias)
+    weights = {wanted[node.name]: node.input[1] for node in graph.graph.node if node.name in wanted}
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for name, factor in factors.items():  # of products that stay in float32
+        multiply(constants[weights[name]], factor, folder)
+    quantise_products(graph, roundings, folder)
+    load_external_data_for_model(graph, str(folder))  # what stays in float32
+    int8 = {"products": len(wanted), "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
+    set_facts(graph, facts, "int8", verified, int8)
     save(graph, path)
 
 
@@ -222,10 +245,66 @@ def fuse_attention(graph: onnx.ModelProto, size: EncoderSize) -> None:
     del graph.graph.value_info[:]
 
 
-def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: Path = Path()) -> None:
+def smooth_activations(
+    graph: onnx.ModelProto, wanted: Mapping[str, str], scales: Mapping[str, NDArray[np.float32]], folder: Path
+) -> dict[str, NDArray[np.float32]]:
+    """Divide the input channels of products by scales, in place: in the weights of the norm before them, in the values
+    of the attention before them, or, behind a Gelu, by a multiplication of its own.
+
+    wanted    node -> name of the products
+    returns   name -> what its weights are to be multiplied by, (inputs, 1) or (inputs, outputs)
+    source    https://arxiv.org/abs/2211.10438 (SmoothQuant)
+    """
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    makers = {node.output[0]: node for node in graph.graph.node}
+    factors: dict[str, NDArray[np.float32]] = {name: scale[:, None] for name, scale in scales.items()}
+    smoothed: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        name = wanted.get(node.name, "")
+        if name in scales:
+            activation, inverse = node.input[0], (1 / scales[name]).astype(np.float32)
+            if activation not in smoothed:
+                smoothed[activation] = activation
+                if makers[activation].op_type == "LayerNormalization":
+                    for constant in makers[activation].input[1:]:
+                        multiply(constants[constant], inverse, folder)
+                elif name.endswith("out_proj"):
+                    values = name.replace("out_proj", "v_proj")
+                    factors[values] = factors.get(values, np.ones((1, 1), np.float32)) * inverse
+                    multiply(constants[f"{LAYERS}{values}.bias"], inverse, folder)
+                else:
+                    smoothed[activation] = f"{activation}_smooth"
+                    graph.graph.initializer.append(numpy_helper.from_array(inverse, f"{activation}_smoothing"))
+                    inputs = [activation, f"{activation}_smoothing"]
+                    nodes.append(onnx.helper.make_node("Mul", inputs, [smoothed[activation]], f"{activation}_smooth"))
+            node.input[0] = smoothed[activation]
+        nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    return factors
+
+
+def multiply(tensor: onnx.TensorProto, factor: NDArray[np.float32], folder: Path) -> None:
+    """A constant of a graph, in place."""
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor, str(folder)) * factor, tensor.name))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the weights of a product become INT8."""
+
+    levels: int = LEVELS  # the largest whole number: 63 are 7 bits, 127 are 8
+    factor: NDArray[np.float32] | None = None  # by which they are multiplied first, (inputs, 1) or (inputs, outputs)
+    mean: NDArray[np.float32] | None = None  # (inputs,) of what they are multiplied with
+    bias: str = ""  # the constant from which what rounding makes of the mean is taken, where there is one
+
+
+def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], folder: Path = Path()) -> None:
     """Replace some products of a graph, in place, by their INT8 form.
 
-    folder   where the weights that the graph does not hold itself are; they are read one at a time
+    chosen    node -> how its weights are rounded
+    folder    where the weights that the graph does not hold itself are; they are read one at a time
     x @ W becomes (DynamicQuantizeLinear(x) @ W8) in INT32, times the scale of x and the scales of W's columns. Products
     of the same activations share their quantisation; ONNX Runtime fuses the rest.
     """
@@ -246,7 +325,12 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: P
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
         if f"{weight}_quantized" not in weights:
-            table, units = quantised_weight(numpy_helper.to_array(weights[weight], str(folder)))
+            how, exact = chosen[node.name], numpy_helper.to_array(weights[weight], str(folder))
+            exact = exact if how.factor is None else exact * how.factor
+            table, units = quantised_weight(exact, how.levels)
+            if how.mean is not None and how.bias in weights:
+                moved = numpy_helper.to_array(weights[how.bias], str(folder)) - how.mean @ (table * units - exact)
+                weights[how.bias] = numpy_helper.from_array(moved.astype(np.float32), how.bias)
             for name, values in ((f"{weight}_quantized", table), (f"{weight}_scale", units)):
                 weights[name] = numpy_helper.from_array(values, name)
         users[weight] -= 1
@@ -268,15 +352,22 @@ def quantise_products(graph: onnx.ModelProto, chosen: Collection[str], folder: P
     del graph.graph.value_info[:]
 
 
-def quantised_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantised_weight(weight: NDArray[np.float32], levels: int = LEVELS) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(inputs, outputs) float32 -> INT8 of the same shape, and a scale for each output (outputs,)."""
-    scales = (np.abs(weight).max(axis=0) / LEVELS).astype(np.float32)
+    scales = (np.abs(weight).max(axis=0) / levels).astype(np.float32)
     scales[scales == 0] = 1.0
-    return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8), scales
+    return np.clip(np.rint(weight / scales), -levels, levels).astype(np.int8), scales
 
 
-def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, verified: bool) -> None:
-    """Labels, lineage, thresholds, audio geometry and provenance into the file's metadata."""
+def set_facts(
+    graph: onnx.ModelProto,
+    facts: ClassifierFacts,
+    precision: str,
+    verified: bool,
+    int8: Mapping[str, object] | None = None,
+) -> None:
+    """Labels, lineage, thresholds, audio geometry and provenance into the file's metadata; of an INT8 file what is in
+    float32 all the same, and how finely its weights are rounded."""
     content = {
         "format": scoring.FORMAT,
         "size": facts.size,
@@ -289,7 +380,7 @@ def set_facts(graph: onnx.ModelProto, facts: ClassifierFacts, precision: str, ve
         "rank_thresholds": dict(facts.rank_thresholds),
         "provenance": facts.provenance,
         "sealed": True,
-    }
+    } | ({"int8": int8} if int8 else {})
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 
 
@@ -321,7 +412,7 @@ if __name__ == "__main__":
     graph = onnx.helper.make_model(toy, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     sound = {"sound": rng.normal(size=(5, 64)).astype(np.float32)}
     floats = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
-    quantise_products(graph, {"product"})
+    quantise_products(graph, {"product": Rounding()})
     int8 = ort.InferenceSession(graph.SerializeToString()).run(None, sound)[0]
     error = np.abs(int8 - floats).max(axis=0) / np.abs(floats).max(axis=0)
     print([node.op_type for node in graph.graph.node], "largest error of each channel", error.round(4).tolist())

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+EXACT_INT8 = ("session.x64quantprecision", "1")  # where there is no VNNI, weights of 8 bits are multiplied in 16 bits
 OPERATORS = frozenset(  # what export.py writes for any size and head, and plain arithmetic of the same kind
     re.findall(
         r"\w+",
@@ -132,12 +133,14 @@ def remedy() -> str:
 
 
 def bounded_options() -> ort.SessionOptions:
-    """A session of one thread that shares its memory, and the limit on it, with all others of this process."""
+    """A session of one thread that shares its memory, and the limit on it, with all others of this process, and in
+    which no product of INT8 overflows."""
     limit_memory()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is an error already
     options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry(*EXACT_INT8)
     return options
 
 

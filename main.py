@@ -5,7 +5,8 @@
 
 Reads    labelled recordings in any layout of sources.py, or recordings.csv; encoder.safetensors or a Whisper checkpoint
 Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with several folds: in a folder for each);
-         held_out_scores.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png, reliability.png, run.json
+         held_out_scores.csv, held_out_recordings.csv, training_recordings.csv, embeddings.npz, species.csv,
+         thresholds.csv, confusion.png, reliability.png, run.json
 """
 
 from __future__ import annotations
@@ -33,7 +34,16 @@ from audio import find_recordings
 from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from device import prepare_device
-from evaluation import Calibration, HeldOut, calibrate, examine, joined, recording_scorecard, write_held_out
+from evaluation import (
+    Calibration,
+    HeldOut,
+    calibrate,
+    examine,
+    joined,
+    recording_scorecard,
+    write_held_out,
+    write_trained,
+)
 from model import BirdClefClassifier, Encoder
 from objective import prepare_loss_inputs
 from recordings import Recording, marked
@@ -74,10 +84,11 @@ def finetune(config: FinetuneCommand) -> int:
             return 0
         exam = joined(exams)
         calibration = calibrate(exam, taxonomy)
-        for part, mine in zip(parts, exams, strict=True):
+        for plan, part, mine in zip(plans, parts, exams, strict=True):
             judged = calibration.applied(mine)
             seal(part.folder / CLASSIFIER, calibration, recording_scorecard(judged, taxonomy))
             write_held_out(part.folder, judged, taxonomy)
+            write_trained(part.folder, plan.train)
         run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")

@@ -615,7 +615,7 @@ def open_models(config: PredictCommand) -> list[Scorer]:
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads)"
         )
         if not scorer.verified:
-            print("this model was never compared with the trained network on real recordings: unverified")
+            print("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (
             f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"

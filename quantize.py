@@ -2,12 +2,15 @@
 
     python quantize.py --classifier runs/finetune/classifier.safetensors
 
-Reads    classifier.safetensors, and the held-out recordings that held_out_recordings.csv beside it names
-Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, species.csv, run.json
+Reads    classifier.safetensors, and the recordings that training_recordings.csv and held_out_recordings.csv beside it
+         name
+Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, quantize.png, species.csv,
+         run.json
 
-Before: what INT8 would cost each product; the dearest stay in float32. After: both files are run on the held-out
-windows. A float32 file that differs from the trained network is an error; an INT8 file that is worse than --gate allows
-gets more of its products back in float32, and is refused when that does not help.
+Before: on training windows, outlier channels are smoothed, and what INT8 would cost each product is measured in the
+logits; the dearest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error.
+After: both files are run on the held-out windows. A float32 file that differs from the trained network is an error; an
+INT8 file that is worse than --gate allows, or of which most is float32, is refused. Too few windows decide nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ if __name__ == "__main__":
     answer_early(QuantizeCommand)  # before torch is imported, which takes seconds
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,19 +42,29 @@ from checkpoint import ClassifierFacts, load_classifier
 from config import GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
 from device import available_cores
-from evaluation import WindowScores, carried_over_ranks, pool_windows
-from export import front_end, write_float, write_int8
-from metrics import class_roc_auc, cmap, macro_roc_auc
+from evaluation import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
+from export import Recipe, front_end, write_float, write_int8
+from fitting import wilson_interval
+from metrics import (
+    bootstrap_interval,
+    class_roc_auc,
+    cmap,
+    macro_roc_auc,
+    weighted_cmap,
+    weighted_macro_roc_auc,
+)
 from model import BirdClefClassifier
 from recordings import read_recordings
 from runs import command_line, launch, no_formula, open_run, peak_memory_mb, publish, write_json
 from seals import beside
-from sensitivity import ProductCost, product_costs
-from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_graph
+from sensitivity import PRODUCTS, ProductCost, choose, input_channels, product_costs, smoothing, together
+from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_by_part, time_graph
 
 FLOAT_TOLERANCE = 1e-4
-SCANNED = 32  # contexts in which the cost of each product is measured
+SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
 SHOWN = 8  # products named in the table
+CHANCE = 0.05  # of a file that is as bad as the gate allows to agree in every window
+Verdict = Literal["passed", "refused", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class HeldOut:
     rows: NDArray[np.int64]  # (windows,) which of the answers to the contexts are of new windows
     owner: NDArray[np.int64]  # (windows,) index of the recording
     truth: NDArray[np.float32]  # (recordings, species)
+    groups: NDArray[np.str_]  # (recordings,) what is alike
 
 
 def quantize(config: QuantizeCommand) -> int:
@@ -70,17 +86,20 @@ def quantize(config: QuantizeCommand) -> int:
     assert config.classifier.is_file() or not folds, (
         f"{config.classifier} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}"
     )
+    assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     model, facts = load_classifier(config.classifier)
     print(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
-    held_out = read_held_out(config.classifier, facts, config.max_windows)
-    verified = len(held_out.truth) > 0
-    if verified:
+    held_out = read_windows(config.classifier.with_name(HELD_OUT), facts, config.max_windows)
+    scanned, source = scanned_contexts(config.classifier, facts, held_out)
+    if len(held_out.truth):
         print(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
     else:
         print("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
+    enough = enough_windows(config.gate.min_agreement)
+    verified = len(held_out.truth) > 0 and len(held_out.owner) >= enough
     with open_run("quantize", config.run.root, config) as run:
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
-        write_float(model, facts, float_path, verified)
+        write_float(model, facts, float_path, len(held_out.truth) > 0)
         trained, floats = network_scores(model, held_out.contexts), file_scores(float_path, held_out.contexts)
         largest = float(np.abs(floats - trained).max())
         assert largest <= FLOAT_TOLERANCE, (
@@ -88,20 +107,22 @@ def quantize(config: QuantizeCommand) -> int:
         )
         wrong = scoring.int8_fault()
         assert not wrong, f"INT8 cannot be judged on this CPU ({scoring.cpu_name()}): {wrong}; quantise on another"
-        costs = product_costs(model, torch.from_numpy(held_out.contexts[:SCANNED]))
+        source = f"{len(scanned)} {source}"
+        recipe, costs = find_recipe(model, torch.from_numpy(scanned), config.max_error)
         windows = model.windows
-        del model  # its weights are most of the memory that the rest would need
-        print_costs(costs, config.max_error)
-        spared = [cost.name for cost in costs if cost.error > config.max_error]
-        while True:
-            write_int8(float_path, int8_path, facts, verified, spared)
-            int8 = file_scores(int8_path, held_out.contexts)
-            gate = compare(int8, floats, held_out, facts.taxonomy.labels)
-            broken = gate_reasons(gate, config.gate)
-            print(f"INT8 with {len(spared)} of {len(costs)} products in float32: {gate_line(gate)}")
-            if not broken or len(spared) == len(costs) or config.gate.allow_worse:
-                break
-            spared = [cost.name for cost in costs[: max(1, 2 * len(spared))]]  # twice as many each time, dearest first
+        del model, scanned  # its weights are most of the memory that the rest would need
+        print(f"what INT8 costs each product, on {source}:")
+        print_costs(costs, recipe)
+        write_int8(float_path, int8_path, facts, verified, recipe)
+        int8 = file_scores(int8_path, held_out.contexts)
+        gate = compare(int8, floats, held_out, facts.taxonomy.labels)
+        broken = gate_reasons(gate, config.gate)
+        verdict, why = judged(gate, config.gate, verified)
+        mostly_float = 2 * len(recipe.spared) >= len(costs)
+        if mostly_float:
+            few = f"{len(recipe.spared)} of its {len(costs)} products would be float32, so it is none"
+            broken, verdict = [few], "refused"
+        print(f"gate {verdict}: {gate_line(gate)}{why}")
         served = with_thresholds_of(facts, floats[held_out.rows], int8[held_out.rows]) if verified else facts
         moved = sum(
             one.applied != other.applied for one, other in zip(facts.thresholds, served.thresholds, strict=True)
@@ -109,7 +130,7 @@ def quantize(config: QuantizeCommand) -> int:
         moved += sum(limit != served.rank_thresholds[rank] for rank, limit in facts.rank_thresholds.items())
         if moved:
             print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-            write_int8(float_path, int8_path, served, verified, spared)
+            write_int8(float_path, int8_path, served, verified, recipe)
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
@@ -119,12 +140,16 @@ def quantize(config: QuantizeCommand) -> int:
         share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
         print(f"of which the front end takes {hearing:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
         threads = max(threads for _, threads in speeds)
-        refused = bool(broken) and not config.gate.allow_worse
+        refused = verdict == "refused" and (mostly_float or not config.gate.allow_worse)
         fitting, words = fits(speeds["ONNX float32" if refused else "ONNX INT8", threads], **asdict(config.budget))
         budget = asdict(config.budget) | {"context_seconds": facts.audio.context_seconds}
         best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, depth=facts.depth, **budget)
         print(f"the float32 file, as INT8 is refused: {words}" if refused else words)
         print(f"largest size that would fit, estimated from this one: {best or 'none'}")
+        parts = {
+            name: time_by_part(path, held_out.contexts.shape[1])
+            for name, path in (("float32", float_path), ("INT8", int8_path))
+        }
         card = {
             "classifier": str(config.classifier),
             "size": facts.size,
@@ -132,8 +157,11 @@ def quantize(config: QuantizeCommand) -> int:
             "verified": verified,
             "windows": len(held_out.owner),
             "largest_float_difference": largest,
+            "products_judged_on": source,
             "products": [asdict(cost) for cost in costs],
-            "kept_in_float32": spared,
+            "eight_bits": recipe.eight,
+            "kept_in_float32": recipe.spared,
+            "gate": verdict,
             "int8": gate
             | {"megabytes": megabytes(int8_path)}
             | {"milliseconds_per_window": speeds["ONNX INT8", threads].milliseconds_per_window},
@@ -141,6 +169,7 @@ def quantize(config: QuantizeCommand) -> int:
             "megabytes": {name: megabytes(path) for name, path in files.items()},
             "speed": {f"{name}, {count} threads": asdict(speed) for (name, count), speed in speeds.items()},
             "front_end_milliseconds": hearing,
+            "milliseconds_of_a_context_by_part": parts,
             "cpu": scoring.cpu_name(),
             "fits_budget": fitting,
             "budget": words,
@@ -149,13 +178,18 @@ def quantize(config: QuantizeCommand) -> int:
             "peak_memory_mb": peak_memory_mb(),
         }
         write_json(run.folder / "quantize.json", card)
+        agreed = f"{100 * float(gate['top1_agreement']):.1f} % of {gate['windows']} windows"
+        title = f"gate {verdict}: same best species in {agreed}"
+        title += f"; {len(costs) - len(recipe.spared)} of {len(costs)} products in INT8"
+        answers = floats[held_out.rows], int8[held_out.rows]
+        draw_card(run.folder / "quantize.png", costs, recipe, parts, answers, title)
         if refused:
             (run.folder / "refused").mkdir()
             for path in filter(None, (beside(int8_path), int8_path)):
                 path.rename(run.folder / "refused" / path.name)
             raise AssertionError(
-                f"INT8 is worse than allowed ({'; '.join(broken)}); kept the float32 file {float_path} (--model takes "
-                "it); allow more with --gate.min_agreement, --gate.max_auc_drop or --gate.allow_worse"
+                f"no INT8 file: {'; '.join(broken)}; kept the float32 file {float_path} (--model takes it); try "
+                "another --max_error, or allow more: --gate.min_agreement, --gate.max_auc_drop, --gate.allow_worse"
             )
     print(f"wrote {int8_path}; {next_step(config.classifier, int8_path)}")
     return 0
@@ -171,12 +205,12 @@ def next_step(classifier: Path, model: Path) -> str:
     return f"next, or with recordings of your own: {command_line('predictor.py', there, '--model', model)}"
 
 
-def read_held_out(classifier: Path, facts: ClassifierFacts, most: int) -> HeldOut:
-    """About `most` windows of the recordings named beside a classifier, as training judged them, as far as they are
-    still there; else noise, and no truth."""
-    path, labels, audio = classifier.with_name("held_out_recordings.csv"), facts.taxonomy.labels, facts.audio
+def read_windows(table: Path, facts: ClassifierFacts, most: int) -> HeldOut:
+    """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
+    they are still there; else noise, and no truth."""
+    labels, audio = facts.taxonomy.labels, facts.audio
     windows = round(audio.context_seconds / audio.window_seconds)
-    listed = [row for row in read_recordings(path) if row.path.is_file()] if path.is_file() else []
+    listed = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
     order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
     contexts, rows, owner, kept = list[NDArray[np.float32]](), list[int](), list[int](), dict[int, int]()
     for heard in recording_contexts([listed[index] for index in order], audio):
@@ -189,10 +223,32 @@ def read_held_out(classifier: Path, facts: ClassifierFacts, most: int) -> HeldOu
     if not contexts:
         samples = round(audio.context_seconds * audio.sample_rate)
         noise = np.random.default_rng(0).normal(0, 0.1, (SCANNED, samples)).astype(np.float32)
-        every = np.arange(SCANNED * windows)
-        return HeldOut(noise, every, np.zeros(len(every), np.int64), np.zeros((0, len(labels)), np.float32))
+        every, nothing = np.arange(SCANNED * windows), np.zeros((0, len(labels)), np.float32)
+        return HeldOut(noise, every, np.zeros(len(every), np.int64), nothing, np.zeros(0, np.str_))
+    used = [listed[order[index]] for index in kept]
     truth = truth_table(listed, labels, audio)[[order[index] for index in kept]]
-    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth)
+    groups = np.array([row.group or str(row.path) for row in used])
+    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
+
+
+def scanned_contexts(classifier: Path, facts: ClassifierFacts, held_out: HeldOut) -> tuple[NDArray[np.float32], str]:
+    """Contexts (contexts, samples) on which products are judged, and what they are: of training, so that the held-out
+    ones judge a file that was not fitted to them; where training's table is missing, held-out ones all the same."""
+    training = read_windows(classifier.with_name(TRAINING), facts, SCANNED)
+    if len(training.truth):
+        return training.contexts[:SCANNED], "training windows"
+    source = "held-out windows, which judge the file too" if len(held_out.truth) else "windows of noise"
+    return held_out.contexts[:SCANNED], source
+
+
+def find_recipe(model: BirdClefClassifier, waveforms: torch.Tensor, limit: float) -> tuple[Recipe, list[ProductCost]]:
+    """What becomes of each product, and what INT8 would cost it, the dearest first."""
+    channels = input_channels(model, waveforms)
+    scales = smoothing(model, channels)
+    costs = product_costs(model, waveforms, channels, scales)
+    eight, spared = choose(costs, limit)
+    factors = {cost.name: scales[cost.name].numpy() for cost in costs if cost.smoothed}
+    return Recipe(spared, eight, factors, {name: own.mean.numpy() for name, own in channels.items()}), costs
 
 
 @torch.inference_mode()
@@ -223,14 +279,19 @@ def with_thresholds_of(
 def compare(
     int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: HeldOut, labels: Sequence[str]
 ) -> dict[str, float | str]:
-    """How far the INT8 file is from the float32 one: in its answers, and in what they are worth."""
+    """How far the INT8 file is from the float32 one: in its answers, and in what they are worth. `_low` and `_high` of
+    a figure are its 95 % interval: Wilson's of a share of windows, else over groups of recordings that are weighted
+    anew, both files with the same weights."""
     change = np.abs(int8 - floats)[held_out.rows]
+    same = (int8.argmax(axis=1) == floats.argmax(axis=1))[held_out.rows]
     figures: dict[str, float | str] = {
-        "top1_agreement": float((int8.argmax(axis=1) == floats.argmax(axis=1))[held_out.rows].mean()),
+        "windows": len(same),
+        "top1_agreement": float(same.mean()),
         "largest_difference": float(change.max()),
         "median_difference": float(np.median(change.max(axis=1))),
         "most_changed_species": labels[int(change.max(axis=0).argmax())],
     }
+    figures |= bounds("top1_agreement", wilson_interval(int(same.sum()), len(same), 0.95))
     truth = held_out.truth
     if len(truth) and ((truth > 0).any(axis=0) & (truth == 0).any(axis=0)).any():
         one, other = (pooled(scores, held_out) for scores in (int8, floats))
@@ -241,7 +302,22 @@ def compare(
             "worst_species_auc_drop": float(np.nanmax(drops)),
             "worst_species": labels[int(np.nanargmax(drops))],
         }
+        if len(set(held_out.groups)) > 1:
+            for name, measure in (("macro_auc_drop", weighted_macro_roc_auc), ("cmap_drop", weighted_cmap)):
+
+                def drop(
+                    weights: NDArray[np.float64], measure: Callable[..., NDArray[np.float64]] = measure
+                ) -> NDArray[np.float64]:
+                    lost: NDArray[np.float64] = measure(truth, other, weights) - measure(truth, one, weights)
+                    return lost
+
+                figures |= bounds(name, bootstrap_interval(drop, held_out.groups))
     return figures
+
+
+def bounds(name: str, interval: tuple[float, float]) -> dict[str, float | str]:
+    """The ends of an interval beside a figure."""
+    return {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def write_species(
@@ -269,6 +345,12 @@ def pooled(scores: NDArray[np.float32], held_out: HeldOut) -> NDArray[np.float32
     return pool_windows(WindowScores(held_out.owner, times, times, mine, mine[:, :0]), len(held_out.truth))
 
 
+def enough_windows(agreement: float) -> int:
+    """How many windows can decide: in fewer, a file that agrees in no more than this share of all windows would agree
+    in every one more often than one time in twenty. .98 ** 149 is below .05, so 149 for 98 %."""
+    return math.ceil(math.log(CHANCE) / math.log(agreement)) if 0 < agreement < 1 else 1
+
+
 def gate_reasons(gate: Mapping[str, float | str], limits: GateSettings) -> list[str]:
     """Why an INT8 file may not be kept; nothing where it may."""
     found: list[str] = []
@@ -279,25 +361,122 @@ def gate_reasons(gate: Mapping[str, float | str], limits: GateSettings) -> list[
     return found
 
 
+def judged(gate: Mapping[str, float | str], limits: GateSettings, verified: bool) -> tuple[Verdict, str]:
+    """Whether an INT8 file may be kept, and what is to be said of it. Where windows are too few or none is held out it
+    is refused only if it is certain to be worse than allowed."""
+    if verified:
+        broken = gate_reasons(gate, limits)
+        return ("refused" if broken else "passed"), "".join(f"; {reason}" for reason in broken)
+    if float(gate["top1_agreement_high"]) < limits.min_agreement:
+        return "refused", "; too few windows to judge what is good, and enough for this"
+    enough = enough_windows(limits.min_agreement)
+    return "undecided", (
+        f"; {enough} held-out windows are needed to tell {100 * limits.min_agreement:g} % from less, so neither "
+        "agreement nor AUC can be judged: the file is kept as unverified"
+    )
+
+
 def gate_line(gate: Mapping[str, float | str]) -> str:
-    """The comparison in a line."""
-    text = f"same best species in {100 * float(gate['top1_agreement']):.1f} % of the windows, largest change "
-    text += f"{float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
-    if "macro_auc_drop" in gate:
-        text += f", macro AUC {-float(gate['macro_auc_drop']):+.4f}, cmAP {-float(gate['cmap_drop']):+.4f}"
-    else:
-        text += "; no species is in some of these recordings and not in others, so AUC says nothing"
+    """The comparison in a line, with 95 % intervals."""
+    low, high = (f"{100 * float(gate[f'top1_agreement_{end}']):.1f}" for end in ("low", "high"))
+    text = (
+        f"same best species in {100 * float(gate['top1_agreement']):.1f} % [{low}, {high}] of {gate['windows']} windows"
+    )
+    text += f", largest change {float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
+    if "macro_auc_drop" not in gate:
+        return text + "; no species is in some of these recordings and not in others, so AUC says nothing"
+    for name, words in (("macro_auc_drop", "macro AUC"), ("cmap_drop", "cmAP")):
+        text += f", {words} {-float(gate[name]):+.4f}"
+        if f"{name}_low" in gate:
+            text += f" [{-float(gate[f'{name}_high']):+.4f}, {-float(gate[f'{name}_low']):+.4f}]"
     return text
 
 
-def print_costs(costs: Sequence[ProductCost], limit: float) -> None:
-    """The dearest products, as a table."""
-    print(f"{'product':34}{'error in INT8':>14}{'largest / usual':>17}")
+def print_costs(costs: Sequence[ProductCost], recipe: Recipe) -> None:
+    """The dearest products, as a table, and all that are not INT8 of 7 bits."""
+    print(f"{'product':30}{'logits moved, 7 bits':>21}{'8 bits':>9}{'loudest / median':>18}")
     for cost in costs[:SHOWN]:
-        kept = "   stays in float32" if cost.error > limit else ""
-        print(f"{cost.name:34}{cost.error:14.5f}{cost.outlier:17.1f}{kept}")
+        print(f"{cost.name:30}{100 * cost.error:19.2f} %{100 * cost.error_8_bits:7.2f} %{cost.outlier:18.1f}")
     if len(costs) > SHOWN:
         print(f"... and {len(costs) - SHOWN} cheaper ones")
+    left = {cost.name: cost.error_8_bits if cost.name in recipe.eight else cost.error for cost in costs}
+    rest = 100 * together(error for name, error in left.items() if name not in recipe.spared)
+    print(f"all INT8 products together: {rest:.1f} % of the logits' spread")
+    if recipe.eight:
+        print(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(recipe.eight))}")
+    for name, reason in recipe.spared.items():
+        print(f"{name} stays in float32: {reason}")
+
+
+def draw_card(
+    path: Path,
+    costs: Sequence[ProductCost],
+    recipe: Recipe,
+    parts: Mapping[str, Mapping[str, float]],
+    scores: tuple[NDArray[np.float32], NDArray[np.float32]],
+    title: str,
+) -> None:
+    """quantize.png: what each product costs, where the time goes, how the two files agree.
+
+    scores   of the float32 and the INT8 file, (windows, species) each
+    """
+    from matplotlib.figure import Figure  # slow to import, and only drawn once
+
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 1])
+    layers = 1 + max(int(cost.name.split(".")[1]) for cost in costs)
+    table = np.zeros((layers, len(PRODUCTS)))
+    for cost in costs:
+        _, layer, product = cost.name.split(".", 2)
+        row, column = int(layer), PRODUCTS.index(product)
+        table[row, column] = 100 * (cost.error_8_bits if cost.name in recipe.eight else cost.error)
+        if layers <= 12 or cost.name in recipe.spared:
+            mark = (
+                "float32"
+                if cost.name in recipe.spared
+                else f"{table[row, column]:.1f}{' *' if cost.name in recipe.eight else ''}"
+            )
+            left.text(column, row, mark, ha="center", va="center", fontsize=8)
+    image = left.imshow(table, cmap="Oranges", vmin=0, vmax=1.5 * table.max(), aspect="auto")
+    figure.colorbar(image, ax=left, label="% of the logits' spread")
+    left.set_xticks(range(len(PRODUCTS)), [name.removeprefix("self_attn.") for name in PRODUCTS])
+    if layers <= 12:
+        left.set_yticks(range(layers))
+    left.set_ylabel("layer")
+    left.set_title("what INT8 moves the logits by" + (" (* weights of 8 bits)" if recipe.eight else ""))
+    names = [part for part in next(iter(parts.values())) if any(times[part] > 0 for times in parts.values())]
+    for offset, (name, times) in zip((-0.2, 0.2), parts.items(), strict=True):
+        bars = middle.barh(
+            [place + offset for place in range(len(names))], [times[part] for part in names], 0.4, label=name
+        )
+        middle.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+    middle.set_yticks(range(len(names)), names)
+    middle.invert_yaxis()
+    middle.margins(x=0.15)
+    middle.set_xlabel("ms of a context, one thread")
+    middle.legend()
+    middle.set_title("where the time goes")
+    floats, int8 = scores
+    other = floats.argmax(axis=1) != int8.argmax(axis=1)
+    best = np.arange(len(floats)), floats.argmax(axis=1)
+    right.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    right.plot(
+        floats[best][~other],
+        int8[best][~other],
+        ".",
+        markersize=4,
+        label=f"{(~other).sum()} windows, same best species",
+    )
+    right.plot(
+        floats[best][other], int8[best][other], "x", color="tab:red", label=f"{other.sum()} windows, another one"
+    )
+    right.set_xlabel("float32: probability of its best species")
+    right.set_ylabel("INT8: probability of the same species")
+    right.legend(fontsize=8)
+    right.set_title("how the two files agree")
+    figure.suptitle(title)
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tuple[str, int], Speed]:

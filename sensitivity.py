@@ -1,24 +1,38 @@
-"""What INT8 costs each matrix product of the encoder, measured before anything is quantised.
+"""What INT8 costs each matrix product of the encoder, measured in the logits, before anything is quantised.
 
-    costs = product_costs(model, waveforms)           # one row per product: error, and how far its outliers stand out
+    channels = input_channels(model, waveforms)                # how loud each input channel of each product is
+    scales = smoothing(model, channels)                        # outlier channels are divided, their weights multiplied
+    costs = product_costs(model, waveforms, channels, scales)  # how far each product alone would move the logits
+    eight, spared = choose(costs, limit)                       # which weights need 8 bits, what stays in float32
 
-Activations share one scale: a channel hundreds of times louder than the others leaves them a handful of levels, and
-what they said is lost. Such products are better left in float32.
+The activations of a product share one scale: a channel hundreds of times louder than the others leaves them a handful
+of levels, and what they said is lost. Smoothing moves the difference into the weights, which have a scale for each
+output. What is still lost is judged where it counts: an error of a product's output, measured against that output,
+says little, since one giant channel, which nothing behind it reads, may fill the output's variance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config import SIZES, AudioSettings, HeadSettings
 from model import BirdClefClassifier, Encoder
 
-LEVELS = 63  # of weights, not 127: a CPU without VNNI adds two products of INT8 and UINT8 in 16 bits, which overflow
-PRODUCTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
+LEVELS = 63  # of a weight of 7 bits: a CPU without VNNI adds two products of INT8 and UINT8 in 16 bits, which overflow
+EIGHT_BITS = 127  # of a weight of 8 bits: such a CPU multiplies it in another way, which is exact and slower
+ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # these multiply the same activations
+PRODUCTS = (*ATTENTION, "self_attn.out_proj", "fc1", "fc2")
+MIGRATION = 0.5  # share of a channel's loudness that goes into the weights
+STEP_PRICES = (1, 5)  # of 8 bits, which only a CPU without VNNI feels, and of float32, which every CPU does
+PROBES = 4  # random directions of the logits in which each context is asked
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -26,41 +40,183 @@ class ProductCost:
     """One linear layer of the encoder."""
 
     name: str  # layers.0.fc2
-    error: float  # of its output in INT8: mean square, as a share of the output's variance
-    outlier: float  # largest activation over the 99 % quantile of all of them
+    error: (
+        float  # mean change (rms) of the logits where it alone is INT8, weights of 7 bits, as a share of their spread
+    )
+    error_8_bits: float  # the same, weights of 8 bits
+    outlier: float  # its loudest input channel over the median one, before smoothing
+    smoothed: bool  # whether it costs less so
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The input channels of a product."""
+
+    peak: Tensor  # (inputs,) largest absolute value
+    mean: Tensor  # (inputs,)
 
 
 @torch.inference_mode()
-def product_costs(model: BirdClefClassifier, waveforms: Tensor) -> list[ProductCost]:
-    """What each product of the encoder would lose, one context at a time, as the file will be run; the dearest first.
+def input_channels(model: BirdClefClassifier, waveforms: Tensor) -> dict[str, Channels]:
+    """How loud the input channels of each product are.
 
     waveforms   (contexts, context samples)
     """
-    lost: dict[str, float] = {}
-    varied: dict[str, float] = {}
-    outlier: dict[str, float] = {}
-    linears = linear_layers(model)
+    peaks: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
 
-    def watch(name: str, linear: nn.Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        table = rounded_weight(linear.weight)
-
-        def seen(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            wrong = nn.functional.linear(rounded_activation(inputs[0]), table, linear.bias) - output
-            lost[name] = lost.get(name, 0.0) + float(wrong.square().mean())
-            varied[name] = varied.get(name, 0.0) + float(output.var())
-            sizes = inputs[0].abs().flatten()
-            usual = float(sizes.kthvalue(max(1, round(0.99 * len(sizes)))).values)
-            outlier[name] = max(outlier.get(name, 0.0), float(sizes.max()) / max(usual, 1e-9))
+    def watch(name: str) -> Hook:
+        def seen(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            tokens = inputs[0].flatten(end_dim=-2)
+            peak, mean = tokens.abs().amax(dim=0), tokens.mean(dim=0) / len(waveforms)
+            peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
+            sums[name] = sums[name] + mean if name in sums else mean
 
         return seen
 
-    hooks = [linear.register_forward_hook(watch(name, linear)) for name, linear in linears.items()]
-    for waveform in waveforms:
-        model(waveform[None])
-    for hook in hooks:
-        hook.remove()
-    costs = [ProductCost(name, lost[name] / max(varied[name], 1e-12), outlier[name]) for name in lost]
+    with hooked(model, watch):
+        for waveform in waveforms:
+            model(waveform[None])
+    return {name: Channels(peaks[name], sums[name]) for name in peaks}
+
+
+@torch.inference_mode()
+def smoothing(model: BirdClefClassifier, channels: Mapping[str, Channels]) -> dict[str, Tensor]:
+    """What each input channel (inputs,) of each product is to be divided by, its weights multiplied by.
+
+    Products of the same activations share their scales. Whether it pays is seen in `product_costs`.
+    source    https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4
+    """
+    linears = linear_layers(model)
+    scales: dict[str, Tensor] = {}
+    for name, own in channels.items():
+        layer, product = name.split(".")[1], name.split(".", 2)[2]
+        alike = ATTENTION if product in ATTENTION else (product,)
+        rows = torch.stack([columns(linears[f"layers.{layer}.{one}"].weight) for one in alike]).amax(dim=0)
+        scale = own.peak.clamp(min=1e-5) ** MIGRATION / rows.clamp(min=1e-5) ** (1 - MIGRATION)
+        scales[name] = scale / scale.log().mean().exp()
+    return scales
+
+
+def product_costs(
+    model: BirdClefClassifier, waveforms: Tensor, channels: Mapping[str, Channels], scales: Mapping[str, Tensor]
+) -> list[ProductCost]:
+    """How far each product of the encoder would move the logits if it alone were INT8, one context at a time, as the
+    file will be run; the dearest first.
+
+    To first order: the error of a product's output, times the gradient there of the logits' sum under random signs. The
+    mean square over signs is the sum over the logits of their squared changes, for all products in one pass.
+    waveforms   (contexts, context samples)
+    channels    of `input_channels`: what rounded weights make of the mean is taken out of the bias
+    scales      of `smoothing`; none: as the network is. What stands behind a norm is smoothed for nothing and always;
+                the others where it pays
+    """
+    linears = linear_layers(model)
+    moved: dict[tuple[str, bool, int], float] = {}
+
+    def watch(name: str) -> Hook:
+        # behind a norm smoothing costs nothing and is always done; elsewhere both ways are measured
+        ways = {name in scales, name in scales and name.endswith((*ATTENTION, "fc1"))}
+
+        def seen(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            linear, wrong = linears[name], dict[tuple[str, bool, int], Tensor]()
+            with torch.no_grad():
+                for smooth in ways:
+                    scale = scales[name] if smooth else torch.ones(())
+                    rounded, weight = rounded_activation(inputs[0] / scale), linear.weight * scale
+                    for levels in (LEVELS, EIGHT_BITS):
+                        coarse = rounded_weight(weight, levels)
+                        constant = F.linear(channels[name].mean / scale, coarse - weight)
+                        error = F.linear(rounded, coarse, linear.bias) - constant - output
+                        wrong[name, smooth, levels] = error.bfloat16()  # of all products at once: half the memory
+
+            def asked(gradient: Tensor) -> None:
+                for key, error in wrong.items():
+                    moved[key] = moved.get(key, 0.0) + float((gradient * error).sum()) ** 2
+
+            output.register_hook(asked)
+
+        return seen
+
+    generator, answers = torch.Generator().manual_seed(0), list[Tensor]()
+    with differentiable_inside(model), hooked(model, watch):
+        for waveform in waveforms:
+            logits: Tensor = model(waveform[None])
+            for probe in range(PROBES):
+                signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1.0
+                (logits * signs).sum().backward(retain_graph=probe < PROBES - 1)
+            answers.append(logits.detach())
+    every = torch.cat(answers)
+    spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
+    error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}
+    costs: list[ProductCost] = []
+    for name in linears:
+        ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
+        best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
+        coarse, fine = error[name, best, LEVELS], error[name, best, EIGHT_BITS]
+        costs.append(ProductCost(name, coarse, fine, outlier(channels[name].peak), best))
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
+
+
+def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[str, str]]:
+    """The products whose weights need 8 bits, and those left in float32 with the reason, so that all together move the
+    logits by no more than `limit` of their spread: while they would, the step that gains most for its price is taken,
+    of a product from 7 bits to 8 or from 8 to float32."""
+    steps = {cost.name: [cost.error, cost.error_8_bits, 0.0] for cost in costs}  # what is left at each
+    taken = dict.fromkeys(steps, 0)
+
+    def gain(name: str) -> float:
+        now = taken[name]
+        size = 4 if name.endswith(("fc1", "fc2")) else 1  # of the others: so much longer do all forms of it take
+        return (steps[name][now] ** 2 - steps[name][now + 1] ** 2) / (STEP_PRICES[now] * size)
+
+    while together(left[taken[name]] for name, left in steps.items()) > limit:
+        taken[max((name for name, now in taken.items() if now < 2), key=gain)] += 1
+    share = "in INT8 it alone would move the logits by {:.1f} % of their spread"
+    spared = {name: share.format(100 * steps[name][1]) for name, now in taken.items() if now == 2}
+    return [name for name, now in taken.items() if now == 1], spared
+
+
+def together(errors: Iterable[float]) -> float:
+    """Errors of different products have nothing to do with each other: their squares add up."""
+    return math.sqrt(sum(error**2 for error in errors))
+
+
+def columns(weight: Tensor) -> Tensor:
+    """(inputs,) the largest weight of each input channel, as a share of the largest of its output: outputs have scales
+    of their own, so only that counts."""
+    return (weight.abs() / weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)).amax(dim=0)
+
+
+def outlier(peak: Tensor) -> float:
+    """How far the loudest channel stands out of the median one."""
+    return float(peak.max() / peak.median().clamp(min=1e-9))
+
+
+@contextmanager
+def hooked(model: BirdClefClassifier, watch: Callable[[str], Hook]) -> Generator[None]:
+    """While every product is watched."""
+    handles = [linear.register_forward_hook(watch(name)) for name, linear in linear_layers(model).items()]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def differentiable_inside(model: BirdClefClassifier) -> Generator[None]:
+    """With gradients of the encoder's states, and of no weight: those would take as much memory again."""
+    needed = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    first = model.encoder.whisper.layers[0]
+
+    def begin(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].detach().requires_grad_(), *inputs[1:])
+
+    model.requires_grad_(False)
+    handle = first.register_forward_pre_hook(begin)
+    yield
+    handle.remove()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(needed[name])
 
 
 def linear_layers(model: BirdClefClassifier) -> dict[str, nn.Linear]:
@@ -74,9 +230,9 @@ def linear_layers(model: BirdClefClassifier) -> dict[str, nn.Linear]:
     return found
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
+def rounded_weight(weight: Tensor, levels: int = LEVELS) -> Tensor:
     """A weight (outputs, inputs) as INT8 has it, with a scale for each output."""
-    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LEVELS
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / levels
     return (weight / scale).round() * scale
 
 
@@ -91,13 +247,16 @@ def rounded_activation(values: Tensor) -> Tensor:
 if __name__ == "__main__":
     torch.manual_seed(0)
     model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 5, HeadSettings()).eval()
+    nn.init.normal_(model.head.score.weight, std=0.1)
     waveforms = 0.1 * torch.randn(2, 80_000)
-    before = product_costs(model, waveforms)
+    before = product_costs(model, waveforms, input_channels(model, waveforms), {})
     block = model.encoder.whisper.layers[1]
-    with torch.no_grad():  # the same function, but for one channel that shouts
+    with torch.no_grad():  # the same function, but for one channel that stands out
         block.get_parameter("fc1.weight")[3] *= 1000.0
         block.get_parameter("fc2.weight")[:, 3] /= 1000.0
-    after = product_costs(model, waveforms)
-    for name, costs in (("as it was", before), ("with an outlier", after)):
+    channels = input_channels(model, waveforms)
+    after = product_costs(model, waveforms, channels, {})
+    smooth = product_costs(model, waveforms, channels, smoothing(model, channels))
+    for name, costs in (("as it was", before), ("with an outlier", after), ("smoothed", smooth)):
         print(f"{name:16}", ", ".join(f"{cost.name} {cost.error:.1e} (x {cost.outlier:.0f})" for cost in costs[:3]))
-    assert after[0].name == "layers.1.fc2" and after[0].error > 20 * before[0].error
+    assert after[0].name == "layers.1.fc2" and after[0].error > 10 * before[0].error > smooth[0].error

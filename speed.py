@@ -8,23 +8,37 @@ Also the arithmetic of a budget: whether so many hours of sound can be scored in
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from config import PRESETS, SIZES, EncoderSize, Preset, encoder_size
+from graphs import bounded_options
 from runs import peak_memory_mb
 from scorer import cpu_name, open_scorer, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
 HERE = Path(__file__).parent
+REST = "front end's steps and the rest"
+PARTS = {  # of the work of a served file, by ONNX Runtime's operator
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger"), "INT8 products"),
+    "DynamicQuantizeLinear": "INT8 products",
+    **dict.fromkeys(("MatMul", "FusedMatMul", "Gemm"), "float32 products"),
+    **dict.fromkeys(("MultiHeadAttention", "Softmax"), "attention"),
+    **dict.fromkeys(("Conv", "FusedConv"), "convolutions"),
+    **dict.fromkeys(("Gelu", "BiasGelu", "QuickGelu"), "Gelu"),
+    **dict.fromkeys(("LayerNormalization", "SkipLayerNormalization"), "norms"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,28 @@ def time_graph(graph: bytes, samples: int) -> float:
         session.run(None, {"waveforms": noise})
         times.append(time.perf_counter() - begun)
     return round(1000 * statistics.median(times), 3)
+
+
+def time_by_part(path: Path, samples: int) -> dict[str, float]:
+    """Milliseconds of each kind of work in a context of so many samples, on one thread, as ONNX Runtime counts them;
+    in a float32 file attention's two products are among the float32 ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = bounded_options()
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        noise = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
+        for _ in range(FEWEST):
+            session.run(None, {"waveforms": noise})
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    fastest: dict[tuple[str, str], float] = {}  # of each node: whatever else the machine was busy with
+    for event in events:
+        if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
+            node = PARTS.get(event["args"]["op_name"], REST), str(event["name"])
+            fastest[node] = min(fastest.get(node, math.inf), event["dur"] / 1000)
+    parts = dict.fromkeys([*PARTS.values(), REST], 0.0)
+    for (part, _), milliseconds in fastest.items():
+        parts[part] += milliseconds
+    return {part: round(milliseconds, 3) for part, milliseconds in parts.items()}
 
 
 def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:

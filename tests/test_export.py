@@ -10,6 +10,7 @@ from typing import get_args
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from conftest import Stages
@@ -18,11 +19,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from checkpoint import ClassifierFacts, load_classifier
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
-from export import products, quantise_products, quantised_weight, write_float, write_int8
+from export import Recipe, Rounding, products, quantise_products, quantised_weight, write_float, write_int8
 from model import BirdClefClassifier, Encoder
-from scorer import KNOWN_GRAPH, Scorer, int8_fault, known_product, open_scorer, score, stream
+from scorer import KNOWN_GRAPHS, Scorer, cpu_name, int8_fault, known_product, open_scorer, score, stream
 from seals import beside, seal
-from sensitivity import LEVELS, PRODUCTS, linear_layers
+from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, linear_layers
 
 HERE = Path(__file__).parents[1]
 Record = Callable[[str, object], None]
@@ -87,8 +88,9 @@ def test_a_window_that_is_no_number_would_spoil_its_batch(stages: Stages) -> Non
     assert not np.array_equal(beside, alone)
 
 
-def test_the_known_product_is_quantised_as_our_files_are() -> None:
-    _, weights = known_product()
+@pytest.mark.parametrize("levels", [LEVELS, EIGHT_BITS])
+def test_the_known_products_are_quantised_as_our_files_are(levels: int) -> None:
+    _, weights = known_product(levels)
     toy = helper.make_graph(
         [helper.make_node("MatMul", ["sound", "weight"], ["answer"], "product")],
         "known answer",
@@ -97,12 +99,22 @@ def test_the_known_product_is_quantised_as_our_files_are() -> None:
         [numpy_helper.from_array(weights, "weight")],
     )
     graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    quantise_products(graph, {"product"})
+    quantise_products(graph, {"product": Rounding(levels)})
     packed = base64.b85encode(zlib.compress(graph.SerializeToString(), 9))
-    kept = onnx.load_from_string(zlib.decompress(base64.b85decode(KNOWN_GRAPH)))
+    kept = onnx.load_from_string(zlib.decompress(base64.b85decode(KNOWN_GRAPHS[levels])))
     assert kept == graph, f"put this into scorer.py: {packed!r}"
     assert [node.op_type for node in kept.graph.node].count("MatMulInteger") == 1
-    assert np.abs(weights).max(axis=0).tolist() == [LEVELS] * 16 and int8_fault() == ""
+    assert np.abs(weights).max(axis=0).tolist() == [levels] * 16 and int8_fault() == ""
+
+
+def test_weights_of_eight_bits_are_exact_on_every_cpu_and_without_the_option_on_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert int8_fault() == ""
+    monkeypatch.setattr("scorer.EXACT_INT8", ("session.x64quantprecision", "0"))
+    flags = cpu_name().split(", ")[-1].split()
+    if "avx2" in flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(flags):
+        assert int8_fault() == "a product of 2072640 came out as 1048544"
 
 
 def test_int8_says_what_float32_says(stages: Stages, record_property: Record) -> None:
@@ -162,16 +174,22 @@ def test_products_have_the_names_of_the_modules_they_come_from(stages: Stages) -
 def test_what_is_spared_stays_in_float_and_changes_nothing_else(stages: Stages, tmp_path: Path) -> None:
     _, facts = load_classifier(stages.classifier)
     path = tmp_path / "m.onnx"
-    write_int8(stages.float_model, path, facts, True, spared=("layers.0.fc2", "layers.2.self_attn.q_proj"))
+    write_int8(
+        stages.float_model,
+        path,
+        facts,
+        True,
+        Recipe(dict.fromkeys(("layers.0.fc2", "layers.2.self_attn.q_proj"), "a test")),
+    )
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert kinds["MatMulInteger"] == len(PRODUCTS) * SIZES["demo"].layers - 2
     every = tuple(products(onnx.load(stages.float_model)).values())
-    write_int8(stages.float_model, path, facts, True, spared=every)
+    write_int8(stages.float_model, path, facts, True, Recipe(dict.fromkeys(every, "a test")))
     windows = noise(2)
     ours, floats = (score(open_scorer(file), windows) for file in (path, stages.float_model))
     np.testing.assert_allclose(ours, floats, atol=1e-6)
     with pytest.raises(AssertionError, match="no product of the name"):
-        write_int8(stages.float_model, path, facts, True, spared=("layers.9.fc2",))
+        write_int8(stages.float_model, path, facts, True, Recipe({"layers.9.fc2": "a test"}))
 
 
 def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
@@ -183,10 +201,10 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
         pass
 
     monkeypatch.setattr("export.fuse_attention", as_it_is)
-    monkeypatch.setattr("export.LEVELS", 127)  # all 8 bits, as theirs; so on a CPU without VNNI both may overflow alike
-    write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True)
     graph = onnx.load(stages.float_model)
     wanted = list(products(graph))
+    eight = tuple(products(graph).values())  # all 8 bits, as theirs
+    write_int8(stages.float_model, tmp_path / "ours.onnx", facts, verified=True, recipe=Recipe(eight=eight))
     del graph.graph.value_info[:]  # shapes the exporter noted trip the quantiser's own inference of them
     quantize_dynamic(
         graph,
@@ -212,12 +230,75 @@ def test_weights_are_scaled_per_channel(stages: Stages) -> None:
     assert table.tolist() == [[21, 0], [-63, 0]] and units.tolist() == pytest.approx([3 / 63, 1.0])
 
 
-def test_no_product_can_overflow_on_a_cpu_that_adds_two_of_them_in_16_bits(stages: Stages) -> None:
-    graph = onnx.load(stages.model).graph
-    weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
-    assert len(weights) == len(PRODUCTS) * SIZES["demo"].layers
-    largest = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
-    assert largest == LEVELS and 2 * 255 * largest < 2**15 <= 2 * 255 * 127
+def test_weights_have_seven_bits_which_no_cpu_overflows_but_where_eight_are_asked_for(
+    stages: Stages, tmp_path: Path
+) -> None:
+    _, facts = load_classifier(stages.classifier)
+    fine = ["layers.0.fc2", "layers.1.self_attn.q_proj"]
+    write_int8(stages.float_model, tmp_path / "m.onnx", facts, True, Recipe(eight=fine))
+    for path, expected in ((stages.model, {LEVELS: 18}), (tmp_path / "m.onnx", {LEVELS: 16, EIGHT_BITS: 2})):
+        graph = onnx.load(path).graph
+        weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+        assert Counter(int(np.abs(weight.astype(int)).max()) for weight in weights) == expected
+    assert 2 * 255 * LEVELS < 2**15 <= 2 * 255 * EIGHT_BITS
+    windows = noise(2)
+    floats = score(open_scorer(stages.float_model), windows)
+    for path in (stages.model, tmp_path / "m.onnx"):
+        assert np.abs(score(open_scorer(path), windows) - floats).max() < 0.02
+
+
+def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> None:
+    rng = np.random.default_rng(0)
+    constants = {"weight": rng.normal(size=(64, 8)).astype(np.float32), "bias": rng.normal(size=8).astype(np.float32)}
+    mean = np.arange(64).astype(np.float32)  # whole numbers up to 63: INT8 has a step for each quarter
+    answers: list[np.ndarray[tuple[int, int], np.dtype[np.float32]]] = []
+    for how in (None, Rounding(), Rounding(mean=mean, bias="bias")):
+        nodes = [
+            helper.make_node("MatMul", ["sound", "weight"], ["product"], "product"),
+            helper.make_node("Add", ["product", "bias"], ["answer"], "sum"),
+        ]
+        sound = helper.make_tensor_value_info("sound", TensorProto.FLOAT, ["rows", 64])
+        answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", 8])
+        tables = [numpy_helper.from_array(table, name) for name, table in constants.items()]
+        toy = helper.make_graph(nodes, "toy", [sound], [answer], tables)
+        graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        if how:
+            quantise_products(graph, {"product": how})
+        rows = np.stack([mean, mean + 0.5 * (-1.0) ** np.arange(64)]).astype(np.float32)
+        answers.append(ort.InferenceSession(graph.SerializeToString()).run(None, {"sound": rows})[0])
+    exact, coarse, corrected = answers
+    assert np.abs(corrected[0] - exact[0]).max() < 1e-3 * np.abs(exact[0]).max()
+    assert np.abs(coarse[0] - exact[0]).max() > 0.01 * np.abs(exact[0]).max()  # negative control
+    assert np.abs(corrected[1] - exact[1]).max() < 0.3 * np.abs(coarse[1] - exact[1]).max()
+
+
+def test_smoothing_changes_the_numbers_inside_and_not_what_the_network_computes(stages: Stages, tmp_path: Path) -> None:
+    model, facts = load_classifier(stages.classifier)
+    rng, scales = np.random.default_rng(0), dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]]()
+    for name, linear in linear_layers(model).items():
+        group = name.replace("k_proj", "q_proj").replace("v_proj", "q_proj")
+        scales[name] = scales.get(group, np.exp(rng.normal(0, 1.5, linear.in_features)).astype(np.float32))
+    every = dict.fromkeys(scales, "a test")
+    windows = noise(2)
+    write_int8(stages.float_model, tmp_path / "plain.onnx", facts, True, Recipe(every))
+    write_int8(stages.float_model, tmp_path / "smooth.onnx", facts, True, Recipe(every, scales=scales))
+    plain, smooth = (score(open_scorer(tmp_path / f"{name}.onnx"), windows) for name in ("plain", "smooth"))
+    np.testing.assert_allclose(smooth, plain, atol=2e-6)
+    before, after = (
+        Counter(node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node)
+        for name in ("plain", "smooth")
+    )
+    assert after - before == Counter({"Mul": 3}) and not before - after  # one behind each Gelu, no other costs anything
+    tables = [
+        {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / f"{name}.onnx").graph.initializer}
+        for name in ("plain", "smooth")
+    ]
+    changed = {name for name, table in tables[0].items() if not np.array_equal(table, tables[1][name])}
+    assert len(changed) == 18 + 2 * 6 + 3  # negative control: all weights, both constants of six norms, three biases
+    write_int8(
+        stages.float_model, tmp_path / "int8.onnx", facts, True, Recipe({"layers.1.fc2": "a test"}, scales=scales)
+    )
+    assert np.abs(score(open_scorer(tmp_path / "int8.onnx"), windows) - plain).max() < 0.1
 
 
 def test_no_path_of_the_machine_that_trained_travels_in_the_file(stages: Stages) -> None:

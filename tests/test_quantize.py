@@ -12,7 +12,19 @@ from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
 from config import SIZES, AudioSettings, GateSettings, HeadSettings, QuantizeCommand
-from quantize import HeldOut, compare, file_scores, gate_reasons, network_scores, quantize, read_held_out
+from quantize import (
+    HeldOut,
+    compare,
+    enough_windows,
+    file_scores,
+    gate_line,
+    gate_reasons,
+    judged,
+    network_scores,
+    quantize,
+    read_windows,
+    scanned_contexts,
+)
 from recordings import Recording, write_recordings
 from scorer import open_scorer
 from speed import Speed
@@ -32,7 +44,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def held_out_of(stages: Stages, most: int = 2000) -> HeldOut:
-    return read_held_out(stages.classifier, load_classifier(stages.classifier)[1], most)
+    table = stages.classifier.with_name("held_out_recordings.csv")
+    return read_windows(table, load_classifier(stages.classifier)[1], most)
 
 
 def test_the_float_file_equals_the_trained_network(stages: Stages) -> None:
@@ -45,8 +58,17 @@ def test_the_float_file_equals_the_trained_network(stages: Stages) -> None:
 
 def test_the_card_says_what_was_done_and_what_it_costs(stages: Stages) -> None:
     card = json.loads((stages.model.parent / "quantize.json").read_text())
-    assert card["verified"] and card["largest_float_difference"] < 1e-4 and card["kept_in_float32"] == []
-    assert len(card["products"]) == 18 and card["products"][0]["error"] < 0.05
+    assert card["verified"] and card["largest_float_difference"] < 1e-4 and card["kept_in_float32"] == {}
+    assert len(card["products"]) == 18 and 0 < card["products"][0]["error"] < 0.1
+    assert card["gate"] == "passed" and card["products_judged_on"] == "32 training windows"
+    assert card["int8"]["windows"] == len(held_out_of(stages).owner) >= enough_windows(0.9) == 29
+    for name in ("top1_agreement", "macro_auc_drop", "cmap_drop"):
+        assert card["int8"][f"{name}_low"] <= card["int8"][name] <= card["int8"][f"{name}_high"]
+    for times in card["milliseconds_of_a_context_by_part"].values():
+        assert times["attention"] > 0 and times["convolutions"] > 0 and sum(times.values()) < 1000
+    assert card["milliseconds_of_a_context_by_part"]["float32"]["INT8 products"] == 0
+    assert card["milliseconds_of_a_context_by_part"]["INT8"]["INT8 products"] > 0
+    assert (stages.model.parent / "quantize.png").read_bytes()[:4] == b"\x89PNG"
     assert card["int8"]["top1_agreement"] >= 0.9 and card["int8"]["largest_difference"] < 0.1
     assert abs(card["int8"]["macro_auc_drop"]) < 0.01 and card["int8"]["worst_species"]
     assert {name.split(",")[0] for name in card["speed"]} == {"torch float32", "ONNX float32", "ONNX INT8"}
@@ -62,15 +84,32 @@ def test_held_out_windows_are_drawn_from_all_species_and_not_from_the_top_of_the
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(stages: Stages, tmp_path: Path) -> None:
+def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = QuantizeCommand("demo", stages.classifier, GateSettings(min_agreement=1.01))
     config = replace(config, run=replace(config.run, root=tmp_path))
-    with pytest.raises(AssertionError, match=r"INT8 is worse than allowed .*--gate\.allow_worse"):
+    with pytest.raises(AssertionError, match=r"no INT8 file: another best species .*--gate\.allow_worse"):
         quantize(config)
     run = tmp_path / "quantize-001"
     assert (run / "classifier.onnx").is_file() and not (run / "classifier.int8.onnx").exists()
     assert json.loads((run / "run.json").read_text())["status"] == "failed" and not (tmp_path / "quantize").exists()
-    assert len(json.loads((run / "quantize.json").read_text())["kept_in_float32"]) == 18  # it tried everything
+    assert json.loads((run / "quantize.json").read_text())["gate"] == "refused"
+    windows = len(held_out_of(stages).owner)
+    assert (
+        "gate refused: same best species in " in (said := capsys.readouterr().out) and f" of {windows} windows" in said
+    )
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_allows(
+    stages: Stages, tmp_path: Path
+) -> None:
+    config = QuantizeCommand("demo", stages.classifier, GateSettings(allow_worse=True), max_error=0.0)
+    with pytest.raises(AssertionError, match="no INT8 file: 18 of its 18 products would be float32, so it is none"):
+        quantize(replace(config, run=replace(config.run, root=tmp_path)))
+    assert not (tmp_path / "quantize-001" / "classifier.int8.onnx").exists()
+    assert len(json.loads((tmp_path / "quantize-001" / "quantize.json").read_text())["kept_in_float32"]) == 18
 
 
 def spoiled(stages: Stages, tmp_path: Path) -> Path:
@@ -88,32 +127,51 @@ def spoiled(stages: Stages, tmp_path: Path) -> Path:
     return path
 
 
+def nothing_smoothed(_model: object, _peaks: object) -> dict[str, torch.Tensor]:
+    return {}
+
+
 @pytest.mark.usefixtures("unmeasured")
-def test_planted_outliers_are_kept_in_float_and_the_gate_is_passed(stages: Stages, tmp_path: Path) -> None:
-    config = QuantizeCommand("demo", spoiled(stages, tmp_path))
+def test_planted_outliers_are_smoothed_and_every_product_is_int8(stages: Stages, tmp_path: Path) -> None:
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.9))
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
-    assert set(card["kept_in_float32"]) == {f"layers.{layer}.fc2" for layer in range(3)}
-    assert card["int8"]["top1_agreement"] >= 0.98
+    assert card["kept_in_float32"] == {} and card["gate"] == "passed" and card["int8"]["top1_agreement"] >= 0.98
+    assert card["products_judged_on"].endswith(" held-out windows, which judge the file too")
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_without_the_scan_planted_outliers_trip_the_gate_which_mends_the_file(stages: Stages, tmp_path: Path) -> None:
-    config = QuantizeCommand("demo", spoiled(stages, tmp_path), max_error=1e9)
-    worse = replace(config, gate=GateSettings(allow_worse=True), run=replace(config.run, root=tmp_path / "worse"))
-    assert quantize(worse) == 0
-    card = json.loads((tmp_path / "worse" / "quantize" / "quantize.json").read_text())
-    assert card["kept_in_float32"] == [] and card["int8"]["top1_agreement"] < 0.98  # negative control: it is bad
+def test_outliers_that_are_not_smoothed_stay_in_float32_and_without_that_the_gate_refuses(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quantize.smoothing", nothing_smoothed)
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.98))
+    with pytest.raises(AssertionError, match="no INT8 file: another best species"):  # negative control: it is bad
+        quantize(replace(config, max_error=1e9, run=replace(config.run, root=tmp_path / "worse")))
+    capsys.readouterr()
     assert quantize(replace(config, run=replace(config.run, root=tmp_path / "mended"))) == 0
     card = json.loads((tmp_path / "mended" / "quantize" / "quantize.json").read_text())
-    assert 1 <= len(card["kept_in_float32"]) <= 4 and card["int8"]["top1_agreement"] >= 0.98
+    assert set(card["kept_in_float32"]) <= {f"layers.{layer}.fc2" for layer in range(3)} and card["kept_in_float32"]
+    assert card["int8"]["top1_agreement"] >= 0.98
+    metadata = open_scorer(tmp_path / "mended" / "quantize" / "classifier.int8.onnx").session.get_modelmeta()
+    facts = json.loads(metadata.custom_metadata_map["wild_whisper"])
+    assert facts["int8"] == {
+        "products": 18,
+        "eight_bits": sorted(card["eight_bits"]),
+        "kept_in_float32": card["kept_in_float32"],
+    }
+    said = capsys.readouterr().out
+    for name, reason in card["kept_in_float32"].items():
+        assert f"{name} stays in float32: {reason}" in said
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_the_int8_file_reports_as_many_held_out_windows_of_each_species_as_the_float32_file(
-    stages: Stages, tmp_path: Path
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(allow_worse=True), max_error=1e9)
+    monkeypatch.setattr("quantize.smoothing", nothing_smoothed)
+    gate = GateSettings(min_agreement=0.9, allow_worse=True)
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), gate, max_error=1e9)
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     held_out, counts = held_out_of(stages), list[list[int]]()
     for name, source in (("classifier.onnx", "classifier.onnx"), ("classifier.int8.onnx", "classifier.int8.onnx"),
@@ -128,7 +186,7 @@ def test_the_int8_file_reports_as_many_held_out_windows_of_each_species_as_the_f
 def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     truth = np.eye(4, dtype=np.float32)[np.arange(40) % 4]
     rows = np.arange(40)
-    held_out = HeldOut(np.zeros((40, 1), np.float32), rows, rows, truth)
+    held_out = HeldOut(np.zeros((40, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
     floats = (0.2 + 0.6 * truth).astype(np.float32)
     worse = floats.copy()
     worse[0, 1] = 0.79  # still not the best of its row, but above some that are there
@@ -140,6 +198,43 @@ def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     assert gate_reasons(gate | {"top1_agreement": 0.97}, GateSettings()) == [
         "another best species in 3.0 % of the windows"
     ]
+    assert gate["windows"] == 40 and float(gate["top1_agreement_low"]) == pytest.approx(
+        0.912, abs=1e-3
+    )  # 40 / (40 + 1.96**2)
+    assert (
+        0
+        < float(gate["macro_auc_drop_low"])
+        < float(gate["macro_auc_drop"])
+        < float(gate["macro_auc_drop_high"])
+        < 0.01
+    )
+    same = compare(floats, floats, held_out, tuple("abcd"))  # both files are weighted alike: no change is no change
+    assert same["macro_auc_drop_low"] == same["macro_auc_drop_high"] == same["cmap_drop_high"] == 0
+    assert "same best species in 100.0 % [91.2, 100.0] of 40 windows" in gate_line(gate)
+
+
+def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
+    assert enough_windows(0.98) == 149 and 0.98**149 < 0.05 < 0.98**148 and enough_windows(0.5) == 5
+    assert enough_windows(1.01) == enough_windows(1.0) == enough_windows(0.0) == 1
+    good: dict[str, float | str] = {"top1_agreement": 29 / 30, "top1_agreement_high": 0.994, "macro_auc_drop": 0.1}
+    verdict, why = judged(good, GateSettings(), verified=False)
+    assert verdict == "undecided" and "149 held-out windows are needed to tell 98 % from less" in why
+    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), verified=False)[0] == "refused"
+    assert judged(good, GateSettings(), verified=True)[0] == "refused"
+    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), verified=True) == (
+        "passed",
+        "",
+    )
+
+
+def test_products_are_judged_on_training_windows_and_the_file_on_others(stages: Stages) -> None:
+    _, facts = load_classifier(stages.classifier)
+    held_out = held_out_of(stages)
+    contexts, source = scanned_contexts(stages.classifier, facts, held_out)
+    assert len(contexts) == 32 and source == "training windows"
+    assert not any((context == other).all() for context in contexts for other in held_out.contexts)
+    contexts, source = scanned_contexts(stages.classifier.with_name("elsewhere") / "c.safetensors", facts, held_out)
+    assert source.startswith("held-out windows") and (contexts == held_out.contexts[:32]).all()
 
 
 def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_look_like(tmp_path: Path) -> None:
@@ -154,7 +249,7 @@ def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_l
         for label, start in zip(labels, (10.0, 40.0), strict=True)
     ]
     write_recordings(tmp_path / "held_out_recordings.csv", stretches)
-    held_out = read_held_out(tmp_path / "classifier.safetensors", facts, 100)
+    held_out = read_windows(tmp_path / "held_out_recordings.csv", facts, 100)
     assert held_out.contexts.shape == (2, 80_000) and len(held_out.owner) == 2
     for context, truth in zip(held_out.contexts, held_out.truth, strict=True):
         start = 10 if truth[0] else 40
@@ -172,7 +267,7 @@ def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
     write_recordings(
         tmp_path / "held_out_recordings.csv", [Recording(tmp_path / "long.wav", "long.wav", ("a",), seconds=600.0)]
     )
-    assert len(read_held_out(tmp_path / "classifier.safetensors", facts, 10).owner) == 10
+    assert len(read_windows(tmp_path / "held_out_recordings.csv", facts, 10).owner) == 10
 
 
 def test_after_training_by_folds_the_way_to_one_of_them_is_told(tmp_path: Path) -> None:
@@ -185,7 +280,9 @@ def test_after_training_by_folds_the_way_to_one_of_them_is_told(tmp_path: Path) 
 def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tmp_path: Path) -> None:
     lonely = tmp_path / "classifier.safetensors"
     lonely.write_bytes(stages.classifier.read_bytes())
-    held_out = read_held_out(lonely, load_classifier(lonely)[1], 10)
+    facts = load_classifier(lonely)[1]
+    held_out = read_windows(lonely.with_name("held_out_recordings.csv"), facts, 10)
+    assert scanned_contexts(lonely, facts, held_out)[1] == "windows of noise"
     assert len(held_out.truth) == 0 and len(held_out.contexts) == 32
     nothing = np.zeros((32, 3), np.float32)
     assert "macro_auc_drop" not in compare(nothing, nothing, held_out, ("a", "b", "c"))
