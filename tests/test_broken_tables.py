@@ -138,7 +138,7 @@ CASES: list[tuple[str, str, Change, str]] = [
     ("absolute path", "train.csv", row(2, "a.ogg", "/etc/a.ogg"), "line 2: '/etc/a.ogg' leaves"),
     ("fold of words", "train.csv", lambda text: "\n".join(
         f"{each},{extra}" for each, extra in zip(text.split("\n"), ("fold", "one", "2"), strict=False)) + "\n",
-     "line 2: fold 'one' is no number"),
+     "line 2: fold 'one' is no whole number"),
     ("start of words", "recordings.csv", row(2, ",0,5,", ",soon,5,"), "line 2: start 'soon' is no number"),
     ("decimal comma", "recordings.csv", row(2, ",0,5,", ',"0,5",5,'), "line 2: start '0,5' is no number"),
     ("not a number", "recordings.csv", row(2, ",0,5,", ",nan,5,"), "line 2: start 'nan' is no number"),

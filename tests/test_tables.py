@@ -75,13 +75,13 @@ def test_detections_are_written_to_the_letter(tmp_path: Path) -> None:
 
 def test_every_input_has_a_row_in_files(tmp_path: Path) -> None:
     assert written(tmp_path, *SEASON)["files.csv"] == (
-        "file,site,recorded_at,sample_rate,channels,seconds_claimed,seconds_analysed,windows,detections,status,reason,"
+        "file,site,recorded_at,sample_rate,channels,seconds_claimed,seconds_analysed,seconds_silent,windows,detections,status,reason,"
         "size,mtime_ns,latitude,longitude,make,serial,temperature\n"
-        "siteA/20260514_053000.wav,siteA,2026-05-14T05:30:00+02:00,48000,2,60,60,23,2,ok,,900,17,,,,,\n"
-        "siteA/quiet.wav,siteA,,48000,1,30.5,30.5,12,0,ok,,800,18,,,,,\n"
-        "siteB/cut.wav,siteB,,48000,1,60,39,15,1,salvaged,ends early,700,19,,,,,\n"
-        'siteB/text.wav,siteB,,0,0,0,0,0,0,unreadable,"named .wav, is text",5,20,,,,,\n'
-        "siteB/20260514_053000.wav,siteB,,22050,1,20,20,7,1,ok,,600,21,,,,,\n"
+        "siteA/20260514_053000.wav,siteA,2026-05-14T05:30:00+02:00,48000,2,60,60,0,23,2,ok,,900,17,,,,,\n"
+        "siteA/quiet.wav,siteA,,48000,1,30.5,30.5,0,12,0,ok,,800,18,,,,,\n"
+        "siteB/cut.wav,siteB,,48000,1,60,39,0,15,1,salvaged,ends early,700,19,,,,,\n"
+        'siteB/text.wav,siteB,,0,0,0,0,0,0,0,unreadable,"named .wav, is text",5,20,,,,,\n'
+        "siteB/20260514_053000.wav,siteB,,22050,1,20,20,0,7,1,ok,,600,21,,,,,\n"
     )
 
 
