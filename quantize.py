@@ -117,7 +117,7 @@ def quantize(config: QuantizeCommand) -> int:
         int8 = file_scores(int8_path, held_out.contexts)
         gate = compare(int8, floats, held_out, facts.taxonomy.labels)
         broken = gate_reasons(gate, config.gate)
-        verdict, why = judged(gate, config.gate, verified)
+        verdict, why = judged(gate, config.gate, len(held_out.owner) if len(held_out.truth) else 0)
         mostly_float = 2 * len(recipe.spared) >= len(costs)
         if mostly_float:
             few = f"{len(recipe.spared)} of its {len(costs)} products would be float32, so it is none"
@@ -361,15 +361,15 @@ def gate_reasons(gate: Mapping[str, float | str], limits: GateSettings) -> list[
     return found
 
 
-def judged(gate: Mapping[str, float | str], limits: GateSettings, verified: bool) -> tuple[Verdict, str]:
-    """Whether an INT8 file may be kept, and what is to be said of it. Where windows are too few or none is held out it
-    is refused only if it is certain to be worse than allowed."""
-    if verified:
+def judged(gate: Mapping[str, float | str], limits: GateSettings, windows: int) -> tuple[Verdict, str]:
+    """Whether an INT8 file may be kept, and what is to be said of it. In too few held-out windows it is refused only if
+    it is certain to be worse than allowed, on noise never."""
+    enough = enough_windows(limits.min_agreement)
+    if windows >= enough:
         broken = gate_reasons(gate, limits)
         return ("refused" if broken else "passed"), "".join(f"; {reason}" for reason in broken)
-    if float(gate["top1_agreement_high"]) < limits.min_agreement:
+    if windows and float(gate["top1_agreement_high"]) < limits.min_agreement:
         return "refused", "; too few windows to judge what is good, and enough for this"
-    enough = enough_windows(limits.min_agreement)
     return "undecided", (
         f"; {enough} held-out windows are needed to tell {100 * limits.min_agreement:g} % from less, so neither "
         "agreement nor AUC can be judged: the file is kept as unverified"

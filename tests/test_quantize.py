@@ -217,11 +217,12 @@ def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
     assert enough_windows(0.98) == 149 and 0.98**149 < 0.05 < 0.98**148 and enough_windows(0.5) == 5
     assert enough_windows(1.01) == enough_windows(1.0) == enough_windows(0.0) == 1
     good: dict[str, float | str] = {"top1_agreement": 29 / 30, "top1_agreement_high": 0.994, "macro_auc_drop": 0.1}
-    verdict, why = judged(good, GateSettings(), verified=False)
+    verdict, why = judged(good, GateSettings(), 30)
     assert verdict == "undecided" and "149 held-out windows are needed to tell 98 % from less" in why
-    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), verified=False)[0] == "refused"
-    assert judged(good, GateSettings(), verified=True)[0] == "refused"
-    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), verified=True) == (
+    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), 30)[0] == "refused"
+    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), 0)[0] == "undecided"  # on noise
+    assert judged(good, GateSettings(), 149)[0] == "refused"
+    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), 149) == (
         "passed",
         "",
     )
