@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def run(place: Path, script: str, *arguments: str | Path) -> subprocess.Complete
 @pytest.mark.slow
 def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_path: Path) -> None:
     table = tmp_path / "runs" / "data" / "recordings.csv"
+    line = ""
     shared = ("--preset", "demo", "--train.epochs", "1", "--data.root", table, "--data.cache", tmp_path / "cache")
     for script, flags in (
         ("data_loader.py", ("--preset", "demo", "--data.root", season.root)),
@@ -33,6 +35,14 @@ def test_defaults_chain_from_recordings_to_detections(season: FieldSeason, tmp_p
         expected = 2 if script == "predictor.py" else 0  # the damaged folder holds a text file named .wav
         assert done.returncode == expected, done.stderr
         assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
+        if script != "predictor.py":  # what it says is next can be copied, and is what comes next here
+            line = done.stdout.strip().splitlines()[-1].rpartition(": ")[2]
+            _, program, *words = shlex.split(line)
+            following = {"data_loader.py": "main.py", "ssl_mae.py": "main.py", "main.py": "quantize.py"}
+            assert Path(program) == HERE / following.get(script, "predictor.py"), line
+            assert all((tmp_path / word).exists() for word in words if "/" in word), line
+    copied = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert copied.returncode == 0 and "x real time" in copied.stdout, copied.stderr
     runs = tmp_path / "runs"
     place = f"predict/{season.soundscape.name}-and-1-more"
     for name in ("data", "mae", "finetune", "quantize", place):
