@@ -53,6 +53,7 @@ BANDS = (150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 
 LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not
 FAINT = 1e-4  # of a piece's strength: a band that holds less in both pieces says nothing
 MOST_HELD = 2**23  # samples of a recording that are held at once to compare it
+SHIFTED = 3  # every third piece is asked how far one recording is behind the other
 LAG_SECONDS = 0.2  # by which one recording may begin earlier
 NUDGES = np.arange(-1, 1.01, 0.5)  # samples by which a piece may be off besides
 CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
@@ -354,7 +355,7 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
         around = np.zeros(length + 2 * lag, np.float32)
         around[lag - early :][: len(wider)] = wider[: len(around) - lag + early]
         pairs.append((np.pad(piece, (0, length - len(piece))), around))
-    shift = max((best_shift(piece, around, rate) for piece, around in pairs), default=(0.0, 0))[1]
+    shift = max((best_shift(piece, around, rate) for piece, around in pairs[::SHIFTED]), default=(0.0, 0))[1]
     low, high = list[bool](), list[bool]()
     for piece, around in pairs:
         values = band_correlations(piece, around[shift : shift + length], rate)
@@ -380,7 +381,7 @@ def reader_of(path: Path, known: Examination, rate: int) -> Callable[[int, int],
 
 def best_shift(piece: NDArray[np.float32], around: NDArray[np.float32], rate: int) -> tuple[float, int]:
     """How well a piece fits into a longer one, every band counting alike, and from which sample on."""
-    size = 1 << (len(piece) + len(around)).bit_length()
+    size = 1 << len(around).bit_length()  # no shift that is looked at wraps round
     first, second = np.fft.rfft(piece, size), np.fft.rfft(around, size)
     whitened = np.zeros(len(first), np.complex128)
     for bins in band_bins(size, rate).values():
