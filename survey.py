@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -52,6 +52,8 @@ MOST_PIECES = 0.75  # of the pieces with sound in them must agree
 BANDS = (150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 500_000)  # Hz, edges
 LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not
 FAINT = 1e-4  # of a piece's strength: a band that holds less in both pieces says nothing
+MOST_HELD = 2**23  # samples of a recording that are held at once to compare it
+SHIFTED = 3  # every third piece is asked how far one recording is behind the other
 LAG_SECONDS = 0.2  # by which one recording may begin earlier
 NUDGES = np.arange(-1, 1.01, 0.5)  # samples by which a piece may be off besides
 CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at once
@@ -343,16 +345,17 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
     seconds = min(one[1].seconds, other[1].seconds)
     count = min(PIECES, max(FEWEST_PIECES, int(seconds / PIECE_SECONDS)))
     length, lag = round(min(PIECE_SECONDS, seconds / count) * rate), round(LAG_SECONDS * rate)
+    first, second = reader_of(*one, rate), reader_of(*other, rate)
     starts = np.linspace(0, max(0, round(seconds * rate) - length), count).astype(int).tolist()
     pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []  # of the second more on both sides
     for start in starts:
-        piece = read_samples(one[0], start, length, rate)
+        piece = first(start, length)
         early = min(lag, start)
-        wider = read_samples(other[0], start - early, length + early + lag, rate)
+        wider = second(start - early, length + early + lag)
         around = np.zeros(length + 2 * lag, np.float32)
         around[lag - early :][: len(wider)] = wider[: len(around) - lag + early]
         pairs.append((np.pad(piece, (0, length - len(piece))), around))
-    shift = max((best_shift(piece, around, rate) for piece, around in pairs), default=(0.0, 0))[1]
+    shift = max((best_shift(piece, around, rate) for piece, around in pairs[::SHIFTED]), default=(0.0, 0))[1]
     low, high = list[bool](), list[bool]()
     for piece, around in pairs:
         values = band_correlations(piece, around[shift : shift + length], rate)
@@ -368,9 +371,17 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
     return 1 if high and np.mean(high) < MOST_PIECES else 2
 
 
+def reader_of(path: Path, known: Examination, rate: int) -> Callable[[int, int], NDArray[np.float32]]:
+    """What gives samples of a recording from a first one on, so many: a short one is decoded once for all pieces."""
+    if known.seconds * rate > MOST_HELD:
+        return lambda start, length: read_samples(path, start, length, rate)
+    whole = np.concatenate([np.zeros(0, np.float32), *open_recording(path, rate).waveform()])
+    return lambda start, length: whole[start : start + length]
+
+
 def best_shift(piece: NDArray[np.float32], around: NDArray[np.float32], rate: int) -> tuple[float, int]:
     """How well a piece fits into a longer one, every band counting alike, and from which sample on."""
-    size = 1 << (len(piece) + len(around)).bit_length()
+    size = 1 << len(around).bit_length()  # no shift that is looked at wraps round
     first, second = np.fft.rfft(piece, size), np.fft.rfft(around, size)
     whitened = np.zeros(len(first), np.complex128)
     for bins in band_bins(size, rate).values():

@@ -574,9 +574,17 @@ def test_half_a_second_or_half_of_a_shorter_annotation_counts(
     assert shares(*window, *annotation) == counts
 
 
+SWITCHING = np.tile([1.0, -1.0], 480_000)  # of no mean, and of one strength
+
+
+def second_of(value: float) -> int:
+    """The second of a recording of `annotated` to which a sample belongs."""
+    return round(abs(float(value)) * 200) - 1
+
+
 def annotated(folder: Path) -> list[Recording]:
     """A minute in which each second holds its own number, and three labelled stretches."""
-    steps = np.repeat(np.arange(60) / 100, 16_000)
+    steps = np.repeat((np.arange(60) + 1) / 200, 16_000) * SWITCHING[: 60 * 16_000]  # the second, by its strength
     soundfile.write(folder / "a.wav", steps, 16_000, subtype="FLOAT")
     spans = [(12.0, 13.0, "owl"), (12.5, 14.0, "frog"), (31.0, 33.0, "owl")]
     path = folder / "a.wav"
@@ -588,9 +596,9 @@ def test_a_window_has_the_labels_of_all_annotations_it_shares_enough_with(tmp_pa
     dataset = RandomWindows(rows, ("frog", "owl"), settings(tmp_path), AUDIO, seed=0)
     for draw in range(40):
         samples, labels = dataset[0, draw, 0]
-        first = round(float(samples[0]) * 100)
+        first = second_of(samples[0])
         assert labels[0, 1] == 1 and labels[1].sum() == 0 and 7 <= first <= 12
-        heard = {round(float(value) * 100) for value in samples}
+        heard = {second_of(value) for value in samples}
         assert labels[0, 0] == 1 or 13 not in heard
     assert {float(dataset[0, draw, 2][1][0, 0]) for draw in range(40)} == {0.0}
 
@@ -608,7 +616,7 @@ def test_nothing_outside_the_kept_stretches_is_heard(tmp_path: Path) -> None:
     row = replace(annotated(tmp_path)[0], start=None, end=None, keep=((3.0, 9.0), (40.0, 42.0)))
     brief = replace(AUDIO, window_seconds=2.0, context_seconds=2.0)  # nothing is repeated
     dataset = RandomWindows([row], ("owl",), settings(tmp_path), brief, seed=0)
-    heard = {round(float(value) * 100) for draw in range(60) for value in dataset[0, draw, 0][0]}
+    heard = {second_of(value) for draw in range(60) for value in dataset[0, draw, 0][0]}
     assert heard <= {*range(3, 9), 40, 41} and {3, 8, 40, 41} <= heard
     windows = [context.windows[0] for context in recording_contexts([row], AUDIO)]
     assert windows == [(3.0, 8.0), (8.0, 9.0), (40.0, 42.0)]
@@ -723,9 +731,11 @@ def species(*labels: str) -> Taxonomy:
 
 def weather(folder: Path) -> None:
     """A minute in which every window of 5 s holds its own number, 10 s and 5 s of one number each, and no sound."""
-    soundfile.write(folder / "minute.wav", np.repeat(np.arange(1, 13) / 100, 80_000), 16_000, subtype="FLOAT")
-    for name, value, seconds in (("ten.wav", 0.5, 10), ("five.wav", 0.6, 5)):
-        soundfile.write(folder / name, np.full(seconds * 16_000, value), 16_000, subtype="FLOAT")
+    soundfile.write(
+        folder / "minute.wav", np.repeat(np.arange(1, 13) / 100, 80_000) * SWITCHING, 16_000, subtype="FLOAT"
+    )
+    for name, value, seconds in (("ten.wav", 0.4, 10), ("five.wav", 0.45, 5)):
+        soundfile.write(folder / name, value * SWITCHING[: seconds * 16_000], 16_000, subtype="FLOAT")
     (folder / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
 
 
@@ -746,7 +756,7 @@ def test_no_call_recordings_of_one_sites_day_stay_in_one_fold(tmp_path: Path) ->
 def test_few_no_call_recordings_however_short_are_spread_over_the_folds_and_one_alone_is_learnt_from(
     tmp_path: Path,
 ) -> None:
-    sounds = np.random.default_rng(0).normal(0, 0.1, (4, 3_200))  # a fifth of a second
+    sounds = np.random.default_rng(0).normal(0, 0.1, (4, 6_400))  # four tenths of a second
     folds: dict[int, list[int]] = {}
     for count, sound in enumerate(sounds, 1):
         soundfile.write(tmp_path / f"wind {count}.wav", sound, 16_000)
@@ -770,15 +780,15 @@ def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
     banks = [noise_bank(tmp_path, AUDIO, most=6, seed=seed) for seed in (0, 0, 1)]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 6 and said[0].startswith("left out 1 of 4 recordings") and "notes.wav: named .wav" in said[0]
-    heard = [sorted(round(float(row[0]), 2) for row in bank) for bank in banks]
-    assert all(bank.shape == (6, 80_000) and torch.equal(bank, bank[:, :1].expand(-1, 80_000)) for bank in banks)
-    assert all(values[3:] == [0.5, 0.5, 0.6] and len(set(values[:3])) == 3 and values[2] < 0.13 for values in heard)
+    heard = [sorted(round(abs(float(row[0])), 2) for row in bank) for bank in banks]
+    assert all(bank.shape == (6, 80_000) and torch.allclose(bank.abs(), bank[:, :1].abs(), atol=1e-6) for bank in banks)
+    assert all(values[3:] == [0.4, 0.4, 0.45] and len(set(values[:3])) == 3 and values[2] < 0.13 for values in heard)
     assert torch.equal(banks[0], banks[1]) and heard[0] != heard[2]  # any of a recording, not its first
     assert len(noise_bank(tmp_path, AUDIO)) == 15  # there are no more
     assert noise_bank(tmp_path, replace(AUDIO, context_seconds=30.0)).shape == (4, 480_000)
     for seed in range(8):
-        first, second = noise_bank(tmp_path, AUDIO, most=2, seed=seed)[:, 0]
-        assert max(float(first), float(second)) >= 0.5 and first != second  # never two of one recording
+        first, second = noise_bank(tmp_path, AUDIO, most=2, seed=seed)[:, 0].abs()
+        assert max(float(first), float(second)) >= 0.39 and first != second  # never two of one recording
 
 
 def test_a_bank_of_noise_without_any_sound_is_refused(tmp_path: Path) -> None:

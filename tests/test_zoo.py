@@ -411,9 +411,9 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
     assert status == "salvaged" or float(first["seconds_analysed"]) == 70.0
     read: list[Path] = []
 
-    def noted(path: Path, sample_rate: int, channel: int) -> audio.OpenRecording:
+    def noted(path: Path, sample_rate: int, channel: int, shortest: float) -> audio.OpenRecording:
         read.append(path)
-        return open_recording(path, sample_rate, channel)
+        return open_recording(path, sample_rate, channel, shortest)
 
     with monkeypatch.context() as patch:
         patch.setattr("predictor.Decoder", partial(DecoderHere, noted))
