@@ -113,13 +113,15 @@ def product_costs(
     """
     linears = linear_layers(model)
     moved: dict[tuple[str, bool, int], float] = {}
+    outputs: dict[str, Tensor] = {}
+    wrong: dict[tuple[str, bool, int], Tensor] = {}  # of the outputs of the context at hand
 
     def watch(name: str) -> Hook:
         # behind a norm smoothing costs nothing and is always done; elsewhere both ways are measured
         ways = {name in scales, name in scales and name.endswith((*ATTENTION, "fc1"))}
 
         def seen(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            linear, wrong = linears[name], dict[tuple[str, bool, int], Tensor]()
+            linear, outputs[name] = linears[name], output
             with torch.no_grad():
                 for smooth in ways:
                     scale = scales[name] if smooth else torch.ones(())
@@ -130,12 +132,6 @@ def product_costs(
                         error = F.linear(rounded, coarse, linear.bias) - constant - output
                         wrong[name, smooth, levels] = error.bfloat16()  # of all products at once: half the memory
 
-            def asked(gradient: Tensor) -> None:
-                for key, error in wrong.items():
-                    moved[key] = moved.get(key, 0.0) + float((gradient * error).sum()) ** 2
-
-            output.register_hook(asked)
-
         return seen
 
     generator, answers = torch.Generator().manual_seed(0), list[Tensor]()
@@ -144,7 +140,12 @@ def product_costs(
             logits: Tensor = model(waveform[None])
             for probe in range(PROBES):
                 signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1.0
-                (logits * signs).sum().backward(retain_graph=probe < PROBES - 1)
+                asked = torch.autograd.grad(
+                    (logits * signs).sum(), tuple(outputs.values()), retain_graph=probe < PROBES - 1
+                )
+                gradients = dict(zip(outputs, asked, strict=True))
+                for key, error in wrong.items():
+                    moved[key] = moved.get(key, 0.0) + float((gradients[key[0]] * error).sum()) ** 2
             answers.append(logits.detach())
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)

@@ -250,7 +250,7 @@ def test_weights_have_seven_bits_which_no_cpu_overflows_but_where_eight_are_aske
 def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> None:
     rng = np.random.default_rng(0)
     constants = {"weight": rng.normal(size=(64, 8)).astype(np.float32), "bias": rng.normal(size=8).astype(np.float32)}
-    mean = np.arange(64).astype(np.float32)  # whole numbers up to 63: INT8 has a step for each quarter
+    mean = np.rint(np.linspace(0, 255, 64)).astype(np.float32)  # whole numbers up to 255, which UINT8 has exactly
     answers: list[np.ndarray[tuple[int, int], np.dtype[np.float32]]] = []
     for how in (None, Rounding(), Rounding(mean=mean, bias="bias")):
         nodes = [
@@ -264,11 +264,11 @@ def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> Non
         graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         if how:
             quantise_products(graph, {"product": how})
-        rows = np.stack([mean, mean + 0.5 * (-1.0) ** np.arange(64)]).astype(np.float32)
+        rows = np.stack([mean, np.clip(mean + (-1.0) ** np.arange(64), 0, 255)]).astype(np.float32)
         answers.append(ort.InferenceSession(graph.SerializeToString()).run(None, {"sound": rows})[0])
     exact, coarse, corrected = answers
-    assert np.abs(corrected[0] - exact[0]).max() < 1e-3 * np.abs(exact[0]).max()
-    assert np.abs(coarse[0] - exact[0]).max() > 0.01 * np.abs(exact[0]).max()  # negative control
+    assert np.abs(corrected[0] - exact[0]).max() < 1e-5 * np.abs(exact[0]).max()
+    assert np.abs(coarse[0] - exact[0]).max() > 1e-3 * np.abs(exact[0]).max()  # negative control
     assert np.abs(corrected[1] - exact[1]).max() < 0.3 * np.abs(coarse[1] - exact[1]).max()
 
 
