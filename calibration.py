@@ -196,7 +196,8 @@ def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Number
     moved: list[Threshold] = []
     for threshold, one, other in zip(thresholds, before.T, after.T, strict=True):
         precise = None if threshold.precise is None else moved_to(threshold.precise, one, other)
-        best, least = (moved_to(limit, one, other) for limit in (threshold.best_f1, threshold.least))
+        best = moved_to(threshold.best_f1, one, other)
+        least = moved_to(threshold.least, one, other) if threshold.least else 0.0
         moved.append(replace(threshold, best_f1=best, precise=precise, least=least))
     return moved
 

@@ -59,7 +59,7 @@ def test_folders_without_a_taxonomy_take_the_lineages_that_come_along(tmp_path: 
     assert lineage(collection, "Orthoptera")["class"] == "Insecta"
 
 
-@pytest.mark.parametrize(("mark", "encoding"), [(";", "utf-8"), ("\t", "utf-8"), (",", "utf-16")])
+@pytest.mark.parametrize(("mark", "encoding"), [("\t", "utf-8"), (",", "utf-16")])
 def test_a_table_of_lineages_that_cannot_be_read_is_refused_and_not_overlooked(
     mark: str, encoding: str, tmp_path: Path
 ) -> None:

@@ -269,7 +269,7 @@ def test_clips_go_beside_the_page_where_they_are_too_many(tmp_path: Path, monkey
     write_report(command(folder))
     clips = folder / "report_clips"
     told = facts_in(folder / "report.html")
-    assert len(list(clips.iterdir())) == 36 and 'id="clip0"' not in (folder / "report.html").read_text()
+    assert len(list(clips.glob("[!.]*"))) == 36 and 'id="clip0"' not in (folder / "report.html").read_text()
     first = told["cards"][0]
     assert re.fullmatch(
         r"report_clips/0\.\d{3}_pretend-frog_A1_\w+_\d+\.00s_\d+\.00s_2026-05-14T04-30-30_0\.mp3", first["mp3"]
@@ -298,7 +298,7 @@ def test_clips_never_leave_their_folder(tmp_path: Path, name: str) -> None:
     assert write_report(command(folder, clips_dir=folder / "clips")) == 0
     added = {path for path in tmp_path.rglob("*") if folder / "clips" not in path.parents} - before
     assert added == {folder / "report.html", folder / "clips"}
-    assert len(list((folder / "clips").iterdir())) == 6
+    assert len(list((folder / "clips").glob("[!.]*"))) == 6
 
 
 def test_moved_recordings_are_found_and_lost_ones_are_cards_without_sound(

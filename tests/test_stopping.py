@@ -58,7 +58,8 @@ def test_a_command_that_is_still_being_loaded_leaves_with_a_line(command: str, n
 
 def test_without_the_first_import_there_is_a_traceback(tmp_path: Path) -> None:
     """Negative control."""
-    program = "import os, time; import signal; print('up', flush=True); time.sleep(30)"
+    program = "import time, signal; signal.signal(signal.SIGINT, signal.default_int_handler); print('up', flush=True); "
+    program += "time.sleep(30)"
     child = subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
