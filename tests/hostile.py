@@ -883,8 +883,8 @@ def name_kinds() -> list[Kind]:
     ]
     return [
         *found,
-        Kind("archive_zip", archived("zip"), archive(), "refused", "none of the 1 recordings could be read"),
-        Kind("archive_tar", archived("tar.gz"), archive(), "refused", "none of the 1 recordings could be read"),
+        Kind("archive_zip", archived("zip"), archive(), "refused", "none of the 1 recordings could be analysed"),
+        Kind("archive_tar", archived("tar.gz"), archive(), "refused", "none of the 1 recordings could be analysed"),
         Kind(
             "archive_as_root",
             after_all(archived("zip"), as_data),

@@ -35,6 +35,7 @@ from scorer import Scorer, cpu_name, open_scorer
 from taxonomy import RANKS
 
 HERE = Path(__file__).parents[1]
+BUZZ = np.resize(np.repeat([0.01, -0.01], 8), 80_000)  # five seconds that are neither silent nor off centre
 DAY = sorted((HERE.parent / "shared" / "animals" / "soundscapes").glob("maad_S4A03895_20190522_*.ogg"))
 
 
@@ -232,7 +233,7 @@ def test_a_folder_whose_name_begins_a_formula_is_analysed_to_its_end(
     monkeypatch.chdir(tmp_path)
     for name in ("+site", "=1+1", "-x", "@home"):
         Path(name).mkdir()
-        soundfile.write(f"{name}/a.wav", np.zeros(80_000), 16_000)
+        soundfile.write(f"{name}/a.wav", BUZZ, 16_000)
         assert predict(PredictCommand((Path(name),), model=(model,), out=Path("out"), restart=True)) == 0
         assert [row["file"] for row in rows(Path("out/files.csv"))] == [f"./{name}/a.wav"]
 
@@ -241,7 +242,7 @@ def test_archives_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     model = toy(tmp_path / "m.onnx", "Sigmoid")
     for place in ("A", "B"):
         (tmp_path / place / "audio").mkdir(parents=True)
-        soundfile.write(tmp_path / place / "audio" / "a.wav", np.zeros(80_000), 16_000)
+        soundfile.write(tmp_path / place / "audio" / "a.wav", BUZZ, 16_000)
     first, second = (
         PredictCommand((tmp_path / place / "audio",), model=(model,), runs=tmp_path / "runs") for place in ("A", "B")
     )
@@ -258,7 +259,7 @@ def test_what_vanishes_after_it_was_found_is_a_row_and_is_read_when_it_is_back(
     model, card, drawer = toy(tmp_path / "m.onnx", "Sigmoid"), tmp_path / "card", tmp_path / "drawer"
     card.mkdir()
     for name in ("a.wav", "b.wav", "c.wav"):
-        soundfile.write(card / name, np.zeros(80_000), 16_000)
+        soundfile.write(card / name, BUZZ, 16_000)
     config = PredictCommand((card,), model=(model,), out=tmp_path / "out")
     found = find_entries([card])
 
@@ -276,7 +277,7 @@ def test_what_vanishes_after_it_was_found_is_a_row_and_is_read_when_it_is_back(
         assert [told[name]["status"] for name in ("a.wav", "b.wav", "c.wav")] == ["ok", "unreadable", "ok"]
         assert "cannot be found" in told["b.wav"]["reason"]
         patch.setattr("predictor.find_entries", pulled_out(card, drawer))
-        with pytest.raises(AssertionError, match="none of the 3 recordings could be read"):
+        with pytest.raises(AssertionError, match="none of the 3 recordings could be analysed"):
             predict(replace(config, restart=True))
         assert len(rows(tmp_path / "out" / "files.csv")) == 3
     drawer.rename(card)
@@ -288,7 +289,7 @@ def test_what_vanishes_after_it_was_found_is_a_row_and_is_read_when_it_is_back(
 def test_a_time_that_is_none_is_left_out_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = toy(tmp_path / "m.onnx", "Sigmoid")
     for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, np.zeros(80_000), 16_000)
+        soundfile.write(tmp_path / name, BUZZ, 16_000)
     told = [
         Recording(tmp_path / name, name, recorded_at=when)
         for name, when in (("a.wav", "Tue 14 May 2026"), ("b.wav", "2026-05-14T05:30:00"))
@@ -302,7 +303,7 @@ def test_a_time_that_is_none_is_left_out_with_a_word(tmp_path: Path, capsys: pyt
 
 def test_as_one_of_several_processes_it_is_refused_before_any_work(tmp_path: Path) -> None:
     model = toy(tmp_path / "m.onnx", "Sigmoid")
-    soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 16_000)
+    soundfile.write(tmp_path / "a.wav", BUZZ, 16_000)
     words = [sys.executable, "predictor.py", str(tmp_path / "a.wav"), "--model", str(model)]
     done = subprocess.run(words, cwd=HERE, env=os.environ | {"RANK": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "unset RANK" in done.stderr and not done.stdout
@@ -415,14 +416,14 @@ def test_shifted_windows_are_averaged_with_those_between_them(stages: Stages, se
 
 def test_each_channel_is_heard_by_itself(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
     left, rate = soundfile.read(season.soundscape, dtype="float32")
-    right = np.zeros_like(left)
+    right = np.resize(BUZZ, left.shape).astype(np.float32)
     soundfile.write(tmp_path / "two.wav", np.stack([left, right], axis=1), rate, "FLOAT")
     soundfile.write(tmp_path / "left.wav", left, rate, "FLOAT")
     path, alone = tmp_path / "two.wav", scored_windows(stages, tmp_path / "left.wav")
     first, second = (scored_windows(stages, path, channel=channel) for channel in ("1", "2"))
     np.testing.assert_array_equal(first.probabilities, alone.probabilities)
     assert np.abs(second.probabilities - first.probabilities).max() > 0.1 and second.channel == 2
-    assert np.ptp(second.probabilities, axis=0).max() < 1e-6  # silence throughout
+    assert np.ptp(second.probabilities, axis=0).max() < 0.02  # the same throughout, but for its ends
     config = command(stages, path, channel="each", min_conf=0.1, out=tmp_path / "out")
     assert predict(config) == 0
     table = rows(tmp_path / "out" / "detections.csv")
@@ -472,14 +473,13 @@ def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
 
 
 def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
-    """Three windows of .73, .95 and 1, and a model whose only species has so many held-out recordings."""
+    """Three windows of .75, .95 and 1, and a model whose only species has so many held-out recordings."""
     (folder / "in").mkdir(parents=True)
-    sound = np.zeros(3 * 80_000, np.float32)
-    sound[[0, 80_000, 160_000]] = 1.0, 3.0, 100.0
+    sound = np.concatenate([loudness * BUZZ / 0.01 for loudness in (0.0038, 0.0106, 0.3)])
     soundfile.write(folder / "in" / "a.wav", sound, 16_000, "FLOAT")
     note, strict = (UNVALIDATED, 0.9) if not positives else ("", 0.0)
     limit = Threshold("41", 0.5, 0.0, None, 0.0, 0.0, positives, 20, note, least=strict)
-    toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])})
+    toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])}, reduce="ReduceL2")
     config = PredictCommand((folder / "in",), model=(folder / "m.onnx",), runs=folder / "runs", out=folder / "out")
     return replace(config, rtype=get_args(TableKind), merge_gap=0.0, split_tables=True)
 

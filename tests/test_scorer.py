@@ -17,9 +17,9 @@ Piece = tuple[int, NDArray[np.float32] | None]
 ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
 
 
-def toy(path: Path, *steps: str, facts: dict[str, object] | None = None) -> Path:
+def toy(path: Path, *steps: str, facts: dict[str, object] | None = None, reduce: str = "ReduceSum") -> Path:
     """An ONNX file that sums up each waveform and takes the sum through some operators."""
-    nodes = [helper.make_node("ReduceSum", ["waveforms", "axes"], ["x0"])]
+    nodes = [helper.make_node(reduce, ["waveforms", "axes"], ["x0"])]
     for number, step in enumerate(steps):
         nodes.append(helper.make_node(step, [f"x{number}"], [f"x{number + 1}"]))
     nodes[-1].output[0] = "probabilities"
@@ -30,7 +30,7 @@ def toy(path: Path, *steps: str, facts: dict[str, object] | None = None) -> Path
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 1])],
         [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
     )
-    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     ours: dict[str, object] = {
         "format": FORMAT, "audio": {"sample_rate": 16_000, "window_seconds": 5.0}, "taxonomy": to_json(ONE),
         "precision": "int8", "verified": True,
