@@ -702,6 +702,12 @@ def without_duplicates(
         order[stays] = replace(one, labels=labels, license=licenses)
         order[goes] = replace(other, status="duplicate", reason=reason)
         stays_for[goes] = stays
+    for goes, stays in stays_for.items():  # what stays may have been set aside itself, behind another encoding
+        while stays in stays_for:
+            stays = stays_for[stays]
+        if stays != stays_for[goes]:
+            order[goes] = replace(order[goes], reason=f"the same sound as {order[stays].name}")
+            stays_for[goes] = stays
     count = len(stays_for)
     if count:
         print(f"{count:,} recordings are duplicates of others: set aside")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def centred(samples: Sound) -> Sound:
     return samples - samples.mean(dtype=np.float64).astype(np.float32)
 
 
+def scaled_and_lifted(factor: np.float32, samples: Sound) -> Sound:
+    return lifted(samples * factor, 10**-2.5)
+
+
 def lifted(samples: Sound, least: float, most: float = 0.5) -> Sound:
     """Brought to the nearer end of a range of levels (RMS) where it lies outside."""
     level = float(np.sqrt(np.mean(np.square(samples), dtype=np.float64)))
@@ -43,7 +48,8 @@ def lifted(samples: Sound, least: float, most: float = 0.5) -> Sound:
 @torch.inference_mode()
 def scores_of(model: torch.nn.Module, windows: list[Sound]) -> NDArray[np.float32]:
     stacked = torch.from_numpy(np.stack(windows))
-    return torch.cat([model(stacked[first : first + 16]).sigmoid() for first in range(0, len(stacked), 16)]).numpy()
+    scores: Sound = torch.cat([model(stacked[at : at + 16]).sigmoid() for at in range(0, len(stacked), 16)]).numpy()
+    return scores
 
 
 def main(classifier: Path, noise: Path, part: str) -> None:
@@ -77,13 +83,13 @@ def main(classifier: Path, noise: Path, part: str) -> None:
 
     judge("as it is", lambda one: one)
     for offset in (0.05, 0.2):
-        judge(f"offset {offset}", lambda one, offset=offset: one + np.float32(offset), False)
+        judge(f"offset {offset}", partial(np.add, np.float32(offset)), False)
     judge("offset 0.2, mean removed", lambda one: centred(one + np.float32(0.2)), False)
     for gain in (-40, -60, -20):
         factor = np.float32(10 ** (gain / 20))
-        judge(f"{gain} dB", lambda one, factor=factor: one * factor)
+        judge(f"{gain} dB", partial(np.multiply, factor))
         if gain < -20:
-            judge(f"{gain} dB, at least -50 dB", lambda one, factor=factor: lifted(one * factor, 10**-2.5))
+            judge(f"{gain} dB, at least -50 dB", partial(scaled_and_lifted, factor))
     judge("0 dB, at least -50 dB", lambda one: lifted(one, 10**-2.5))
     judge("every window at -30 dB", lambda one: lifted(one, 10**-1.5, 10**-1.5))
     judge("times 32768", lambda one: one * np.float32(32768), False)

@@ -381,6 +381,9 @@ def test_nothing_is_learnt_from_a_dead_microphone_and_its_hours_are_not_counted(
     assert [table[name].status for name in ("whole.wav", "half.wav", "dead.wav")] == ["ok", "ok", "silent"]
     assert table["half.wav"].keep == ((0.0, 20.0),) and "20.0 s of it, the first at 20.0 s" in table["half.wav"].reason
     assert table["whole.wav"].keep == () and hours([row for row in table.values() if row.sound]) * 3600 == 60.0
+    (tmp_path / "keep.csv").write_text("filename,start,end\nAsio otus/half.wav,25,35\n", encoding="utf-8")
+    kept = next(row for row in read_archive(data).recordings if "half" in row.name)
+    assert kept.status == "silent" and kept.reason.startswith("holds no sound where it is kept")
     loader = labeled_loader(
         [table["half.wav"]],
         Taxonomy(("Asio otus",), ("Asio otus",), ("",), (("a",) * 7,), (7,)),

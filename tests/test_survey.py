@@ -272,7 +272,7 @@ def test_a_tape_or_a_beep_at_the_same_second_makes_no_duplicates(seconds: float,
     paths = survey_with_a_tape(tmp_path, tape)
     examined = examine(paths)
     assert same_sounds(paths, examined) == []
-    first, second = (soundfile.read(path)[0] for path in paths[:2])
+    first, second = (soundfile.read(path, dtype="float32")[0] for path in paths[:2])
     assert first @ second > 0.6 * np.linalg.norm(first) * np.linalg.norm(second) or seconds < 1, "control"
     copies = [
         write(tmp_path, f"copy{path.stem}.flac", 0.5 * soundfile.read(path, dtype="float32")[0], 16_000)
@@ -299,7 +299,7 @@ def test_recordings_that_differ_only_above_8_khz_are_different(tmp_path: Path) -
     """Bats over the same wind: neither the digest nor the comparison may end where a model's band does."""
     rng, rate = np.random.default_rng(0), 96_000
     wind = soxr.resample(song(4, 6.0, 16_000), 16_000, rate)
-    bats = [soxr.resample(rng.normal(0, 0.05, 6 * 48_000), 48_000, rate) for _ in range(2)]
+    bats = [soxr.resample(rng.normal(0, 0.05, 6 * 48_000).astype(np.float32), 48_000, rate) for _ in range(2)]
     spectra = [np.fft.rfft(bat) for bat in bats]
     above = np.fft.rfftfreq(len(bats[0]), 1 / rate) > 9_000
     high = [np.fft.irfft(spectrum * above, len(wind)).astype(np.float32) for spectrum in spectra]
@@ -316,7 +316,7 @@ def test_all_channels_count_for_equal_samples(tmp_path: Path) -> None:
     one = write(tmp_path, "one.wav", np.stack([left, right], axis=1))
     other = write(tmp_path, "other.wav", np.stack([right, left], axis=1))
     same = tmp_path / "same.flac"
-    soundfile.write(same, soundfile.read(one, dtype="int16")[0], 32_000)
+    soundfile.write(same, np.rint(soundfile.read(one, dtype="float32")[0] * 32_768).astype(np.int16), 32_000)
     digests = [examine([one, other, same])[path].digest for path in (one, other, same)]
     assert digests[0] == digests[2] != digests[1]
 

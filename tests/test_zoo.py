@@ -356,7 +356,7 @@ def replaced(path: Path) -> None:
 class DecoderHere:
     """One without a process of its own, so that a test can look over its shoulder."""
 
-    def __init__(self, open_it: Callable[[Path, int, int], audio.OpenRecording]) -> None:
+    def __init__(self, open_it: Callable[[Path, int, int, float], audio.OpenRecording]) -> None:
         self.open, self.process = open_it, SimpleNamespace(pid=os.getpid())
 
     def __enter__(self) -> Self:
