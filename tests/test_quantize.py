@@ -133,7 +133,7 @@ def nothing_smoothed(_model: object, _peaks: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.usefixtures("unmeasured")
 def test_planted_outliers_are_smoothed_and_every_product_is_int8(stages: Stages, tmp_path: Path) -> None:
-    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.9))
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.9), max_error=0.1)
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
     assert card["kept_in_float32"] == {} and card["gate"] == "passed" and card["int8"]["top1_agreement"] >= 0.98
@@ -145,7 +145,7 @@ def test_outliers_that_are_not_smoothed_stay_in_float32_and_without_that_the_gat
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("quantize.smoothing", nothing_smoothed)
-    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.98))
+    config = QuantizeCommand("demo", spoiled(stages, tmp_path), GateSettings(min_agreement=0.98), max_error=0.1)
     with pytest.raises(AssertionError, match="no INT8 file: another best species"):  # negative control: it is bad
         quantize(replace(config, max_error=1e9, run=replace(config.run, root=tmp_path / "worse")))
     capsys.readouterr()
