@@ -32,7 +32,7 @@ Sound = NDArray[np.float32]
 
 
 def centred(samples: Sound) -> Sound:
-    return samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return samples - np.float32(samples.mean(dtype=np.float64))
 
 
 def scaled_and_lifted(factor: np.float32, samples: Sound) -> Sound:

