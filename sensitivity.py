@@ -144,8 +144,8 @@ def product_costs(
                     (logits * signs).sum(), tuple(outputs.values()), retain_graph=probe < PROBES - 1
                 )
                 gradients = dict(zip(outputs, asked, strict=True))
-                for key, difference in wrong.items():
-                    moved[key] = moved.get(key, 0.0) + float((gradients[key[0]] * difference).sum()) ** 2
+                for key, missed in wrong.items():
+                    moved[key] = moved.get(key, 0.0) + float((gradients[key[0]] * missed).sum()) ** 2
             answers.append(logits.detach())
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)

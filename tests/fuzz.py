@@ -85,7 +85,7 @@ def batch(
     lines = [line.split("\t", 1) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
     for (place, seed), line in zip(cases, lines, strict=False):
         said = line[1] if len(line) > 1 else f"ended the process ({os.waitstatus_to_exitcode(status)})"
-        fine = said.startswith(("ok", "salvaged", "unreadable", "refused"))
+        fine = said.startswith(("ok", "salvaged", "silent", "short", "unreadable", "refused"))
         word = said.split(" ")[0] if fine else "finding"
         report.outcomes[word] = report.outcomes.get(word, 0) + 1
         if not fine:
