@@ -154,7 +154,8 @@ class DecodedRecording(OpenRecording):
 
 def outcome_of(told: dict[str, Any]) -> Outcome:
     """An outcome as it was sent."""
-    return Outcome(**told | {"dead": tuple((start, end) for start, end in told["dead"])})
+    told["dead"] = tuple((start, end) for start, end in told["dead"])  # JSON knows lists alone
+    return Outcome(**told)
 
 
 def serve() -> None:

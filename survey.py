@@ -145,18 +145,22 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
     chosen = [sorted((prints[one][1], prints[other][1])) for one, other in candidates]
     digests = [(examined[paths[one]].digest, examined[paths[other]].digest) for one, other in chosen]
     with closing(open_ledger()) as ledger:
-        verdicts = {key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())}
+        verdicts: dict[tuple[str, str], int] = {
+            key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())
+        }
         new = [place for place, key in enumerate(digests) if key not in verdicts]
-        both = [tuple((paths[index], examined[paths[index]]) for index in chosen[place]) for place in new]
+        looked_at = [(path, examined[path]) for path in paths]
+        ones, others = ([looked_at[chosen[place][side]] for place in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
-            work = pool.map(lambda pair: compare(*pair), both)
+            work = pool.map(compare, ones, others)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
         rows = [(*digests[place], verdicts[digests[place]]) for place in new]
         remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
     for (one, other), key in zip(chosen, digests, strict=True):
         likeness = LIKENESSES[verdicts[key]]
-        pairs += [Same(one, other, likeness)] if likeness else []
+        if likeness:
+            pairs.append(Same(one, other, likeness))
     return sorted(pairs)
 
 

@@ -32,7 +32,8 @@ Sound = NDArray[np.float32]
 
 
 def centred(samples: Sound) -> Sound:
-    return samples - np.float32(samples.mean(dtype=np.float64))
+    moved: Sound = samples - np.float32(samples.mean(dtype=np.float64))
+    return moved
 
 
 def scaled_and_lifted(factor: np.float32, samples: Sound) -> Sound:
@@ -71,7 +72,8 @@ def main(classifier: Path, noise: Path, part: str) -> None:
 
     def judge(name: str, change: Callable[[Sound], Sound], noisy: bool = True) -> None:
         scores = scores_of(model, [change(one) for one in windows])
-        top, same = np.mean(scores.argmax(axis=1) == truth), np.mean(scores.argmax(axis=1) == plain.argmax(axis=1))
+        best = scores.argmax(axis=1)
+        top, same = float((best == truth).mean()), float((best == plain.argmax(axis=1)).mean())
         sure = np.mean(scores[np.arange(len(truth)), truth] >= 0.25)
         alarms = scores_of(model, [change(one) for one in calm]).max(axis=1) if noisy else np.zeros(0)
         told = f"noise with .25: {np.mean(alarms >= 0.25):.2f}" if noisy else ""

@@ -312,9 +312,9 @@ def test_recordings_that_differ_only_above_8_khz_are_different(tmp_path: Path) -
 
 
 def test_all_channels_count_for_equal_samples(tmp_path: Path) -> None:
-    left, right = song(0) / 2, song(1) / 2
-    one = write(tmp_path, "one.wav", np.stack([left, right], axis=1))
-    other = write(tmp_path, "other.wav", np.stack([right, left], axis=1))
+    left, right = song(0) * np.float32(0.5), song(1) * np.float32(0.5)
+    one = write(tmp_path, "one.wav", np.stack([left, right], axis=1).astype(np.float32))
+    other = write(tmp_path, "other.wav", np.stack([right, left], axis=1).astype(np.float32))
     same = tmp_path / "same.flac"
     soundfile.write(same, np.rint(soundfile.read(one, dtype="float32")[0] * 32_768).astype(np.int16), 32_000)
     digests = [examine([one, other, same])[path].digest for path in (one, other, same)]
