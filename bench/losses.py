@@ -159,17 +159,23 @@ def print_table(parts: Mapping[tuple[str, int], list[HeldOut]], taxonomy: Taxono
     """Means over the seeds, and what is better than the first arm with its interval, the seeds' scores averaged."""
     print(f"\n| loss | {' | '.join(COLUMNS)} | {' | '.join(f'{name} minus the first' for name, *_ in MEASURES)} |")
     print("|---|" + "---|" * (len(COLUMNS) + len(MEASURES)))
-    first: NDArray[np.float32] | None = None
+    first = mean_scores(parts, ARMS[0][0])
     for name, _ in ARMS:
         whole = [joined(parts[name, seed]) for seed in SEEDS]
         cells = [f"{value:.3f}" for value in np.mean([figures(one, taxonomy) for one in whole], axis=0)]
-        scores = np.mean([pool_windows(one.windows, len(one.recordings)) for one in whole], axis=0)
-        first = scores if first is None else first
+        scores = mean_scores(parts, name)
         truth, groups = whole[0].truth, whole[0].groups
-        for _, statistic, weighted in MEASURES if scores is not first else ():
+        for _, statistic, weighted in MEASURES if name != ARMS[0][0] else ():
             low, high = bootstrap_interval(partial(gain, weighted, truth, scores, first), groups)
             cells.append(f"{statistic(truth, scores) - statistic(truth, first):+.3f} [{low:+.3f}, {high:+.3f}]")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def mean_scores(parts: Mapping[tuple[str, int], list[HeldOut]], name: str) -> NDArray[np.float32]:
+    """(recordings, species) of a loss, the seeds averaged."""
+    whole = [joined(parts[name, seed]) for seed in SEEDS]
+    scores = np.stack([pool_windows(one.windows, len(one.recordings)) for one in whole])
+    return scores.mean(axis=0).astype(np.float32)
 
 
 def figures(held_out: HeldOut, taxonomy: Taxonomy) -> list[float]:

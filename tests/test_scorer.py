@@ -150,7 +150,11 @@ def test_a_cpu_that_gets_a_known_product_wrong_is_given_the_float_twin_or_nothin
     rows, weights = known_product(63)
     assert len(set(rows[0])) == len(set(weights[:, 0])) == 1 and weights[0, 0] == -weights[0, 1] == 63  # the largest
     weights[7, 3] += 1
-    monkeypatch.setattr("scorer.known_product", lambda _levels: (rows, weights))
+
+    def known(_levels: int) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+        return rows, weights
+
+    monkeypatch.setattr("scorer.known_product", known)
     assert int8_fault() == "a product of -570945 came out as -571200"
     with pytest.raises(AssertionError, match=r"copy the float32 file that quantize.py wrote to .*m\.onnx, or score"):
         open_scorer(path)
