@@ -151,7 +151,7 @@ def test_a_cpu_that_gets_a_known_product_wrong_is_given_the_float_twin_or_nothin
     assert len(set(rows[0])) == len(set(weights[:, 0])) == 1 and weights[0, 0] == -weights[0, 1] == 63  # the largest
     weights[7, 3] += 1
 
-    def known(_levels: int) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    def known(_levels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return rows, weights
 
     monkeypatch.setattr("scorer.known_product", known)
