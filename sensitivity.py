@@ -30,7 +30,7 @@ EIGHT_BITS = 127  # of a weight of 8 bits: such a CPU multiplies it in another w
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # these multiply the same activations
 PRODUCTS = (*ATTENTION, "self_attn.out_proj", "fc1", "fc2")
 MIGRATION = 0.5  # share of a channel's loudness that goes into the weights
-STEP_PRICES = (1, 5)  # of 8 bits, which only a CPU without VNNI feels, and of float32, which every CPU does
+FORM_PRICES = (0, 1, 6)  # of 7 bits, of 8, which only a CPU without VNNI feels, and of float32, which every CPU does
 PROBES = 4  # random directions of the logits in which each context is asked
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
@@ -161,20 +161,22 @@ def product_costs(
 
 def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[str, str]]:
     """The products whose weights need 8 bits, and those left in float32 with the reason, so that all together move the
-    logits by no more than `limit` of their spread: while they would, the step that gains most for its price is taken,
-    of a product from 7 bits to 8 or from 8 to float32."""
-    steps = {cost.name: [cost.error, cost.error_8_bits, 0.0] for cost in costs}  # what is left at each
-    taken = dict.fromkeys(steps, 0)
+    logits by no more than `limit` of their spread: while they would, the change that gains most for its price is made,
+    of a product from 7 bits to 8, from 8 to float32, or from 7 to float32 at once where 8 bits help nothing."""
+    forms = {cost.name: (cost.error, cost.error_8_bits, 0.0) for cost in costs}  # what is lost in each
+    taken = dict.fromkeys(forms, 0)
 
-    def gain(name: str) -> float:
+    def gain(name: str, form: int) -> float:
         now = taken[name]
         size = 4 if name.endswith(("fc1", "fc2")) else 1  # of the others: so much longer do all forms of it take
-        return (steps[name][now] ** 2 - steps[name][now + 1] ** 2) / (STEP_PRICES[now] * size)
+        return (forms[name][now] ** 2 - forms[name][form] ** 2) / ((FORM_PRICES[form] - FORM_PRICES[now]) * size)
 
-    while together(left[taken[name]] for name, left in steps.items()) > limit:
-        taken[max((name for name, now in taken.items() if now < 2), key=gain)] += 1
+    while together(left[taken[name]] for name, left in forms.items()) > limit:
+        changes = [(name, form) for name, now in taken.items() for form in range(now + 1, len(FORM_PRICES))]
+        name, form = max(changes, key=lambda change: gain(*change))
+        taken[name] = form
     share = "in INT8 it alone would move the logits by {:.1f} % of their spread"
-    spared = {name: share.format(100 * steps[name][1]) for name, now in taken.items() if now == 2}
+    spared = {name: share.format(100 * forms[name][1]) for name, now in taken.items() if now == 2}
     return [name for name, now in taken.items() if now == 1], spared
 
 

@@ -172,6 +172,11 @@ def test_the_step_that_gains_most_for_its_price_is_taken_until_all_together_are_
     assert together([0.3, 0.4]) == pytest.approx(0.5)
 
 
+def test_a_product_that_8_bits_do_not_help_goes_to_float32_at_once_and_the_others_stay() -> None:
+    costs = [ProductCost(*cost, 1.0, False) for cost in (("guilty", 0.35, 0.35), ("a", 0.03, 0.01), ("b", 0.02, 0.02))]
+    assert choose(costs, 0.1) == ([], {"guilty": "in INT8 it alone would move the logits by 35.0 % of their spread"})
+
+
 def test_peaks_and_means_are_those_of_all_tokens() -> None:
     model, waveforms, received = small(), sounds(3), list[Tensor]()
     handle = linear_layers(model)[GUILTY].register_forward_hook(
