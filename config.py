@@ -623,7 +623,7 @@ class QuantizeCommand:
     """The classifier that main.py wrote."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
-    max_error: float = 0.03
+    max_error: float = 0.025
     """How far all INT8 products together may move the logits, as a share of their spread: the dearest get weights of 8
     bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
