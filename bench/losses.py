@@ -175,7 +175,8 @@ def mean_scores(parts: Mapping[tuple[str, int], list[HeldOut]], name: str) -> ND
     """(recordings, species) of a loss, the seeds averaged."""
     whole = [joined(parts[name, seed]) for seed in SEEDS]
     scores = np.stack([pool_windows(one.windows, len(one.recordings)) for one in whole])
-    return scores.mean(axis=0).astype(np.float32)
+    found: NDArray[np.float32] = scores.mean(axis=0).astype(np.float32)
+    return found
 
 
 def figures(held_out: HeldOut, taxonomy: Taxonomy) -> list[float]:
