@@ -17,12 +17,17 @@ def test_no_step_over_the_index_is_quadratic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     monkeypatch.setattr(survey, "LEDGER", tmp_path / "examined.sqlite")  # measure has one of its own
-    small, large = (measure(size, tmp_path / str(size)) for size in (SMALL, LARGE))
-    slopes = {
-        step: exponent((SMALL, LARGE), (small[step][0], seconds))
-        for step, (seconds, _) in large.items()
-        if seconds >= SHORT
-    }
+    slopes: dict[str, float] = {}
+    for number in range(2):  # beside other work a step of a few milliseconds may be off: a quadratic one is each time
+        small, large = (measure(size, tmp_path / f"{size}-{number}") for size in (SMALL, LARGE))
+        found = {
+            step: exponent((SMALL, LARGE), (small[step][0], seconds))
+            for step, (seconds, _) in large.items()
+            if seconds >= SHORT
+        }
+        slopes = {step: min(slope, slopes.get(step, slope)) for step, slope in found.items()}
+        if all(slope < STEEPEST for slope in slopes.values()):
+            break
     assert len(slopes) >= 3 and all(slope < STEEPEST for slope in slopes.values()), slopes
     steepest = max(slopes, key=slopes.__getitem__)
     record_property(
