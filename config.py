@@ -938,9 +938,22 @@ def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]
     known: dict[str, object] = {
         name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL
     }
-    foreign = sorted(set(settings) - {*known, *POSITIONAL})
+    foreign = unknown_names({name: value for name, value in settings.items() if name not in POSITIONAL}, known)
     assert not foreign, f"{path} has settings that this command does not know: {', '.join(foreign)[:80]}; {remedy}"
     return words_of(settings, known)
+
+
+def unknown_names(stored: object, known: object, name: str = "") -> list[str]:
+    """The settings, with their sections, that are stored and not known: train.epohcs."""
+    if not isinstance(known, dict):
+        return []
+    if not isinstance(stored, dict):
+        return [name]
+    ours, found = cast(dict[str, object], known), list[str]()
+    for key, value in cast(dict[str, object], stored).items():
+        path = f"{name}.{key}".removeprefix(".")
+        found += unknown_names(value, ours[key], path) if key in ours else [path]
+    return found
 
 
 def without(name: str, arguments: Sequence[str]) -> list[str]:

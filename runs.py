@@ -60,6 +60,7 @@ THRIFT = {  # a flag that only some commands have: how those get by with less me
 }
 HERE = Path(__file__).absolute().parent
 GIVEN: dict[type, object] = {}  # by command: its settings, once they have been read
+WORKER_FRAME = re.compile(r'^ +File "(.+)", line \d+, in ', re.MULTILINE)
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -373,6 +374,8 @@ def border(command: type[Command]) -> Generator[None]:
         leave(f"stopped; {stop.args[0] if stop.args else 'nothing is half written: give the same command again'}", 130)
     except Exception as error:
         message = str(error).strip()
+        if isinstance(error, AssertionError) and (said := message_of_worker(message)):
+            leave(f"error: {said}", 1)
         if isinstance(error, AssertionError) and message and is_ours(error):
             leave(f"error: {message}", 1)
         if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
@@ -395,8 +398,20 @@ def border(command: type[Command]) -> Generator[None]:
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised by this project's own code, not by a library that it called."""
     frames = traceback.extract_tb(error.__traceback__)
-    raised_in = Path(frames[-1].filename).absolute() if frames else Path()
-    return HERE in raised_in.parents and "site-packages" not in raised_in.parts
+    return bool(frames) and is_our_file(frames[-1].filename)
+
+
+def is_our_file(name: str) -> bool:
+    """Whether a file of a traceback is of this project; an environment of libraries may lie in its folder."""
+    path = Path(name).absolute()
+    return HERE in path.parents and "site-packages" not in path.parts
+
+
+def message_of_worker(message: str) -> str:
+    """What an assertion of ours said in a process that loads data: torch hands it on as a traceback in words."""
+    files = WORKER_FRAME.findall(message)
+    found = message.startswith("Caught AssertionError in DataLoader worker") and files and is_our_file(files[-1])
+    return message.rpartition("\nAssertionError: ")[2].strip() if found else ""
 
 
 def command_line(script: str, *words: str | Path) -> str:

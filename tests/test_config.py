@@ -204,7 +204,13 @@ def test_the_settings_of_a_run_come_back_from_its_file(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "cannot be read"), ("[]", "holds no settings"), ('{"settings": {"wings": 2}}', "does not know: wings")],
+    [
+        ("", "cannot be read"),
+        ("[]", "holds no settings"),
+        ('{"settings": {"wings": 2}}', "does not know: wings"),
+        ('{"settings": {"train": {"epochs": 2, "epohcs": 3}}}', "does not know: train.epohcs"),
+        ('{"train": 3}', "does not know: train"),
+    ],
 )
 def test_a_file_of_settings_that_is_none_is_refused_by_name(content: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "run.json"

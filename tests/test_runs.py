@@ -199,6 +199,22 @@ def test_an_assertion_of_a_library_is_no_mistake_of_the_user_and_keeps_its_trace
     assert told.startswith("Traceback") and "assert_array_equal" in told
 
 
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ("assert False, 'dawn.ogg is gone; copy it again'", r"error: dawn\.ogg is gone; copy it again"),
+        ("import numpy; numpy.testing.assert_array_equal([1], [2])", r"error: AssertionError: .* please report it .*"),
+    ],
+    ids=["ours", "of a library"],
+)
+def test_an_assertion_in_a_process_that_loads_data_is_told_as_one_in_the_command_is(broken: str, line: str) -> None:
+    body = "    from torch.utils.data import DataLoader\n    class Rows:\n        def __len__(self): return 1\n"
+    body += f"        def __getitem__(self, _): {broken}\n"
+    body += "    next(iter(DataLoader(Rows(), num_workers=1, multiprocessing_context='fork')))"
+    done = launched(body)
+    assert done.returncode == 1 and re.fullmatch(line, done.stderr.strip()), done.stderr
+
+
 def test_a_mistyped_flag_leaves_with_1_and_not_with_2() -> None:
     done = launched("    return 0", arguments=("--clasifier", "x"))
     assert done.returncode == 1 and "--classifier" in done.stdout + done.stderr
