@@ -976,13 +976,16 @@ def words_of(stored: object, known: object, name: str = "") -> list[str]:
         inner = cast(dict[str, object], known).items()
         return [word for key, one in inner if key in mine for word in words_of(mine[key], one, f"{name}.{key}")]
     flag = f"--{name[1:]}"
+    assert stored is not None or known is None, f"{flag} is null in the settings; give it a value, or leave it out"
     if isinstance(stored, bool):
         head, _, tail = flag.rpartition(".")
         return [flag if stored else f"{head}.no_{tail}" if head else f"--no_{flag[2:]}"]
     values = list(cast(Sequence[object], stored)) if isinstance(stored, list | tuple) else [stored]
     if flag in REPEATED:
         return [word for value in values for word in (flag, str(value))]
-    return [] if flag == "--run.resume" else [flag, *map(str, values)]
+    if flag == "--run.resume":
+        return []
+    return [f"{flag}={stored}"] if isinstance(stored, str) else [flag, *map(str, values)]
 
 
 def changed_words(name: str, section: object, usual: object) -> list[str]:

@@ -17,6 +17,7 @@ import logging
 import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
@@ -120,14 +121,16 @@ def write_int8(
     strange = sorted({*recipe.spared, *recipe.eight, *recipe.scales} - set(wanted.values()))
     assert not strange, f"no product of the name {strange}"
     fuse_attention(graph, facts.encoder)
-    factors = smooth_activations(graph, wanted, recipe.scales, folder)
+    separate_constants(graph)
+    biases = product_biases(graph, wanted)
+    factors = smooth_activations(graph, wanted, recipe.scales, biases, folder)
     roundings: dict[str, Rounding] = {}
     for node, name in wanted.items():
-        mean, bias = recipe.means.get(name), f"{LAYERS}{name}.bias"
+        mean = recipe.means.get(name)
         mean = None if mean is None else mean / recipe.scales.get(name, np.float32(1))
         levels = EIGHT_BITS if name in recipe.eight else LEVELS
         if name not in recipe.spared:
-            roundings[node] = Rounding(levels, factors.pop(name, None), mean, bias)
+            roundings[node] = Rounding(levels, factors.pop(name, None), mean, biases.get(name, ""))
     weights = {wanted[node.name]: node.input[1] for node in graph.graph.node if node.name in wanted}
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     for name, factor in factors.items():  # of products that stay in float32
@@ -245,13 +248,48 @@ def fuse_attention(graph: onnx.ModelProto, size: EncoderSize) -> None:
     del graph.graph.value_info[:]
 
 
+def separate_constants(graph: onnx.ModelProto) -> None:
+    """Give each norm and each sum constants of its own, in place: the exporter keeps equal ones once, as all norms and
+    biases of an encoder are before it is trained, and what is changed for one must not change for another."""
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    uses = Counter(name for node in graph.graph.node for name in node.input)
+    for node in graph.graph.node:
+        for place, name in enumerate(node.input):
+            if node.op_type in ("LayerNormalization", "Add") and name in constants and uses[name] > 1:
+                uses[name] -= 1
+                node.input[place] = f"{name}_{node.name}"
+                graph.graph.initializer.add().CopyFrom(constants[name])
+                graph.graph.initializer[-1].name = node.input[place]
+
+
+def product_biases(graph: onnx.ModelProto, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Name of a product -> the constant that is added to it; without those that have none.
+
+    wanted   node -> name of the products
+    """
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    outputs = {node.output[0]: wanted[node.name] for node in graph.graph.node if node.name in wanted}
+    found: dict[str, str] = {}
+    for node in graph.graph.node:
+        if node.op_type == "Add":
+            for one, other in (node.input, reversed(node.input)):
+                if one in outputs and other in constants:
+                    found[outputs[one]] = other
+    return found
+
+
 def smooth_activations(
-    graph: onnx.ModelProto, wanted: Mapping[str, str], scales: Mapping[str, NDArray[np.float32]], folder: Path
+    graph: onnx.ModelProto,
+    wanted: Mapping[str, str],
+    scales: Mapping[str, NDArray[np.float32]],
+    biases: Mapping[str, str],
+    folder: Path,
 ) -> dict[str, NDArray[np.float32]]:
     """Divide the input channels of products by scales, in place: in the weights of the norm before them, in the values
     of the attention before them, or, behind a Gelu, by a multiplication of its own.
 
     wanted    node -> name of the products
+    biases    name -> the constant that is added to it
     returns   name -> what its weights are to be multiplied by, (inputs, 1) or (inputs, outputs)
     source    https://arxiv.org/abs/2211.10438 (SmoothQuant)
     """
@@ -272,7 +310,8 @@ def smooth_activations(
                 elif name.endswith("out_proj"):
                     values = name.replace("out_proj", "v_proj")
                     factors[values] = factors.get(values, np.ones((1, 1), np.float32)) * inverse
-                    multiply(constants[f"{LAYERS}{values}.bias"], inverse, folder)
+                    if values in biases:
+                        multiply(constants[biases[values]], inverse, folder)
                 else:
                     smoothed[activation] = f"{activation}_smooth"
                     graph.graph.initializer.append(numpy_helper.from_array(inverse, f"{activation}_smoothing"))

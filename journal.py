@@ -87,7 +87,7 @@ class Journal:
             temporary.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
 
     def recall_begun(self, entry: Entry) -> dict[str, Array] | None:
-        """What `keep_begun` wrote; None where there is nothing, or it is damaged, or lacks arrays that are wanted."""
+        """What `keep_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
         if not self.has_begun(entry):
             return None
         told = self.place(entry, "begun").read_bytes()
@@ -95,7 +95,7 @@ class Journal:
             return None
         with np.load(io.BytesIO(told[32:]), allow_pickle=False) as columns:
             arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
-        return arrays if arrays.pop("kept")[0] or not self.arrays else None
+        return arrays if bool(arrays.pop("kept")[0]) == self.arrays else None
 
     def has_begun(self, entry: Entry) -> bool:
         return self.place(entry, "begun").is_file()

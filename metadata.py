@@ -193,10 +193,17 @@ def read_guano(text: str) -> Facts:
     """A chunk `guan`: lines of key and value; where a converter joined them, between semicolons."""
     lines = text.split("\n" if "\n" in text else ";")
     cell = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    degrees = [*cell.get("Loc Position", "").replace(",", " ").split(), "", ""][:2]
     device = together(cell.get("Make", ""), cell.get("Model", ""))
     temperature = cell.get("Temperature Ext", "") or cell.get("Temperature Int", "")
+    degrees = two_numbers(cell.get("Loc Position", ""))
     return checked_facts(cell.get("Timestamp", ""), degrees, device, cell.get("Serial", ""), temperature)
+
+
+def two_numbers(told: str) -> list[str]:
+    """Latitude and longitude: 52.5 13.4, 52.5,13.4 or 52,5 13,4; blank where there are not exactly two."""
+    parts = told.replace(", ", " ").split()
+    parts = parts[0].split(",") if len(parts) == 1 else [part.replace(",", ".") for part in parts]
+    return parts if len(parts) == 2 else ["", ""]
 
 
 def read_wamd(body: bytes) -> Facts:

@@ -57,9 +57,12 @@ NOBODY = ("mystery mystery", "sonus naturalis")  # xeno-canto's names for the un
 QUALITIES = {"A": "5", "B": "4", "C": "3", "D": "2", "E": "1"}
 
 
-def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str]) -> Found:
-    """iNatSounds: one JSON per split; the categories that occur are the labels, and their lineage is in it."""
-    pages = likely_pages(root, "inaturalist")
+def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str], named: bool = False) -> Found:
+    """iNatSounds: one JSON per split; the categories that occur are the labels, and their lineage is in it.
+
+    named   somebody says that the layout is this one: a file that begins like a page is one
+    """
+    pages = find_pages(root, "inaturalist", named)
     assert pages, f"no JSON of iNatSounds in {root} or its annotations/; put train.json there"
     rows: dict[str, Row] = {}
     recordings: list[Recording] = []
@@ -118,10 +121,13 @@ def inaturalist_row(
     return recording if is_there(path) else missing(recording)
 
 
-def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str]) -> Found:
-    """Saved pages of the API v3, and the recordings they name, which may lie anywhere below under several names."""
-    below = [] if find_pages(root, "xeno-canto") else files_below(root, {".json"})
-    pages = [path for path in below if json_layout(path) == "xeno-canto"] or likely_pages(root, "xeno-canto")
+def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], named: bool = False) -> Found:
+    """Saved pages of the API v3, and the recordings they name, which may lie anywhere below under several names.
+
+    named   somebody says that the layout is this one: a file that begins like a page is one
+    """
+    pages = find_pages(root, "xeno-canto", named)
+    pages = pages or [path for path in files_below(root, {".json"}) if json_layout(path) == "xeno-canto"]
     assert pages, f"no pages of xeno-canto's API below {root}; save its answers there as *.json"
     names, by_id = NameIndex(sounds), xeno_canto_files(sounds)
     rows: dict[str, Row] = {}
@@ -202,14 +208,25 @@ def license_name(address: str) -> str:
     return f"cc-{kind.group(1)} {kind.group(2)}" if kind else f"cc-0 {free.group(1)}" if free else address
 
 
-def find_pages(root: Path, layout: str) -> list[Path]:
-    """JSON files that have the whole shape of a layout, in the root or in annotations/."""
-    return [path for path in json_files(root) if json_layout(path) == layout]
+def find_pages(root: Path, layout: str, named: bool = False) -> list[Path]:
+    """JSON files of a layout, in the root or in annotations/.
+
+    named   somebody says that it is this layout: what has its lists is a page; where nothing has, what begins like one
+            is, so that its fault is told
+    """
+    files = [path for path in json_files(root) if json_sign(path) == layout]
+    pages = [path for path in files if json_layout(path) or (named and may_be_page(path, layout))]
+    return pages or (files if named else [])
 
 
-def likely_pages(root: Path, layout: str) -> list[Path]:
-    """Those that only begin like one where none has the whole shape: somebody says that they are such."""
-    return find_pages(root, layout) or [path for path in json_files(root) if json_sign(path) == layout]
+def may_be_page(path: Path, layout: str) -> bool:
+    """Whether a JSON file has the lists of a layout, whatever its entries are; what this program wrote has not."""
+    return json_sign(path) == layout and bool(json_layout(path, whole=False)) and not is_own_record(path)
+
+
+def is_own_record(path: Path) -> bool:
+    """Whether a JSON file is what this program wrote of a run."""
+    return path.name == "run.json" and is_ours(path.parent)
 
 
 def json_files(root: Path) -> list[Path]:
@@ -217,18 +234,25 @@ def json_files(root: Path) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.json")) if is_plain_file(path)]
 
 
-def strange_pages(folders: Iterable[Path]) -> list[str]:
-    """A note on JSON files that begin like a page of some portal and are none; what this program wrote is known."""
+def strange_pages(folders: Iterable[Path], named: str = "") -> list[str]:
+    """A note on JSON files that begin like a page of some portal and are none; what this program wrote is known.
+
+    named   the layout that --data.layout names: what begins like its pages was taken for them
+    """
+    folders = list(folders)
     files = dict.fromkeys(path for folder in folders for path in json_files(folder))
-    strange = [path for path in files if json_sign(path) and not json_layout(path)]
-    strange = [path for path in strange if path.name != "run.json" or not is_ours(path.parent)]
+    taken = {path for folder in folders for path in find_pages(folder, named, bool(named))} if named else set[Path]()
+    strange = [path for path in files if json_sign(path) and not json_layout(path) and not is_own_record(path)]
+    strange = [path for path in strange if path not in taken]
     if not strange:
         return []
-    kinds = " or ".join(sorted({json_sign(path) for path in strange}))
-    return [
-        f"{len(strange)} JSON files are no pages of {kinds} as a whole, and ignored: "
-        f"{listed(path.name for path in strange)}; --data.layout {kinds} takes them for such"
+    kinds = sorted({json_sign(path) for path in strange})
+    note = f"{len(strange)} JSON files are no pages of {' or '.join(kinds)} as a whole, and ignored: "
+    note += listed(path.name for path in strange)
+    remedies = [
+        kind for kind in kinds if any(set(strange) & set(find_pages(folder, kind, named=True)) for folder in folders)
     ]
+    return [f"{note}; --data.layout {' or '.join(remedies)} takes them for such" if remedies else note]
 
 
 def json_sign(path: Path) -> str:
@@ -238,14 +262,14 @@ def json_sign(path: Path) -> str:
     return next((layout for layout, sign in JSON_SIGNS.items() if sign.search(head)), "")
 
 
-def json_layout(path: Path) -> str:
-    """Which layout a JSON file belongs to by its whole shape; blank for none."""
+def json_layout(path: Path, whole: bool = True) -> str:
+    """Which layout a JSON file belongs to by its whole shape, or else by its lists alone; blank for none."""
     facts = path.stat()
-    return shape_of(path, facts.st_size, facts.st_mtime_ns)
+    return shape_of(path, facts.st_size, facts.st_mtime_ns, whole)
 
 
 @cache
-def shape_of(path: Path, size: int, _changed: int) -> str:
+def shape_of(path: Path, size: int, _changed: int, whole: bool) -> str:
     """The layout of a JSON file in this state; of one that is too large to be read, what its beginning tells."""
     layout = json_sign(path)
     if not layout or size > MOST_JSON_BYTES:
@@ -258,10 +282,12 @@ def shape_of(path: Path, size: int, _changed: int) -> str:
     if layout == "xeno-canto":
         answer = str(document.get("error", "")).endswith("_error") and isinstance(document.get("message"), str)
         empty = {"numRecordings", "numPages"} <= set(document)
-        return layout if answer or all_have(document.get("recordings"), {"id", "gen", "sp"}, empty) else ""
-    linked = all_have(document.get("annotations"), {"audio_id", "category_id"}, True)
-    named = all_have(document.get("categories"), {"id", "name"}, True)
-    return layout if linked and named and all_have(document.get("audio"), {"id", "file_name"}, True) else ""
+        keys = {"id", "gen", "sp"} if whole else set[str]()
+        return layout if answer or all_have(document.get("recordings"), keys, empty) else ""
+    lists = {"annotations": {"audio_id", "category_id"}, "categories": {"id", "name"}, "audio": {"id", "file_name"}}
+    given = {"annotations": list[object]()} | document  # the split that is to be predicted has none
+    fits = all(all_have(given.get(name), keys if whole else set(), True) for name, keys in lists.items())
+    return layout if fits else ""
 
 
 def all_have(value: object, keys: set[str], empty: bool) -> bool:

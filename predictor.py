@@ -681,11 +681,12 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
 
 
 def validated_species(scorers: Sequence[Scorer]) -> list[str]:
-    """(species,) whether each was validated; of several models the worst counts."""
+    """(species,) whether each was validated; of several models the worst counts, and blank where one of them does not
+    say."""
     told = [
         [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
     ]
-    return [max(each, key=MARKS.index) for each in zip(*told, strict=True)]
+    return [max(each, key=MARKS.index) if all(each) else "" for each in zip(*told, strict=True)]
 
 
 def species_list(path: Path) -> list[str]:

@@ -26,6 +26,7 @@ if __name__ == "__main__":
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import scorer as scoring
-from calibration import carried_over
+from calibration import LEVEL, carried_over
 from checkpoint import ClassifierFacts, load_classifier
 from config import GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
@@ -121,7 +122,7 @@ def quantize(config: QuantizeCommand) -> int:
         mostly_float = 2 * len(recipe.spared) >= len(costs)
         if mostly_float:
             few = f"{len(recipe.spared)} of its {len(costs)} products would be float32, so it is none"
-            broken, verdict = [few], "refused"
+            broken, verdict, why = [few], "refused", f"; {few}"
         print(f"gate {verdict}: {gate_line(gate)}{why}")
         served = with_thresholds_of(facts, floats[held_out.rows], int8[held_out.rows]) if verified else facts
         moved = sum(
@@ -205,17 +206,24 @@ def next_step(classifier: Path, model: Path) -> str:
     return f"next, or with recordings of your own: {command_line('predictor.py', there, '--model', model)}"
 
 
-def read_windows(table: Path, facts: ClassifierFacts, most: int) -> HeldOut:
+def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> HeldOut:
     """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
-    they are still there; else noise, and no truth."""
+    they are still there; else noise, and no truth.
+
+    most_of_each   contexts of each recording at most; 0 is all
+    """
     labels, audio = facts.taxonomy.labels, facts.audio
     windows = round(audio.context_seconds / audio.window_seconds)
     listed = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
     order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
     contexts, rows, owner, kept = list[NDArray[np.float32]](), list[int](), list[int](), dict[int, int]()
+    taken = Counter[int]()
     for heard in recording_contexts([listed[index] for index in order], audio):
         if len(owner) >= most:
             break
+        taken[heard.owner] += 1
+        if most_of_each and taken[heard.owner] > most_of_each:
+            continue
         first = len(contexts) * windows + heard.first
         rows += range(first, first + len(heard.windows))
         owner += [kept.setdefault(heard.owner, len(kept))] * len(heard.windows)
@@ -234,10 +242,11 @@ def read_windows(table: Path, facts: ClassifierFacts, most: int) -> HeldOut:
 def scanned_contexts(classifier: Path, facts: ClassifierFacts, held_out: HeldOut) -> tuple[NDArray[np.float32], str]:
     """Contexts (contexts, samples) on which products are judged, and what they are: of training, so that the held-out
     ones judge a file that was not fitted to them; where training's table is missing, held-out ones all the same."""
-    training = read_windows(classifier.with_name(TRAINING), facts, SCANNED)
+    windows = round(facts.audio.context_seconds / facts.audio.window_seconds)
+    training = read_windows(classifier.with_name(TRAINING), facts, SCANNED * windows, most_of_each=1)
     if len(training.truth):
-        return training.contexts[:SCANNED], "training windows"
-    source = "held-out windows, which judge the file too" if len(held_out.truth) else "windows of noise"
+        return training.contexts[:SCANNED], "training contexts"
+    source = "held-out contexts, which judge the file too" if len(held_out.truth) else "contexts of noise"
     return held_out.contexts[:SCANNED], source
 
 
@@ -291,7 +300,7 @@ def compare(
         "median_difference": float(np.median(change.max(axis=1))),
         "most_changed_species": labels[int(change.max(axis=0).argmax())],
     }
-    figures |= bounds("top1_agreement", wilson_interval(int(same.sum()), len(same), 0.95))
+    figures |= bounds("top1_agreement", wilson_interval(int(same.sum()), len(same), LEVEL))
     truth = held_out.truth
     if len(truth) and ((truth > 0).any(axis=0) & (truth == 0).any(axis=0)).any():
         one, other = (pooled(scores, held_out) for scores in (int8, floats))
@@ -378,17 +387,15 @@ def judged(gate: Mapping[str, float | str], limits: GateSettings, windows: int) 
 
 def gate_line(gate: Mapping[str, float | str]) -> str:
     """The comparison in a line, with 95 % intervals."""
-    low, high = (f"{100 * float(gate[f'top1_agreement_{end}']):.1f}" for end in ("low", "high"))
-    text = (
-        f"same best species in {100 * float(gate['top1_agreement']):.1f} % [{low}, {high}] of {gate['windows']} windows"
-    )
+    same, low, high = (f"{100 * float(gate[f'top1_agreement{end}']):.1f}" for end in ("", "_low", "_high"))
+    text = f"same best species in {same} % [95 %: {low}, {high}] of {gate['windows']} windows"
     text += f", largest change {float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
     if "macro_auc_drop" not in gate:
         return text + "; no species is in some of these recordings and not in others, so AUC says nothing"
     for name, words in (("macro_auc_drop", "macro AUC"), ("cmap_drop", "cmAP")):
         text += f", {words} {-float(gate[name]):+.4f}"
         if f"{name}_low" in gate:
-            text += f" [{-float(gate[f'{name}_high']):+.4f}, {-float(gate[f'{name}_low']):+.4f}]"
+            text += f" [95 %: {-float(gate[f'{name}_high']):+.4f}, {-float(gate[f'{name}_low']):+.4f}]"
     return text
 
 

@@ -98,9 +98,10 @@ class Collection:
 class Place:
     """A folder of sound, and what lies in it, looked for no sooner than somebody asks."""
 
-    def __init__(self, root: Path, label_column: str = "") -> None:
+    def __init__(self, root: Path, label_column: str = "", named: bool = False) -> None:
         self.root = root
         self.label_column = label_column
+        self.named = named  # its layout was named, and not looked for
         self.predictions: set[str] = set()  # tables like annotations that a model wrote, seen while looking for those
         self.orphans: set[str] = set()  # tables of times that neither name a recording nor bear the name of one
 
@@ -146,11 +147,11 @@ def read_collection(data: CollectionSettings) -> Collection:
         return finished(root, read_own_table(root))
     assert root.is_dir(), f"no folder {root}; point --data.root at your recordings (`python demo_data.py` makes some)"
     assert is_text(root.absolute()), f"the path of {str(root)!a} is not UTF-8; rename the folder"
-    place = Place(root, data.label_column)
+    place = Place(root, data.label_column, data.layout != "auto")
     layout, why = choose_layout(place) if data.layout == "auto" else (data.layout, "--data.layout says so")
     found = read_layout(place, layout)
     others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
-    strange = strange_pages([root, *subfolders(root)])
+    strange = strange_pages([root, *subfolders(root)], "" if data.layout == "auto" else layout)
     return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
 
 
@@ -446,8 +447,8 @@ def unified(parts: Sequence[tuple[str, Found]]) -> Found:
 READERS: dict[str, Callable[[Place], Found]] = {
     "birdclef": read_birdclef,
     "folders": read_folders,
-    "inaturalist": lambda place: read_inaturalist(place.root, *place.sounds),
-    "xeno-canto": lambda place: read_xeno_canto(place.root, *place.sounds),
+    "inaturalist": lambda place: read_inaturalist(place.root, *place.sounds, place.named),
+    "xeno-canto": lambda place: read_xeno_canto(place.root, *place.sounds, place.named),
     "annotations": lambda place: read_annotations(place.root, *place.sounds, place.tables, place.label_column),
     "unlabeled": read_unlabeled,
 }

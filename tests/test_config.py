@@ -227,3 +227,13 @@ def test_flags_win_over_the_settings_of_a_file(tmp_path: Path) -> None:
     write_json(file, {"settings": asdict(given)})
     for words in (["--config", str(file), "--train.epochs", "9"], ["--train.epochs=9", f"--config={file}"]):
         assert parse(FinetuneCommand, words) == replace(given, train=replace(given.train, epochs=9))
+
+
+def test_a_setting_that_begins_like_a_flag_comes_back_and_one_that_is_null_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"data": {"label_column": "-x", "root": "-odd"}}', encoding="utf-8")
+    data = parse(FinetuneCommand, ["--config", str(file)]).data
+    assert (data.label_column, data.root) == ("-x", Path("-odd"))
+    file.write_text('{"data": {"root": null}}', encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"--data\.root is null"):
+        parse(FinetuneCommand, ["--config", str(file)])

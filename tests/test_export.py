@@ -23,7 +23,8 @@ from export import Recipe, Rounding, products, quantise_products, quantised_weig
 from model import BirdClefClassifier, Encoder
 from scorer import KNOWN_GRAPHS, Scorer, cpu_name, int8_fault, known_product, open_scorer, score, stream
 from seals import beside, seal
-from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, linear_layers
+from sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, input_channels, linear_layers, smoothing
+from taxonomy import Taxonomy
 
 HERE = Path(__file__).parents[1]
 Record = Callable[[str, object], None]
@@ -270,6 +271,33 @@ def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> Non
     assert np.abs(corrected[0] - exact[0]).max() < 1e-5 * np.abs(exact[0]).max()
     assert np.abs(coarse[0] - exact[0]).max() > 1e-3 * np.abs(exact[0]).max()  # negative control
     assert np.abs(corrected[1] - exact[1]).max() < 0.3 * np.abs(coarse[1] - exact[1]).max()
+
+
+def test_an_encoder_whose_norms_and_biases_are_all_equal_is_smoothed_and_corrected_all_the_same(tmp_path: Path) -> None:
+    """The exporter keeps equal constants once: before training all norms share one, and all biases."""
+    torch.manual_seed(0)
+    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 5, HeadSettings()).eval()
+    labels = tuple("abcde")
+    lineages = tuple(("k", "p", "c", "o", "f", "g", label) for label in labels)
+    taxonomy = Taxonomy(labels, labels, labels, lineages, (7,) * 5)
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
+    write_float(model, facts, tmp_path / "float.onnx", verified=True)
+    names = {tensor.name for tensor in onnx.load(tmp_path / "float.onnx").graph.initializer}
+    assert sum(name.endswith("layer_norm.weight") for name in names) == 1, "negative control: they are kept once"
+    channels = input_channels(model, torch.from_numpy(noise(2)))
+    scales = {name: scale.numpy() for name, scale in smoothing(model, channels).items()}
+    means = {name: own.mean.numpy() for name, own in channels.items()}
+    every = dict.fromkeys(scales, "a test")
+    windows = noise(2, seed=1)
+    exact = score(open_scorer(tmp_path / "float.onnx"), windows)
+    write_int8(tmp_path / "float.onnx", tmp_path / "smooth.onnx", facts, True, Recipe(every, scales=scales))
+    np.testing.assert_allclose(score(open_scorer(tmp_path / "smooth.onnx"), windows), exact, atol=2e-6)
+    write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", facts, True, Recipe(scales=scales, means=means))
+    write_int8(tmp_path / "float.onnx", tmp_path / "plain.onnx", facts, True, Recipe())
+    whole, plain = (
+        np.abs(score(open_scorer(tmp_path / f"{name}.onnx"), windows) - exact).max() for name in ("int8", "plain")
+    )
+    assert whole < max(plain, 0.01)
 
 
 def test_smoothing_changes_the_numbers_inside_and_not_what_the_network_computes(stages: Stages, tmp_path: Path) -> None:

@@ -159,15 +159,27 @@ def test_what_reads_shorter_than_before_is_scored_as_it_reads_now(tmp_path: Path
 
 
 @pytest.mark.parametrize("arrays", [False, True])
-def test_what_was_begun_without_embeddings_is_not_gone_on_with_where_they_are_wanted(
-    arrays: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_begun_with_other_arrays_is_not_gone_on_with(kept: bool, arrays: bool, tmp_path: Path) -> None:
     entry, some = Entry(tmp_path / "a.wav"), {"contexts": np.array([3])}
-    with open_journal(tmp_path, {}, arrays=False) as journal:
+    with open_journal(tmp_path, {}, arrays=kept) as journal:
         journal.keep_begun(entry, some)
         found = Journal(journal.parts, arrays).recall_begun(entry)
-        assert (found is None) == arrays and (arrays or found == some)
+        assert (found is None) == (kept != arrays) and (found is None or found == some)
         assert journal.recall_begun(Entry(tmp_path / "b.wav")) is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_long_file_that_was_begun_with_scores_ends_without_them_and_the_other_way_round(
+    first: bool, season: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        watched(patch, 25, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict(command(season, "out", scores=first))
+    assert predict(command(season, "out", scores=not first)) == 0
+    assert predict(command(season, "whole", scores=not first)) == 0
+    assert tables(season, "out") == tables(season, "whole")
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".wav", ".mp3", ".ogg"])

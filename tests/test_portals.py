@@ -146,10 +146,32 @@ def test_beside_real_pages_a_stranger_is_left_out_and_what_is_no_page_at_all_is_
     for layout in ("auto", "xeno-canto"):
         collection = read(tmp_path, layout)
         assert by_name(collection)["XC1.mp3"].labels == ("Boana boans",)
-        assert noted(collection, "1 JSON files are no pages of xeno-canto as a whole, and ignored: notes.json;")
+        assert noted(collection, "1 JSON files are no pages of xeno-canto as a whole, and ignored: notes.json")
+        assert not noted(collection, "takes them for such"), "a count is none, whatever somebody says"
     empty = '{"numRecordings": "0", "numSpecies": "0", "page": 1, "numPages": 0, "recordings": []}'
     write(tmp_path, {"notes.json": empty})
     assert not noted(read(tmp_path), "are no pages"), "a search that found nothing is a page"
+
+
+def test_beside_a_whole_page_the_flag_takes_what_has_the_lists_of_one(tmp_path: Path) -> None:
+    bare = page(xc(2, "Rana", "temporaria")).replace('"sp"', '"species"')
+    assert bare != page(xc(2, "Rana", "temporaria"))
+    write(tmp_path, {"page1.json": page(xc(1, "Boana", "boans")), "page2.json": bare})
+    sounds(tmp_path, "XC1.mp3", "XC2.mp3")
+    collection = read(tmp_path)
+    assert noted(collection, "ignored: page2.json; --data.layout xeno-canto takes them for such")
+    assert set(by_name(collection)) == {"XC1.mp3"} or not by_name(collection)["XC2.mp3"].labels
+    named = read(tmp_path, "xeno-canto")
+    assert by_name(named)["XC2.mp3"].source == "xeno-canto" and not noted(named, "as a whole")
+
+
+def test_the_split_of_inatsounds_that_has_no_annotations_is_a_page(tmp_path: Path) -> None:
+    test = '{"audio": [{"id": 1, "file_name": "a.wav"}], "categories": []}'
+    write(tmp_path, {"test.json": test})
+    sounds(tmp_path, "a.wav")
+    for layout in ("auto", "inaturalist"):
+        collection = read(tmp_path, layout)
+        assert noted(collection, "inaturalist, because") and not noted(collection, "as a whole")
 
 
 def test_a_json_file_of_more_than_two_gigabytes_is_not_read(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from demo_data import FieldSeason
 from detections import Analysed, Detection, Scored
 from inputs import Entry, find_entries
 from journal import Journal, open_journal
-from predictor import Tally, choose, predict, score_entries, species_table, tally
+from predictor import Tally, choose, predict, score_entries, species_table, tally, validated_species
 from recordings import Recording, write_recordings
 from scorer import Scorer, cpu_name, open_scorer
 from taxonomy import RANKS
@@ -504,6 +504,16 @@ def test_a_species_that_was_validated_is_not_marked(tmp_path: Path, capsys: pyte
     assert predict(doubtful(tmp_path, positives=40)) == 0
     assert "validated" not in capsys.readouterr().out
     assert [row["Validated"] for row in rows(tmp_path / "out" / "detections.csv")] == ["yes"] * 3
+
+
+def test_of_several_models_the_worst_counts_and_one_that_says_nothing_leaves_it_open(tmp_path: Path) -> None:
+    scorers = list[Scorer]()
+    for name, positives in (("many", 40), ("none", 0)):
+        doubtful(tmp_path / name, positives)
+        scorers.append(open_scorer(tmp_path / name / "m.onnx"))
+    silent = replace(scorers[0], thresholds=())
+    assert validated_species(scorers[:1]) == ["yes"] and validated_species(scorers) == ["never"]
+    assert validated_species([scorers[0], silent]) == validated_species([silent, scorers[1]]) == [""]
 
 
 def test_verdicts_validate_a_species_and_silence_another(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_card_says_what_was_done_and_what_it_costs(stages: Stages) -> None:
     card = json.loads((stages.model.parent / "quantize.json").read_text())
     assert card["verified"] and card["largest_float_difference"] < 1e-4 and card["kept_in_float32"] == {}
     assert len(card["products"]) == 18 and 0 < card["products"][0]["error"] < 0.1
-    assert card["gate"] == "passed" and card["products_judged_on"] == "32 training windows"
+    assert card["gate"] == "passed" and card["products_judged_on"] == "32 training contexts"
     assert card["int8"]["windows"] == len(held_out_of(stages).owner) >= enough_windows(0.9) == 29
     for name in ("top1_agreement", "macro_auc_drop", "cmap_drop"):
         assert card["int8"][f"{name}_low"] <= card["int8"][name] <= card["int8"][f"{name}_high"]
@@ -103,11 +103,15 @@ def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_allows(
-    stages: Stages, tmp_path: Path
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = QuantizeCommand("demo", stages.classifier, GateSettings(allow_worse=True), max_error=0.0)
     with pytest.raises(AssertionError, match="no INT8 file: 18 of its 18 products would be float32, so it is none"):
         quantize(replace(config, run=replace(config.run, root=tmp_path)))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("gate "))
+    assert line.startswith("gate refused: ") and line.endswith(
+        "; 18 of its 18 products would be float32, so it is none"
+    )
     assert not (tmp_path / "quantize-001" / "classifier.int8.onnx").exists()
     assert len(json.loads((tmp_path / "quantize-001" / "quantize.json").read_text())["kept_in_float32"]) == 18
 
@@ -137,7 +141,7 @@ def test_planted_outliers_are_smoothed_and_every_product_is_int8(stages: Stages,
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
     assert card["kept_in_float32"] == {} and card["gate"] == "passed" and card["int8"]["top1_agreement"] >= 0.98
-    assert card["products_judged_on"].endswith(" held-out windows, which judge the file too")
+    assert card["products_judged_on"].endswith(" held-out contexts, which judge the file too")
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -210,7 +214,7 @@ def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     )
     same = compare(floats, floats, held_out, tuple("abcd"))  # both files are weighted alike: no change is no change
     assert same["macro_auc_drop_low"] == same["macro_auc_drop_high"] == same["cmap_drop_high"] == 0
-    assert "same best species in 100.0 % [91.2, 100.0] of 40 windows" in gate_line(gate)
+    assert "same best species in 100.0 % [95 %: 91.2, 100.0] of 40 windows" in gate_line(gate)
 
 
 def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
@@ -228,14 +232,29 @@ def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
     )
 
 
+def test_products_are_judged_on_one_context_of_each_recording(tmp_path: Path) -> None:
+    names = ("a", "b")
+    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
+    rows: list[Recording] = []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16_000 * 60), 16_000)
+        rows.append(Recording(path, path.name, ("a",), seconds=60.0))
+    write_recordings(tmp_path / "training_recordings.csv", rows)
+    held_out = read_windows(tmp_path / "held_out_recordings.csv", facts, 10)
+    contexts, source = scanned_contexts(tmp_path / "classifier.safetensors", facts, held_out)
+    assert len(contexts) == 3 and source == "training contexts", "not twelve windows of each"
+
+
 def test_products_are_judged_on_training_windows_and_the_file_on_others(stages: Stages) -> None:
     _, facts = load_classifier(stages.classifier)
     held_out = held_out_of(stages)
     contexts, source = scanned_contexts(stages.classifier, facts, held_out)
-    assert len(contexts) == 32 and source == "training windows"
+    assert len(contexts) == 32 and source == "training contexts"
     assert not any((context == other).all() for context in contexts for other in held_out.contexts)
     contexts, source = scanned_contexts(stages.classifier.with_name("elsewhere") / "c.safetensors", facts, held_out)
-    assert source.startswith("held-out windows") and (contexts == held_out.contexts[:32]).all()
+    assert source.startswith("held-out contexts") and (contexts == held_out.contexts[:32]).all()
 
 
 def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_look_like(tmp_path: Path) -> None:
@@ -284,7 +303,7 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
     lonely.write_bytes(stages.classifier.read_bytes())
     facts = load_classifier(lonely)[1]
     held_out = read_windows(lonely.with_name("held_out_recordings.csv"), facts, 10)
-    assert scanned_contexts(lonely, facts, held_out)[1] == "windows of noise"
+    assert scanned_contexts(lonely, facts, held_out)[1] == "contexts of noise"
     assert len(held_out.truth) == 0 and len(held_out.contexts) == 32
     nothing = np.zeros((32, 3), np.float32)
     assert "macro_auc_drop" not in compare(nothing, nothing, held_out, ("a", "b", "c"))
