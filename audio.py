@@ -23,10 +23,11 @@ import stat
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
-from itertools import count, pairwise
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -36,7 +37,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from headers import MOST_FRAMES, STUB, Header, mended, read_header
+from headers import MOST_FRAMES, SHAPES, STUB, Header, mended, read_header
 
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
     from av.audio.frame import AudioFrame
@@ -61,7 +62,7 @@ SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in 
 OURS = ".wild-whisper"  # a folder with a file of that name in it is not searched
 LARGEST_RUN = 2**24  # bytes of a run.json
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
-READING = 2  # raise it whenever the same file would be heard differently
+READING = 3  # raise it whenever the same file would be heard differently
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
 LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is no tag
@@ -75,6 +76,8 @@ QUIET, LOUD = 10**-2.5, 2.5  # loudest samples of a recording that are worth a w
 SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
 CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
 INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
+FLOATS = ("FLOAT", "DOUBLE")  # libsndfile's words for them
+SCANS, SCAN_FRAMES, MOST_SCANNED = 64, 1024, 2**16  # pieces of a file by which that is told; files remembered
 DEAD_SECONDS = 1.0  # the grain in which sound is told from what is none
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
@@ -152,7 +155,8 @@ class Reading:
     kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
     channels: int = 0
-    frames: int = 0  # delivered so far
+    frames: int = 0  # decoded so far
+    taken: int = 0  # frames of these that were counted and mixed
     claimed: int = 0  # frames its header speaks of, 0 where it does not
     strange: int = 0  # samples that were no numbers
     broken: int = 0  # packets that could not be decoded
@@ -162,7 +166,8 @@ class Reading:
     loudest: float = 0.0  # sample of the mono mix
     zero_tail: int = 0  # frames of nothing but zeros, at the end
     digest: hashlib.blake2b | None = None  # of all samples as they are, where somebody wants one
-    integers: bool = False  # its samples are those of a 16-bit file
+    integers: bool | None = None  # its samples are those of a 16-bit file; None: not yet known
+    floats: bool = False  # FFmpeg reads it, and its samples are floats as they stand in the file
     dead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # first frame and end of no sound
     clipped: int = 0  # frames of these that are clipped throughout
     dead_channels: list[int] = field(default_factory=list[int])  # frames without sound in each of several channels
@@ -171,19 +176,24 @@ class Reading:
     refusal: str = ""
     faults: list[str] = field(default_factory=list[str])
 
+    @property
+    def grain(self) -> int:
+        """Frames in which sound is told from what is none, counted from the beginning of the recording."""
+        return round(DEAD_SECONDS * self.sample_rate)
+
     def take(self, block: NDArray[np.float32]) -> Waveform:
         """Count a block (frames, channels) and mix it to mono (frames,), with zeros for what is no number and for what
-        is clipped throughout."""
+        is clipped throughout. It begins with a second of the recording, and ends with one or with the recording."""
         if self.digest:
-            self.digest.update(b"" if self.frames else f"{self.sample_rate} {block.shape[1]} ".encode())
+            self.digest.update(b"" if self.taken else f"{self.sample_rate} {block.shape[1]} ".encode())
             self.digest.update(np.ascontiguousarray(block).data)
         if not (block.min() >= -LOUDEST and block.max() <= LOUDEST):  # so too where one of them is NaN
             sane = np.abs(block) <= LOUDEST
             self.strange += block.size - int(np.count_nonzero(sane))
             block = np.where(sane, block, np.float32(0))
-        if max(float(block.max()), -float(block.min())) > INTEGER_PEAK and beyond_full_scale(block) > INTEGER_SHARE:
-            block, self.integers = block / np.float32(INTEGERS), True
-        first, self.frames = self.frames, self.frames + len(block)
+        if self.integers:
+            block = block / np.float32(INTEGERS)
+        first, self.taken = self.taken, self.taken + len(block)
         channels = block.shape[1]
         if self.channel:
             block, channels = block[:, [self.channel - 1]], 1
@@ -215,10 +225,10 @@ class Reading:
         return mixed
 
     def lifeless(self, sound: Waveform) -> Iterator[tuple[int, int, bool]]:
-        """The seconds of a block (frames,) in which nothing moves or all is clipped: first, end, whether clipped."""
-        grain = round(DEAD_SECONDS * self.sample_rate)
-        edges = [*range(0, len(sound), grain), len(sound)] if grain else []
-        for start, end in pairwise(edges):
+        """The seconds of a block (frames,) in which nothing moves or all is clipped: first, end, whether clipped. A
+        rest that is shorter belongs to the second before it."""
+        grain = self.grain
+        for start, end in pairwise([0, *range(grain, len(sound) - grain + 1, grain), len(sound)]):
             piece = sound[start:end]
             low, high = float(piece.min()), float(piece.max())
             if high - low < SILENCE:
@@ -541,9 +551,43 @@ def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SEC
     return False
 
 
-def beyond_full_scale(block: NDArray[np.float32]) -> float:
-    """The share of samples beyond 1."""
-    return np.count_nonzero(np.abs(block) > 1) / block.size
+@lru_cache(MOST_SCANNED)
+def holds_integers(path: str, size: int, mtime_ns: int) -> bool:
+    """Whether the samples of a float file that libsndfile reads are the numbers of a 16-bit one: decided for the whole
+    file, by pieces spread over it; all of it is read only where many of those are beyond full scale, and none far.
+
+    size, mtime_ns  of the file: another one is looked at anew
+    """
+    try:
+        with Path(path).open("rb") as file:
+            header = read_header(file)
+            file.seek(0)
+            with soundfile.SoundFile(mended(file, header)) as sound:
+                starts = np.unique(np.linspace(0, max(0, sound.frames - SCAN_FRAMES), SCANS).astype(np.int64)).tolist()
+                share, peak = beyond_full_scale(pieces_of(sound, starts, SCAN_FRAMES))
+                if share <= INTEGER_SHARE or peak > INTEGER_PEAK:
+                    return share > INTEGER_SHARE
+                length = block_frames(sound.samplerate, sound.channels)
+                return beyond_full_scale(pieces_of(sound, range(0, sound.frames, length), length))[1] > INTEGER_PEAK
+    except (*SOUNDFILE_ERRORS, OSError):
+        return False
+
+
+def pieces_of(sound: soundfile.SoundFile, starts: Iterable[int], count: int) -> Iterator[NDArray[np.float32]]:
+    for start in starts:
+        sound.seek(start)
+        yield sound.read(count, dtype="float32", always_2d=True)
+
+
+def beyond_full_scale(pieces: Iterable[NDArray[np.float32]]) -> tuple[float, float]:
+    """The share of samples beyond 1, of those that are not 0, and the loudest; without what is no number."""
+    beyond, count, loudest = 0, 0, 0.0
+    for piece in pieces:
+        levels = np.abs(piece)
+        levels = levels[(levels > 0) & (levels <= LOUDEST)]
+        beyond, count = beyond + int(np.count_nonzero(levels > 1)), count + len(levels)
+        loudest = max(loudest, float(levels.max(initial=0)))
+    return beyond / max(count, 1), loudest
 
 
 def is_hidden(name: str) -> bool:
@@ -572,7 +616,25 @@ def listing(counts: Counter[str]) -> str:
 
 
 def decoded(path: Path, reading: Reading) -> Iterator[Waveform]:
-    """A recording in mono at its own rate, in blocks (frames,); what happens on the way is noted in `reading`."""
+    """A recording in mono at its own rate, in blocks (frames,); what happens on the way is noted in `reading`.
+
+    Whatever the decoders hand out, blocks are whole seconds; only the last has a rest, which a second waits for.
+    """
+    held, waiting = list[NDArray[np.float32]](), 0
+    for block in decoded_blocks(path, reading):
+        held.append(block)
+        waiting, reading.frames = waiting + len(block), reading.frames + len(block)
+        whole = (waiting // reading.grain - 1) * reading.grain
+        if whole > 0 and waiting >= block_frames(reading.sample_rate, reading.channels):
+            joined = np.concatenate(held)
+            yield reading.take(joined[:whole])
+            held, waiting = [joined[whole:].copy()], waiting - whole
+    if waiting:
+        yield reading.take(np.concatenate(held))
+
+
+def decoded_blocks(path: Path, reading: Reading) -> Iterator[NDArray[np.float32]]:
+    """A recording in blocks (frames, channels), each counted in `reading` by whoever asks for the next."""
     reading.refusal = refusal(path)
     if reading.refusal:
         return
@@ -581,6 +643,8 @@ def decoded(path: Path, reading: Reading) -> Iterator[Waveform]:
             before = os.fstat(file.fileno())
             complete = yield from soundfile_blocks(file, reading)
             if not complete:
+                if reading.integers is None:
+                    reading.integers = ffmpeg_integers(file, reading.header)
                 yield from ffmpeg_blocks(file, reading)
             if not reading.frames:
                 reading.refusal = reading.refusal or what_instead(file, reading.suffix)
@@ -626,7 +690,7 @@ def block_frames(sample_rate: int, channels: int) -> int:
     return min(BLOCK_SECONDS * sample_rate, BLOCK_BYTES // (4 * channels))
 
 
-def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, None, bool]:
+def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[NDArray[np.float32], None, bool]:
     """What libsndfile makes of a file. Returns whether that is all there is to say; if not, FFmpeg goes on."""
     file_size = os.fstat(file.fileno()).st_size
     reading.header = header = read_header(file)
@@ -645,10 +709,10 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[Waveform, No
             if sound.frames > MOST_FRAMES:
                 return False
             reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
-            reading.claimed = sound.frames
+            reading.claimed, reading.integers = sound.frames, is_scaled(file, sound)
             size = block_frames(sound.samplerate, sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
-                yield reading.take(block)
+                yield block
             unread = left_over(file) if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
     except SOUNDFILE_ERRORS:
         return False
@@ -669,18 +733,28 @@ def left_over(file: BinaryIO) -> int:
     return len(rest.strip(b"\0"))
 
 
-def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[Waveform]:
+def is_scaled(file: BinaryIO, sound: soundfile.SoundFile) -> bool:
+    """Whether the samples of an open file are to be divided by INTEGERS."""
+    facts = os.fstat(file.fileno())
+    return sound.subtype in FLOATS and holds_integers(file.name, facts.st_size, facts.st_mtime_ns)
+
+
+def ffmpeg_integers(file: BinaryIO, header: Header) -> bool:
+    """Whether the samples of a float file that FFmpeg alone reads are those of a 16-bit one."""
+    file.seek(0)
+    if file.read(4) not in SHAPES:  # no file of plain samples
+        return False
+    scan = Reading(header=header)
+    share, peak = beyond_full_scale(takewhile(lambda _: scan.floats, ffmpeg_pieces(file, scan)))
+    return share > INTEGER_SHARE and peak > INTEGER_PEAK
+
+
+def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
     """What FFmpeg makes of a file, from its beginning on, without the frames that were delivered before."""
-    delivered, position, waiting = reading.frames, 0, 0
-    gathered: list[NDArray[np.float32]] = []
+    delivered, position = reading.frames, 0
     for piece in ffmpeg_pieces(file, reading):
-        gathered.append(piece[max(0, delivered - position) :])
-        position, waiting = position + len(piece), waiting + len(gathered[-1])
-        if waiting >= block_frames(reading.sample_rate, reading.channels):
-            yield reading.take(np.concatenate(gathered))
-            gathered, waiting = [], 0
-    if waiting:
-        yield reading.take(np.concatenate(gathered))
+        yield piece[max(0, delivered - position) :]
+        position += len(piece)
 
 
 def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
@@ -702,6 +776,7 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
             stream.codec_context.thread_count = 1  # FFmpeg's own threads and a forked worker would wait for each other
             names = container.format.name.split(",")
             timed, reading.kind = TIMELESS.isdisjoint(names), names[0].upper()
+            reading.floats = stream.codec_context.name.startswith("pcm_f")
             for packet in container.demux(stream):
                 for frame in packet_frames(packet, reading):
                     piece, rate = frame_samples(frame), frame.sample_rate
@@ -846,7 +921,8 @@ def what_instead(file: BinaryIO, suffix: str) -> str:
 def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | None:
     """Samples start to start + length at `sample_rate`, fewer at the recording's end; None where seeking fails.
 
-    A piece to be resampled begins where a sample of the file and one of ours coincide, a margin early.
+    A piece to be resampled begins where a sample of the file and one of ours coincide, a margin early. Whole seconds
+    are read: whether one is clipped throughout is a question about all of it.
     """
     if refusal(path):
         return np.zeros(0, np.float32)
@@ -867,24 +943,38 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
                     step = rate // math.gcd(rate, sample_rate)
                     first = max(0, start * rate // sample_rate - margin) // step * step
                     last = -(-last * rate // sample_rate) + margin
-                expected = min(last, sound.frames) - first
-                if expected <= 0:
+                last = min(last, sound.frames)
+                if last <= first:
                     return np.zeros(0, np.float32)
-                landing = min(first, max(0, last_page - LONGEST_LAP)) if sound.subtype == "VORBIS" else first
+                reading = Reading(sample_rate=rate, integers=is_scaled(file, sound))
+                begin, end = whole_seconds(first, last, sound.frames, reading.grain)
+                landing = min(begin, max(0, last_page - LONGEST_LAP)) if sound.subtype == "VORBIS" else begin
                 sound.seek(landing)
                 begun = file.tell() - OGG_SPAN
-                block = sound.read(first - landing + expected, dtype="float32", always_2d=True)[first - landing :]
+                block = sound.read(end - landing, dtype="float32", always_2d=True)[begin - landing :]
             if ogg_fault(file, max(0, begun), file.tell()):  # a hole that libsndfile has closed
                 return None
     except (*SOUNDFILE_ERRORS, OSError):
         return None
-    if len(block) < expected:
+    if len(block) < end - begin:
         return None
-    samples = Reading(sample_rate=rate).take(block)
+    samples = reading.take(block)[first - begin : last - begin]
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, "HQ")
     lead = start - first * sample_rate // rate
     return samples[lead : lead + length]
+
+
+def whole_seconds(first: int, last: int, frames: int, grain: int) -> tuple[int, int]:
+    """The seconds that a stretch of a recording touches, first frame and end, as the stream counts them: a rest at the
+    end of the recording belongs to the second before it.
+
+    frames  of the recording
+    grain   frames of a second
+    """
+    final = max(0, frames // grain - 1) * grain
+    end = -(-last // grain) * grain
+    return min(first // grain * grain, final), frames if end > final else end
 
 
 def streamed(path: Path, start: int, length: int, sample_rate: int) -> Waveform:
@@ -913,12 +1003,13 @@ def ends_as_claimed(path: Path, reading: Reading) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if not is_honest(read_header(file)) or ogg_fault(file, -OGG_SPAN) or not is_ended_ogg(file):
+            header = read_header(file)
+            if not is_honest(header) or ogg_fault(file, -OGG_SPAN) or not is_ended_ogg(file):
                 return False
             file.seek(0)
-            with soundfile.SoundFile(file) as sound:
+            with soundfile.SoundFile(mended(file, header)) as sound:
                 reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
-                reading.claimed = sound.frames
+                reading.claimed, reading.integers = sound.frames, is_scaled(file, sound)
                 moment = min(sound.frames, sound.samplerate // 10)
                 if not is_sane(sound):
                     return False

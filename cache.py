@@ -28,7 +28,7 @@ from tqdm import tqdm
 from audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_window
 from recordings import Recording
 
-VERSION = 2  # raise it whenever the same file would be kept differently
+VERSION = 3  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
 LEAVE_BYTES = 5e9  # of the disk stay free whatever is asked for
 LONGEST_SECONDS = 7200  # a longer recording is not kept: it would be held in memory once, and gains least

@@ -852,3 +852,108 @@ def test_float_samples_on_the_scale_of_integers_are_those_of_the_integers(tmp_pa
     spike = sound.copy()
     spike[5] = 20_000
     assert whole(write(tmp_path / "c.wav", spike, subtype="FLOAT"))[1].loudest == 20_000, "control: one wild sample"
+
+
+def faint_and_loud(seconds: int, loud: int) -> Sound:
+    """The numbers of a 16-bit file: noise of at most 14 steps, and 6 s of loud sound from second `loud` on."""
+    numbers = np.random.default_rng(5).integers(-14, 15, seconds * RATE).astype(np.float32)
+    numbers[loud * RATE : (loud + 6) * RATE] = np.rint(10_000 * noise(6.0))
+    return numbers
+
+
+@pytest.mark.parametrize(("seconds", "loud"), [(70, 3), (70, 62), (600, 301)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_whether_samples_are_integers_is_decided_once_for_a_file(
+    seconds: int, loud: int, channels: int, tmp_path: Path
+) -> None:
+    """Wherever reading begins and in whatever order, faint stretches are divided as loud ones are."""
+    numbers = faint_and_loud(seconds, loud)
+    several = np.stack([numbers] * channels, axis=1)
+    path, plain = tmp_path / "a.wav", numbers / np.float32(32_768)
+    soundfile.write(path, several, RATE, subtype="FLOAT")
+    early = read_samples(path, 15 * RATE, 5 * RATE, RATE)  # before anything else has been read
+    assert np.array_equal(early, plain[15 * RATE : 20 * RATE]) and np.abs(early).max() == np.float32(14 / 32_768)
+    sound, outcome = whole(path)
+    assert np.array_equal(sound, plain) and outcome.reason == SCALED and probe(path) == outcome
+    assert outcome.loudest == np.abs(plain).max()
+    for start in (0, 15, 28, loud, seconds - 5):
+        window = read_window(path, start, 5.0, RATE)
+        assert np.array_equal(window, network_input(plain[start * RATE :][: 5 * RATE], 5 * RATE)), start
+    soundfile.write(path, several / np.float32(32_768), RATE, subtype="FLOAT")  # another file of the same name
+    assert np.array_equal(read_samples(path, 15 * RATE, RATE, RATE), early[:RATE])
+
+
+def test_float_samples_that_another_decoder_reads_are_judged_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = faint_and_loud(70, 62)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, numbers, RATE, subtype="FLOAT")
+
+    def refuse(*_: Any) -> Any:
+        yield from ()
+        return False
+
+    monkeypatch.setattr("audio.soundfile_blocks", refuse)
+    assert np.array_equal(whole(path)[0], numbers / np.float32(32_768)) and whole(path)[1].reason == SCALED
+    soundfile.write(path, noise(20.0), RATE, subtype="FLOAT")
+    assert np.array_equal(whole(path)[0], noise(20.0)) and whole(path)[1].reason == ""
+
+
+def clipped_from(first: float, last: float, rate: int, seconds: float = 40.0) -> Sound:
+    """Noise that is clipped throughout between two times."""
+    sound, (start, end) = noise(seconds, rate), (round(first * rate), round(last * rate))
+    sound[start:end] = np.clip(1_000 * sound[start:end], -1, 1)
+    return sound
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (RATE, 2), (48_000, 8), (24_000, 1)])
+@pytest.mark.parametrize("name", ["float.wav", "sound.flac", "pcm24.aif"])
+def test_seconds_clipped_throughout_are_those_of_the_recording_wherever_reading_begins(
+    name: str, rate: int, channels: int, tmp_path: Path
+) -> None:
+    """At 48 kHz a block of eight channels is no whole number of seconds; a second at a time is asked for, and more."""
+    sound = clipped_from(11.6, 15.3, rate) * np.float32(0.9)
+    path = sample(tmp_path, name, np.stack([sound] * channels, axis=1), rate)
+    stream, outcome = whole(path)
+    silenced = np.abs(whole(path, rate)[0]).reshape(40, rate).max(axis=1) == 0
+    assert np.flatnonzero(silenced).tolist() == [12, 13, 14] and outcome.dead == ((12.0, 15.0),)
+    for start in (2.5, 7.25, 10.7, 11.7, 12.5, 14.99, 15.2, 15.99, 16.2, 34.5):
+        for length in (0.2, 1.0, 5.0):
+            first = round(start * RATE)
+            piece, due = read_samples(path, first, round(length * RATE), RATE), stream[first:][: round(length * RATE)]
+            assert len(piece) == len(due)
+            assert np.array_equal(piece, due) if rate == RATE else np.abs(piece - due).max() < 1e-5, (start, length)
+    assert (
+        np.array_equal(read_window(path, 2.5, 5.0, RATE), network_input(stream[40_000:120_000], 80_000)) or rate != RATE
+    )
+
+
+@pytest.mark.parametrize("size", [4 * 997, 4 * 65_537, 2**24])
+def test_no_size_of_the_blocks_changes_what_is_silenced(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.flac", clipped_from(3.5, 6.2, RATE, 9.4))
+    monkeypatch.setattr("audio.BLOCK_BYTES", size)
+    sound, outcome = whole(path)
+    assert (
+        outcome.dead == ((4.0, 6.0),) and not sound[4 * RATE : 6 * RATE].any() and sound[7 * RATE // 2 : 4 * RATE].all()
+    )
+
+
+def test_a_rest_shorter_than_a_second_belongs_to_the_second_before_it(tmp_path: Path) -> None:
+    frames, sound = 20 * RATE, noise(22.0)
+    for count in (frames + 1, frames + RATE // 2, frames + RATE - 1):
+        quiet, constant = sound[:count].copy(), sound[:count].copy()
+        quiet[frames:] = 0  # a moment without sound behind sound
+        constant[19 * RATE :] = 0.2
+        clipped = np.where(np.arange(count) < 19 * RATE, sound[:count], np.sign(sound[:count])).astype(np.float32)
+        assert analysed(write(tmp_path / "a.wav", sound[:count]))[1].dead == ()
+        assert analysed(write(tmp_path / "b.wav", quiet))[1].dead == ()
+        assert analysed(write(tmp_path / "c.wav", constant))[1].dead == ((19.0, count / RATE),)
+        stream, outcome = whole(write(tmp_path / "d.wav", clipped))
+        assert outcome.dead == ((19.0, count / RATE),) and not stream[19 * RATE :].any()
+        assert np.array_equal(read_samples(tmp_path / "d.wav", frames - 5, 2 * RATE, RATE), stream[frames - 5 :])
+        assert np.array_equal(read_samples(tmp_path / "d.wav", frames, RATE, RATE), stream[frames:])
+    quiet = np.concatenate([sound[:frames], np.zeros(RATE, np.float32)])
+    assert analysed(write(tmp_path / "a.wav", quiet))[1].dead == ((20.0, 21.0),), "control: a second is one"
