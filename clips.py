@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audio import Outcome, Waveform, as_mp3, probe, read_window
+from audio import Outcome, Waveform, as_mp3, probe, read_samples
 
 AROUND_SECONDS = 2.0  # before and after the window
 PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
@@ -58,9 +58,11 @@ def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None)
     first, last = max(0.0, start - AROUND_SECONDS), min(end + AROUND_SECONDS, outcome.seconds)
     if start >= outcome.seconds:
         return f"has {outcome.seconds:.1f} s that can be read, the window begins at {start:g} s"
-    seen = read_window(path, first, last - first, min(outcome.sample_rate, PICTURE_RATE))
     rate = next(rate for rate in MP3_RATES if rate >= min(outcome.sample_rate, SOUND_RATE))
-    heard = read_window(path, first, last - first, rate)
+    seen, heard = (
+        read_samples(path, round(first * each), round((last - first) * each), each)
+        for each in (min(outcome.sample_rate, PICTURE_RATE), rate)
+    )
     if not len(seen) or not len(heard):
         return f"cannot be read at {first:g} s"
     peak = float(np.abs(heard).max())

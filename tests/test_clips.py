@@ -66,6 +66,23 @@ def test_the_sound_is_that_stretch_made_loud(tmp_path: Path) -> None:
     assert clip.peak_db is not None and -13 < clip.peak_db < -11, "the beep has a quarter of full scale, -12 dB"
 
 
+def test_a_clip_is_the_recording_as_it_is_and_not_as_a_network_is_given_it(tmp_path: Path) -> None:
+    """Faint sound is not raised, a constant stays, and what ends early is not repeated."""
+    rate = 16_000
+    for gain, offset, due in ((1e-3, 0.0, -66.0), (0.5, 0.0, -12.0), (0.5, 0.5, -2.5)):
+        tone = gain * 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(20 * rate) / rate) + offset
+        soundfile.write(tmp_path / "a.wav", tone.astype(np.float32), rate, subtype="FLOAT")
+        clip = cut(tmp_path / "a.wav", 5, 10)
+        assert clip.peak_db == pytest.approx(due, abs=0.1)
+        samples = soundfile.read(io.BytesIO(clip.mp3), dtype="float32")[0]
+        steady = samples[rate:-rate]  # the codec needs a moment for a tone that begins at once
+        assert np.abs(steady).max() == pytest.approx(0.891, rel=0.05) and len(samples) == 9 * rate
+        assert steady.mean() == pytest.approx(0.891 * offset / (offset + 0.5 * gain), abs=0.01)
+    known = Outcome("ok", "", 30.0, rate, 1)  # as a header says that claims too much
+    clip = cut_clip(tmp_path / "a.wav", 15, 20, known)
+    assert isinstance(clip, Clip) and len(soundfile.read(io.BytesIO(clip.mp3), dtype="float32")[0]) == 7 * rate
+
+
 def test_song_above_8_khz_stays_audible(tmp_path: Path) -> None:
     clip = cut(recording(tmp_path / "a.wav", hertz=10_000), 5, 10)
     samples, rate = soundfile.read(io.BytesIO(clip.mp3), dtype="float32")
