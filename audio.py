@@ -23,11 +23,12 @@ import stat
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
-from itertools import count, pairwise, takewhile
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -42,6 +43,7 @@ from headers import MOST_FRAMES, SHAPES, STUB, Header, mended, read_header
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
+    from av.container import InputContainer
     from av.packet import Packet
 
 OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
@@ -77,7 +79,8 @@ SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sou
 CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
 INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
 FLOATS = ("FLOAT", "DOUBLE")  # libsndfile's words for them
-SCANS, SCAN_FRAMES, MOST_SCANNED = 64, 1024, 2**16  # pieces of a file by which that is told; files remembered
+SCANS, SCAN_FRAMES = (64, 4096), 1024  # so many pieces of a file tell that, or so many more where these cannot
+MOST_SCANNED = 2**16  # files of which that is remembered
 DEAD_SECONDS = 1.0  # the grain in which sound is told from what is none
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
@@ -96,6 +99,10 @@ SOUND_SIGNS = {
     b"fLaC": "a FLAC file",
     b"OggS": "an Ogg file",
     b"FORM": "an AIFF file",
+    b"caff": "a CAF file",
+    b"riff": "a W64 file",
+    b"RIFX": "a WAV file",
+    b"BW64": "a WAV file",
     b"ID3": "an MP3 file",
     b"ftyp": "an MP4 file",
 }
@@ -167,8 +174,8 @@ class Reading:
     zero_tail: int = 0  # frames of nothing but zeros, at the end
     digest: hashlib.blake2b | None = None  # of all samples as they are, where somebody wants one
     integers: bool | None = None  # its samples are those of a 16-bit file; None: not yet known
-    floats: bool = False  # FFmpeg reads it, and its samples are floats as they stand in the file
     dead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # first frame and end of no sound
+    last: dict[int, tuple[int, bool]] = field(default_factory=dict[int, tuple[int, bool]])  # its end, whether clipped
     clipped: int = 0  # frames of these that are clipped throughout
     dead_channels: list[int] = field(default_factory=list[int])  # frames without sound in each of several channels
     power: float = 0.0  # sum of the squares of all samples, where there are several channels
@@ -193,7 +200,7 @@ class Reading:
             block = np.where(sane, block, np.float32(0))
         if self.integers:
             block = block / np.float32(INTEGERS)
-        first, self.taken = self.taken, self.taken + len(block)
+        first = self.taken
         channels = block.shape[1]
         if self.channel:
             block, channels = block[:, [self.channel - 1]], 1
@@ -206,8 +213,8 @@ class Reading:
             self.power += float(samples @ samples)
             self.mixed_power += float(mixed @ mixed) * channels
             self.dead_channels = self.dead_channels or [0] * channels
-            for index, channel in enumerate(block.T):
-                self.dead_channels[index] += sum(end - start for start, end, _ in self.lifeless(channel))
+            for number, channel in enumerate(block.T, 1):
+                self.dead_channels[number - 1] += sum(end - start for start, end, _ in self.lifeless(channel, number))
         for start, end, clipped in list(self.lifeless(mixed)):
             if clipped:
                 mixed[start:end] = 0
@@ -222,19 +229,29 @@ class Reading:
             self.zero_tail += len(mixed)
         else:
             self.zero_tail = 0 if mixed[-1] else int(np.argmax(mixed[::-1] != 0))
+        self.taken += len(block)
         return mixed
 
-    def lifeless(self, sound: Waveform) -> Iterator[tuple[int, int, bool]]:
+    def lifeless(self, sound: Waveform, number: int = 0) -> Iterator[tuple[int, int, bool]]:
         """The seconds of a block (frames,) in which nothing moves or all is clipped: first, end, whether clipped. A
-        rest that is shorter belongs to the second before it."""
+        rest that is shorter is too short to tell, and is left out only behind such a second and if it is so itself.
+
+        number   of a channel, 0 for the mean of all
+        """
         grain = self.grain
-        for start, end in pairwise([0, *range(grain, len(sound) - grain + 1, grain), len(sound)]):
-            piece = sound[start:end]
+        for start in range(0, len(sound), grain):
+            piece = sound[start : start + grain]
             low, high = float(piece.min()), float(piece.max())
-            if high - low < SILENCE:
-                yield start, end, False
-            elif (peak := max(high, -low)) >= CLIPPED_PEAK and np.mean(np.abs(piece) >= CLIPPED * peak) > CLIPPED_SHARE:
-                yield start, end, True
+            peak = max(high, -low)
+            still = high - low < SILENCE
+            loud = peak >= CLIPPED_PEAK and not still
+            clipped = loud and bool(np.mean(np.abs(piece) >= CLIPPED * peak) > CLIPPED_SHARE)
+            at = self.taken + start
+            behind, also_clipped = self.last.get(number, (0, False))
+            rest = len(piece) < grain and at > 0
+            if (still or clipped) and (not rest or behind == at):
+                self.last[number] = at + len(piece), clipped or (rest and also_clipped)
+                yield start, start + len(piece), self.last[number][1]
 
     def outcome(self) -> Outcome:
         if not self.frames:
@@ -552,42 +569,48 @@ def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SEC
 
 
 @lru_cache(MOST_SCANNED)
-def holds_integers(path: str, size: int, mtime_ns: int) -> bool:
+def holds_integers(path: str, size: int, mtime_ns: int) -> bool:  # noqa: ARG001 (another file of that name is another)
     """Whether the samples of a float file that libsndfile reads are the numbers of a 16-bit one: decided for the whole
-    file, by pieces spread over it; all of it is read only where many of those are beyond full scale, and none far.
-
-    size, mtime_ns  of the file: another one is looked at anew
-    """
+    file, by pieces spread over it. Its size and time in ns tell it from another one of that name."""
     try:
         with Path(path).open("rb") as file:
             header = read_header(file)
             file.seek(0)
             with soundfile.SoundFile(mended(file, header)) as sound:
-                starts = np.unique(np.linspace(0, max(0, sound.frames - SCAN_FRAMES), SCANS).astype(np.int64)).tolist()
-                share, peak = beyond_full_scale(pieces_of(sound, starts, SCAN_FRAMES))
-                if share <= INTEGER_SHARE or peak > INTEGER_PEAK:
-                    return share > INTEGER_SHARE
-                length = block_frames(sound.samplerate, sound.channels)
-                return beyond_full_scale(pieces_of(sound, range(0, sound.frames, length), length))[1] > INTEGER_PEAK
+                return are_integers(lambda number: pieces_of(sound, spread(sound.frames, number)))
     except (*SOUNDFILE_ERRORS, OSError):
         return False
 
 
-def pieces_of(sound: soundfile.SoundFile, starts: Iterable[int], count: int) -> Iterator[NDArray[np.float32]]:
+def pieces_of(sound: soundfile.SoundFile, starts: Iterable[int]) -> Iterator[NDArray[np.float32]]:
     for start in starts:
         sound.seek(start)
-        yield sound.read(count, dtype="float32", always_2d=True)
+        yield sound.read(SCAN_FRAMES, dtype="float32", always_2d=True)
 
 
-def beyond_full_scale(pieces: Iterable[NDArray[np.float32]]) -> tuple[float, float]:
-    """The share of samples beyond 1, of those that are not 0, and the loudest; without what is no number."""
-    beyond, count, loudest = 0, 0, 0.0
-    for piece in pieces:
-        levels = np.abs(piece)
-        levels = levels[(levels > 0) & (levels <= LOUDEST)]
-        beyond, count = beyond + int(np.count_nonzero(levels > 1)), count + len(levels)
-        loudest = max(loudest, float(levels.max(initial=0)))
-    return beyond / max(count, 1), loudest
+def spread(frames: int, number: int) -> list[int]:
+    """Where pieces of SCAN_FRAMES begin that are spread over a recording: so many, fewer where they would overlap."""
+    number = max(1, min(number, -(-frames // SCAN_FRAMES)))
+    return [int(start) for start in np.linspace(0, max(0, frames - SCAN_FRAMES), number)]
+
+
+def are_integers(pieces: Callable[[int], Iterator[NDArray[np.float32]]]) -> bool:
+    """Whether the samples of a file are the numbers of a 16-bit one: many of those that are not 0 lie beyond full
+    scale, and one lies far beyond it or all are whole.
+
+    pieces   gives so many pieces of the file; NaN and what is beyond any scale do not count
+    """
+    for number in SCANS:
+        beyond, count, loudest, whole = 0, 0, 0.0, True
+        for piece in pieces(number):
+            levels = np.abs(piece)
+            levels = levels[(levels > 0) & (levels <= LOUDEST)]
+            beyond, count = beyond + int(np.count_nonzero(levels > 1)), count + len(levels)
+            loudest = max(loudest, float(levels.max(initial=0)))
+            whole = whole and bool((levels == np.rint(levels)).all())
+        if beyond <= INTEGER_SHARE * count or loudest > INTEGER_PEAK or whole:
+            return beyond > INTEGER_SHARE * count
+    return False
 
 
 def is_hidden(name: str) -> bool:
@@ -618,17 +641,20 @@ def listing(counts: Counter[str]) -> str:
 def decoded(path: Path, reading: Reading) -> Iterator[Waveform]:
     """A recording in mono at its own rate, in blocks (frames,); what happens on the way is noted in `reading`.
 
-    Whatever the decoders hand out, blocks are whole seconds; only the last has a rest, which a second waits for.
+    Whatever the decoders hand out, blocks are whole seconds, all but the last.
     """
     held, waiting = list[NDArray[np.float32]](), 0
     for block in decoded_blocks(path, reading):
+        reading.frames += len(block)
+        if not held and len(block) % reading.grain == 0:  # as libsndfile's are: not a copy of them is made
+            yield reading.take(block)
+            continue
         held.append(block)
-        waiting, reading.frames = waiting + len(block), reading.frames + len(block)
-        whole = (waiting // reading.grain - 1) * reading.grain
-        if whole > 0 and waiting >= block_frames(reading.sample_rate, reading.channels):
-            joined = np.concatenate(held)
+        waiting += len(block)
+        if waiting >= max(block_frames(reading.sample_rate, reading.channels), reading.grain):
+            joined, whole = np.concatenate(held), waiting // reading.grain * reading.grain
             yield reading.take(joined[:whole])
-            held, waiting = [joined[whole:].copy()], waiting - whole
+            held, waiting = [joined[whole:].copy()] if waiting > whole else [], waiting - whole
     if waiting:
         yield reading.take(np.concatenate(held))
 
@@ -647,7 +673,7 @@ def decoded_blocks(path: Path, reading: Reading) -> Iterator[NDArray[np.float32]
                     reading.integers = ffmpeg_integers(file, reading.header)
                 yield from ffmpeg_blocks(file, reading)
             if not reading.frames:
-                reading.refusal = reading.refusal or what_instead(file, reading.suffix)
+                reading.refusal = reading.refusal or what_instead(file, reading.suffix, reading.header)
             after = os.fstat(file.fileno())
     except OSError as error:
         reading.refusal = f"cannot be read ({error.strerror}); check the disk and the permissions"
@@ -711,6 +737,7 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[NDArray[np.f
             reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
             reading.claimed, reading.integers = sound.frames, is_scaled(file, sound)
             size = block_frames(sound.samplerate, sound.channels)
+            size = max(size // reading.grain, 1) * reading.grain
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield block
             unread = left_over(file) if sound.format in ("FLAC", "MP3") else 0  # others end in other chunks
@@ -740,13 +767,31 @@ def is_scaled(file: BinaryIO, sound: soundfile.SoundFile) -> bool:
 
 
 def ffmpeg_integers(file: BinaryIO, header: Header) -> bool:
-    """Whether the samples of a float file that FFmpeg alone reads are those of a 16-bit one."""
+    """Whether the samples of a float file that FFmpeg alone reads are those of a 16-bit one; told as `holds_integers`
+    tells it."""
+    from av.error import FFmpegError
+
     file.seek(0)
     if file.read(4) not in SHAPES:  # no file of plain samples
         return False
-    scan = Reading(header=header)
-    share, peak = beyond_full_scale(takewhile(lambda _: scan.floats, ffmpeg_pieces(file, scan)))
-    return share > INTEGER_SHARE and peak > INTEGER_PEAK
+    try:
+        with ffmpeg_opened(file, header) as (container, stream):
+            if stream is None or not stream.codec_context.name.startswith("pcm_f"):
+                return False
+            frames = header.end // (stream.codec_context.format.bytes * stream.codec_context.channels)
+            return are_integers(lambda number: ffmpeg_pieces_of(container, stream, spread(frames, number)))
+    except (FFmpegError, ValueError):
+        return False
+
+
+def ffmpeg_pieces_of(
+    container: InputContainer, stream: AudioStream, starts: Iterable[int]
+) -> Iterator[NDArray[np.float32]]:
+    for start in starts:
+        container.seek(int(start / (stream.rate * (stream.time_base or 1))), stream=stream)
+        frames = (frame for packet in container.demux(stream) for frame in packet.decode())
+        if frame := next(frames, None):
+            yield frame_samples(frame)
 
 
 def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
@@ -757,26 +802,41 @@ def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
         position += len(piece)
 
 
+@contextmanager
+def ffmpeg_opened(file: BinaryIO, header: Header) -> Generator[tuple[InputContainer, AudioStream | None]]:
+    """A file as FFmpeg sees it, and the sound in it that it has a decoder for."""
+    import av
+
+    beyond = header.short and not header.mendable
+    options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if beyond else {})
+    whole = mended(file, header)  # nameless for FFmpeg, which would trust a suffix over bytes
+
+    def seek(offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return whole.seek(offset, whence)
+        except (OSError, ValueError):  # a place that no file has, by a size that is none
+            return -1
+
+    nameless = SimpleNamespace(read=whole.read, seek=seek, tell=whole.tell)
+    whole.seek(0)
+    with av.open(nameless, "r", options=options, metadata_errors="replace") as container:
+        stream = next((stream for stream in container.streams.audio if stream.codec_context), None)
+        if stream:
+            stream.codec_context.thread_count = 1  # FFmpeg's own threads and a forked worker would wait for each other
+        yield container, stream
+
+
 def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float32]]:
     """A file in small pieces (frames, channels), one try per packet, and silence where timestamps leave a hole."""
-    import av
     from av.error import FFmpegError
 
-    beyond = reading.header.short and not reading.header.mendable
-    options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if beyond else {})
     position, origin = 0, None  # origin: the timestamp of position 0
-    whole = mended(file, reading.header)  # nameless for FFmpeg, which would trust a suffix over bytes
-    nameless = SimpleNamespace(read=whole.read, seek=whole.seek, tell=whole.tell)
     try:
-        whole.seek(0)
-        with av.open(nameless, "r", options=options, metadata_errors="replace") as container:
-            stream = next((stream for stream in container.streams.audio if stream.codec_context), None)
-            if stream is None:  # or in a code that FFmpeg has no decoder for
+        with ffmpeg_opened(file, reading.header) as (container, stream):
+            if stream is None:
                 return
-            stream.codec_context.thread_count = 1  # FFmpeg's own threads and a forked worker would wait for each other
             names = container.format.name.split(",")
             timed, reading.kind = TIMELESS.isdisjoint(names), names[0].upper()
-            reading.floats = stream.codec_context.name.startswith("pcm_f")
             for packet in container.demux(stream):
                 for frame in packet_frames(packet, reading):
                     piece, rate = frame_samples(frame), frame.sample_rate
@@ -901,7 +961,7 @@ def last_page_start(file: BinaryIO) -> int:
     return ends[-2] if len(ends) > 1 else 0
 
 
-def what_instead(file: BinaryIO, suffix: str) -> str:
+def what_instead(file: BinaryIO, suffix: str, header: Header) -> str:
     """What a file is from which not one sample could be decoded."""
     file.seek(0)
     head = file.read(4096)
@@ -914,7 +974,9 @@ def what_instead(file: BinaryIO, suffix: str) -> str:
     if not head.strip(b"\0"):
         return f"{name}, begins with {len(head)} zeros; the recorder wrote no sound, leave it out"
     if sound := next((kind for sign, kind in SOUND_SIGNS.items() if sign in (head[: len(sign)], head[4:8])), ""):
-        return f"begins like {sound}, but no sound in it can be decoded; copy it again or leave it out"
+        unfinished = "its header was never finished and its sound cannot be decoded without that"
+        why = unfinished if header.short and not header.mendable else "no sound in it can be decoded"
+        return f"begins like {sound}, but {why}; copy it again or leave it out"
     return f"{name}, is in no known format; copy it again or leave it out"
 
 

@@ -33,7 +33,15 @@ LAST_NAMES = {  # of chunks that are written behind the sound
     "big": (b"NAME", b"AUTH", b"(c) ", b"ANNO", b"COMT", b"MARK", b"INST", b"ID3 ", b"APPL", b"info", b"free", b"strg"),
 }  # fmt: skip
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-PLAIN_AIFC = (b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32", b"raw ")
+PLAIN_AIFC = (b"NONE", b"sowt", b"twos")  # samples of as many bits as the header says
+AIFC_PACKETS = {  # of one channel: bytes, and how many frames the header counts in it, or one where it counts packets
+    **dict.fromkeys((b"raw ", b"ulaw", b"ULAW", b"alaw", b"ALAW"), (1, 1)),
+    **dict.fromkeys((b"in32", b"fl32", b"FL32"), (4, 1)),
+    **dict.fromkeys((b"fl64", b"FL64"), (8, 1)),
+    b"in24": (3, 1),
+    b"ima4": (34, 1),
+    b"GSM ": (33, 160),
+}
 
 
 @dataclass(frozen=True)
@@ -144,14 +152,18 @@ def judged(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound
     there, unknown = size - sound.start, sound.size >= (MOST_FRAMES if wide else MOST_BYTES)
     claims = max(1.0, sound.size / there) if there > 0 and not unknown else 1.0
     told = sound.start + sound.size
+    if unknown and (wide or told > size):  # as a recorder that cannot come back leaves it: not every decoder reads that
+        end = end_of_sound(file, shape, sound.start, size)
+        known = tuple(patches(file, kind, shape, before, sound, end))
+        if known or wide:
+            return Header(known, size, claims, not known)
     file.seek(min(told, size))
     glued = file.read(4) in GLUED_SIGNS
     if told >= size or glued or goes_on(file, shape, told, size):
         return Header((), size, claims, False, glued)
     end = end_of_sound(file, shape, told, size)
-    if sound.size <= STUB and size - told > STUB:  # never finished, whatever follows: space that was set aside, say
-        end = size if end == told else end
-    if end - told <= STUB:
+    begun = sound.size > STUB or size - told <= STUB  # else never finished, whatever follows: a microphone's zeros, say
+    if end - told <= STUB or (begun and is_blank(file, told, end)):
         return Header((), size, claims, False, glued)
     claims = max(0, sound.size - shape.lead) / (end - sound.start - shape.lead)
     return Header(tuple(patches(file, kind, shape, before, sound, end)), size, claims, True)
@@ -168,8 +180,7 @@ def goes_on(file: BinaryIO, shape: Shape, place: int, size: int) -> bool:
 
 
 def end_of_sound(file: BinaryIO, shape: Shape, told: int, size: int) -> int:
-    """Where the samples end that follow the end which the header tells: before the chunks in which the file ends, and
-    before the zeros that nobody wrote where there is nothing else."""
+    """Where the samples end that follow the end which the header tells: before the chunks in which the file ends."""
     first = max(told, size - LAST_BYTES)
     file.seek(first)
     tail = file.read()
@@ -179,16 +190,18 @@ def end_of_sound(file: BinaryIO, shape: Shape, told: int, size: int) -> int:
         for place in every(tail, name)
         if chain_ends(tail[place:], shape)
     ]
-    end = min(ends, default=size)
-    place = end
-    while place > told:  # in blocks, from the end
-        start = max(told, place - LAST_BYTES)
-        file.seek(start)
-        block = file.read(place - start)
-        if block.strip(b"\0"):
-            return end
-        place = start
-    return told
+    return min(ends, default=size)
+
+
+def is_blank(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether there are only zeros, which nobody wrote, between two places; in blocks, from the end."""
+    while end > start:
+        place = max(start, end - LAST_BYTES)
+        file.seek(place)
+        if file.read(end - place).strip(b"\0"):
+            return False
+        end = place
+    return True
 
 
 def every(content: bytes, piece: bytes) -> Iterator[int]:
@@ -218,7 +231,8 @@ def patches(
     wide = kind in (b"RF64", b"BW64") and b"ds64" in told
     if shape.size_bytes == 4 and length > LARGEST_WAV and not wide:
         return
-    if kind == b"caff" and not is_plain_caf(file, told.get(b"desc")):
+    listed = b"pakt" in told and sound.size >= MOST_FRAMES  # the table was finished, the size never meant to be
+    if kind == b"caff" and not listed and not is_plain_caf(file, told.get(b"desc")):
         return
     size_place = sound.start - shape.size_bytes
     stated = length + (shape.head if shape.inclusive else 0)
@@ -240,14 +254,16 @@ def is_plain_caf(file: BinaryIO, form: Chunk | None) -> bool:
 
 
 def aiff_frames(file: BinaryIO, form: Chunk, sound: Chunk, length: int) -> int:
-    """How many frames so many bytes of an AIFF file hold."""
+    """How many frames so many bytes of an AIFF file hold, as its header counts them."""
     file.seek(form.start)
-    channels, frames, bits = struct.unpack(">HIH", file.read(8))
+    channels, frames, bits = (int(number) for number in struct.unpack(">HIH", file.read(8)))
     file.seek(form.start + 18)
-    width = channels * -(-bits // 8)
-    if (form.size <= 18 or file.read(4) in PLAIN_AIFC) and width:
-        return int(length // width)
-    return int(frames * length // max(1, sound.size - 8))
+    code = file.read(4) if form.size > 18 else b"NONE"
+    size, counted = (-(-bits // 8), 1) if code in PLAIN_AIFC else AIFC_PACKETS.get(code, (0, 0))
+    if size and channels:
+        return length // (size * channels) * counted
+    spoken = sound.size - 8  # bytes of an unknown code that the frames belong to; of a few of them nothing follows
+    return min(2**32 - 1, frames * length // spoken) if spoken > STUB else frames
 
 
 def is_second_movie(file: BinaryIO) -> bool:

@@ -42,6 +42,7 @@ from audio import (
     as_mp3,
     fill_window,
     find_recordings,
+    holds_integers,
     network_input,
     ogg_checksum,
     open_recording,
@@ -49,6 +50,7 @@ from audio import (
     read_samples,
     read_window,
 )
+from headers import mended
 
 SHARED = Path(__file__).parents[2] / "shared"
 LOSSY = {
@@ -957,3 +959,74 @@ def test_a_rest_shorter_than_a_second_belongs_to_the_second_before_it(tmp_path: 
         assert np.array_equal(read_samples(tmp_path / "d.wav", frames, RATE, RATE), stream[frames:])
     quiet = np.concatenate([sound[:frames], np.zeros(RATE, np.float32)])
     assert analysed(write(tmp_path / "a.wav", quiet))[1].dead == ((20.0, 21.0),), "control: a second is one"
+
+
+def test_a_rest_is_judged_behind_its_second_and_by_itself(tmp_path: Path) -> None:
+    """20 s of sound, of which the last may hold none, and half a second, or one frame."""
+    frames, sound = 20 * RATE, noise(22.0)
+    zeros, clipped = np.zeros(RATE, np.float32), np.sign(sound[19 * RATE : 20 * RATE])
+    assert np.abs(clipped).min() == 1
+    for count in (1, RATE // 2):
+        noisy, still, full = sound[frames:][:count], zeros[:count], np.sign(sound[frames:][:count])
+        for last, rest, due in (
+            (sound[19 * RATE : frames], noisy, ()),
+            (sound[19 * RATE : frames], still, ()),
+            (sound[19 * RATE : frames], full, ()),
+            (zeros, still, ((19.0, 20 + count / RATE),)),
+            (zeros, noisy, ((19.0, 20.0 if count > 1 else 20 + count / RATE),)),  # a frame by itself is a constant
+            (clipped, noisy, ((19.0, 20.0 if count > 1 else 20 + count / RATE),)),
+            (clipped, full, ((19.0, 20 + count / RATE),)),
+        ):
+            path = write(tmp_path / "a.wav", np.concatenate([sound[: 19 * RATE], last, rest]), subtype="FLOAT")
+            stream, outcome = whole(path)
+            end = round(due[0][1] * RATE) if due else 19 * RATE
+            assert outcome.dead == due and outcome.status == "ok" and not stream[19 * RATE : end].any()
+            assert np.array_equal(stream[end:], np.concatenate([sound[: 19 * RATE], last, rest])[end:])
+            for start in (18 * RATE, frames - 5, frames):
+                assert np.array_equal(read_samples(path, start, 3 * RATE, RATE), stream[start:])
+
+
+class Counted:
+    """An open file that counts the bytes that are read of it."""
+
+    bytes = 0
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self.file.read(size)
+        Counted.bytes += len(content)
+        return content
+
+
+@pytest.mark.parametrize(
+    ("name", "due"), [("sound", False), ("loud sound", False), ("faint numbers", True), ("halves of numbers", True)]
+)
+def test_of_a_long_file_only_pieces_are_read_to_know_its_numbers(
+    name: str, due: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour at 384 kHz: a hole in the disk with a second of sound at either end, and 6 s in the middle."""
+    rate, path = 384_000, tmp_path / "a.wav"
+    size = 4 * 3_600 * rate
+    sound = np.random.default_rng(0).uniform(-14, 14, rate).astype("<f4")
+    middle, ends = {
+        "sound": (sound / 14, sound / 14),
+        "loud sound": (sound, sound),
+        "faint numbers": (np.rint(sound), np.rint(sound)),
+        "halves of numbers": (sound * 1_000, np.rint(sound) + np.float32(0.5)),
+    }[name]
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate, 4 * rate, 4, 32)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 72 + size, size, size // 4, 0)
+    head = b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + form + b"data" + b"\xff" * 4
+    with path.open("wb") as file:
+        file.write(head + ends.tobytes())
+        file.seek(len(head) + size // 2)
+        file.write(np.tile(middle, 6).tobytes())
+        file.seek(len(head) + size - 4 * rate)
+        file.write(ends.tobytes())
+    monkeypatch.setattr("audio.mended", lambda file, header: Counted(mended(file, header)))
+    monkeypatch.setattr(Counted, "bytes", 0)
+    facts = path.stat()
+    assert holds_integers(str(path), facts.st_size, facts.st_mtime_ns) == due
+    assert 64 * 1024 <= Counted.bytes < size / 10

@@ -80,6 +80,114 @@ def test_all_samples_behind_a_header_that_speaks_of_fewer_are_read(
         assert probe(path).seconds == outcome.seconds
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    "code", ["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "GSM610"]
+)
+def test_whatever_size_an_aiff_file_gives_its_samples_all_are_read(code: str, channels: int, tmp_path: Path) -> None:
+    """Whatever count of frames it gives, the true one among them."""
+    if (code, channels) == ("GSM610", 2):
+        pytest.skip("GSM has one channel")
+    file, path = io.BytesIO(), tmp_path / "owl.aif"
+    soundfile.write(file, np.stack([noise(1)] * channels, axis=1), RATE, code, format="AIFF")
+    content = file.getvalue()
+    path.write_bytes(content)
+    due, honest = whole(path)
+    assert honest.status == "ok" and RATE <= len(due) < RATE + 160
+    form, sound = content.index(b"COMM") + 8, content.index(b"SSND") + 8
+    frames = int.from_bytes(content[form + 2 : form + 6], "big")
+    for size in (*range(21), 2**32 - 1):
+        for counted in (frames, 0 if size % 2 else 2**32 - 1):
+            stale = put(content, form + 2, counted.to_bytes(4, "big"))
+            path.write_bytes(put(stale, sound - 4, size.to_bytes(4, "big")))
+            read, outcome = whole(path)
+            assert np.array_equal(read, due), (size, counted)
+            assert outcome.status == ("ok" if size == 2**32 - 1 else "salvaged"), (size, counted)
+            assert "could be read" not in outcome.reason, "nothing is missed"
+
+
+def test_the_samples_of_a_code_with_a_size_of_its_own_are_counted_by_that(tmp_path: Path) -> None:
+    """QuickTime says 16 bits of u-law and of packets; of a code that is not known nothing is made up."""
+    for code, per_second in (("ULAW", 1), ("ALAW", 1), ("IMA_ADPCM", 1 / 64), ("GSM610", 1)):
+        content = file_of("AIFF", code, seconds=3)
+        form, sound = content.index(b"COMM") + 8, content.index(b"SSND") + 8
+        path, sixteen = tmp_path / "owl.aif", put(content, form + 6, struct.pack(">H", 16))
+        for size in (0, 8, 9):
+            path.write_bytes(put(sixteen, sound - 4, struct.pack(">I", size)))
+            with path.open("rb") as file:
+                frames = mended(file, read_header(file)).read()[form + 2 : form + 6]
+            assert int.from_bytes(frames, "big") == pytest.approx(3 * RATE * per_second, abs=160), (code, size)
+    unknown = put(content, form + 18, b"XXXX")
+    for size, counted in ((0, 48_000), (9, 48_000), (2_008, 2**32 - 1), (5_008, 24_000)):
+        stale = put(put(unknown, form + 2, struct.pack(">I", counted)), sound - 4, struct.pack(">I", size))
+        path.write_bytes(stale)
+        with path.open("rb") as file:
+            frames = mended(file, read_header(file)).read()[form + 2 : form + 6]
+        length = len(content) - sound - 8
+        due = counted if size < 1_024 else min(2**32 - 1, counted * length // (size - 8))
+        assert int.from_bytes(frames, "big") == due
+        outcome = whole(path)[1]
+        assert (outcome.status, outcome.reason.count("\n")) == ("unreadable", 0)
+        assert outcome.reason.startswith("begins like an AIFF file, but no sound in it can be decoded")
+
+
+def unknown_size(content: bytes, size: int) -> bytes:
+    """The same bytes, as if their length had not been known when the header was written."""
+    kind = content[:4]
+    if kind == b"RF64":
+        sizes = content.index(b"ds64") + 8
+        return put(content, sizes, struct.pack("<QQQ", size, size, size))
+    place = content.index(SHAPES[kind].sound) + SHAPES[kind].name_bytes
+    return put(content, place, size.to_bytes(8, SHAPES[kind].order))
+
+
+UNKNOWN = [2**64 - 1, 2**64 - 2, 2**63, 2**63 - 1]  # -1 and -2, the least and the largest with a sign
+
+
+@pytest.mark.parametrize("size", UNKNOWN)
+@pytest.mark.parametrize("code", ["PCM_16", "PCM_24", "FLOAT", "ULAW", "ALAC_16"])
+@pytest.mark.parametrize("kind", ["RF64", "CAF", "W64"])
+def test_sound_of_unknown_length_is_read_to_the_end_of_the_file(
+    kind: str, code: str, size: int, tmp_path: Path
+) -> None:
+    if code == "ALAC_16" and kind != "CAF":
+        pytest.skip("ALAC is a code of CAF")
+    content, path = file_of(kind, code), tmp_path / "owl.wav"
+    path.write_bytes(content)
+    due, honest = whole(path)
+    assert (len(due), honest.status) == (SECONDS * RATE, "ok")
+    path.write_bytes(unknown_size(content, size))
+    sound, outcome = whole(path)
+    assert np.array_equal(sound, due) and outcome == honest and outcome.claimed_seconds == SECONDS
+    assert np.array_equal(read_samples(path, 19 * RATE, 2 * RATE, RATE), due[19 * RATE :])
+    assert probe(path).seconds == SECONDS
+    if kind == "RF64":  # others end with their samples
+        path.write_bytes(unknown_size(content, size) + LAST[kind])
+        assert np.array_equal(whole(path)[0], due)
+
+
+@pytest.mark.parametrize("size", [0, *UNKNOWN])
+def test_zeros_alone_are_as_long_as_they_are_and_no_chunk_is_sound(size: int, tmp_path: Path) -> None:
+    file, path = io.BytesIO(), tmp_path / "owl.wav"
+    soundfile.write(file, np.zeros(SECONDS * RATE, np.float32), RATE, "PCM_16", format="RF64")
+    for rest in (b"", LAST["RF64"]):
+        path.write_bytes(unknown_size(file.getvalue(), size) + rest)
+        sound, outcome = whole(path)
+        assert len(sound) == SECONDS * RATE and not sound.any() and outcome.status == "silent"
+
+
+def test_a_code_that_cannot_be_read_without_its_table_says_so(tmp_path: Path) -> None:
+    content, path = file_of("CAF", "ALAC_16"), tmp_path / "owl.caf"
+    table = content.index(b"pakt")
+    bare = content[:table] + content[content.index(b"data") :]
+    why = "begins like a CAF file, but its header was never finished and its sound cannot be decoded without that"
+    for stale in (lying(content, 0.0), lying(bare, 0.0), *(unknown_size(bare, size) for size in UNKNOWN)):
+        path.write_bytes(stale)
+        sound, outcome = whole(path)
+        assert not len(sound) and outcome.status == "unreadable"
+        assert outcome.reason == f"{why}; copy it again or leave it out"
+
+
 def test_a_plain_reader_loses_what_the_header_does_not_speak_of() -> None:
     sound, _ = soundfile.read(io.BytesIO(lying(file_of("WAV"), 0.6)), dtype="float32")
     assert len(sound) == 0.6 * SECONDS * RATE
