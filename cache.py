@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_window
+from audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_samples
 from recordings import Recording
 
 VERSION = 3  # raise it whenever the same file would be kept differently
@@ -107,26 +107,35 @@ def window_of(
     path: Path, kept: Mapping[Path, Path], start_seconds: float, window_seconds: float, sample_rate: int
 ) -> NDArray[np.float32]:
     """One window of a recording, from the cache where it is kept, else from the recording itself."""
-    if path in kept:
-        samples = cached_window(kept[path], start_seconds, window_seconds, sample_rate)
-        if len(samples):
-            return samples
-    return read_window(path, start_seconds, window_seconds, sample_rate)
+    length = round(window_seconds * sample_rate)
+    samples = samples_of(path, kept, start_seconds, window_seconds, sample_rate)
+    return network_input(samples, length) if len(samples) else samples
 
 
-def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> OpenRecording:
-    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it. However short
-    it is: somebody chose it."""
+def samples_of(
+    path: Path, kept: Mapping[Path, Path], start_seconds: float, seconds: float, sample_rate: int
+) -> NDArray[np.float32]:
+    """What `window_of` makes a window of: the samples as they are, fewer where the recording ends earlier."""
+    start, length = round(start_seconds * sample_rate), round(seconds * sample_rate)
+    samples = cached_samples(kept[path], start, length) if path in kept else np.zeros(0, np.float32)
+    return samples if len(samples) else read_samples(path, start, length, sample_rate)
+
+
+def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int, shortest: float) -> OpenRecording:
+    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it.
+
+    shortest   seconds of sound that are worth a window
+    """
     if path in kept:
-        return KeptRecording(path, kept[path], sample_rate)
-    return open_recording(path, sample_rate, shortest=0.0)
+        return KeptRecording(path, kept[path], sample_rate, shortest)
+    return open_recording(path, sample_rate, shortest=shortest)
 
 
 class KeptRecording(OpenRecording):
     """A recording whose blocks come from the cache, or from itself where they are gone from there."""
 
-    def __init__(self, path: Path, kept: Path, sample_rate: int) -> None:
-        super().__init__(path, sample_rate, shortest=0.0)
+    def __init__(self, path: Path, kept: Path, sample_rate: int, shortest: float) -> None:
+        super().__init__(path, sample_rate, shortest=shortest)
         self.kept = kept
 
     def waveform(self) -> Iterator[NDArray[np.float32]]:
@@ -196,6 +205,8 @@ def keep(path: Path, target: Path, sample_rate: int) -> bool:
 
 if __name__ == "__main__":
     import soundfile
+
+    from audio import read_window
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as somewhere:

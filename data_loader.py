@@ -44,11 +44,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import processes
-from archive import with_metadata
-from audio import fill_window, find_recordings, open_recording
-from cache import fill_cache, kept_bytes, open_kept, window_of
+from archive import is_there, with_metadata
+from audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
+from cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
-from recordings import Recording, write_recordings
+from decoders import rows_with_sound
+from recordings import SOUND, Recording, overlaps, write_recordings
 from runs import command_line, launch, open_run, publish
 from sources import read_collection
 from splits import draw_folds, join_groups
@@ -63,6 +64,7 @@ QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
 OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 BLINK = 1e-6  # seconds: rounding
+JOINED = " + "  # between the licences of recordings with the same samples
 
 
 class Archive(NamedTuple):
@@ -77,8 +79,8 @@ class Context(NamedTuple):
 
     owner: int  # index of the recording
     samples: NDArray[np.float32]  # (context samples,)
-    first: int  # the first of its windows that is asked for
-    windows: tuple[tuple[float, float], ...]  # start and end in seconds of those that are
+    rows: tuple[int, ...]  # which of its windows are asked for
+    windows: tuple[tuple[float, float], ...]  # start and end in seconds of those
 
 
 class Batch(NamedTuple):
@@ -131,6 +133,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     assert data.root.exists(), missing_root(data.root)
     collection = read_collection(data)
     rows, doubtful = with_metadata(collection.recordings)
+    rows, aside = considered_again(rows)
     for note in (*collection.notes, *doubtful):
         print(note)
     own_times = {row.path for row in rows if row.start is not None or row.keep}
@@ -140,7 +143,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     refuse_too_bad(rows, data.max_bad)
     with processes.first_on_each_machine():
         rows, pairs = without_duplicates(rows, examined, own_times, data.duplicates == "keep")
-    rows = with_groups(rows, pairs, data.folds)
+    rows = with_groups(beside_twins(rows, pairs, aside), pairs, data.folds)
     assert [row.path for row in rows] == [row.path for row in collection.recordings], (
         f"of {len(collection.recordings)} rows {len(rows)} are left; each should be here once"
     )
@@ -286,7 +289,7 @@ def recording_contexts(
     recordings: Sequence[Recording], audio: AudioSettings, kept: Mapping[Path, Path] | None = None
 ) -> Iterator[Context]:
     """Every window of every recording, as predictor.py hears them, in contexts of several; of a labelled stretch those
-    that share enough with it, of kept stretches what lies within them.
+    that share enough with it, of kept stretches what lies within them. Windows without sound are left out, as there.
 
     kept   where the waveforms of some recordings are kept (`kept_beside`): the same windows within a step of int16,
            without decoding; by default all is decoded, as predictor.py does
@@ -294,9 +297,12 @@ def recording_contexts(
     kept = kept or {}
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
-            opened = open_kept(recording.path, kept, audio.sample_rate)
+            shortest = worth_a_window(recording.seconds)
+            opened = open_kept(recording.path, kept, audio.sample_rate, shortest)
             for heard, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
-                yield Context(index, heard.samples, 0, tuple(windows))
+                rows = rows_with_sound(heard.samples, windows, audio, shortest)
+                if rows:
+                    yield Context(index, heard.samples, rows, tuple(windows[row] for row in rows))
             continue
         for start, end in pieces(recording, audio):
             if audio.context_seconds == audio.window_seconds:
@@ -305,10 +311,18 @@ def recording_contexts(
                 half = round(audio.context_seconds / audio.window_seconds) // 2
                 first = min(half, int(start // audio.window_seconds))
                 begin, length = start - first * audio.window_seconds, audio.context_seconds
-            samples = window_of(recording.path, kept, begin, length, audio.sample_rate)
-            if len(samples):
-                filled = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
-                yield Context(index, filled, first, ((start, end),))
+            rate = audio.sample_rate
+            samples = samples_of(recording.path, kept, begin, length, rate)
+            window = samples[round((start - begin) * rate) :][: round((end - start) * rate)]
+            if is_alive(window, rate, worth_a_window(end - start)):
+                filled = fill_window(network_input(samples, round(length * rate)), round(audio.context_seconds * rate))
+                yield Context(index, filled, (first,), ((start, end),))
+
+
+def worth_a_window(seconds: float) -> float:
+    """Seconds of sound without which a recording or stretch gets no window: as in predictor.py; in what is shorter
+    itself any sound will do, because somebody chose it."""
+    return SHORTEST_SECONDS if seconds >= SHORTEST_SECONDS else 0.0
 
 
 def kept_beside(
@@ -363,7 +377,10 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
 def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
     """What is learnt from and judged by, in a word: the same for the same recordings, stretches and labels in the same
     order, in the same parts, with species of the same lineage."""
-    told = [[(row.name, row.labels, row.seconds, row.start, row.end, row.keep) for row in part] for part in parts]
+    told = [
+        [(row.name, row.labels, row.seconds, row.start, row.end, row.keep, *row.alive) for row in part]
+        for part in parts
+    ]
     kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
     return hashlib.sha256(repr((told, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -466,15 +483,11 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
 def counted_windows(recording: Recording, audio: AudioSettings, most: int) -> float:
     """How many windows a recording counts for in an epoch: as many as what is heard of it is long, from 1 to `most`.
 
-    Of a labelled stretch that is its length, of kept stretches the sum of theirs. Windows of one recording are alike
-    (one animal, one place, one microphone): beyond some, more of them teach nothing new, and the longer a recording
-    that is labelled as a whole, the more of its windows hold none of the animal.
+    Of a labelled stretch that is its length, of kept stretches the sum of theirs, without what holds no sound. Windows
+    of one recording are alike (one animal, one place, one microphone): beyond some, more of them teach nothing new, and
+    the longer a recording that is labelled as a whole, the more of its windows hold none of the animal.
     """
-    seconds = recording.seconds
-    if recording.start is not None and recording.end is not None:
-        seconds = recording.end - recording.start
-    elif recording.keep:
-        seconds = sum(end - start for start, end in recording.keep)
+    seconds = sum(end - start for start, end in recording.usable)
     return min(max(1.0, seconds / audio.context_seconds), float(most))
 
 
@@ -516,17 +529,20 @@ def no_call_draws(windows: NDArray[np.float64], others: float, share: float, mos
 def draw_stretch(
     recording: Recording, window_seconds: float, profile: NDArray[np.float64] | None, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Start and end in seconds of a window of a recording, shorter where the recording or its kept stretch is.
+    """Start and end in seconds of a window of a recording, shorter where the recording or its kept stretch is, or what
+    holds sound in it.
 
     profile   (pieces,) how much stands out; of several windows drawn at random one is taken, rather one that stands out
     """
     ranges: list[tuple[float, float, float]] = []  # earliest and latest start, and where it must end
     if recording.start is not None and recording.end is not None:
-        earliest, latest = sorted((recording.start, recording.end - window_seconds))
-        room = max(0.0, recording.seconds - window_seconds)
-        ranges.append((min(max(0.0, earliest), room), min(max(0.0, latest), room), recording.seconds))
+        for low, high in sound_shared(recording) or ((0.0, recording.seconds),):
+            stretch = max(recording.start, low), min(recording.end, high) - window_seconds
+            room = max(low, high - window_seconds)
+            earliest, latest = (min(max(low, start), room) for start in sorted(stretch))
+            ranges.append((earliest, latest, high))
     else:
-        for start, end in recording.keep or ((0.0, recording.seconds),):
+        for start, end in recording.usable or ((0.0, recording.seconds),):
             ranges.append((start, max(start, end - window_seconds), end))
     weights = np.array([latest - earliest + window_seconds for earliest, latest, _ in ranges])
     count = 1 if profile is None else CANDIDATES
@@ -544,6 +560,12 @@ def draw_stretch(
         chances = np.square(np.array(stands_out, np.float64)) + QUIET_CHANCE
         which = int(rng.choice(count, p=chances / chances.sum()))
     return starts[which], max(ends[which], starts[which] + BLINK)
+
+
+def sound_shared(recording: Recording) -> tuple[tuple[float, float], ...]:
+    """What holds sound in a recording, of that what shares enough with its labelled stretch."""
+    assert recording.start is not None and recording.end is not None, f"{recording.name} has no labelled stretch"
+    return tuple(part for part in recording.alive if shares(*part, recording.start, recording.end))
 
 
 def length_of(start: float, end: float, recording: Recording, window_seconds: float) -> float:
@@ -566,7 +588,7 @@ def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, floa
             if start < end and shares(start, end, recording.start, recording.end):
                 found.append((start, end))
         return found
-    for first, last in sorted(recording.keep):
+    for first, last in overlaps(recording.keep, ((0.0, recording.seconds),)):
         count = max(1, math.ceil((last - first - OVERLAP_SECONDS) / step))
         found += [(first + n * step, min(first + (n + 1) * step, last)) for n in range(count)]
     return [(start, end) for start, end in found if end > start]
@@ -615,39 +637,36 @@ def of_all(batch: Batch, device: torch.device) -> Batch:
     return whole
 
 
+def considered_again(rows: Sequence[Recording]) -> tuple[list[Recording], set[Path]]:
+    """The rows of a table, and the files that it sets aside as duplicates and that are there: whether they still are
+    duplicates is for what is asked for today, and for the other rows, to say."""
+    aside = {row.path for row in rows if row.status == "duplicate" and is_there(row.path)}
+    return [replace(row, status="ok", reason="") if row.path in aside else row for row in rows], aside
+
+
 def with_outcome(row: Recording, examination: Examination) -> Recording:
     """A row with what listening to its file has shown."""
     seconds, status, reason = examination.seconds, examination.status, examination.reason
     if status == "short" and (row.labels or row.listened) and row.start is None:
         status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
-    if status in ("ok", "salvaged") and row.start is not None and row.start >= seconds:
+    if status in SOUND and row.start is not None and row.start >= seconds:
         status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
-    keep = tuple((start, min(end, seconds)) for start, end in row.keep if start < min(end, seconds))
-    if row.keep and not keep:
+    if status in SOUND and row.keep and not overlaps(row.keep, ((0.0, seconds),)):
         status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
-    alive = alive_in(examination)
-    if alive and row.start is None and status in ("ok", "salvaged"):  # nothing is learnt from a dead microphone
-        keep = overlaps(keep, alive) if keep else alive
-        if not keep:
-            status, reason = "silent", f"holds no sound where it is kept; {reason}"
-    return replace(
+    found = replace(
         row,
         seconds=seconds,
         sample_rate=examination.sample_rate,
         channels=examination.channels,
-        status=status,
-        reason=reason,
-        keep=keep,
+        alive=alive_in(examination),
         end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
     )
-
-
-def overlaps(
-    some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
-) -> tuple[tuple[float, float], ...]:
-    """What lies in both of two lists of stretches."""
-    both = [(max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others]
-    return tuple((start, end) for start, end in both if start < end)
+    if found.alive and status in SOUND:  # nothing is learnt from a dead microphone
+        labelled = found.start is not None and found.end is not None
+        if not (sound_shared(found) if labelled else found.usable):
+            dead = "holds no sound where it is labelled" if labelled else "holds no sound where it is kept"
+            status, reason = "refused" if labelled else "silent", f"{dead}; {reason}"
+    return replace(found, status=status, reason=reason)
 
 
 def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
@@ -688,16 +707,17 @@ def without_duplicates(
     order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
     paths = [path for path, row in order.items() if row.sound]
     pairs = same_sounds(paths, examined)
+    own = set(own_times)
     stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
     for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
         stays, goes = paths[first], paths[second]
-        if keep_all or likeness == "low" or {stays, goes} & {*own_times, *stays_for}:
+        if keep_all or likeness == "low" or any(path in own or path in stays_for for path in (stays, goes)):
             continue
         one, other = order[stays], order[goes]
         if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
             continue
         labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
-        licenses = " + ".join(dict.fromkeys(row.license for row in (one, other) if row.license))
+        licenses = JOINED.join(dict.fromkeys(part for row in (one, other) for part in licenses_of(row)))
         reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
         order[stays] = replace(one, labels=labels, license=licenses)
         order[goes] = replace(other, status="duplicate", reason=reason)
@@ -715,6 +735,20 @@ def without_duplicates(
     ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
     left = [(one, other) for one, other in ends if one != other]
     return [changed.get(row.path, row) for row in rows], left
+
+
+def licenses_of(row: Recording) -> list[str]:
+    """The licences of a recording, and of its duplicates that an earlier run has set aside."""
+    return row.license.split(JOINED) if row.license else []
+
+
+def beside_twins(
+    rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], aside: Collection[Path]
+) -> list[Recording]:
+    """What a table had set aside and is used after all has the group and the fold of what it sounds like, in place of
+    the ones in its row, which were of no use before."""
+    used = {path for pair in pairs for path in pair if path in aside}
+    return [replace(row, group=f"file {row.name}", fold=-1) if row.path in used else row for row in rows]
 
 
 def duplicates_of(rows: Sequence[Recording]) -> list[Recording]:
@@ -762,6 +796,8 @@ def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Reco
     What is not labelled follows its group, or is held out by its group's name.
     """
     labelled = [place for place, row in enumerate(rows) if row.labels and row.sound]
+    fold_of = {row.group: row.fold for row in (rows[place] for place in labelled) if row.fold >= 0}
+    rows = [replace(row, fold=fold_of.get(row.group, -1)) if row.fold < 0 else row for row in rows]
     given = sum(rows[place].fold >= 0 for place in labelled)
     assert given in (0, len(labelled)), (
         f"{given} of {len(labelled)} labelled recordings have a fold; give all of them one, or none"
@@ -773,7 +809,8 @@ def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Reco
             f"not used, {data.folds} folds are drawn"
         )
         rows, given = [replace(row, fold=-1) for row in rows], 0
-    fold_of = {rows[place].group: rows[place].fold for place in labelled}
+    fold_of = {row.group: row.fold for row in rows if row.fold >= 0}
+    fold_of |= {rows[place].group: rows[place].fold for place in labelled}
     if labelled and not given:
         labels = [rows[place].labels[0] for place in labelled]
         groups = [rows[place].group for place in labelled]

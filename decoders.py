@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from audio import SHORTEST_SECONDS, OpenRecording, Outcome, Waveform, open_recording
+from audio import SHORTEST_SECONDS, OpenRecording, Outcome, Waveform, is_alive, open_recording
+from config import AudioSettings
 
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
@@ -150,6 +151,15 @@ class DecodedRecording(OpenRecording):
         finally:
             if not finished:  # what is still in the pipe belongs to this recording
                 decoder.close()
+
+
+def rows_with_sound(
+    samples: Waveform, windows: Sequence[tuple[float, float]], audio: AudioSettings, shortest: float
+) -> tuple[int, ...]:
+    """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
+    length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
+    pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
+    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
 
 
 def outcome_of(told: dict[str, Any]) -> Outcome:

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from audio import READING, Outcome, is_alive
+from audio import READING, Outcome
 from calibration import MARKS, judged_labels, read_thresholds
-from config import AudioSettings, PredictCommand
-from decoders import Decoder
+from config import PredictCommand
+from decoders import Decoder, rows_with_sound
 from detections import (
     Analysed,
     Choices,
@@ -386,18 +386,6 @@ def pieces(
             yield Piece(entry, begun={}), None
             outcome, _ = yield from contexts_behind(0, entry, scorer, config, decoder)
         yield Piece(entry, outcome=outcome), None
-
-
-def rows_with_sound(
-    samples: np.ndarray[tuple[int], np.dtype[np.float32]],
-    windows: Sequence[tuple[float, float]],
-    audio: AudioSettings,
-    shortest: float,
-) -> tuple[int, ...]:
-    """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
-    length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
-    pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
-    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
 
 
 def with_silent_channels(outcome: Outcome | None, silent: Mapping[int, Outcome]) -> Outcome:

@@ -232,7 +232,7 @@ def all_features(
     encoder: Encoder, rows: Sequence[Recording], config: ProbeCommand, device: torch.device, run: Run
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """(recordings, layers, 3 * width) and how many windows of each; from the last run where that looked at the same."""
-    seen = [(row.path, stamp(row.path), row.start, row.end, row.keep) for row in rows]
+    seen = [(row.path, stamp(row.path), row.start, row.end, row.keep, row.alive) for row in rows]
     made_of = (digest(encoder.whisper.state_dict()), asdict(config.audio), config.windows, half_precision(device), seen)
     name = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
     last, path = config.run.root / "probe" / FEATURES, run.folder / FEATURES
@@ -286,7 +286,7 @@ def pooled_features(
         )
         each = pooled.unflatten(0, (len(batch), per_context)).cpu().numpy()
         for (place, context), values in zip(batch, each, strict=True):
-            mine = values[context.first : context.first + len(context.windows)]
+            mine = values[list(context.rows)]
             sums[place] = sums[place] + mine.sum(axis=0) if place in sums else mine.sum(axis=0)
             counts[place] += len(mine)
         for place in [place for place in sums if place < batch[-1][0]]:
@@ -303,7 +303,7 @@ def pooled_features(
     bar = tqdm(rows[first:], "features", len(rows), unit="recording", disable=None, leave=False, initial=first)
     try:
         for place, row in enumerate(bar, first):
-            expected = math.ceil(heard_seconds(row) / audio.context_seconds)
+            expected = math.ceil(sum(end - start for start, end in row.usable) / audio.context_seconds)
             contexts = recording_contexts([row], audio)
             for context in spread(contexts, expected, max(1, windows // per_context)):
                 waiting.append((place, context))
@@ -324,13 +324,6 @@ def pooled_features(
     if begun:
         begun.unlink(missing_ok=True)
     return means, counts
-
-
-def heard_seconds(row: Recording) -> float:
-    """How much of a recording is looked at: its stretch, the kept ones, or all."""
-    if row.start is not None and row.end is not None:
-        return row.end - row.start
-    return sum(end - start for start, end in row.keep) if row.keep else row.seconds
 
 
 def spread(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:

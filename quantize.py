@@ -224,8 +224,7 @@ def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: i
         taken[heard.owner] += 1
         if most_of_each and taken[heard.owner] > most_of_each:
             continue
-        first = len(contexts) * windows + heard.first
-        rows += range(first, first + len(heard.windows))
+        rows += [len(contexts) * windows + row for row in heard.rows]
         owner += [kept.setdefault(heard.owner, len(kept))] * len(heard.windows)
         contexts.append(heard.samples)
     if not contexts:

@@ -32,6 +32,7 @@ COLUMNS = (
     "listened",
     "absent",
     "keep",
+    "alive",
     "source",
     "recording_id",
     "author",
@@ -70,7 +71,8 @@ class Recording:
     end: float | None = None
     listened: bool = False  # somebody listened: without labels, none of the species is in it
     absent: tuple[str, ...] = ()  # labels that somebody said are not in it
-    keep: tuple[tuple[float, float], ...] = ()  # stretches in seconds outside of which nothing is heard; none: all
+    keep: tuple[tuple[float, float], ...] = ()  # what the user keeps, start and end in seconds, as written; none: all
+    alive: tuple[tuple[float, float], ...] = ()  # what the survey found to hold sound, where that is not all of it
     source: str = ""  # the layout it came in, or the collection that layout names: XC, iNat, CSA
     recording_id: str = ""  # what its collection calls it: XC941297
     author: str = ""
@@ -103,6 +105,15 @@ class Recording:
         """Whether it can teach or test a classifier."""
         return bool(self.labels) or self.listened
 
+    @property
+    def usable(self) -> tuple[tuple[float, float], ...]:
+        """What training windows are drawn from, start and end in seconds: the labelled stretch, else what is kept, else
+        all of it, and of that what holds sound."""
+        whole = ((0.0, self.seconds),)
+        if self.start is not None and self.end is not None:
+            return overlaps(((self.start, self.end),), self.alive) if self.alive else ((self.start, self.end),)
+        return overlaps(overlaps(self.keep, whole) if self.keep else whole, self.alive or whole)
+
 
 def read_recordings(path: Path) -> list[Recording]:
     """The rows of a recordings.csv.
@@ -119,6 +130,14 @@ def write_recordings(path: Path, recordings: Sequence[Recording]) -> None:
         table.writerow(COLUMNS)
         for recording in recordings:
             table.writerow([harmless(cell) for cell in cells(recording)])
+
+
+def overlaps(
+    some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], ...]:
+    """What lies in both of two lists of stretches, in the order of time."""
+    both = [(max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others]
+    return tuple(sorted((start, end) for start, end in both if start < end))
 
 
 def within(root: Path, name: str) -> Path | None:
@@ -144,6 +163,7 @@ def cells(recording: Recording) -> list[str]:
         "yes" if recording.listened else "",
         ";".join(recording.absent),
         ";".join(f"{number(start)}-{number(end)}" for start, end in recording.keep),
+        ";".join(f"{number(start)}-{number(end)}" for start, end in recording.alive),
         recording.source,
         recording.recording_id,
         recording.author,
@@ -183,7 +203,8 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         end=real(cell["end"], "end", where) if cell.get("end") else None,
         listened=cell.get("listened", "") == "yes",
         absent=parts(cell.get("absent", "")),
-        keep=tuple(stretch(part, where) for part in parts(cell.get("keep", ""))),
+        keep=tuple(stretch(part, "keep", where) for part in parts(cell.get("keep", ""))),
+        alive=tuple(stretch(part, "alive", where) for part in parts(cell.get("alive", ""))),
         source=cell.get("source", ""),
         recording_id=cell.get("recording_id", ""),
         author=cell.get("author", ""),
@@ -222,10 +243,10 @@ def parts(cell: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in cell.split(";") if part.strip())
 
 
-def stretch(text: str, where: str) -> tuple[float, float]:
+def stretch(text: str, column: str, where: str) -> tuple[float, float]:
     """0.9-7.3 as two numbers."""
     start, _, end = text.partition("-")
-    return real(start, "keep", where), real(end, "keep", where)
+    return real(start, column, where), real(end, column, where)
 
 
 def real(text: str, column: str, where: str) -> float:

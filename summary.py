@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
@@ -171,7 +172,8 @@ def class_of_label(taxonomy: Taxonomy) -> dict[str, str]:
 
 def hours(recordings: Iterable[Recording]) -> float:
     """What is heard of all recordings together, each file once."""
-    heard = {row.path: sum(end - start for start, end in row.keep) or row.seconds for row in recordings}
+    whole = ((row.path, replace(row, start=None, end=None)) for row in recordings)
+    heard = {path: sum(end - start for start, end in row.usable) or row.seconds for path, row in whole}
     return sum(heard.values()) / 3600
 
 

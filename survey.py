@@ -165,13 +165,13 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
 
 
 def alive_in(examination: Examination) -> tuple[tuple[float, float], ...]:
-    """Start and end in seconds of what there is to be heard in a recording; nothing where that is all of it."""
+    """Start and end in seconds of what holds sound in a recording; nothing where that is all of it. Blinks of sound are
+    left out where there is more."""
     dead = [tuple(map(float, piece.split("-"))) for piece in examination.dead.split(";") if piece]
     edges = [0.0, *(edge for piece in dead for edge in piece), examination.seconds]
-    alive = [
-        (start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end - start >= SHORTEST_SECONDS
-    ]
-    return tuple(alive) if dead else ()
+    alive = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+    longer = [(start, end) for start, end in alive if end - start >= SHORTEST_SECONDS]
+    return tuple(longer or alive) if dead else ()
 
 
 def profile_of(examination: Examination) -> NDArray[np.float64]:

@@ -299,7 +299,7 @@ def score_windows(
 def silent(audio: AudioSettings) -> Context:
     """What a process asks about when it has nothing left to ask."""
     samples = np.zeros(round(audio.context_seconds * audio.sample_rate), np.float32)
-    return Context(0, samples, 0, ((0.0, audio.window_seconds),))
+    return Context(0, samples, (0,), ((0.0, audio.window_seconds),))
 
 
 def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -307,18 +307,14 @@ def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch
     float32 on any device: the served file must give the same."""
     waveforms = torch.from_numpy(np.stack([context.samples for context in contexts])).to(device)
     logits, embeddings = model.answers(waveforms)
-    rows = [
-        number * model.windows + context.first + which
-        for number, context in enumerate(contexts)
-        for which in range(len(context.windows))
-    ]
+    rows = [number * model.windows + row for number, context in enumerate(contexts) for row in context.rows]
     return logits.sigmoid().cpu()[rows], embeddings.cpu()[rows]
 
 
 if __name__ == "__main__":
     audio = AudioSettings()
     network = BirdClefClassifier(Encoder(SIZES["demo"]), audio, 3, HeadSettings())
-    contexts = [Context(0, np.zeros(80_000, np.float32), 0, ((0.0, 5.0),)), silent(audio)]
+    contexts = [Context(0, np.zeros(80_000, np.float32), (0,), ((0.0, 5.0),)), silent(audio)]
     scores, vectors = judged(network.eval(), contexts, torch.device("cpu"))
     print("an untrained classifier gives each of three species", [round(float(p), 3) for p in scores[0]])
     assert scores.shape == (2, 3) and vectors.shape == (2, 96) and torch.allclose(scores[0], scores[1])

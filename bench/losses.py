@@ -137,7 +137,7 @@ def summaries_of(model: BirdClefClassifier, rows: Sequence[Recording], audio: Au
     found, times = list[Tensor](), list[list[float]]()
     for context in recording_contexts(rows, audio):
         summaries = model.summaries(model.log_mel(torch.from_numpy(context.samples)[None]))[0]
-        found.append(summaries[context.first : context.first + len(context.windows)].clone())
+        found.append(summaries[list(context.rows)].clone())
         times += [[context.owner, *window] for window in context.windows]
     kept = Kept(torch.cat(found), torch.tensor(times, dtype=torch.float64))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader
 import data_loader
 from audio import open_recording, read_window
 from cache import HEADER, fill_cache
-from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
+from config import AudioSettings, DataSettings, PredictCommand, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
     Batch,
     EpochBatches,
@@ -56,9 +57,14 @@ from data_loader import (
     with_folds,
     with_groups,
 )
+from decoders import Decoder
 from demo_data import FieldSeason
+from inputs import Entry
+from predictor import pieces as pieces_of_predictor
 from recordings import Recording, read_recordings
+from scorer import Scorer
 from summary import hours
+from survey import Examination
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
 
 AUDIO = AudioSettings()
@@ -341,6 +347,140 @@ def test_of_equal_samples_one_stays_with_the_labels_of_all(tmp_path: Path) -> No
     assert goes.reason == f"the same samples as {stays.name}" and set(stays.labels) == {"Asio otus", "Strix aluco"}
 
 
+def test_a_duplicate_from_another_collection_is_set_aside_and_its_labels_and_licence_are_kept(
+    copy: Path, tmp_path: Path
+) -> None:
+    without_columns(copy / "train.csv", "fold", "group")
+    with (copy / "train.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, other = rows[0], next(row for row in rows if row["primary_label"] != rows[0]["primary_label"])
+    sound, rate = soundfile.read(copy / "train_audio" / first["filename"], dtype="int16")
+    added = {"author": "Somebody else", "license": "cc-by 4.0", "secondary_labels": "['']"}
+    soundfile.write(copy / "train_audio" / "iNat1.wav", sound, rate)  # the same samples
+    soundfile.write(copy / "train_audio" / "iNat2.ogg", 0.7 * (sound[:-200] / 2**15), rate)  # the same sound
+    twins = [other | added | {"filename": "iNat1.wav"}]
+    twins += [first | added | {"filename": "iNat2.ogg", "license": "cc-by-nc 4.0"}]
+    rows[0] = first | {"license": "cc-0", "secondary_labels": "['']"}
+
+    def table_with(*more: dict[str, str]) -> dict[str, Recording]:
+        with (copy / "train.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(first))
+            writer.writeheader()
+            writer.writerows([*rows, *more])
+        return {row.name: row for row in read_archive(settings(copy)).recordings}
+
+    for twin, reason in zip(twins, ("the same samples as", "the same sound as"), strict=True):
+        table = table_with(twin)
+        pair = [table[f"train_audio/{first['filename']}"], table[f"train_audio/{twin['filename']}"]]
+        stays, goes = sorted(pair, key=lambda row: row.status == "duplicate")
+        assert (stays.status, goes.status, goes.reason) == ("ok", "duplicate", f"{reason} {stays.name}")
+        assert set(stays.labels) == {first["primary_label"], twin["primary_label"]}
+        assert set(stays.license.split(" + ")) == {"cc-0", twin["license"]}
+    unequal = table_with(twins[1] | {"primary_label": other["primary_label"]})
+    assert {row.status for row in unequal.values()} == {"ok"}, "labels are joined where all samples are equal alone"
+    assert {row.license for row in unequal.values()} == {"cc-0", "cc-by-nc 4.0"}
+    table = table_with(twins[0], twins[1] | {"secondary_labels": f"['{other['primary_label']}']"})
+    (stays,) = [row for row in table.values() if "+" in row.license]
+    assert sorted(stays.license.split(" + ")) == ["cc-0", "cc-by 4.0", "cc-by-nc 4.0"]
+    assert surveyed(copy, tmp_path / "runs") == 0
+    again = read_archive(settings(tmp_path / "runs/data/recordings.csv")).recordings
+    assert {row.name: row.license for row in again} == {row.name: row.license for row in table.values()}, "each once"
+
+
+def pair_of_owls(root: Path) -> DataSettings:
+    """One owl under two names, and eight other recordings."""
+    sounds = {"Asio otus/a.wav": changing(0), "Asio otus/b.flac": changing(0)}
+    for place, name in enumerate(("Asio otus", "Strix aluco")):
+        sounds |= {f"{name}/{number}.wav": changing(10 * place + number) for number in range(1, 5)}
+    return replace(folders_of(root, sounds), folds=2)
+
+
+Outlook = list[tuple[str, str, str, tuple[str, ...], int]]
+
+
+def outlook(data: DataSettings) -> Outlook:
+    """What an archive comes to."""
+    rows = read_archive(data).recordings
+    return sorted((row.name, row.status, row.reason, row.labels, row.fold) for row in rows)
+
+
+def test_duplicates_of_an_earlier_table_are_kept_or_set_aside_as_is_asked_today(tmp_path: Path) -> None:
+    data = pair_of_owls(tmp_path / "owls")
+    tables = dict[str, Path]()
+    for asked in ("set_aside", "keep"):
+        flags = ["--data.layout", "folders", "--data.folds", "2", "--data.duplicates", asked]
+        assert surveyed(data.root, tmp_path / asked, *flags) == 0
+        tables[asked] = tmp_path / asked / "data" / "recordings.csv"
+    statuses = {asked: {row.name: row.status for row in read_recordings(table)} for asked, table in tables.items()}
+    assert {name for name, status in statuses["set_aside"].items() if status != "ok"} == {"Asio otus/b.flac"}
+    assert set(statuses["keep"].values()) == {"ok"}, "the tables differ"
+    for table in tables.values():
+        today = {row.name: row for row in read_archive(replace(settings(table), duplicates="keep")).recordings}
+        assert {row.status for row in today.values()} == {"ok"} and not any(row.reason for row in today.values())
+        one, other = today["Asio otus/a.wav"], today["Asio otus/b.flac"]
+        assert (one.group, one.fold) == (other.group, other.fold)
+        split(list(today.values()), settings(table))
+        today = {row.name: row for row in read_archive(settings(table)).recordings}
+        assert {name: row.status for name, row in today.items()} == statuses["set_aside"]
+        assert today["Asio otus/b.flac"].reason == "the same samples as Asio otus/a.wav"
+    for asked in ("set_aside", "keep"):
+        direct = replace(data, duplicates=cast(Any, asked))
+        assert outlook(replace(settings(tables[asked]), duplicates=cast(Any, asked))) == outlook(direct)
+
+
+def test_a_duplicate_that_is_kept_after_all_is_held_out_with_what_it_sounds_like(tmp_path: Path) -> None:
+    data = pair_of_owls(tmp_path / "owls")
+    flags = ["--data.layout", "folders", "--data.folds", "2"]
+    assert surveyed(data.root, tmp_path, *flags) == 0
+    table = tmp_path / "data" / "recordings.csv"
+    fold = {row.name: row.fold for row in read_recordings(table)}["Asio otus/a.wav"]
+
+    def elsewhere(row: dict[str, str]) -> dict[str, str]:
+        mine = row["status"] == "duplicate" or row["path"] == "Strix aluco/1.wav"
+        return row | ({"group": "by Bob", "fold": str(1 - fold)} if mine else {})
+
+    rewrite(table, elsewhere)
+    rows = {row.name: row for row in read_archive(replace(settings(table), duplicates="keep")).recordings}
+    one, other, bob = rows["Asio otus/a.wav"], rows["Asio otus/b.flac"], rows["Strix aluco/1.wav"]
+    assert (one.fold, other.fold, bob.fold) == (fold, fold, 1 - fold)
+    assert one.group == other.group != bob.group == "by Bob"
+    split(list(rows.values()), settings(table))
+
+
+def test_a_duplicate_whose_other_copy_has_gone_is_one_no_more_and_one_that_has_gone_is_no_loss(tmp_path: Path) -> None:
+    data = pair_of_owls(tmp_path / "owls")
+    assert surveyed(data.root, tmp_path, "--data.layout", "folders", "--data.folds", "2") == 0
+    table = tmp_path / "data" / "recordings.csv"
+    whole = table.read_text(encoding="utf-8")
+    table.write_text("".join(line for line in whole.splitlines(True) if "a.wav" not in line.split(",")[1]), "utf-8")
+    rows = read_archive(settings(table)).recordings
+    assert len(rows) == 9 and {row.status for row in rows} == {"ok"}
+    table.write_text(whole, encoding="utf-8")
+    (data.root / "Asio otus/b.flac").unlink()
+    for asked in ("set_aside", "keep"):
+        rows = read_archive(replace(settings(table), duplicates=cast(Any, asked))).recordings
+        assert Counter(row.status for row in rows) == {"ok": 9, "duplicate": 1}
+
+
+def test_twenty_thousand_pairs_of_duplicates_are_settled_in_linear_time() -> None:
+    def settled(count: int) -> tuple[float, list[Recording]]:
+        rows = [row_of(f"{number:05}.wav") for number in range(2 * count)]
+        examined = {
+            row.path: Examination("ok", "", 9.0, 16_000, 1, f"{place // 2}", "", "") for place, row in enumerate(rows)
+        }
+        own = {rows[0].path, *(Path(f"/elsewhere/{number}") for number in range(count))}
+        started = time.process_time()
+        found, left = data_loader.without_duplicates(rows, examined, own)
+        assert left == [(rows[0].path, rows[1].path)], "a recording with times of its own stays"
+        return time.process_time() - started, found
+
+    few, _ = settled(2_000)
+    many, found = settled(20_000)
+    assert [row.status for row in found] == ["ok", "ok", *["ok", "duplicate"] * 19_999]
+    assert found[-1].reason == f"the same samples as {found[-2].name}"
+    assert many < 1.0 and many < 40 * max(few, 0.01)
+
+
 def test_of_one_sound_in_two_encodings_one_is_set_aside_only_where_the_labels_agree(tmp_path: Path) -> None:
     sounds = {
         "Asio otus/a.wav": changing(0),
@@ -379,8 +519,12 @@ def test_nothing_is_learnt_from_a_dead_microphone_and_its_hours_are_not_counted(
     )
     table = {row.name.split("/")[1]: row for row in read_archive(data).recordings}
     assert [table[name].status for name in ("whole.wav", "half.wav", "dead.wav")] == ["ok", "ok", "silent"]
-    assert table["half.wav"].keep == ((0.0, 20.0),) and "20.0 s of it, the first at 20.0 s" in table["half.wav"].reason
-    assert table["whole.wav"].keep == () and hours([row for row in table.values() if row.sound]) * 3600 == 60.0
+    half_row, whole_row = table["half.wav"], table["whole.wav"]
+    assert half_row.alive == ((0.0, 20.0),) and "20.0 s of it, the first at 20.0 s" in half_row.reason
+    assert (
+        half_row.keep == whole_row.keep == whole_row.alive == ()
+        and hours([row for row in table.values() if row.sound]) * 3600 == 60.0
+    )
     (tmp_path / "keep.csv").write_text("filename,start,end\nAsio otus/half.wav,25,35\n", encoding="utf-8")
     kept = next(row for row in read_archive(data).recordings if "half" in row.name)
     assert kept.status == "silent" and kept.reason.startswith("holds no sound where it is kept")
@@ -397,6 +541,115 @@ def test_nothing_is_learnt_from_a_dead_microphone_and_its_hours_are_not_counted(
     )
     contexts = list(recording_contexts([table["half.wav"], table["whole.wav"]], AudioSettings()))
     assert [context.owner for context in contexts].count(0) == 4 and [c.owner for c in contexts].count(1) == 8
+
+
+def with_dead_borders(path: Path) -> Recording:
+    """40 s without sound from 0 to 7.3, from 14.95 to 20.2 and from 30.2 on, as the survey leaves it."""
+    sound = changing(6, 40.0)
+    for start, end in ((0.0, 7.3), (14.95, 20.2), (30.2, 40.0)):
+        sound[round(start * 16_000) : round(end * 16_000)] = 0
+    data = folders_of(path, {"Asio otus/a.wav": sound})
+    (row,) = read_archive(data).recordings
+    return row
+
+
+def predictor_windows(path: Path, audio: AudioSettings) -> list[tuple[float, float, NDArray[np.float32]]]:
+    """Start, end and context of every window that predictor.py scores, in the order of time."""
+    scorer = cast(Scorer, SimpleNamespace(audio=audio))
+    with Decoder() as decoder:
+        heard = [
+            (start, end, samples)
+            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand.defaults("base"), decoder)
+            if samples is not None
+            for start, end in piece.windows
+        ]
+    return sorted(heard, key=lambda window: window[:2])
+
+
+@pytest.mark.parametrize("context", [5.0, 10.0, 15.0, 20.0])
+@pytest.mark.parametrize("cached", [False, True])
+def test_held_out_windows_beside_dead_sound_are_those_of_the_predictor(
+    context: float, cached: bool, tmp_path: Path
+) -> None:
+    row, audio = with_dead_borders(tmp_path / "owls"), replace(AUDIO, context_seconds=context)
+    assert row.keep == () and row.alive == ((7.0, 15.0), (20.0, 31.0)), "in whole seconds; not a multiple of 5"
+    kept = fill_cache([row], 16_000, tmp_path / "cache", 1.0) if cached else {}
+    contexts = list(recording_contexts([row], audio, kept))
+    held_out = sorted((*window, number) for number, one in enumerate(contexts) for window in one.windows)
+    windows = [(start, end) for start, end, _ in held_out]
+    assert windows == [(5.0, 10.0), (10.0, 15.0), (20.0, 25.0), (25.0, 30.0)], "0.2 s from 30 on are too little"
+    due = predictor_windows(row.path, audio)
+    assert windows == [(start, end) for start, end, _ in due]
+    for (_, _, number), (_, _, samples) in zip(held_out, due, strict=True):
+        assert np.abs(contexts[number].samples - samples).max() <= (2.0**-15 if cached else 1e-6)
+    for one in contexts:  # each answer is that of its window
+        begin = one.windows[0][0] - one.rows[0] * 5.0
+        assert [begin + 5.0 * place for place in one.rows] == [start for start, _ in one.windows]
+
+
+@pytest.mark.parametrize("seconds", [5.0, 15.0])
+def test_training_windows_never_come_from_dead_sound(seconds: float, tmp_path: Path) -> None:
+    row, audio = with_dead_borders(tmp_path / "owls"), replace(AUDIO, context_seconds=seconds)
+    sound, _ = soundfile.read(row.path, dtype="float32")
+    own = (3.0, 12.0), (25.0, 60.0)
+    kept = replace(row, keep=own)
+    assert row.usable == row.alive and kept.usable == ((7.0, 12.0), (25.0, 31.0)) and kept.keep == own
+    assert (counted_windows(row, AUDIO, 99), counted_windows(kept, AUDIO, 99)) == (3.8, 2.2)
+    call = replace(row, start=5.0, end=9.0)  # half of it before the sound begins
+    assert call.usable == ((7.0, 9.0),) and counted_windows(call, AUDIO, 99) == 1.0
+    rng, starts = np.random.default_rng(0), dict[str, list[float]]()
+    for name, one, ranges in (("all", row, row.alive), ("kept", kept, kept.usable), ("call", call, row.alive[:1])):
+        for _ in range(200):
+            start, end = draw_stretch(one, seconds, None, rng)
+            assert any(low <= start < end <= high for low, high in ranges), (name, start, end)
+            assert np.ptp(sound[round(start * 16_000) :][:16_000]) > 0.01, "within a second there is sound"
+            starts.setdefault(name, []).append(start)
+    assert min(starts["all"]) < 7.5 and (seconds > 5 or max(starts["all"]) > 25.5), "all that lives is drawn from"
+    alive_before = replace(row, alive=())  # the control: nobody told
+    dead = [draw_stretch(alive_before, seconds, None, rng) for _ in range(200)]
+    assert any(np.ptp(sound[round(start * 16_000) :][:16_000]) == 0 for start, _ in dead)
+    dataset = RandomWindows([row, kept, call], ("Asio otus",), settings(tmp_path), audio, seed=0)
+    for index in range(3):
+        for draw in range(20):
+            samples, _ = dataset[0, draw, index]
+            moves = np.array([np.ptp(piece) for piece in samples.reshape(-1, 1_600)])
+            assert (moves < 0.001).mean() < 0.2, (index, draw)
+
+
+def test_a_label_on_dead_sound_teaches_and_tests_nothing(tmp_path: Path) -> None:
+    sound = with_dead_borders(tmp_path / "owls").path
+    table = "filename,start,end,species\na.wav,1,3,Asio otus\na.wav,6,9,Asio otus\na.wav,21,23,Asio otus\n"
+    (tmp_path / "calls").mkdir()
+    sound.rename(tmp_path / "calls" / "a.wav")
+    (tmp_path / "calls" / "calls.csv").write_text(table, encoding="utf-8")
+    rows = read_archive(settings(tmp_path / "calls", layout="annotations", max_bad=1.0)).recordings
+    assert [(row.start, row.status) for row in rows] == [(1.0, "refused"), (6.0, "ok"), (21.0, "ok")]
+    assert rows[0].reason.startswith("holds no sound where it is labelled; ")
+    windows = [(one.owner, *one.windows[0]) for one in recording_contexts(rows, AUDIO)]
+    assert windows == [(1, 5.0, 10.0), (2, 20.0, 25.0)], "the predictor hears nothing from 0 to 5"
+
+
+def test_what_the_user_keeps_stays_as_it_was_written(tmp_path: Path) -> None:
+    sound, data = with_dead_borders(tmp_path / "owls"), settings(tmp_path / "owls", layout="folders", max_bad=1.0)
+    own = ((3.0, 12.0), (25.0, 100.0))
+    (data.root / "keep.csv").write_text("filename,start,end\na.wav,3,12\na.wav,25,100\n", encoding="utf-8")
+    assert surveyed(data.root, tmp_path, "--data.layout", "folders") == 0
+    table = tmp_path / "data" / "recordings.csv"
+    (written,) = read_recordings(table)
+    assert written.keep == own and written.alive == sound.alive
+    (again,) = read_archive(settings(table)).recordings
+    assert again == written
+    starts = [one.windows[0] for one in recording_contexts([again], AUDIO)]
+    assert starts == [(3.0, 8.0), (8.0, 12.0), (25.0, 30.0)], "begun where the user says; the last 0.2 s are too little"
+    rewrite(table, lambda row: row | {"alive": "0-1"})
+    assert read_archive(settings(table)).recordings == [written], "what lives is for the survey to say"
+    rewrite(table, lambda row: row | {"keep": ""})
+    (everything,) = read_archive(settings(table)).recordings
+    assert everything.keep == () and everything.usable == sound.alive
+    sound.path.write_bytes(b"The owl called twice, then it rained and I went home.\n" * 9)
+    rewrite(table, lambda row: row | {"keep": "3-12"})
+    with pytest.raises(AssertionError, match=r"the first: named \.wav, is text"):  # not: mend keep.csv
+        read_archive(settings(table))
 
 
 def epochs(loader: DataLoader[Any], epoch: int) -> list[Any]:

@@ -30,6 +30,7 @@ def rows(draw: st.DrawFn) -> Recording:
         None if start is None else round(start + 1.5, 4),
         listened=draw(st.booleans()),
         keep=tuple(draw(st.lists(st.tuples(SECONDS, SECONDS), max_size=2))),
+        alive=tuple(draw(st.lists(st.tuples(SECONDS, SECONDS), max_size=2))),
         author=draw(TEXT),
         latitude=draw(st.sampled_from(["", "-4.5", "51.25"])),
         reason=draw(TEXT),
