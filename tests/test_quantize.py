@@ -321,7 +321,7 @@ def facts_of(size: Preset, depth: int = 0) -> ClassifierFacts:
 
 def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tmp_path: Path) -> None:
     facts, slow = facts_of("large-v3"), Speed(1250.0, 4.0, 800, 1.0)  # 11.7 h take 175.5 minutes: 51 % fit
-    card = {"size": "large-v3", "weights": "whisper"}
+    card: dict[str, object] = {"size": "large-v3", "weights": "whisper"}
     card |= {"layers_1_to": [{"depth": depth, "cmap": cmap, "top1": 0.5} for depth, cmap in
                              ((8, 0.5), (14, 0.6125), (16, 0.6125), (20, 0.64), (32, 0.62))]}  # fmt: skip
     path = tmp_path / "probe.json"
