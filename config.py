@@ -636,6 +636,7 @@ class QuantizeCommand:
         return cls(preset)
 
 
+Engine = Literal["onnxruntime", "openvino", "auto"]
 TableKind = Literal["csv", "table", "audacity", "kaleidoscope", "parquet"]
 
 
@@ -718,6 +719,10 @@ class PredictCommand:
     """Stop at the first recording that cannot be read."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+    engine: Engine = "onnxruntime"
+    """What multiplies: onnxruntime takes the INT8 file; openvino (`pip install -r requirements-openvino.txt`) takes the
+    float32 file beside it, in bfloat16 where the CPU has that; auto times both where the CPU has AMX, and takes
+    onnxruntime anywhere else."""
     batch_size: int = 1
     """Contexts that go through the network at a time. INT8 takes one: its scores would depend on their neighbours."""
     runs: Path = Path("runs")

@@ -1,7 +1,8 @@
-"""What an ONNX file holds, looked through before ONNX Runtime opens it: a graph is a program, and may be a stranger's.
+"""What an ONNX file holds, looked through before any engine opens it: a graph is a program, and may be a stranger's.
 
     check_graph(Path("classifier.onnx"), None)      # refuses loops, branches, functions, and weights from elsewhere
     options = bounded_options()               # a session that never takes more than its share of memory
+    limit_process()                                 # the same for an engine without such a limit
 
 Only operators that compute are let through: without loops every run ends. Memory is limited, since Expand and Pad can
 ask for any amount, and weights outside of the file must lie in one file of its name beside it. Nothing here needs the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import resource
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -149,6 +151,13 @@ def limit_memory() -> None:
     """Whatever graphs ask for, together they get no more than a share of the memory."""
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": most_memory(), "arena_extend_strategy": 0}))
+
+
+def limit_process() -> None:
+    """The same share for all that this process holds itself, for an engine that has no such limit of its own: what asks
+    for more gets an error."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most_memory() if most < 0 else min(most_memory(), most), most))
 
 
 def most_memory() -> int:

@@ -35,6 +35,7 @@ from runs import publish
 from seals import blank, seal, sha256, state_of
 
 PARTS = ".parts"
+EARLIER = {"engine": "onnxruntime"}  # settings that parts of earlier versions do not tell
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # without hearing anything
 
@@ -156,21 +157,29 @@ def open_journal(
                 if old.is_dir():
                     shutil.rmtree(old)
             (parts / "settings.json").unlink(missing_ok=True)
-        mine: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-        kept = parts / "settings.json"
-        if kept.is_file():
-            assert state_of(kept) == "sound", (
-                f"{kept} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
-            )
-            theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))["settings"]
+        mine: dict[str, Any] = json.loads(json.dumps(EARLIER | dict(settings)))
+        theirs = kept_settings(folder)
+        if theirs:
             differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
             changes = "; ".join(change(name, theirs.get(name), mine.get(name)) for name in differ)
             assert not differ, (
                 f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
             )
         else:
-            write_sealed(kept, {"settings": mine})
+            write_sealed(parts / "settings.json", {"settings": mine})
         yield Journal(parts, arrays)
+
+
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """What the parts in a folder of results were made with; nothing where there are none."""
+    kept = folder / PARTS / "settings.json"
+    if not kept.is_file():
+        return {}
+    assert state_of(kept) == "sound", (
+        f"{kept} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
+    )
+    theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))["settings"]
+    return EARLIER | theirs
 
 
 def refuse_busy(lock: Path, folder: Path) -> None:

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from audio import READING, Outcome
 from calibration import MARKS, judged_labels, read_thresholds
-from config import PredictCommand
+from config import AudioSettings, Engine, PredictCommand
 from decoders import Decoder, rows_with_sound
 from detections import (
     Analysed,
@@ -53,7 +53,7 @@ from detections import (
     write_scores,
 )
 from inputs import Entry, find_entries, in_shard, read_shard
-from journal import Journal, open_journal
+from journal import Journal, kept_settings, open_journal
 from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish, read_json
 from scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
@@ -257,7 +257,7 @@ def predict_archive(
     decoder: Decoder,
 ) -> int:
     """Score what is not yet done, then write the tables of everything."""
-    folder = config.out or config.runs / "predict" / place_name(config.inputs)
+    folder = results_folder(config)
     refuse_strangers(config, folder)
     shard, shards = read_shard(config.shard)
     mine = [entry for entry in entries if in_shard(entry.path, shard, shards)]
@@ -273,6 +273,7 @@ def predict_archive(
         run.facts.update(model=str(scorers[0].path.resolve()), model_sha256=model_hash(scorers))
         run.facts.update(models=[str(scorer.path) for scorer in scorers], working_directory=str(Path.cwd()))
         run.facts.update(inputs=[str(path.resolve()) for path in config.inputs])
+        run.facts.update(engines=[scorer.engine for scorer in scorers])
         run.facts.update(cpu=cpu_name(), int8_known_answers=[scorer.known_answer for scorer in scorers])
         waiting = [entry for entry in mine if not journal.is_done(entry)]
         if config.retry_failed:
@@ -595,12 +596,13 @@ def write_arrays(
 
 def open_models(config: PredictCommand) -> list[Scorer]:
     """The models, which must agree in what they hear and name."""
-    scorers = [open_scorer(path, config.threads) for path in config.model or [MODEL]]
+    engine = chosen_engine(config)
+    scorers = [open_scorer(path, config.threads, engine) for path in config.model or [MODEL]]
     for scorer in scorers:
         print(
             f"model {scorer.path} ({f'{scorer.encoder}, ' if scorer.encoder else ''}{scorer.precision}, "
             f"{len(scorer.taxonomy.labels)} species, "
-            f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads)"
+            f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
         if not scorer.verified:
             print("unverified: this model was not compared with the trained network on enough held-out windows")
@@ -609,6 +611,14 @@ def open_models(config: PredictCommand) -> list[Scorer]:
             f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"
         )
     return scorers
+
+
+def chosen_engine(config: PredictCommand) -> Engine:
+    """What --engine asks for; `auto` goes on with the engine of the results that are there, which must not be mixed."""
+    kept = {} if config.engine != "auto" or config.restart else kept_settings(results_folder(config))
+    if not kept:
+        return config.engine
+    return "openvino" if str(kept["engine"]).startswith("openvino") else "onnxruntime"
 
 
 def check(config: PredictCommand, scorer: Scorer) -> None:
@@ -705,6 +715,7 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
     return found | {
         "reading": READING,
         "model": model_hash(scorers)[:16],
+        "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(taxonomy.labels, choices.thresholds, strict=True)},
         "species": [label for label, wanted in zip(taxonomy.labels, choices.wanted, strict=True) if wanted],
     }
@@ -713,6 +724,10 @@ def settings(config: PredictCommand, scorers: Sequence[Scorer], choices: Choices
 def model_hash(scorers: Sequence[Scorer]) -> str:
     """sha256 of the model, of several all of them."""
     return "+".join(scorer.sha256 for scorer in scorers)
+
+
+def results_folder(config: PredictCommand) -> Path:
+    return config.out or config.runs / "predict" / place_name(config.inputs)
 
 
 def place_name(inputs: Sequence[Path]) -> str:

@@ -29,6 +29,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +41,7 @@ from tqdm import tqdm
 import scorer as scoring
 from calibration import LEVEL, carried_over
 from checkpoint import ClassifierFacts, load_classifier
-from config import GateSettings, size_in_words
+from config import BudgetSettings, GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
 from device import available_cores
 from evaluation import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
@@ -56,14 +57,15 @@ from metrics import (
 )
 from model import BirdClefClassifier
 from recordings import read_recordings
-from runs import command_line, launch, no_formula, open_run, peak_memory_mb, publish, write_json
+from runs import command_line, launch, no_formula, open_run, peak_memory_mb, publish, read_json, write_json
 from seals import beside
 from sensitivity import PRODUCTS, ProductCost, choose, input_channels, product_costs, smoothing, together
-from speed import Speed, fits, in_fresh_process, largest_that_fits, measure, time_by_part, time_graph
+from speed import Speed, deepest_that_fits, fits, in_fresh_process, largest_that_fits, measure, time_by_part, time_graph
 
 FLOAT_TOLERANCE = 1e-4
 SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
 SHOWN = 8  # products named in the table
+BYTES_EACH = {"ONNX INT8": 1.3, "ONNX float32": 6.0, "OpenVINO": 10.0}  # peak memory, of a weight
 CHANCE = 0.05  # of a file that is as bad as the gate allows to agree in every window
 Verdict = Literal["passed", "refused", "undecided"]
 
@@ -90,6 +92,7 @@ def quantize(config: QuantizeCommand) -> int:
     assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     model, facts = load_classifier(config.classifier)
     print(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
+    depths = probed_depths(config.run.root / "probe" / "probe.json", facts)  # refused now rather than at the end
     held_out = read_windows(config.classifier.with_name(HELD_OUT), facts, config.max_windows)
     scanned, source = scanned_contexts(config.classifier, facts, held_out)
     if len(held_out.truth):
@@ -136,16 +139,24 @@ def quantize(config: QuantizeCommand) -> int:
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
         files = {"torch float32": config.classifier, "ONNX float32": float_path, "ONNX INT8": int8_path}
+        files |= {"OpenVINO": float_path} if find_spec("openvino") else {}
         print_speeds(speeds, files)
         hearing = time_graph(front_end(float_path), held_out.contexts.shape[1]) / windows
         share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
         print(f"of which the front end takes {hearing:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
         threads = max(threads for _, threads in speeds)
         refused = verdict == "refused" and (mostly_float or not config.gate.allow_worse)
-        fitting, words = fits(speeds["ONNX float32" if refused else "ONNX INT8", threads], **asdict(config.budget))
+        served_as = quickest_way(speeds, threads, refused)
+        chosen = speeds[served_as, threads]
+        fitting, words = fits(chosen, **asdict(config.budget))
         budget = asdict(config.budget) | {"context_seconds": facts.audio.context_seconds}
-        best, rates = largest_that_fits(speeds["ONNX INT8", threads], facts.size, depth=facts.depth, **budget)
-        print(f"the float32 file, as INT8 is refused: {words}" if refused else words)
+        best, rates = largest_that_fits(
+            chosen, facts.size, depth=facts.depth, bytes_each=BYTES_EACH[served_as], **budget
+        )
+        print(f"as {served_as}{', as INT8 is refused' if refused else ''}: {words}")
+        advice = "" if fitting else smaller_one(chosen, served_as, threads, facts, config.budget, depths)
+        if advice:
+            print(advice)
         print(f"largest size that would fit, estimated from this one: {best or 'none'}")
         parts = {
             name: time_by_part(path, held_out.contexts.shape[1])
@@ -173,7 +184,8 @@ def quantize(config: QuantizeCommand) -> int:
             "milliseconds_of_a_context_by_part": parts,
             "cpu": scoring.cpu_name(),
             "fits_budget": fitting,
-            "budget": words,
+            "served_as": served_as,
+            "budget": "; ".join(filter(None, (words, advice))),
             "largest_size_that_fits": best,
             "expected_times_real_time": rates,
             "peak_memory_mb": peak_memory_mb(),
@@ -494,6 +506,8 @@ def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tup
         found["torch float32", threads] = in_fresh_process(f"import time; started = time.time(); {program}")
         found["ONNX float32", threads] = measure(float_path, threads)
         found["ONNX INT8", threads] = measure(int8_path, threads)
+        if find_spec("openvino"):
+            found["OpenVINO", threads] = measure(float_path, threads, "openvino")
     return found
 
 
@@ -510,6 +524,51 @@ def report_network(classifier: str, threads: int, started: float) -> None:
             return model(noise)
 
     report(answer, model.windows, facts.audio.window_seconds, started)
+
+
+def quickest_way(speeds: Mapping[tuple[str, int], Speed], threads: int, refused: bool) -> str:
+    """How predictor.py should serve it: ONNX Runtime with the file that was kept, unless OpenVINO is clearly quicker,
+    by the same rule as its --engine auto."""
+    ours = "ONNX float32" if refused else "ONNX INT8"
+    other = speeds.get(("OpenVINO", threads))
+    quicker = other and other.milliseconds_per_window < scoring.FASTER * speeds[ours, threads].milliseconds_per_window
+    return "OpenVINO" if quicker else ours
+
+
+def probed_depths(path: Path, facts: ClassifierFacts) -> dict[int, float]:
+    """Depth -> cmAP of the layers down to it, as probe.py found it for the encoder of a classifier; empty where it was
+    not asked."""
+    card = read_json(path, "`python probe.py` writes it anew") if path.is_file() else {}
+    if card.get("size") != facts.size or card.get("weights") != facts.provenance.get("encoder"):
+        return {}
+    return {int(one["depth"]): float(one["cmap"]) for one in card["layers_1_to"]}
+
+
+def smaller_one(
+    speed: Speed,
+    served_as: str,
+    threads: int,
+    facts: ClassifierFacts,
+    budget: BudgetSettings,
+    depths: Mapping[int, float],
+) -> str:
+    """Which depth would fit where an encoder does not, in a sentence: the best that probe.py has judged, else the
+    deepest.
+
+    depths   what probe.py says: cmAP by depth
+    """
+    needed = facts.audio.context_seconds, facts.depth, BYTES_EACH[served_as]
+    deepest = deepest_that_fits(speed, facts.size, budget.minutes, budget.audio_hours, budget.memory_gb, *needed)
+    within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
+    text = f"{size_in_words(facts.size, facts.encoder.layers)} does not fit {within}; "
+    if not deepest:
+        return f"{text}no depth of it would"
+    judged = {depth: value for depth, value in depths.items() if depth <= deepest}
+    if not judged:
+        return f"{text}depth {deepest} would; `python probe.py` says at what cmAP"
+    depth = max(judged, key=lambda depth: (judged[depth], -depth))
+    most = max(depths)
+    return f"{text}depth {depth} would, at cmAP {judged[depth]:.3f} (probe.py; {depths[most]:.3f} at depth {most})"
 
 
 def print_speeds(speeds: Mapping[tuple[str, int], Speed], paths: Mapping[str, Path]) -> None:

@@ -1,4 +1,5 @@
-"""Waveforms -> probabilities with ONNX Runtime alone, and what the deployed file says of itself. No torch.
+"""Waveforms -> probabilities with ONNX Runtime, or OpenVINO where that is asked for, and what the deployed file says of
+itself. No torch.
 
 scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
 probabilities = score(scorer, waveforms)            # (contexts, samples) -> (windows, species)
@@ -13,12 +14,18 @@ import hashlib
 import json
 import os
 import platform
+import re
+import statistics
+import sys
 import tempfile
+import threading
+import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -28,8 +35,8 @@ from numpy.typing import NDArray
 
 from calibration import Threshold
 from calibration import from_json as thresholds_from_json
-from config import PRESETS, SIZES, AudioSettings, from_facts, size_in_words
-from graphs import EXACT_INT8, bounded_options, check_graph
+from config import PRESETS, SIZES, AudioSettings, Engine, from_facts, size_in_words
+from graphs import EXACT_INT8, bounded_options, check_graph, limit_process
 from seals import inspect, sha256
 from taxonomy import RANKS, Taxonomy, from_json
 
@@ -57,7 +64,9 @@ KNOWN_GRAPHS = {  # `known_product` of 7 and of 8 bits as export.py quantises it
         b"0KRdvPX"
     ),
 }
+TRIED, FASTER = 5, 0.9  # contexts that --engine auto times, and the share of the time that is worth another engine
 Tag = TypeVar("Tag")
+Network = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]  # (contexts, samples) -> outputs by name
 
 
 class Answer(NamedTuple):
@@ -71,7 +80,7 @@ class Answer(NamedTuple):
 class Scorer:
     """An open model, and the facts that travelled in its file."""
 
-    session: ort.InferenceSession
+    network: Network
     path: Path
     audio: AudioSettings
     taxonomy: Taxonomy
@@ -83,6 +92,7 @@ class Scorer:
     threads: int  # contexts that are scored at a time, each by one thread
     known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
     encoder: str = ""  # its size and depth in words, as far as the file tells
+    engine: str = "onnxruntime"  # or openvino in float32, openvino in bfloat16
 
     @property
     def windows(self) -> int:
@@ -90,10 +100,12 @@ class Scorer:
         return round(self.audio.context_seconds / self.audio.window_seconds)
 
 
-def open_scorer(path: Path, threads: int = 0) -> Scorer:
+def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") -> Scorer:
     """Open a file that quantize.py wrote.
 
     threads  contexts scored at a time, 0: as many as there are cores
+    engine   openvino opens the float32 file beside an INT8 one: it multiplies that in half precision or as quickly as
+             ONNX Runtime does, and our INT8 file more slowly than either
     Errors: a missing file, a damaged one and one of another origin are refused; answers that are no probabilities when
     they come.
     An INT8 file on a CPU that gets a known product wrong: its float32 twin is opened instead, or it is refused.
@@ -103,6 +115,15 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     assert path.suffix != ".safetensors", (
         f"{path} is a network as it was trained; `python quantize.py --classifier {path}` makes the ONNX file"
     )
+    threads = threads or len(os.sched_getaffinity(0))
+    if engine == "auto":
+        return open_quicker(path, threads)
+    if engine == "openvino":
+        assert find_spec("openvino"), (
+            "--engine openvino: OpenVINO is not installed here; `pip install -r requirements-openvino.txt`, or leave "
+            "the flag out"
+        )
+        path = float_twin(path, "OpenVINO multiplies float32 files") if ".int8" in path.name else path
     with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
         whole = pool.submit(sha256, path)
         state, weights = inspect(path)
@@ -111,11 +132,9 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
         "copy it again, or `python quantize.py` anew"
     )
     check_graph(path, weights)
-    options = bounded_options()
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        metadata = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # ONNX Runtime's own errors share no narrower type
+        network, metadata, name = (open_openvino if engine == "openvino" else open_onnxruntime)(path, threads)
+    except Exception as error:  # the engines' own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
@@ -126,20 +145,102 @@ def open_scorer(path: Path, threads: int = 0) -> Scorer:
     assert not limits or [limit.label for limit in limits] == list(taxonomy.labels), (
         f"{path}: its thresholds are of other labels than its answers; make the model file again"
     )
-    threads = threads or len(os.sched_getaffinity(0))
     precision, verified = facts["precision"], facts["verified"]
+    assert engine == "onnxruntime" or precision == "float32", (
+        f"{path} is an INT8 file, and OpenVINO multiplies float32 files; point --model at that, or leave out --engine"
+    )
     wrong = int8_fault() if precision == "int8" else ""
     if wrong:
-        twin = path.with_name(path.name.replace(".int8", ""))
-        assert twin != path and twin.is_file(), (
-            f"INT8 cannot be trusted here ({cpu_name()}): {wrong}; copy the float32 file that quantize.py wrote to "
-            f"{twin}, or score on another machine"
-        )
-        print(f"INT8 cannot be trusted here ({cpu_name()}): {wrong}; {twin} is used instead, which is slower")
+        wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
+        twin = float_twin(path, wrong)
+        print(f"{wrong}; {twin} is used instead, which is slower")
         return replace(open_scorer(twin, threads), known_answer=wrong)
     answer = "exact" if precision == "int8" else "not asked"
     encoder = encoder_in_words(facts)
-    return Scorer(session, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer, encoder)
+    return Scorer(
+        network, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer, encoder, name
+    )
+
+
+def float_twin(path: Path, why: str) -> Path:
+    """The float32 file that quantize.py wrote beside an INT8 one.
+
+    Errors: where it is not there, one line with the reason it is wanted for.
+    """
+    twin = path.with_name(path.name.replace(".int8", ""))
+    assert twin != path and twin.is_file(), (
+        f"{why}; copy the float32 file that quantize.py wrote to {twin}, or score on another machine or engine"
+    )
+    return twin
+
+
+def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, str], str]:
+    """A graph as ONNX Runtime runs it, a thread for each caller; its metadata, and what the engine is called."""
+    session = ort.InferenceSession(str(path), bounded_options(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def network(samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(names, {"waveforms": samples}), strict=True))
+
+    return network, session.get_modelmeta().custom_metadata_map, "onnxruntime"
+
+
+def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str], str]:
+    """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time.
+
+    Importing it tells its makers that it was, and leaves a mark in the home folder; without the package that does so it
+    goes on in silence.
+    """
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+    from openvino import Core, InferRequest
+
+    limit_process()
+    core, own = Core(), threading.local()
+    model = core.read_model(str(path))
+    told = cast(Mapping[str, str], model.get_rt_info(["framework"]).value) if model.has_rt_info(["framework"]) else {}
+    settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(model, "CPU", settings)
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def network(samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        request: InferRequest = own.request
+        answers = request.infer({"waveforms": samples})
+        return {name: np.asarray(answers[name]) for name in names}
+
+    half = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
+    return network, told, f"openvino in {'bfloat16' if half else 'float32'}"
+
+
+def open_quicker(path: Path, threads: int) -> Scorer:
+    """The engine that scores this file in less time here, ONNX Runtime unless the other one is clearly quicker.
+
+    OpenVINO is only timed where it can be: on a CPU with AMX. Anywhere else it multiplies in float32, and takes half as
+    long again as our INT8 file (docs/serving.md).
+    """
+    ours = open_scorer(path, threads)
+    twin = path.with_name(path.name.replace(".int8", ""))
+    if "amx_bf16" not in cpu_flags() or not find_spec("openvino") or not twin.is_file():
+        return ours
+    both = ours, open_scorer(path, threads, "openvino")
+    noise = np.random.default_rng(0).normal(0, 0.1, (threads, context_samples(ours.audio))).astype(np.float32)
+    times: list[list[float]] = []
+    for _ in range(TRIED + 1):  # the first one warms up
+        times.append([seconds_to_score(scorer, noise) for scorer in both])
+    one, other = (1000 * statistics.median(each) / threads for each in zip(*times[1:], strict=True))
+    print(f"--engine auto: {one:.1f} ms a context with ONNX Runtime, {other:.1f} ms with OpenVINO")
+    return both[other < FASTER * one]
+
+
+def context_samples(audio: AudioSettings) -> int:
+    return round(audio.context_seconds * audio.sample_rate)
+
+
+def seconds_to_score(scorer: Scorer, contexts: NDArray[np.float32]) -> float:
+    begun = time.perf_counter()
+    score(scorer, contexts)
+    return time.perf_counter() - begun
 
 
 def encoder_in_words(facts: Mapping[str, Any]) -> str:
@@ -189,11 +290,19 @@ def known_product(levels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 def cpu_name() -> str:
     """The CPU's model and what it has for INT8: AMD EPYC, avx2."""
+    flags = [flag for flag in INT8_FLAGS if flag in cpu_flags()]
+    return f"{cpu_facts().get('model name', platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
+
+
+def cpu_flags() -> list[str]:
+    """What the CPU can do, as Linux calls it."""
+    return cpu_facts().get("flags", cpu_facts().get("Features", "")).split()
+
+
+def cpu_facts() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = [flag for flag in INT8_FLAGS if flag in told.get("flags", told.get("Features", "")).split()]
-    return f"{told.get('model name', platform.machine())}, {' '.join(flags) or 'no INT8 products'}"
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -297,9 +406,8 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
 def run(scorer: Scorer, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """The outputs of the network by name."""
     try:
-        names = [output.name for output in scorer.session.get_outputs()]
-        return dict(zip(names, scorer.session.run(names, {"waveforms": samples}), strict=True))
-    except Exception as error:  # ONNX Runtime's own errors share no narrower type
+        return scorer.network(samples)
+    except Exception as error:  # the engines' own errors share no narrower type
         raise AssertionError(
             f"{scorer.path} cannot be run ({reason(error)}); make it again, or where memory is short lower --threads "
             "and --batch_size"
@@ -307,8 +415,9 @@ def run(scorer: Scorer, samples: NDArray[np.float32]) -> dict[str, NDArray[np.fl
 
 
 def reason(error: Exception) -> str:
-    """What ONNX Runtime says, in short."""
-    return (str(error).splitlines() or [""])[0][:300]
+    """What an engine says, in short; OpenVINO begins with where in its own code it was."""
+    lines = (line for line in str(error).splitlines() if not re.match(r"Exception from |Check '.*' failed at |$", line))
+    return next(lines, "")[:300]
 
 
 def digest(paths: Sequence[Path]) -> str:

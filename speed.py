@@ -15,17 +15,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from config import PRESETS, SIZES, EncoderSize, Preset, encoder_size
+from config import PRESETS, SIZES, EncoderSize, Engine, Preset, encoder_size
 from graphs import bounded_options
 from runs import peak_memory_mb
-from scorer import cpu_name, open_scorer, score
+from scorer import context_samples, cpu_name, open_scorer, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
 HERE = Path(__file__).parent
@@ -51,10 +51,10 @@ class Speed:
     start_seconds: float  # until the first answer, imports included
 
 
-def measure(path: Path, threads: int) -> Speed:
+def measure(path: Path, threads: int, engine: Engine = "onnxruntime") -> Speed:
     """Score noise with a served file in a process of its own."""
     place = str(path.resolve())
-    return in_fresh_process(f"import speed; speed.report_file({place!r}, {threads}, {time.time()})")
+    return in_fresh_process(f"import speed; speed.report_file({place!r}, {threads}, {time.time()}, {engine!r})")
 
 
 def in_fresh_process(program: str) -> Speed:
@@ -64,11 +64,10 @@ def in_fresh_process(program: str) -> Speed:
     return Speed(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def report_file(path: str, threads: int, started: float) -> None:
+def report_file(path: str, threads: int, started: float, engine: Engine = "onnxruntime") -> None:
     """In the fresh process: open a file, score with it, print what it took since the clock said `started`."""
-    opened = open_scorer(Path(path), threads)
-    samples = round(opened.audio.context_seconds * opened.audio.sample_rate)
-    noise = np.random.default_rng(0).normal(0, 0.1, (threads, samples)).astype(np.float32)
+    opened = open_scorer(Path(path), threads, engine)
+    noise = np.random.default_rng(0).normal(0, 0.1, (threads, context_samples(opened.audio))).astype(np.float32)
     report(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
 
 
@@ -146,25 +145,52 @@ def largest_that_fits(
     memory_gb: float,
     context_seconds: float = 5.0,
     depth: int = 0,
+    bytes_each: float = 1.3,
 ) -> tuple[Preset | None, dict[Preset, float]]:
-    """The largest encoder that would fit the budget, estimated from the speed of one: time by multiplications, memory
-    by the weights that another size has more or less, at 1.3 bytes each.
+    """The largest encoder that would fit the budget, estimated from the speed of one (`expected`).
 
     depth     how many layers the one has, 0: all; the others have all theirs
     returns   its name, and the times real time that are expected of every size
     """
-    work = {preset: multiplications(SIZES[preset], round(50 * context_seconds)) for preset in PRESETS}
     measured = encoder_size(size, depth)
-    done = multiplications(measured, round(50 * context_seconds))
-    rates: dict[Preset, float] = {preset: speed.times_real_time * done / work[preset] for preset in PRESETS}
-    more = {preset: weights(SIZES[preset]) - weights(measured) for preset in PRESETS}
-    fitting: list[Preset] = [
-        preset
-        for preset in PRESETS
-        if audio_hours * 60 / rates[preset] <= minutes
-        and speed.peak_memory_mb / 1000 + 1.3 * more[preset] / 1e9 <= memory_gb
-    ]
-    return (fitting[-1] if fitting else None), rates
+    others = {preset: expected(speed, measured, SIZES[preset], context_seconds, bytes_each) for preset in PRESETS}
+    fitting: list[Preset] = [preset for preset in PRESETS if fits(others[preset], minutes, audio_hours, memory_gb)[0]]
+    return (fitting[-1] if fitting else None), {preset: other.times_real_time for preset, other in others.items()}
+
+
+def deepest_that_fits(
+    speed: Speed,
+    size: Preset,
+    minutes: float,
+    audio_hours: float,
+    memory_gb: float,
+    context_seconds: float = 5.0,
+    depth: int = 0,
+    bytes_each: float = 1.3,
+) -> int:
+    """How many of the lowest layers of the same encoder would fit the budget, 0 where none do; estimated in the same
+    way."""
+    measured = encoder_size(size, depth)
+    for layers in range(measured.layers, 0, -1):
+        other = expected(speed, measured, replace(measured, layers=layers), context_seconds, bytes_each)
+        if fits(other, minutes, audio_hours, memory_gb)[0]:
+            return layers
+    return 0
+
+
+def expected(
+    speed: Speed, measured: EncoderSize, other: EncoderSize, context_seconds: float, bytes_each: float
+) -> Speed:
+    """What another encoder would take: time by multiplications, memory by the weights that it has more or less."""
+    tokens = round(50 * context_seconds)
+    slower = multiplications(other, tokens) / multiplications(measured, tokens)
+    more = bytes_each * (weights(other) - weights(measured)) / 1e6
+    return Speed(
+        speed.milliseconds_per_window * slower,
+        speed.times_real_time / slower,
+        speed.peak_memory_mb + math.floor(more),
+        speed.start_seconds,
+    )
 
 
 def multiplications(size: EncoderSize, tokens: int) -> float:

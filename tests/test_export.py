@@ -36,10 +36,10 @@ def noise(count: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[np.
 
 
 def test_any_number_of_windows_at_a_time_gives_the_same_float_scores(stages: Stages) -> None:
-    session = open_scorer(stages.float_model).session
+    network = open_scorer(stages.float_model).network
     windows = noise(3)
-    together = session.run(None, {"waveforms": windows})[0]
-    alone = np.concatenate([session.run(None, {"waveforms": window[None]})[0] for window in windows])
+    together = network(windows)["probabilities"]
+    alone = np.concatenate([network(window[None])["probabilities"] for window in windows])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -68,9 +68,9 @@ def test_a_window_is_scored_the_same_whatever_its_company(stages: Stages, record
                     else:
                         largest = max(largest, difference)
     assert worst == 0 and largest <= 1e-5
-    int8 = open_scorer(stages.model).session
-    beside = int8.run(["probabilities"], {"waveforms": windows[[0, 4]]})[0][:1]  # negative control: one scale for both
-    coupled = float(np.abs(beside - int8.run(["probabilities"], {"waveforms": windows[:1]})[0]).max())
+    int8 = open_scorer(stages.model).network
+    beside = int8(windows[[0, 4]])["probabilities"][:1]  # negative control: one scale for both
+    coupled = float(np.abs(beside - int8(windows[:1])["probabilities"]).max())
     assert coupled > 1e-5
     record_property(
         "R15",
@@ -82,10 +82,10 @@ def test_a_window_is_scored_the_same_whatever_its_company(stages: Stages, record
 def test_a_window_that_is_no_number_would_spoil_its_batch(stages: Stages) -> None:
     """Why scorer.py refuses it before the network, and audio.py silences it before that."""
     windows = noise(2)
-    int8 = open_scorer(stages.model).session
-    alone = int8.run(["probabilities"], {"waveforms": windows[:1]})[0]
+    int8 = open_scorer(stages.model).network
+    alone = int8(windows[:1])["probabilities"]
     windows[1, 5] = np.nan
-    beside = int8.run(["probabilities"], {"waveforms": windows})[0][:1]
+    beside = int8(windows)["probabilities"][:1]
     assert not np.array_equal(beside, alone)
 
 
@@ -423,7 +423,7 @@ def test_every_kind_of_head_and_a_longer_context_is_served_as_it_was_trained(
     assert opened.thresholds == facts.thresholds and opened.rank_thresholds == facts.rank_thresholds
     with torch.inference_mode():
         _, embeddings = model.answers(torch.from_numpy(windows[:1]))
-    given = opened.session.run(["embeddings"], {"waveforms": windows[:1]})[0]
+    given = opened.network(windows[:1])["embeddings"]
     np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)
 
 

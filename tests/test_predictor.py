@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import soxr
 from conftest import Stages
-from test_scorer import toy
+from test_scorer import pretend_openvino, toy
 from test_zoo import loudness_model
 
 from audio import Outcome
@@ -826,3 +826,33 @@ def test_one_recording_without_sound_is_a_refusal_and_a_stub_is_analysed_on_requ
     with pytest.raises(AssertionError, match=r"0\.20 s are too short to analyse, at least 0\.3 s"):
         predict(stub)
     assert predict(replace(stub, shortest=0.0)) == 0
+
+
+def test_results_of_one_engine_are_not_gone_on_with_by_another(
+    stages: Stages,
+    season: FieldSeason,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("scorer.find_spec", lambda _name: object())
+    monkeypatch.setattr("scorer.open_openvino", pretend_openvino)
+    monkeypatch.setattr("scorer.cpu_flags", lambda: ["amx_bf16"])
+    times = {"onnxruntime": 0.2, "openvino in bfloat16": 0.1}
+    monkeypatch.setattr("scorer.seconds_to_score", lambda scorer, _contexts: times[scorer.engine])
+    model, config = (stages.float_model,), command(stages, season.soundscape, out=tmp_path, min_conf=0.1)
+    config = replace(config, model=model)
+    assert predict(config) == 0
+    with pytest.raises(AssertionError, match="engine was 'onnxruntime', is 'openvino in bfloat16'") as refusal:
+        predict(replace(config, engine="openvino"))
+    assert "model was" not in str(refusal.value), "of the same file, it is the engine alone"
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["engines"] == ["onnxruntime"] and facts["status"] == "finished", "what is refused touches nothing"
+    assert predict(replace(config, engine="auto")) == 0, "auto goes on with the engine of the results, the slower one"
+    assert predict(replace(config, engine="auto", restart=True)) == 0  # and takes the quicker one for new ones
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["engines"] == ["openvino in bfloat16"] and "threads, openvino in bfloat16)" in capsys.readouterr().out
+    times["onnxruntime"] = 0.01
+    assert predict(replace(config, engine="auto")) == 0
+    with pytest.raises(AssertionError, match="engine was 'openvino in bfloat16', is 'onnxruntime'"):
+        predict(config)

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
 from conftest import Stages
 
 from checkpoint import ClassifierFacts, load_classifier, save_classifier
-from config import SIZES, AudioSettings, GateSettings, HeadSettings, QuantizeCommand
+from config import SIZES, AudioSettings, BudgetSettings, GateSettings, HeadSettings, Preset, QuantizeCommand
 from quantize import (
     HeldOut,
     compare,
@@ -21,13 +22,16 @@ from quantize import (
     gate_reasons,
     judged,
     network_scores,
+    probed_depths,
     quantize,
+    quickest_way,
     read_windows,
     scanned_contexts,
+    smaller_one,
 )
 from recordings import Recording, write_recordings
 from scorer import open_scorer
-from speed import Speed
+from speed import Speed, deepest_that_fits
 from taxonomy import Taxonomy
 
 
@@ -157,8 +161,8 @@ def test_outliers_that_are_not_smoothed_stay_in_float32_and_without_that_the_gat
     card = json.loads((tmp_path / "mended" / "quantize" / "quantize.json").read_text())
     assert set(card["kept_in_float32"]) <= {f"layers.{layer}.fc2" for layer in range(3)} and card["kept_in_float32"]
     assert card["int8"]["top1_agreement"] >= 0.98
-    metadata = open_scorer(tmp_path / "mended" / "quantize" / "classifier.int8.onnx").session.get_modelmeta()
-    facts = json.loads(metadata.custom_metadata_map["wild_whisper"])
+    written = onnx.load(tmp_path / "mended" / "quantize" / "classifier.int8.onnx")
+    facts = json.loads({entry.key: entry.value for entry in written.metadata_props}["wild_whisper"])
     assert facts["int8"] == {
         "products": 18,
         "eight_bits": sorted(card["eight_bits"]),
@@ -307,3 +311,61 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
     assert len(held_out.truth) == 0 and len(held_out.contexts) == 32
     nothing = np.zeros((32, 3), np.float32)
     assert "macro_auc_drop" not in compare(nothing, nothing, held_out, ("a", "b", "c"))
+
+
+def facts_of(size: Preset, depth: int = 0) -> ClassifierFacts:
+    names = ("a", "b")
+    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
+    return ClassifierFacts(size, AudioSettings(), HeadSettings(), taxonomy, {"encoder": "whisper"}, depth=depth)
+
+
+def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tmp_path: Path) -> None:
+    facts, slow = facts_of("large-v3"), Speed(1250.0, 4.0, 800, 1.0)  # 11.7 h take 175.5 minutes: 51 % fit
+    card: dict[str, object] = {"size": "large-v3", "weights": "whisper"}
+    card |= {"layers_1_to": [{"depth": depth, "cmap": cmap, "top1": 0.5} for depth, cmap in
+                             ((8, 0.5), (14, 0.6125), (16, 0.6125), (20, 0.64), (32, 0.62))]}  # fmt: skip
+    path = tmp_path / "probe.json"
+    path.write_text(json.dumps(card))
+    depths = probed_depths(path, facts)
+    budget = BudgetSettings()
+    assert deepest_that_fits(slow, "large-v3", 90, 11.7, 2.0) == 16
+    assert smaller_one(slow, "ONNX INT8", 2, facts, budget, depths) == (
+        "large-v3 does not fit 90 minutes and 2 GB on 2 cores; depth 14 would, at cmAP 0.613 (probe.py; 0.620 at depth "
+        "32)"
+    )  # not 16, which is no better, and not 20, which is better and does not fit
+    assert smaller_one(slow, "ONNX INT8", 1, facts, budget, {}) == (
+        "large-v3 does not fit 90 minutes and 2 GB on 1 core; depth 16 would; `python probe.py` says at what cmAP"
+    )
+    half = smaller_one(slow, "ONNX INT8", 2, facts_of("large-v3", 16), budget, depths)
+    assert half.startswith("large-v3, the lowest 16 of 32 layers does not fit 90") and "; depth 8 would" in half
+    hungry = smaller_one(Speed(10.0, 500.0, 6400, 1.0), "OpenVINO", 2, facts, budget, depths)
+    assert "; depth 8 would, at cmAP 0.500" in hungry  # 4.4 GB too many are 23 layers of .197 GB
+    assert smaller_one(slow, "ONNX INT8", 2, facts, replace(budget, minutes=1.0), depths).endswith(
+        "no depth of it would"
+    )
+    assert probed_depths(path, facts_of("small")) == probed_depths(tmp_path / "none.json", facts) == {}
+    path.write_text(json.dumps(card | {"weights": "another"}))
+    assert probed_depths(path, facts) == {}
+
+
+def test_the_budget_is_answered_for_the_engine_that_is_quicker() -> None:
+    def speed(milliseconds: float) -> Speed:
+        return Speed(milliseconds, 5000 / milliseconds, 100, 1.0)
+
+    alone = {("ONNX float32", 2): speed(30.0), ("ONNX INT8", 2): speed(20.0)}
+    assert (quickest_way(alone, 2, False), quickest_way(alone, 2, True)) == ("ONNX INT8", "ONNX float32")
+    for milliseconds, expected in ((17.9, "OpenVINO"), (18.1, "ONNX INT8"), (30.0, "ONNX INT8")):
+        assert quickest_way(alone | {("OpenVINO", 2): speed(milliseconds)}, 2, False) == expected
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_card_and_the_screen_say_which_depth_would_fit(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = QuantizeCommand("demo", stages.classifier, GateSettings(min_agreement=0.9), max_error=0.1)
+    config = replace(config, budget=BudgetSettings(minutes=1.2), run=replace(config.run, root=tmp_path))
+    assert quantize(config) == 0  # 11.7 h at 500 x real time: 1.4 minutes
+    advice = "demo does not fit 1.2 minutes and 2 GB on 1 core; depth 2 would; `python probe.py` says at what cmAP"
+    card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
+    assert advice in capsys.readouterr().out.splitlines() and card["budget"].endswith(f": does not fit; {advice}")
+    assert card["served_as"] == "ONNX INT8" and not card["fits_budget"]

@@ -1,18 +1,45 @@
 """The deployed file: opened only when it is ours and answers with probabilities, and scored one window at a time."""
 
 import json
-from collections.abc import Iterator
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from conftest import Stages
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from scorer import AHEAD, FORMAT, METADATA, int8_fault, known_product, open_scorer, score, stream
+import graphs
+from scorer import (
+    AHEAD,
+    FORMAT,
+    METADATA,
+    Network,
+    int8_fault,
+    known_product,
+    open_onnxruntime,
+    open_scorer,
+    score,
+    stream,
+)
 from taxonomy import Taxonomy, to_json
 
+TOLERANCE = {
+    "openvino in float32": 1e-4,
+    "openvino in bfloat16": 0.05,
+}  # of a probability, to ONNX Runtime
+needs_openvino = pytest.mark.skipif(
+    not find_spec("openvino"), reason="OpenVINO is not installed: pip install -r requirements-openvino.txt"
+)
+WHISPER = Path(__file__).parents[2] / "shared" / "whisper-base"
+HERE = Path(__file__).parents[1]
 Piece = tuple[int, NDArray[np.float32] | None]
 ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
 
@@ -138,7 +165,7 @@ def test_what_is_no_sound_never_reaches_the_network(value: float, tmp_path: Path
     assert next(answers)[0] == "before"
     with pytest.raises(AssertionError, match="is no sound; silence it"):
         next(answers)
-    (swallowed,) = scorer.session.run(None, {"waveforms": strange[None]})  # negative control: the network says nothing
+    swallowed = scorer.network(strange[None])["probabilities"]  # negative control: the network says nothing
     assert np.isnan(value) or np.isfinite(swallowed).all()
 
 
@@ -176,3 +203,166 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="later version"):
         open_scorer(toy(tmp_path / "m.onnx", "Sigmoid", facts={"format": FORMAT + 1}))
+
+
+def sounds(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(0, 0.1, (count, 80_000)).astype(np.float32)
+
+
+@needs_openvino
+def test_openvino_gives_the_same_answers_with_any_number_of_threads(stages: Stages) -> None:
+    expected = score(open_scorer(stages.float_model), sounds(6))
+    for threads in (1, 2):
+        scorer = open_scorer(stages.model, threads, "openvino")  # of the INT8 file it takes the float32 one beside
+        assert (scorer.path, scorer.precision, scorer.threads) == (stages.float_model, "float32", threads)
+        assert np.abs(score(scorer, sounds(6)) - expected).max() <= TOLERANCE[scorer.engine]
+    assert np.abs(score(open_scorer(stages.model), sounds(6)) - expected).max() > 1e-4, "negative control: INT8"
+    ((_, one),) = stream([open_scorer(stages.float_model, 1, "openvino")], [("", sounds(1)[0])])
+    ((_, other),) = stream([open_scorer(stages.float_model, 1)], [("", sounds(1)[0])])
+    assert one and other and one.embeddings.shape == other.embeddings.shape
+    assert np.abs(one.embeddings - other.embeddings).max() < 0.05
+
+
+@needs_openvino
+@pytest.mark.slow
+@pytest.mark.skipif(not WHISPER.is_dir(), reason="needs ../shared: Whisper base")
+def test_of_whisper_base_openvino_names_the_same_species(tmp_path: Path) -> None:
+    import torch
+
+    from checkpoint import ClassifierFacts, load_encoder
+    from config import AudioSettings, EncoderSettings, HeadSettings
+    from export import write_float
+    from model import BirdClefClassifier
+
+    torch.manual_seed(0)
+    names, audio = tuple(f"s{number}" for number in range(20)), AudioSettings()
+    taxonomy = Taxonomy(names, names, names, tuple((*"abcdef", name) for name in names), (7,) * 20)
+    encoder = load_encoder(EncoderSettings("base", str(WHISPER), depth=2), audio)
+    model = BirdClefClassifier(encoder, audio, 20, HeadSettings()).eval()
+    with torch.no_grad():
+        for values in model.head.parameters():
+            values.add_(0.05 * torch.randn(values.shape))
+    write_float(
+        model, ClassifierFacts("base", audio, HeadSettings(), taxonomy, {}, depth=2), tmp_path / "m.onnx", False
+    )
+    ours, other = (score(open_scorer(tmp_path / "m.onnx", 1, name), sounds(8)) for name in ("onnxruntime", "openvino"))
+    engine = open_scorer(tmp_path / "m.onnx", 1, "openvino").engine
+    assert np.abs(ours - other).max() <= TOLERANCE[engine] and ours.std() > 0.05
+    assert (ours.argmax(axis=1) == other.argmax(axis=1)).all()
+
+
+@needs_openvino
+def test_the_guard_and_the_limit_on_memory_hold_for_openvino_too(tmp_path: Path) -> None:
+    loop = toy(tmp_path / "loop.onnx", "Sigmoid")
+    model = onnx.load(loop)
+    model.graph.node.append(helper.make_node("Loop", ["x", "y"], ["z"]))
+    onnx.save(model, loop)
+    with pytest.raises(AssertionError, match="'Loop'"):
+        open_scorer(loop, 1, "openvino")
+    path = toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
+    code = f"""
+import graphs, numpy as np
+from pathlib import Path
+from scorer import open_scorer, score
+silence = np.zeros((1, 80_000), np.float32)
+for path in ({str(greedy(path))!r}, {str(path)!r}):
+    try:
+        print(score(open_scorer(Path(path), 1, "openvino"), silence).tolist())
+    except AssertionError as refusal:
+        print(refusal)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    refused, answered = done.stdout.splitlines()
+    assert re.search(r"greedy\.onnx .*(allocate|bad_alloc)", refused) and answered == "[[0.5]]"
+
+
+def greedy(path: Path) -> Path:
+    """A graph beside another that asks for more memory than there is."""
+    huge = graphs.most_memory() // 80_000 // 4 + 1
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [2], [huge, 80_000]))
+    model.graph.node.append(helper.make_node("Expand", ["waveforms", "shape"], ["much"]))
+    model.graph.node.append(helper.make_node("ReduceSum", ["much", "axes"], ["little"]))
+    model.graph.output.append(helper.make_tensor_value_info("little", TensorProto.FLOAT, None))
+    onnx.save(model, path.with_name("greedy.onnx"))
+    return path.with_name("greedy.onnx")
+
+
+@needs_openvino
+def test_openvino_is_imported_where_it_is_asked_for_and_tells_nobody(tmp_path: Path) -> None:
+    """Nor does it wait by turning in circles."""
+    path = toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
+    code = f"""
+import os, sys, time, numpy as np
+from pathlib import Path
+from scorer import open_scorer, score
+def loaded(): return sorted(name for name in ("openvino", "openvino_telemetry") if sys.modules.get(name))
+score(open_scorer(Path({str(path)!r})), np.zeros((1, 80_000), np.float32))
+print(loaded())
+score(open_scorer(Path({str(path)!r}), 2, "openvino"), np.zeros((4, 80_000), np.float32))
+print(loaded())
+begun = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - begun < 0.05)
+"""
+    home = os.environ | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=home, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['openvino']", "True"]
+    assert not (tmp_path / "home" / "intel").exists()
+
+
+def test_without_openvino_the_way_to_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scorer.find_spec", absent)
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    with pytest.raises(
+        AssertionError, match=r"not installed here; `pip install -r requirements-openvino\.txt`"
+    ) as refusal:
+        open_scorer(path, 1, "openvino")
+    assert "\n" not in str(refusal.value) and open_scorer(path, 1, "auto").engine == "onnxruntime"
+
+
+def absent(_name: str) -> None:
+    return None
+
+
+def present(_name: str) -> object:
+    return object()
+
+
+def pretend_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str], str]:
+    """ONNX Runtime under another name, where OpenVINO is not installed."""
+    return (*open_onnxruntime(path, threads)[:2], "openvino in bfloat16")
+
+
+def test_openvino_takes_the_float32_file_or_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scorer.find_spec", present)
+    monkeypatch.setattr("scorer.open_openvino", pretend_openvino)
+    int8 = toy(tmp_path / "m.int8.onnx", "Sigmoid")
+    with pytest.raises(AssertionError, match=r"copy the float32 file that quantize.py wrote to .*m\.onnx, or score"):
+        open_scorer(int8, 1, "openvino")
+    with pytest.raises(AssertionError, match=r"n\.onnx is an INT8 file, and OpenVINO multiplies float32 files"):
+        open_scorer(toy(tmp_path / "n.onnx", "Sigmoid"), 1, "openvino")
+    twin = toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
+    opened = open_scorer(int8, 1, "openvino")
+    assert (opened.path, opened.precision, opened.engine) == (twin, "float32", "openvino in bfloat16")
+
+
+def test_auto_takes_openvino_only_with_amx_and_only_where_it_is_clearly_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scorer.find_spec", present)
+    monkeypatch.setattr("scorer.open_openvino", pretend_openvino)
+    int8 = toy(tmp_path / "m.int8.onnx", "Sigmoid")
+    flags, times = list[str](), {"onnxruntime": 0.1, "openvino in bfloat16": 0.05}
+    monkeypatch.setattr("scorer.cpu_flags", lambda: flags)
+    monkeypatch.setattr("scorer.seconds_to_score", lambda scorer, _contexts: times[scorer.engine])
+    flags.append("amx_bf16")
+    assert open_scorer(int8, 1, "auto").engine == "onnxruntime"  # there is no float32 file
+    toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
+    assert open_scorer(int8, 2, "auto").engine == "openvino in bfloat16"
+    assert "--engine auto: 50.0 ms a context with ONNX Runtime, 25.0 ms with OpenVINO" in capsys.readouterr().out
+    times["openvino in bfloat16"] = 0.095
+    assert open_scorer(int8, 2, "auto").engine == "onnxruntime"
+    times["openvino in bfloat16"], flags[0] = 0.01, "avx512_bf16"
+    assert open_scorer(int8, 2, "auto").engine == "onnxruntime"

@@ -3,8 +3,8 @@
 import pytest
 from conftest import Stages
 
-from config import PRESETS, Preset
-from speed import Speed, fits, in_fresh_process, largest_that_fits, measure
+from config import PRESETS, Preset, encoder_size
+from speed import Speed, deepest_that_fits, fits, in_fresh_process, largest_that_fits, measure, multiplications
 
 
 def test_a_file_is_measured_in_a_process_of_its_own_without_torch(stages: Stages) -> None:
@@ -55,3 +55,22 @@ def test_half_an_encoder_measured_means_a_whole_one_takes_longer() -> None:
     speed = Speed(12.0, 417.0, 400, 1.0)
     half, whole = (largest_that_fits(speed, "base", 90, 11.7, 2.0, depth=depth)[1]["base"] for depth in (3, 6))
     assert whole == pytest.approx(417.0) and 0.5 < half / whole < 0.7  # the stem is not halved
+
+
+def test_the_deepest_that_fits_is_counted_by_hand() -> None:
+    whole = Speed(100.0, 50.0, 1000, 1.0)
+    work = [multiplications(encoder_size("base", layers), 250) for layers in range(1, 7)]
+    for layers, minutes in (
+        (6, 14.05),
+        (5, 14.0),
+        (2, 14.04 * (work[1] + 1) / work[5]),
+        (0, 14.04 * 0.99 * work[0] / work[5]),
+    ):
+        assert deepest_that_fits(whole, "base", minutes, 11.7, 2.0) == layers  # 702 minutes at 50 x: 14.04
+    half = Speed(100.0, 50.0, 1000, 1.0)
+    assert deepest_that_fits(half, "base", 14.05, 11.7, 2.0, depth=3) == 3, "what was cut off is not offered"
+    layer = 12 * 512**2 / 1e6  # MB at a byte each
+    for layers in (6, 4, 1):
+        gigabytes = (1000 - 10 * layer * (6 - layers)) / 1000
+        assert deepest_that_fits(whole, "base", 90, 11.7, gigabytes + 1e-6, bytes_each=10.0) == layers
+    assert deepest_that_fits(whole, "base", 90, 11.7, 0.5, bytes_each=1.3) == 0
