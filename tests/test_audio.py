@@ -977,11 +977,13 @@ def test_a_rest_is_judged_behind_its_second_and_by_itself(tmp_path: Path) -> Non
             (clipped, noisy, ((19.0, 20.0 if count > 1 else 20 + count / RATE),)),
             (clipped, full, ((19.0, 20 + count / RATE),)),
         ):
-            path = write(tmp_path / "a.wav", np.concatenate([sound[: 19 * RATE], last, rest]), subtype="FLOAT")
+            plain = np.concatenate([sound[: 19 * RATE], last, rest])
+            path = write(tmp_path / "a.wav", plain, subtype="FLOAT")
             stream, outcome = whole(path)
-            end = round(due[0][1] * RATE) if due else 19 * RATE
-            assert outcome.dead == due and outcome.status == "ok" and not stream[19 * RATE : end].any()
-            assert np.array_equal(stream[end:], np.concatenate([sound[: 19 * RATE], last, rest])[end:])
+            assert outcome.dead == due and outcome.status == "ok"
+            if last is clipped:  # a constant is left out, but it is not made silent
+                plain[19 * RATE : round(due[0][1] * RATE)] = 0
+            assert np.array_equal(stream, plain)
             for start in (18 * RATE, frames - 5, frames):
                 assert np.array_equal(read_samples(path, start, 3 * RATE, RATE), stream[start:])
 
