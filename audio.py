@@ -798,7 +798,8 @@ def ffmpeg_blocks(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
     """What FFmpeg makes of a file, from its beginning on, without the frames that were delivered before."""
     delivered, position = reading.frames, 0
     for piece in ffmpeg_pieces(file, reading):
-        yield piece[max(0, delivered - position) :]
+        if position + len(piece) > delivered:
+            yield piece[max(0, delivered - position) :]
         position += len(piece)
 
 

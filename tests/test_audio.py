@@ -9,7 +9,7 @@ import tracemalloc
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ from audio import (
     read_samples,
     read_window,
 )
-from headers import mended
+from headers import Header, mended
 
 SHARED = Path(__file__).parents[2] / "shared"
 LOSSY = {
@@ -1027,8 +1027,23 @@ def test_of_a_long_file_only_pieces_are_read_to_know_its_numbers(
         file.write(np.tile(middle, 6).tobytes())
         file.seek(len(head) + size - 4 * rate)
         file.write(ends.tobytes())
-    monkeypatch.setattr("audio.mended", lambda file, header: Counted(mended(file, header)))
+
+    def counted(file: BinaryIO, header: Header) -> Counted:
+        return Counted(mended(file, header))
+
+    monkeypatch.setattr("audio.mended", counted)
     monkeypatch.setattr(Counted, "bytes", 0)
     facts = path.stat()
     assert holds_integers(str(path), facts.st_size, facts.st_mtime_ns) == due
     assert 64 * 1024 <= Counted.bytes < size / 10
+
+
+def test_a_decoder_that_goes_on_for_another_delivers_no_empty_block(tmp_path: Path) -> None:
+    """A FLAC file whose header speaks of 60 of 100 s: what was delivered before is passed over, and not counted."""
+    sound, path = noise(100.0), tmp_path / "a.flac"
+    soundfile.write(path, sound, RATE, "PCM_16")
+    due, content = soundfile.read(path, dtype="float32")[0], bytearray(path.read_bytes())
+    word = int.from_bytes(content[18:26], "big") >> 36 << 36 | 60 * RATE
+    path.write_bytes(bytes(content[:18]) + word.to_bytes(8, "big") + bytes(content[26:]))
+    stream, outcome = whole(path)
+    assert np.array_equal(stream, due) and (outcome.status, outcome.claimed_seconds) == ("salvaged", 60)
