@@ -9,6 +9,8 @@ for tag, answer in stream([scorer], pieces):        # as many at a time as there
 
 from __future__ import annotations
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import base64
 import hashlib
 import json
@@ -16,7 +18,6 @@ import os
 import platform
 import re
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -186,12 +187,7 @@ def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, s
 
 
 def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str], str]:
-    """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time.
-
-    Importing it tells its makers that it was, and leaves a mark in the home folder; without the package that does so it
-    goes on in silence.
-    """
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+    """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time."""
     from openvino import Core, InferRequest
 
     limit_process()

@@ -7,6 +7,8 @@ Also the arithmetic of a budget: whether so many hours of sound can be scored in
 
 from __future__ import annotations
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import json
 import math
 import statistics
