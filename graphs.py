@@ -12,6 +12,8 @@ source    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import mmap
 import os
 import re

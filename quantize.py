@@ -29,7 +29,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -139,7 +138,7 @@ def quantize(config: QuantizeCommand) -> int:
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
         files = {"torch float32": config.classifier, "ONNX float32": float_path, "ONNX INT8": int8_path}
-        files |= {"OpenVINO": float_path} if find_spec("openvino") else {}
+        files |= {"OpenVINO": float_path} if scoring.openvino_may_be_quicker() else {}
         print_speeds(speeds, files)
         hearing = time_graph(front_end(float_path), held_out.contexts.shape[1]) / windows
         share = hearing / speeds["ONNX INT8", 1].milliseconds_per_window
@@ -506,7 +505,7 @@ def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tup
         found["torch float32", threads] = in_fresh_process(f"import time; started = time.time(); {program}")
         found["ONNX float32", threads] = measure(float_path, threads)
         found["ONNX INT8", threads] = measure(int8_path, threads)
-        if find_spec("openvino"):
+        if scoring.openvino_may_be_quicker():
             found["OpenVINO", threads] = measure(float_path, threads, "openvino")
     return found
 

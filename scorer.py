@@ -9,6 +9,8 @@ for tag, answer in stream([scorer], pieces):        # as many at a time as there
 
 from __future__ import annotations
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import base64
 import hashlib
 import json
@@ -16,7 +18,6 @@ import os
 import platform
 import re
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -186,18 +187,13 @@ def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, s
 
 
 def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str], str]:
-    """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time.
-
-    Importing it tells its makers that it was, and leaves a mark in the home folder; without the package that does so it
-    goes on in silence.
-    """
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+    """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time."""
     from openvino import Core, InferRequest
 
     limit_process()
     core, own = Core(), threading.local()
     model = core.read_model(str(path))
-    told = cast(Mapping[str, str], model.get_rt_info(["framework"]).value) if model.has_rt_info(["framework"]) else {}
+    told: object = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
     settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(model, "CPU", settings)
     names = [output.get_any_name() for output in compiled.outputs]
@@ -210,7 +206,7 @@ def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str],
         return {name: np.asarray(answers[name]) for name in names}
 
     half = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
-    return network, told, f"openvino in {'bfloat16' if half else 'float32'}"
+    return network, cast(Mapping[str, str], told), f"openvino in {'bfloat16' if half else 'float32'}"
 
 
 def open_quicker(path: Path, threads: int) -> Scorer:
@@ -221,16 +217,21 @@ def open_quicker(path: Path, threads: int) -> Scorer:
     """
     ours = open_scorer(path, threads)
     twin = path.with_name(path.name.replace(".int8", ""))
-    if "amx_bf16" not in cpu_flags() or not find_spec("openvino") or not twin.is_file():
+    if not openvino_may_be_quicker() or not twin.is_file():
         return ours
-    both = ours, open_scorer(path, threads, "openvino")
+    theirs = open_scorer(path, threads, "openvino")
     noise = np.random.default_rng(0).normal(0, 0.1, (threads, context_samples(ours.audio))).astype(np.float32)
     times: list[list[float]] = []
     for _ in range(TRIED + 1):  # the first one warms up
-        times.append([seconds_to_score(scorer, noise) for scorer in both])
+        times.append([seconds_to_score(scorer, noise) for scorer in (ours, theirs)])
     one, other = (1000 * statistics.median(each) / threads for each in zip(*times[1:], strict=True))
     print(f"--engine auto: {one:.1f} ms a context with ONNX Runtime, {other:.1f} ms with OpenVINO")
-    return both[other < FASTER * one]
+    return theirs if other < FASTER * one else ours
+
+
+def openvino_may_be_quicker() -> bool:
+    """Whether it is worth timing: it is installed, and the CPU has AMX."""
+    return "amx_bf16" in cpu_flags() and find_spec("openvino") is not None
 
 
 def context_samples(audio: AudioSettings) -> int:

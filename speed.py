@@ -7,6 +7,8 @@ Also the arithmetic of a budget: whether so many hours of sound can be scored in
 
 from __future__ import annotations
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import json
 import math
 import statistics
@@ -155,7 +157,8 @@ def largest_that_fits(
     measured = encoder_size(size, depth)
     others = {preset: expected(speed, measured, SIZES[preset], context_seconds, bytes_each) for preset in PRESETS}
     fitting: list[Preset] = [preset for preset in PRESETS if fits(others[preset], minutes, audio_hours, memory_gb)[0]]
-    return (fitting[-1] if fitting else None), {preset: other.times_real_time for preset, other in others.items()}
+    rates: dict[Preset, float] = {preset: others[preset].times_real_time for preset in PRESETS}
+    return (fitting[-1] if fitting else None), rates
 
 
 def deepest_that_fits(

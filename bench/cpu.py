@@ -6,11 +6,14 @@ Writes   runs/cpu/<size>/: classifier.onnx and classifier.int8.onnx with random 
          shown), then prints one table; ratios are to the naive way, medians over the rounds
 
 Every way is measured in processes of its own, the ways taking turns. CTranslate2 and OpenVINO take part where they are
-installed (pip install ctranslate2==4.8.5 nncf==3.4.0 -r requirements-openvino.txt); CTranslate2 gets the log-mel picture for
-nothing. `fixed`: what activations are divided by is measured beforehand (on noise: times hold), not in every window.
+installed (pip install ctranslate2==4.8.5 nncf==3.4.0 -r requirements-openvino.txt); CTranslate2 gets the log-mel
+picture for nothing. `fixed`: what activations are divided by is measured beforehand (on noise: times hold), not in
+every window.
 """
 
 from __future__ import annotations
+
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import json
 import statistics
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -207,7 +210,6 @@ def answerer(way: Way, size: Preset, threads: int) -> Any:
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         session = ort.InferenceSession(fixed_scales(RUNS / size / "classifier.int8.onnx", noise.numpy()), options)
         return lambda: session.run(None, {"waveforms": noise.numpy()})
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # as scorer.open_openvino does
     core: Any = import_module("openvino").Core()
     graph = core.read_model(str(RUNS / size / "classifier.onnx"))
     if way == "OpenVINO INT8":

@@ -1,6 +1,7 @@
 """What several rooms' tests share: one small field season, and one small run of the four stages."""
 
 import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import os
 import re

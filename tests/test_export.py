@@ -1,5 +1,7 @@
 """The served files: equal to the trained network, INT8 where it should be and nowhere else, whole or not at all."""
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import base64
 import zlib
 from collections import Counter

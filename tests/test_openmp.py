@@ -1,5 +1,6 @@
 """How threads wait: the commands say it before torch is loaded, OpenMP has heard it, and a user's own word counts."""
 
+import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 from openmp import WAITING, wait_asleep
 
 import ast

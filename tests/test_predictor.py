@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import soxr
 from conftest import Stages
-from test_scorer import pretend_openvino, toy
+from test_scorer import present, pretend_openvino, toy
 from test_zoo import loudness_model
 
 from audio import Outcome
@@ -835,11 +835,15 @@ def test_results_of_one_engine_are_not_gone_on_with_by_another(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("scorer.find_spec", lambda _name: object())
+    monkeypatch.setattr("scorer.find_spec", present)
     monkeypatch.setattr("scorer.open_openvino", pretend_openvino)
     monkeypatch.setattr("scorer.cpu_flags", lambda: ["amx_bf16"])
     times = {"onnxruntime": 0.2, "openvino in bfloat16": 0.1}
-    monkeypatch.setattr("scorer.seconds_to_score", lambda scorer, _contexts: times[scorer.engine])
+
+    def seconds(scorer: Scorer, _contexts: object) -> float:
+        return times[scorer.engine]
+
+    monkeypatch.setattr("scorer.seconds_to_score", seconds)
     model, config = (stages.float_model,), command(stages, season.soundscape, out=tmp_path, min_conf=0.1)
     config = replace(config, model=model)
     assert predict(config) == 0

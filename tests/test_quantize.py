@@ -75,7 +75,7 @@ def test_the_card_says_what_was_done_and_what_it_costs(stages: Stages) -> None:
     assert (stages.model.parent / "quantize.png").read_bytes()[:4] == b"\x89PNG"
     assert card["int8"]["top1_agreement"] >= 0.9 and card["int8"]["largest_difference"] < 0.1
     assert abs(card["int8"]["macro_auc_drop"]) < 0.01 and card["int8"]["worst_species"]
-    assert {name.split(",")[0] for name in card["speed"]} == {"torch float32", "ONNX float32", "ONNX INT8"}
+    assert {name.split(",")[0] for name in card["speed"]} >= {"torch float32", "ONNX float32", "ONNX INT8"}
     assert card["fits_budget"] and card["budget"].startswith("11.7 h of sound take ")
     linear_bytes = 4 * SIZES["demo"].layers * 12 * SIZES["demo"].width ** 2
     assert stages.float_model.stat().st_size - stages.model.stat().st_size > 0.7 * linear_bytes

@@ -22,6 +22,7 @@ from scorer import (
     FORMAT,
     METADATA,
     Network,
+    Scorer,
     int8_fault,
     known_product,
     open_onnxruntime,
@@ -356,7 +357,11 @@ def test_auto_takes_openvino_only_with_amx_and_only_where_it_is_clearly_quicker(
     int8 = toy(tmp_path / "m.int8.onnx", "Sigmoid")
     flags, times = list[str](), {"onnxruntime": 0.1, "openvino in bfloat16": 0.05}
     monkeypatch.setattr("scorer.cpu_flags", lambda: flags)
-    monkeypatch.setattr("scorer.seconds_to_score", lambda scorer, _contexts: times[scorer.engine])
+
+    def seconds(scorer: Scorer, _contexts: object) -> float:
+        return times[scorer.engine]
+
+    monkeypatch.setattr("scorer.seconds_to_score", seconds)
     flags.append("amx_bf16")
     assert open_scorer(int8, 1, "auto").engine == "onnxruntime"  # there is no float32 file
     toy(tmp_path / "m.onnx", "Sigmoid", facts={"precision": "float32"})
