@@ -707,11 +707,11 @@ def without_duplicates(
     order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
     paths = [path for path, row in order.items() if row.sound]
     pairs = same_sounds(paths, examined)
-    own = set(own_times)
+    settled = set(own_times)  # what is not set aside, or is already
     stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
     for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
         stays, goes = paths[first], paths[second]
-        if keep_all or likeness == "low" or any(path in own or path in stays_for for path in (stays, goes)):
+        if keep_all or likeness == "low" or not settled.isdisjoint((stays, goes)):
             continue
         one, other = order[stays], order[goes]
         if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
@@ -719,9 +719,11 @@ def without_duplicates(
         labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
         licenses = JOINED.join(dict.fromkeys(part for row in (one, other) for part in licenses_of(row)))
         reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
-        order[stays] = replace(one, labels=labels, license=licenses)
+        if (labels, licenses) != (one.labels, one.license):
+            order[stays] = replace(one, labels=labels, license=licenses)
         order[goes] = replace(other, status="duplicate", reason=reason)
         stays_for[goes] = stays
+        settled.add(goes)
     for goes, stays in stays_for.items():  # what stays may have been set aside itself, behind another encoding
         while stays in stays_for:
             stays = stays_for[stays]

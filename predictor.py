@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from audio import READING, Outcome
 from calibration import MARKS, judged_labels, read_thresholds
-from config import AudioSettings, Engine, PredictCommand
+from config import Engine, PredictCommand
 from decoders import Decoder, rows_with_sound
 from detections import (
     Analysed,
