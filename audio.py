@@ -975,9 +975,12 @@ def what_instead(file: BinaryIO, suffix: str, header: Header) -> str:
     if not head.strip(b"\0"):
         return f"{name}, begins with {len(head)} zeros; the recorder wrote no sound, leave it out"
     if sound := next((kind for sign, kind in SOUND_SIGNS.items() if sign in (head[: len(sign)], head[4:8])), ""):
-        unfinished = "its header was never finished and its sound cannot be decoded without that"
-        why = unfinished if header.short and not header.mendable else "no sound in it can be decoded"
-        return f"begins like {sound}, but {why}; copy it again or leave it out"
+        if header.short and not header.mendable:
+            return (
+                f"begins like {sound}, its header was never finished and nothing can be decoded without it; "
+                "copy it again"
+            )
+        return f"begins like {sound}, but no sound in it can be decoded; copy it again or leave it out"
     return f"{name}, is in no known format; copy it again or leave it out"
 
 

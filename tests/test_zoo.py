@@ -559,7 +559,7 @@ def test_a_table_with_a_name_too_long_for_any_file_stops_nothing(many: Path, mod
 # ---- every reason -------------------------------------------------------------------------------------------------
 
 SAYING = {  # the functions that say what is wrong with a recording
-    "audio.py": "outcome __init__ refusal unfit decoded soundfile_blocks ffmpeg_pieces ogg_fault what_instead",
+    "audio.py": "outcome __init__ refusal unfit decoded_blocks soundfile_blocks ffmpeg_pieces ogg_fault what_instead",
     "decoders.py": "waveform matter",
     "survey.py": "listen keep_decoding",
     "archive.py": "checked_name missing stranger",
