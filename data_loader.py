@@ -6,7 +6,7 @@
     train, valid = split(recordings, config.data)
     for batch in labeled_loader(train, taxonomy, config.data, config.audio, ...): ...
 
-Reads    a folder in any of the layouts that sources.py knows, or a recordings.csv
+Reads    a folder in any of the layouts that archive/layouts.py knows, or a recordings.csv
 Writes   runs/data/: recordings.csv, duplicates.csv, taxonomy.csv, summary.png, run.json
 
 Which window of which recording comes next is a function of (seed, epoch, index), never of a worker or of what came
@@ -15,11 +15,11 @@ before. Validation hears the very windows that predictor.py will hear.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from config import SurveyCommand
-from runs import answer_early
+from runtime.terminal import answer_early
 
 if __name__ == "__main__":
     answer_early(SurveyCommand)  # before torch is imported, which takes seconds
@@ -43,18 +43,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-import processes
-from archive import is_there, with_metadata
-from audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
-from cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
+from archive.cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
+from archive.duplicates import same_sounds
+from archive.index import is_there, with_metadata
+from archive.layouts import read_collection
+from archive.recordings import SOUND, Recording, overlaps, write_recordings
+from archive.splits import draw_folds, join_groups
+from archive.summary import draw_summary, hours, summarise
+from archive.survey import Examination, alive_in, examine, profile_of
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
-from decoders import rows_with_sound
-from recordings import SOUND, Recording, overlaps, write_recordings
-from runs import command_line, launch, open_run, publish
-from sources import read_collection
-from splits import draw_folds, join_groups
-from summary import draw_summary, hours, summarise
-from survey import Examination, alive_in, examine, profile_of, same_sounds
+from runtime import processes
+from runtime.files import publish
+from runtime.runs import open_run
+from runtime.terminal import command_line, launch
+from sounds.audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
+from sounds.decoders import rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")

@@ -8,7 +8,7 @@ Writes   /tmp/wildwhisper/field-season/, runs/demo/
 
 from __future__ import annotations
 
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import io
@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from audio import open_recording
 from config import DEMO_DATA
 from demo_data import write_field_season
-from runs import command_line, interrupt, publish
+from runtime.files import publish
+from runtime.terminal import command_line, interrupt
+from sounds.audio import open_recording
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/demo")

@@ -11,7 +11,7 @@ taken together). What is no run, or not a whole one, is named below the table. N
 
 from __future__ import annotations
 
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import json
@@ -38,7 +38,9 @@ from config import (
     QuantizeCommand,
     SurveyCommand,
 )
-from runs import NUMBER, as_json, launch, no_formula, publish
+from runtime.cells import NUMBER, no_formula
+from runtime.files import as_json, publish
+from runtime.terminal import launch
 
 SCORES = {  # the chief ones of each command: those the terminal shows
     "finetune": ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "epoch"),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import HeadSettings
-from processes import mean_of_all
+from runtime.processes import mean_of_all
 
 STATISTICS = 3  # of each value over time: mean, deviation, maximum
 SMALLEST_DEVIATION = 1e-4  # a feature that hardly varies is not blown up beyond this

@@ -3,7 +3,8 @@
     python main.py --data.root data/birdclef-2025 --encoder.weights runs/mae/encoder.safetensors
     python main.py --data.root data/birdclef-2025 --train.folds 0 1 2 3        # one model each, all recordings judged
 
-Reads    labelled recordings in any layout of sources.py, or recordings.csv; encoder.safetensors or a Whisper checkpoint
+Reads    labelled recordings in any layout of archive/layouts.py, or recordings.csv; encoder.safetensors or a
+         Whisper checkpoint
 Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with several folds: in a folder for each);
          held_out_scores.csv, held_out_recordings.csv, training_recordings.csv, embeddings.npz, species.csv,
          thresholds.csv, confusion.png, reliability.png, run.json
@@ -11,11 +12,11 @@ Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from config import FinetuneCommand
-from runs import answer_early
+from runtime.terminal import answer_early
 
 if __name__ == "__main__":
     answer_early(FinetuneCommand)  # before torch is imported, which takes seconds
@@ -30,11 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio import find_recordings
-from checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
+from archive.recordings import Recording, marked
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
-from device import prepare_device
-from evaluation import (
+from evaluation.held_out import (
     Calibration,
     HeldOut,
     calibrate,
@@ -45,12 +44,16 @@ from evaluation import (
     write_trained,
 )
 from model import BirdClefClassifier, Encoder
-from objective import prepare_loss_inputs
-from recordings import Recording, marked
-from runs import FIRST, Run, command_line, launch, past_starts, subfolder
-from states import forget, training_run
+from runtime.files import FIRST
+from runtime.runs import Run, past_starts, subfolder
+from runtime.terminal import command_line, launch
+from sounds.audio import find_recordings
 from taxonomy import Taxonomy
 from trainer import CLASSIFIER, kept_classifier, score_windows, train_classifier
+from training.checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
+from training.device import prepare_device
+from training.objective import prepare_loss_inputs
+from training.states import forget, training_run
 
 
 class Plan(NamedTuple):

@@ -1,6 +1,6 @@
 """The networks: log-mel front end, Whisper encoder in a short context, shallow head, and stage 1's temporary decoder.
 
-Architecture alone; no files are read or written here (checkpoint.py does that).
+Architecture alone; no files are read or written here (training/checkpoint.py does that).
 
     waveforms (batch, samples) -> LogMel (batch, mels, frames) -> Encoder (batch, tokens, width) -> head -> logits
 

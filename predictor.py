@@ -15,7 +15,7 @@ same tables.
 
 from __future__ import annotations
 
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import csv
 import time
@@ -29,11 +29,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from audio import READING, Outcome
-from calibration import MARKS, judged_labels, read_thresholds
 from config import Engine, PredictCommand
-from decoders import Decoder, rows_with_sound
-from detections import (
+from evaluation.calibration import MARKS, judged_labels, read_thresholds
+from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
+from runtime.files import publish, read_json
+from runtime.runs import Run, open_run, peak_memory_mb
+from runtime.terminal import launch
+from serving.detections import (
     Analysed,
     Choices,
     Detection,
@@ -45,18 +47,17 @@ from detections import (
     join,
     listing,
     mark,
-    plain_path,
-    score_columns,
     smoothed,
     weighted_by_file,
-    write_row,
-    write_scores,
 )
-from inputs import Entry, find_entries, in_shard, read_shard
-from journal import Journal, kept_settings, open_journal
-from runs import Run, launch, no_formula, open_run, peak_memory_mb, publish, read_json
-from scorer import Answer, Scorer, cpu_name, open_scorer, stream
-from tables import Embedded, read_sample, write_embeddings, write_submission, write_tables
+from serving.embeddings import Embedded, write_embeddings
+from serving.inputs import Entry, find_entries, in_shard, read_shard
+from serving.journal import Journal, kept_settings, open_journal
+from serving.scorer import Answer, Scorer, cpu_name, open_scorer, stream
+from serving.submission import read_sample, write_submission
+from serving.tables import write_tables
+from sounds.audio import READING, Outcome
+from sounds.decoders import Decoder, rows_with_sound
 from taxonomy import decoded_text, match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
@@ -569,7 +570,7 @@ def write_arrays(
     by_channel = config.channel == "each"  # else all windows are of one, or of the mean
     if config.scores:
         with publish(folder / "scores.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            write_row(file, score_columns(scorer.taxonomy, by_channel))
+            write_row(file, score_columns(scorer.taxonomy.labels, by_channel))
             for entry, scored in journal.recall_arrays(entries):
                 for one in scored:
                     channel = one.channel if by_channel else None

@@ -2,7 +2,7 @@
 
     python probe.py --data.root recordings/ --encoder.weights openai/whisper-base
 
-Reads    labelled recordings in any layout of sources.py, or recordings.csv; an encoder of Whisper's shape
+Reads    labelled recordings in any layout of archive/layouts.py, or recordings.csv; an encoder of Whisper's shape
 Writes   runs/probe/: layers.png, probe.json, features.safetensors, run.json
 
 Each window goes once through the frozen encoder; what is kept of a layer is the mean, deviation and maximum over time
@@ -13,11 +13,11 @@ fitted to, all folds in turn. How strongly it is regularised is chosen inside th
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from config import ProbeCommand
-from runs import answer_early
+from runtime.terminal import answer_early
 
 if __name__ == "__main__":
     answer_early(ProbeCommand)  # before torch is imported, which takes seconds
@@ -38,15 +38,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
+from archive.recordings import Recording
 from config import SCRATCH, AudioSettings, LabelledSettings, changed_words
 from data_loader import Context, read_labeled, recording_contexts, truth_table
-from device import autocast, half_precision, prepare_device
+from evaluation.metrics import cmap, weighted_cmap
 from heads import pool_tokens
-from metrics import cmap, weighted_cmap
 from model import Encoder, LogMel
-from recordings import Recording
-from runs import Run, command_line, launch, open_run, publish, write_json
+from runtime.files import publish, write_json
+from runtime.runs import Run, open_run
+from runtime.terminal import command_line, launch
+from training.checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
+from training.device import autocast, half_precision, prepare_device
 
 BATCH = 16  # contexts that go through the encoder together
 STRENGTHS = (10.0, 40.0, 160.0)  # C of the logistic regression, on features whose rows have a mean square of about 1

@@ -15,11 +15,11 @@ INT8 file that is worse than --gate allows, or of which most is float32, is refu
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from config import QuantizeCommand
-from runs import answer_early
+from runtime.terminal import answer_early
 
 if __name__ == "__main__":
     answer_early(QuantizeCommand)  # before torch is imported, which takes seconds
@@ -37,16 +37,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import scorer as scoring
-from calibration import LEVEL, carried_over
-from checkpoint import ClassifierFacts, load_classifier
+from archive.recordings import read_recordings
 from config import BudgetSettings, GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
-from device import available_cores
-from evaluation import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
-from export import Recipe, front_end, write_float, write_int8
-from fitting import wilson_interval
-from metrics import (
+from evaluation.calibration import LEVEL, carried_over
+from evaluation.fitting import wilson_interval
+from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
+from evaluation.metrics import (
     bootstrap_interval,
     class_roc_auc,
     cmap,
@@ -55,11 +52,26 @@ from metrics import (
     weighted_macro_roc_auc,
 )
 from model import BirdClefClassifier
-from recordings import read_recordings
-from runs import command_line, launch, no_formula, open_run, peak_memory_mb, publish, read_json, write_json
-from seals import beside
-from sensitivity import PRODUCTS, ProductCost, choose, input_channels, product_costs, smoothing, together
-from speed import Speed, deepest_that_fits, fits, in_fresh_process, largest_that_fits, measure, time_by_part, time_graph
+from runtime.cells import no_formula
+from runtime.digests import beside
+from runtime.files import publish, read_json, write_json
+from runtime.runs import open_run, peak_memory_mb
+from runtime.terminal import command_line, launch
+from serving import scorer as scoring
+from serving.export import Recipe, front_end, write_float, write_int8
+from serving.sensitivity import PRODUCTS, ProductCost, choose, input_channels, product_costs, smoothing, together
+from serving.speed import (
+    Speed,
+    deepest_that_fits,
+    fits,
+    in_fresh_process,
+    largest_that_fits,
+    measure,
+    time_by_part,
+    time_graph,
+)
+from training.checkpoint import ClassifierFacts, load_classifier
+from training.device import available_cores
 
 FLOAT_TOLERANCE = 1e-4
 SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
@@ -512,7 +524,7 @@ def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tup
 
 def report_network(classifier: str, threads: int, started: float) -> None:
     """In a fresh process: what the trained network takes."""
-    from speed import report
+    from serving.speed import report
 
     torch.set_num_threads(threads)
     model, facts = load_classifier(Path(classifier))

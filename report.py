@@ -12,7 +12,7 @@ own. Names and paths reach it as JSON and are shown as text.
 
 from __future__ import annotations
 
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import hashlib
 import json
@@ -32,15 +32,16 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from archive import moment
-from audio import OURS, probe
-from calibration import SILENCED, Threshold, write_thresholds
-from clips import Clip, cut_clip
+from archive.index import moment
+from archive.recordings import is_number
 from config import ReportCommand, Strategy
-from detections import DETECTION_COLUMNS as COLUMNS
-from recordings import is_number
-from results import SITE, Detected, Results, hidden, read_results, sound_finder
-from review import (
+from evaluation.calibration import SILENCED, Threshold, write_thresholds
+from runtime.cells import no_formula
+from runtime.files import publish
+from runtime.terminal import command_line, launch
+from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
+from serving.review import (
     ADDED,
     is_rank,
     read_verdicts,
@@ -50,7 +51,8 @@ from review import (
     verdict_thresholds,
     write_training,
 )
-from runs import command_line, launch, no_formula, publish
+from sounds.audio import OURS, probe
+from sounds.clips import Clip, cut_clip
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go

@@ -12,11 +12,11 @@ squared error on its own says nothing.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 from config import PretrainCommand
-from runs import answer_early
+from runtime.terminal import answer_early
 
 if __name__ == "__main__":
     answer_early(PretrainCommand)  # before torch is imported, which takes seconds
@@ -36,31 +36,22 @@ from torch.nn import functional
 from torch.optim import AdamW
 from tqdm import tqdm
 
-import processes
-from audio import read_window
-from augment import augment_batch
-from checkpoint import load_encoder, save_encoder
+from archive.recordings import Recording, marks
 from config import AudioSettings, MaskSettings, changed_words
 from data_loader import Batch, fingerprint, of_all, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
-from device import autocast, device_memory_mb, prepare_device
 from loss import masked_reconstruction_loss
-from masking import contrast_scores, hide_tokens
 from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_values
-from optim import cosine_schedule, differential_groups, follow, update
-from recordings import Recording, marks
-from runs import (
-    Run,
-    command_line,
-    draw_curves,
-    keep_records,
-    launch,
-    past_starts,
-    peak_memory_mb,
-    publish,
-    read_records,
-    record,
-)
-from states import Keeper, Stateful, forget, training_run
+from runtime import processes
+from runtime.files import publish
+from runtime.runs import Run, draw_curves, keep_records, past_starts, peak_memory_mb, read_records, record
+from runtime.terminal import command_line, launch
+from sounds.audio import read_window
+from training.augment import augment_batch
+from training.checkpoint import load_encoder, save_encoder
+from training.device import autocast, device_memory_mb, prepare_device
+from training.masking import contrast_scores, hide_tokens
+from training.optim import cosine_schedule, differential_groups, follow, update
+from training.states import Keeper, Stateful, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this

@@ -21,8 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import processes
-from checkpoint import ClassifierFacts, load_classifier, save_classifier
+from archive.recordings import Recording
 from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings
 from data_loader import (
     Batch,
@@ -34,17 +33,18 @@ from data_loader import (
     set_epoch,
     truth_table,
 )
-from device import autocast
-from evaluation import WindowScores, pool_windows
-from frozen import fit_head
-from metrics import scorecard
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder
-from objective import LossInputs, augmented, label_loss
-from optim import between, cosine_schedule, differential_groups, follow, update
-from recordings import Recording
-from runs import Run, draw_curves, keep_records, peak_memory_mb, record
-from states import Keeper, Progress, Stateful
+from runtime import processes
+from runtime.runs import Run, draw_curves, keep_records, peak_memory_mb, record
 from taxonomy import pairwise_distances
+from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
+from training.device import autocast
+from training.frozen import fit_head
+from training.objective import LossInputs, augmented, label_loss
+from training.optim import between, cosine_schedule, differential_groups, follow, update
+from training.states import Keeper, Progress, Stateful
 
 VALIDATION_BATCH = 32
 CLASSIFIER = "classifier.safetensors"

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from archive.recordings import Recording
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS, baseline
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, split, truth_table
-from evaluation import WindowScores, pool_windows
-from metrics import bootstrap_interval, cmap, scorecard, weighted_cmap, weighted_top1_accuracy
-from recordings import Recording
-from runs import read_records
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import bootstrap_interval, cmap, scorecard, weighted_cmap, weighted_top1_accuracy
+from runtime.runs import read_records
 from taxonomy import pairwise_distances
 
 RUNS = Path("runs/animals")

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from bench.baseline import ANIMALS, MIN_RECORDINGS
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
-from device import available_cores
-from evaluation import WindowScores, pool_windows
-from metrics import bootstrap_interval, cmap, weighted_cmap
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import bootstrap_interval, cmap, weighted_cmap
+from training.device import available_cores
 
 Scores = NDArray[np.float32]
 Groups = NDArray[np.str_]

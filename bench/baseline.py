@@ -18,12 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from archive.recordings import Recording
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, recording_contexts, split, truth_table
-from evaluation import WindowScores, pool_windows
-from metrics import scorecard
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import scorecard
 from model import LogMel
-from recordings import Recording
 from taxonomy import pairwise_distances
 
 ANIMALS = Path("../shared/animals")

@@ -33,13 +33,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from archive.recordings import Recording
 from bench.baseline import ANIMALS, MIN_RECORDINGS
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled, split, truth_table
-from evaluation import WindowScores, pool_windows
-from metrics import cmap, macro_roc_auc, top1_accuracy
-from recordings import Recording
-from runs import publish
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import cmap, macro_roc_auc, top1_accuracy
+from runtime.files import publish
 from taxonomy import Taxonomy
 
 Table = NDArray[np.float32]

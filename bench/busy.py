@@ -14,7 +14,7 @@ machine is measured along, so the load average stands beside every figure. On tw
 
 from __future__ import annotations
 
-from openmp import WAITING
+from runtime.openmp import WAITING
 
 import json
 import os
@@ -34,8 +34,8 @@ import tyro
 from bench.cpu import RUNS, called
 from config import SCRATCH, Preset
 from demo_data import write_field_season
-from device import available_cores
-from speed import measure
+from serving.speed import measure
+from training.device import available_cores
 
 Situation = Literal["alone", "beside a busy process", "beside a second training"]
 SITUATIONS: tuple[Situation, ...] = get_args(Situation)

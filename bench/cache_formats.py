@@ -20,9 +20,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audio import open_recording, read_window
 from bench.baseline import ANIMALS
 from config import SCRATCH
+from sounds.audio import open_recording, read_window
 
 FOLDER = SCRATCH / "cache-formats"
 RATE, SECONDS, ROUNDS, DRAWS = 16_000, 5.0, 5, 400

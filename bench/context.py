@@ -17,14 +17,14 @@ from pathlib import Path
 
 from bench.arms import Arm, print_arms, run_arms
 from bench.cpu import SPECIES
-from checkpoint import ClassifierFacts
 from config import DEMO_DATA, SIZES, AudioSettings, HeadSettings
 from demo import meets, overlap, read_answers, read_detections
 from demo_data import FieldSeason, write_field_season
-from export import write_float, write_int8
 from model import BirdClefClassifier, Encoder
-from speed import time_graph
+from serving.export import write_float, write_int8
+from serving.speed import time_graph
 from taxonomy import Taxonomy
+from training.checkpoint import ClassifierFacts
 
 RUNS, SEEDS = Path("runs/context"), (0, 1, 2)
 LENGTHS = (5, 10, 20)

@@ -13,7 +13,7 @@ every window.
 
 from __future__ import annotations
 
-import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import json
 import statistics
@@ -32,15 +32,15 @@ import onnxruntime as ort
 import torch
 import tyro
 
-from checkpoint import ClassifierFacts
 from config import SIZES, AudioSettings, HeadSettings, Preset
-from export import front_end, write_float, write_int8
 from model import BirdClefClassifier, Encoder, whisper_config
 from quantize import megabytes
-from runs import peak_memory_mb
-from scorer import cpu_name
-from speed import report, time_graph
+from runtime.runs import peak_memory_mb
+from serving.export import front_end, write_float, write_int8
+from serving.scorer import cpu_name
+from serving.speed import report, time_graph
 from taxonomy import Taxonomy
+from training.checkpoint import ClassifierFacts
 
 Way = Literal[
     "naive",
@@ -184,7 +184,8 @@ def measure_way(way: Way, size: Preset, threads: int) -> None:
         name = "classifier.onnx" if way == "ONNX float32" else "classifier.int8.onnx"
         place = str(RUNS / size / name)
         subprocess.run(  # without torch, which this process has loaded
-            [sys.executable, "-c", f"import speed; speed.report_file({place!r}, {threads}, {started})"], check=True
+            [sys.executable, "-c", f"from serving import speed; speed.report_file({place!r}, {threads}, {started})"],
+            check=True,
         )
         return
     with torch.inference_mode():

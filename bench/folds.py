@@ -25,9 +25,8 @@ from bench.arms import held_out, start_finetune
 from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline
 from config import AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
-from device import available_cores
-from evaluation import pool_windows
-from metrics import (
+from evaluation.held_out import pool_windows
+from evaluation.metrics import (
     bootstrap_interval,
     cmap,
     macro_roc_auc,
@@ -36,6 +35,7 @@ from metrics import (
     weighted_macro_roc_auc,
     weighted_top1_accuracy,
 )
+from training.device import available_cores
 
 Table = NDArray[np.float32]
 Weights = NDArray[np.float64]

@@ -23,10 +23,10 @@ import numpy as np
 import soundfile
 from safetensors.torch import load_file, save_file
 
-from audio import open_recording
+from archive.recordings import Recording
 from config import DataSettings
 from data_loader import read_labeled, read_noise
-from recordings import Recording
+from sounds.audio import open_recording
 from taxonomy import table_rows
 
 RATE, LONGEST = 16_000, 30.0  # Hz and seconds kept of each recording

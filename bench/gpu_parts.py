@@ -34,21 +34,21 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
-from augment import augment_batch
+from archive.recordings import Recording
 from bench.arms import Arm, difference, held_out, is_finished
 from bench.baseline import MIN_RECORDINGS
-from checkpoint import load_encoder
 from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset, PretrainCommand
 from data_loader import read_labeled, read_noise, recording_contexts, split, truth_table
-from device import autocast, available_cores, device_memory_mb, half_precision
-from evaluation import WindowScores, pool_windows
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import cmap, macro_roc_auc, top1_accuracy
 from loss import classification_loss, masked_reconstruction_loss
-from metrics import cmap, macro_roc_auc, top1_accuracy
 from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
-from optim import cosine_schedule, differential_groups, update
-from recordings import Recording
-from runs import peak_memory_mb, read_records
+from runtime.runs import peak_memory_mb, read_records
 from ssl_mae import draw_mask, target_of
+from training.augment import augment_batch
+from training.checkpoint import load_encoder
+from training.device import autocast, available_cores, device_memory_mb, half_precision
+from training.optim import cosine_schedule, differential_groups, update
 
 Table = NDArray[np.float32]
 AUDIO = AudioSettings()

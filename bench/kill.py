@@ -33,20 +33,20 @@ from matplotlib.figure import Figure
 from onnx import TensorProto, helper
 
 import data_loader
-import states
-import survey
+from archive import survey
 from config import SCRATCH, FinetuneCommand, PredictCommand, PretrainCommand
-from detections import Analysed, Scored
-from inputs import Entry
-from journal import Journal
 from main import finetune
 from predictor import predict
-from runs import launch
-from scorer import FORMAT, METADATA
-from seals import state_of
+from runtime.digests import state_of
+from runtime.terminal import launch
+from serving.detections import Analysed, Scored
+from serving.inputs import Entry
+from serving.journal import Journal
+from serving.scorer import FORMAT, METADATA
 from ssl_mae import pretrain
-from states import Keeper, Progress, digest, told_digest
 from taxonomy import Taxonomy, to_json
+from training import states
+from training.states import Keeper, Progress, digest, told_digest
 
 Loop = Literal["mae", "finetune", "predict"]
 LOOPS: tuple[Loop, ...] = ("mae", "finetune", "predict")

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audio import fill_window, find_recordings, open_recording
-from checkpoint import load_classifier
+from archive.recordings import read_recordings
 from data_loader import truth_table
-from recordings import read_recordings
+from sounds.audio import fill_window, find_recordings, open_recording
+from training.checkpoint import load_classifier
 
 RATE, SECONDS = 16_000, 5
 RECORDINGS, CALM = 70, 30  # windows that are judged

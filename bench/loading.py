@@ -26,12 +26,12 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from audio import fill_window
+from archive.recordings import Recording
+from archive.survey import examine
 from bench.baseline import ANIMALS
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import EpochBatches, RandomWindows, set_epoch, window_loader
-from recordings import Recording
-from survey import examine
+from sounds.audio import fill_window
 
 FOLDER = SCRATCH / "bench-loading"
 AUDIO = AudioSettings()

@@ -16,7 +16,7 @@ alarms are those at the fitted thresholds, per hour of noise that was not traine
 
 from __future__ import annotations
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -30,17 +30,23 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from archive.recordings import Recording
 from bench.folds import FOLDS, MEASURES, gain
 from bench.ingredients import deal_noise
 from bench.whisper import BASE, SHARED
-from checkpoint import load_encoder
 from config import SCRATCH, AudioSettings, FinetuneCommand, parse
 from data_loader import labeled_loader, read_labeled, read_noise, recording_contexts, truth_table
-from device import prepare_device
-from evaluation import HeldOut, WindowScores, alarm_windows, calibrate, cross_fit, joined, judged_entries, pool_windows
-from frozen import features_key, fit_on_features, frozen_features
-from main import plan_fold
-from metrics import (
+from evaluation.held_out import (
+    HeldOut,
+    WindowScores,
+    alarm_windows,
+    calibrate,
+    cross_fit,
+    joined,
+    judged_entries,
+    pool_windows,
+)
+from evaluation.metrics import (
     answers_scorecard,
     bootstrap_interval,
     false_alarms_per_hour,
@@ -49,12 +55,15 @@ from metrics import (
     rank_roc_auc,
     scorecard,
 )
+from evaluation.ranks import rank_groups
+from main import plan_fold
 from model import BirdClefClassifier
-from objective import prepare_loss_inputs
-from ranks import rank_groups
-from recordings import Recording
-from runs import publish
+from runtime.files import publish
 from taxonomy import Taxonomy, pairwise_distances
+from training.checkpoint import load_encoder
+from training.device import prepare_device
+from training.frozen import features_key, fit_on_features, frozen_features
+from training.objective import prepare_loss_inputs
 
 SEEDS = (0, 1, 2)
 ARMS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -25,11 +25,11 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from config import PRESETS, SIZES, EncoderSize, Preset
-from device import autocast, device_memory_mb
 from loss import masked_reconstruction_loss
-from masking import hide_tokens
 from model import Encoder, MaskedAutoencoder
-from runs import peak_memory_mb
+from runtime.runs import peak_memory_mb
+from training.device import autocast, device_memory_mb
+from training.masking import hide_tokens
 
 FRAMES, PADDED_FRAMES, BATCH, ROUNDS = 500, 3000, 4, 5
 RATIOS = (0.65, 0.75)

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from config import SCRATCH
-from detections import Analysed, Detection, TableFacts
-from tables import write_tables
+from serving.detections import Analysed, Detection, TableFacts
+from serving.tables import write_tables
 
 FOLDER = SCRATCH / "bench-readers"
 

@@ -26,7 +26,11 @@ from typing import TypeVar
 
 import numpy as np
 
-import survey
+from archive import survey
+from archive.duplicates import same_sounds
+from archive.layouts import read_collection
+from archive.recordings import Recording, write_recordings
+from archive.survey import Examination, examine, note_down, open_ledger, stamp
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import (
     batches_of,
@@ -40,10 +44,7 @@ from data_loader import (
     with_outcome,
     without_duplicates,
 )
-from recordings import Recording, write_recordings
-from runs import peak_memory_mb
-from sources import read_collection
-from survey import Examination, examine, note_down, open_ledger, same_sounds, stamp
+from runtime.runs import peak_memory_mb
 from taxonomy import Taxonomy, table_rows
 
 FOLDER = SCRATCH / "bench-scale"

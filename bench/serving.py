@@ -23,11 +23,11 @@ import soundfile
 
 from bench.cpu import RUNS, called
 from config import SCRATCH, PredictCommand
-from decoders import Decoder
-from device import available_cores
-from inputs import Entry, find_entries
 from predictor import pieces, score_entries
-from scorer import Scorer, cpu_name, open_scorer, stream
+from serving.inputs import Entry, find_entries
+from serving.scorer import Scorer, cpu_name, open_scorer, stream
+from sounds.decoders import Decoder
+from training.device import available_cores
 
 FOLDER, RATE, ROUNDS = SCRATCH / "bench-serving", 32_000, 3
 

@@ -33,9 +33,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
 
+from archive.recordings import Recording
 from bench.arms import difference, is_finished
 from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS
-from checkpoint import load_encoder
 from config import (
     PRESETS,
     SIZES,
@@ -48,13 +48,13 @@ from config import (
     parse,
 )
 from data_loader import read_labeled, recording_contexts, split, truth_table
-from evaluation import WindowScores, pool_windows
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import cmap
 from main import finetune
-from metrics import cmap
 from model import Encoder, LogMel
-from recordings import Recording
-from runs import read_records
+from runtime.runs import read_records
 from ssl_mae import pretrain
+from training.checkpoint import load_encoder
 
 RUNS = Path("runs/verdict")
 AUDIO = AudioSettings()

@@ -31,9 +31,9 @@ from bench.folds import FOLDS, MEASURES, gain, gain_of_folds
 from bench.ingredients import HEARD, REST, deal_noise
 from config import DataSettings
 from data_loader import read_labeled
-from device import available_cores
-from evaluation import pool_windows
-from metrics import bootstrap_interval, cmap
+from evaluation.held_out import pool_windows
+from evaluation.metrics import bootstrap_interval, cmap
+from training.device import available_cores
 
 RUNS, WEIGHTS = Path("runs/whisper"), Path("../shared/whisper-base")
 BIRDNET = Path("runs/birdnet/scores.npz")

@@ -1,7 +1,7 @@
 """What several rooms' tests share: one small field season, and one small run of the four stages."""
 
-import openmp  # noqa: F401  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
-import privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import os
 import re
@@ -26,7 +26,7 @@ if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
 @pytest.fixture(scope="session", autouse=True)
 def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the tests listen to is nobody else's business."""
-    import survey
+    from archive import survey
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey, "LEDGER", tmp_path_factory.mktemp("ledger") / "examined.sqlite")
@@ -36,7 +36,7 @@ def ledger_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 @pytest.fixture(scope="session", autouse=True)
 def features_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nor is what an encoder made of it."""
-    import frozen
+    from training import frozen
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen, "SCRATCH", tmp_path_factory.mktemp("scratch"))
@@ -46,7 +46,7 @@ def features_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session", autouse=True)
 def float32_unless_told() -> Iterator[None]:
     """On any CPU the same numbers; bfloat16 has tests of its own."""
-    import device
+    from training import device
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "multiplies_bfloat16", lambda: False)

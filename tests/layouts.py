@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from archive.collection import Collection
+from archive.layouts import read_collection
+from archive.recordings import Recording, write_recordings
 from config import DataSettings, Layout
-from recordings import Recording, write_recordings
-from sources import Collection, read_collection
 from taxonomy import RANKS, read_table, table_rows
 
 SHARED = Path(__file__).parents[1].parent / "shared"

@@ -12,8 +12,8 @@ import onnx
 import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
-from detections import DETECTION_COLUMNS as COLUMNS
-from scorer import FORMAT, METADATA
+from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.scorer import FORMAT, METADATA
 from taxonomy import Taxonomy, to_json
 
 RATE, WINDOW = 16_000, 5.0

@@ -22,7 +22,7 @@ from config import (
     parse,
 )
 from demo_data import DEFAULT_ROOT
-from runs import write_json
+from runtime.files import write_json
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 import data_loader
-from audio import open_recording, read_window
-from cache import HEADER, fill_cache
+from archive.cache import HEADER, fill_cache
+from archive.recordings import Recording, read_recordings
+from archive.summary import hours
+from archive.survey import Examination
 from config import AudioSettings, DataSettings, PredictCommand, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
     Batch,
@@ -57,14 +59,12 @@ from data_loader import (
     with_folds,
     with_groups,
 )
-from decoders import Decoder
 from demo_data import FieldSeason
-from inputs import Entry
 from predictor import pieces as pieces_of_predictor
-from recordings import Recording, read_recordings
-from scorer import Scorer
-from summary import hours
-from survey import Examination
+from serving.inputs import Entry
+from serving.scorer import Scorer
+from sounds.audio import open_recording, read_window
+from sounds.decoders import Decoder
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
 
 AUDIO = AudioSettings()
@@ -1074,8 +1074,8 @@ def test_validation_from_the_cache_hears_the_same_windows_within_one_step_of_int
     kept = fill_cache(rows, AUDIO.sample_rate, tmp_path, 1.0)
     direct = list(recording_contexts(rows, audio))
     with monkeypatch.context() as patch:
-        patch.setattr("audio.decoded", None)  # nothing is decoded, whole or in part
-        patch.setattr("audio.sought", None)
+        patch.setattr("sounds.audio.decoded", None)  # nothing is decoded, whole or in part
+        patch.setattr("sounds.audio.sought", None)
         cached = list(recording_contexts(rows, audio, kept))
         with pytest.raises(TypeError):
             list(recording_contexts(rows, audio))

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from house import HERE, rooms
 
-HERE = Path(__file__).parents[1]
 COMMANDS = (  # have tests of their own
     *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments", "probe"),
 )
-ROOMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in COMMANDS)
+NURSERY = str(HERE / "tests" / "reliability" / "demo_nursery.py")
+ROOMS = [room for room in rooms() if room not in COMMANDS]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where each demo has run."""
     found = {room: tmp_path_factory.mktemp(room) for room in ROOMS}
     words = [f"{room}={folder}" for room, folder in found.items()]
-    subprocess.run([sys.executable, str(HERE / "tests" / "demo_nursery.py"), *words], check=True, timeout=600)
+    subprocess.run(
+        [sys.executable, str(HERE / "tests" / "reliability" / "demo_nursery.py"), *words], check=True, timeout=600
+    )
     return found
 
 
@@ -31,12 +34,12 @@ def test_the_demo_runs_and_says_something(room: str, folders: dict[str, Path]) -
 
 def test_a_demo_that_fails_is_noticed(tmp_path: Path) -> None:
     """Negative control: a room that is not there."""
-    words = [str(HERE / "tests" / "demo_nursery.py"), f"nothing={tmp_path}"]
+    words = [NURSERY, f"nothing={tmp_path}"]
     subprocess.run([sys.executable, *words], check=True, timeout=600)
-    assert (tmp_path / "code.txt").read_text() == "1" and "nothing.py" in (tmp_path / "complained.txt").read_text()
+    assert (tmp_path / "code.txt").read_text() == "1" and "nothing" in (tmp_path / "complained.txt").read_text()
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_demo_ends_in_an_assert(room: str) -> None:
-    text = (HERE / f"{room}.py").read_text(encoding="utf-8")
+    text = (HERE / f"{room.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert "assert " in text.split('if __name__ == "__main__":')[1]

@@ -27,7 +27,9 @@ from experiments import (
     read_runs,
     shorten,
 )
-from runs import no_formula, open_run, record, write_json
+from runtime.cells import no_formula
+from runtime.files import write_json
+from runtime.runs import open_run, record
 
 HERE = Path(__file__).parents[1]
 DEMO = replace(FinetuneCommand.defaults("demo"), train=FinetuneSettings(10, 8, choose="cmap"))

@@ -1,4 +1,4 @@
-"""The floor plan of Python.md, held against the code: imports only go down."""
+"""The plan of Python.md, held against the code: imports only go down, line by line, and never in a circle."""
 
 import ast
 import re
@@ -8,70 +8,91 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from house import HERE, ORDER, WINGS, line_of, program, room, rooms
 
-HERE = Path(__file__).parents[1]
 FORBIDDEN_CALLS = frozenset({"system", "popen", "extractall", "extract", "unpack_archive", "spawnl", "execv"})
 SCORING_PATH = (
-    *("predictor", "scorer", "detections", "audio", "recordings", "runs", "taxonomy", "config"),
-    *("calibration", "ranks", "tables", "inputs", "journal", "graphs", "seals"),
+    *("predictor", "serving.scorer", "serving.detections", "sounds.audio", "archive.recordings", "runtime.runs"),
+    *("taxonomy", "config", "evaluation.calibration", "evaluation.ranks", "serving.tables", "serving.inputs"),
+    *("serving.journal", "serving.guard", "runtime.digests", "runtime.files", "runtime.terminal", "runtime.cells"),
 )
 
 
-def floors() -> dict[str, int]:
-    """Room -> floor, from the plan in Python.md."""
-    plan = re.search(r"```floors\n(.*?)```", (HERE / "Python.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert plan is not None
-    rows = [line.split() for line in plan[1].splitlines()]
-    return {room: int(number) for number, *rooms in rows for room in rooms}
-
-
 def imports(path: Path) -> set[str]:
-    """Top-level names a file imports, those of its demo left out."""
+    """Names of the modules a file imports, those of its demo left out: `sounds.audio`, `torch`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
     found: set[str] = set()
     for node in ast.walk(ast.Module(body, [])):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module in WINGS:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
     return found
 
 
-def test_every_file_has_a_floor_and_every_room_a_file() -> None:
-    assert {path.stem for path in HERE.glob("*.py")} == set(floors())
+def circle(start: str, imported: dict[str, set[str]]) -> bool:
+    """Whether a room's imports lead back to it."""
+    seen, waiting = set[str](), [start]
+    while waiting:
+        for other in imported.get(waiting.pop(), set()):
+            if other == start:
+                return True
+            if other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return False
 
 
-@pytest.mark.parametrize("room", sorted(floors()))
-def test_imports_only_go_down(room: str) -> None:
-    plan = floors()
-    for other in imports(HERE / f"{room}.py") & set(plan):
-        assert plan[other] < plan[room], f"{room} (floor {plan[room]}) imports {other} (floor {plan[other]})"
+def test_every_file_has_a_line_and_every_line_its_files() -> None:
+    assert [name for name in rooms() if line_of(name) < 0] == []
+    named = [name for line in ORDER for name in line]
+    assert len(set(named)) == len(named)
+    assert all((HERE / name).is_dir() if name.endswith("/") else (HERE / f"{name}.py").is_file() for name in named)
+
+
+@pytest.mark.parametrize("name", rooms())
+def test_imports_only_go_down(name: str) -> None:
+    """Or stay within the wing."""
+    for other in imports(HERE / f"{name.replace('.', '/')}.py") & set(rooms()):
+        within = name.partition(".")[0] == other.partition(".")[0] and "." in name
+        assert within or line_of(other) < line_of(name), f"{name} imports {other}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    imported = {name: imports(HERE / f"{name.replace('.', '/')}.py") & set(rooms()) for name in rooms()}
+    assert [name for name in imported if circle(name, imported)] == []
+    assert circle("a", {"a": {"b"}, "b": {"c"}, "c": {"a"}}) and not circle("a", {"a": {"b", "c"}, "b": {"c"}})
 
 
 def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
     path = tmp_path / "loss.py"
     path.write_text(
-        "import torch\nfrom trainer import train_classifier\nif __name__ == '__main__':\n    import demo_data\n"
+        "import torch\nfrom trainer import train_classifier\nfrom sounds import audio\n"
+        "if __name__ == '__main__':\n    import demo_data\n"
     )
-    assert imports(path) == {"torch", "trainer"}
+    assert imports(path) == {"torch", "trainer", "sounds.audio"}
+    assert line_of("sounds.audio") > line_of("loss") and line_of("unheard_of") == -1
 
 
-@pytest.mark.parametrize("room", sorted(floors()))
-def test_every_room_has_a_test_file(room: str) -> None:
-    assert (HERE / "tests" / f"test_{room}.py").is_file()
+@pytest.mark.parametrize("name", rooms())
+def test_every_room_has_a_test_file(name: str) -> None:
+    *wing, stem = name.split(".")
+    assert HERE.joinpath("tests", *wing, f"test_{stem}.py").is_file()
 
 
-@pytest.mark.parametrize("room", SCORING_PATH)
-def test_the_scoring_path_is_free_of_what_only_training_needs(room: str) -> None:
+@pytest.mark.parametrize("name", SCORING_PATH)
+def test_the_scoring_path_is_free_of_what_only_training_needs(name: str) -> None:
     heavy = ("torch", "transformers", "pandas", "sklearn", "scipy")
-    code = f"import sys, {room}; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, {name}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 def test_only_optim_moves_weights_and_only_audio_opens_sound() -> None:
-    for path in HERE.glob("*.py"):
+    for path in program():
         text = path.read_text(encoding="utf-8")
         if path.stem != "optim":
             assert not re.search(r"\.backward\(|optimizer\.step\(", text), f"{path.name} moves weights"
@@ -100,7 +121,7 @@ def dangers(path: Path, borders: set[str]) -> list[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             found += [(node.lineno, ast.unparse(node))] * bool({"pickle", "marshal", "shelve", "dill"} & set(names))
-    if path.stem not in borders:
+    if room(path) not in borders:
         tries = [node for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Try) and node.handlers]
         found += [(node.lineno, "a try outside of the borders") for node in tries]
     return [f"{path.name}, line {line}: {what}" for line, what in found]
@@ -110,19 +131,19 @@ def borders() -> set[str]:
     """The rooms that Python.md lets catch errors."""
     told = re.search(r"- `try` only at the borders: (.*?)\. A damaged", (HERE / "Python.md").read_text(), re.DOTALL)
     assert told is not None
-    return set(re.findall(r"`(\w+)`", told[1]))
+    return set(re.findall(r"`([\w.]+)`", told[1]))
 
 
 def test_nothing_is_unpickled_evaluated_or_fetched_as_code(record_property: Callable[[str, object], None]) -> None:
-    files = [*HERE.glob("*.py"), *HERE.glob("bench/*.py")]
-    allowed = borders() | {path.stem for path in HERE.glob("bench/*.py")}  # a bench may catch what it measures
+    files = [*program(), *HERE.glob("bench/*.py")]
+    allowed = borders() | {room(path) for path in HERE.glob("bench/*.py")}  # a bench may catch what it measures
     found = [danger for path in files for danger in dangers(path, allowed)]
     record_property("R21", f"{len(found)} dangerous calls or borders out of place in {len(files)} files")
     assert not found, found
 
 
 def test_every_border_is_a_room_that_needs_to_be_one() -> None:
-    catching = {path.stem for path in HERE.glob("*.py") if dangers(path, set())}
+    catching = {room(path) for path in program() if dangers(path, set())}
     assert borders() == catching
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import config
+from evaluation.metrics import macro_roc_auc
 from loss import (
     CHUNK,
     CLASS_WEIGHTS,
@@ -32,7 +33,6 @@ from loss import (
     smooth_targets,
     valid_mask,
 )
-from metrics import macro_roc_auc
 
 Mode = Literal["all", "hard", "soft"]
 MODES: tuple[Mode, ...] = ("all", "hard", "soft")

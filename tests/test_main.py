@@ -11,12 +11,12 @@ import pytest
 import soundfile
 from conftest import Stages
 
-from checkpoint import load_classifier
+from archive.recordings import Recording
 from config import FinetuneCommand, parse
 from data_loader import read_labeled
 from demo_data import FieldSeason
 from main import Plan, finetune, never_heard
-from recordings import Recording
+from training.checkpoint import load_classifier
 
 
 def test_the_file_knows_its_labels_lineage_and_origin(stages: Stages, season: FieldSeason) -> None:

@@ -11,10 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from audio import read_window
-from checkpoint import widened
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling, Preset
-from masking import hide_tokens
 from model import (
     BirdClefClassifier,
     Encoder,
@@ -26,6 +23,9 @@ from model import (
     visible_indices,
     whisper_config,
 )
+from sounds.audio import read_window
+from training.checkpoint import widened
+from training.masking import hide_tokens
 
 ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
 SMALL = EncoderSize(mels=16, width=64, layers=2, heads=4, decoder_layers=1, decoder_width=32, decoder_heads=4)

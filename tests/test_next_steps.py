@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from house import program
 from pretend import write_results
 
+from archive.recordings import Recording, write_recordings
 from config import (
     FinetuneCommand,
     LabelledSettings,
@@ -27,10 +29,9 @@ from config import (
     parse,
 )
 from quantize import next_step as after_quantize
-from recordings import Recording, write_recordings
 from report import next_steps as after_review
-from results import read_results
-from runs import command_line
+from runtime.terminal import command_line
+from serving.results import read_results
 from ssl_mae import next_step as after_ssl_mae
 
 HERE = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def test_the_usual_python_is_called_so_and_another_by_its_path(tmp_path: Path, m
 
 
 def test_no_room_prints_a_next_step_that_it_made_up_itself() -> None:
-    for path in HERE.glob("*.py"):
+    for path in program():
         assert not re.search(r"[nN]ext: +python|print\(f?\"( *)python ", path.read_text(encoding="utf-8")), path
 
 

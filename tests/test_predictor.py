@@ -21,17 +21,17 @@ from conftest import Stages
 from test_scorer import present, pretend_openvino, toy
 from test_zoo import loudness_model
 
-from audio import Outcome
-from calibration import SILENCED, UNVALIDATED, Threshold, to_json
+from archive.recordings import Recording, write_recordings
 from config import PredictCommand, TableKind
-from decoders import Decoder
 from demo_data import FieldSeason
-from detections import Analysed, Detection, Scored
-from inputs import Entry, find_entries
-from journal import Journal, open_journal
+from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, to_json
 from predictor import Tally, choose, predict, score_entries, species_table, tally, validated_species
-from recordings import Recording, write_recordings
-from scorer import Scorer, cpu_name, open_scorer
+from serving.detections import Analysed, Detection, Scored
+from serving.inputs import Entry, find_entries
+from serving.journal import Journal, open_journal
+from serving.scorer import Scorer, cpu_name, open_scorer
+from sounds.audio import Outcome
+from sounds.decoders import Decoder
 from taxonomy import RANKS
 
 HERE = Path(__file__).parents[1]
@@ -835,15 +835,15 @@ def test_results_of_one_engine_are_not_gone_on_with_by_another(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("scorer.find_spec", present)
-    monkeypatch.setattr("scorer.open_openvino", pretend_openvino)
-    monkeypatch.setattr("scorer.cpu_flags", lambda: ["amx_bf16"])
+    monkeypatch.setattr("serving.scorer.find_spec", present)
+    monkeypatch.setattr("serving.scorer.open_openvino", pretend_openvino)
+    monkeypatch.setattr("serving.scorer.cpu_flags", lambda: ["amx_bf16"])
     times = {"onnxruntime": 0.2, "openvino in bfloat16": 0.1}
 
     def seconds(scorer: Scorer, _contexts: object) -> float:
         return times[scorer.engine]
 
-    monkeypatch.setattr("scorer.seconds_to_score", seconds)
+    monkeypatch.setattr("serving.scorer.seconds_to_score", seconds)
     model, config = (stages.float_model,), command(stages, season.soundscape, out=tmp_path, min_conf=0.1)
     config = replace(config, model=model)
     assert predict(config) == 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 import probe as module
-from checkpoint import load_encoder, save_encoder
+from archive.recordings import Recording
 from config import AudioSettings, DataSettings, EncoderSettings, ProbeCommand, parse
 from demo_data import FieldSeason
 from probe import (
@@ -34,7 +34,7 @@ from probe import (
     split_into_folds,
     spread,
 )
-from recordings import Recording
+from training.checkpoint import load_encoder, save_encoder
 
 HERE = Path(__file__).parents[1]
 WHISPER, ANIMALS = HERE.parent / "shared" / "whisper-base", HERE.parent / "shared" / "animals"

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from conftest import Stages
 
-from checkpoint import ClassifierFacts, load_classifier, save_classifier
+from archive.recordings import Recording, write_recordings
 from config import SIZES, AudioSettings, BudgetSettings, GateSettings, HeadSettings, Preset, QuantizeCommand
 from quantize import (
     HeldOut,
@@ -29,10 +29,10 @@ from quantize import (
     scanned_contexts,
     smaller_one,
 )
-from recordings import Recording, write_recordings
-from scorer import open_scorer
-from speed import Speed, deepest_that_fits
+from serving.scorer import open_scorer
+from serving.speed import Speed, deepest_that_fits
 from taxonomy import Taxonomy
+from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ import soundfile
 from pretend import SPECIES, read_rows, write_results
 
 import report
-from audio import as_mp3
-from calibration import read_thresholds
-from clips import Clip, png
 from config import DataSettings, ReportCommand, parse
 from data_loader import read_labeled
-from detections import DETECTION_COLUMNS as COLUMNS
+from evaluation.calibration import read_thresholds
 from report import apply_verdicts, as_json, draw_sample, effort, page_template, settings_of, write_report
-from results import Detected, read_results
-from review import ADDED
+from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.results import Detected, read_results
+from serving.review import ADDED
+from sounds.audio import as_mp3
+from sounds.clips import Clip, png
 
 HERE = Path(__file__).parents[1]
 HOSTILE = (

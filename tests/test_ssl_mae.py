@@ -13,8 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from audio import read_window
-from checkpoint import digest, load_encoder
 from config import (
     SIZES,
     AudioSettings,
@@ -31,13 +29,15 @@ from config import (
 from data_loader import Batch
 from demo_data import FieldSeason
 from main import finetune
-from masking import hide_tokens
 from model import Encoder, LogMel, MaskedAutoencoder
 from predictor import predict
 from quantize import quantize
-from runs import read_records
-from scorer import open_scorer
+from runtime.runs import read_records
+from serving.scorer import open_scorer
+from sounds.audio import read_window
 from ssl_mae import TrivialPainter, heard, interpolate, measure_skill, pretrain, target_of, verdict
+from training.checkpoint import digest, load_encoder
+from training.masking import hide_tokens
 
 TOKENS = 100
 

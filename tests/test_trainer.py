@@ -13,7 +13,6 @@ from conftest import Stages
 from loops import loop_of
 from torch import Tensor, nn
 
-from checkpoint import ClassifierFacts, load_classifier
 from config import (
     SIZES,
     AudioSettings,
@@ -27,13 +26,14 @@ from config import (
 )
 from data_loader import Batch, read_labeled, split, truth_table
 from demo_data import FieldSeason
-from evaluation import WindowScores, pool_windows
+from evaluation.held_out import WindowScores, pool_windows
+from evaluation.metrics import cmap
 from main import finetune
-from metrics import cmap
 from model import BirdClefClassifier, Encoder
-from objective import LossInputs, label_loss
-from runs import read_records
+from runtime.runs import read_records
 from trainer import score_windows, training_loss
+from training.checkpoint import ClassifierFacts, load_classifier
+from training.objective import LossInputs, label_loss
 
 
 def test_windows_are_pooled_by_their_mean() -> None:

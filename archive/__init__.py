@@ -1,0 +1,1 @@
+"""What a collection of recordings holds: checked, split, without leaks."""

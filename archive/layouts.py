@@ -1,0 +1,408 @@
+"""Sound in whatever layout it lies there -> one row per recording, or per labelled stretch of it, and one taxonomy.
+
+    collection = read_collection(DataSettings(Path("recordings")))
+    collection.taxonomy, collection.recordings, collection.notes
+
+Reads    a recordings.csv of our own, or a folder in one of these layouts:
+         birdclef      train.csv, taxonomy.csv, train_audio/; train_soundscapes/ and unlabeled/ beside them
+         inaturalist   the JSON files of iNatSounds
+         xeno-canto    saved pages of its API v3, beside the recordings
+         annotations   Raven selection tables, or a csv with start and end, over long recordings
+         folders       a folder per class, as BirdNET-Analyzer has them
+         unlabeled     any folder of sound
+         or several of those side by side, each in a folder of its own; keep.csv says what may be heard of a recording
+Writes   nothing, and opens no sound
+
+A row that cannot be used stays in the table with its reason. Names in tables are never trusted: they are looked up
+among the files that are there, or refused where they leave their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from unicodedata import normalize
+
+from archive.annotations import (
+    clock,
+    decimal_sign,
+    read_annotations,
+    table_columns,
+)
+from archive.birdclef import read_birdclef
+from archive.collection import Collection, Place
+from archive.folders import known_names, looks_like_label, read_folders
+from archive.index import (
+    Found,
+    NameIndex,
+    checked_name,
+    is_plain_file,
+    is_text,
+    is_there,
+    listed,
+    missing,
+    plain_sounds,
+    refused,
+    stranger,
+    subfolders,
+)
+from archive.lineages import (
+    UPPER,
+    Row,
+    merged,
+)
+from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
+from archive.recordings import Recording, read_recordings
+from config import CollectionSettings
+from sounds.audio import SUFFIXES
+from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key, read_table
+
+SIDE_BY_SIDE = "side by side"  # chosen by auto alone
+
+
+def read_collection(data: CollectionSettings) -> Collection:
+    """Every recording below `data.root`, or in that recordings.csv, with all that its collection says of it.
+
+    Errors: an unreadable table, a path that leaves its folder, a root in which nothing can be used: one line that names
+    what was found and the remedy.
+    """
+    root = data.root
+    if root.is_file():
+        return finished(root, read_own_table(root))
+    assert root.is_dir(), f"no folder {root}; point --data.root at your recordings (`python demo_data.py` makes some)"
+    assert is_text(root.absolute()), f"the path of {str(root)!a} is not UTF-8; rename the folder"
+    place = Place(root, data.label_column, data.layout != "auto")
+    layout, why = choose_layout(place) if data.layout == "auto" else (data.layout, "--data.layout says so")
+    found = read_layout(place, layout)
+    others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
+    strange = strange_pages([root, *subfolders(root)], "" if data.layout == "auto" else layout)
+    return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
+
+
+def choose_layout(place: Place, nested: bool = False) -> tuple[str, str]:
+    """The layout of a folder, and what speaks for it.
+
+    nested   the folder lies beside others, so it holds no collections side by side itself
+    """
+    layout, why = marked_layout(place)
+    if layout:
+        return layout, why
+    marks = (
+        {}
+        if nested
+        else {child: marked_layout(Place(child, place.label_column))[0] for child in subfolders(place.root)}
+    )
+    marks = {child: mark for child, mark in marks.items() if mark not in ("", "annotations")}
+    if marks and all(mark == "xeno-canto" and not Place(child).names for child, mark in marks.items()):
+        return "xeno-canto", f"there are pages of it in {listed(child.name for child in marks)}"
+    if marks:
+        return SIDE_BY_SIDE, ", ".join(f"{child.name}/ is {mark}" for child, mark in marks.items())
+    if place.tables:
+        return "annotations", f"{place.tables[0].relative_to(place.root)} has times in it"
+    folders = sorted({name.split("/")[0] for name in place.names if "/" in name})
+    known = known_names(place.root) if folders else frozenset[str]()
+    likely = [folder for folder in folders if looks_like_label(folder, known)]
+    if len(folders) >= 2 and 2 * len(likely) >= len(folders):
+        return "folders", f"{len(likely)} of {len(folders)} folders are named like species: {listed(likely, 3)}"
+    if folders:
+        why = f"{len(folders) - len(likely)} of {len(folders)} folders are not named like species"
+        return "unlabeled", f"there is no table and {why} (--data.layout folders takes folders for labels)"
+    return "unlabeled", "there is no table in it"
+
+
+def marked_layout(place: Place) -> tuple[str, str]:
+    """The layout that a file in the folder itself gives away, and which file; blanks where there is none."""
+    if (place.root / "train.csv").is_file():
+        return "birdclef", "train.csv is there"
+    for layout in ("inaturalist", "xeno-canto"):
+        if pages := find_pages(place.root, layout):
+            return layout, f"{pages[0].name} is of that kind"
+    here = [path for path in sorted(place.root.iterdir()) if path.suffix.lower() in {".txt", ".csv", ".tsv"}]
+    table = next((path for path in here if is_plain_file(path) and place.is_annotated(path)), None)
+    return ("annotations", f"{table.name} has times in it") if table else ("", "")
+
+
+def read_layout(place: Place, layout: str) -> Found:
+    """Everything in a folder, by the reader of its layout, with the stretches of its keep.csv."""
+    found = read_side_by_side(place) if layout == SIDE_BY_SIDE else READERS[layout](place)
+    if place.predictions:
+        found.notes.append(
+            f"{len(place.predictions)} tables have a confidence, so a model wrote them, and they are no annotations: "
+            f"{listed(sorted(place.predictions))}; take that column out of those that somebody checked"
+        )
+    if place.orphans:
+        found.notes.append(
+            f"{len(place.orphans)} tables of times do not say of which recording, and none is called so: "
+            f"{listed(sorted(place.orphans))}; give each the name of its recording, or a column filename"
+        )
+    return with_keep(place.root, found)
+
+
+def read_own_table(path: Path) -> Found:
+    """A recordings.csv, with the taxonomy.csv beside it; what is on disk now counts, not what was there then."""
+    assert path.suffix.lower() == ".csv", f"{path} is a file; point --data.root at a folder or at a recordings.csv"
+    columns = table_columns(path)
+    assert {"root", "path"} <= set(columns), (
+        f"{path} has the columns {listed(columns)}, not root and path; point --data.root at the folder it is in, or at "
+        "a recordings.csv that data_loader.py wrote"
+    )
+    recordings = [present(recording) for recording in read_recordings(path)]
+    if len({recording.name for recording in recordings}) < len({recording.path for recording in recordings}):
+        common = Path(os.path.commonpath([recording.path for recording in recordings]))  # joined from several tables
+        recordings = [replace(row, name=row.path.relative_to(common).as_posix()) for row in recordings]
+    beside = path.with_name("taxonomy.csv")
+    labelled = [recording.name for recording in recordings if recording.labels]
+    assert beside.is_file() or not labelled, (
+        f"{path} has {len(labelled)} labelled rows, and there is no taxonomy.csv beside it; copy it there too"
+    )
+    rows = read_table(beside, ("primary_label", "scientific_name"), unique="primary_label") if beside.is_file() else []
+    return Found(rows, recordings, [f"{path}: {len(recordings)} rows"])
+
+
+def present(recording: Recording) -> Recording:
+    """A row of an older table, missing or not as the disk has it today."""
+    if not is_there(recording.path):
+        return missing(recording) if recording.sound else recording
+    there = replace(recording, status="ok", reason="") if recording.status == "missing" else recording
+    return checked_name(there) if there.sound else there
+
+
+def read_unlabeled(place: Place) -> Found:
+    """Every sound below the root."""
+    recordings, warnings = plain_sounds(place.root, place.names, "unlabeled")
+    return Found([], recordings, place.sounds[1] + warnings)
+
+
+def read_side_by_side(place: Place) -> Found:
+    """Each folder by its own layout; labels with the same scientific name become one, that of the first folder."""
+    loose = [path.name for path in place.root.iterdir() if path.suffix.lower() in SUFFIXES and is_plain_file(path)]
+    recordings, warnings = plain_sounds(place.root, sorted(loose), "unlabeled")
+    parts = [(".", Found([], recordings, warnings))]
+    for child in subfolders(place.root):
+        inner = Place(child, place.label_column)
+        layout, why = choose_layout(inner, nested=True)
+        if layout != "unlabeled" or inner.names:
+            found = read_layout(inner, layout)
+            parts.append((child.name, found._replace(notes=[f"{layout}, because {why}", *found.notes])))
+    return unified(parts)
+
+
+def unified(parts: Sequence[tuple[str, Found]]) -> Found:
+    """Several collections as one: names get their folder in front, labels that mean one species become one.
+
+    A name that several labels of one collection share (BirdCLEF's sonotypes) says too little to join labels by.
+    """
+    rows: dict[str, Row] = {}
+    label_of: dict[str, str] = {}  # by scientific name; blank where several labels have it
+    renamed: list[dict[str, str]] = []
+    notes: list[str] = []
+    for folder, found in parts:
+        count = Counter(key(row["scientific_name"]) for _, row in found.rows)
+        mine: dict[str, str] = {}
+        for where, row in found.rows:
+            name, label = key(row["scientific_name"]), row["primary_label"]
+            if count[name] == 1 and label_of.get(name):
+                label = label_of[name]
+            elif label in rows and key(rows[label][1]["scientific_name"]) != name:
+                label = row["scientific_name"]
+                assert label not in rows, f"{where}: {row['primary_label']} means another species elsewhere; rename it"
+            mine[row["primary_label"]] = label
+            row = row | {"primary_label": label}
+            rows[label] = (rows[label][0], merged(rows[label][1], row)) if label in rows else (where, row)
+            label_of.setdefault(name, label if count[name] == 1 else "")
+        changed = [f"{old} = {new}" for old, new in mine.items() if old != new]
+        notes += [f"{folder}/: {note}" for note in found.notes]
+        notes += [f"{folder}/: {len(changed)} labels under the names of other folders: {listed(changed)}"] * bool(
+            changed
+        )
+        renamed.append(mine)
+    recordings: list[Recording] = []
+    for (folder, found), mine in zip(parts, renamed, strict=True):
+        for recording in found.recordings:
+            labels = tuple(dict.fromkeys(mine.get(x) or label_of.get(key(x)) or x for x in recording.labels))
+            denied = tuple(dict.fromkeys(mine.get(x) or label_of.get(key(x)) or x for x in recording.absent))
+            name = f"{folder}/{recording.name}".removeprefix("./")
+            recordings.append(replace(recording, name=name, labels=labels, absent=denied))
+    return Found(list(rows.values()), recordings, notes)
+
+
+READERS: dict[str, Callable[[Place], Found]] = {
+    "birdclef": read_birdclef,
+    "folders": read_folders,
+    "inaturalist": lambda place: read_inaturalist(place.root, *place.sounds, place.named),
+    "xeno-canto": lambda place: read_xeno_canto(place.root, *place.sounds, place.named),
+    "annotations": lambda place: read_annotations(place.root, *place.sounds, place.tables, place.label_column),
+    "unlabeled": read_unlabeled,
+}
+
+
+def with_keep(root: Path, found: Found) -> Found:
+    """The stretches of keep.csv, if there is one, on the rows of the recordings it names."""
+    path = root / "keep.csv"
+    if not path.is_file():
+        return found
+    index = NameIndex({recording.name for recording in found.recordings})
+    kept: dict[str, set[tuple[float, float]]] = {}
+    strangers: list[str] = []
+    rows = read_table(path, ("filename", "start", "end"))
+    decimal = decimal_sign([row[name] for _, row in rows for name in ("start", "end")], path)
+    for where, row in rows:
+        start, end = clock(row["start"], decimal), clock(row["end"], decimal)
+        assert start is not None and end is not None and start < end, (
+            f"{where}: {row['start']!r} to {row['end']!r} is no stretch; write two times in seconds, the smaller first"
+        )
+        names = index.find(row["filename"])
+        if len(names) == 1:
+            kept.setdefault(names[0], set()).add((start, end))
+        else:
+            strangers.append(row["filename"])
+    notes = [f"keep.csv: only stretches of {len(kept)} recordings are heard"]
+    if strangers:
+        notes.append(f"keep.csv: {len(strangers)} rows name no recording, or several: {listed(strangers)}")
+    recordings = [
+        replace(row, keep=tuple(sorted({*row.keep, *kept[row.name]}))) if row.name in kept else row
+        for row in found.recordings
+    ]
+    return Found(found.rows, recordings, found.notes + notes)
+
+
+def finished(root: Path, found: Found) -> Collection:
+    """The rows in their order, each label one of the taxonomy's, with a count of what could not be used."""
+    assert found.recordings, f"no recordings in {root}; {'; '.join(found.notes)}"
+    rows = [(where, with_rank(row)) for where, row in found.rows]
+    odd = [row["primary_label"] for _, row in rows if ";" in row["primary_label"]]
+    assert not odd, f"{root}: labels {odd[:3]} have a semicolon in them, which parts labels; rename them"
+    known = {row["primary_label"] for _, row in rows}
+    written, respelt = with_known_spelling(found.recordings, known)
+    settled, notes = with_known_labels(written, known)
+    notes = respelt + notes
+    unique = {(row.name, row.start, row.end, row.labels, row.absent): row for row in reversed(settled)}
+    if len(unique) < len(settled):
+        notes.append(f"{len(settled) - len(unique)} rows stood there twice")
+    recordings = sorted(unique.values(), key=row_order)
+    labelled = [recording for recording in recordings if recording.labels]
+    useless = bool(labelled) and all(recording.status == "refused" for recording in labelled)
+    useless = useless or not any(recording.sound for recording in recordings)
+    worst = next((recording for recording in labelled or recordings if not recording.sound), recordings[0])
+    assert not useless, (
+        f"{root}: none of {len(labelled or recordings)} rows can be used; the first is {worst.status}, {worst.name}: "
+        f"{worst.reason}"
+    )
+    taxonomy = build_taxonomy(rows) if rows else None
+    return Collection(taxonomy, recordings, found.notes + notes + open_ranks(taxonomy) + counts(recordings))
+
+
+def with_rank(row: dict[str, str]) -> dict[str, str]:
+    """A label of which nothing but a name is known that is no scientific one: a species for all we know."""
+    told = row.get("finest_rank") or row.get("class") or any(row.get(rank) for rank in UPPER)
+    scientific = re.match(r"[A-Z][a-z]+(?:$| [a-z])", row["scientific_name"])
+    return row if told or scientific else row | {"finest_rank": "species"}
+
+
+def with_known_spelling(recordings: Sequence[Recording], known: set[str]) -> tuple[list[Recording], list[str]]:
+    """Labels as the taxonomy writes them where only blanks or the way an accent is stored differ, counted."""
+    usual = {" ".join(normalize("NFC", label).split()): label for label in known}
+    changed: Counter[str] = Counter()
+
+    def spelt(label: str) -> str:
+        own = label if label in known else usual.get(" ".join(normalize("NFC", label).split()), label)
+        changed[own] += own != label
+        return own
+
+    done = [
+        replace(row, labels=tuple(map(spelt, row.labels)), absent=tuple(map(spelt, row.absent))) for row in recordings
+    ]
+    if not changed.total():
+        return done, []
+    names = listed(label for label, count in changed.items() if count)
+    return done, [f"{changed.total()} labels are written in another way than in the taxonomy, and taken for {names}"]
+
+
+def with_known_labels(recordings: Sequence[Recording], known: set[str]) -> tuple[list[Recording], list[str]]:
+    """Rows of another first label refused, other labels outside `known` dropped and counted."""
+    settled: list[Recording] = []
+    dropped: Counter[str] = Counter()
+    for recording in recordings:
+        strangers = [label for label in (*recording.labels, *recording.absent) if label not in known]
+        if strangers and recording.status != "refused":
+            if recording.labels and recording.labels[0] not in known:
+                recording = refused(recording, stranger(recording.labels[0]))
+            else:
+                dropped.update(strangers)
+                recording = replace(
+                    recording,
+                    labels=tuple(label for label in recording.labels if label in known),
+                    absent=tuple(label for label in recording.absent if label in known),
+                )
+        settled.append(recording)
+    if not dropped:
+        return settled, []
+    most = listed(label for label, _ in dropped.most_common())
+    return settled, [f"{dropped.total()} further labels are of species that are no label here, and dropped: {most}"]
+
+
+def row_order(recording: Recording) -> tuple[object, ...]:
+    start, end = (-1.0 if time is None else time for time in (recording.start, recording.end))
+    return recording.name, start, end, recording.labels, recording.absent
+
+
+def open_ranks(taxonomy: Taxonomy | None) -> list[str]:
+    """A note on labels that have no class, order or family, so that they are equally far from all others."""
+    if taxonomy is None:
+        return []
+    lacking = [
+        label
+        for label, lineage, finest in zip(taxonomy.labels, taxonomy.lineages, taxonomy.finest, strict=True)
+        if any(name.startswith("?") for name in lineage[CLASS : min(finest, FAMILY + 1)])
+    ]
+    if not lacking:
+        return []
+    remedy = "a taxonomy.csv with class_name, order and family tells how far they are from the others"
+    return [f"{len(lacking)} of {len(taxonomy.labels)} labels have open ranks: {listed(lacking)}; {remedy}"]
+
+
+def counts(recordings: Sequence[Recording]) -> list[str]:
+    """How many rows there are, how many of each kind can be heard, and why the others cannot."""
+    heard = [recording for recording in recordings if recording.sound]
+    labelled = sum(bool(recording.labels) for recording in heard)
+    empty = sum(recording.listened and not recording.labels for recording in heard)
+    kinds = f"{labelled} labelled, {empty} listened to without a species, {len(heard) - labelled - empty} unlabelled"
+    notes = [f"{len(recordings)} rows read, {len(heard)} kept: {kinds}"]
+    for status in sorted({recording.status for recording in recordings if not recording.sound}):
+        those = [recording for recording in recordings if recording.status == status]
+        named = listed(dict.fromkeys(f"{recording.name} ({recording.reason})" for recording in those))
+        notes.append(f"{len(those)} rows {status}: {named}")
+    return notes
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder)
+        for name in (
+            "Strix aluco_Tawny Owl/a.wav",
+            "Parus major_Great Tit/b.wav",
+            "noise/rain.wav",
+            "-Parus major/c.wav",
+        ):
+            (archive / "folders" / name).parent.mkdir(parents=True)
+            (archive / "folders" / name).touch()
+        (archive / "field").mkdir()
+        (archive / "field" / "dawn.wav").touch()
+        (archive / "field" / "dawn.Table.1.selections.txt").write_text(
+            "Selection\tView\tBegin Time (s)\tEnd Time (s)\tSpecies\n"
+            "1\tWaveform 1\t3.5\t4.25\tparus major\n"
+            "1\tSpectrogram 1\t3.5\t4.25\tparus major\n"
+            "2\tSpectrogram 1\t9.0\t8.0\tStrix aluco\n"
+        )
+        for part in ("folders", "field"):
+            collection = read_collection(CollectionSettings(archive / part))
+            print("\n".join(collection.notes))
+            for row in collection.recordings:
+                print(f"  {row.name:30} {row.start} {row.end} {row.labels} {row.absent} {row.status} {row.reason}")
+        assert [row.status for row in collection.recordings] == ["ok", "refused"], "the second selection ends too early"
+        assert collection.recordings[0].labels == ("parus major",)

@@ -1,0 +1,276 @@
+"""What recorders write into their files beside the sound: GUANO, WAMD, AudioMoth's comment; and what is known in all.
+
+    read_metadata(Path("20240501_053000.WAV"))   # time with its zone, position, make, serial number, temperature
+    facts_of(Path("20240501_053000.WAV"))        # the name asked too: the file counts, and where both differ is said
+
+Reads    the chunks of WAV files, the comments of FLAC files; never their sound
+
+Nothing in a file is trusted: a number that is none and a time that cannot be right are left out. The package `guano`
+reads the first of the three only, and refuses a whole file for one bad value in it.
+
+source    https://github.com/riggsd/guano-spec, wa_meta.h of Wildlife Acoustics (in the documents of
+          https://github.com/QutEcoacoustics/emu), setHeaderComment of
+          https://github.com/OpenAcousticDevices/AudioMoth-Firmware-Basic
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO
+
+from archive.recorders import EARLIEST, LONGEST, NameFacts, doubt, on_earth, read_name
+
+SAME_TIME = timedelta(minutes=1)  # names count in minutes, some
+SAME_PLACE = Decimal("0.01")  # degrees
+MOST_CHUNKS, MOST_BYTES = 1_000, 2**20  # of a file, of a chunk, that are looked at
+LISTED_TEXTS = {b"ICMT": "comment", b"IART": "artist"}
+WAMD_MODEL, WAMD_SERIAL, WAMD_TIME, WAMD_GPS, WAMD_POSITION, WAMD_INSIDE, WAMD_OUTSIDE = 1, 2, 5, 6, 20, 21, 22
+AUDIOMOTH_TIME = re.compile(
+    r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{3}))? (\d\d)/(\d\d)/(\d{4})"
+    r"(?: (\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)))?",
+    re.ASCII,
+)
+AUDIOMOTH = re.compile(r"(\w*Moth) ([0-9A-F]{16})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the recorder says of a recording; blank where it says nothing."""
+
+    recorded_at: str = ""  # ISO 8601, with an offset where that is known
+    latitude: str = ""  # decimal degrees
+    longitude: str = ""
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius, outside of the device where it measures there
+    warning: str = ""  # why a time is not believed
+
+
+def facts_of(path: Path) -> tuple[Facts, list[str]]:
+    """What is known of a recording from its file and its name, and what to say where these are doubtful."""
+    return combined(read_name("/".join(path.parts[-2:])), read_metadata(path))
+
+
+def combined(named: NameFacts, written: Facts) -> tuple[Facts, list[str]]:
+    """What name and file say together. The file counts; where it has no zone or no clock, a name that agrees has."""
+    said = [f"the clock in the file {written.warning}"] if written.warning and not written.recorded_at else []
+    said += [f"the name {named.warning}"] if named.warning and not written.recorded_at else []
+    when = written.recorded_at or named.recorded_at
+    if same_time(named.recorded_at, written.recorded_at):
+        when = max((written.recorded_at, named.recorded_at), key=precision)
+    else:
+        said.append(f"its name says {named.recorded_at}, the file {written.recorded_at}, which is taken")
+    place, other = (written.latitude, written.longitude), (named.latitude, named.longitude)
+    if not same_place(other, place):
+        said.append(f"its name says {', '.join(other)}, the file {', '.join(place)}, which is taken")
+    place = place if place[0] else other
+    return Facts(when, *place, written.make, written.serial, written.temperature), said
+
+
+def doubts(said: Sequence[str], most: int = 5) -> list[str]:
+    """What to say of names and files that contradict each other or themselves, in one line."""
+    if not said:
+        return []
+    more = f" and {len(said) - most} more" if len(said) > most else ""
+    return [f"{len(said)} times or positions are doubtful: {'; '.join(said[:most])}{more}"]
+
+
+def precision(written: str) -> tuple[bool, bool, bool]:
+    """What a time has: a date, a clock, a zone. Of equals the first is taken, that of the file."""
+    return bool(written), "T" in written, "T" in written and datetime.fromisoformat(written).tzinfo is not None
+
+
+def same_time(named: str, written: str) -> bool:
+    """Whether two times may be the same, as far as both are known: a naive one is local or in UTC, nobody knows."""
+    if not (named and written):
+        return True
+    readings = [
+        {clock.replace(tzinfo=None), clock.astimezone(UTC).replace(tzinfo=None)} if clock.tzinfo else {clock}
+        for clock in (datetime.fromisoformat(named), datetime.fromisoformat(written))
+    ]
+    if "T" not in named or "T" not in written:
+        return bool({when.date() for when in readings[0]} & {when.date() for when in readings[1]})
+    if all(datetime.fromisoformat(time).tzinfo for time in (named, written)):
+        return abs(datetime.fromisoformat(named) - datetime.fromisoformat(written)) < SAME_TIME
+    return any(abs(one - other) < SAME_TIME for one in readings[0] for other in readings[1])
+
+
+def same_place(named: tuple[str, str], written: tuple[str, str]) -> bool:
+    """Whether two positions are within a kilometre or so, as far as both are known."""
+    if not (named[0] and written[0]):
+        return True
+    return all(abs(Decimal(one) - Decimal(other)) <= SAME_PLACE for one, other in zip(named, written, strict=True))
+
+
+def read_metadata(path: Path) -> Facts:
+    """What the recorder wrote into the file, blank where it wrote nothing, or where the file cannot be read."""
+    if path.suffix.lower() not in (".wav", ".flac"):
+        return Facts()
+    try:
+        if not path.is_file():  # a pipe would never end
+            return Facts()
+        with path.open("rb", buffering=2048) as file:
+            texts = dict(reversed(list(chunks(file))))
+    except (OSError, ValueError):  # a name that is none
+        return Facts()
+    found: list[Facts] = []
+    comment = plain_text(texts["comment"]) if "comment" in texts else ""
+    if guano := plain_text(texts["guan"]) if "guan" in texts else comment if comment.startswith("GUANO|") else "":
+        found.append(read_guano(guano))
+    if "wamd" in texts:
+        found.append(read_wamd(texts["wamd"]))
+    if comment:
+        found.append(read_comment(comment, plain_text(texts.get("artist", b""))))
+    if len(found) < 2:
+        return found[0] if found else Facts()
+    return Facts(*(next((value for value in values if value), "") for values in zip(*map(astuple, found), strict=True)))
+
+
+def chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """The chunks of a WAV file, or blocks of a FLAC file, that say something about the recording: guan, wamd, comment,
+    artist; none where it is another kind of file."""
+    head = file.read(12)
+    if head[:4] == b"fLaC":
+        file.seek(4)
+        yield from flac_blocks(file)
+    elif head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
+        size, long = os.fstat(file.fileno()).st_size, 0
+        for _ in range(MOST_CHUNKS):
+            header = file.read(8)
+            length, start = int.from_bytes(header[4:], "little"), file.tell()
+            if len(header) < 8 or not header[:4].isascii() or start > size:
+                return
+            if header[:4] in (b"ds64", b"guan", b"wamd", b"LIST"):
+                body = file.read(min(length, MOST_BYTES))
+                long = int.from_bytes(body[8:16], "little") if header[:4] == b"ds64" else long
+                yield from wav_chunk(header[:4], body)
+            length = long if header[:4] == b"data" and length == 2**32 - 1 and long else length
+            file.seek(start + length + length % 2)
+
+
+def wav_chunk(name: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
+    """What one chunk says; a list of texts has chunks of its own."""
+    if name in (b"guan", b"wamd"):
+        yield name.decode(), body
+    place = 4
+    while name == b"LIST" and body[:4] == b"INFO" and place + 8 <= len(body):
+        length = int.from_bytes(body[place + 4 : place + 8], "little")
+        if kind := LISTED_TEXTS.get(body[place : place + 4]):
+            yield kind, body[place + 8 : place + 8 + length]
+        place += 8 + length + length % 2
+
+
+def flac_blocks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """The comments of a FLAC file, and the chunks of the WAV file it was made of, where its encoder kept them."""
+    for _ in range(MOST_CHUNKS):
+        header = file.read(4)
+        if len(header) < 4:
+            return
+        kind, length, start = header[0] & 127, int.from_bytes(header[1:], "big"), file.tell()
+        body = file.read(min(length, MOST_BYTES)) if kind in (2, 4) else b""
+        if kind == 2 and body[:4] == b"riff":
+            yield from wav_chunk(body[4:8], body[12:])
+        place = 4 + int.from_bytes(body[:4], "little") + 4  # behind the encoder's name and the number of comments
+        while kind == 4 and place + 4 <= len(body):
+            size = int.from_bytes(body[place : place + 4], "little")
+            key, _, value = body[place + 4 : place + 4 + size].partition(b"=")
+            if named := {b"COMMENT": "comment", b"DESCRIPTION": "comment", b"ARTIST": "artist"}.get(key.upper()):
+                yield named, value
+            place += 4 + size
+        if header[0] & 128:  # the last one
+            return
+        file.seek(start + length)
+
+
+def read_guano(text: str) -> Facts:
+    """A chunk `guan`: lines of key and value; where a converter joined them, between semicolons."""
+    lines = text.split("\n" if "\n" in text else ";")
+    cell = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    device = together(cell.get("Make", ""), cell.get("Model", ""))
+    temperature = cell.get("Temperature Ext", "") or cell.get("Temperature Int", "")
+    degrees = two_numbers(cell.get("Loc Position", ""))
+    return checked_facts(cell.get("Timestamp", ""), degrees, device, cell.get("Serial", ""), temperature)
+
+
+def two_numbers(told: str) -> list[str]:
+    """Latitude and longitude: 52.5 13.4, 52.5,13.4 or 52,5 13,4; blank where there are not exactly two."""
+    parts = told.replace(", ", " ").split()
+    parts = parts[0].split(",") if len(parts) == 1 else [part.replace(",", ".") for part in parts]
+    return parts if len(parts) == 2 else ["", ""]
+
+
+def read_wamd(body: bytes) -> Facts:
+    """A chunk `wamd` of Wildlife Acoustics: numbered fields, texts in ASCII."""
+    field: dict[int, str] = {}
+    place = 0
+    while place + 6 <= len(body):
+        number, length = (
+            int.from_bytes(body[place : place + 2], "little"),
+            int.from_bytes(body[place + 2 : place + 6], "little"),
+        )
+        field.setdefault(number, plain_text(body[place + 6 : place + 6 + length]).strip() if length < LONGEST else "")
+        place += 6 + length
+    where = [part.strip() for part in (field.get(WAMD_GPS) or field.get(WAMD_POSITION, "")).split(",")][1:]
+    if len(where) >= 4 and where[1] in ("N", "S") and where[3] in ("E", "W"):
+        signs = "-" if where[1] == "S" else "", "-" if where[3] == "W" else ""
+        where = [signs[0] + where[0], signs[1] + where[2]]
+    model = field.get(WAMD_MODEL, "")
+    temperature = field.get(WAMD_OUTSIDE, "") or field.get(WAMD_INSIDE, "")
+    make = together("Wildlife Acoustics", model) if model else ""
+    return checked_facts(field.get(WAMD_TIME, ""), [*where, "", ""][:2], make, field.get(WAMD_SERIAL, ""), temperature)
+
+
+def read_comment(comment: str, artist: str) -> Facts:
+    """AudioMoth's comment: Recorded at 19:22:55 14/12/2020 (UTC-5) by AudioMoth 24E144055DDD3203 at medium gain ..."""
+    when, device = AUDIOMOTH_TIME.search(comment), AUDIOMOTH.search(comment) or AUDIOMOTH.search(artist)
+    if not when or not device:
+        return Facts()
+    hour, minute, second, fraction, day, month, year, zone, sign, hours, minutes = when.groups()
+    offset = f"{sign}{int(hours):02}:{minutes or '00'}" if sign else "+00:00" if zone else ""
+    time = f"{year}-{month}-{day}T{hour}:{minute}:{second}{f'.{fraction}' if fraction else ''}{offset}"
+    warmth = re.search(r"temperature was (-?\d+(?:\.\d+)?)C", comment)
+    return checked_facts(time, ["", ""], f"Open Acoustic Devices {device[1]}", device[2], warmth[1] if warmth else "")
+
+
+def checked_facts(time: str, degrees: Sequence[str], make: str, serial: str, temperature: str) -> Facts:
+    """Facts as a file spells them, blank where they cannot be."""
+    try:
+        clock = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", time))
+    except ValueError:
+        clock = None
+    warning = doubt(clock, EARLIEST, date.today()) if clock else ""
+    alone = len(time) <= 10  # a date without a clock
+    when = "" if clock is None or warning else clock.date().isoformat() if alone else clock.isoformat()
+    warmth = re.fullmatch(r"([+-]?\d{1,2}(?:\.\d{1,4})?) ?C?", temperature)
+    make, serial = (" ".join(text.split())[:LONGEST] for text in (make, serial))
+    return Facts(when, *on_earth(*degrees), make, serial, warmth[1] if warmth else "", warning)
+
+
+def together(make: str, model: str) -> str:
+    """Make and model of a device in one: Wildlife Acoustics SM4, and not Titley Titley Swift."""
+    return model if model.startswith(make) else f"{make} {model}".strip()
+
+
+def plain_text(raw: bytes) -> str:
+    """A text out of a file: no zeros, nothing that steers a terminal; bytes that are no UTF-8 become a U+FFFD."""
+    text = raw.decode("utf-8", "replace").replace("\0", " ").replace("\r", " ").strip()
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in text).strip()
+
+
+if __name__ == "__main__":
+    guano = b"GUANO|Version:1.0\nTimestamp:2024-05-01T05:30:00+02:00\nMake:Titley Scientific\nSerial:451\n"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "20240501_043000.wav")
+        path.write_bytes(b"RIFF\0\0\0\0WAVEguan" + len(guano).to_bytes(4, "little") + guano)
+        found, said = facts_of(path)
+    print(found, *said, sep="\n")
+    assert found.recorded_at == "2024-05-01T05:30:00+02:00" and "043000" not in said[0] and "04:30:00" in said[0]

@@ -1,0 +1,355 @@
+"""Every recording opened once: how long it really is, what is wrong with it, and what it sounds like.
+
+    examined = examine([Path("a.ogg"), Path("b.wav")])            # all decoded, in parallel, with a progress bar
+    examined = examine([Path("a.ogg"), Path("b.wav")])            # nothing is read again: path, size, time are the same
+
+Writes   /tmp/wildwhisper/examined.sqlite, which may be deleted at any time
+
+Decoding happens in processes of its own: a file that hangs or kills its decoder becomes a row with a reason. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Timer
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from config import SCRATCH
+from sounds.audio import SHORTEST_SECONDS, open_recording
+from sounds.decoders import READY, death, guard_seconds, limit_memory, may_pass, refuse_dead, start_process
+
+VERSION = 4  # raise it whenever an examination says something new about an unchanged file
+LEDGER = SCRATCH / "examined.sqlite"
+RATE = 16_000  # Hz at which recordings are listened to
+FRAME = 512  # samples
+MOST_FRAMES = 4096  # kept of a recording: a long one in a coarser grain
+BAND_EDGES = (300, 400, 550, 750, 1000, 1350, 1850, 2500, 3400, 4200, 5200, 6400, 7800)  # Hz
+EDGE_BINS = [round(edge * FRAME / RATE) for edge in BAND_EDGES]
+PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; pieces of equal length
+SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
+PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
+SERVE = "from archive import survey; survey.serve()"  # what a decoding process runs
+SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What listening to a whole recording has shown."""
+
+    status: str  # as that of an Outcome
+    reason: str
+    seconds: float  # as decoded
+    sample_rate: int  # Hz, of the file
+    channels: int
+    digest: str  # equal where all samples of all channels are, whatever the container
+    fingerprint: str  # hexadecimal int8 (PRINT_BANDS x PRINT_TIMES): much the same for one sound in two encodings
+    profile: str  # hexadecimal uint8: how much stands out from the background, in pieces of equal length
+    dead: str = ""  # where nothing is heard in it: 30-61.5;90-93 seconds
+
+
+def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
+    """An examination of every path, taken from the ledger where path, size and time have not changed since.
+
+    workers   processes that decode; 0: one for each core
+    Errors: none; whatever a file does, it becomes an examination with a reason.
+    """
+    with closing(open_ledger()) as ledger:
+        stamps = {path: stamp(path) for path in paths}
+        known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
+        missing = [path for path in stamps if path not in known]
+        if missing:
+            fresh = dict[Path, Examination]()
+            saved = time.monotonic()
+            results = decode_all(missing, workers or os.cpu_count() or 1)
+            bar = tqdm(results, "listening", len(missing), unit="file", disable=None, leave=False, smoothing=0.05)
+            try:
+                for path, examination in bar:
+                    known[path] = fresh[path] = examination
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        note_down(ledger, fresh, stamps)
+                        fresh, saved = {}, time.monotonic()
+            finally:
+                note_down(ledger, fresh, stamps)
+            assert known.keys() == stamps.keys(), f"{len(stamps.keys() - known.keys())} recordings were lost on the way"
+            before = len(known) - len(missing)
+            print(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
+    return known
+
+
+def alive_in(examination: Examination) -> tuple[tuple[float, float], ...]:
+    """Start and end in seconds of what holds sound in a recording; nothing where that is all of it. Blinks of sound are
+    left out where there is more."""
+    dead = [tuple(map(float, piece.split("-"))) for piece in examination.dead.split(";") if piece]
+    edges = [0.0, *(edge for piece in dead for edge in piece), examination.seconds]
+    alive = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+    longer = [(start, end) for start, end in alive if end - start >= SHORTEST_SECONDS]
+    return tuple(longer or alive) if dead else ()
+
+
+def profile_of(examination: Examination) -> NDArray[np.float64]:
+    """(pieces,) how much stands out from the background in each piece of the recording, 0 to 1."""
+    return np.frombuffer(bytes.fromhex(examination.profile), np.uint8) / 255
+
+
+def listen(path: Path) -> Examination:
+    """Decode all of a recording and note what it is."""
+    recording, digest, spectra = open_recording(path, RATE), hashlib.blake2b(digest_size=12), Spectra()
+    recording.digest = digest
+    for block in recording.waveform():
+        spectra.add(block)
+    outcome = recording.outcome
+    heard = outcome.status in ("ok", "salvaged", "short")
+    return Examination(
+        outcome.status,
+        outcome.reason,
+        round(outcome.seconds, 6),
+        outcome.sample_rate,
+        outcome.channels,
+        digest.hexdigest() if heard else "",
+        fingerprint(spectra.bands()).hex() if heard and outcome.seconds >= SHORTEST_PRINT else "",
+        contrast(spectra.bands(), outcome.seconds).hex() if heard else "",
+        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if heard else "",
+    )
+
+
+class Spectra:
+    """Power in bands over time, in a grain that becomes coarser as the recording becomes longer."""
+
+    def __init__(self) -> None:
+        self.window = np.hanning(FRAME).astype(np.float32)
+        self.held = np.zeros(0, np.float32)
+        self.rows: list[NDArray[np.float32]] = []  # each (frames, bands), at `grain` frames a row
+        self.grain, self.count = 1, 0
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        self.held = np.concatenate([self.held, block])
+        unit = FRAME * self.grain
+        frames = len(self.held) // unit * self.grain
+        if frames:
+            pieces = self.held[: frames * FRAME].reshape(frames, FRAME) * self.window
+            power = np.square(np.abs(np.fft.rfft(pieces, axis=1))).astype(np.float32)
+            bands = np.add.reduceat(power, EDGE_BINS, axis=1)[:, :-1]
+            self.rows.append(bands.reshape(-1, self.grain, bands.shape[1]).mean(axis=1))
+            self.count += len(self.rows[-1])
+            self.held = self.held[frames * FRAME :]
+        while self.count > 2 * MOST_FRAMES:
+            joined = self.bands()
+            even = len(joined) // 2 * 2
+            self.rows = [joined[:even].reshape(-1, 2, joined.shape[1]).mean(axis=1)]
+            self.grain, self.count = 2 * self.grain, even // 2
+
+    def bands(self) -> NDArray[np.float32]:
+        """(frames, bands) mean power."""
+        self.rows = [np.concatenate([np.zeros((0, len(BAND_EDGES) - 1), np.float32), *self.rows])]
+        return self.rows[0]
+
+
+def fingerprint(bands: NDArray[np.float32]) -> bytes:
+    """Log power in the lower bands over sixteen pieces of the recording, each band about its mean: level and colour of
+    the microphone cancel. int8; empty where nothing changes."""
+    if not len(bands):
+        return b""
+    lower = bands[:, :PRINT_BANDS].astype(np.float64)
+    sums = np.concatenate([np.zeros((1, PRINT_BANDS)), lower.cumsum(axis=0)])
+    at = np.linspace(0, len(lower), PRINT_TIMES + 1)
+    edges = np.empty((PRINT_TIMES + 1, PRINT_BANDS))
+    for band in range(PRINT_BANDS):
+        edges[:, band] = np.interp(at, np.arange(len(sums)), sums[:, band])
+    power = (edges[1:] - edges[:-1]) * PRINT_TIMES / len(lower)
+    log_power = np.log(power + 1e-4 * power.mean() + 1e-12)
+    log_power -= log_power.mean(axis=0)
+    largest = float(np.abs(log_power).max())
+    return np.rint(log_power * 127 / largest).astype(np.int8).tobytes() if largest > 0 else b""
+
+
+def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
+    """How much stands out, over pieces of equal length: per band above its median, the two that do most. uint8."""
+    pieces = min(LONGEST_PROFILE, max(1, int(seconds / PROFILE_SECONDS)), max(1, len(bands)))
+    if not len(bands):
+        return bytes(pieces)
+    log_power = np.log(bands + 1e-10)
+    above = log_power - np.median(log_power, axis=0)
+    spread = 1.48 * np.median(np.abs(above), axis=0) + 0.3
+    most = np.sort(np.maximum(above / spread, 0), axis=1)[:, -2:].mean(axis=1)
+    edges = np.linspace(0, len(most), pieces + 1).astype(int)
+    levels = np.add.reduceat(most, edges[:-1]) / (edges[1:] - edges[:-1])
+    shares: NDArray[np.float64] = levels * 255 / max(float(levels.max()), 1e-9)
+    return np.rint(shares).astype(np.uint8).tobytes()
+
+
+def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
+    """Each path with its examination, in the order in which they are done."""
+    todo, done = SimpleQueue[Path](), SimpleQueue[tuple[Path, Examination]]()
+    at_work: list[subprocess.Popen[bytes]] = []
+    stopping = Event()
+    for path in paths:
+        todo.put(path)
+    with ThreadPoolExecutor(workers) as pool:
+        hands = [
+            pool.submit(keep_decoding, todo, done, at_work, stopping) for _ in range(min(workers, -(-len(paths) // 8)))
+        ]
+        try:
+            for _ in paths:
+                while True:
+                    try:
+                        result = done.get(timeout=0.5)
+                        break
+                    except Empty:
+                        for hand in hands:
+                            if hand.done():
+                                hand.result()  # what ended it early, if anything
+                yield result
+        finally:
+            stopping.set()  # whoever stops listening stops the work
+            for process in at_work:
+                process.kill()
+
+
+def keep_decoding(
+    todo: SimpleQueue[Path],
+    done: SimpleQueue[tuple[Path, Examination]],
+    at_work: list[subprocess.Popen[bytes]],
+    stopping: Event,
+) -> None:
+    """Feed one decoding process until nothing is left; replace it when a file has killed it."""
+    process: subprocess.Popen[bytes] | None = None
+    while not stopping.is_set():
+        try:
+            path = todo.get_nowait()
+        except Empty:
+            break
+        if process is None:
+            process = start_process(SERVE)
+            at_work.append(process)
+            assert process.stdin and process.stdout, "a decoder without pipes"
+            said = process.stdout.readline()
+            if stopping.is_set():
+                break
+            refuse_dead(process, said)
+        assert process.stdin and process.stdout, "a decoder without pipes"
+        limit = guard_seconds(path)
+        guard = Timer(limit, process.kill)
+        started = time.monotonic()
+        guard.start()
+        try:
+            process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        guard.cancel()
+        if line:
+            done.put((path, Examination(**json.loads(line))))
+            continue
+        code = process.wait()
+        process = None
+        late = time.monotonic() - started >= limit
+        why = f"decoding did not end within {limit:.0f} s" if late else f"its decoder died ({death(code)})"
+        done.put((path, Examination("unreadable", f"{why}; leave it out", 0.0, 0, 0, "", "", "")))
+    if process:
+        process.communicate()
+
+
+def serve() -> None:
+    """The decoding process: a path a line, an examination a line."""
+    limit_memory()
+    print(READY.decode(), end="", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asdict(listen(Path(json.loads(line))))), flush=True)
+
+
+def open_ledger() -> sqlite3.Connection:
+    """The ledger of what was examined before; a damaged one is set aside."""
+    LEDGER.parent.mkdir(parents=True, exist_ok=True)
+    tables = (
+        f"CREATE TABLE IF NOT EXISTS examined_{VERSION} "
+        "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, examination TEXT) WITHOUT ROWID;"
+        f"CREATE TABLE IF NOT EXISTS compared_{VERSION} "
+        "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID"
+    )
+    try:
+        ledger = sqlite3.connect(LEDGER, timeout=60)
+        ledger.executescript(tables)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            print(f"{LEDGER}: {error}; nothing is remembered this time, make room or look at its permissions")
+            ledger = sqlite3.connect(":memory:")
+            ledger.executescript(tables)
+            return ledger
+        LEDGER.replace(LEDGER.with_suffix(".damaged"))
+        print(f"{LEDGER} was damaged: set aside, everything is listened to again")
+        ledger = sqlite3.connect(LEDGER, timeout=60)
+        ledger.executescript(tables)
+    return ledger
+
+
+def look_up(ledger: sqlite3.Connection, path: Path, mark: tuple[int, int]) -> Examination | None:
+    """What is known of a file, if it is still the same file."""
+    query = f"SELECT size, mtime, examination FROM examined_{VERSION} WHERE path = ?"
+    row = ledger.execute(query, (os.fsencode(path.resolve()),)).fetchone() if mark != (-1, -1) else None
+    return Examination(**json.loads(row[2])) if row and row[:2] == mark else None
+
+
+def note_down(
+    ledger: sqlite3.Connection, fresh: Mapping[Path, Examination], stamps: Mapping[Path, tuple[int, int]]
+) -> None:
+    """Examinations of files that are there, for the next time; one transaction."""
+    rows = [
+        (os.fsencode(path.resolve()), *stamps[path], json.dumps(asdict(examination)))
+        for path, examination in fresh.items()
+        if stamps[path] != (-1, -1) and not may_pass(examination.reason)
+    ]
+    remember(ledger, f"INSERT OR REPLACE INTO examined_{VERSION} VALUES (?, ?, ?, ?)", rows)
+
+
+def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """One transaction; a ledger that cannot be written to costs time the next time, and nothing else."""
+    try:
+        with ledger:
+            ledger.executemany(statement, rows)
+    except sqlite3.OperationalError as error:
+        print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1) for what is not there."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
+
+
+if __name__ == "__main__":
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    owl = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000)
+    with tempfile.TemporaryDirectory() as place:
+        paths = [Path(place) / name for name in ("owl.wav", "rain.flac", "dead.wav", "notes.wav")]
+        soundfile.write(paths[0], owl, 16_000)
+        soundfile.write(paths[1], rng.normal(0, 0.1, 64_000), 16_000)
+        soundfile.write(paths[2], np.zeros(64_000), 16_000)
+        paths[3].write_text("The owl called twice, then it rained and I went home.\n")
+        examined = examine(paths)
+        for path in paths:
+            print(f"{path.name:10} {examined[path].status:10} {examined[path].seconds:4.1f} s  {examined[path].reason}")
+        again = examine(paths)
+    assert [examined[path].status for path in paths] == ["ok", "ok", "silent", "unreadable"]
+    assert again == examined

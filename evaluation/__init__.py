@@ -1,0 +1,1 @@
+"""What "good" means, and how far a score can be believed."""

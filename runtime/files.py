@@ -1,0 +1,142 @@
+"""Whole files or none: written beside their place, synced, renamed; what a full disk or a killed process leaves.
+
+with publish(folder / "species.csv") as temporary:   # an error in here leaves the file of before as it was
+    temporary.write_text("label\n")
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_SPACE = ("No space left", "database or disk is full")
+MEGABYTE = 1e6
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
+HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")
+
+
+@contextmanager
+def publish(path: Path, size: int = 0) -> Generator[Path]:
+    """A temporary path beside `path`; renamed to it, synced to disk, when the block ends well: whole or not at all.
+
+    Of several processes of a run the first alone publishes; what the others write is thrown away.
+
+    size    bytes that will be written, where that is known: not begun where there is no room for them
+    Errors: a full disk is told in one line, whatever name the library that wrote has for it.
+    """
+    if not FIRST:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place) / path.name
+        return
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}.part")
+    room = shutil.disk_usage(path.parent).free if size else 0
+    assert size <= room, no_room(path, size, room)
+    try:
+        yield temporary
+        if not temporary.is_symlink():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        written = temporary.stat().st_size if temporary.is_file() else 0
+        room = shutil.disk_usage(path.parent).free
+        raise AssertionError(no_room(path, max(size, written + 1), room)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine that were killed left half written."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = HALF_WRITTEN.fullmatch(name)
+            if found and (int(found[1]) == os.getpid() or not birth(int(found[1]))):
+                (Path(place) / name).unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """What was renamed and unlinked in a folder is so on disk too."""
+    opened = os.open(folder, os.O_RDONLY)
+    os.fsync(opened)
+    os.close(opened)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error: libraries written in C and Rust have words of their own for it."""
+    last: BaseException | None = error
+    while last is not None:
+        if (isinstance(last, OSError) and last.errno in FULL) or any(words in str(last) for words in NO_SPACE):
+            return True
+        last = last.__cause__ or last.__context__
+    return False
+
+
+def no_room(path: Path, need: int, have: int) -> str:
+    """One line for a full disk."""
+    return (
+        f"disk full: {path} needs {need / MEGABYTE:.1f} MB or more, {have / MEGABYTE:.1f} MB are free there; make "
+        "room, then give the same command again (training goes on with --run.resume and the folder of the run)"
+    )
+
+
+def write_json(path: Path, content: object) -> None:
+    """A JSON file that people can read too."""
+    with publish(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n", encoding="utf-8"
+        )
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object of a file that anybody may have written."""
+    try:
+        content: object = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # bad JSON, or bytes that are no UTF-8
+        raise AssertionError(f"{path} is damaged ({error}); {remedy}") from None
+    assert isinstance(content, dict), f"{path} holds no JSON object but {str(content)[:40]!r}; {remedy}"
+    return cast(dict[str, Any], content)
+
+
+def birth(process: int) -> str:
+    """When a process of this machine was started, in words that no other has; nothing where there is none."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + told.rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def as_json(value: object) -> object:
+    """Settings as JSON can hold them: sections as objects, paths as text."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "card.json"
+        write_json(path, {"species": 3})
+        try:
+            with publish(path) as half:
+                half.write_text("{")
+                raise InterruptedError
+        except InterruptedError:
+            print("stopped half way:", path.read_text().split())
+        assert read_json(path, "delete it") == {"species": 3} and [file.name for file in path.parent.iterdir()] == [
+            "card.json"
+        ]

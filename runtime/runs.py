@@ -1,0 +1,271 @@
+"""The run folder: numbering, what is remembered of a run, one printed line = one JSON line.
+
+with open_run("finetune", config.run.root, config) as run:
+    record(run, epoch=1, loss=0.31)                  # printed, and a line of runs/finetune-001/metrics.jsonl
+# now runs/finetune points to runs/finetune-001; had it failed, it would be marked so and the link left alone
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from runtime.files import FIRST, as_json, birth, publish, read_json, sweep, write_json
+from runtime.terminal import command_line, shortest
+
+MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
+    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
+)
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A numbered folder that holds everything one command leaves behind."""
+
+    folder: Path
+    started: float
+    facts: dict[str, object]  # what run.json will hold; a command may add to it
+
+
+@contextmanager
+def open_run(
+    name: str,
+    root: Path,
+    settings: object,
+    folder: Path | None = None,
+    resume: Path | None = None,
+    kept: str = "give the same command again",
+) -> Generator[Run]:
+    """A new folder root/name-NNN; `root/name` points to it once the block has finished.
+
+    settings  a dataclass; stored in run.json with versions, times and the status: running, finished, failed,
+              interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
+    folder    a place of the user's own choice instead, without number and link
+    resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
+    kept      what is to be said of a run that is stopped: what is kept, and how to go on
+    """
+    numbered, link = folder is None, root / name
+    resumed: list[str] = []
+    if resume is not None:
+        folder, resumed = resume.resolve(), past_starts(resume, name, settings)
+    if folder is None:
+        root.mkdir(parents=True, exist_ok=True)
+        assert link.is_symlink() or not link.exists(), (
+            f"{link} is in the way of a link to the newest run; move it aside"
+        )
+        mark_dead_runs(root, name)
+        folder = new_folder(root, name)
+    assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    started = time.time()
+    facts: dict[str, object] = {
+        "name": folder.name,
+        "status": "running",
+        "command": sys.argv,
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | loaded_versions(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": birth(os.getpid()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+    }
+    if resumed:
+        facts["started_before"] = resumed
+    run = Run(folder, started, facts)
+    write_json(folder / "run.json", facts)
+    print(f"run {folder}")
+    status = "failed"
+    try:
+        yield run
+        status = "finished"
+    except KeyboardInterrupt as stop:
+        status = "interrupted"
+        script = Path(sys.argv[0]).name
+        if any(folder.rglob("states/state-*.pt")):
+            kept = f"its state is kept; go on with: {command_line(script, '--run.resume', shortest(folder))}"
+        stop.args = stop.args or (f"{shortest(folder)} is marked as interrupted; {kept}",)
+        raise
+    except SystemExit:
+        status = "interrupted"
+        raise
+    finally:
+        ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}
+        write_json(folder / "run.json", facts | ended)
+    if numbered:
+        with publish(link) as temporary:
+            temporary.symlink_to(folder.name)
+
+
+def past_starts(folder: Path, name: str, settings: object) -> list[str]:
+    """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
+    path = folder / "run.json"
+    assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
+    told = read_json(path, "start a new run")
+    lacking = {"name", "status", "host", "pid", "settings", "started"} - told.keys()
+    assert not lacking and str(told["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
+    assert re.match(rf"{name}-\d", str(told["name"])), (
+        f"{folder} is a run of another command; give one named {name}-..."
+    )
+    assert told["status"] != "running" or not is_alive(told), (
+        f"{folder} is still running (process {told['pid']}); wait for it, or end it"
+    )
+    assert told["status"] != "finished", f"{folder} has finished; there is nothing to resume"
+    before, now = flat(told["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
+    differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
+    changes = "; ".join(f"--{key} was {before.get(key)}, is {now.get(key)}" for key in differ)
+    assert not differ, f"{folder} was begun with other settings: {changes}; give the same, or start a new run"
+    return [*told.get("started_before", []), told["started"]]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their flags: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= (
+            flat(cast(dict[str, Any], value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return found
+
+
+def subfolder(run: Run, name: str) -> Run:
+    """A part of a run that has a log and curves of its own."""
+    folder = run.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"part {folder}")
+    return Run(folder, run.started, run.facts)
+
+
+def record(run: Run, **values: float | int | str | None) -> None:
+    """Print one line, and append the same values as one line of metrics.jsonl, with the seconds since the start."""
+    print("  ".join(f"{name} {readable(value)}" for name, value in values.items()), flush=True)
+    line = {"seconds": round(time.time() - run.started, 2), **values}
+    if not FIRST:
+        return
+    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a state that counts this line must not outlive it
+
+
+def keep_records(folder: Path, count: int) -> None:
+    """Forget what was recorded after the state that a run goes on from."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    if len(lines) > count:
+        with publish(path) as temporary:
+            temporary.write_text("".join(lines[:count]), encoding="utf-8")
+
+
+def loaded_versions() -> dict[str, str]:
+    """Versions of the libraries in use; a machine that only scores has no torch."""
+    return {package: version(package) for package in PACKAGES if package in sys.modules}
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
+    """curves.png: one panel per title, the named values of metrics.jsonl over the epochs."""
+    from matplotlib.figure import Figure  # slow to import, and the scoring path never draws
+
+    records = read_records(run.folder)
+    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+    for index, (title, names) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for name in names:
+            points = [(line["epoch"], line[name]) for line in records if line.get(name) is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend()
+    path = run.folder / "curves.png"
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return path
+
+
+def peak_memory_mb(process: int | None = None) -> int:
+    """Largest resident memory of this process so far, MB of 10^6 bytes; getrusage would count that of the process that
+    started it.
+
+    process   another one, by its number; 0 where it has ended or the system does not tell
+    """
+    status = Path("/proc") / str(process or "self") / "status"
+    if status.is_file():
+        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(peaks[0].split()[1]) * 1024 // 10**6 if peaks else 0  # of one that has ended and was not yet missed
+    return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
+
+
+def is_alive(facts: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a run.json is still there, and no other that has got its number since."""
+    born = birth(int(facts["pid"])) if str(facts.get("pid", "")).isdecimal() else ""
+    same = facts["born"] == born if "born" in facts else facts.get("pid") != os.getpid()
+    return facts.get("host") == socket.gethostname() and bool(born) and same
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """The next free number, taken at once, so that two runs that start together get two folders."""
+    number = max((number_of(folder, name) for folder in root.glob(f"{name}-*")), default=0)
+    while True:
+        number += 1
+        folder = root / f"{name}-{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run was quicker
+            continue
+        return folder
+
+
+def number_of(folder: Path, name: str) -> int:
+    """12 for finetune-012, 0 for anything else."""
+    digits = folder.name.removeprefix(f"{name}-")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def mark_dead_runs(root: Path, name: str) -> None:
+    """Runs of this host that say `running` though their process is gone were killed: say so."""
+    for path in sorted(root.glob(f"{name}-*/run.json")):
+        facts = read_json(path, "delete it")
+        same_host = facts.get("host") == socket.gethostname()
+        if facts.get("status") == "running" and same_host and not is_alive(facts):
+            write_json(path, facts | {"status": "interrupted"})
+            print(f"{path.parent} never finished: marked interrupted")
+
+
+def readable(value: float | int | str | None) -> str:
+    """Numbers as people want them in a line."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        with open_run("demo", Path(place), {"species": 3}) as demo:
+            for epoch in range(1, 6):
+                record(demo, epoch=epoch, loss=1 / epoch, macro_auc=1 - 0.5 / epoch)
+            print("drew", draw_curves(demo, {"loss": ["loss"], "quality": ["macro_auc"]}))
+        assert (Path(place) / "demo").resolve() == demo.folder.resolve()
+        assert json.loads((demo.folder / "run.json").read_text())["status"] == "finished"
+        assert [line["epoch"] for line in read_records(demo.folder)] == [1, 2, 3, 4, 5]

@@ -1,0 +1,1 @@
+"""The served file, and everything that is made of its scores."""

@@ -1,0 +1,293 @@
+"""Scored windows -> detections: what counts as one, at which rank, and which of them belong together.
+
+    found = detect(scored, taxonomy, choices)             # in the order of time, the surest first
+    events = join(found, gap=3.0)                         # neighbouring windows of one species
+
+No torch, and no files: serving/tables.py writes what is found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.ranks import deepest_answers
+from taxonomy import Taxonomy
+
+SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
+DETECTION_COLUMNS = (
+    *SIX,
+    "Species code",
+    "Site",
+    "Recorded at",
+    "Detected at",
+    "Channel",
+    "Model",
+    "Window (s)",
+    "Overlap (s)",
+    "Min conf",
+    "Runners up",
+    "Validated",
+)
+KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
+RUNNERS_UP = 2
+AT_A_TIME = 512  # windows
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The windows of one recording, or of one of its channels, after scoring."""
+
+    starts: Sequence[float]  # seconds
+    ends: Sequence[float]
+    probabilities: Scores  # (windows, species)
+    embeddings: Scores  # (windows, width)
+    channel: int = 0  # 1, 2, ...; 0: the mean of all channels
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What counts as a detection."""
+
+    thresholds: Scores  # (species,) probabilities
+    wanted: NDArray[np.bool_]  # (species,) those on the user's list, or all
+    top: int = 0  # at most so many species of a window, the surest; 0: all
+    ranks: Mapping[str, float] = field(default_factory=dict[str, float])  # thresholds of answers above the species
+    validated: Sequence[str] = ()  # (species,) whether it was: yes, too few, never; blank where the model does not say
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One species, or one taxon above it, in one window."""
+
+    start: float  # seconds in the recording
+    end: float
+    label: str
+    scientific_name: str
+    common_name: str
+    confidence: float
+    threshold: float  # the one it reached
+    channel: int = 0  # 1, 2, ...; 0: the mean of all channels
+    detected_at: str = ""  # ISO 8601 or blank
+    runners_up: str = ""  # "label 0.31, label 0.12"
+    validated: str = ""  # whether the species was, on held-out recordings or verdicts: yes, too few, never
+
+
+@dataclass(frozen=True)
+class Event:
+    """Neighbouring windows of one species joined."""
+
+    start: float
+    end: float
+    label: str
+    scientific_name: str
+    common_name: str
+    confidence: float  # the maximum
+    mean_confidence: float
+    windows: int
+    channel: int = 0
+    detected_at: str = ""
+    validated: str = ""
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What became of one input."""
+
+    file: str  # a path that opens from where the command ran
+    site: str
+    recorded_at: str
+    sample_rate: int
+    channels: int
+    seconds_claimed: float
+    seconds_analysed: float  # of sound
+    windows: int
+    status: str  # ok, salvaged, silent, short, unreadable
+    reason: str
+    size: int
+    mtime_ns: int
+    found: tuple[Detection, ...] = ()
+    events: tuple[Event, ...] = ()
+    latitude: str = ""  # decimal degrees
+    longitude: str = ""
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius, when the recording began
+    seconds_silent: float = 0.0  # of no sound: zeros, a constant, clipped throughout; not analysed
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What every row of a set of tables shares."""
+
+    model: str
+    window_seconds: float
+    overlap: float
+    highest_hz: float  # the model's band ends there
+
+
+def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str = "") -> list[Detection]:
+    """Every species that reaches its threshold, in the order of time, the surest first.
+
+    Where none does, the taxon of the deepest rank that is sure enough, if answers above the species are wanted: it is
+    labelled with its rank, as "genus Rana".
+    recorded_at   when the recording begins, ISO 8601; detections get a time where it has one
+    """
+    found: list[Detection] = []
+    for first in range(0, len(scored.starts), AT_A_TIME):
+        part = slice(first, first + AT_A_TIME)
+        rows = scored.starts[part], scored.ends[part], scored.probabilities[part]
+        found += detect_some(Scored(*rows, scored.embeddings[:0], scored.channel), taxonomy, choices, recorded_at)
+    return found
+
+
+def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str) -> list[Detection]:
+    """The detections of some windows; all of a long recording at once would be several copies of its probabilities."""
+    found: list[Detection] = []
+    probabilities = np.where(choices.wanted, scored.probabilities, np.float32(-1))
+    above = {rank: limit for rank, limit in choices.ranks.items() if rank != "species"}  # species have their own
+    answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, above) if above else []
+    for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
+        order = [int(column) for column in np.argsort(-probabilities[row], kind="stable")]
+        when = clock_time(recorded_at, start)
+        reached = [column for column in order if probabilities[row, column] >= choices.thresholds[column]]
+        for column in reached[: choices.top or None]:
+            others = [other for other in order if other != column][:RUNNERS_UP]
+            found.append(
+                Detection(
+                    start,
+                    end,
+                    taxonomy.labels[column],
+                    taxonomy.scientific_names[column],
+                    taxonomy.common_names[column],
+                    float(probabilities[row, column]),
+                    float(choices.thresholds[column]),
+                    scored.channel,
+                    when,
+                    named(taxonomy, probabilities[row], others),
+                    choices.validated[column] if choices.validated else "",
+                )
+            )
+        answer = answers[row] if answers else None
+        if answer is not None and not reached:
+            name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
+            taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
+            found.append(replace(taxon, runners_up=named(taxonomy, probabilities[row], order[:RUNNERS_UP])))
+    return found
+
+
+def named(taxonomy: Taxonomy, probabilities: Scores, columns: Sequence[int]) -> str:
+    """Some labels and their probabilities: greani1 0.31, 41970 0.12."""
+    listed = [column for column in columns if probabilities[column] >= 0]
+    return ", ".join(f"{taxonomy.labels[column]} {probabilities[column]:.2f}" for column in listed)
+
+
+def smoothed(probabilities: Scores) -> Scores:
+    """(windows, species) averaged with two neighbours on each side; at the ends over those that are there."""
+    reach = len(KERNEL) // 2
+    total, weight = np.zeros_like(probabilities), np.zeros((len(probabilities), 1), np.float32)
+    for shift, share in enumerate(KERNEL, -reach):
+        low, high = max(0, shift), min(len(probabilities), len(probabilities) + shift)
+        if low < high:
+            total[low - shift : high - shift] += np.float32(share) * probabilities[low:high]
+            weight[low - shift : high - shift] += np.float32(share)
+    return total / weight if len(total) else total
+
+
+def weighted_by_file(probabilities: Scores) -> Scores:
+    """(windows, species) times the highest probability of each species in the recording, as in BirdCLEF's second place.
+
+    It ranks better; what comes out is no probability any more.
+    """
+    highest: Scores = probabilities.max(axis=0, initial=0.0)
+    return probabilities * highest
+
+
+def averaged_shifts(base: Scored, shifted: Scored) -> Scored:
+    """Windows averaged with those that begin half a step before and behind each, which count half as much."""
+    total, weight = base.probabilities * 2, np.full((len(base.starts), 1), 2, np.float32)
+    for first in (0, 1):  # the shifted window behind each, then the one before
+        count = min(len(base.starts) - first, len(shifted.starts))
+        total[first : first + count] += shifted.probabilities[:count]
+        weight[first : first + count] += 1
+    return replace(base, probabilities=total / weight)
+
+
+def join(found: Sequence[Detection], gap: float) -> list[Event]:
+    """Detections of one species and channel whose windows overlap, touch or lie at most `gap` seconds apart."""
+    events: list[list[Detection]] = []
+    open_: dict[tuple[str, int], list[Detection]] = {}
+    for detection in sorted(found, key=lambda one: one.start):
+        same = open_.get((detection.label, detection.channel))
+        if same and detection.start - max(one.end for one in same) <= gap:
+            same.append(detection)
+        else:
+            open_[detection.label, detection.channel] = [detection]
+            events.append(open_[detection.label, detection.channel])
+    return [joined(windows) for windows in events]
+
+
+def joined(windows: Sequence[Detection]) -> Event:
+    first, confidences = windows[0], [one.confidence for one in windows]
+    return Event(
+        first.start,
+        max(one.end for one in windows),
+        first.label,
+        first.scientific_name,
+        first.common_name,
+        max(confidences),
+        float(np.mean(confidences)),
+        len(windows),
+        first.channel,
+        first.detected_at,
+        first.validated,
+    )
+
+
+def clock_time(recorded_at: str, start: float) -> str:
+    """When a window begins; blank where the recording's time is not known, or only its date."""
+    if "T" not in recorded_at:
+        return ""
+    when = datetime.fromisoformat(recorded_at) + timedelta(seconds=round(start, 3))
+    return when.isoformat(timespec="milliseconds" if when.microsecond else "seconds")
+
+
+def listing(found: Sequence[Detection], limit: int) -> list[str]:
+    """Detections as lines for a terminal, at most `limit` of them."""
+    lines: list[str] = []
+    for one in found[:limit]:
+        when = f"{clock(one.start):>9} - {clock(one.end):<9}" + (f" channel {one.channel}" if one.channel else "")
+        name = one.common_name if one.common_name == one.label else f"{one.common_name} ({one.scientific_name})"
+        lines.append(f"{when} {one.confidence:5.2f}  {name}{mark(one.validated)}")
+    return lines + ([f"... and {len(found) - limit} more"] if len(found) > limit else [])
+
+
+def mark(validated: str) -> str:
+    """What stands behind the name of a species that nobody knows to be right, or too few recordings do."""
+    return {"never": " (never validated)", "too few": " (hardly validated)"}.get(validated, "")
+
+
+def clock(value: float) -> str:
+    """Seconds as people read them: 75 -> 1:15.0."""
+    tenths = round(value * 10)
+    hours, minutes = tenths // 36_000, tenths // 600 % 60
+    tail = f"{tenths % 600 / 10:04.1f}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+if __name__ == "__main__":
+    kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana")
+    frogs = Taxonomy(("41", "42"), ("Rana ficta", "Rana falsa"), ("frog", "toad"), ((*kin, "a"), (*kin, "b")), (7, 7))
+    heard = np.array([[0.9, 0.1], [0.6, 0.2], [0.4, 0.45], [0.1, 0.1]], np.float32)
+    scored = Scored([0.0, 5.0, 10.0, 15.0], [5.0, 10.0, 15.0, 20.0], heard, np.zeros((4, 0), np.float32))
+    choices = Choices(np.array([0.5, 0.5], np.float32), np.array([True, True]), ranks={"genus": 0.6})
+    found = detect(scored, frogs, choices, "2026-05-14T05:30:00")
+    print("\n".join(listing(found, limit=10)))
+    (frog, rana) = join(found, gap=0.0)
+    print(f"{frog.common_name}: {frog.windows} windows from {frog.detected_at}, at best {frog.confidence:.2f}")
+    assert (frog.start, frog.end, rana.label) == (0.0, 10.0, "genus Rana"), "neither species alone, but their genus"

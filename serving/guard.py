@@ -1,0 +1,189 @@
+"""What an ONNX file holds, looked through before any engine opens it: a graph is a program, and may be a stranger's.
+
+    check_graph(Path("classifier.onnx"), None)      # refuses loops, branches, functions, and weights from elsewhere
+    options = bounded_options()               # a session that never takes more than its share of memory
+    limit_process()                                 # the same for an engine without such a limit
+
+Only operators that compute are let through: without loops every run ends. Memory is limited, since Expand and Pad can
+ask for any amount, and weights outside of the file must lie in one file of its name beside it. Nothing here needs the
+onnx package: a file is read field by field, as protobuf lays them down.
+source    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from __future__ import annotations
+
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
+import mmap
+import os
+import re
+import resource
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import onnxruntime as ort
+
+EXACT_INT8 = ("session.x64quantprecision", "1")  # where there is no VNNI, weights of 8 bits are multiplied in 16 bits
+OPERATORS = frozenset(  # what serving/export.py writes for any size and head, and plain arithmetic of the same kind
+    re.findall(
+        r"\w+",
+        """
+        Abs Add Cast Clip Concat Conv Cos Div DynamicQuantizeLinear Erf Exp Expand Flatten Gather Gelu Gemm Identity
+        LayerNormalization Log MatMul MatMulInteger Max Min Mul Neg Pad Pow Reciprocal ReduceL1 ReduceL2 ReduceMax
+        ReduceMean ReduceMin ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Tanh TopK
+        Transpose Unsqueeze Where
+        """,
+    )
+)
+CONTRIBUTED = frozenset({"MultiHeadAttention"})  # of com.microsoft
+GRAPH, TRAINING, FUNCTIONS = 7, 20, 25  # fields of a model
+NODES, INITIALIZERS, SPARSE = 1, 5, 15  # of a graph
+OPERATOR, ATTRIBUTES, DOMAIN = 4, 5, 7  # of a node
+INNER = frozenset({5, 6, 10, 11, 14, 15, 22, 23})  # fields of an attribute: tensors, graphs, types, sparse tensors
+EXTERNAL = 13  # of a tensor: where its values are, as pairs of texts
+VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5  # how a field is laid down
+LARGEST_DATA = 2**34  # bytes beside the file
+SHARE = 0.75  # of the memory that scoring may take
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
+
+
+def check_graph(path: Path, named: Path | None) -> None:
+    """Refuse a graph that could run for ever or read what lies elsewhere, in one line.
+
+    named   the file that the seal names beside it (digests.inspect)
+    Errors: an operator that serving/export.py never writes, functions, graphs and tensors inside of nodes, sparse
+    tensors; weights in any file but the one that the seal names, or .data behind the same name; a link in its place.
+    """
+    assert path.stat().st_size, f"{path} is empty; copy it again"
+    locations = set[str]()
+    with path.open("rb") as file:
+        model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    for number, graph in fields(model, path):
+        assert number not in (TRAINING, FUNCTIONS), f"{path} holds functions or training; {remedy()}"
+        if number == GRAPH:
+            check_nodes(graph, path, locations)
+    beside = named or path.with_name(f"{path.name}.data")
+    assert locations <= {beside.name}, (
+        f"{path} wants weights from {sorted(locations)[0]!r}; they are only read from {beside.name} beside it; "
+        "if it is damaged, copy both again"
+    )
+    if locations:
+        assert beside.is_file(), f"{beside} with the weights of {path} is missing; copy it there too"
+        facts = beside.lstat()
+        assert not beside.is_symlink() and facts.st_nlink == 1, f"{beside} is a link; copy the file itself there"
+        assert facts.st_size <= LARGEST_DATA, f"{beside} has {facts.st_size} bytes, more than any Whisper encoder"
+
+
+def check_nodes(graph: memoryview, path: Path, locations: set[str]) -> None:
+    """The operators of a graph, and the names of the files that hold its weights, which are added to `locations`."""
+    for number, part in fields(graph, path):
+        assert number != SPARSE, f"{path} holds sparse tensors; {remedy()}"
+        if number == NODES:
+            name, domain = "", ""
+            for inner, value in fields(part, path):
+                if inner == OPERATOR:
+                    name = text(value)
+                elif inner == DOMAIN:
+                    domain = text(value)
+                elif inner == ATTRIBUTES:
+                    strange = INNER & {place for place, _ in fields(value, path)}
+                    assert not strange, f"{path}: a {name[:40]!r} holds a graph or a tensor of its own; {remedy()}"
+            known = OPERATORS if domain in ("", "ai.onnx") else CONTRIBUTED if domain == "com.microsoft" else ()
+            assert name in known, f"{path} holds the operator {f'{domain}.{name}'.strip('.')[:80]!r}; {remedy()}"
+        elif number == INITIALIZERS:
+            for inner, value in fields(part, path):
+                if inner == EXTERNAL:
+                    pair = {place: text(content) for place, content in fields(value, path)}
+                    locations |= {pair.get(2, "")} if pair.get(1) == "location" else set[str]()
+
+
+def fields(message: memoryview, path: Path) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each field of a message; of one without length the content is empty."""
+    place = 0
+    while place < len(message):
+        tag, place = varint(message, place, path)
+        number, kind = tag >> 3, tag & 7
+        size = {EIGHT: 8, FOUR: 4}.get(kind, 0)
+        if kind in (VARINT, LENGTH):
+            value, place = varint(message, place, path)
+            size = value if kind == LENGTH else 0
+        sound = 0 < number < 2**29 and kind in (VARINT, EIGHT, LENGTH, FOUR) and place + size <= len(message)
+        assert sound, f"{path} is damaged or no ONNX file; copy it again"
+        yield number, message[place : place + size] if kind == LENGTH else message[:0]
+        place += size
+
+
+def varint(message: memoryview, place: int, path: Path) -> tuple[int, int]:
+    """A number of 1 to 10 bytes, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        assert place < len(message), f"{path} is damaged or no ONNX file: it breaks off; copy it again"
+        byte = message[place]
+        value |= (byte & 0x7F) << shift
+        place += 1
+        if byte < 0x80:
+            return value, place
+    raise AssertionError(f"{path} is damaged or no ONNX file; copy it again")
+
+
+def text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8", "replace")
+
+
+def remedy() -> str:
+    return "`python quantize.py` never writes that, so it is not run; take a file from somebody you trust"
+
+
+def bounded_options() -> ort.SessionOptions:
+    """A session of one thread that shares its memory, and the limit on it, with all others of this process, and in
+    which no product of INT8 overflows."""
+    limit_memory()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is an error already
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry(*EXACT_INT8)
+    return options
+
+
+@cache
+def limit_memory() -> None:
+    """Whatever graphs ask for, together they get no more than a share of the memory."""
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": most_memory(), "arena_extend_strategy": 0}))
+
+
+def limit_process() -> None:
+    """The same share for all that this process holds itself, for an engine that has no such limit of its own: what asks
+    for more gets an error."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most_memory() if most < 0 else min(most_memory(), most), most))
+
+
+def most_memory() -> int:
+    """Bytes, of what the computer or the container has."""
+    told = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else ""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(SHARE * min(there, int(told) if told.isdecimal() else there))
+
+
+if __name__ == "__main__":
+
+    def field(number: int, content: bytes) -> bytes:
+        """A short one, as protobuf lays it down."""
+        return bytes([number << 3 | LENGTH, len(content)]) + content
+
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("MatMul", "Loop"):
+            path = Path(place) / f"{name}.onnx"
+            path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, name.encode()))))
+            try:
+                check_graph(path, None)
+                print(name, "is let through")
+            except AssertionError as refusal:
+                print("refused:", refusal)
+                assert "'Loop'" in str(refusal)
+    print(f"and never more than {most_memory() / 2**30:.1f} GiB")
+    assert name == "Loop"

@@ -1,0 +1,184 @@
+"""What is to be analysed: recordings, where and when they were made, and which of several machines takes them.
+
+    entries, notes = find_entries([Path("season-2026")], timezone="America/Bogota")
+    mine = [entry for entry in entries if in_shard(entry.path, 3, 8)]
+
+Reads    names of files, what recorders wrote into them, recordings.csv; decodes no sound
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from archive.metadata import doubts, facts_of
+from archive.recordings import Recording, read_recordings
+from sounds.audio import find_recordings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recording to be analysed."""
+
+    path: Path
+    site: str = ""
+    recorded_at: str = ""  # ISO 8601
+    size: int = 0  # bytes
+    mtime_ns: int = 0
+    latitude: str = ""  # decimal degrees
+    longitude: str = ""
+    make: str = ""  # of the recorder, and its model
+    serial: str = ""
+    temperature: str = ""  # degrees Celsius
+
+    @property
+    def key(self) -> str:
+        """Of this file in this state."""
+        text = f"{self.path}\0{self.size}\0{self.mtime_ns}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "") -> tuple[list[Entry], list[str]]:
+    """The recordings of all inputs with their place and time, and what to say about the search.
+
+    inputs       recordings, folders, recordings.csv
+    site_regex   its group is the name of the site in a path; without it the folder's name counts
+    timezone     of clocks that do not tell theirs: America/Bogota
+    """
+    rows, notes = rows_of_tables(inputs)
+    gone = [path for path in rows if not is_there(path)]  # named all the same: files.csv has a row for every input
+    roots = [path for path in inputs if not is_table(path)] + [path for path in rows if is_there(path)]
+    paths, search = find_recordings(roots)
+    zone, pattern = time_zone(timezone), site_pattern(site_regex)
+    entries: list[Entry] = []
+    doubtful = unclear = 0
+    strange: list[str] = []
+    for path in sorted([*paths, *gone]):
+        row = rows.get(path)
+        facts, odd = facts_of(path)
+        strange += [f"{path.name}: {said}" for said in odd]
+        written = row.recorded_at if row else ""
+        unclear += not is_moment(written)
+        when = (written if is_moment(written) else "") or facts.recorded_at
+        if zone and "T" in when and datetime.fromisoformat(when).tzinfo is None:
+            local = datetime.fromisoformat(when).replace(tzinfo=zone)
+            doubtful += local.utcoffset() != local.replace(fold=1).utcoffset()
+            when = local.isoformat()
+        told = pattern.search(str(path)) if pattern else None
+        site = (
+            (told[1] or "" if told else "")
+            if pattern
+            else (row.site if row else "") or Path(os.path.realpath(path)).parent.name
+        )
+        state = path.stat() if is_there(path) else None
+        site = sys.intern(site)  # one word for all recordings of a site: there may be a million
+        given = row or Recording(path, path.name)  # what a table says counts
+        placed = given if given.latitude else facts
+        entries.append(
+            Entry(
+                path,
+                site,
+                when,
+                state.st_size if state else 0,
+                state.st_mtime_ns if state else 0,
+                placed.latitude,
+                placed.longitude,
+                sys.intern(given.make or facts.make),
+                sys.intern(given.serial or facts.serial),
+                given.temperature or facts.temperature,
+            )
+        )
+    notes += doubts(strange)
+    if unclear:
+        notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")
+    if doubtful:
+        notes.append(f"{doubtful} recordings begin when the clocks were changed; the earlier of two times is taken")
+    return entries, [*search, *notes]
+
+
+def is_table(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".csv"
+
+
+def is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists fails on long names, and in folders that are closed to us)
+
+
+def rows_of_tables(inputs: Sequence[Path]) -> tuple[dict[Path, Recording], list[str]]:
+    """Rows that can be heard of every recordings.csv among the inputs, by path, and a note on files that are gone."""
+    rows = {row.path: row for path in inputs if is_table(path) for row in read_recordings(path) if row.sound}
+    gone = [str(path) for path in rows if not is_there(path)]
+    note = f"{len(gone)} recordings of the table are no longer there: {', '.join(gone[:5])}"
+    return rows, [note] if gone else []
+
+
+def time_zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise AssertionError(f"--timezone {name}: no such zone; write one as America/Bogota or UTC") from None
+
+
+def is_moment(text: str) -> bool:
+    """Whether a table's word is a date or a time in ISO 8601, or none at all."""
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def site_pattern(text: str) -> re.Pattern[str] | None:
+    try:
+        pattern = re.compile(text) if text else None
+    except re.error as error:
+        raise AssertionError(f"--site_regex {text}: {error}") from None
+    assert pattern is None or pattern.groups == 1, f"--site_regex {text}: put the site, and only that, in parentheses"
+    return pattern
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """3/8 -> (3, 8); slurm -> the place of this task in its array."""
+    if text == "slurm":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+        told = [os.environ.get(name, "") for name in names]
+        assert all(cell.isdecimal() for cell in told), (
+            f"--shard slurm: {', '.join(names)} are not set; use sbatch --array 1-8, for eight shards"
+        )
+        number, first, count = map(int, told)
+        last = os.environ.get("SLURM_ARRAY_TASK_MAX", str(count))
+        assert first == 1 and last == str(count) and number <= count, (
+            f"--shard slurm: this is task {number} of an array of {count} from {first} to {last}, so nobody knows how "
+            f"many shards there are; use sbatch --array 1-8 for eight of them, or --shard {number}/8 to do one again"
+        )
+        text = f"{number}/{count}"
+    part = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    assert part and 1 <= int(part[1]) <= int(part[2]), f"--shard {text}: write 3/8 for the third of eight, or slurm"
+    return int(part[1]), int(part[2])
+
+
+def in_shard(path: Path, shard: int, shards: int) -> bool:
+    """Whether a recording belongs to a shard, counted from 1: by a hash of its path, the same on every machine."""
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") % shards == shard - 1
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("pond/20260514_053000.wav", "pond/20261101_013000.wav", "ridge/noon.flac"):
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        entries, notes = find_entries([Path(folder)], timezone="America/New_York")
+        for entry in entries:
+            print(f"{entry.path.name:24} {entry.site:8} {entry.recorded_at or 'no time'}")
+        shards = [[entry.path.name for entry in entries if in_shard(entry.path, part, 2)] for part in (1, 2)]
+    print(*notes, sep="\n")
+    assert entries[0].recorded_at == "2026-05-14T05:30:00-04:00" and sum(map(len, shards)) == 3

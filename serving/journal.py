@@ -1,0 +1,235 @@
+"""What is done already in a folder of results, so that a run that was cut off goes on where it stopped.
+
+    with open_journal(folder, settings, shard="") as journal:
+        if not journal.is_done(entry): journal.keep(entry, analysed, scored)
+        for analysed in journal.recall(entries): ...
+
+One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
+is a recording that is done. Tables are made of parts, in the order of the recordings, so a run that was cut off ends
+with the same bytes as one that was not. Of a long recording that is not done yet, what is answered so far is kept now
+and then. Parts of different settings never meet in a folder. Every part is sealed: the recording of a damaged one is
+analysed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from runtime.digests import blank, seal, sha256, state_of
+from runtime.files import publish
+from serving.detections import Analysed, Detection, Scored, clock_time
+from serving.inputs import Entry
+from sounds.decoders import may_pass
+
+PARTS = ".parts"
+EARLIER = {"engine": "onnxruntime"}  # settings that parts of earlier versions do not tell
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # without hearing anything
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The parts of a folder of results."""
+
+    parts: Path
+    arrays: bool  # whether probabilities and embeddings are kept too
+
+    def is_done(self, entry: Entry) -> bool:
+        part, arrays = self.place(entry, "json"), self.place(entry, "npz")
+        if not part.is_file() or (self.arrays and not arrays.is_file()):
+            return False
+        sound = state_of(part) == "sound"
+        if sound and self.arrays:
+            told = json.loads(part.read_text(encoding="utf-8"))["arrays"]
+            if not told:  # kept when nobody asked for them; what lies here is of a run that was cut off
+                return False
+            sound = sha256(arrays) == told
+        if not sound:
+            name = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
+            print(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
+        return sound
+
+    def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
+        """Write the part of a recording; from then on it is done."""
+        self.place(entry, "json").parent.mkdir(exist_ok=True)
+        told = ""
+        if self.arrays:
+            columns = {
+                f"{name}{number}": np.asarray(values)
+                for number, one in enumerate(scored)
+                for name, values in asdict(one).items()
+            }
+            with publish(self.place(entry, "npz")) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **columns)
+            told = sha256(self.place(entry, "npz"))
+        write_sealed(self.place(entry, "json"), {"arrays": told, "analysed": asdict(replace(analysed, events=()))})
+
+        self.place(entry, "begun").unlink(missing_ok=True)
+
+    def keep_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
+        """Write what there is of a recording that is not done yet; behind its digest, so that damage shows."""
+        path, content = self.place(entry, "begun"), io.BytesIO()
+        np.savez(content, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
+        path.parent.mkdir(exist_ok=True)
+        with publish(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
+
+    def recall_begun(self, entry: Entry) -> dict[str, Array] | None:
+        """What `keep_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
+        if not self.has_begun(entry):
+            return None
+        told = self.place(entry, "begun").read_bytes()
+        if hashlib.sha256(memoryview(told)[32:]).digest() != told[:32]:
+            return None
+        with np.load(io.BytesIO(told[32:]), allow_pickle=False) as columns:
+            arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
+        return arrays if bool(arrays.pop("kept")[0]) == self.arrays else None
+
+    def has_begun(self, entry: Entry) -> bool:
+        return self.place(entry, "begun").is_file()
+
+    def recall(self, entries: Iterable[Entry]) -> Iterator[Analysed]:
+        """The recordings that are done, one after the other."""
+        for entry in entries:
+            if self.is_done(entry):
+                told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
+                found = [Detection(**one) for one in told.pop("found")]
+                if told["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
+                    found = [replace(one, detected_at=clock_time(entry.recorded_at, one.start)) for one in found]
+                now = {name: getattr(entry, name) for name in KNOWN}
+                yield Analysed(**(told | now | {"found": tuple(found), "events": ()}))
+
+    def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
+        """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""
+        for entry in entries:
+            if self.is_done(entry):
+                with np.load(self.place(entry, "npz"), allow_pickle=False) as columns:
+                    count = sum(name.startswith("starts") for name in columns.files)
+                    yield entry, [scored_of(columns, number) for number in range(count)]
+
+    def is_settled(self, entry: Entry) -> bool:
+        """Whether a recording that is done would be read no better another time."""
+        told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
+        return bool(told["status"] != "unreadable" and not may_pass(told["reason"]))
+
+    def place(self, entry: Entry, kind: str) -> Path:
+        return self.parts / entry.key[:2] / f"{entry.key}.{kind}"
+
+
+@contextmanager
+def open_journal(
+    folder: Path, settings: Mapping[str, object], arrays: bool, shard: str = "", restart: bool = False
+) -> Generator[Journal]:
+    """The journal of a folder of results, for this process alone.
+
+    settings  all that changes what is found; a folder with parts of other settings is refused
+    shard     several processes may share a folder if each has a shard of its own
+    restart   forget what was done before
+    """
+    assert not (restart and shard), "--restart would forget what other shards have done; give it once without --shard"
+    assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
+    parts = folder / PARTS
+    parts.mkdir(parents=True, exist_ok=True)
+    with (parts / f"lock{shard.replace('/', '-of-')}").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AssertionError(
+                f"another predictor.py is at work in {folder}; wait for it, or give another --out"
+            ) from None
+        if restart:  # only now: what another process is at work on stays
+            for other in parts.glob("lock*"):
+                refuse_busy(other, folder)
+            for old in parts.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            (parts / "settings.json").unlink(missing_ok=True)
+        mine: dict[str, Any] = json.loads(json.dumps(EARLIER | dict(settings)))
+        theirs = kept_settings(folder)
+        if theirs:
+            differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+            changes = "; ".join(change(name, theirs.get(name), mine.get(name)) for name in differ)
+            assert not differ, (
+                f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
+            )
+        else:
+            write_sealed(parts / "settings.json", {"settings": mine})
+        yield Journal(parts, arrays)
+
+
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """What the parts in a folder of results were made with; nothing where there are none."""
+    kept = folder / PARTS / "settings.json"
+    if not kept.is_file():
+        return {}
+    assert state_of(kept) == "sound", (
+        f"{kept} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
+    )
+    theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))["settings"]
+    return EARLIER | theirs
+
+
+def refuse_busy(lock: Path, folder: Path) -> None:
+    """Refuse to go on while a shard is at work in a folder."""
+    if lock.name == "lock":  # ours
+        return
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AssertionError(f"shard {lock.name[4:]} is at work in {folder}; wait for it, or end it") from None
+
+
+def write_sealed(path: Path, content: Mapping[str, object]) -> None:
+    """A JSON file that shows when it is damaged."""
+    with publish(path) as temporary:
+        temporary.write_text(json.dumps({"seal": blank(), **content}), encoding="utf-8")
+        seal(temporary)
+
+
+def change(name: str, was: Any, now: Any) -> str:
+    """What differs between two settings, in few words."""
+    values = f"{name} was {str(was)[:40]!r}, is {str(now)[:40]!r}"
+    if isinstance(was, dict) and isinstance(now, dict):
+        before, after = cast(dict[str, Any], was), cast(dict[str, Any], now)
+        differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        return f"{name}, for {differ[0]} and {len(differ) - 1} more" if len(differ) > 1 else f"{name} of {differ[0]}"
+    return values
+
+
+def scored_of(columns: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]], number: int) -> Scored:
+    starts, ends = ([float(value) for value in columns[f"{name}{number}"]] for name in ("starts", "ends"))
+    vectors, channel = columns[f"embeddings{number}"], int(columns[f"channel{number}"])
+    return Scored(starts, ends, columns[f"probabilities{number}"], vectors, channel)
+
+
+if __name__ == "__main__":
+    entry = Entry(Path("pond/dawn.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
+    frog = Detection(0.0, 5.0, "41", "Rana ficta", "frog", 0.9, 0.5, detected_at=entry.recorded_at)
+    dawn = Analysed("pond/dawn.wav", "pond", entry.recorded_at, 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
+    with tempfile.TemporaryDirectory() as place:
+        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+            journal.keep(entry, dawn, [])
+        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+            print(
+                "done already:", journal.is_done(entry), "after a change:", journal.is_done(replace(entry, size=2_000))
+            )
+            assert list(journal.recall([entry])) == [dawn] and not journal.is_done(replace(entry, size=2_000))
+        try:
+            with open_journal(Path(place), {"min_conf": 0.9}, arrays=False):
+                raise SystemExit("settings were mixed")
+        except AssertionError as refusal:
+            print(refusal)

@@ -1,0 +1,185 @@
+"""What predictor.py left in a folder, read back: detections, files, facts of the run; and the sound they speak of.
+
+    results = read_results(Path("results"))
+    find = sound_finder(results, audio=None)
+    find(results.detections[0].file)                   # the recording, or None where it is not there
+
+Reads    detections.csv; files.csv and run.json where there are any. Columns that an older table, or BirdNET's, does not
+         have are blank
+Writes   nothing, and opens no sound
+
+What the tables say is not trusted: a name is a name, never a place outside of the folder that the user gave.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from archive.index import NameIndex, is_there, sounds_below
+from archive.recordings import is_number, within
+from runtime.files import read_json
+from serving.detections import DETECTION_COLUMNS as COLUMNS
+from taxonomy import ESCAPED, delimiter
+
+PLACE = {name: place for place, name in enumerate(COLUMNS)}
+NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
+TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
+FILE, CODE, SITE, MODEL = (PLACE[name] for name in ("File", "Species code", "Site", "Model"))
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A row of detections.csv: something was said to be heard in a window."""
+
+    cells: tuple[str, ...]  # as they stand there, in the order of COLUMNS
+    start: float  # seconds
+    end: float
+    confidence: float
+
+    def cell(self, column: str) -> str:
+        return self.cells[PLACE[column]]
+
+    @property
+    def file(self) -> str:
+        return self.cells[FILE]
+
+    @property
+    def label(self) -> str:
+        """Its species code, or its name where there is none."""
+        return self.cells[CODE]
+
+    @property
+    def window(self) -> tuple[str, float, float, str]:
+        """What all detections of one window share."""
+        return self.file, self.start, self.end, self.cell("Channel")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is told about one run of the predictor."""
+
+    folder: Path
+    detections: tuple[Detected, ...]
+    files: tuple[Mapping[str, str], ...]  # rows of files.csv
+    facts: Mapping[str, Any]  # run.json
+    digest: str  # of detections.csv
+
+    @property
+    def model(self) -> str:
+        """The sha256 of the model's file, or what else the table calls it."""
+        told = self.facts.get("model_sha256")
+        return told if isinstance(told, str) and told else next((d.cell("Model") for d in self.detections), "")
+
+
+def read_results(folder: Path) -> Results:
+    """The tables of a folder, or of the newest of several below it.
+
+    Errors: no detections.csv, a column that is needed and missing, a time that is no number: one line with the remedy.
+    """
+    below = [] if (folder / "detections.csv").is_file() else list(folder.glob("*/detections.csv"))
+    table = max(below, key=lambda path: path.stat().st_mtime, default=folder / "detections.csv")
+    folder = table.parent
+    assert table.is_file(), f"no {table}; name the folder that predictor.py wrote: python report.py results/"
+    detections = tuple(detected(where, row) for where, row in rows_of(table, NEEDED))  # may be a million
+    assert detections, f"{table} has no detections, so there is nothing to listen to; lower --min_conf of predictor.py"
+    files, run = folder / "files.csv", folder / "run.json"
+    facts = read_json(run, "take it away") if run.is_file() else dict[str, Any]()
+    rows = tuple(row for _, row in rows_of(files, ("file",))) if files.is_file() else ()
+    with table.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Results(folder, detections, rows, facts, digest)
+
+
+def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter(file.readline()), strict=True)
+        file.seek(0)
+        try:
+            found = next(lines, list[str]())
+            absent = [name for name in needed if name not in found]
+            assert not absent, f"{path}: no columns {absent}, found {found[:20]}; is it the right table?"
+            assert len(set(found)) == len(found), f"{path}: a column occurs twice in {found[:20]}; keep one"
+            for cells in lines:
+                where = f"{path} line {lines.line_num}"
+                fits = len(cells) == len(found)
+                assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
+                assert not any(map(ESCAPED.search, cells)), f"{where} is not in UTF-8; save the table as UTF-8"
+                if fits:
+                    yield where, dict(zip(found, cells, strict=True))
+        except csv.Error as error:
+            raise AssertionError(f"{path} line {lines.line_num}: {error}; perhaps a quote is left open") from None
+
+
+def detected(where: str, row: Mapping[str, str]) -> Detected:
+    """One row; BirdNET's has no code for a species, so its name is one."""
+    cells = [row.get(column, "") for column in COLUMNS]
+    cells[CODE] = cells[CODE] or row.get("Scientific name", "") or row.get("Common name", "")
+    times = [row[column] for column in ("Start (s)", "End (s)", "Confidence")]
+    assert all(is_number(time) for time in times), f"{where}: {times} are not all numbers; mend the row or remove it"
+    start, end, confidence = map(float, times)
+    assert 0 <= start < end and 0 <= confidence <= 1, f"{where}: {times} are no window and share; mend the row"
+    return Detected(tuple(map(sys.intern, cells)), start, end, confidence)
+
+
+def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path | None]:
+    """A function from what a table calls a recording to where it is, None where it is not.
+
+    audio   a folder to which the recordings were moved: then nothing outside of it is ever opened. Without it they are
+            where they were when the predictor ran
+    """
+    if audio is None:
+        told = results.facts.get("working_directory")
+        base = Path(told) if isinstance(told, str) else Path()
+        return lambda name: base / name if is_there(base / name) else None
+    assert audio.is_dir(), f"no folder {audio}; point --audio at the recordings"
+    index = NameIndex(sounds_below(audio, audio)[0])
+
+    def find(name: str) -> Path | None:
+        names = index.find(name)
+        return within(audio, names[0]) if len(names) == 1 else None
+
+    return find
+
+
+def hidden(results: Results) -> Results:
+    """The same, with a number for each recording and each site, and without what else could name them."""
+    names = dict.fromkeys([*(d.file for d in results.detections), *(row["file"] for row in results.files)])
+    sites = dict.fromkeys(d.cells[SITE] for d in results.detections if d.cells[SITE])
+    number_of = {name: f"recording {number}" for number, name in enumerate(names, 1)}
+    site_of = {"": ""} | {name: f"site {number}" for number, name in enumerate(sites, 1)}
+    detections: list[Detected] = []
+    for d in results.detections:
+        cells = list(d.cells)
+        cells[FILE], cells[SITE] = number_of[d.file], site_of[d.cells[SITE]]
+        cells[MODEL] = re.split(r"[/\\]", cells[MODEL])[-1]
+        detections.append(replace(d, cells=tuple(cells)))
+    blank = dict.fromkeys(TELLING, "")
+    files = tuple({**row, **blank, "file": number_of[row["file"]]} for row in results.files)
+    return replace(results, detections=tuple(detections), files=files)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "siteA").mkdir()
+        (folder / "siteA" / "dawn.wav").touch()
+        (folder / "detections.csv").write_text(
+            "Start (s),End (s),Scientific name,Common name,Confidence,File\n"
+            "0,5,Strix aluco,Tawny Owl,0.91,/card/siteA/dawn.wav\n"
+            "5,10,Strix aluco,Tawny Owl,0.45,../../etc/passwd\n"
+        )
+        results = read_results(folder)
+        find = sound_finder(results, folder)
+        for d in results.detections:
+            print(f"{d.start:4} {d.label:12} {d.confidence:.2f} {d.file:22} {find(d.file) or 'is not there'}")
+        assert [find(d.file) for d in results.detections] == [folder / "siteA" / "dawn.wav", None]
+        assert [d.file for d in hidden(results).detections] == ["recording 1", "recording 2"]

@@ -1,0 +1,130 @@
+"""A stretch of a recording -> a picture of it and an MP3, small enough to have hundreds of them in one page.
+
+    clip = cut_clip(Path("dawn.wav"), start=5.0, end=10.0)
+    clip.png, clip.mp3                                 # of 3 to 12 s, as far as there is sound
+
+Reads    recordings, through audio
+Writes   nothing
+
+The picture is a spectrogram in sixteen greys, dark where it is loud, from 0 Hz to half the recording's rate or to
+16 kHz; the sound is made as loud as it can be without clipping, and its true level is told.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sounds.audio import Outcome, Waveform, as_mp3, probe, read_samples
+
+AROUND_SECONDS = 2.0  # before and after the window
+PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
+MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000)  # of those at most SOUND_RATE
+ROWS, COLUMNS_PER_SECOND = 128, 62.5  # of the picture
+FRAME_SECONDS = 0.032
+RANGE_DB = 45.0  # from white to black, at most
+FAINT_DB = 25.0  # at least: noise alone stays pale
+GREYS = 16
+LOUDEST = 0.891  # full scale less 1 dB
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What can be seen and heard of a window and of what lies around it."""
+
+    png: bytes
+    mp3: bytes
+    lead: float  # seconds from the beginning of the clip to that of the window
+    seconds: float  # of the clip
+    top_hz: int  # upper edge of the picture
+    peak_db: float | None  # of the clip in the recording, dB below full scale; None for silence
+
+
+def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None) -> Clip | str:
+    """A window of a recording, start and end in seconds, with AROUND_SECONDS before and after it.
+
+    known     what `audio.probe` said of the recording, where somebody has asked already
+    returns   the clip, or in one line why there is none
+    """
+    outcome = known or probe(path)
+    if outcome.status == "unreadable":
+        return outcome.reason
+    first, last = max(0.0, start - AROUND_SECONDS), min(end + AROUND_SECONDS, outcome.seconds)
+    if start >= outcome.seconds:
+        return f"has {outcome.seconds:.1f} s that can be read, the window begins at {start:g} s"
+    rate = next(rate for rate in MP3_RATES if rate >= min(outcome.sample_rate, SOUND_RATE))
+    seen, heard = (
+        read_samples(path, round(first * each), round((last - first) * each), each)
+        for each in (min(outcome.sample_rate, PICTURE_RATE), rate)
+    )
+    if not len(seen) or not len(heard):
+        return f"cannot be read at {first:g} s"
+    peak = float(np.abs(heard).max())
+    return Clip(
+        png(greys(spectrogram(seen, min(outcome.sample_rate, PICTURE_RATE)))),
+        as_mp3(heard * np.float32(LOUDEST / peak if peak else 1.0), rate),
+        lead=start - first,
+        seconds=last - first,
+        top_hz=min(outcome.sample_rate, PICTURE_RATE) // 2,
+        peak_db=20 * float(np.log10(peak)) if peak else None,
+    )
+
+
+def spectrogram(samples: Waveform, sample_rate: int) -> NDArray[np.float64]:
+    """Power in dB, (ROWS, columns), the lowest frequency last; frames overlap by half, bins are averaged into rows."""
+    bins = max(1, round(sample_rate * FRAME_SECONDS / 2 / ROWS))  # per row
+    frame = 2 * bins * ROWS
+    columns = max(2, int(len(samples) / sample_rate * COLUMNS_PER_SECOND) // 2 * 2)  # even: two pixels are one byte
+    padded = np.pad(samples, frame // 2)
+    centres = ((np.arange(columns) + 0.5) * len(samples) / columns).astype(np.int64)
+    frames = padded[centres[:, None] + np.arange(frame)] * np.hanning(frame)
+    power = np.abs(np.fft.rfft(frames)[:, 1:]) ** 2
+    rows: NDArray[np.float64] = power.reshape(columns, ROWS, bins).mean(axis=2).T[::-1]
+    return 10 * np.log10(rows / frame + 1e-12)
+
+
+def greys(decibels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """0 (black, the loudest) to 15 (white): what most of the picture holds is pale, however loud the recording is."""
+    middle, loudest = float(np.median(decibels)), float(np.percentile(decibels, 99.8))
+    top = max(loudest, middle + FAINT_DB)
+    low = max(middle, top - RANGE_DB)
+    share = ((decibels - low) / (top - low)).clip(0, 1)
+    return ((1 - share) * (GREYS - 1) + 0.5).astype(np.uint8)
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """A PNG of 16 greys (rows, columns), columns even; https://www.w3.org/TR/png-3/."""
+    rows, columns = picture.shape
+    packed = picture[:, ::2] << 4 | picture[:, 1::2]
+    lines = np.pad(packed, ((0, 0), (1, 0))).tobytes()  # each line begins with its filter: none
+    header = struct.pack(">IIBBBBB", columns, rows, 4, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    )
+
+
+if __name__ == "__main__":
+    from demo_data import SAMPLE_RATE, SPECIES, plant, sing, weather, write_sound
+
+    generator = np.random.default_rng(0)
+    noise = weather(12 * SAMPLE_RATE, np.full((2, 3), 0.3), generator)
+    meadow, thrush = noise.copy(), next(species for species in SPECIES if species.label == "fabthr1")
+    plant(meadow, noise, sing(thrush, 4 * SAMPLE_RATE, generator), 5 * SAMPLE_RATE, thrush, snr_db=25.0)
+    with tempfile.TemporaryDirectory() as place:
+        write_sound(Path(place) / "meadow.wav", meadow, peak=0.5)
+        clip = cut_clip(Path(place) / "meadow.wav", 5.0, 10.0)
+    assert isinstance(clip, Clip)
+    shades = greys(spectrogram(meadow[3 * SAMPLE_RATE :], SAMPLE_RATE))[64:, :560]  # of that clip, up to 8 kHz
+    for row in shades.reshape(16, 4, 70, 8).min(axis=(1, 3)):
+        print("".join("@%#*+=-:. "[min(9, shade * 2 // 3)] for shade in row))
+    print(f"{clip.seconds:g} s: picture {len(clip.png) / 1000:.1f} kB, sound {len(clip.mp3) / 1000:.1f} kB")
+    dark = shades.min(axis=0) < 2
+    assert clip.lead == 2.0 and clip.seconds == 9.0 and clip.top_hz == 16_000
+    assert not dark[:120].any() and dark[125:375].mean() > 0.3, "the thrush sings in the window, from 2 s on"

@@ -1,0 +1,52 @@
+"""What test_demos.py starts: libraries are imported once, then every demo runs in a child of its own.
+
+    python tests/reliability/demo_nursery.py ROOM=FOLDER ...
+
+Runs each room's demo as a program, in its folder; what it prints and its exit code go into files there.
+"""
+
+import gc
+import os
+import runpy
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+HERE = Path(__file__).parents[2]
+LIBRARIES = (
+    *("matplotlib.figure", "onnx", "onnxruntime", "pandas", "scipy.signal", "sklearn.linear_model", "torch"),
+    *("torch.distributed.fsdp", "torch.optim.lr_scheduler", "torchaudio", "tyro", "huggingface_hub"),
+    "transformers.models.whisper.modeling_whisper",
+)
+
+
+def run(room: str, folder: Path) -> None:
+    """In a child: be the demo, and leave without taking the libraries apart."""
+    code = 1
+    try:
+        os.chdir(folder)
+        for number, name in ((1, "printed.txt"), (2, "complained.txt")):
+            os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
+        sys.argv, sys.path[0] = [str(HERE.joinpath(*room.split(".")).with_suffix(".py"))], str(HERE)
+        runpy.run_module(room, run_name="__main__", alter_sys=True)
+        code = 0
+    except BaseException:  # told by the exit code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    for library in LIBRARIES:
+        import_module(library)
+    gc.freeze()
+    for word in sys.argv[1:]:
+        room, place = word.split("=", 1)
+        child = os.fork()
+        if child == 0:
+            run(room, Path(place))
+        _, status = os.waitpid(child, 0)
+        (Path(place) / "code.txt").write_text(str(os.waitstatus_to_exitcode(status)))

@@ -1,0 +1,28 @@
+"""A training loop of stage 2 without a run folder: what `trainer.training_loss` needs of it, for several tests."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from data_loader import Batch
+from model import BirdClefClassifier
+from trainer import Loop
+from training.optim import cosine_schedule
+from training.states import Keeper
+
+
+def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = None, seed: int = 0) -> Loop:
+    """The loop of a model; `call` answers in its place."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = AdamW(model.parameters())
+    keeper = Keeper(Path(tempfile.gettempdir()) / "never-written", {}, generator)
+    nothing: DataLoader[Batch] = DataLoader([])  # type: ignore[arg-type]
+    schedule = cosine_schedule(optimizer, 1, 0.0)
+    called = call or model.context_logits
+    return Loop(model, model, None, model, nothing, optimizer, schedule, generator, keeper, called, torch.device("cpu"))

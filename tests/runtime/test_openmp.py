@@ -1,0 +1,85 @@
+"""How threads wait: the commands say it before torch is loaded, OpenMP has heard it, and a user's own word counts."""
+
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+from runtime.openmp import WAITING, wait_asleep
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+from house import ORDER
+
+from serving.guard import bounded_options
+
+HERE = Path(__file__).parents[2]
+LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe")  # the commands that load torch
+
+
+def told_to_openmp(program: str, **more: str) -> dict[str, str]:
+    """What OpenMP goes by in a fresh process, by its own account; {} where it is none of GCC's."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **more}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE, env=environment, capture_output=True, text=True, check=True
+    )
+    return dict(re.findall(r"^\s*(?:\[host\] )?(\w+) = '(.*)'", done.stderr, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def untold() -> dict[str, str]:
+    """How OpenMP waits by itself."""
+    told = told_to_openmp("import torch")
+    if "GOMP_SPINCOUNT" not in told:
+        pytest.skip("torch has another OpenMP than GCC's here")
+    return told
+
+
+def test_threads_of_a_command_wait_asleep(untold: dict[str, str]) -> None:
+    told = told_to_openmp("import runtime.openmp, torch")
+    assert told["GOMP_SPINCOUNT"] == WAITING["GOMP_SPINCOUNT"]
+    assert int(untold["GOMP_SPINCOUNT"]) > 100 * int(told["GOMP_SPINCOUNT"])  # negative control
+
+
+def test_it_is_too_late_once_torch_is_loaded(untold: dict[str, str]) -> None:
+    assert told_to_openmp("import torch, runtime.openmp")["GOMP_SPINCOUNT"] == untold["GOMP_SPINCOUNT"]
+
+
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_what_a_user_has_set_stays(name: str) -> None:
+    own = {"GOMP_SPINCOUNT": "12345", "OMP_WAIT_POLICY": "ACTIVE"}[name]
+    environment = {name: own, "HOME": "/"}
+    wait_asleep(environment)
+    assert environment == {name: own, "HOME": "/"}
+
+
+def test_an_environment_that_says_nothing_is_told_all() -> None:
+    environment = {"HOME": "/"}
+    wait_asleep(environment)
+    assert environment == {"HOME": "/"} | WAITING
+
+
+@pytest.mark.parametrize("room", LOADING)
+def test_a_command_says_it_before_anything_else_is_loaded(room: str) -> None:
+    tree = ast.parse((HERE / f"{room}.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = [ast.unparse(node) for node in sorted(imports, key=lambda node: node.lineno)]
+    assert lines[:2] == ["from __future__ import annotations", "import runtime.openmp"]
+
+
+def test_every_command_that_loads_torch_is_among_them() -> None:
+    program = "import sys, {}; print('torch' in sys.modules)"
+    for room in {*ORDER[0], "data_loader"} - set(LOADING):
+        words = [sys.executable, "-c", program.format(room)]
+        done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=True)
+        assert done.stdout == "False\n", f"{room} loads torch: let it import openmp first, and add it here"
+
+
+def test_a_context_is_scored_by_one_thread_so_that_none_waits_for_another() -> None:
+    options = bounded_options()
+    assert options.intra_op_num_threads == options.inter_op_num_threads == 1
+    assert ort.SessionOptions().intra_op_num_threads != 1  # negative control: by itself it takes all cores

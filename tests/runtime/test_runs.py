@@ -1,0 +1,113 @@
+"""Run folders: numbered, marked by how they ended, linked when they finished; and files that are whole or absent."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config import (
+    FinetuneCommand,
+    scratch,
+)
+from runtime import runs
+from runtime.runs import draw_curves, open_run, read_records, readable, record
+
+HERE = Path(__file__).parents[2]
+
+
+def status(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text())["status"])
+
+
+def test_runs_are_numbered_and_the_link_follows_the_newest_that_finished(tmp_path: Path) -> None:
+    for number in (1, 2):
+        with open_run("mae", tmp_path, {}) as run:
+            assert run.folder == tmp_path / f"mae-{number:03d}" and status(run.folder) == "running"
+        assert status(run.folder) == "finished" and (tmp_path / "mae").resolve() == run.folder
+    assert str((tmp_path / "mae").readlink()) == "mae-002"  # relative: the folder of runs can be moved
+
+
+def test_a_failed_run_is_marked_and_never_becomes_the_default(tmp_path: Path) -> None:
+    with open_run("mae", tmp_path, {}) as good:
+        pass
+    with pytest.raises(ZeroDivisionError), open_run("mae", tmp_path, {}) as bad:
+        _ = 1 / 0
+    assert status(bad.folder) == "failed" and (tmp_path / "mae").resolve() == good.folder
+
+
+def test_ctrl_c_marks_a_run_as_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run("mae", tmp_path, {}) as run:
+        raise KeyboardInterrupt
+    assert status(run.folder) == "interrupted" and not (tmp_path / "mae").exists()
+
+
+def test_a_killed_run_is_marked_by_the_next_one(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path; import time
+from runtime.runs import open_run
+with open_run("mae", Path({str(tmp_path)!r}), {{}}):
+    print("ready", flush=True); time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    while child.stdout.readline() != "ready\n":
+        pass
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert status(tmp_path / "mae-001") == "running"
+    with open_run("mae", tmp_path, {}) as run:
+        assert run.folder.name == "mae-002"
+    assert status(tmp_path / "mae-001") == "interrupted"
+
+
+def test_a_place_of_ones_own_has_no_number_and_no_link(tmp_path: Path) -> None:
+    with open_run("predict", tmp_path / "runs", {}, tmp_path / "results") as run:
+        assert run.folder == tmp_path / "results"
+    assert status(tmp_path / "results") == "finished" and not (tmp_path / "runs").exists()
+
+
+def test_each_printed_line_is_a_json_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_run("mae", tmp_path, {}) as run:
+        record(run, epoch=1, loss=0.123456, note="first")
+        record(run, epoch=2, loss=None)
+    assert "epoch 1  loss 0.1235  note first" in capsys.readouterr().out
+    lines = read_records(run.folder)
+    assert [(line["epoch"], line["loss"]) for line in lines] == [(1, 0.123456), (2, None)]
+    assert readable(None) == "-"
+
+
+def test_settings_versions_and_memory_are_kept(tmp_path: Path) -> None:
+    with open_run("finetune", tmp_path, FinetuneCommand.defaults("tiny")) as run:
+        run.facts["extra"] = int(np.int64(5))
+    facts = json.loads((run.folder / "run.json").read_text())
+    assert facts["settings"]["train"]["epochs"] == 3 and facts["settings"]["data"]["root"] == "data/birdclef-2025"
+    assert facts["versions"]["numpy"].startswith("2.") and facts["peak_memory_mb"] > 0 and facts["extra"] == 5
+
+
+def test_curves_are_a_picture(tmp_path: Path) -> None:
+    with open_run("mae", tmp_path, {}) as run:
+        for epoch in (1, 2, 3):
+            record(run, epoch=epoch, loss=1.0 / epoch, skill=None if epoch == 1 else 0.1)
+        path = draw_curves(run, {"loss": ["loss"], "skill": ["skill", "absent"]})
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("/tmp/wildwhisper").mkdir(exist_ok=True)
+    assert scratch() == Path("/tmp/wildwhisper")
+    monkeypatch.setattr("config.os.getuid", lambda: 12_345)
+    assert scratch() == Path("/tmp/wildwhisper-12345")
+
+
+def test_the_memory_of_a_process_that_has_ended_is_nothing() -> None:
+    assert runs.peak_memory_mb() > 10 and runs.peak_memory_mb(os.getpid()) > 10
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken notice
+    assert runs.peak_memory_mb(child.pid) == 0
+    child.wait()
+    assert runs.peak_memory_mb(child.pid) == 0

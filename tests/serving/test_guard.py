@@ -1,0 +1,145 @@
+"""Graphs are let through when they only compute, with weights in their own file or the one beside it."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Stages
+from onnx import helper
+from test_scorer import toy
+
+from config import SIZES, AudioSettings, HeadSettings, Pooling
+from serving import guard
+from serving.guard import CONTRIBUTED, OPERATORS, check_graph
+from serving.scorer import open_scorer, score
+
+
+def operators(path: Path) -> set[str]:
+    """As the onnx package reads them."""
+    return {f"{node.domain}.{node.op_type}" for node in onnx.load(path, load_external_data=False).graph.node}
+
+
+def known(names: set[str]) -> bool:
+    return names <= {f".{name}" for name in OPERATORS} | {f"com.microsoft.{name}" for name in CONTRIBUTED}
+
+
+def test_our_own_files_are_let_through(stages: Stages) -> None:
+    for path in (stages.float_model, stages.model):
+        assert known(operators(path)) and len(operators(path)) > 10
+        check_graph(path, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+@pytest.mark.parametrize("more", [HeadSettings(), HeadSettings(layers=1)])
+@pytest.mark.parametrize("audio", [AudioSettings(), AudioSettings(32_000, 5.0, 10.0)])
+def test_every_head_at_every_rate_is_exported_with_operators_that_are_let_through(
+    pooling: Pooling, more: HeadSettings, audio: AudioSettings, tmp_path: Path
+) -> None:
+    """Sizes differ in how often a layer is there, not in what it consists of."""
+    from model import BirdClefClassifier, Encoder
+    from serving.export import write_float, write_int8
+    from taxonomy import Taxonomy
+    from training.checkpoint import ClassifierFacts
+
+    head = replace(more, pooling=pooling)
+    kin = ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Ficta")
+    names = Taxonomy(("a", "b"), ("a", "b"), ("a", "b"), ((*kin, "a"), (*kin, "b")), (7, 7))
+    facts = ClassifierFacts("demo", audio, head, names, {})
+    model = BirdClefClassifier(Encoder(SIZES["demo"], audio), audio, 2, head).eval()
+    write_float(model, facts, tmp_path / "m.onnx", verified=False)
+    write_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx", facts, verified=False)
+    for path in (tmp_path / "m.onnx", tmp_path / "m.int8.onnx"):
+        check_graph(path, None)
+        assert known(operators(path)), operators(path)
+
+
+def test_nothing_that_loops_branches_or_calls_is_among_them() -> None:
+    assert OPERATORS.isdisjoint({"Loop", "Scan", "If", "SequenceMap", "ConstantOfShape", "Range", "Tile", "Constant"})
+
+
+def test_an_operator_is_seen_wherever_a_file_hides_it(tmp_path: Path) -> None:
+    """A message may come in several parts, which protobuf joins: every one of them is looked at."""
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    check_graph(path, None)
+    second = onnx.ModelProto()
+    second.graph.node.append(helper.make_node("Loop", ["x"], ["y"]))
+    path.write_bytes(path.read_bytes() + second.SerializeToString())
+    assert "Loop" in {node.op_type for node in onnx.load(path).graph.node}
+    with pytest.raises(AssertionError, match="'Loop'"):
+        check_graph(path, None)
+
+
+def test_a_field_of_a_kind_that_protobuf_no_longer_has_is_refused(tmp_path: Path) -> None:
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    for tail in (b"\x3b\x3c", b"\x07", b"\xff" * 11, b"\x3a\x7f", b"\x00\x00"):  # a group, no kind, too long, cut, 0
+        broken = tmp_path / "n.onnx"
+        broken.write_bytes(path.read_bytes() + tail)
+        with pytest.raises(AssertionError, match="damaged or no ONNX"):
+            check_graph(broken, None)
+
+
+def test_weights_beside_a_file_are_read_where_they_are_its_own(tmp_path: Path) -> None:
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4_000, np.float32), "spare"))
+    onnx.save(model, path, save_as_external_data=True, location="m.onnx.data", size_threshold=100)
+    assert (tmp_path / "m.onnx.data").stat().st_size >= 16_000
+    check_graph(path, None)
+    assert score(open_scorer(path), np.zeros((1, 80_000), np.float32)).tolist() == [[0.5]]
+    os.link(tmp_path / "m.onnx.data", tmp_path / "another")
+    with pytest.raises(AssertionError, match="is a link"):
+        check_graph(path, None)
+
+
+def test_memory_is_limited_for_every_session(tmp_path: Path) -> None:
+    """And a graph that asks for more is refused in one line, in a process that goes on."""
+    huge = guard.most_memory() // 80_000 // 4 + 1
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [huge, 80_000]))
+    model.graph.node.append(helper.make_node("Expand", ["waveforms", "shape"], ["much"]))
+    model.graph.node.append(helper.make_node("ReduceSum", ["much", "axes"], ["little"]))
+    model.graph.output.append(helper.make_tensor_value_info("little", onnx.TensorProto.FLOAT, None))
+    greedy = tmp_path / "greedy.onnx"
+    onnx.save(model, greedy)
+    silence = np.zeros((1, 80_000), np.float32)
+    with pytest.raises(AssertionError, match=r"cannot be run .*[Aa]vailable memory") as refusal:
+        score(open_scorer(greedy), silence)
+    assert "\n" not in str(refusal.value)
+    assert score(open_scorer(path), silence).tolist() == [[0.5]]
+
+
+def test_facts_of_another_kind_are_refused_in_one_line(tmp_path: Path) -> None:
+    for facts in ({"audio": {"sample_rate": "x"}}, {"rank_thresholds": {"genus": 2}}, {"format": "1"}):
+        with pytest.raises(AssertionError) as refusal:
+            open_scorer(toy(tmp_path / "m.onnx", "Sigmoid", facts=json.loads(json.dumps(facts))))
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_name_that_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Found by test_fuzz.py: ONNX Runtime hands out such bytes as an error of decoding."""
+    path = toy(tmp_path / "m.onnx", "Sigmoid")
+    spoilt = path.read_bytes().replace(b"probabilities", b"probabilitie\x80")
+    path.write_bytes(spoilt)
+    with pytest.raises(AssertionError, match=r"cannot be run|damaged"):
+        score(open_scorer(path), np.zeros((1, 80_000), np.float32))
+    toy(path, "Sigmoid")
+    path.write_bytes(path.read_bytes().replace(b"frog", b"fro\x80"))
+    with pytest.raises(AssertionError, match="is damaged"):
+        open_scorer(path)
+
+
+def test_the_limit_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(guard, "CGROUP", limit)
+    whole = guard.most_memory()
+    limit.write_text("max\n")
+    assert guard.most_memory() == whole
+    limit.write_text("1000000\n")
+    assert guard.most_memory() == 750_000

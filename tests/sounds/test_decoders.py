@@ -1,0 +1,232 @@
+"""A decoder that crashes or hangs costs one recording; what it decodes is what `audio` decodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from broken import write_zoo
+from pretend import read_rows, write_beep_model
+
+from config import PredictCommand
+from predictor import predict, worse
+from sounds import decoders
+from sounds.audio import OpenRecording, Outcome, open_recording
+from sounds.decoders import Decoder, death, may_pass
+
+HERE = Path(__file__).parents[2]
+RATE = 16_000
+LONG = 75  # seconds: three blocks, more than a pipe holds
+
+
+def sound(path: Path, seconds: float = LONG, rate: int = RATE) -> Path:
+    soundfile.write(path, np.random.default_rng(len(path.name)).normal(0, 0.1, int(seconds * rate)), rate)
+    return path
+
+
+def heard(recording: OpenRecording) -> bytes:
+    return b"".join(block.tobytes() for block in recording.waveform())
+
+
+@pytest.mark.parametrize("channel", [0, 2])
+def test_what_comes_through_the_pipe_is_what_audio_decodes(tmp_path: Path, channel: int) -> None:
+    """Sound, outcome and all, of every kind of damaged and sound file."""
+    told, kinds = 0, write_zoo(tmp_path)
+    with Decoder() as decoder:
+        first = decoder.process.pid
+        for kind in kinds:
+            path = tmp_path / kind.name
+            here, there = open_recording(path, RATE, channel), decoder.open(path, RATE, channel)
+            assert heard(here) == heard(there), kind.what
+            assert repr(here.outcome) == repr(there.outcome), kind.what
+            told += here.outcome.status != "ok"
+        list(decoder.open(tmp_path / kinds[0].name, RATE).waveform())
+        assert decoder.process.pid == first, "none of them ended it"
+    assert told > 20 and death(-11) == "SIGSEGV" and death(3) == "exit code 3"
+
+
+DEADLY = """
+import os, time
+from sounds import audio
+from sounds import decoders
+waveform = audio.OpenRecording.waveform
+def deadly(self):
+    for number, block in enumerate(waveform(self)):
+        if number == {block} and self.path.name == "victim.wav": {deed}
+        yield block
+audio.OpenRecording.waveform = deadly
+decoders.serve()
+"""
+
+
+def let_it(monkeypatch: pytest.MonkeyPatch, deed: str, block: int) -> None:
+    """Let the decoding process do something at a block of victim.wav."""
+    let_run(monkeypatch, DEADLY.format(deed=deed, block=block))
+
+
+def let_run(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let decoding processes run other code."""
+    real = decoders.start_process
+
+    def start(_code: str) -> subprocess.Popen[bytes]:
+        return real(code)
+
+    monkeypatch.setattr("sounds.decoders.start_process", start)
+
+
+@pytest.mark.parametrize(
+    ("deed", "why"),
+    [
+        ("os.kill(os.getpid(), 11)", "its decoder died (SIGSEGV)"),
+        ("os._exit(3)", "its decoder died (exit code 3)"),
+        ("raise MemoryError", "its decoder died (exit code 1)"),
+        ("time.sleep(600)", "decoding did not go on within 3 s"),
+    ],
+    ids=["crashes", "leaves", "raises", "hangs"],
+)
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_decoder_that_dies_or_hangs_takes_one_recording_with_it(
+    deed: str, why: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it(monkeypatch, deed, block)
+    monkeypatch.setattr("sounds.decoders.GUARD_SECONDS", 0.5)
+    with Decoder() as decoder:
+        before, victim, after = (
+            decoder.open(sound(tmp_path / name), RATE) for name in ("a.wav", "victim.wav", "z.wav")
+        )
+        assert len(heard(before)) == 4 * LONG * RATE
+        got = len(heard(victim)) / 4 / RATE
+        started = time.monotonic()
+        assert len(heard(after)) == 4 * LONG * RATE and time.monotonic() - started < 20
+    assert before.outcome.status == after.outcome.status == "ok"
+    if block:
+        assert victim.outcome.status == "salvaged" and 0 < got < LONG
+        assert victim.outcome.reason == f"{got:.1f} s were read, then {why}"
+        assert (victim.outcome.seconds, victim.outcome.sample_rate, victim.outcome.channels) == (got, RATE, 1)
+    else:
+        assert victim.outcome.status == "unreadable" and victim.outcome.reason == f"{why}; leave it out" and not got
+
+
+def test_a_path_that_nobody_can_look_at_is_a_row_and_no_end(tmp_path: Path) -> None:
+    with Decoder() as decoder:
+        recording = decoder.open(tmp_path / ("long" * 100 + ".wav"), RATE)
+        assert not heard(recording)
+    assert recording.outcome.status == "unreadable" and "cannot be found" in recording.outcome.reason
+    assert may_pass(recording.outcome.reason) and not may_pass("its header speaks of fewer samples than follow")
+
+
+def test_less_memory_than_a_decoder_would_take_is_enough(tmp_path: Path) -> None:
+    """What a cluster's ulimit -v leaves; a process may only lower its limit."""
+    path = sound(tmp_path / "one.wav")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
+        "from pathlib import Path\nfrom sounds.decoders import Decoder\n"
+        f"with Decoder() as decoder:\n    recording = decoder.open(Path({str(path)!r}), {RATE})\n"
+        "    print(sum(map(len, recording.waveform())), recording.outcome.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(LONG * RATE), "ok"]
+
+
+def test_a_decoder_that_does_not_even_start_says_nothing_about_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_run(monkeypatch, "raise SystemExit(3)")
+    with (
+        Decoder() as decoder,
+        pytest.raises(AssertionError, match=r"does not start .*python -m sounds\.decoders says more"),
+    ):
+        heard(decoder.open(sound(tmp_path / "one.wav"), RATE))
+
+
+def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heap that was spoilt before: the decoder dies at its second recording, whichever that is."""
+    code = (
+        "import os; from sounds import audio, decoders\nwaveform, asked = audio.OpenRecording.waveform, []\n"
+        "def spoilt(self):\n    asked.append(1)\n    if len(asked) == 2: os.kill(os.getpid(), 11)\n"
+        "    return waveform(self)\naudio.OpenRecording.waveform = spoilt\ndecoders.serve()"
+    )
+    let_run(monkeypatch, code)
+    with Decoder() as decoder:
+        for name in ("a.wav", "b.wav", "c.wav"):
+            recording = decoder.open(sound(tmp_path / name), RATE)
+            assert len(heard(recording)) == 4 * LONG * RATE and recording.outcome.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "status"),
+    [
+        ("ok", "ok", "ok"),
+        ("ok", "salvaged", "salvaged"),
+        ("salvaged", "ok", "salvaged"),
+        ("ok", "unreadable", "salvaged"),
+    ],
+)
+def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str, now: str, status: str) -> None:
+    first, second = (Outcome(word, word, 60.0 if word == "ok" else 30.0, RATE, 2) for word in (before, now))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - words of a table
+    told = worse(worse(None, first), second)
+    assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
+    assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
+
+
+def test_a_recording_that_is_not_heard_to_its_end_does_not_spill_into_the_next(tmp_path: Path) -> None:
+    one, other = sound(tmp_path / "one.wav"), sound(tmp_path / "another.wav")
+    with Decoder() as decoder:
+        blocks = decoder.open(one, RATE).waveform()
+        next(blocks)
+        assert isinstance(blocks, Generator)
+        blocks.close()
+        assert heard(decoder.open(other, RATE)) == heard(open_recording(other, RATE))
+
+
+def test_a_decoder_that_died_unasked_is_replaced(tmp_path: Path) -> None:
+    path = sound(tmp_path / "one.wav")
+    with Decoder() as decoder:
+        os.kill(decoder.process.pid, signal.SIGKILL)
+        while decoder.process.poll() is None:
+            time.sleep(0.01)
+        assert len(heard(decoder.open(path, RATE))) == 4 * LONG * RATE
+
+
+def test_no_decoder_outlives_its_owner_or_imports_from_where_the_user_is(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("open('imported', 'w')")
+    path = sound(tmp_path / "one.wav")
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(HERE)!r}); from pathlib import Path; "
+        f"from sounds.decoders import Decoder; decoder = Decoder(); "
+        f"blocks = decoder.open(Path({str(path)!r}), 16000).waveform(); next(blocks); "
+        "print(decoder.process.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    python = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
+    pid, deadline = int(done.stdout), time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists() and not (tmp_path / "imported").exists()
+
+
+def test_the_predictor_goes_on_behind_a_recording_that_kills_its_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it(monkeypatch, "os.kill(os.getpid(), 11)", 1)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name in ("a.wav", "victim.wav", "z.wav"):
+        sound(archive / name)
+    write_beep_model(tmp_path / "beep.onnx")
+    out = tmp_path / "results"
+    config = PredictCommand((archive,), model=(tmp_path / "beep.onnx",), runs=tmp_path / "runs", out=out)
+    assert predict(config) == 0
+    rows = {Path(row["file"]).name: row for row in read_rows(out / "files.csv")}
+    assert [rows[name]["status"] for name in ("a.wav", "victim.wav", "z.wav")] == ["ok", "salvaged", "ok"]
+    assert "then its decoder died (SIGSEGV)" in rows["victim.wav"]["reason"]
+    assert json.loads((out / "run.json").read_text())["status"] == "finished"

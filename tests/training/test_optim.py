@@ -1,0 +1,126 @@
+"""Every weight in one group, at the rate the formula gives; and updates that a bad batch cannot spoil."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from config import EncoderSize
+from model import Encoder
+from training.optim import between, cosine_schedule, differential_groups, follow, update
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(EncoderSize(8, 16, 3, 2, 1, 16, 2))
+        self.head = nn.Linear(16, 4)
+
+
+def rates(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """Name -> (rate, decay)."""
+    found: dict[int, tuple[float, float]] = {}
+    for group in differential_groups(model, 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1):
+        for parameter in group["params"]:
+            assert id(parameter) not in found, "a weight stands in two groups"
+            found[id(parameter)] = (group["lr"], group["weight_decay"])
+    return {name: found[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in found}
+
+
+def test_every_trainable_weight_is_in_exactly_one_group_and_the_position_table_in_none() -> None:
+    model = Toy()
+    assert set(rates(model)) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "encoder.whisper.embed_positions.weight" not in rates(model)
+
+
+def test_rates_fall_with_depth_as_the_formula_says() -> None:
+    found = rates(Toy())
+    assert found["head.weight"][0] == 1e-3
+    assert found["encoder.whisper.layer_norm.weight"][0] == 1e-4
+    for layer, rate in ((2, 1e-4), (1, 0.5e-4), (0, 0.25e-4)):
+        assert found[f"encoder.whisper.layers.{layer}.fc1.weight"][0] == pytest.approx(rate)
+    assert found["encoder.whisper.conv1.weight"][0] == pytest.approx(0.125e-4)
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    found = rates(Toy())
+    assert found["encoder.whisper.layers.0.fc1.weight"][1] == 0.1
+    assert found["encoder.whisper.layers.0.fc1.bias"][1] == 0.0
+    assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
+
+
+def test_every_groups_rate_rises_from_the_first_update_on() -> None:
+    groups = differential_groups(Toy(), 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1)
+    optimizer = AdamW(groups)
+    schedule = cosine_schedule(optimizer, steps=100, warmup=0.1)
+    peaks = [group["initial_lr"] for group in optimizer.param_groups]
+    assert len(set(peaks)) == 5  # head, two layers and what lies with the top one, the stem
+    for step in range(10):
+        shares = [group["lr"] / peak for group, peak in zip(optimizer.param_groups, peaks, strict=True)]
+        assert shares == pytest.approx([(step + 1) / 10] * len(peaks))
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_schedule_rises_then_falls_to_its_floor() -> None:
+    optimizer = AdamW([nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = cosine_schedule(optimizer, steps=100, warmup=0.1)
+    seen: list[float] = []
+    for _ in range(100):
+        seen.append(float(schedule.get_last_lr()[0]))
+        optimizer.step()
+        schedule.step()
+    assert seen[0] == pytest.approx(0.1) and seen[9] == pytest.approx(1.0) == max(seen)
+    assert seen[10:] == sorted(seen[10:], reverse=True)
+    assert float(schedule.get_last_lr()[0]) == pytest.approx(0.01)
+
+
+def one_update(losses: list[float], accumulate: int) -> float:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    optimizer = AdamW([weight], lr=0.1, weight_decay=0.0)
+    schedule = cosine_schedule(optimizer, 10, 0.0)
+    for number, factor in enumerate(losses, 1):
+        update((weight * factor).sum(), [weight], optimizer, schedule, 1.0, accumulate, number == len(losses))
+    return weight.item()
+
+
+def test_two_halves_accumulate_to_the_whole() -> None:
+    assert one_update([0.2, 0.6], accumulate=2) == pytest.approx(one_update([0.4], accumulate=1))
+
+
+def test_a_loss_that_is_not_finite_moves_nothing() -> None:
+    for bad in (math.nan, math.inf):
+        assert one_update([bad], accumulate=1) == 1.0
+    assert one_update([0.4], accumulate=1) != 1.0
+
+
+def test_a_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> None:
+    model = nn.BatchNorm1d(2)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    model(torch.randn(4, 2))
+    follow(average, model, 0.9, updates=1000)
+    torch.testing.assert_close(average.weight.detach(), torch.tensor([1.1, 1.1]))
+    counters = dict(model.named_buffers())
+    assert all(torch.equal(value, counters[name]) for name, value in average.named_buffers())
+    assert counters["num_batches_tracked"] == 1
+    follow(average, model, 0.9, updates=1)  # early on it is quick: 2/11 of the old one are left
+    torch.testing.assert_close(average.weight.detach(), torch.full((2,), 2 - 0.9 * 2 / 11))
+
+
+def test_between_two_networks_lie_weights_a_share_of_the_way_and_the_counters_of_the_end() -> None:
+    networks = [nn.BatchNorm1d(2) for _ in range(3)]
+    kept, start, end = networks
+    with torch.no_grad():
+        start.weight.fill_(1.0)
+        end.weight.fill_(5.0)
+    end(torch.randn(4, 2))
+    for share, weight in ((0.25, 2.0), (1.0, 5.0)):
+        between(kept, start, end, share)
+        assert kept.weight.tolist() == [weight, weight]
+    assert torch.equal(torch.as_tensor(kept.running_mean), torch.as_tensor(end.running_mean))
+    assert start.weight.tolist() == [1.0, 1.0] and end.weight.tolist() == [5.0, 5.0]

@@ -1,0 +1,333 @@
+"""A run that was cut off goes on as if nothing was: the same weights and the same records, to the last bit."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from config import DataSettings, FinetuneCommand, PretrainCommand, parse
+from data_loader import read_labeled, read_unlabeled, split
+from demo_data import FieldSeason
+from main import finetune
+from runtime.files import birth
+from runtime.runs import past_starts
+from ssl_mae import pretrain
+from training import states
+from training.states import Keeper, Progress
+
+HERE = Path(__file__).parents[2]
+FLAGS = {
+    "finetune": (
+        *("--encoder.weights", "random", "--train.epochs", "2", "--train.ema", "0.9", "--train.accumulate", "2"),
+        *("--head.dropout", "0.1", "--augment.mixup", "0.5", "--train.choose", "last"),
+    ),
+    "mae": ("--encoder.weights", "random", "--train.epochs", "2", "--target", "teacher"),
+}
+RESULT = {"finetune": "classifier.safetensors", "mae": "encoder.safetensors"}
+Outcome = tuple[dict[str, Any], bytes, list[dict[str, Any]]]
+TIMES = ("seconds", "windows_per_second", "memory_mb")
+
+
+def train(stage: str, season: FieldSeason, root: Path, *more: str) -> None:
+    shared = ["--preset", "demo", "--run.root", str(root), "--run.device", "cpu", "--data.root", str(season.root)]
+    words = [*shared, "--data.cache", str(root / "cache"), *FLAGS[stage], *more]
+    code = finetune(parse(FinetuneCommand, words)) if stage == "finetune" else pretrain(parse(PretrainCommand, words))
+    assert code == 0
+
+
+def outcome(root: Path, stage: str) -> Outcome:
+    """The file's facts and its weights, byte for byte, and what was recorded without what a clock said."""
+    run = root / f"{stage}-001"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    content = (run / RESULT[stage]).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # the library writes the facts in any order
+    records = [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+    header = json.loads(content[8:start])
+    del header["__metadata__"]["seal"]  # which sees the order of the facts
+    return header, content[start:], records
+
+
+def cut_off_at(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
+    """Stop like a kill after some of all updates; the state is kept two updates before."""
+    done = 0
+
+    def keep_if_due(keeper: Keeper, progress: Progress) -> None:
+        nonlocal done
+        done += 1
+        if done + 2 in updates:
+            keeper.keep(progress)
+        if done in updates:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "keep_if_due", keep_if_due)
+
+
+@pytest.fixture(scope="module")
+def whole(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Both loops without an interruption."""
+    found: dict[str, Outcome] = {}
+    for stage in FLAGS:
+        root = tmp_path_factory.mktemp(stage)
+        train(stage, season, root)
+        found[stage] = outcome(root, stage)
+        assert not (root / f"{stage}-001" / "states").exists()
+    return found
+
+
+@pytest.mark.slow  # and so is the control below: test_kill.py has both in small
+@pytest.mark.parametrize("stage", ["finetune", "mae"])
+def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
+    stage: str,
+    whole: dict[str, Outcome],
+    season: FieldSeason,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_off_at(monkeypatch, 4, 9)  # in the first epoch, and in the second after the first was recorded
+    with pytest.raises(KeyboardInterrupt):
+        train(stage, season, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(stage, season, tmp_path, "--run.resume", str(tmp_path / f"{stage}-001"))
+    monkeypatch.undo()
+    train(stage, season, tmp_path, "--run.resume", str(tmp_path / f"{stage}-001"), "--data.workers", "1")
+    assert outcome(tmp_path, stage) == whole[stage]
+    facts = json.loads((tmp_path / f"{stage}-001" / "run.json").read_text())
+    assert facts["status"] == "finished" and len(facts["started_before"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["finetune", "mae"])
+def test_in_bfloat16_too(
+    stage: str,
+    whole: dict[str, Outcome],
+    season: FieldSeason,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uncut, cut, half = tmp_path_factory.mktemp("uncut"), tmp_path_factory.mktemp("cut"), ("--run.precision", "bfloat16")
+    train(stage, season, uncut, *half)
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, season, cut, *half)
+    train(stage, season, cut, *half, "--run.resume", str(cut / f"{stage}-001"))
+    assert outcome(cut, stage) == outcome(uncut, stage)
+    assert outcome(cut, stage)[1] != whole[stage][1]  # negative control: it was bfloat16
+
+
+@pytest.mark.slow
+def test_without_the_random_states_the_weights_differ(
+    whole: dict[str, Outcome],
+    season: FieldSeason,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Negative control: the comparison above has teeth."""
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train("finetune", season, tmp_path)
+
+    def as_it_is(_state: object) -> None:
+        pass
+
+    monkeypatch.setattr(torch, "set_rng_state", as_it_is)
+    train("finetune", season, tmp_path, "--run.resume", str(tmp_path / "finetune-001"))
+    assert outcome(tmp_path, "finetune")[1] != whole["finetune"][1]
+
+
+def test_losses_are_fetched_when_a_state_is_kept_and_are_then_all_there(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, {}, torch.Generator())
+    progress = Progress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
+    keeper.keep(progress)
+    again = keeper.restore()
+    for kept in (progress, again):
+        assert kept.pending == [] and kept.losses[:2] == [0.5, 0.25] and len(kept.losses) == 3
+        assert kept.losses[2] != kept.losses[2]  # of a step that was thrown away
+    progress.fetch()
+    assert len(progress.losses) == 3
+
+
+def test_other_settings_and_other_recordings_are_refused(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train("finetune", season, tmp_path)
+    resume = ("--run.resume", str(tmp_path / "finetune-001"))
+    with pytest.raises(AssertionError, match=r"--train\.clip was 1\.0, is 2\.0; give the same"):
+        train("finetune", season, tmp_path, *resume, "--train.clip", "2")
+    with pytest.raises(AssertionError, match="there is no run at"):
+        train("finetune", season, tmp_path, "--run.resume", str(tmp_path / "finetune-007"))
+    taxonomy, recordings = read_labeled(DataSettings(season.root))
+    learnt, held_out = split(recordings, DataSettings(season.root))
+    kin = (*taxonomy.lineages[0][:-2], "Elsewhere", taxonomy.lineages[0][-1])
+    elsewhere = replace(taxonomy, lineages=(kin, *taxonomy.lineages[1:]))
+    for name, answer in (("split", (learnt, held_out[1:])), ("read_labeled", (elsewhere, recordings))):
+
+        def told(*_: object, answer: object = answer) -> object:
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"main.{name}", told)
+            with pytest.raises(AssertionError, match=r"the recordings are not those .*, or their split or species"):
+                train("finetune", season, tmp_path, *resume)
+
+
+def test_stage_one_refuses_other_held_out_recordings_too(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train("mae", season, tmp_path)
+    learnt, held_out = split(read_unlabeled(DataSettings(season.root)), DataSettings(season.root))
+
+    def told(*_: object) -> object:
+        return learnt, held_out[1:]
+
+    monkeypatch.setattr("ssl_mae.split", told)
+    with pytest.raises(AssertionError, match="the recordings are not those"):
+        train("mae", season, tmp_path, "--run.resume", str(tmp_path / "mae-001"))
+
+
+def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
+    facts = {"name": "mae-001", "status": "finished", "host": os.uname().nodename, "pid": os.getpid(), "started": "x"}
+    facts["born"] = birth(os.getpid())
+    for status, message in (("finished", "nothing to resume"), ("running", "is still running")):
+        (tmp_path / "run.json").write_text(json.dumps(facts | {"status": status, "settings": {}}))
+        with pytest.raises(AssertionError, match=message):
+            past_starts(tmp_path, "mae", {})
+    for other in ({"born": "another boot"}, {"pid": 2**22 + 1}, {"host": "elsewhere"}):  # its number is another's now
+        (tmp_path / "run.json").write_text(json.dumps(facts | other | {"status": "running", "settings": {}}))
+        assert past_starts(tmp_path, "mae", {}) == ["x"]
+    (tmp_path / "run.json").write_text(json.dumps(facts | {"status": "interrupted", "settings": {}}))
+    assert past_starts(tmp_path, "mae", {}) == ["x"]
+    with pytest.raises(AssertionError, match="of another command"):
+        past_starts(tmp_path, "finetune", {})
+
+
+def small(folder: Path) -> tuple[nn.Linear, Keeper]:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    return model, Keeper(folder, {"model": model}, torch.Generator().manual_seed(0))
+
+
+def test_every_flipped_bit_is_found_and_the_state_before_is_taken(tmp_path: Path) -> None:
+    model, keeper = small(tmp_path)
+    keeper.keep(Progress(step=1, moved=11))
+    with torch.no_grad():
+        model.weight.zero_()
+    newest = keeper.keep(Progress(step=2, moved=12))
+    content = newest.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 100)):
+        newest.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert keeper.restore().moved == 11 and model.weight.abs().sum() > 0
+    newest.write_bytes(content)
+    assert keeper.restore().moved == 12 and not model.weight.any()
+    newest.write_bytes(content[:-100])
+    assert keeper.restore().moved == 11
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(AssertionError, match=r"no state in .* is sound"):
+        keeper.restore()
+
+
+def test_two_states_are_kept_and_what_was_never_finished_goes(tmp_path: Path) -> None:
+    _, keeper = small(tmp_path)
+    (tmp_path / "state-000100001.pt").write_bytes(b"killed before it had its digest")
+    for step in range(1, 6):
+        keeper.keep(Progress(step=step))
+    assert [path.name[:21] for path in keeper.states()] == ["state-000001000000005", "state-000001000000004"]
+    assert len(list(tmp_path.iterdir())) == 2
+    states.forget(tmp_path)
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace", "open", "torch.save", "digest"])
+def test_a_fault_at_any_operation_leaves_the_last_good_state(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full disk at the first, the second, ... call of each operation, until none fails."""
+    _, keeper = small(tmp_path)
+    keeper.keep(Progress(step=1, moved=11))
+    targets = {
+        "fsync": (os, "fsync"),
+        "replace": (Path, "replace"),
+        "open": (Path, "open"),
+        "digest": (states, "digest"),
+    }
+    owner, name = targets.get(operation, (torch, "save"))
+    real, failing, calls = getattr(owner, name), 1, 0
+
+    def faulty(*words: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(28, "No space left on device")
+        return real(*words, **named)
+
+    while True:
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, faulty)
+            try:
+                keeper.keep(Progress(step=2, moved=12))
+                break
+            except (OSError, AssertionError):  # of a full disk is told in a line
+                pass
+        assert keeper.restore().moved in (11, 12)
+        failing += 1
+    assert failing > 1 and keeper.restore().moved == 12
+
+
+def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_stop_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Progress(epoch=3, step=7)
+    for _ in range(9):
+        progress.watch(float("nan"), lambda: ["pond/a.wav", "b.wav"])
+    assert "epoch 3, step 7: no finite gradient, left out; heard: pond/a.wav, b.wav" in capsys.readouterr().out
+    progress.watch(0.5, list)
+    for _ in range(9):
+        progress.watch(float("nan"), list)
+    with pytest.raises(AssertionError, match="10 steps in a row"):
+        progress.watch(float("nan"), list)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_130(
+    number: signal.Signals, season: FieldSeason, tmp_path: Path
+) -> None:
+    words = [sys.executable, "main.py", "--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu"]
+    words += ["--encoder.weights", "random", "--train.epochs", "40", "--run.root", str(tmp_path)]
+    words += ["--data.cache", str(tmp_path / "cache"), "--run.save_minutes", "0"]
+    process = subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = tmp_path / "finetune-001" / "states"
+    for _ in range(1_200):
+        if kept.is_dir() and any(kept.iterdir()):
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    said, problems = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said + problems, problems
+    at_once, last = [line for line in problems.splitlines() if line.startswith("stop")]
+    assert at_once == "stopping as soon as this step is done and its state is kept"
+    assert last.startswith(f"stopped; {kept.parent} is marked as interrupted; its state is kept; go on with: ")
+    python, script, *flags = shlex.split(last.partition("go on with: ")[2])
+    assert flags == ["--run.resume", str(kept.parent)] and (HERE / script).samefile(HERE / "main.py")
+    assert shutil.which(python, path=f"{os.environ['PATH']}:.")
+    again = parse(FinetuneCommand, flags)
+    assert again == replace(parse(FinetuneCommand, words[2:]), run=again.run) and again.run.resume == kept.parent
+    assert json.loads((kept.parent / "run.json").read_text())["status"] == "interrupted"
+    assert any(kept.iterdir())

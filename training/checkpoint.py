@@ -1,0 +1,492 @@
+"""Every weight file of training, in both directions: Whisper from the hub or a folder, our encoder, our classifier.
+
+    encoder = load_encoder(config.encoder, config.audio)   # hub name, folder, encoder.safetensors
+    save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
+
+Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
+ever left silently random; our own files are sealed, so that a flipped bit is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from config import (
+    PRESETS,
+    SIZES,
+    AudioSettings,
+    EncoderSettings,
+    EncoderSize,
+    HeadSettings,
+    Pooling,
+    Preset,
+    encoder_size,
+    from_facts,
+    size_in_words,
+)
+from evaluation.calibration import Threshold
+from evaluation.calibration import from_json as thresholds_from_json
+from evaluation.calibration import to_json as thresholds_to_json
+from heads import build_head, received_layers
+from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
+from runtime import processes
+from runtime.digests import blank, seal, state_of
+from runtime.files import FIRST, publish, read_json
+from taxonomy import Taxonomy, from_json, to_json
+
+FORMAT = 3  # of the facts; a file with a higher number was written by a later version
+MOST_LAYERS = 1_000  # that a head receives
+LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
+SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
+NEEDED = {  # facts of a file by its kind
+    "encoder": frozenset({"format", "size", "audio", "provenance"}),
+    "features": frozenset({"format", "made_of"}),
+    "classifier": frozenset(
+        {"format", "size", "audio", "head", "taxonomy", "provenance", "thresholds", "rank_thresholds"}
+    ),
+}
+HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
+PREFIXES = (HUB_PREFIX, "encoder.", "model.audio_tower.", "audio_tower.")  # and where others do
+BARE = ("conv1.", "conv2.", "embed_positions.", "layers.", "layer_norm.")  # of an audio tower saved by itself
+KINDS = {  # model_type in config.json -> under which key its encoder is described, or at the top
+    "whisper": "",
+    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3"), "audio_config"),
+    **dict.fromkeys(("qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder"), ""),
+}
+TOWER = {"num_mel_bins": 128, "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20}  # where unsaid
+
+
+@dataclass(frozen=True)
+class ClassifierFacts:
+    """What a classifier's file says of itself; quantize.py hands it on to the ONNX file."""
+
+    size: Preset
+    audio: AudioSettings
+    head: HeadSettings
+    taxonomy: Taxonomy
+    provenance: dict[str, object]
+    thresholds: tuple[Threshold, ...] = ()  # one per species, once fitted on held-out recordings
+    rank_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])  # by the name of the rank
+    depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
+
+    @property
+    def encoder(self) -> EncoderSize:
+        """The dimensions of the encoder, as far as it was kept."""
+        return encoder_size(self.size, self.depth)
+
+
+def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
+    """The encoder that `--encoder.weights` names, float32, with a frozen position table.
+
+    Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
+    """
+    source, size, depth = settings.weights, settings.size, settings.depth
+    if source == "random":
+        encoder = Encoder(encoder_size(size, depth), audio)
+        print(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
+        return encoder
+    if source.endswith(".safetensors"):
+        tensors, found = own_encoder(Path(source), size, audio)
+    elif Path(source).is_dir():
+        tensors, found = hub_encoder(Path(source), size)
+    else:
+        assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
+            f"no encoder at {source}; --encoder.weights takes an encoder.safetensors, {other_sources(size)}"
+        )
+        tensors, found = hub_encoder(download(source), size)
+    assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
+    kept = depth or found
+    tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of(name) < found}
+    encoder = Encoder(encoder_size(size, kept), audio)
+    fill(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
+    freeze_positions(encoder.whisper)
+    millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+    print(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
+    return encoder
+
+
+def other_sources(size: Preset) -> str:
+    """What --encoder.weights takes beside a file of stage 1; nobody has published an encoder of the size `demo`."""
+    if size == "demo":
+        return "or random (weights are on the hub for other presets: --preset base)"
+    return f"a hub name such as openai/whisper-{size}, a local folder in the hub's format, or random"
+
+
+def size_of(weights: str) -> Preset | None:
+    """The size of what `--encoder.weights` names, as its file says; None for random weights and what is not there.
+
+    A hub name is looked for in the local cache and on the network.
+    """
+    path = Path(weights)
+    if weights.endswith(".safetensors") and path.is_file():
+        size: Preset = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["size"]
+        assert size in PRESETS, f"{path}: unknown size {str(size)[:40]}; make the file again"
+        return size
+    if path.is_dir():
+        return preset_of(path)[0]
+    return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
+
+
+def layer_of(name: str) -> int:
+    """12 for layers.12.fc1.weight, -1 outside the layers."""
+    found = re.match(r"layers\.(\d{1,4})\.", name)
+    return int(found[1]) if found else -1
+
+
+def stage_one(source: str) -> dict[str, object]:
+    """What an encoder.safetensors says of the run that made it; nothing for weights of another origin."""
+    if not source.endswith(".safetensors") or not Path(source).is_file():
+        return {}
+    provenance: dict[str, object] = read_tensors(Path(source), "encoder", "`python ssl_mae.py` writes one")[1][
+        "provenance"
+    ]
+    return provenance
+
+
+def save_encoder(
+    path: Path, encoder: Encoder, size: Preset, audio: AudioSettings, provenance: dict[str, object]
+) -> None:
+    """encoder.safetensors, its tensors named as in a Whisper checkpoint of the hub.
+
+    Beside it whisper/, a folder in the hub's format with the same file under the hub's name:
+    `WhisperModel.from_pretrained("runs/mae/whisper").encoder` is the same encoder in transformers.
+    """
+    tensors = {f"{HUB_PREFIX}{name}": tensor for name, tensor in encoder.whisper.state_dict().items()}
+    facts: dict[str, object] = {"kind": "encoder", "size": size, "depth": encoder.size.layers}
+    facts |= {"audio": asdict(audio), "provenance": provenance}
+    write_tensors(path, tensors, facts)
+    if not FIRST:
+        return
+    folder = path.parent / "whisper"
+    folder.mkdir(exist_ok=True)
+    with publish(folder / "config.json") as temporary:
+        whisper_config(encoder.size, encoder.channels).to_json_file(temporary)
+    with publish(folder / "model.safetensors") as temporary:
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # not every file system has hard links
+            shutil.copyfile(path, temporary)
+
+
+def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
+    """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
+    kept, told = model.encoder.size.layers, facts.encoder.layers
+    assert kept == told, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {told}"
+    plain = {
+        "kind": "classifier",
+        "size": facts.size,
+        "depth": facts.depth,
+        "audio": asdict(facts.audio),
+        "head": asdict(facts.head),
+        "taxonomy": to_json(facts.taxonomy),
+        "provenance": facts.provenance,
+        "thresholds": thresholds_to_json(facts.thresholds),
+        "rank_thresholds": dict(facts.rank_thresholds),
+    }
+    write_tensors(path, model.state_dict(), plain)
+
+
+def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
+    """The network and its facts, from one file."""
+    assert path.is_file(), f"no classifier at {path}; `python main.py` writes one, or point --classifier at yours"
+    tensors, plain = read_tensors(path, "classifier", "`python main.py` writes one")
+    head = from_facts(HeadSettings, plain["head"], path)
+    assert plain["size"] in PRESETS and head.pooling in get_args(Pooling), (
+        f"{path}: unknown size {plain['size']} or pooling {head.pooling}"
+    )
+    facts = ClassifierFacts(
+        plain["size"],
+        from_facts(AudioSettings, plain["audio"], path),
+        head,
+        from_json(plain["taxonomy"]),
+        plain["provenance"],
+        tuple(thresholds_from_json(plain["thresholds"])),
+        plain["rank_thresholds"],
+        depth_of(plain, plain["size"], path),
+    )
+    encoder = Encoder(facts.encoder, facts.audio)
+    check_head(head, encoder, len(facts.taxonomy.labels), tensors, path)
+    model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
+    fill(model, tensors, str(path))
+    freeze_positions(model.encoder.whisper)
+    return model.eval(), facts
+
+
+def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
+    """How many layers a file of ours says it has, 0: all; files of an earlier version say nothing and have all."""
+    depth = facts.get("depth", 0)
+    assert type(depth) is int and 0 <= depth <= SIZES[size].layers, (
+        f"{path}: {str(depth)[:40]!r} layers of an encoder of size {size}; make the file again"
+    )
+    return depth
+
+
+def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse a head that is larger than the file, before any memory is asked for it."""
+    within = 1 <= settings.layers <= MOST_LAYERS and 0 <= settings.dropout < 1
+    assert within, f"{path}: a head of {settings}; make the classifier again"
+    with torch.device("meta"):
+        layers = len(received_layers(settings, encoder.size.layers))
+        head = build_head(encoder.size.width, layers, encoder.channels - encoder.size.mels, species, settings)
+    wanted = sum(part.numel() for part in head.parameters())
+    there = sum(tensor.numel() for tensor in tensors.values())
+    assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"
+
+
+def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[str, Tensor], int]:
+    """The tensors of an encoder.safetensors and how many layers it has, after a look at what it says of itself."""
+    assert path.is_file(), (
+        f"no encoder at {path}; `python ssl_mae.py` writes it, or give --encoder.weights {other_sources(size)}"
+    )
+    tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
+    assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
+    heard = from_facts(AudioSettings, facts["audio"], path)
+    assert heard == audio, f"{path} heard {heard}, this run asks for {audio}; give both stages the same --audio flags"
+    layers = depth_of(facts, size, path) or SIZES[size].layers
+    return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}, layers
+
+
+def hub_encoder(folder: Path, size: Preset) -> tuple[dict[str, Tensor], int]:
+    """The encoder's tensors and how many layers it has, from a folder in the hub's format: config.json and
+    model.safetensors, whole or in shards.
+
+    Only dimensions are taken from config.json and only safetensors are opened: nothing in the folder is executed.
+    """
+    named, layers = preset_of(folder)
+    assert named == size, f"{folder} is of size {named}, not {size}; add --preset {named}"
+    found: dict[str, Tensor] = {}
+    for prefixes in (PREFIXES, BARE):
+        for path in () if found else weight_files(folder, prefixes):
+            found |= open_tensors(path, prefixes, "download it again")[0]
+    assert found, f"{folder} holds no tensor of a Whisper encoder"
+    return {without_prefix(name): tensor for name, tensor in found.items()}, layers
+
+
+def without_prefix(name: str) -> str:
+    """layers.0.fc1.weight for model.encoder.layers.0.fc1.weight."""
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+
+
+def preset_of(folder: Path) -> tuple[Preset, int]:
+    """The size of a folder in the hub's format and how many layers it has, out of its config.json: Whisper itself,
+    what was trained on from it, or an audio tower of its shape.
+
+    source    the encoders of these kinds are built alike in transformers; they differ in what follows the last layer,
+              which is left out: Qwen2-Audio's tower halves the tokens before its last norm
+    """
+    config_path = folder / "config.json"
+    assert config_path.is_file(), f"{folder} has no config.json: no folder in the hub's format"
+    config = read_json(config_path, "download it again")
+    kind = config.get("model_type")
+    assert isinstance(kind, str) and kind in KINDS, (
+        f"{config_path} is of type {str(kind)[:40]}, not whisper, nor an audio tower of its shape ({', '.join(KINDS)})"
+    )
+    told: Any = config.get(KINDS[kind]) if KINDS[kind] else config
+    assert isinstance(told, dict), f"{config_path} does not describe its {KINDS[kind]}; download it again"
+    usual: Mapping[str, object] = {} if kind == "whisper" else TOWER
+    bins, width, layers, heads = (cast(dict[str, Any], told).get(key, usual.get(key)) for key in TOWER)
+    for preset in PRESETS:
+        whole = SIZES[preset]
+        fits = (bins, width, heads) == (whole.mels, whole.width, whole.heads)
+        if fits and type(layers) is int and 1 <= layers <= whole.layers:
+            return preset, layers
+    raise AssertionError(
+        f"{folder}: mel bins, width, layers, heads are {(bins, width, layers, heads)}; Whisper encoders of {SIZES} are "
+        "understood, and those with fewer layers"
+    )
+
+
+def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSettings, source: str) -> dict[str, Tensor]:
+    """A checkpoint whose position table was cut after its own longest context, with Whisper's table from there on.
+
+    WhisperSeg keeps 10 s. What is heard here must lie within: its own positions may have been trained.
+    source    https://github.com/nianlonggu/WhisperSeg, load_model
+    """
+    table = tensors.get("embed_positions.weight")
+    usual = encoder.whisper.embed_positions.weight.detach()
+    if table is None or table.ndim != 2 or table.shape[1] != usual.shape[1] or not 0 < len(table) < len(usual):
+        return tensors
+    seconds = len(table) / 50
+    assert audio.context_seconds <= seconds, (
+        f"{source} knows positions up to {seconds:g} s; give --audio.context_seconds {seconds:g} or less"
+    )
+    return tensors | {"embed_positions.weight": torch.cat([table.float(), usual[len(table) :]])}
+
+
+def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """A checkpoint for fewer mel channels, its first convolution deaf to those that are added."""
+    kernel = tensors.get("conv1.weight")
+    if kernel is None or kernel.ndim != 3 or kernel.shape[1] >= channels:
+        return tensors
+    added = kernel.new_zeros(kernel.shape[0], channels - kernel.shape[1], kernel.shape[2])
+    return tensors | {"conv1.weight": torch.cat([kernel, added], dim=1)}
+
+
+def weight_files(folder: Path, prefixes: tuple[str, ...] = ("",)) -> list[Path]:
+    """model.safetensors, or the shards in which its index has tensors whose names begin in one of some ways; they must
+    lie in the folder."""
+    whole = (folder / "model.safetensors").is_file()
+    names = ["model.safetensors"] if whole else shard_names(folder, prefixes)
+    paths = [folder / name for name in names]
+    missing = [str(path) for path in paths if not path.is_file()]
+    assert not missing, f"{', '.join(missing)} not found; only safetensors are read (pytorch_model.bin can run code)"
+    return paths
+
+
+def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
+    """The files that hold tensors whose names begin in one of some ways, as the folder's index says; without one, the
+    single file that there should be."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    told = read_json(index, "download it again").get("weight_map")
+    shards: dict[str, Any] = cast(dict[str, Any], told) if isinstance(told, dict) else {"": told}
+    strange = [name for name in shards.values() if not isinstance(name, str) or not SHARD.fullmatch(name)]
+    assert not strange, f"{index} names files outside its folder, or none: {str(strange[0])[:60]!r}"
+    return sorted({shard for name, shard in shards.items() if name.startswith(prefixes)})
+
+
+def download(name: str) -> Path:
+    """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
+    that hold an encoder; of an audio language model they are a small part."""
+    print(f"looking for {name} on the hub ...", flush=True)
+    hub_logging.set_verbosity_error()
+    wanted = ["config.json", "model.safetensors.index.json"]
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        wanted += shard_names(folder, PREFIXES) or shard_names(folder, BARE)
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise AssertionError(unreachable(name, "the hub cannot be reached and its cache has no copy")) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise AssertionError(unreachable(name, str(error).splitlines()[0])) from error
+
+
+def unreachable(name: str, reason: str) -> str:
+    """One line for a hub that does not answer."""
+    return (
+        f"{name}: {reason}; pass a local folder that holds its config.json and model.safetensors "
+        "(--encoder.weights path/to/folder), or --encoder.weights random"
+    )
+
+
+def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused."""
+    wanted = network.state_dict()
+    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    assert not missing, (
+        f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no Whisper encoder"
+    )
+    assert not unknown, f"{source} has {len(unknown)} tensors too many, {unknown[0]} among them"
+    for name, tensor in tensors.items():
+        shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+        assert shape == expected, f"{source}: {name} is {shape}, this network needs {expected}"
+        assert tensor.is_floating_point(), f"{source}: {name} holds {tensor.dtype}, no weights"
+        assert bool(tensor.float().isfinite().all()), f"{source}: {name} holds values that are not finite: damaged"
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, object]) -> None:
+    """One safetensors file with facts and a digest in its header; whole or not at all."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in processes.whole(tensors).items()}
+    assert all(bool(tensor.isfinite().all()) for tensor in whole.values()), (
+        f"not writing {path}: weights are not finite"
+    )
+    if not FIRST:
+        return
+    about = json.dumps({**facts, "format": FORMAT, "sealed": True})
+    size = sum(tensor.nbytes for tensor in whole.values()) + len(about)
+    with publish(path, size) as temporary:
+        save_file(whole, temporary, metadata={"wild_whisper": about, "seal": blank(), "format": "pt"})
+        seal(temporary)
+
+
+def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of one of our own files, verified before they are parsed."""
+    damaged = f"{path} is damaged: its content does not match its digest; {remedy}, or copy it again"
+    refuse_giant(path, remedy)
+    state = state_of(path)
+    assert state != "damaged", damaged
+    tensors, header = open_tensors(path, ("",), remedy)
+    facts = told_facts(header.get("wild_whisper", "{}"), path, remedy)
+    assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
+    version = facts.get("format")
+    assert isinstance(version, int), f"{path}: its format {version!r} is no number; {remedy} anew"
+    assert version <= FORMAT, f"{path} was written by a later version (format {version})"
+    assert kind != "classifier" or version == FORMAT, f"{path} was written by an earlier version; {remedy} anew"
+    lacking = NEEDED[kind] - facts.keys()
+    assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; {remedy} anew"
+    if facts.get("sealed"):
+        assert state == "sound", damaged
+    else:  # written by an earlier version, with a digest of its tensors alone
+        assert digest(tensors) == header.get("sha256"), damaged
+    return tensors, facts
+
+
+def told_facts(text: str, path: Path, remedy: str) -> dict[str, Any]:
+    """The facts in a file's header."""
+    try:
+        facts: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AssertionError(f"{path}: its facts are damaged ({error}); {remedy} anew") from None
+    assert isinstance(facts, dict), f"{path}: its facts are damaged; {remedy} anew"
+    return cast(dict[str, Any], facts)
+
+
+def refuse_giant(path: Path, remedy: str) -> None:
+    """Nothing is read of a file that no Whisper fills."""
+    size = path.stat().st_size
+    assert size <= LARGEST_FILE, f"{path} has {size / 2**30:.0f} GiB, more than any Whisper; {remedy}"
+
+
+def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file whose names begin in one of some ways, and its metadata."""
+    refuse_giant(path, remedy)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - no dictionary
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        said = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no safetensors file ({said}); {remedy}") from error
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "encoder.safetensors"
+        first = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
+        save_encoder(path, first, "demo", AudioSettings(), {"story": "made up"})
+        second = load_encoder(EncoderSettings("demo", str(path)), AudioSettings())
+        mel = torch.randn(1, 80, 500)
+        assert torch.equal(first(mel), second(mel))
+        assert not second.whisper.embed_positions.weight.requires_grad
+        try:
+            load_encoder(EncoderSettings("tiny", str(path)), AudioSettings())
+        except AssertionError as refusal:
+            print("refused:", refusal)
