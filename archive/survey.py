@@ -60,7 +60,7 @@ class Examination:
     digest: str  # equal where all samples of all channels are, whatever the container
     fingerprint: str  # hexadecimal int8 (PRINT_BANDS x PRINT_TIMES): much the same for one sound in two encodings
     profile: str  # hexadecimal uint8: how much stands out from the background, in pieces of equal length
-    dead: str = ""  # where nothing is heard in it: 30-61.5;90-93 seconds
+    dead: str = ""  # where it holds no sound: 30-61.5;90-93 seconds
 
 
 def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
@@ -114,17 +114,17 @@ def listen(path: Path) -> Examination:
     for block in recording.waveform():
         spectra.add(block)
     outcome = recording.outcome
-    heard = outcome.status in ("ok", "salvaged", "short")
+    has_sound = outcome.status in ("ok", "salvaged", "short")
     return Examination(
         outcome.status,
         outcome.reason,
         round(outcome.seconds, 6),
         outcome.sample_rate,
         outcome.channels,
-        digest.hexdigest() if heard else "",
-        fingerprint(spectra.bands()).hex() if heard and outcome.seconds >= SHORTEST_PRINT else "",
-        contrast(spectra.bands(), outcome.seconds).hex() if heard else "",
-        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if heard else "",
+        digest.hexdigest() if has_sound else "",
+        fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
+        contrast(spectra.bands(), outcome.seconds).hex() if has_sound else "",
+        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if has_sound else "",
     )
 
 
@@ -341,8 +341,8 @@ if __name__ == "__main__":
 
     rng = np.random.default_rng(0)
     owl = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000)
-    with tempfile.TemporaryDirectory() as place:
-        paths = [Path(place) / name for name in ("owl.wav", "rain.flac", "dead.wav", "notes.wav")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("owl.wav", "rain.flac", "dead.wav", "notes.wav")]
         soundfile.write(paths[0], owl, 16_000)
         soundfile.write(paths[1], rng.normal(0, 0.1, 64_000), 16_000)
         soundfile.write(paths[2], np.zeros(64_000), 16_000)

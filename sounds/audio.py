@@ -64,7 +64,7 @@ SUFFIXES = frozenset(suffix for suffixes in OWN_SUFFIXES.values() for suffix in 
 OURS = ".wild-whisper"  # a folder with a file of that name in it is not searched
 LARGEST_RUN = 2**24  # bytes of a run.json
 SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information"})
-READING = 3  # raise it whenever the same file would be heard differently
+READING = 3  # raise it whenever the same file would be decoded differently
 BLOCK_SECONDS, BLOCK_BYTES = 30, 2**24  # a block is as long as both allow
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
 LARGEST_TAG = 2**17  # bytes behind the sound that are worth looking at; more is no tag
@@ -73,15 +73,15 @@ SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next
 SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal all too often (LOG.md)
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 MOST_CHANNELS = 64
-FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network hears it (LOG.md)
+FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network gets it (LOG.md)
 QUIET, LOUD = 10**-2.5, 2.5  # loudest samples of a recording that are worth a word, below and beyond
 SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
 CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
 INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
 FLOATS = ("FLOAT", "DOUBLE")  # libsndfile's words for them
-SCANS, SCAN_FRAMES = (64, 4096), 1024  # so many pieces of a file tell that, or so many more where these cannot
+SCANS, SCAN_FRAMES = (64, 4096), 1024  # so many pieces of a file decide that, or so many more where these cannot
 MOST_SCANNED = 2**16  # files of which that is remembered
-DEAD_SECONDS = 1.0  # the grain in which sound is told from what is none
+DEAD_SECONDS = 1.0  # the grain in which sound is told apart from silence
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 MISSING_SECONDS = 0.1  # a claim missed by less is the codec's rounding
 HOLE_SECONDS, LONGEST_HOLE_SECONDS = 0.05, 60.0  # smaller jumps in time are jitter, longer ones damaged timestamps
@@ -157,7 +157,7 @@ class Reading:
     """What is learnt about a file while it is decoded."""
 
     suffix: str = ""  # of its name
-    channel: int = 0  # to be heard alone, counted from 1; 0 for the mean of all
+    channel: int = 0  # to be read alone, counted from 1; 0 for the mean of all
     shortest: float = SHORTEST_SECONDS  # of sound that is worth a window
     kind: str = ""  # what libsndfile or FFmpeg took it for
     sample_rate: int = 0
@@ -185,7 +185,7 @@ class Reading:
 
     @property
     def grain(self) -> int:
-        """Frames in which sound is told from what is none, counted from the beginning of the recording."""
+        """Frames in which sound is told apart from silence, counted from the beginning of the recording."""
         return round(DEAD_SECONDS * self.sample_rate)
 
     def take(self, block: NDArray[np.float32]) -> Waveform:
@@ -234,7 +234,7 @@ class Reading:
 
     def lifeless(self, sound: Waveform, number: int = 0) -> Iterator[tuple[int, int, bool]]:
         """The seconds of a block (frames,) in which nothing moves or all is clipped: first, end, whether clipped. A
-        rest that is shorter is too short to tell, and is left out only behind such a second and if it is so itself.
+        rest that is shorter is too short to say, and is left out only behind such a second and if it is so itself.
 
         number   of a channel, 0 for the mean of all
         """
@@ -322,7 +322,7 @@ class Reading:
 
 
 def open_recording(path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:
-    """A recording to be heard at `sample_rate` Hz; nothing is opened before its windows are asked for.
+    """A recording to be read at `sample_rate` Hz; nothing is opened before its windows are asked for.
 
     channel    counted from 1; 0 for the mean of all
     shortest   seconds of sound without which there is no window
@@ -358,14 +358,14 @@ class OpenRecording:
     def contexts(
         self, context_seconds: float, window_seconds: float, overlap_seconds: float = 0.0, begin_seconds: float = 0.0
     ) -> Iterator[tuple[Window, list[tuple[float, float]]]]:
-        """Stretches long enough for a network that answers for several windows at a time, with the windows in each.
+        """Segments long enough for a network that answers for several windows at a time, with the windows in each.
 
         returns   each context, its sound repeated where it is shorter, and start and end in seconds of its first
                   windows, which are those that `windows` gives; its other windows hold only repeated sound
         Contexts do not overlap; with an overlap of windows there are several rows of them, each begun a step later, so
         the windows of different contexts take turns.
 
-        begin_seconds   from which on the recording is heard, and times are counted
+        begin_seconds   from which on the recording is read, and times are counted
         """
         length, window = (round(seconds * self.sample_rate) for seconds in (context_seconds, window_seconds))
         hop = window - round(overlap_seconds * self.sample_rate)
@@ -406,12 +406,12 @@ class OpenRecording:
     ) -> tuple[Window, list[tuple[float, float]]]:
         """A context that begins at a sample, and which of its windows are new: not within the one a hop before."""
         end, rate = start + len(samples), self.sample_rate
-        heard = [
+        new = [
             (first / rate, min(first + window, end) / rate)
             for first in range(start, end, window)
             if first == 0 or first + window <= end or end - (first - hop + window) >= TAIL_SECONDS * rate
         ]
-        return Window(start / rate, end / rate, network_input(samples, length)), heard
+        return Window(start / rate, end / rate, network_input(samples, length)), new
 
     def waveform(self) -> Iterator[Waveform]:
         """The recording in mono at the rate asked for, in blocks (samples,); joined, they equal the whole exactly."""
@@ -429,7 +429,7 @@ class OpenRecording:
 
 
 def read_window(path: Path, start_seconds: float, window_seconds: float, sample_rate: int) -> Waveform:
-    """One window anywhere in a recording, by seeking: what `windows` gives of the stretch that begins there.
+    """One window anywhere in a recording, by seeking: what `windows` gives of the segment that begins there.
 
     returns  (window_samples,) repeated to its full length where the recording ends earlier, its mean removed;
              (0,) where there is nothing to read, for the caller to leave out
@@ -547,7 +547,7 @@ def network_input(samples: Waveform, length: int) -> Waveform:
     """What a network is given of a piece (samples,), in training and in service alike: repeated to (length,), its mean
     removed, raised to FAINTEST where it is fainter.
 
-    Cheap microphones add a constant to all they hear. At a fifth of full scale it is stronger than any animal, and
+    Cheap microphones add a constant to all they record. At a fifth of full scale it is stronger than any animal, and
     raises the floor of Whisper's log-mel spectrogram, which lies a fixed distance below its maximum. Levels are learnt
     down to where training has windows; 20 dB below, half of what is known is lost (LOG.md).
     """
@@ -571,7 +571,7 @@ def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SEC
 @lru_cache(MOST_SCANNED)
 def holds_integers(path: str, size: int, mtime_ns: int) -> bool:  # noqa: ARG001 (another file of that name is another)
     """Whether the samples of a float file that libsndfile reads are the numbers of a 16-bit one: decided for the whole
-    file, by pieces spread over it. Its size and time in ns tell it from another one of that name."""
+    file, by pieces spread over it. Its size and time in ns distinguish it from another one of that name."""
     try:
         with Path(path).open("rb") as file:
             header = read_header(file)
@@ -623,12 +623,14 @@ def is_ours(folder: Path) -> bool:
     if os.path.isfile(folder / OURS):  # noqa: PTH113 (Path.is_file fails where a folder is closed to us)
         return True
     try:
-        told: object = json.loads(run.read_bytes()) if 0 < os.path.getsize(run) <= LARGEST_RUN else None  # noqa: PTH202
+        content: object = json.loads(run.read_bytes()) if 0 < os.path.getsize(run) <= LARGEST_RUN else None  # noqa: PTH202
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(told, dict) or not {"name", "status", "command", "settings", "versions"} <= set(cast(Any, told)):
+    if not isinstance(content, dict) or not {"name", "status", "command", "settings", "versions"} <= set(
+        cast(Any, content)
+    ):
         return False
-    facts = cast(dict[str, Any], told)
+    facts = cast(dict[str, Any], content)
     settings = cast(dict[str, Any], facts["settings"]) if isinstance(facts["settings"], dict) else dict[str, Any]()
     within = str(settings.get("out", "")) in map(str, settings.get("inputs") or [])
     return not within and str(folder.resolve()) not in map(str, facts.get("inputs") or [])  # results among recordings
@@ -701,7 +703,7 @@ def refusal(path: Path) -> str:
 def unfit(sample_rate: int, channels: int, channel: int = 0) -> str:
     """Why sound of this shape is refused, or nothing; asked before anything is allocated for it.
 
-    channel   that is to be heard
+    channel   that is to be read
     """
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         return f"claims a sample rate of {sample_rate} Hz, outside 1 kHz to 1 MHz; its header is damaged, copy it again"
@@ -767,8 +769,8 @@ def is_scaled(file: BinaryIO, sound: soundfile.SoundFile) -> bool:
 
 
 def ffmpeg_integers(file: BinaryIO, header: Header) -> bool:
-    """Whether the samples of a float file that FFmpeg alone reads are those of a 16-bit one; told as `holds_integers`
-    tells it."""
+    """Whether the samples of a float file that FFmpeg alone reads are those of a 16-bit one, decided as
+    `holds_integers` decides it."""
     from av.error import FFmpegError
 
     file.seek(0)
@@ -815,7 +817,7 @@ def ffmpeg_opened(file: BinaryIO, header: Header) -> Generator[tuple[InputContai
     def seek(offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return whole.seek(offset, whence)
-        except (OSError, ValueError):  # a place that no file has, by a size that is none
+        except (OSError, ValueError):  # a position that no file has, out of a size that is none
             return -1
 
     nameless = SimpleNamespace(read=whole.read, seek=seek, tell=whole.tell)
@@ -908,7 +910,7 @@ def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
     file.seek(start)
     sounding = start > 0  # past the pages that open a stream
     due: dict[bytes, int] = {}  # the number of the next page, by stream
-    heard: dict[bytes, int] = {}  # the sample that a stream has come to
+    reached: dict[bytes, int] = {}  # the sample that a stream has come to
     while (last is None or file.tell() < last) and (header := file.read(27)):
         lengths = file.read(header[-1])
         body = file.read(sum(lengths))
@@ -925,10 +927,10 @@ def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
             return "several recordings are glued together in it"
         if page != due.get(stream, page):
             return f"pages are missing before byte {file.tell() - len(blanked)}"
-        if 0 <= position < heard.get(stream, 0):
+        if 0 <= position < reached.get(stream, 0):
             return f"goes back in time in the page at byte {file.tell() - len(blanked)}"
         sounding, due[stream] = sounding or not opens, page + 1
-        heard[stream] = max(position, heard.get(stream, 0))
+        reached[stream] = max(position, reached.get(stream, 0))
     return ""
 
 
@@ -1032,7 +1034,7 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
 
 
 def whole_seconds(first: int, last: int, frames: int, grain: int) -> tuple[int, int]:
-    """The seconds that a stretch of a recording touches, first frame and end, as the stream counts them: a rest at the
+    """The seconds that a segment of a recording touches, first frame and end, as the stream counts them: a rest at the
     end of the recording belongs to the second before it.
 
     frames  of the recording
@@ -1109,7 +1111,7 @@ if __name__ == "__main__":
             statuses[path.name] = outcome.status
             print(f"{path.name:12} {outcome.seconds:5.1f} s  {outcome.status} {outcome.reason}")
         called = read_window(card / "meadow.FLAC", 6.9, 0.3, 16_000)
-    print(f"the call was heard at {loudest['meadow.FLAC']:.2f} s")
+    print(f"the call was found at {loudest['meadow.FLAC']:.2f} s")
 
     assert statuses == {"half.flac": "salvaged", "meadow.FLAC": "ok", "notes.wav": "unreadable"}
     assert 7.0 <= loudest["meadow.FLAC"] <= 7.1
