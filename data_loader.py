@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from archive.cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
+from archive.cache import fill_cache, kept_bytes, samples_of, waveform_of, window_of
 from archive.duplicates import same_sounds
 from archive.index import is_there, with_metadata
 from archive.layouts import read_collection
@@ -56,8 +56,9 @@ from runtime import processes
 from runtime.files import publish
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch
-from sounds.audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
-from sounds.decoders import rows_with_sound
+from sounds.audio import open_recording
+from sounds.discovery import find_recordings
+from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, is_alive, network_input, rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
@@ -301,8 +302,9 @@ def recording_contexts(
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
             shortest = worth_a_window(recording.seconds)
-            opened = open_kept(recording.path, kept, audio.sample_rate, shortest)
-            for context, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
+            blocks = waveform_of(recording.path, kept, audio.sample_rate)
+            geometry = (audio.sample_rate, audio.context_seconds, audio.window_seconds)
+            for context, windows in contexts(blocks, *geometry, shortest=shortest):
                 rows = rows_with_sound(context.samples, windows, audio, shortest)
                 if rows:
                     yield Context(index, context.samples, rows, tuple(windows[row] for row in rows))
@@ -750,7 +752,7 @@ def licenses_of(row: Recording) -> list[str]:
 def beside_twins(
     rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], aside: Collection[Path]
 ) -> list[Recording]:
-    """What a table had set aside and is used after all has the group and the fold of what it sounds like, in index of
+    """What a table had set aside and is used after all has the group and the fold of what it sounds like, in place of
     the ones in its row, which were of no use before."""
     used = {path for pair in pairs for path in pair if path in aside}
     return [replace(row, group=f"file {row.name}", fold=-1) if row.path in used else row for row in rows]

@@ -31,7 +31,7 @@ from archive.lineages import (
     taxonomy_rows,
 )
 from archive.recordings import Recording, is_number, whole, within
-from sounds.audio import SUFFIXES
+from sounds.discovery import SUFFIXES
 from taxonomy import read_table
 
 AUDIO_FOLDERS = ("train_audio", "audio")

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import Recording
-from sounds.audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_samples, read_window
+from sounds.audio import open_recording, read_samples
+from sounds.libsndfile import BLOCK_SECONDS
+from sounds.windows import network_input
 
 VERSION = 3  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
@@ -123,32 +125,14 @@ def samples_of(
     return samples if len(samples) else read_samples(path, start, length, sample_rate)
 
 
-def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int, shortest: float) -> OpenRecording:
-    """A recording from its beginning: from the cache where it is kept, else by decoding it.
-
-    shortest   seconds of sound that are worth a window
-    """
-    if path in kept:
-        return KeptRecording(path, kept[path], sample_rate, shortest)
-    return open_recording(path, sample_rate, shortest=shortest)
-
-
-class KeptRecording(OpenRecording):
-    """A recording whose blocks come from the cache, or from itself where they are gone from there."""
-
-    def __init__(self, path: Path, kept: Path, sample_rate: int, shortest: float) -> None:
-        super().__init__(path, sample_rate, shortest=shortest)
-        self.kept = kept
-
-    def waveform(self) -> Iterator[NDArray[np.float32]]:
-        count, length = 0, BLOCK_SECONDS * self.sample_rate
-        while len(block := cached_samples(self.kept, count, length)):
-            count += len(block)
-            yield block
-        if not count:
-            yield from super().waveform()
-            return
-        self.outcome = Outcome("ok", "", count / self.sample_rate, self.sample_rate, 1)
+def waveform_of(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """A recording in blocks (samples,) from its beginning: from the cache where it is kept, else by decoding it."""
+    count, length = 0, BLOCK_SECONDS * sample_rate
+    while path in kept and len(block := cached_samples(kept[path], count, length)):
+        count += len(block)
+        yield block
+    if not count:
+        yield from open_recording(path, sample_rate).waveform()
 
 
 def kept_bytes(kept: Mapping[Path, Path]) -> int:

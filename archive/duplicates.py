@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.survey import VERSION, Examination, open_ledger, remember
-from sounds.audio import SILENCE, open_recording, read_samples
+from sounds.audio import open_recording, read_samples
+from sounds.windows import SILENCE
 
 SAME_LENGTH = 0.1  # seconds by which encoding changes a length
 ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing

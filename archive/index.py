@@ -24,7 +24,7 @@ from archive.lineages import Row
 from archive.metadata import Facts, combined, doubts, read_metadata
 from archive.recorders import read_name
 from archive.recordings import Recording, is_number, within
-from sounds.audio import SUFFIXES, find_recordings, is_hidden, is_ours
+from sounds.discovery import SUFFIXES, find_recordings, is_hidden, is_ours
 
 NO_AUTHOR = ("unknown", "anonymous")
 HEAD_BYTES = 2**18  # enough to see what a table or a page of JSON is

@@ -59,7 +59,7 @@ from archive.lineages import (
 from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from archive.recordings import Recording, read_recordings
 from config import CollectionSettings
-from sounds.audio import SUFFIXES
+from sounds.discovery import SUFFIXES
 from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone

@@ -38,7 +38,7 @@ from archive.index import (
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
 from archive.recordings import Recording, within
-from sounds.audio import SUFFIXES, is_ours
+from sounds.discovery import SUFFIXES, is_ours
 from taxonomy import key
 
 MOST_JSON_BYTES = 2 * 2**30

@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.audio import Outcome, Waveform, as_mp3, probe, read_samples
+from sounds.audio import as_mp3, probe, read_samples
+from sounds.damage import Outcome
+from sounds.windows import Waveform
 
 AROUND_SECONDS = 2.0  # before and after the window
 PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
