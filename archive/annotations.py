@@ -11,7 +11,6 @@ with its reason; a table that a model wrote is no table of annotations.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -38,7 +37,7 @@ from archive.index import (
 )
 from archive.lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
 from archive.recordings import Recording, is_number, within
-from taxonomy import BLANKS, decoded_text, delimiter, key
+from taxonomy import BLANKS, csv_cells, decoded_text, delimiter, key
 
 NO_LABEL = frozenset({"noise", "other", "background", "silence"})  # folders without any species
 LONGEST_CELL = 4096  # characters of a list of labels, or of the names of columns
@@ -198,20 +197,16 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     rows: list[Row] = []
     columns = AUDACITY if labels_kind(path) else list[str]()
     headless = bool(columns)
-    number = 0
-    try:
-        for number, cells in cells_of(content, "\t" if headless else parted_by(content), strict=True):
-            line = [cell.strip() for cell in (cells[:3] if headless else cells)]
-            if headless and line[0] == "\\":  # frequencies
-                continue
-            columns = columns or [plain(cell) for cell in line]
-            assert not any(line[len(columns) :]), (
-                f"{path} line {number}: {len(line)} cells, not {len(columns)}; take out the superfluous ones"
-            )
-            if any(line):
-                rows.append((f"{path} line {number}", dict(zip(columns, line + [""] * len(columns), strict=False))))
-    except csv.Error as error:
-        raise AssertionError(f"{path} breaks off after line {number} ({error}); save it again") from None
+    for number, cells in cells_of(path, content, "\t" if headless else parted_by(content)):
+        line = [cell.strip() for cell in (cells[:3] if headless else cells)]
+        if headless and line[0] == "\\":  # frequencies
+            continue
+        columns = columns or [plain(cell) for cell in line]
+        assert not any(line[len(columns) :]), (
+            f"{path} line {number}: {len(line)} cells, not {len(columns)}; take out the superfluous ones"
+        )
+        if any(line):
+            rows.append((f"{path} line {number}", dict(zip(columns, line + [""] * len(columns), strict=False))))
     return rows if headless else rows[1:], encoding
 
 
@@ -319,7 +314,7 @@ def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
     header = head_of(path).partition("\n")[0]
     return (
-        [plain(cell) for _, cells in cells_of(header, parted_by(header)) for cell in cells]
+        [plain(cell) for _, cells in cells_of(path, header, parted_by(header), strict=False) for cell in cells]
         if len(header) < LONGEST_CELL
         else []
     )
@@ -337,16 +332,11 @@ def parted_by(content: str) -> str:
     return "\t" if "\t" in content.partition("\n")[0] else delimiter(content)
 
 
-def cells_of(content: str, mark: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas.
-
-    strict   an error where a quote is left open, which swallows the rows behind it
-    """
+def cells_of(path: Path, content: str, mark: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas."""
     if mark == "\t":
-        yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
-        return
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=strict)
-    yield from ((lines.line_num, cells) for cells in lines)
+        return ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
+    return csv_cells(path, io.StringIO(content, newline=""), mark, strict)
 
 
 def plain(column: str) -> str:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from config import SCRATCH
+from archive.recordings import SOUND, Recording, overlaps
+from archive.segments import sound_shared
+from config import (
+    SCRATCH,
+)
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
 from sounds.windows import SHORTEST_SECONDS
@@ -294,6 +298,31 @@ def stamp(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         return -1, -1
     return facts.st_size, facts.st_mtime_ns
+
+
+def with_outcome(row: Recording, examination: Examination) -> Recording:
+    """A row with what listening to its file has shown."""
+    seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status == "short" and (row.labels or row.listened) and row.start is None:
+        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
+    if status in SOUND and row.start is not None and row.start >= seconds:
+        status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
+    if status in SOUND and row.keep and not overlaps(row.keep, ((0.0, seconds),)):
+        status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
+    found = replace(
+        row,
+        seconds=seconds,
+        sample_rate=examination.sample_rate,
+        channels=examination.channels,
+        alive=alive_in(examination),
+        end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
+    )
+    if found.alive and status in SOUND:  # nothing is learnt from a dead microphone
+        labelled = found.start is not None and found.end is not None
+        if not (sound_shared(found) if labelled else found.usable):
+            dead = "holds no sound where it is labelled" if labelled else "holds no sound where it is kept"
+            status, reason = "refused" if labelled else "silent", f"{dead}; {reason}"
+    return replace(found, status=status, reason=reason)
 
 
 if __name__ == "__main__":
