@@ -49,7 +49,7 @@ from archive.duplicates import beside_twins, considered_again, duplicates_of, wi
 from archive.index import with_metadata
 from archive.layouts import read_collection
 from archive.recordings import Recording, write_recordings
-from archive.segments import draw_segment, length_of, pieces, shares
+from archive.segments import draw_segment, evaluated_windows, length_of, shares
 from archive.splits import with_folds, with_groups
 from archive.summary import draw_summary, hours, summarise
 from archive.survey import examine, profile_of, with_outcome
@@ -60,7 +60,7 @@ from runtime.runs import open_run
 from runtime.terminal import command_line, launch
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
-from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, is_alive, network_input, rows_with_sound
+from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
@@ -306,7 +306,7 @@ def recording_contexts(
                 if rows:
                     yield Context(index, context.samples, rows, tuple(windows[row] for row in rows))
             continue
-        for start, end in pieces(recording, audio):
+        for start, end in evaluated_windows(recording, audio):
             if audio.context_seconds == audio.window_seconds:
                 first, begin, length = 0, start, length_of(start, end, recording, audio.context_seconds)
             else:  # as much context before as behind, where there is any
@@ -316,7 +316,7 @@ def recording_contexts(
             rate = audio.sample_rate
             samples = samples_of(recording.path, kept, begin, length, rate)
             window = samples[round((start - begin) * rate) :][: round((end - start) * rate)]
-            if is_alive(window, rate, worth_a_window(end - start)):
+            if holds_sound(window, rate, worth_a_window(end - start)):
                 filled = fill_window(network_input(samples, round(length * rate)), round(audio.context_seconds * rate))
                 yield Context(index, filled, (first,), ((start, end),))
 
@@ -342,7 +342,8 @@ def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: A
     segment has the labels of all annotations that share enough with any of its windows, as in training."""
     column = {label: index for index, label in enumerate(labels)}
     windows = [
-        [(row.path, start) for start, _ in pieces(row, audio)] if row.start is not None else [] for row in recordings
+        [(row.path, start) for start, _ in evaluated_windows(row, audio)] if row.start is not None else []
+        for row in recordings
     ]
     labels_in: dict[tuple[Path, float], set[str]] = {}  # in each window
     for row, own in zip(recordings, windows, strict=True):

@@ -127,7 +127,7 @@ def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
     lineages: list[list[str]] = []
     finest: list[int] = []
     for where, row in rows:
-        names, known = names_of(row, where)
+        names, known = names_in(row, where)
         labels.append(row["primary_label"])
         lineages.append(names)
         finest.append(known)
@@ -315,7 +315,7 @@ def names_high_rank(row: Mapping[str, str]) -> bool:
     )
 
 
-def names_of(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
+def names_in(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
     """The seven names as far as the row has them, blank elsewhere, and how many ranks down the label itself is."""
     names = [row.get(rank, "") for rank in RANKS]
     names = ["" if key(name) in BLANKS else name for name in names]

@@ -82,7 +82,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
         looked_at = [(path, examined[path]) for path in paths]
         ones, others = ([looked_at[chosen[number][side]] for number in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
-            work = pool.map(compare, ones, others)
+            work = pool.map(likeness_of, ones, others)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[number]: verdict for number, verdict in zip(new, bar, strict=True)}
         rows = [(*digests[number], verdicts[digests[number]]) for number in new]
@@ -168,7 +168,7 @@ def alike_in_crowd(
     yield from pairs_of(found)
 
 
-def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
+def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
     """Whether two recordings hold one sound: 2 yes, 1 as far as both reach up to LOW but not above HIGH, 0 no.
 
     Pieces spread over both are compared band by band, so that neither a loud moment nor a hum decides for the rest:

@@ -76,7 +76,7 @@ def shares(start: float, end: float, first: float, last: float) -> bool:
     return min(end, last) - max(start, first) >= min(OVERLAP_SECONDS, (last - first) / 2) - BLINK
 
 
-def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
+def evaluated_windows(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
     """The windows of a labelled segment or of kept segments, start and end in seconds, in the order of time."""
     step, found = audio.window_seconds, list[tuple[float, float]]()
     if recording.start is not None and recording.end is not None:
@@ -97,4 +97,4 @@ if __name__ == "__main__":
     drawn = [draw_segment(owl, audio.window_seconds, None, rng) for _ in range(100)]
     print(f"windows of a call from 9 to 11 s begin at {min(drawn)[0]:.1f} to {max(drawn)[0]:.1f} s")
     assert all(start <= 9 and end >= 11 and abs(end - start - 5) < 1e-6 for start, end in drawn)
-    assert pieces(owl, audio) == [(5.0, 10.0), (10.0, 15.0)], "the predictor's windows that share enough with it"
+    assert evaluated_windows(owl, audio) == [(5.0, 10.0), (10.0, 15.0)], "those that share enough with it"

@@ -73,7 +73,7 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
     Errors: none; whatever a file does, it becomes an examination with a reason.
     """
     with closing(open_ledger()) as ledger:
-        stamps = {path: stamp(path) for path in paths}
+        stamps = {path: file_stamp(path) for path in paths}
         known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
         missing = [path for path in stamps if path not in known]
         if missing:
@@ -125,7 +125,7 @@ def listen(path: Path) -> Examination:
         outcome.sample_rate,
         outcome.channels,
         digest.hexdigest() if has_sound else "",
-        fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
+        sound_fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
         contrast(spectra.bands(), outcome.seconds).hex() if has_sound else "",
         ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if has_sound else "",
     )
@@ -163,7 +163,7 @@ class Spectra:
         return self.rows[0]
 
 
-def fingerprint(bands: NDArray[np.float32]) -> bytes:
+def sound_fingerprint(bands: NDArray[np.float32]) -> bytes:
     """Log power in the lower bands over sixteen pieces of the recording, each band about its mean: level and colour of
     the microphone cancel. int8; empty where nothing changes."""
     if not len(bands):
@@ -291,7 +291,7 @@ def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[ob
         print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Size and time of change; (-1, -1) for what is not there."""
     try:
         facts = path.stat()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from archive.index import NameIndex, is_there, sounds_below
-from archive.recordings import is_number, within
+from archive.recordings import is_number, path_within
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
 from taxonomy import ESCAPED, csv_rows, delimiter
@@ -133,7 +133,7 @@ def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path |
 
     def find(name: str) -> Path | None:
         names = index.find(name)
-        return within(audio, names[0]) if len(names) == 1 else None
+        return path_within(audio, names[0]) if len(names) == 1 else None
 
     return find
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.damage import Reading, are_integers, spread, unfit
+from sounds.damage import Reading, are_integers, spread_starts, unfit
 from sounds.headers import SHAPES, Header, mended
 
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
@@ -44,7 +44,7 @@ def ffmpeg_integers(file: BinaryIO, header: Header) -> bool:
             if stream is None or not stream.codec_context.name.startswith("pcm_f"):
                 return False
             frames = header.end // (stream.codec_context.format.bytes * stream.codec_context.channels)
-            return are_integers(lambda number: ffmpeg_pieces_of(container, stream, spread(frames, number)))
+            return are_integers(lambda number: ffmpeg_pieces_of(container, stream, spread_starts(frames, number)))
     except (FFmpegError, ValueError):
         return False
 

@@ -140,7 +140,7 @@ def test_comparing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     paths = [write(tmp_path, "a.wav", song(0)), write(tmp_path, "b.wav", 0.5 * song(0))]
     examined = examine(paths)
     pairs = same_sounds(paths, examined)
-    monkeypatch.setattr("archive.duplicates.compare", forbidden)
+    monkeypatch.setattr("archive.duplicates.likeness_of", forbidden)
     assert same_sounds(paths, examined) == pairs == [(0, 1, "same")]
 
 
