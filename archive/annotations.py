@@ -129,6 +129,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
     nameless = 0
     elsewhere: list[str] = []
     for table in tables:
+        # what kind of table it is: its columns, how it writes numbers, which column has the species
         lines, encoding = read_annotation_table(table)
         header = lines[0][1] if lines else START + END
         assert any(time_columns(header)), (
@@ -142,11 +143,13 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
         if not lines and "begin_time_s" in table_columns(table):
             recordings.append(replace(annotated_sound(root, "", table, index, source), listened=True))
         for where, line in deduplicated(lines, column):
+            # when and in which recording
             start, end, fault = segment_times(line, decimal)
             fault = fault or (through if offset_of(line, decimal) is None else "")
             recording = annotated_sound(root, named_file(line, index), table, index, source)
             if recording.sound and recording.path.parent != table.parent and not first(FILE, line):
                 elsewhere.append(recording.name)
+            # which species; a word such as noise says that there is none
             words = [word.strip() for word in line.get(column, "").split(";")]
             spoken = [word for word in words if key(word) not in BLANKS and word.casefold() not in NO_LABEL]
             if not spoken and not any(word.casefold() in NO_LABEL for word in words):
@@ -163,6 +166,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
                 if other.name != recording.name:
                     crossing = f"{where}: begins in {recording.name} and ends here; make two selections of it"
                     recordings.append(refused(replace(other, labels=present), crossing))
+    # what to say, and the recordings that no table speaks of
     if tables:
         used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
         notes.append(f"{len(tables)} tables of annotations; labels are in the column {used or 'of none of them'}")

@@ -70,6 +70,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
         if known.fingerprint:
             values = np.frombuffer(bytes.fromhex(known.fingerprint), np.int8).astype(np.float32)
             prints.append((known.seconds, index, values / np.float32(np.linalg.norm(values))))
+    # of fingerprints much alike the waveforms are compared, once and for all
     prints.sort(key=lambda entry: entry[:2])
     candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
     chosen = [sorted((prints[one][1], prints[other][1])) for one, other in candidates]
@@ -283,6 +284,7 @@ def without_duplicates(
     pairs = same_sounds(paths, examined)
     settled = set(own_times)  # what is not set aside, or is already
     stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
+    # equal samples first, since they join labels; then other encodings, where labels agree
     for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
         stays, goes = paths[first], paths[second]
         if keep_all or likeness == "low" or not settled.isdisjoint((stays, goes)):

@@ -52,7 +52,7 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
         assert root.exists(), f"there is nothing at {root}; name recordings or a folder of them"
         taken = [] if root.is_dir() else [root]
         tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if root.is_dir() else ()
-        for folder, folders, files in tree:
+        for folder, folders, files in tree:  # which may change `folders`, to have fewer of them searched
             if folder != str(root) and holds_our_run(Path(folder)):
                 ignored["folders of this program's results (name one to search it)"] += 1
                 folders.clear()
@@ -65,6 +65,7 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
             folders[:] = [name for name in folders if not is_hidden(name)]
             ignored["links to folders"] += sum(Path(folder, name).is_symlink() for name in folders)
             taken += [Path(folder, name) for name in recordings]
+        # under its real path each of them once
         for path in sorted(taken):
             real = os.path.realpath(path)  # Path.resolve fails on a link to itself
             ignored["named twice"] += real in found

@@ -569,7 +569,7 @@ SAYING = {  # the functions that say what is wrong with a recording
     "sounds/audio.py": "__init__ decoded_blocks",
     "sounds/damage.py": "outcome all_faults dead_notes channel_notes other_notes refusal unfit what_instead",
     "sounds/decoders.py": "waveform why_silent",
-    "sounds/ffmpeg.py": "ffmpeg_pieces",
+    "sounds/ffmpeg.py": "ffmpeg_pieces stream_pieces",
     "sounds/libsndfile.py": "soundfile_blocks",
     "sounds/ogg.py": "ogg_fault",
     "archive/survey.py": "listen examine_there with_outcome",
