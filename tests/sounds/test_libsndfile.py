@@ -201,7 +201,7 @@ def test_of_a_long_file_only_pieces_are_read_to_know_its_numbers(
     def counted(file: BinaryIO, header: Header) -> Counted:
         return Counted(mended(file, header))
 
-    monkeypatch.setattr("sounds.audio.mended", counted)
+    monkeypatch.setattr("sounds.libsndfile.mended", counted)
     monkeypatch.setattr(Counted, "taken", 0)
     facts = path.stat()
     assert holds_integers(str(path), facts.st_size, facts.st_mtime_ns) == due
