@@ -10,7 +10,7 @@ Reads    a folder in any of the layouts that archive/layouts.py knows, or a reco
 Writes   runs/data/: recordings.csv, duplicates.csv, taxonomy.csv, summary.png, run.json
 
 Which window of which recording comes next is a function of (seed, epoch, index), never of a worker or of what came
-before. Validation hears the very windows that predictor.py will hear.
+before. Validation is on the very windows that predictor.py scores.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from archive.cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
+from archive.cache import fill_cache, kept_bytes, samples_of, waveform_of, window_of
 from archive.duplicates import same_sounds
 from archive.index import is_there, with_metadata
 from archive.layouts import read_collection
@@ -56,8 +56,9 @@ from runtime import processes
 from runtime.files import publish
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch
-from sounds.audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
-from sounds.decoders import rows_with_sound
+from sounds.audio import open_recording
+from sounds.discovery import find_recordings
+from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, is_alive, network_input, rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
@@ -78,16 +79,16 @@ class Archive(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What the network hears at once of a recording that is judged."""
+    """The network's input for several windows of a recording that is evaluated."""
 
     owner: int  # index of the recording
     samples: NDArray[np.float32]  # (context samples,)
     rows: tuple[int, ...]  # which of its windows are asked for
-    windows: tuple[tuple[float, float], ...]  # start and end in seconds of those
+    windows: tuple[tuple[float, float], ...]  # start and end in seconds of each
 
 
 class Batch(NamedTuple):
-    """What one training step hears."""
+    """The input of one training step."""
 
     waveforms: Tensor  # (batch, samples) float32
     targets: Tensor  # (batch, species) 1 for the primary label
@@ -154,8 +155,8 @@ def read_archive(data: CollectionSettings) -> Archive:
 
 
 def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
-    """The species with enough recordings, in the order of the taxonomy, and what can be heard of them; recordings in
-    which somebody heard none of them are among these, without labels."""
+    """The species with enough recordings, in the order of the taxonomy, and their usable recordings. What somebody has
+    checked and found without a species is among these, without labels."""
     taxonomy, rows = read_archive(data)
     assert taxonomy is not None, (
         f"nothing under {data.root} is labelled; if its folders are named after species, add --data.layout folders"
@@ -177,30 +178,30 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
 
 
 def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
-    """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
+    """Every recording below a folder that can be used, as one in which somebody found none of the species.
 
     folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
             others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
-    assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
+    assert rows, f"no recordings under {folder} can be used; point --data.no_call and --data.noise at sound files"
     print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
-    places = {row.group: zlib.crc32(row.group.encode()) for row in rows}
-    if len(places) < FEW_GROUPS * len(folds):
+    order = {row.group: zlib.crc32(row.group.encode()) for row in rows}
+    if len(order) < FEW_GROUPS * len(folds):
         folds = tuple(sorted(folds, key=lambda fold: fold == data.valid_fold))
-        places = {group: rank for rank, group in enumerate(sorted(places, key=lambda group: (places[group], group)))}
+        order = {group: rank for rank, group in enumerate(sorted(order, key=lambda group: (order[group], group)))}
     return [
-        replace(row, listened=True, group=f"no call {row.group}", fold=folds[places[row.group] % len(folds)])
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[order[row.group] % len(folds)])
         for row in rows
     ]
 
 
 def read_unlabeled(data: CollectionSettings) -> list[Recording]:
-    """Everything under a root that can be heard, labelled or not, for stage 1; each file once."""
+    """Everything under a root that can be used, labelled or not, for stage 1; each file once."""
     once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
     rows = list(once.values())
-    assert rows, f"no recordings under {data.root} can be heard; point --data.root at a folder of sound files"
+    assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
     print(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
     return rows
 
@@ -230,7 +231,7 @@ def labeled_loader(
     batch_size: int,
     seed: int,
 ) -> DataLoader[Batch]:
-    """Random windows of recordings in proportion to their length, of rare species more, of common ones less; those of
+    """Random windows of recordings in proportion to their length, of rare species more, of common ones less; windows of
     recordings without a species are a share of their own.
 
     `len` of it is the number of batches in an epoch, the same in every epoch and process.
@@ -291,8 +292,8 @@ def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 
 def recording_contexts(
     recordings: Sequence[Recording], audio: AudioSettings, kept: Mapping[Path, Path] | None = None
 ) -> Iterator[Context]:
-    """Every window of every recording, as predictor.py hears them, in contexts of several; of a labelled stretch those
-    that share enough with it, of kept stretches what lies within them. Windows without sound are left out, as there.
+    """Every window of every recording, as predictor.py reads them, in contexts of several; of a labelled segment those
+    that share enough with it, of kept segments what lies within them. Windows without sound are left out, as there.
 
     kept   where the waveforms of some recordings are kept (`kept_beside`): the same windows within a step of int16,
            without decoding; by default all is decoded, as predictor.py does
@@ -301,11 +302,12 @@ def recording_contexts(
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
             shortest = worth_a_window(recording.seconds)
-            opened = open_kept(recording.path, kept, audio.sample_rate, shortest)
-            for heard, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
-                rows = rows_with_sound(heard.samples, windows, audio, shortest)
+            blocks = waveform_of(recording.path, kept, audio.sample_rate)
+            geometry = (audio.sample_rate, audio.context_seconds, audio.window_seconds)
+            for context, windows in contexts(blocks, *geometry, shortest=shortest):
+                rows = rows_with_sound(context.samples, windows, audio, shortest)
                 if rows:
-                    yield Context(index, heard.samples, rows, tuple(windows[row] for row in rows))
+                    yield Context(index, context.samples, rows, tuple(windows[row] for row in rows))
             continue
         for start, end in pieces(recording, audio):
             if audio.context_seconds == audio.window_seconds:
@@ -323,7 +325,7 @@ def recording_contexts(
 
 
 def worth_a_window(seconds: float) -> float:
-    """Seconds of sound without which a recording or stretch gets no window: as in predictor.py; in what is shorter
+    """Seconds of sound without which a recording or segment gets no window: as in predictor.py; in what is shorter
     itself any sound will do, because somebody chose it."""
     return SHORTEST_SECONDS if seconds >= SHORTEST_SECONDS else 0.0
 
@@ -340,33 +342,33 @@ def kept_beside(
 
 def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings) -> NDArray[np.float32]:
     """(recordings, species): 1 where a recording is labelled with the species, first or among others; a labelled
-    stretch has the labels of all annotations that share enough with any of its windows, as in training."""
+    segment has the labels of all annotations that share enough with any of its windows, as in training."""
     column = {label: index for index, label in enumerate(labels)}
     windows = [
         [(row.path, start) for start, _ in pieces(row, audio)] if row.start is not None else [] for row in recordings
     ]
-    heard: dict[tuple[Path, float], set[str]] = {}  # in each window
-    for row, mine in zip(recordings, windows, strict=True):
-        for window in mine:
-            heard.setdefault(window, set()).update(row.labels)
+    labels_in: dict[tuple[Path, float], set[str]] = {}  # in each window
+    for row, own in zip(recordings, windows, strict=True):
+        for window in own:
+            labels_in.setdefault(window, set()).update(row.labels)
     truth = np.zeros((len(recordings), len(labels)), np.float32)
-    for index, (row, mine) in enumerate(zip(recordings, windows, strict=True)):
-        told = set(row.labels).union(*(heard[window] for window in mine))
-        truth[index, [column[label] for label in told if label in column]] = 1.0
+    for index, (row, own) in enumerate(zip(recordings, windows, strict=True)):
+        present = set(row.labels).union(*(labels_in[window] for window in own))
+        truth[index, [column[label] for label in present if label in column]] = 1.0
     return truth
 
 
 def set_epoch(loader: DataLoader[Batch], epoch: int, done: int = 0) -> None:
-    """Tell a loader which epoch comes next, and how many of its batches are done already."""
+    """Let a loader know which epoch comes next, and how many of its batches are done already."""
     batches = batches_of(loader)
     batches.epoch, batches.done = epoch, done
 
 
 def recordings_of(loader: DataLoader[Batch], step: int, batches: int = 1) -> list[str]:
     """The recordings in a batch of this epoch, counted from 1, and in some before it."""
-    heard, first = batches_of(loader), max(1, step - batches + 1)
+    epoch, first = batches_of(loader), max(1, step - batches + 1)
     assert isinstance(loader.dataset, RandomWindows), "this loader was not made by data_loader.py"
-    keys = islice(heard.keys(), (first - 1) * heard.size, step * heard.size)
+    keys = islice(epoch.keys(), (first - 1) * epoch.size, step * epoch.size)
     return sorted({loader.dataset.recordings[index].name for _, _, index in keys})
 
 
@@ -378,19 +380,19 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
 
 
 def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
-    """What is learnt from and judged by, in a word: the same for the same recordings, stretches and labels in the same
+    """What is learnt from and judged by, in a word: the same for the same recordings, segments and labels in the same
     order, in the same parts, with species of the same lineage."""
-    told = [
+    facts = [
         [(row.name, row.labels, row.seconds, row.start, row.end, row.keep, *row.alive) for row in part]
         for part in parts
     ]
     kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
-    return hashlib.sha256(repr((told, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(repr((facts, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """Who is heard in a stretch of a recording."""
+    """Which species are in a segment of a recording."""
 
     start: float
     end: float
@@ -400,7 +402,7 @@ class Annotation:
 class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
     """Key (epoch, number of the draw, index) -> a window of that recording, and its labels (2, species).
 
-    Everything is decided by (seed, epoch, number of the draw). A labelled stretch lies within its window, or the window
+    Everything is decided by (seed, epoch, number of the draw). A labelled segment lies within its window, or the window
     within it; all annotations of the recording that share enough with the window count.
     """
 
@@ -431,15 +433,15 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         epoch, draw, index = key
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
-        start, end = draw_stretch(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
+        start, end = draw_segment(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
         seconds = length_of(start, end, recording, audio.context_seconds)
         samples = window_of(recording.path, self.kept, start, seconds, audio.sample_rate)
         if len(samples):
             samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
-        for place, label in enumerate(recording.labels):
+        for rank, label in enumerate(recording.labels):
             if label in self.column:
-                labels[min(place, 1), self.column[label]] = 1.0
+                labels[min(rank, 1), self.column[label]] = 1.0
         for annotation in self.annotations.get(recording.path, []):
             if shares(start, end, annotation.start, annotation.end):
                 labels[0, [self.column[label] for label in annotation.labels if label in self.column]] = 1.0
@@ -484,10 +486,10 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
 
 
 def counted_windows(recording: Recording, audio: AudioSettings, most: int) -> float:
-    """How many windows a recording counts for in an epoch: as many as what is heard of it is long, from 1 to `most`.
+    """How many windows a recording counts for in an epoch: as many as what is used of it is long, from 1 to `most`.
 
-    Of a labelled stretch that is its length, of kept stretches the sum of theirs, without what holds no sound. Windows
-    of one recording are alike (one animal, one place, one microphone): beyond some, more of them teach nothing new, and
+    Of a labelled segment that is its length, of kept segments the sum of theirs, without what holds no sound. Windows
+    of one recording are alike (one animal, one site, one microphone): beyond some, more of them teach nothing new, and
     the longer a recording that is labelled as a whole, the more of its windows hold none of the animal.
     """
     seconds = sum(end - start for start, end in recording.usable)
@@ -529,10 +531,10 @@ def no_call_draws(windows: NDArray[np.float64], others: float, share: float, mos
     return draws
 
 
-def draw_stretch(
+def draw_segment(
     recording: Recording, window_seconds: float, profile: NDArray[np.float64] | None, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Start and end in seconds of a window of a recording, shorter where the recording or its kept stretch is, or what
+    """Start and end in seconds of a window of a recording, shorter where the recording or its kept segment is, or what
     holds sound in it.
 
     profile   (pieces,) how much stands out; of several windows drawn at random one is taken, rather one that stands out
@@ -540,9 +542,9 @@ def draw_stretch(
     ranges: list[tuple[float, float, float]] = []  # earliest and latest start, and where it must end
     if recording.start is not None and recording.end is not None:
         for low, high in sound_shared(recording) or ((0.0, recording.seconds),):
-            stretch = max(recording.start, low), min(recording.end, high) - window_seconds
+            bounds = max(recording.start, low), min(recording.end, high) - window_seconds
             room = max(low, high - window_seconds)
-            earliest, latest = (min(max(low, start), room) for start in sorted(stretch))
+            earliest, latest = (min(max(low, start), room) for start in sorted(bounds))
             ranges.append((earliest, latest, high))
     else:
         for start, end in recording.usable or ((0.0, recording.seconds),):
@@ -550,9 +552,9 @@ def draw_stretch(
     weights = np.array([latest - earliest + window_seconds for earliest, latest, _ in ranges])
     count = 1 if profile is None else CANDIDATES
     chosen: list[int] = rng.choice(len(ranges), count, p=weights / weights.sum()).tolist()
-    places = [(ranges[which], float(rng.random())) for which in chosen]
-    starts = [earliest + share * (latest - earliest) for (earliest, latest, _), share in places]
-    ends = [min(start + window_seconds, limit) for start, ((_, _, limit), _) in zip(starts, places, strict=True)]
+    drawn = [(ranges[which], float(rng.random())) for which in chosen]
+    starts = [earliest + share * (latest - earliest) for (earliest, latest, _), share in drawn]
+    ends = [min(start + window_seconds, limit) for start, ((_, _, limit), _) in zip(starts, drawn, strict=True)]
     which = 0
     if profile is not None and recording.seconds > 0:
         scale = len(profile) / recording.seconds
@@ -566,13 +568,13 @@ def draw_stretch(
 
 
 def sound_shared(recording: Recording) -> tuple[tuple[float, float], ...]:
-    """What holds sound in a recording, of that what shares enough with its labelled stretch."""
-    assert recording.start is not None and recording.end is not None, f"{recording.name} has no labelled stretch"
+    """What holds sound in a recording, of that what shares enough with its labelled segment."""
+    assert recording.start is not None and recording.end is not None, f"{recording.name} has no labelled segment"
     return tuple(part for part in recording.alive if shares(*part, recording.start, recording.end))
 
 
 def length_of(start: float, end: float, recording: Recording, window_seconds: float) -> float:
-    """Seconds to be read for a stretch: a whole window where it ends with the recording, so that what is shorter is
+    """Seconds to be read for a segment: a whole window where it ends with the recording, so that what is shorter is
     filled once, as the predictor fills it, and not by way of a rounded length."""
     return window_seconds if end >= recording.seconds - BLINK else end - start
 
@@ -583,7 +585,7 @@ def shares(start: float, end: float, first: float, last: float) -> bool:
 
 
 def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
-    """The windows of a labelled stretch or of kept stretches, start and end in seconds, in the order of time."""
+    """The windows of a labelled segment or of kept segments, start and end in seconds, in the order of time."""
     step, found = audio.window_seconds, list[tuple[float, float]]()
     if recording.start is not None and recording.end is not None:
         for number in range(int(recording.start // step), int(recording.end // step) + 1):
@@ -625,10 +627,10 @@ def leave_signals_to_the_parent(_worker: int) -> None:
 
 def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]], samples: int, species: int) -> Batch:
     """Windows and labels side by side; windows that could not be read are left out, perhaps all of them."""
-    read = [(heard, labels) for heard, labels in items if len(heard)]
+    read = [(samples, labels) for samples, labels in items if len(samples)]
     if not read:
         return Batch(torch.zeros(0, samples), torch.zeros(0, species), torch.zeros(0, species))
-    waveforms = torch.from_numpy(np.stack([heard for heard, _ in read]))
+    waveforms = torch.from_numpy(np.stack([waveform for waveform, _ in read]))
     labels = torch.from_numpy(np.stack([labels for _, labels in read]))
     return Batch(waveforms, labels[:, 0], labels[:, 1])
 
@@ -703,7 +705,7 @@ def without_duplicates(
     Only equal samples join the labels of several species. Of a sound in two encodings, one is set aside where both have
     the same labels, or it has none; else both stay.
 
-    own_times   files with labelled stretches or kept stretches, which all stay: their times are their own
+    own_times   files with labelled segments or kept segments, which all stay: their times are their own
     keep_all    all of them stay
     returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
     """
@@ -782,14 +784,14 @@ def with_groups(rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], f
         if row.group:
             keys.append({row.group, *same.get(row.path, ())})
             continue
-        mine = {f"file {row.name}", *same.get(row.path, ())}
+        keys_of_row = {f"file {row.name}", *same.get(row.path, ())}
         if row.recording_id:
-            mine.add(f"id {row.recording_id}")
+            keys_of_row.add(f"id {row.recording_id}")
         if row.author:
-            mine.add(f"by {row.author} {row.day}".rstrip())
+            keys_of_row.add(f"by {row.author} {row.day}".rstrip())
         elif row.site and (row.day or not by_day):
-            mine.add(f"at {row.site} {row.day if by_day else ''}".rstrip())
-        keys.append(mine)
+            keys_of_row.add(f"at {row.site} {row.day if by_day else ''}".rstrip())
+        keys.append(keys_of_row)
     return [replace(row, group=group) for row, group in zip(rows, join_groups(keys), strict=True)]
 
 
@@ -797,28 +799,28 @@ def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Reco
     """Every row with a fold: the table's own, or drawn so that groups stay whole and species are spread. One fold for
     all recordings divides nothing, and is no fold.
 
-    Drawn over all labelled recordings that can be heard, whatever is left out later, so both stages hold out the same.
+    Drawn over all labelled recordings that can be used, whatever is left out later, so both stages hold out the same.
     What is not labelled follows its group, or is held out by its group's name.
     """
-    labelled = [place for place, row in enumerate(rows) if row.labels and row.sound]
-    fold_of = {row.group: row.fold for row in (rows[place] for place in labelled) if row.fold >= 0}
+    labelled = [index for index, row in enumerate(rows) if row.labels and row.sound]
+    fold_of = {row.group: row.fold for row in (rows[index] for index in labelled) if row.fold >= 0}
     rows = [replace(row, fold=fold_of.get(row.group, -1)) if row.fold < 0 else row for row in rows]
-    given = sum(rows[place].fold >= 0 for place in labelled)
+    given = sum(rows[index].fold >= 0 for index in labelled)
     assert given in (0, len(labelled)), (
         f"{given} of {len(labelled)} labelled recordings have a fold; give all of them one, or none"
     )
-    told = {rows[place].fold for place in labelled}
-    if given and len(told) == 1:
+    folds_given = {rows[index].fold for index in labelled}
+    if given and len(folds_given) == 1:
         print(
-            f"all {given} labelled recordings are in fold {told.pop()}, so none could be held out: the column fold is "
-            f"not used, {data.folds} folds are drawn"
+            f"all {given} labelled recordings are in fold {folds_given.pop()}, so none could be held out: the column "
+            f"fold is not used, {data.folds} folds are drawn"
         )
         rows, given = [replace(row, fold=-1) for row in rows], 0
     fold_of = {row.group: row.fold for row in rows if row.fold >= 0}
-    fold_of |= {rows[place].group: rows[place].fold for place in labelled}
+    fold_of |= {rows[index].group: rows[index].fold for index in labelled}
     if labelled and not given:
-        labels = [rows[place].labels[0] for place in labelled]
-        groups = [rows[place].group for place in labelled]
+        labels = [rows[index].labels[0] for index in labelled]
+        groups = [rows[index].group for index in labelled]
         fold_of = dict(zip(groups, draw_folds(labels, groups, data.folds).tolist(), strict=True))
         if set(fold_of.values()) == {data.folds}:
             print(

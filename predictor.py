@@ -56,8 +56,10 @@ from serving.journal import Journal, kept_settings, open_journal
 from serving.scorer import Answer, Scorer, cpu_name, open_scorer, stream
 from serving.submission import read_sample, write_submission
 from serving.tables import write_tables
-from sounds.audio import READING, Outcome
-from sounds.decoders import Decoder, rows_with_sound
+from sounds.audio import READING, open_recording
+from sounds.damage import Outcome
+from sounds.decoders import Decoder
+from sounds.windows import contexts, rows_with_sound
 from taxonomy import decoded_text, match_species
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
@@ -411,9 +413,9 @@ def contexts_behind(
     while remaining:
         channel = remaining.pop(0)
         for begin in begins:
-            recording = decoder.open(entry.path, audio.sample_rate, channel, config.shortest)
-            geometry = (audio.context_seconds, audio.window_seconds, config.overlap, begin)
-            for heard, windows in recording.contexts(*geometry):
+            recording = open_recording(entry.path, audio.sample_rate, channel, config.shortest)
+            geometry = (audio.sample_rate, audio.context_seconds, audio.window_seconds, config.overlap, begin)
+            for heard, windows in contexts(decoder.waveform(recording), *geometry, config.shortest):
                 count += 1
                 if count > answered:
                     reading = recording.reading

@@ -51,8 +51,9 @@ from serving.review import (
     verdict_thresholds,
     write_training,
 )
-from sounds.audio import OURS, probe
+from sounds.audio import probe
 from sounds.clips import Clip, cut_clip
+from sounds.discovery import OURS
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go

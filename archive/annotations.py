@@ -1,4 +1,4 @@
-"""Tables over long recordings that say who was heard when: Raven's selection tables, csv tables with start and end.
+"""Tables that say which species is when in a long recording: Raven's selection tables, csv with start and end.
 
     found = read_annotations(root, sounds, [], [root / "dawn.Table.1.selections.txt"])
 
@@ -34,7 +34,7 @@ from archive.index import (
     refused,
     sound_row,
     stranger,
-    told_by_name,
+    with_facts_of_name,
 )
 from archive.lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
 from archive.recordings import Recording, is_number, within
@@ -81,7 +81,7 @@ def read_annotations(
 
 
 def table_kind(path: Path, asked: str = "") -> str:
-    """annotated where a table says where in a recording somebody heard something, predicted where a model did, labels
+    """annotated where a table says where in a recording somebody found something, predicted where a model did, labels
     where it does not say in which recording, as Audacity's do not."""
     if path.suffix.lower() == ".txt" and (kind := labels_kind(path)):
         return kind
@@ -109,7 +109,7 @@ def is_label(cells: Sequence[str]) -> bool:
 
 
 def time_columns(columns: Iterable[str]) -> tuple[str, str, str]:
-    """The columns of start, end and duration as far as a table has them; none where that does not make a stretch."""
+    """The columns of start, end and duration as far as a table has them; none where that does not make a segment."""
     there = set(columns)
     start, end, duration = (first(names, there) for names in (START, END, DURATION))
     if not start and duration and "offset" in there:  # Kaleidoscope
@@ -120,7 +120,7 @@ def time_columns(columns: Iterable[str]) -> tuple[str, str, str]:
 def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source: str, asked: str = "") -> Found:
     """One row per annotation, and one for each sound that no table speaks of; labels as the tables have them.
 
-    A table without rows says that somebody listened to all of its recording and heard nothing.
+    A table without rows says that somebody listened to all of its recording and found nothing.
     """
     index = NameIndex(sounds)
     recordings: list[Recording] = []
@@ -143,7 +143,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
         if not lines and "begin_time_s" in table_columns(table):
             recordings.append(replace(annotated_sound(root, "", table, index, source), listened=True))
         for where, line in deduplicated(lines, column):
-            start, end, fault = stretch_of(line, decimal)
+            start, end, fault = segment_times(line, decimal)
             fault = fault or (through if offset_of(line, decimal) is None else "")
             recording = annotated_sound(root, named_file(line, index), table, index, source)
             if recording.sound and recording.path.parent != table.parent and not first(FILE, line):
@@ -156,14 +156,14 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
             names = (line.get("scientific_name", ""), line.get("common_name", "")) if len(spoken) == 1 else ("", "")
             for word in spoken:
                 labels.setdefault(key(word), (where, label_row(word, *names)))
-            mine = tuple(dict.fromkeys(labels[key(word)][1]["primary_label"] for word in spoken))
-            recording = replace(recording, labels=mine, listened=not mine, start=start, end=end)
+            present = tuple(dict.fromkeys(labels[key(word)][1]["primary_label"] for word in spoken))
+            recording = replace(recording, labels=present, listened=not present, start=start, end=end)
             recordings.append(refused(recording, f"{where}: {fault}") if fault else recording)
-            if (last := line.get("end_path", "") or line.get("end_file", "")) and mine:
+            if (last := line.get("end_path", "") or line.get("end_file", "")) and present:
                 other = annotated_sound(root, last, table, index, source)
                 if other.name != recording.name:
                     crossing = f"{where}: begins in {recording.name} and ends here; make two selections of it"
-                    recordings.append(refused(replace(other, labels=mine), crossing))
+                    recordings.append(refused(replace(other, labels=present), crossing))
     if tables:
         used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
         notes.append(f"{len(tables)} tables of annotations; labels are in the column {used or 'of none of them'}")
@@ -184,9 +184,9 @@ def closed_labels(found: Found, rows: Sequence[Row]) -> Found:
             label_of.setdefault(key(row[column]), row["primary_label"])
     settled: list[Recording] = []
     for recording in found.recordings:
-        mine = tuple(dict.fromkeys(label_of[key(label)] for label in recording.labels if key(label) in label_of))
-        if mine or not recording.labels:
-            settled.append(replace(recording, labels=mine))
+        present = tuple(dict.fromkeys(label_of[key(label)] for label in recording.labels if key(label) in label_of))
+        if present or not recording.labels:
+            settled.append(replace(recording, labels=present))
         else:
             settled.append(refused(recording, stranger(recording.labels[0])))
     return Found(list(rows), settled, found.notes)
@@ -226,7 +226,7 @@ def label_column(table: Path, lines: Sequence[Row], asked: str) -> str:
 
 
 def deduplicated(lines: Sequence[Row], column: str) -> list[Row]:
-    """Raven writes a selection once per view: of those the spectrogram's row, or the first with a label."""
+    """Raven writes a selection once per view: of these the spectrogram's row, or the first with a label."""
     chosen: dict[tuple[str, ...], Row] = {}
     for where, line in lines:
         number = line.get("selection", "")
@@ -243,7 +243,7 @@ def is_spectrogram(line: Mapping[str, str]) -> bool:
     return line.get("view", "").casefold().startswith("spectrogram")
 
 
-def stretch_of(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
+def segment_times(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
     """Start and end in seconds from the beginning of the file, or what is wrong with them.
 
     Raven's Begin Time runs on over several files; File Offset is the time within one.
@@ -278,7 +278,7 @@ def counts_through(lines: Sequence[Row], decimal: str, index: NameIndex) -> str:
     other, and File Offset is missing. Recordings whose times overlap each count from their own beginning."""
     reach: dict[str, list[float]] = {}
     for _, line in lines:
-        start, end, _ = stretch_of(line, decimal)
+        start, end, _ = segment_times(line, decimal)
         if "begin_time_s" in line and first(("begin_path", "begin_file"), line) and offset_of(line, decimal) is None:
             reach.setdefault(named_file(line, index), []).extend(time for time in (start, end) if time is not None)
     spans = sorted((min(times), max(times)) for times in reach.values() if times)
@@ -305,7 +305,7 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
     names = index.find(written or RAVEN_NAME.sub("", table.name), own)
     name = names[0] if names else ""
     if len(names) == 1:
-        return checked_name(told_by_name(sound_row(root, name, source))[0])
+        return checked_name(with_facts_of_name(sound_row(root, name, source))[0])
     stem, slashed = RAVEN_NAME.sub("", table.name), written.replace("\\", "/")
     titles = [os.path.normpath(slashed) if ":" not in slashed else "", slashed.rpartition("/")[2], stem]
     title = next((title for title in titles if title != "." and within(root / own, title)), "unnamed")
@@ -396,7 +396,7 @@ def clock(cell: str, decimal: str = "") -> float | None:
     parts = f"{whole}{sign and '.'}{fraction}".split(":")
     if len(parts) > 3 or not all(is_number(part) and float(part) >= 0 for part in parts):
         return None
-    seconds = sum(float(part) * 60.0**place for place, part in enumerate(reversed(parts)))
+    seconds = sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
     return round(seconds, DECIMALS) if math.isfinite(seconds) else None
 
 

@@ -13,7 +13,7 @@ from archive.annotations import (
     annotated,
     closed_labels,
 )
-from archive.collection import Place
+from archive.collection import SourceFolder
 from archive.index import (
     NO_AUTHOR,
     Found,
@@ -31,7 +31,7 @@ from archive.lineages import (
     taxonomy_rows,
 )
 from archive.recordings import Recording, is_number, whole, within
-from sounds.audio import SUFFIXES
+from sounds.discovery import SUFFIXES
 from taxonomy import read_table
 
 AUDIO_FOLDERS = ("train_audio", "audio")
@@ -41,9 +41,9 @@ QUOTED_LIST = re.compile(r"""\[\s*(?:(?:'[^'\\\x00-\x1f]*'|"[^"\\\x00-\x1f]*")\s
 SOURCE_ID = re.compile(r"(?:XC|iNat|CSA)\d+")
 
 
-def read_birdclef(place: Place) -> Found:
+def read_birdclef(source: SourceFolder) -> Found:
     """train.csv, taxonomy.csv, train_audio/; beside them soundscapes without labels, or with a table of their own."""
-    root = place.root
+    root = source.root
     table, folder = root / "train.csv", audio_folder(root)
     rows, notes = taxonomy_rows(root)
     lines = read_table(table, ("primary_label", "filename"), unique="filename")
@@ -57,8 +57,8 @@ def read_birdclef(place: Place) -> Found:
             sounds, notes = sounds + names, notes + [f"{beside}/: {note}" for note in searched]
     notes += ignored_folders(root, folder)
     tables = [root / SOUNDSCAPE_LABELS] if (root / SOUNDSCAPE_LABELS).is_file() else []
-    heard = closed_labels(annotated(root, sounds, tables, "birdclef"), rows)
-    return Found(rows, recordings + heard.recordings, notes + heard.notes)
+    labelled = closed_labels(annotated(root, sounds, tables, "birdclef"), rows)
+    return Found(rows, recordings + labelled.recordings, notes + labelled.notes)
 
 
 def ignored_folders(root: Path, folder: Path) -> list[str]:

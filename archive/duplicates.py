@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.survey import VERSION, Examination, open_ledger, remember
-from sounds.audio import SILENCE, open_recording, read_samples
+from sounds.audio import open_recording, read_samples
+from sounds.windows import SILENCE
 
 SAME_LENGTH = 0.1  # seconds by which encoding changes a length
 ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing
@@ -72,14 +73,14 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
         verdicts: dict[tuple[str, str], int] = {
             key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())
         }
-        new = [place for place, key in enumerate(digests) if key not in verdicts]
+        new = [number for number, key in enumerate(digests) if key not in verdicts]
         looked_at = [(path, examined[path]) for path in paths]
-        ones, others = ([looked_at[chosen[place][side]] for place in new] for side in (0, 1))
+        ones, others = ([looked_at[chosen[number][side]] for number in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
             work = pool.map(compare, ones, others)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
-            verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
-        rows = [(*digests[place], verdicts[digests[place]]) for place in new]
+            verdicts |= {digests[number]: verdict for number, verdict in zip(new, bar, strict=True)}
+        rows = [(*digests[number], verdicts[digests[number]]) for number in new]
         remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
     for (one, other), key in zip(chosen, digests, strict=True):
         likeness = LIKENESSES[verdicts[key]]
@@ -91,7 +92,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
 def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
     """Pairs of recordings of one length, in the order of their lengths, whose fingerprints correlate.
 
-    Each recording is paired with the MOST_ALIKE later ones that are most like it, at most: in a season from one place
+    Each recording is paired with the MOST_ALIKE later ones that are most like it, at most: in a season from one site
     many sound much the same, and every pair costs two recordings decoded.
     """
     if not prints:
@@ -188,9 +189,9 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
         values = band_correlations(piece, around[shift : shift + length], rate)
         lower = [value for edge, value in values.items() if edge < LOW]
         upper = [value for edge, value in values.items() if edge >= HIGH]
-        for verdicts, heard in ((low, lower), (high, upper)):
-            if heard:
-                verdicts.append(sum(value >= SAME_SOUND for value in heard) * 2 >= len(heard))
+        for verdicts, similarities in ((low, lower), (high, upper)):
+            if similarities:
+                verdicts.append(sum(value >= SAME_SOUND for value in similarities) * 2 >= len(similarities))
         if low.count(False) > (1 - MOST_PIECES) * count:
             return 0
     if not low or np.mean(low) < MOST_PIECES:
@@ -259,8 +260,8 @@ if __name__ == "__main__":
 
     rng = np.random.default_rng(0)
     owl, rain = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000), rng.normal(0, 0.1, 64_000)
-    with tempfile.TemporaryDirectory() as place:
-        paths = [Path(place) / name for name in ("owl.wav", "again.mp3", "rain.flac")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("owl.wav", "again.mp3", "rain.flac")]
         for path, sound in zip(paths, (owl, 0.5 * owl, rain), strict=True):
             soundfile.write(path, sound, 16_000)
         pairs = same_sounds(paths, examine(paths))

@@ -24,10 +24,10 @@ from archive.lineages import Row
 from archive.metadata import Facts, combined, doubts, read_metadata
 from archive.recorders import read_name
 from archive.recordings import Recording, is_number, within
-from sounds.audio import SUFFIXES, find_recordings, is_hidden, is_ours
+from sounds.discovery import SUFFIXES, find_recordings, is_hidden, is_ours
 
 NO_AUTHOR = ("unknown", "anonymous")
-HEAD_BYTES = 2**18  # enough to tell what a table or a page of JSON is
+HEAD_BYTES = 2**18  # enough to see what a table or a page of JSON is
 
 
 class Found(NamedTuple):
@@ -60,28 +60,28 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def plain_sounds(root: Path, names: Iterable[str], source: str) -> tuple[list[Recording], list[str]]:
-    """Rows for sounds of which nothing but their names is known, and what is strange about those."""
-    told = [told_by_name(sound_row(root, name, source)) for name in names]
-    warnings = [f"{recording.name}: {warning}" for recording, warning in told if warning]
+    """Rows for sounds of which nothing but their names is known, and what is strange about them."""
+    dated = [with_facts_of_name(sound_row(root, name, source)) for name in names]
+    warnings = [f"{recording.name}: {warning}" for recording, warning in dated if warning]
     note = f"{len(warnings)} file names have no sensible time: {listed(warnings)}"
-    return [checked_name(recording) for recording, _ in told], [note] if warnings else []
+    return [checked_name(recording) for recording, _ in dated], [note] if warnings else []
 
 
 def sound_row(root: Path, name: str, source: str) -> Recording:
     return Recording(root / name, name, source=source)
 
 
-def told_by_name(recording: Recording) -> tuple[Recording, str]:
-    """Time and place from the file's name, and a warning where that is strange."""
+def with_facts_of_name(recording: Recording) -> tuple[Recording, str]:
+    """Time and coordinates from the file's name, and a warning where that is strange."""
     facts = read_name(shown(recording.name))
-    told = replace(
+    dated = replace(
         recording,
         recorded_at=recording.recorded_at or facts.recorded_at,
         site=recording.site or facts.site,
         latitude=recording.latitude or facts.latitude,
         longitude=recording.longitude or facts.longitude,
     )
-    return told, facts.warning
+    return dated, facts.warning
 
 
 def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
@@ -94,10 +94,10 @@ def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], lis
     done: list[Recording] = []
     said: dict[str, None] = {}
     for row in recordings:
-        told = written[row.path]
-        if told != Facts():
+        in_file = written[row.path]
+        if in_file != Facts():
             named = read_name(shown(row.name))
-            facts, odd = combined(named, told)
+            facts, odd = combined(named, in_file)
             said |= dict.fromkeys(f"{row.name}: {words}" for words in odd)
             by_table = row.recorded_at not in ("", named.recorded_at), row.latitude not in ("", named.latitude)
             row = replace(
@@ -158,7 +158,7 @@ class NameIndex:
 
         written   a name with or without suffix and folders, of this computer or of another, in any case. Folders must
                   agree as far as both sides have them: siteB/0500.wav is not siteA/0500.wav
-        folder    where the table lies: of several, those in the same folder are meant
+        folder    where the table lies: of several, the ones in the same folder are meant
         """
         wanted = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
         if not wanted:
@@ -224,8 +224,8 @@ def shown(name: str) -> str:
 
 def listed(names: Iterable[str], most: int = 5) -> str:
     """The first few of several names."""
-    those = [shown(name) for name in names]
-    return ", ".join(those[:most]) + (f" and {len(those) - most} more" if len(those) > most else "")
+    names_shown = [shown(name) for name in names]
+    return ", ".join(names_shown[:most]) + (f" and {len(names_shown) - most} more" if len(names_shown) > most else "")
 
 
 if __name__ == "__main__":

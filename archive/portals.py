@@ -38,7 +38,7 @@ from archive.index import (
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
 from archive.recordings import Recording, within
-from sounds.audio import SUFFIXES, is_ours
+from sounds.discovery import SUFFIXES, is_ours
 from taxonomy import key
 
 MOST_JSON_BYTES = 2 * 2**30
@@ -69,9 +69,9 @@ def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str],
     for path in pages:
         document = read_json(path)
         names = {text(one.get("id")): text(one.get("name")) for one in entries(document, "licenses", path)}
-        heard = inaturalist_labels(document, path, rows)
+        labels_of = inaturalist_labels(document, path, rows)
         for where, entry in located(document, "audio", path):
-            recordings.append(inaturalist_row(root, path.stem, where, entry, heard, names))
+            recordings.append(inaturalist_row(root, path.stem, where, entry, labels_of, names))
     notes = [f"{len(pages)} JSON files: {listed(path.name for path in pages)}", *searched]
     return Found(list(rows.values()), recordings, notes + extra_files(sounds, recordings, "JSON"))
 
@@ -79,10 +79,10 @@ def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str],
 def inaturalist_labels(document: dict[str, object], path: Path, rows: dict[str, Row]) -> dict[str, list[str]]:
     """The labels of each audio id; the categories they come from are added to `rows`."""
     categories = {text(entry.get("id")): (where, entry) for where, entry in located(document, "categories", path)}
-    heard: dict[str, list[str]] = {}
-    for place, entry in located(document, "annotations", path):
+    labels_of: dict[str, list[str]] = {}
+    for where, entry in located(document, "annotations", path):
         category = text(entry.get("category_id"))
-        assert category in categories, f"{place}: category {category!r} is not in the file; download it again"
+        assert category in categories, f"{where}: category {category!r} is not in the file; download it again"
         where, taxon = categories[category]
         cells = {column: text(taxon.get(column)) for column in UPPER if column != "class_name"}
         label = text(taxon.get("name"))
@@ -90,13 +90,18 @@ def inaturalist_labels(document: dict[str, object], path: Path, rows: dict[str, 
         cells |= {"primary_label": label, "scientific_name": label, "common_name": text(taxon.get("common_name"))}
         cells |= {"class_name": text(taxon.get("class"))}
         rows[label] = (where, merged(rows[label][1], cells) if label in rows else cells)
-        labels = heard.setdefault(text(entry.get("audio_id")), [])
+        labels = labels_of.setdefault(text(entry.get("audio_id")), [])
         labels += [label] if label not in labels else []
-    return heard
+    return labels_of
 
 
 def inaturalist_row(
-    root: Path, split: str, where: str, entry: dict[str, object], heard: Mapping[str, list[str]], names: dict[str, str]
+    root: Path,
+    split: str,
+    where: str,
+    entry: dict[str, object],
+    labels_of: Mapping[str, list[str]],
+    names: dict[str, str],
 ) -> Recording:
     """One audio entry; its file may lie in the folder of its split, whether its name says so or not."""
     written = file_text(entry.get("file_name"))
@@ -109,7 +114,7 @@ def inaturalist_row(
     recording = Recording(
         path,
         path.relative_to(root).as_posix(),
-        tuple(heard.get(number, ())),
+        tuple(labels_of.get(number, ())),
         source="inaturalist",
         recording_id=f"{split}/{number}" if number else "",  # every split counts anew
         author=signed(entry.get("rights_holder")),
@@ -154,8 +159,8 @@ def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], 
     if guarded:
         notes.append(f"{len(guarded)} recordings of protected species are not offered: {listed(guarded)}")
     done, shipping = with_lineages(list(rows.values()), [shipped()])
-    mine = list(recordings.values())
-    return Found(done, mine, notes + shipping + extra_files(sounds, mine, "pages"))
+    found_here = list(recordings.values())
+    return Found(done, found_here, notes + shipping + extra_files(sounds, found_here, "pages"))
 
 
 def xeno_canto_files(names: Iterable[str]) -> dict[str, list[str]]:
@@ -179,7 +184,7 @@ def xeno_canto_label(where: str, entry: dict[str, object], rows: dict[str, Row])
 
 
 def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[str, object], label: str) -> Recording:
-    """A recording as a page tells of it; of what it says of the file, only the suffix is used."""
+    """A recording as a page has it; of what it says of the file, only the suffix is used."""
     suffix = Path(file_text(entry.get("file-name"))).suffix.lower()
     expected = Path(folder, f"{number}{suffix if suffix in SUFFIXES else '.mp3'}").as_posix()
     background = entry.get("also")
@@ -212,7 +217,7 @@ def find_pages(root: Path, layout: str, named: bool = False) -> list[Path]:
     """JSON files of a layout, in the root or in annotations/.
 
     named   somebody says that it is this layout: what has its lists is a page; where nothing has, what begins like one
-            is, so that its fault is told
+            is, so that its fault is reported
     """
     files = [path for path in json_files(root) if json_sign(path) == layout]
     pages = [path for path in files if json_layout(path) or (named and may_be_page(path, layout))]
@@ -256,7 +261,7 @@ def strange_pages(folders: Iterable[Path], named: str = "") -> list[str]:
 
 
 def json_sign(path: Path) -> str:
-    """Which layout a JSON file seems to belong to, as far as its beginning tells; blank for none."""
+    """Which layout a JSON file seems to belong to, as far as its beginning says; blank for none."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES).decode("latin-1")
     return next((layout for layout, sign in JSON_SIGNS.items() if sign.search(head)), "")
@@ -270,15 +275,15 @@ def json_layout(path: Path, whole: bool = True) -> str:
 
 @cache
 def shape_of(path: Path, size: int, _changed: int, whole: bool) -> str:
-    """The layout of a JSON file in this state; of one that is too large to be read, what its beginning tells."""
+    """The layout of a JSON file in this state; of one that is too large to be read, what its beginning says."""
     layout = json_sign(path)
     if not layout or size > MOST_JSON_BYTES:
         return layout
     try:
-        told: object = json.loads(path.read_bytes())
+        content: object = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return ""
-    document = cast(dict[str, object], told) if isinstance(told, dict) else dict[str, object]()
+    document = cast(dict[str, object], content) if isinstance(content, dict) else dict[str, object]()
     if layout == "xeno-canto":
         answer = str(document.get("error", "")).endswith("_error") and isinstance(document.get("message"), str)
         empty = {"numRecordings", "numPages"} <= set(document)
@@ -315,7 +320,7 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def located(document: dict[str, object], name: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """The entries of one list of a JSON file, each with its place."""
+    """The entries of one list of a JSON file, each with its position."""
     return ((f"{path} {name}[{number}]", entry) for number, entry in enumerate(entries(document, name, path)))
 
 
@@ -350,9 +355,11 @@ def file_text(value: object) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        told = {"gen": "Boana", "sp": "boans", "grp": "frogs", "rec": "Ada", "q": "A", "date": "2024-05-01"}
+        entry = {"gen": "Boana", "sp": "boans", "grp": "frogs", "rec": "Ada", "q": "A", "date": "2024-05-01"}
         there, gone = ({"id": number, "file": "there", "file-name": f"XC{number}.mp3"} for number in ("7", "8"))
-        (root / "page1.json").write_text(json.dumps({"numRecordings": "2", "recordings": [told | there, told | gone]}))
+        (root / "page1.json").write_text(
+            json.dumps({"numRecordings": "2", "recordings": [entry | there, entry | gone]})
+        )
         found = read_xeno_canto(root, ["frogs/XC7.mp3"], [])
     print("\n".join(found.notes))
     for row in found.recordings:

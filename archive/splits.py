@@ -51,10 +51,10 @@ def draw_folds(labels: Sequence[str], groups: Sequence[str], folds: int) -> NDAr
     groups_of: dict[str, set[str]] = {}
     for label, group in zip(labels, groups, strict=True):
         groups_of.setdefault(label, set()).add(group)
-    indispensable = {next(iter(mine)) for mine in groups_of.values() if len(mine) == 1}
+    indispensable = {next(iter(owners)) for owners in groups_of.values() if len(owners) == 1}
     free = [row for row, group in enumerate(groups) if group not in indispensable]
-    mine = [labels[row] for row in free]
-    most = max(Counter(mine).values(), default=0)
+    free_labels = [labels[row] for row in free]
+    most = max(Counter(free_labels).values(), default=0)
     count = len({groups[row] for row in free})
     drawn = np.full(len(labels), folds, np.int64)
     if count < folds or most < folds:
@@ -62,17 +62,17 @@ def draw_folds(labels: Sequence[str], groups: Sequence[str], folds: int) -> NDAr
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a rare label is not in every fold is said by name elsewhere
-        for number, (_, held_out) in enumerate(splitter.split(mine, mine, [groups[row] for row in free])):
+        for number, (_, held_out) in enumerate(splitter.split(free_labels, free_labels, [groups[row] for row in free])):
             drawn[np.array(free)[held_out]] = number
     return drawn
 
 
 if __name__ == "__main__":
     who = ["Ada", "Ada", "Ben", "Ben", "Cleo", "Cleo", "Dov", "Dov", "Elin"]
-    heard = ["frog", "owl"] * 4 + ["newt"]
+    labels = ["frog", "owl"] * 4 + ["newt"]
     groups = join_groups([{f"by {name}", f"file {row}"} for row, name in enumerate(who)])
-    folds = draw_folds(heard, groups, folds=2)
-    for name, label, group, fold in zip(who, heard, groups, folds, strict=True):
+    folds = draw_folds(labels, groups, folds=2)
+    for name, label, group, fold in zip(who, labels, groups, folds, strict=True):
         print(f"{label:5} by {name:5} group {group:8} fold {fold}")
     assert folds[8] == 2, "the only newt trains"
     assert all(folds[row] == folds[row + 1] for row in range(0, 8, 2)), "who recorded both stands on one side"

@@ -33,39 +33,39 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
     """Some thirty lines at most, whatever the archive."""
     sound = [row for row in recordings if row.sound]
     files = {row.path: row for row in recordings}
-    heard = list({row.path: row for row in sound}.values())
+    usable = list({row.path: row for row in sound}.values())
     labelled = [row for row in sound if row.labels]
-    silent_ears = [row for row in sound if row.listened and not row.labels]
-    free = [row for row in heard if not row.labeled]
+    without_species = [row for row in sound if row.listened and not row.labels]
+    free = [row for row in usable if not row.labeled]
     kinds = Counter(row.path.suffix.lower() or "none" for row in files.values())
-    rates = Counter(f"{row.sample_rate / 1000:g} kHz" for row in heard)
+    rates = Counter(f"{row.sample_rate / 1000:g} kHz" for row in usable)
     lines = [
         line("files", f"{len(files):,}: {listed(kinds)}"),
-        line("sound", f"{hours(heard):,.2f} h in {len(heard):,} recordings; {listed(rates)}"),
+        line("sound", f"{hours(usable):,.2f} h in {len(usable):,} recordings; {listed(rates)}"),
     ]
-    if heard:
-        lengths = np.array([row.seconds for row in heard])
+    if usable:
+        lengths = np.array([row.seconds for row in usable])
         low, middle, high = np.percentile(lengths, [5, 50, 95])
         lines.append(line("length", f"median {middle:.1f} s, 90 % between {low:.1f} and {high:.1f} s"))
-        several = sum(row.channels > 1 for row in heard)
+        several = sum(row.channels > 1 for row in usable)
         lines += [line("channels", f"{several:,} recordings have more than one; their mean is used")] if several else []
     if labelled and taxonomy:
         lines += species_lines(labelled, taxonomy, folds)
-    if silent_ears:
-        lines.append(line("no species", f"{len(silent_ears):,} recordings in which none of them was heard"))
+    if without_species:
+        lines.append(line("no species", f"{len(without_species):,} recordings in which none of them was found"))
     if free:
         lines.append(
             line("unlabelled", f"{len(free):,} recordings, {hours(free):,.2f} h: stage 1 learns from them too")
         )
-    authors = Counter(row.author for row in heard if row.author)
+    authors = Counter(row.author for row in usable if row.author)
     if authors:
-        unsigned = sum(not row.author for row in heard)
+        unsigned = sum(not row.author for row in usable)
         lines.append(
             line("recordists", f"{len(authors):,}: {listed(authors)}" + (f"; {unsigned:,} unsigned" * (unsigned > 0)))
         )
-    sites = Counter(row.site for row in heard if row.site)
+    sites = Counter(row.site for row in usable if row.site)
     lines += [line("sites", f"{len(sites):,}: {listed(sites)}")] if sites else []
-    licenses = Counter(row.license for row in heard if row.license)
+    licenses = Counter(row.license for row in usable if row.license)
     lines += [line("licences", listed(licenses))] if licenses else []
     lines.append(line("groups", f"{len({row.group for row in sound}):,} that no split divides"))
     aside = [row for row in recordings if not row.sound]
@@ -171,10 +171,10 @@ def class_of_label(taxonomy: Taxonomy) -> dict[str, str]:
 
 
 def hours(recordings: Iterable[Recording]) -> float:
-    """What is heard of all recordings together, each file once."""
+    """What is used of all recordings together, each file once."""
     whole = ((row.path, replace(row, start=None, end=None)) for row in recordings)
-    heard = {path: sum(end - start for start, end in row.usable) or row.seconds for path, row in whole}
-    return sum(heard.values()) / 3600
+    seconds = {path: sum(end - start for start, end in row.usable) or row.seconds for path, row in whole}
+    return sum(seconds.values()) / 3600
 
 
 def hour_of(row: Recording) -> int | None:
@@ -221,6 +221,6 @@ if __name__ == "__main__":
     ]
     lines = summarise(rows, taxonomy, folds=2)
     print("\n".join(lines))
-    with tempfile.TemporaryDirectory() as place:
-        picture = draw_summary(rows, taxonomy, Path(place) / "summary.png").stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        picture = draw_summary(rows, taxonomy, Path(folder) / "summary.png").stat().st_size
     assert any("Tawny Owl 40" in text for text in lines) and len(lines) < 30 and picture > 10_000

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from archive.metadata import doubts, facts_of
 from archive.recordings import Recording, read_recordings
-from sounds.audio import find_recordings
+from sounds.discovery import find_recordings
 
 
 @dataclass(frozen=True, slots=True)

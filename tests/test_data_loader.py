@@ -37,7 +37,7 @@ from data_loader import (
     batches_of,
     collate,
     counted_windows,
-    draw_stretch,
+    draw_segment,
     expected_draws,
     fingerprint,
     kept_beside,
@@ -599,13 +599,13 @@ def test_training_windows_never_come_from_dead_sound(seconds: float, tmp_path: P
     rng, starts = np.random.default_rng(0), dict[str, list[float]]()
     for name, one, ranges in (("all", row, row.alive), ("kept", kept, kept.usable), ("call", call, row.alive[:1])):
         for _ in range(200):
-            start, end = draw_stretch(one, seconds, None, rng)
+            start, end = draw_segment(one, seconds, None, rng)
             assert any(low <= start < end <= high for low, high in ranges), (name, start, end)
             assert np.ptp(sound[round(start * 16_000) :][:16_000]) > 0.01, "within a second there is sound"
             starts.setdefault(name, []).append(start)
     assert min(starts["all"]) < 7.5 and (seconds > 5 or max(starts["all"]) > 25.5), "all that lives is drawn from"
     alive_before = replace(row, alive=())  # the control: nobody told
-    dead = [draw_stretch(alive_before, seconds, None, rng) for _ in range(200)]
+    dead = [draw_segment(alive_before, seconds, None, rng) for _ in range(200)]
     assert any(np.ptp(sound[round(start * 16_000) :][:16_000]) == 0 for start, _ in dead)
     dataset = RandomWindows([row, kept, call], ("Asio otus",), settings(tmp_path), audio, seed=0)
     for index in range(3):
@@ -812,7 +812,7 @@ def test_a_labelled_stretch_lies_in_its_window_or_the_window_in_it(
     start = min(start, seconds - 0.05)
     row = event(max(start, 0.0), min(max(start, 0.0) + length, seconds), seconds=seconds)
     assert row.start is not None and row.end is not None
-    first, last = draw_stretch(row, 5.0, None, np.random.default_rng(seed))
+    first, last = draw_segment(row, 5.0, None, np.random.default_rng(seed))
     assert -1e-9 <= first < last <= seconds + 1e-5 and last - first <= 5 + 1e-5
     inside = first <= row.start + 1e-6 and row.end <= last + 1e-6
     assert inside or (row.start <= first + 1e-6 and last <= row.end + 1e-5)

@@ -30,7 +30,7 @@ from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer, cpu_name, open_scorer
-from sounds.audio import Outcome
+from sounds.damage import Outcome
 from sounds.decoders import Decoder
 from taxonomy import RANKS
 

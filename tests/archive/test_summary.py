@@ -57,7 +57,7 @@ def test_species_that_cannot_be_held_out_and_those_of_one_collection_are_named()
 
 def test_negatives_and_unlabelled_recordings_are_told_apart() -> None:
     rows = [row("a.wav", "x"), row("b.wav", listened=True), row("c.wav"), row("d.wav")]
-    assert said(rows, tree(["x"]), "no species").startswith("1 recordings in which none of them was heard")
+    assert said(rows, tree(["x"]), "no species").startswith("1 recordings in which none of them was found")
     assert said(rows, tree(["x"]), "unlabelled").startswith("2 recordings, 1.00 h")
 
 

@@ -97,7 +97,7 @@ def test_a_damaged_ledger_is_set_aside(tmp_path: Path, ledger: Path, capsys: pyt
     ("deed", "guard_seconds", "why"),
     [
         ("os.kill(os.getpid(), 11)", decoders.GUARD_SECONDS, "its decoder died (SIGSEGV)"),
-        ("time.sleep(600)", 3.0, "decoding did not end within 3 s"),
+        ("time.sleep(600)", 3.0, "decoding did not go on within 3 s"),
     ],
     ids=["dies", "hangs"],
 )

@@ -197,7 +197,7 @@ def heard(path: Path) -> str:
 
 
 def table_seeds() -> list[Seed]:
-    from archive.annotations import read_annotation_table, stretch_of, table_kind, time_columns
+    from archive.annotations import read_annotation_table, segment_times, table_kind, time_columns
     from archive.birdclef import parse_labels
     from archive.portals import located, read_json
     from archive.recordings import read_recordings
@@ -219,7 +219,7 @@ def table_seeds() -> list[Seed]:
         if table_kind(path):
             for _, line in read_annotation_table(path)[0]:
                 if any(time_columns(line)):  # else the table is refused before
-                    stretch_of(line)
+                    segment_times(line)
         return "ok"
 
     def page(path: Path) -> str:

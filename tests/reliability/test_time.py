@@ -141,7 +141,7 @@ def test_no_size_of_the_blocks_changes_a_sample(name: str, tmp_path: Path, monke
         path = sample(tmp_path, name, with_beep(noise(7.0, rate), 6.0, rate), rate)
         whole = np.concatenate(list(open_recording(path, RATE).waveform()))
         for size in (4 * 997, 4 * 4_096, 4 * 65_537):
-            monkeypatch.setattr("sounds.audio.BLOCK_BYTES", size)
+            monkeypatch.setattr("sounds.libsndfile.BLOCK_BYTES", size)
             blocks = np.concatenate(list(open_recording(path, RATE).waveform()))
             end = len(whole) - RATE // 100 * (name == "sound.opus")  # libsndfile ends Opus by the size of its reads
             assert len(blocks) == len(whole) and np.abs(blocks - whole)[:end].max() < 1e-6, (rate, size)
