@@ -14,7 +14,17 @@ FORBIDDEN_CALLS = frozenset({"system", "popen", "extractall", "extract", "unpack
 SCORING_PATH = (
     *("predictor", "serving.scorer", "serving.detections", "sounds.audio", "archive.recordings", "runtime.runs"),
     *("taxonomy", "config", "evaluation.calibration", "evaluation.ranks", "serving.tables", "serving.inputs"),
-    *("serving.journal", "serving.guard", "runtime.digests", "runtime.files", "runtime.terminal", "runtime.cells"),
+    *("serving.windows", "serving.contexts", "serving.progress", "serving.analysis", "serving.choices"),
+    *(
+        "serving.tallies",
+        "serving.outputs",
+        "serving.journal",
+        "serving.guard",
+        "runtime.digests",
+        "runtime.files",
+        "runtime.terminal",
+        "runtime.cells",
+    ),
 )
 
 

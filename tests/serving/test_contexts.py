@@ -50,9 +50,9 @@ def test_what_reads_shorter_than_before_begins_anew(two_channels: Path) -> None:
     assert first.begun and again.begun == {} and len(rest) == 3 + 1
 
 
-def test_shifted_windows_begin_half_a_step_later(two_channels: Path) -> None:
+def test_shifted_windows_are_counted_from_half_a_step_on(two_channels: Path) -> None:
     found = pieces_of(two_channels, SoundSettings(tta=True))
-    assert [piece.windows[0][0] for piece in found if piece.shifted] == [2.5, 7.5]
+    assert [piece.windows for piece in found if piece.shifted] == [((0.0, 5.0),), ((5.0, 9.5),)]
 
 
 @pytest.mark.parametrize(("channel", "due"), [("mean", [0]), ("3", [3]), ("each", [1, 2])])
