@@ -34,8 +34,8 @@ import tyro
 
 from config import SIZES, AudioSettings, HeadSettings, Preset
 from model import BirdClefClassifier, Encoder, whisper_config
-from quantize import megabytes
 from runtime.runs import peak_memory_mb
+from serving.costs import megabytes
 from serving.export import front_end, write_float, write_int8
 from serving.scorer import cpu_name
 from serving.speed import report, time_graph

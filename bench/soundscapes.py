@@ -42,7 +42,9 @@ from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted
 from runtime.files import publish
 from serving.export import write_float
 from serving.scorer import open_scorer, score
-from sounds.audio import find_recordings, network_input, probe, read_samples
+from sounds.audio import probe, read_samples
+from sounds.discovery import find_recordings
+from sounds.windows import network_input
 from training.checkpoint import load_classifier
 
 FOLDER, RATE = SCRATCH / "soundscapes", 32_000

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,7 +28,7 @@ from archive.cache import HEADER, fill_cache
 from archive.recordings import Recording, read_recordings
 from archive.summary import hours
 from archive.survey import Examination
-from config import AudioSettings, DataSettings, PredictCommand, PretrainCommand, SurveyCommand, TrainSettings, parse
+from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
     Batch,
     EpochBatches,
@@ -60,9 +59,9 @@ from data_loader import (
     with_groups,
 )
 from demo_data import FieldSeason
-from predictor import pieces as pieces_of_predictor
+from serving.contexts import SoundSettings
+from serving.contexts import pieces as pieces_of_predictor
 from serving.inputs import Entry
-from serving.scorer import Scorer
 from sounds.audio import open_recording, read_window
 from sounds.decoders import Decoder
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
@@ -554,11 +553,10 @@ def with_dead_borders(path: Path) -> Recording:
 
 def predictor_windows(path: Path, audio: AudioSettings) -> list[tuple[float, float, NDArray[np.float32]]]:
     """Start, end and context of every window that predictor.py scores, in the order of time."""
-    scorer = cast(Scorer, SimpleNamespace(audio=audio))
     with Decoder() as decoder:
         heard = [
             (start, end, samples)
-            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand.defaults("base"), decoder)
+            for piece, samples in pieces_of_predictor([Entry(path)], audio, SoundSettings(), decoder)
             if samples is not None
             for start, end in piece.windows
         ]
