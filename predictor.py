@@ -647,8 +647,8 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     """What counts as a detection, from the flags and from what the models bring."""
     taxonomy = scorers[0].taxonomy
     thresholds = np.full(len(taxonomy.labels), MIN_CONF if config.min_conf is None else config.min_conf, np.float32)
-    if config.min_conf is None and all(scorer.thresholds for scorer in scorers):
-        every = [[threshold.applied for threshold in scorer.thresholds] for scorer in scorers]
+    if config.min_conf is None and all(scorer.thresholds.species for scorer in scorers):
+        every = [[threshold.applied for threshold in scorer.thresholds.species] for scorer in scorers]
         thresholds = np.array(every).mean(axis=0).astype(np.float32)
         thresholds[thresholds >= 1] = np.inf  # a rounded 1 does not reach what nothing is to reach
     if config.top_n and config.min_conf is None:
@@ -676,15 +676,14 @@ def choose(config: PredictCommand, scorers: Sequence[Scorer]) -> Choices:
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if config.min_conf is not None or config.top_n else ", and have strict thresholds"
         print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
-    return Choices(thresholds, wanted, config.top_n, scorers[0].rank_thresholds if config.ranks else {}, validated)
+    return Choices(thresholds, wanted, config.top_n, scorers[0].thresholds.ranks if config.ranks else {}, validated)
 
 
 def validated_species(scorers: Sequence[Scorer]) -> list[str]:
     """(species,) whether each was validated; of several models the worst counts, and blank where one of them does not
     say."""
-    told = [
-        [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
-    ]
+    unsaid = [""] * len(scorers[0].taxonomy.labels)
+    told = [[limit.validated for limit in scorer.thresholds.species] or unsaid for scorer in scorers]
     return [max(each, key=MARKS.index) if all(each) else "" for each in zip(*told, strict=True)]
 
 

@@ -40,9 +40,9 @@ from tqdm import tqdm
 from archive.recordings import read_recordings
 from config import BudgetSettings, GateSettings, size_in_words
 from data_loader import recording_contexts, truth_table
-from evaluation.calibration import LEVEL, carried_over
+from evaluation.calibration import LEVEL
 from evaluation.fitting import wilson_interval
-from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, carried_over_ranks, pool_windows
+from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, pool_windows
 from evaluation.metrics import (
     bootstrap_interval,
     class_roc_auc,
@@ -138,14 +138,13 @@ def quantize(config: QuantizeCommand) -> int:
             few = f"{len(recipe.spared)} of its {len(costs)} products would be float32, so it is none"
             broken, verdict, why = [few], "refused", f"; {few}"
         print(f"gate {verdict}: {gate_line(gate)}{why}")
-        served = with_thresholds_of(facts, floats[held_out.rows], int8[held_out.rows]) if verified else facts
-        moved = sum(
-            one.applied != other.applied for one, other in zip(facts.thresholds, served.thresholds, strict=True)
-        )
-        moved += sum(limit != served.rank_thresholds[rank] for rank, limit in facts.rank_thresholds.items())
+        thresholds = facts.thresholds
+        if verified:
+            thresholds = thresholds.moved_to(floats[held_out.rows], int8[held_out.rows], facts.taxonomy)
+        moved = facts.thresholds.differing(thresholds)
         if moved:
             print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-            write_int8(float_path, int8_path, served, verified, recipe)
+            write_int8(float_path, int8_path, replace(facts, thresholds=thresholds), verified, recipe)
         write_species(run.folder / "species.csv", int8, floats, held_out, facts.taxonomy.labels)
         speeds = measure_all(config.classifier, float_path, int8_path)
         print(scoring.cpu_name())
@@ -295,16 +294,6 @@ def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32
     """What a served file says: (windows, species)."""
     heard = tqdm(contexts, path.name, unit="context", disable=None, leave=False)
     return scoring.score(scoring.open_scorer(path), heard)
-
-
-def with_thresholds_of(
-    facts: ClassifierFacts, floats: NDArray[np.float32], int8: NDArray[np.float32]
-) -> ClassifierFacts:
-    """The facts of a file that answers like `int8`, (windows, species), where the float32 file answers like `floats`:
-    the same but for thresholds of species and ranks, which as many of these windows reach."""
-    limits = carried_over(facts.thresholds, floats, int8) if facts.thresholds else ()
-    ranks = carried_over_ranks(facts.rank_thresholds, floats, int8, facts.taxonomy)
-    return replace(facts, thresholds=tuple(limits), rank_thresholds=ranks)
 
 
 def compare(

@@ -24,7 +24,7 @@ from test_zoo import loudness_model
 from archive.recordings import Recording, write_recordings
 from config import PredictCommand, TableKind
 from demo_data import FieldSeason
-from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, to_json
+from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, Thresholds, thresholds_to_json
 from predictor import Tally, choose, predict, score_entries, species_table, tally, validated_species
 from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry, find_entries
@@ -100,7 +100,7 @@ def test_one_recording_on_the_terminal_and_in_a_table_gets_the_same_answers(
 ) -> None:
     config = command(stages, season.soundscape, ranks=ranks, min_conf=0.9)
     scorer = open_scorer(stages.model)
-    assert choose(config, [scorer]).ranks == (scorer.rank_thresholds if ranks else {})
+    assert choose(config, [scorer]).ranks == (scorer.thresholds.ranks if ranks else {})
     assert predict(config) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d\d\.\d - ", line)]
     assert predict(replace(config, out=tmp_path)) == 0
@@ -460,7 +460,7 @@ def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
     labels = scorer.taxonomy.labels
     config = command(stages, season.soundscape)
     assert [float(t) for t in choose(config, [scorer]).thresholds] == pytest.approx(
-        [threshold.applied for threshold in scorer.thresholds]
+        [threshold.applied for threshold in scorer.thresholds.species]
     )
     assert set(choose(replace(config, min_conf=0.7), [scorer]).thresholds.tolist()) == {np.float32(0.7)}
     table = tmp_path / "thresholds.csv"
@@ -468,7 +468,7 @@ def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
     mixed = choose(replace(config, min_conf=0.7, thresholds=table), [scorer]).thresholds
     assert mixed[3] == np.float32(0.9) and mixed[2] == np.float32(0.7)
     assert not choose(replace(config, top_n=2), [scorer]).thresholds.any()
-    bare = replace(scorer, thresholds=())
+    bare = replace(scorer, thresholds=Thresholds())
     assert set(choose(config, [bare]).thresholds.tolist()) == {0.25}
 
 
@@ -479,7 +479,8 @@ def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
     soundfile.write(folder / "in" / "a.wav", sound, 16_000, "FLOAT")
     note, strict = (UNVALIDATED, 0.9) if not positives else ("", 0.0)
     limit = Threshold("41", 0.5, 0.0, None, 0.0, 0.0, positives, 20, note, least=strict)
-    toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])}, reduce="ReduceL2")
+    facts = {"precision": "float32", **thresholds_to_json(Thresholds((limit,)))}
+    toy(folder / "m.onnx", "Sigmoid", facts=facts, reduce="ReduceL2")
     config = PredictCommand((folder / "in",), model=(folder / "m.onnx",), runs=folder / "runs", out=folder / "out")
     return replace(config, rtype=get_args(TableKind), merge_gap=0.0, split_tables=True)
 

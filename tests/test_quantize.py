@@ -184,7 +184,7 @@ def test_the_int8_file_reports_as_many_held_out_windows_of_each_species_as_the_f
     held_out, counts = held_out_of(stages), list[list[int]]()
     for name, source in (("classifier.onnx", "classifier.onnx"), ("classifier.int8.onnx", "classifier.int8.onnx"),
                          ("classifier.int8.onnx", "classifier.onnx")):  # fmt: skip
-        limits = [limit.applied for limit in open_scorer(tmp_path / "quantize" / source).thresholds]
+        limits = [limit.applied for limit in open_scorer(tmp_path / "quantize" / source).thresholds.species]
         scores = file_scores(tmp_path / "quantize" / name, held_out.contexts)[held_out.rows]
         counts.append((scores >= np.array(limits, np.float32)).sum(axis=0).tolist())  # as predictor.py compares
     assert counts[0] == counts[1] and sum(counts[0]) > 0
