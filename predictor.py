@@ -235,7 +235,7 @@ def predict_one(
     config: PredictCommand, scorers: Sequence[Scorer], choices: Choices, entry: Entry, decoder: Decoder
 ) -> int:
     """What is heard in one recording, on the terminal alone."""
-    usual = PredictCommand.defaults(config.preset)
+    usual = PredictCommand()
     idle = [name for name in OF_TABLES if getattr(config, name) != getattr(usual, name)]
     assert not idle, f"--{idle[0]} is about tables, and one recording is told on the terminal alone: add --out FOLDER"
     started = time.time()

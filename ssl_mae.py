@@ -404,8 +404,8 @@ def draw_reconstruction(
     mask: MaskSettings,
     device: torch.device,
 ) -> Path:
-    """reconstruction.png: a few held-out windows, what the encoder saw of them, and their reconstruction; with a teacher,
-    its output in place of the log-mel picture."""
+    """reconstruction.png: a few held-out windows, what the encoder saw of them, and their reconstruction; with a
+    teacher, its output in place of the log-mel picture."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     model.eval()

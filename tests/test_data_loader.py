@@ -558,7 +558,7 @@ def predictor_windows(path: Path, audio: AudioSettings) -> list[tuple[float, flo
     with Decoder() as decoder:
         heard = [
             (start, end, samples)
-            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand.defaults("base"), decoder)
+            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand(), decoder)
             if samples is not None
             for start, end in piece.windows
         ]
@@ -1155,7 +1155,7 @@ def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_
 
 
 def surveyed(root: Path, runs: Path, *flags: str) -> int:
-    return survey(parse(SurveyCommand, ["--preset", "demo", "--data.root", str(root), "--run.root", str(runs), *flags]))
+    return survey(parse(SurveyCommand, ["--data.root", str(root), "--run.root", str(runs), *flags]))
 
 
 def test_the_command_writes_a_table_that_takes_the_place_of_the_root(

@@ -530,7 +530,7 @@ def test_verdicts_validate_a_species_and_silence_another(tmp_path: Path) -> None
 
 def test_a_flag_about_tables_is_refused_where_none_are_written(tmp_path: Path) -> None:
     config = replace(doubtful(tmp_path), inputs=(tmp_path / "in" / "a.wav",), out=None)
-    told = replace(config, rtype=PredictCommand.defaults("base").rtype, merge_gap=None, split_tables=False)
+    told = replace(config, rtype=PredictCommand().rtype, merge_gap=None, split_tables=False)
     assert predict(told) == 0
     for changed in (replace(told, rtype=("csv",)), replace(told, merge_gap=0.0), replace(told, split_tables=True)):
         with pytest.raises(AssertionError, match=r"--\w+ is about tables, .* add --out FOLDER"):

@@ -222,7 +222,7 @@ def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason,
     encoder = tmp_path / "mae" / "encoder.safetensors"
     assert finetune(parse(FinetuneCommand, [*wide, "--encoder.weights", str(encoder)])) == 0
     classifier = tmp_path / "finetune" / "classifier.safetensors"
-    command = ["--preset", "demo", "--run.root", str(tmp_path), "--classifier", str(classifier)]
+    command = ["--run.root", str(tmp_path), "--classifier", str(classifier)]
     assert quantize(parse(QuantizeCommand, [*command, "--gate.min_agreement", "0.5"])) == 0
     scorer = open_scorer(tmp_path / "quantize" / "classifier.int8.onnx", 1)
     assert scorer.audio.sample_rate == 32_000
