@@ -39,6 +39,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
+DEMO_DATA = SCRATCH / "field-season"
+DATA_ROOT = Path("data/birdclef-2025")
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v2", "large-v3")
 
 
@@ -448,15 +450,8 @@ class SurveyCommand:
               python main.py --data.root runs/data/recordings.csv
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike."""
-    data: CollectionSettings
+    data: CollectionSettings = CollectionSettings(DATA_ROOT)
     run: PlaceSettings = PlaceSettings()
-
-    @classmethod
-    def defaults(cls, preset: Preset) -> SurveyCommand:
-        """All settings as a preset has them."""
-        return cls(preset, CollectionSettings(data_defaults(preset).root))
 
 
 @dataclass(frozen=True)
@@ -617,8 +612,6 @@ class QuantizeCommand:
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike; the classifier's file already knows its size."""
     classifier: Path = Path("runs/finetune/classifier.safetensors")
     """The classifier that main.py wrote."""
     gate: GateSettings = GateSettings()
@@ -629,11 +622,6 @@ class QuantizeCommand:
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: QuickRunSettings = QuickRunSettings()
-
-    @classmethod
-    def defaults(cls, preset: Preset) -> QuantizeCommand:
-        """All settings as a preset has them."""
-        return cls(preset)
 
 
 Engine = Literal["onnxruntime", "openvino", "auto"]
@@ -656,10 +644,8 @@ class PredictCommand:
               python predictor.py season-2026/ --out results/ --shard 3/8
     """
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
-    preset: Preset = "base"
-    """Accepted so that all commands can be called alike; the model's file already knows everything."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named. Give the flag several times
     to average models with the same species."""
@@ -728,11 +714,6 @@ class PredictCommand:
     runs: Path = Path("runs")
     """Below it is the folder predict/<name of the input> for the tables, when --out is not given."""
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> PredictCommand:
-        """All settings as a preset has them."""
-        return cls((), preset)
-
 
 @dataclass(frozen=True)
 class ReportCommand:
@@ -752,8 +733,6 @@ class ReportCommand:
 
     results: Annotated[Path, tyro.conf.Positional] = Path("runs/predict")
     """The folder that predictor.py wrote."""
-    preset: Preset = "base"
-    """Accepted so that all commands can be called alike; nothing here depends on it."""
     out: Path | None = None
     """The page, report.html in the folder of the results; with --apply a folder, review/ in it."""
     audio: Path | None = None
@@ -796,11 +775,6 @@ class ReportCommand:
         assert self.seed >= 0, f"--seed {self.seed}: give 0 or more"
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> ReportCommand:
-        """All settings as a preset has them."""
-        return cls(preset=preset)
-
 
 @dataclass(frozen=True)
 class ExperimentsCommand:
@@ -812,8 +786,6 @@ class ExperimentsCommand:
               python experiments.py --kind finetune --out finetune.csv
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike."""
     runs: Path = Path("runs")
     """The folder in which the commands put their runs (their --run.root)."""
     kind: Literal["finetune", "mae", "quantize", "data", "all"] = "all"
@@ -821,25 +793,20 @@ class ExperimentsCommand:
     out: Path = Path("experiments.csv")
     """The CSV; one that is there is replaced."""
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> ExperimentsCommand:
-        """All settings as a preset has them."""
-        return cls(preset)
-
 
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model",)  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
+NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
     **dict.fromkeys(("output", "o"), "it is called --out here"),
     **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
     **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
+    "preset": NO_PRESET,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
     **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model hears the band that it was trained on"),
 }
-DEMO_DATA = SCRATCH / "field-season"
-DATA_ROOT = Path("data/birdclef-2025")
 
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
 # recipes (https://arxiv.org/abs/2111.06377, https://github.com/nttcslab/m2d), not tuned.
@@ -873,6 +840,7 @@ def data_defaults(preset: Preset) -> DataSettings:
 
 
 Section = TypeVar("Section")
+Settings = TypeVar("Settings")
 Command = TypeVar(
     "Command",
     SurveyCommand,
@@ -889,18 +857,29 @@ Command = TypeVar(
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    for word in given if command is PredictCommand else ():
+    strange = NOT_OFFERED if command is PredictCommand else {} if has_preset(command) else {"preset": NO_PRESET}
+    for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
-        if word.startswith("--") and name in NOT_OFFERED:
-            print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
+        if word.startswith("--") and name in strange:
+            print(f"error: --{name} is not offered: {strange[name]}", file=sys.stderr)
             raise SystemExit(1)
     given = [*words_of_resumed(command, given), *words_of_file(command, given), *without("--config", given)]
-    default = command.defaults(requested_preset(given))
+    default = default_command(command, requested_preset(given))
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
     except SystemExit as leaving:  # argparse's habit of leaving with 2 means "some inputs failed" here
         raise SystemExit(1 if leaving.code else 0) from None
+
+
+def has_preset(command: type[object]) -> bool:
+    """Whether a command has settings that depend on the size of an encoder."""
+    return any(field.name == "preset" for field in fields(cast(Any, command)))
+
+
+def default_command(command: type[Settings], preset: Preset = "base") -> Settings:
+    """All settings of a command that is given no flag, or --preset alone."""
+    return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
 
 
 def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
@@ -924,7 +903,7 @@ def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[s
         told: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
         return []
-    return words_of(cast(object, told), asdict(command.defaults("base"))) if isinstance(told, dict) else []
+    return words_of(cast(object, told), asdict(default_command(command))) if isinstance(told, dict) else []
 
 
 def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]:
@@ -940,8 +919,10 @@ def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]
     assert isinstance(stored, dict), f"{path} holds no settings; {remedy}"
     settings = cast(dict[str, object], stored)
     settings = cast(dict[str, object], settings["settings"]) if isinstance(settings.get("settings"), dict) else settings
+    if not has_preset(command):  # an earlier version wrote one that meant nothing
+        settings = {name: value for name, value in settings.items() if name != "preset"}
     known: dict[str, object] = {
-        name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL
+        name: value for name, value in asdict(default_command(command)).items() if name not in POSITIONAL
     }
     foreign = unknown_names({name: value for name, value in settings.items() if name not in POSITIONAL}, known)
     assert not foreign, f"{path} has settings that this command does not know: {', '.join(foreign)[:80]}; {remedy}"

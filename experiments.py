@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -33,10 +33,11 @@ from config import (
     ExperimentsCommand,
     FinetuneCommand,
     PredictCommand,
-    Preset,
     PretrainCommand,
     QuantizeCommand,
     SurveyCommand,
+    default_command,
+    has_preset,
 )
 from runtime.cells import NUMBER, no_formula
 from runtime.files import as_json, publish
@@ -47,12 +48,12 @@ SCORES = {  # the chief ones of each command: those the terminal shows
     "mae": ("skill", "skill_over_mean"),
     "quantize": ("top1_agreement", "megabytes", "milliseconds_per_window"),
 }
-DEFAULTS: dict[str, Callable[[Preset], object]] = {
-    "data": SurveyCommand.defaults,
-    "mae": PretrainCommand.defaults,
-    "finetune": FinetuneCommand.defaults,
-    "quantize": QuantizeCommand.defaults,
-    "predict": PredictCommand.defaults,
+COMMANDS: dict[str, type[object]] = {
+    "data": SurveyCommand,
+    "mae": PretrainCommand,
+    "finetune": FinetuneCommand,
+    "quantize": QuantizeCommand,
+    "predict": PredictCommand,
 }
 LONGEST = 24  # characters of a cell on the terminal
 GAP = "  "
@@ -279,12 +280,12 @@ def differing(runs: Sequence[Experiment]) -> list[str]:
 
 def default_settings(run: Experiment) -> dict[str, str]:
     """What the run's command and preset would have set, as far as they are known."""
-    command = DEFAULTS.get(run.kind)
-    named = run.settings.get("preset")
-    for preset in PRESETS:
-        if command and preset == named:
-            return flatten(as_object(json.loads(json.dumps(command(preset), default=as_json))))
-    return {}
+    command = COMMANDS.get(run.kind)
+    preset = next((size for size in PRESETS if size == run.settings.get("preset")), None)
+    if command is None or (preset is None and has_preset(command)):
+        return {}
+    settings = default_command(command, preset or "base")
+    return flatten(as_object(json.loads(json.dumps(settings, default=as_json))))
 
 
 def shorten(cells: Sequence[str]) -> list[str]:

@@ -215,7 +215,7 @@ def check_windows(sound: SoundSettings, tables: TableSettings, scorer: Scorer) -
 
 def refuse_table_flags(config: PredictCommand) -> None:
     """Flags about tables do nothing where none are written."""
-    usual = PredictCommand.defaults(config.preset)
+    usual = PredictCommand()
     idle = [name for name in OF_TABLES if getattr(config, name) != getattr(usual, name)]
     assert not idle, f"--{idle[0]} is about tables, and one recording is only printed: add --out FOLDER"
 

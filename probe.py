@@ -259,6 +259,26 @@ def stamp(path: Path) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
+@dataclass
+class Pooled:
+    """What each layer makes of each recording: sums while it is being read, then its mean."""
+
+    means: NDArray[np.float16]  # (recordings, layers, 3 * width) over the windows of a recording
+    counts: NDArray[np.int64]  # (recordings,) windows, 0 for what cannot be read
+    sums: dict[int, NDArray[np.float32]]  # by index, of the recordings that are not yet finished
+
+    def add(self, index: int, windows: NDArray[np.float32]) -> None:
+        """Windows of a recording, (windows, layers, 3 * width)."""
+        total = windows.sum(axis=0)
+        self.sums[index] = self.sums[index] + total if index in self.sums else total
+        self.counts[index] += len(windows)
+
+    def finish(self, before: int) -> None:
+        """No more windows will come of the recordings before this one."""
+        for index in [index for index in self.sums if index < before]:
+            self.means[index] = self.sums.pop(index) / self.counts[index]
+
+
 @torch.inference_mode()
 def pooled_features(
     encoder: Encoder,
@@ -275,57 +295,59 @@ def pooled_features(
     """
     log_mel = LogMel(audio, encoder.size.mels).to(device)
     per_context = round(audio.context_seconds / audio.window_seconds)
-    means = np.zeros((len(rows), encoder.size.layers, 3 * encoder.size.width), np.float16)
-    counts = np.zeros(len(rows), np.int64)
-    sums: dict[int, NDArray[np.float32]] = {}  # of the recordings that are not yet finished
-
-    def add(batch: list[tuple[int, Context]]) -> None:
-        sound = torch.from_numpy(np.stack([context.samples for _, context in batch])).to(device)
-        with autocast(device):
-            states = encoder.layer_states(log_mel(sound))
-        pooled = torch.stack(
-            [pool_tokens(state.reshape(-1, state.shape[1] // per_context, state.shape[2])) for state in states], 1
-        )
-        each = pooled.unflatten(0, (len(batch), per_context)).cpu().numpy()
-        for (place, context), values in zip(batch, each, strict=True):
-            mine = values[list(context.rows)]
-            sums[place] = sums[place] + mine.sum(axis=0) if place in sums else mine.sum(axis=0)
-            counts[place] += len(mine)
-        for place in [place for place in sums if place < batch[-1][0]]:
-            means[place] = sums.pop(place) / counts[place]
-
-    waiting: list[tuple[int, Context]] = []
+    shape = len(rows), encoder.size.layers, 3 * encoder.size.width
+    pooled = Pooled(np.zeros(shape, np.float16), np.zeros(len(rows), np.int64), {})
     done = 0  # recordings that no later batch adds to
     if begun and begun.is_file():
         kept = read_tensors(begun, "features", f"delete {begun}")[0]
         done = len(kept["counts"])
-        means[:done], counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
+        pooled.means[:done], pooled.counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
         print(f"{done} of {len(rows)} recordings have their features from a run that was stopped")
+    # contexts of all recordings in their order, a batch at a time
+    waiting: list[tuple[int, Context]] = []
     first = done
     bar = tqdm(rows[first:], "features", len(rows), unit="recording", disable=None, leave=False, initial=first)
     try:
-        for place, row in enumerate(bar, first):
+        for index, row in enumerate(bar, first):
             expected = math.ceil(sum(end - start for start, end in row.usable) / audio.context_seconds)
-            contexts = recording_contexts([row], audio)
-            for context in spread(contexts, expected, max(1, windows // per_context)):
-                waiting.append((place, context))
+            for context in spread(recording_contexts([row], audio), expected, max(1, windows // per_context)):
+                waiting.append((index, context))
                 if len(waiting) == BATCH:
-                    add(waiting)
-                    done, waiting = min(sums, default=place), []
+                    add_batch(pooled, waiting, encoder, log_mel, per_context, device)
+                    done, waiting = min(pooled.sums, default=index), []
     except KeyboardInterrupt as stop:
         if begun and done:
             begun.parent.mkdir(parents=True, exist_ok=True)
-            kept = {"means": torch.from_numpy(means[:done]), "counts": torch.from_numpy(counts[:done])}
+            kept = {"means": torch.from_numpy(pooled.means[:done]), "counts": torch.from_numpy(pooled.counts[:done])}
             write_tensors(begun, kept, {"kind": "features", "made_of": begun.stem})
             stop.args = (f"the features of {done} of {len(rows)} recordings are kept: the same command goes on",)
         raise
+    # the rest, which fills no batch
     if waiting:
-        add(waiting)
-    for place, total in sums.items():
-        means[place] = total / counts[place]
+        add_batch(pooled, waiting, encoder, log_mel, per_context, device)
+    pooled.finish(len(rows))
     if begun:
         begun.unlink(missing_ok=True)
-    return means, counts
+    return pooled.means, pooled.counts
+
+
+def add_batch(
+    pooled: Pooled,
+    batch: Sequence[tuple[int, Context]],
+    encoder: Encoder,
+    log_mel: LogMel,
+    windows: int,
+    device: torch.device,
+) -> None:
+    """What all layers make of some contexts, each with the index of its recording and as many windows."""
+    sound = torch.from_numpy(np.stack([context.samples for _, context in batch])).to(device)
+    with autocast(device):
+        states = encoder.layer_states(log_mel(sound))
+    layers = [pool_tokens(state.reshape(-1, state.shape[1] // windows, state.shape[2])) for state in states]
+    summaries = torch.stack(layers, 1).unflatten(0, (len(batch), windows)).cpu().numpy()
+    for (index, context), values in zip(batch, summaries, strict=True):
+        pooled.add(index, values[list(context.rows)])
+    pooled.finish(batch[-1][0])
 
 
 def spread(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:

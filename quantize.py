@@ -35,8 +35,7 @@ from tqdm import tqdm
 
 from archive.recordings import read_recordings
 from config import size_in_words
-from evaluation.calibration import carried_over
-from evaluation.held_out import HELD_OUT, carried_over_ranks
+from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
 from runtime.digests import beside
 from runtime.files import write_json
@@ -179,24 +178,12 @@ def move_thresholds(
     if not trained.verified:
         return 0
     facts, rows = trained.facts, trained.held_out.rows
-    served = with_thresholds_of(facts, floats[rows], int8[rows])
-    pairs = zip(facts.thresholds, served.thresholds, strict=True)
-    moved = sum(before.applied != after.applied for before, after in pairs)
-    moved += sum(limit != served.rank_thresholds[rank] for rank, limit in facts.rank_thresholds.items())
+    thresholds = facts.thresholds.moved_to(floats[rows], int8[rows], facts.taxonomy)
+    moved = facts.thresholds.differing(thresholds)
     if moved:
         print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-        write_int8(float_path, int8_path, served, trained.verified, recipe)
+        write_int8(float_path, int8_path, replace(facts, thresholds=thresholds), trained.verified, recipe)
     return moved
-
-
-def with_thresholds_of(
-    facts: ClassifierFacts, floats: NDArray[np.float32], int8: NDArray[np.float32]
-) -> ClassifierFacts:
-    """The facts of a file that answers like `int8`, (windows, species), where the float32 file answers like `floats`:
-    the same but for thresholds of species and ranks, which as many of these windows reach."""
-    limits = carried_over(facts.thresholds, floats, int8) if facts.thresholds else ()
-    ranks = carried_over_ranks(facts.rank_thresholds, floats, int8, facts.taxonomy)
-    return replace(facts, thresholds=tuple(limits), rank_thresholds=ranks)
 
 
 def trained_facts(trained: Trained, largest_difference: float) -> dict[str, object]:

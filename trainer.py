@@ -6,11 +6,11 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +38,7 @@ from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder
 from runtime import processes
 from runtime.runs import Run, draw_curves, keep_records, peak_memory_mb, record
-from taxonomy import pairwise_distances
-from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
+from taxonomy import Taxonomy, pairwise_distances
 from training.device import autocast
 from training.frozen import fit_head
 from training.objective import LossInputs, augmented, label_loss
@@ -47,8 +46,15 @@ from training.optim import between, cosine_schedule, differential_groups, follow
 from training.states import Keeper, Progress, Stateful
 
 VALIDATION_BATCH = 32
-CLASSIFIER = "classifier.safetensors"
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
+
+
+class Trained(NamedTuple):
+    """The network of the epoch that was chosen, and what it makes of the held-out recordings."""
+
+    model: BirdClefClassifier
+    epoch: int  # 0: only the head was fitted
+    windows: WindowScores  # of the held-out recordings
 
 
 def train_classifier(
@@ -56,22 +62,20 @@ def train_classifier(
     loader: DataLoader[Batch],
     inputs: LossInputs,
     valid: Sequence[Recording],
-    facts: ClassifierFacts,
+    taxonomy: Taxonomy,
     config: FinetuneCommand,
     run: Run,
     device: torch.device,
     data: str = "",
-) -> WindowScores:
-    """Fit the head on features of the frozen encoder, then train all weights; what is kept becomes
-    classifier.safetensors.
+) -> Trained:
+    """Fit the head on features of the frozen encoder, then train all weights.
 
-    Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
+    Writes metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed; the network is
+    returned, to be saved once it is calibrated.
 
     data     fingerprint of what is learnt from and validated on
-
-    returns  the kept weights' scores of every window of the held-out recordings
     """
-    settings, path = config.train, run.folder / CLASSIFIER
+    settings = config.train
     resumed = any((run.folder / "states").glob("state-*.pt"))
     if settings.head_first(config.encoder.weights) and not resumed:
         fit_head(model, loader, inputs, config, device)
@@ -80,13 +84,14 @@ def train_classifier(
     keep_records(run.folder, progress.records)
     validation = Validation(
         valid,
-        truth_table(valid, facts.taxonomy.labels, facts.audio),
-        pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty),
-        kept_beside(loader, valid, facts.audio, config.data),
+        truth_table(valid, taxonomy.labels, config.audio),
+        pairwise_distances(taxonomy, config.loss.mechanism_penalty),
+        kept_beside(loader, valid, config.audio, config.data),
     )
+    # the head alone is epoch 0; then epoch by epoch
     epochs = 0 if settings.frozen else settings.epochs_for(len(loader))
     if not epochs and progress.best == -math.inf:
-        keep_epoch(loop, progress, validation, facts, config, run, {})
+        validate_epoch(loop, progress, validation, config, run, {})
     for _ in range(progress.epoch, epochs + 1):
         measured = train_epoch(loop, progress, inputs, config, epochs)
         if progress.epoch % settings.validate_every and progress.epoch < epochs:
@@ -94,21 +99,21 @@ def train_classifier(
             progress.next_epoch()
             continue
         epoch = progress.epoch
-        keep_epoch(loop, progress, validation, facts, config, run, measured)
+        validate_epoch(loop, progress, validation, config, run, measured)
         if settings.patience and epoch - progress.best_epoch >= settings.patience:
             print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
             progress.epoch = epochs + 1
             break
     assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
     loop.keeper.keep(progress)  # of several folds this one is done
-    processes.wait()  # for the file
     draw_curves(run, CURVES)
-    kept = kept_classifier(path, device)
-    windows = score_windows(kept, valid, facts.audio, device)
+    # what the chosen weights make of the held-out recordings
+    best = loop.best.to(device)
+    windows = score_windows(best, valid, config.audio, device)
     card = scorecard(validation.truth, pool_windows(windows, len(valid)), validation.distances)
     what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
     print(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
-    return windows
+    return Trained(best, progress.best_epoch, windows)
 
 
 @dataclass
@@ -118,7 +123,8 @@ class Loop:
     model: BirdClefClassifier
     average: BirdClefClassifier  # the running mean of its weights, or the model itself
     start: BirdClefClassifier | None  # as it was before, where what is kept lies between both
-    kept: BirdClefClassifier  # what is validated and kept: the average, or what lies between it and the start
+    kept: BirdClefClassifier  # what is validated: the average, or what lies between it and the start
+    best: BirdClefClassifier  # as it was in the best epoch so far; whole in each process, in main memory
     loader: DataLoader[Batch]
     optimizer: AdamW
     schedule: LambdaLR
@@ -149,6 +155,7 @@ def prepare_loop(
     """Optimiser, schedule, running mean, and the keeper of their states."""
     settings = config.train
     model.encoder.checkpointing = settings.checkpointing
+    best = copy.deepcopy(model).cpu()
     average = copy.deepcopy(model) if settings.ema else model
     blend = settings.blend < 1 and settings.head_first(config.encoder.weights) and not settings.frozen
     start, kept = (copy.deepcopy(model), copy.deepcopy(model)) if blend else (None, average)
@@ -163,14 +170,14 @@ def prepare_loop(
     updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Stateful] = {"model": model, "best": best, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
     parts |= {"start": start} if start is not None else {}
     keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
     call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
     called = torch.compile(call) if settings.compile else call
-    return Loop(model, average, start, kept, loader, optimizer, schedule, generator, keeper, called, device)
+    return Loop(model, average, start, kept, best, loader, optimizer, schedule, generator, keeper, called, device)
 
 
 def train_epoch(
@@ -214,23 +221,22 @@ def train_epoch(
     }
 
 
-def keep_epoch(
+def validate_epoch(
     loop: Loop,
     progress: Progress,
     validation: Validation,
-    facts: ClassifierFacts,
     config: FinetuneCommand,
     run: Run,
     measured: Mapping[str, float],
 ) -> None:
-    """Score the held-out recordings, record it, and write the classifier where it is the one to keep; counts one epoch
+    """Score the held-out recordings, record it, and copy the weights where they are the best so far; counts one epoch
     on. Of a frozen encoder's head alone it is epoch 0."""
     epoch = progress.epoch if measured else 0
     with loop.keeper.guarding(progress):
         count = len(validation.recordings)
         if loop.start is not None:
             between(loop.kept, loop.start, loop.average, config.train.blend)
-        windows = score_windows(loop.kept, validation.recordings, facts.audio, loop.device, validation.kept)
+        windows = score_windows(loop.kept, validation.recordings, config.audio, loop.device, validation.kept)
         card = scorecard(validation.truth, pool_windows(windows, count), validation.distances)
         record(run, epoch=epoch, **measured, **card)
         progress.next_epoch()
@@ -240,8 +246,7 @@ def keep_epoch(
         (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one decides
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
-            provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-            save_classifier(run.folder / CLASSIFIER, loop.kept, replace(facts, provenance=provenance))
+            loop.best.load_state_dict(processes.whole(loop.kept.state_dict()))
 
 
 def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
@@ -254,13 +259,6 @@ def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: Finetune
     whole, moment = (processes.joined(logits, len(mel)) for logits in answers)
     first, second = (label_loss(logits, batch.targets, batch.secondary, inputs) for logits in (whole, moment))
     return (1 - inputs.loss.moments) * first + inputs.loss.moments * second
-
-
-def kept_classifier(path: Path, device: torch.device) -> BirdClefClassifier:
-    """The classifier in a file, as it was trained: of a resumed run its temperature may be fitted already."""
-    kept, _ = load_classifier(path)
-    kept.temperature.fill_(1.0)
-    return kept.to(device)
 
 
 @torch.no_grad()

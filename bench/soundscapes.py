@@ -37,7 +37,6 @@ from bench.ingredients import REST, deal_noise
 from bench.whisper import ROWS, RUNS, folder, parts
 from config import SCRATCH, DataSettings
 from data_loader import read_labeled
-from evaluation.held_out import applied_limits
 from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap, weighted_macro_roc_auc
 from runtime.files import publish
 from serving.export import write_float
@@ -265,7 +264,7 @@ def answers(classifier: Path, place: Path, model: Path) -> Judged:
         for at in range(round(SECONDS / context))
     )
     scores = score(scorer, contexts)
-    limits = np.broadcast_to(applied_limits(facts.thresholds), scores.shape)
+    limits = np.broadcast_to(facts.thresholds.applied, scores.shape)
     sites = np.repeat([path.stem.rpartition("-")[0] for path in files], SECONDS // WINDOW)
     return Judged(due, scores, np.array(limits), sites)
 

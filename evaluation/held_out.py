@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording, write_recordings
-from evaluation.calibration import Threshold, apply_temperature, moved_to, write_thresholds
+from evaluation.calibration import Thresholds, apply_temperature, write_thresholds
 from evaluation.fitting import (
     expected_calibration_error,
     fit_temperature,
@@ -100,8 +100,7 @@ class Calibration:
     """What is fitted on held-out recordings and travels in the classifier's file."""
 
     temperature: float
-    thresholds: tuple[Threshold, ...]  # one per species
-    rank_thresholds: Mapping[str, float]  # by rank: from here on its best taxon is right nine times out of ten
+    thresholds: Thresholds  # a rank's best taxon is right nine times out of ten from its threshold on
 
     def applied(self, held_out: HeldOut) -> HeldOut:
         """The same with the probabilities as the calibrated classifier gives them."""
@@ -130,8 +129,8 @@ class CrossFit:
 
     def thresholds(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(recordings, species) from where on each is reported, and whether that is for the precision wanted."""
-        limits = np.array([applied_limits(fitted.thresholds) for fitted in self.calibrations])
-        precise = [[limit.precise is not None for limit in fitted.thresholds] for fitted in self.calibrations]
+        limits = np.array([fitted.thresholds.applied for fitted in self.calibrations])
+        precise = [[limit.precise is not None for limit in fitted.thresholds.species] for fitted in self.calibrations]
         return limits[self.part], np.array(precise)[self.part]
 
     def rank_answers(self, taxonomy: Taxonomy) -> list[RankAnswer | None]:
@@ -140,7 +139,8 @@ class CrossFit:
         told: list[RankAnswer | None] = [None] * len(self.part)
         for number, fitted in enumerate(self.calibrations):
             mine = np.flatnonzero(self.part == number)
-            for row, answer in zip(mine, deepest_answers(highest[mine], taxonomy, fitted.rank_thresholds), strict=True):
+            answers = deepest_answers(highest[mine], taxonomy, fitted.thresholds.ranks)
+            for row, answer in zip(mine, answers, strict=True):
                 told[row] = answer
         return told
 
@@ -202,8 +202,8 @@ def calibrate(held_out: HeldOut, taxonomy: Taxonomy) -> Calibration:
     sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
     temperature = fit_temperature(np.log(sure / (1 - sure)), held_out.truth[judged])
     calm = apply_temperature(highest, temperature).astype(np.float32)
-    thresholds = tuple(fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged))
-    return Calibration(temperature, thresholds, fit_rank_thresholds(calm, held_out.truth, taxonomy))
+    species = fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged)
+    return Calibration(temperature, Thresholds(tuple(species), fit_rank_thresholds(calm, held_out.truth, taxonomy)))
 
 
 def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, parts: int = PARTS) -> CrossFit:
@@ -234,11 +234,6 @@ def deal_out(groups: NDArray[np.str_], truth: NDArray[np.float32], parts: int) -
     return part_of_group[member]
 
 
-def applied_limits(thresholds: Sequence[Threshold]) -> NDArray[np.float32]:
-    """(species,) from where on each is reported, in the kind of the scores, as predictor.py compares them."""
-    return np.array([threshold.applied for threshold in thresholds]).astype(np.float32)
-
-
 def judged_entries(truth: NDArray[np.float32], taxonomy: Taxonomy) -> NDArray[np.bool_]:
     """(recordings, species) bool: what can be right or wrong. Where a tit sings, "bird" is no mistake; where somebody
     wrote "bird", a tit may be right."""
@@ -261,19 +256,6 @@ def fit_rank_thresholds(
             if limit is not None:
                 found[rank] = limit
     return found
-
-
-def carried_over_ranks(
-    limits: Mapping[str, float], before: NDArray[np.float32], after: NDArray[np.float32], taxonomy: Taxonomy
-) -> dict[str, float]:
-    """Thresholds of ranks for another file of the same classifier: of each rank as many of the windows reach them.
-
-    limits         by rank
-    before, after  (windows, species) probabilities, of the file they were fitted for and of the other
-    """
-    groups = rank_groups(taxonomy)
-    surest = {rank: [rank_probabilities(one, groups[rank]).max(axis=1) for one in (before, after)] for rank in limits}
-    return {rank: moved_to(limit, *surest[rank]) for rank, limit in limits.items()}
 
 
 def best_taxa(
@@ -345,7 +327,7 @@ def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy:
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_thresholds(
-            file, calibration.thresholds, taxonomy.scientific_names, source="held-out recordings", model=""
+            file, calibration.thresholds.species, taxonomy.scientific_names, source="held-out recordings", model=""
         )
     draw_confusion(folder / "confusion.png", scores[labelled], truth[labelled], taxonomy)
     raw = apply_temperature(loudest_windows(windows, count)[judged], 1 / calibration.temperature)
@@ -400,8 +382,9 @@ def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str,
 
 def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> list[str]:
     """For how many species there is a threshold of the precision wanted; how right these are, and all of them."""
-    few, never = (sum(limit.validated == mark for limit in calibration.thresholds) for mark in ("too few", "never"))
-    precise = sum(limit.precise is not None for limit in calibration.thresholds)
+    marks = [limit.validated for limit in calibration.thresholds.species]
+    few, never = marks.count("too few"), marks.count("never")
+    precise = sum(limit.precise is not None for limit in calibration.thresholds.species)
     lines = [f"thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}"]
     if few or never:
         lines[0] += f", {never} never validated: strict ones for these, and a mark in every table"
@@ -427,7 +410,7 @@ def alarm_windows(
     hours = float((own.ends - own.starts)[empty].sum()) / 3600
     if noise is not None:
         scores = np.concatenate([scores, noise.scores])
-        shipped = applied_limits(calibration.thresholds)
+        shipped = calibration.thresholds.applied
         limits = np.concatenate([limits, np.broadcast_to(shipped, noise.scores.shape)])
         hours += noise.hours
     return scores, limits, hours
@@ -508,7 +491,7 @@ def write_species(
     reported = (highest >= crossed.thresholds()[0]) & judged
     honest = len(crossed.calibrations) > 1
     rows: list[tuple[float, list[str]]] = []
-    for column, limit in enumerate(calibration.thresholds):
+    for column, limit in enumerate(calibration.thresholds.species):
         mine = np.flatnonzero(held_out.truth[:, column])
         lineage = taxonomy.lineages[column]
         cells = [

@@ -58,36 +58,13 @@ def open_run(
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     kept      what is to be said of a run that is stopped: what is kept, and how to go on
     """
-    numbered, link = folder is None, root / name
-    resumed: list[str] = []
-    if resume is not None:
-        folder, resumed = resume.resolve(), past_starts(resume, name, settings)
-    if folder is None:
-        root.mkdir(parents=True, exist_ok=True)
-        assert link.is_symlink() or not link.exists(), (
-            f"{link} is in the way of a link to the newest run; move it aside"
-        )
-        mark_dead_runs(root, name)
-        folder = new_folder(root, name)
+    numbered = folder is None
+    resumed = past_starts(resume, name, settings) if resume is not None else []
+    folder = resume.resolve() if resume is not None else folder or numbered_folder(root, name)
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    started = time.time()
-    facts: dict[str, object] = {
-        "name": folder.name,
-        "status": "running",
-        "command": sys.argv,
-        "settings": settings,
-        "versions": {"python": platform.python_version()} | loaded_versions(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "born": birth(os.getpid()),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-    }
-    if resumed:
-        facts["started_before"] = resumed
-    run = Run(folder, started, facts)
-    write_json(folder / "run.json", facts)
+    run = begun_run(folder, settings, resumed)
     print(f"run {folder}")
     status = "failed"
     try:
@@ -104,11 +81,38 @@ def open_run(
         status = "interrupted"
         raise
     finally:
-        ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}
-        write_json(folder / "run.json", facts | ended)
+        ended = {"status": status, "seconds": round(time.time() - run.started, 1), "peak_memory_mb": peak_memory_mb()}
+        write_json(folder / "run.json", run.facts | ended)
     if numbered:
-        with publish(link) as temporary:
+        with publish(root / name) as temporary:
             temporary.symlink_to(folder.name)
+
+
+def numbered_folder(root: Path, name: str) -> Path:
+    """A new folder for a run, once it is certain that a link can point to it."""
+    root.mkdir(parents=True, exist_ok=True)
+    link = root / name
+    assert link.is_symlink() or not link.exists(), f"{link} is in the way of a link to the newest run; move it aside"
+    mark_dead_runs(root, name)
+    return new_folder(root, name)
+
+
+def begun_run(folder: Path, settings: object, resumed: list[str]) -> Run:
+    """A run that begins now, with a run.json that says so; resumed: when it was started before."""
+    started = time.time()
+    facts: dict[str, object] = {
+        "name": folder.name,
+        "status": "running",
+        "command": sys.argv,
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | loaded_versions(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": birth(os.getpid()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+    } | ({"started_before": resumed} if resumed else {})
+    write_json(folder / "run.json", facts)
+    return Run(folder, started, facts)
 
 
 def past_starts(folder: Path, name: str, settings: object) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from config import AudioSettings
+from evaluation.calibration import Thresholds
 from serving.contexts import SoundSettings, channels, pieces
 from serving.detections import Analysed, Choices, Scored, averaged_shifts, detect, smoothed, weighted_by_file
 from serving.inputs import Entry
@@ -108,7 +109,7 @@ if __name__ == "__main__":
         return {"probabilities": np.tanh(np.abs(contexts).mean(axis=1, keepdims=True) * 10)}
 
     names = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
-    scorer = Scorer(loudness, Path("toy"), AudioSettings(), names, "float32", False, "", (), {}, 1, "not asked")
+    scorer = Scorer(loudness, Path("toy"), AudioSettings(), names, "float32", False, "", Thresholds(), 1, "not asked")
     sound = np.random.default_rng(0).normal(0, 0.01, 16_000 * 15)
     sound[16_000 * 5 : 16_000 * 10] *= 20
     with tempfile.TemporaryDirectory() as folder, Decoder() as decoder:

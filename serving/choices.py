@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import AudioSettings, PredictCommand
-from evaluation.calibration import MARKS, Threshold, judged_labels, read_thresholds
+from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
 from serving.detections import Choices, Scores
 from serving.scorer import Scorer
 from taxonomy import Taxonomy, decoded_text, match_species
@@ -70,7 +70,7 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if settings.min_conf is not None or settings.top_n else ", and have strict thresholds"
         print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
-    ranks = scorers[0].rank_thresholds if settings.ranks else {}
+    ranks = scorers[0].thresholds.ranks if settings.ranks else {}
     return Choices(thresholds, wanted, settings.top_n, ranks, validated)
 
 
@@ -81,9 +81,9 @@ def usual_thresholds(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Sco
         return np.full(species, settings.min_conf, np.float32)
     if settings.top_n:
         return np.zeros(species, np.float32)
-    if not all(scorer.thresholds for scorer in scorers):
+    if not all(scorer.thresholds.species for scorer in scorers):
         return np.full(species, MIN_CONF, np.float32)
-    every = [[threshold.applied for threshold in scorer.thresholds] for scorer in scorers]
+    every = [[threshold.applied for threshold in scorer.thresholds.species] for scorer in scorers]
     thresholds: Scores = np.array(every).mean(axis=0).astype(np.float32)
     thresholds[thresholds >= 1] = np.inf  # a rounded 1 does not reach what nothing is to reach
     return thresholds
@@ -107,7 +107,8 @@ def validated_species(scorers: Sequence[Scorer]) -> list[str]:
     """(species,) whether each was validated; of several models the worst counts, and blank where one of them does not
     say."""
     words = [
-        [limit.validated for limit in scorer.thresholds] or [""] * len(scorer.taxonomy.labels) for scorer in scorers
+        [limit.validated for limit in scorer.thresholds.species] or [""] * len(scorer.taxonomy.labels)
+        for scorer in scorers
     ]
     return [max(each, key=MARKS.index) if all(each) else "" for each in zip(*words, strict=True)]
 
@@ -121,8 +122,10 @@ if __name__ == "__main__":
     kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana")
     frogs = Taxonomy(("41", "42"), ("Rana ficta", "Rana falsa"), ("frog", "toad"), ((*kin, "a"), (*kin, "b")), (7, 7))
     limits = tuple(Threshold(label, 0.5, 0.0, None, 0.0, 0.0, 40, 20, "") for label in frogs.labels)
-    scorer = Scorer(lambda _: {}, Path("toy"), AudioSettings(), frogs, "float32", True, "", limits, {}, 1, "not asked")
+    scorer = Scorer(
+        lambda _: {}, Path("toy"), AudioSettings(), frogs, "float32", True, "", Thresholds(limits), 1, "not asked"
+    )
     own, one = (choose_detections(ChoiceSettings(min_conf=limit), [scorer]) for limit in (None, 0.9))
-    bare = choose_detections(ChoiceSettings(), [replace(scorer, thresholds=())])
+    bare = choose_detections(ChoiceSettings(), [replace(scorer, thresholds=Thresholds())])
     print(f"its own {own.thresholds}, --min_conf .9 {one.thresholds}, of a model without any {bare.thresholds}")
     assert own.validated == ["yes", "yes"] and set(bare.thresholds.tolist()) == {MIN_CONF}

@@ -36,7 +36,7 @@ from onnx.external_data_helper import (
 from torch import Tensor, nn
 
 from config import EncoderSize
-from evaluation.calibration import to_json as thresholds_to_json
+from evaluation.calibration import thresholds_to_json
 from model import BirdClefClassifier
 from runtime.digests import blank, name_beside, seal, sha256
 from runtime.files import publish
@@ -415,8 +415,7 @@ def set_facts(
         "verified": verified,
         "audio": asdict(facts.audio),
         "taxonomy": to_json(facts.taxonomy),
-        "thresholds": thresholds_to_json(facts.thresholds),
-        "rank_thresholds": dict(facts.rank_thresholds),
+        **thresholds_to_json(facts.thresholds),
         "provenance": facts.provenance,
         "sealed": True,
     } | ({"int8": int8} if int8 else {})

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from config import AudioSettings, PredictCommand, TableKind
+from evaluation.calibration import Thresholds
 from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
 from runtime.files import publish
 from serving.contexts import SoundSettings
@@ -149,7 +150,9 @@ def fill_submission(path: Path, sample: Path, entries: Sequence[Entry], journal:
 
 if __name__ == "__main__":
     names = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
-    scorer = Scorer(lambda _: {}, Path("toy"), AudioSettings(), names, "float32", True, "", (), {}, 1, "not asked")
+    scorer = Scorer(
+        lambda _: {}, Path("toy"), AudioSettings(), names, "float32", True, "", Thresholds(), 1, "not asked"
+    )
     entry = Entry(Path("pond/dawn.wav"))
     dawn = Analysed("pond/dawn.wav", "pond", "", 32_000, 1, 5.0, 5.0, 1, "ok", "", 0, 0)
     window = Scored([0.0], [5.0], np.array([[0.75]], np.float32), np.zeros((1, 0), np.float32))

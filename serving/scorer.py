@@ -35,11 +35,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from config import PRESETS, SIZES, AudioSettings, Engine, from_facts, size_in_words
-from evaluation.calibration import Threshold
-from evaluation.calibration import from_json as thresholds_from_json
+from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from serving.guard import EXACT_INT8, bounded_options, check_graph, limit_process
-from taxonomy import RANKS, Taxonomy, from_json
+from taxonomy import Taxonomy, from_json
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
@@ -88,8 +87,7 @@ class Scorer:
     precision: str  # int8 or float32
     verified: bool  # whether it was compared with the trained network on held-out recordings
     sha256: str
-    thresholds: tuple[Threshold, ...]  # one per species, or none
-    rank_thresholds: Mapping[str, float]  # by the name of the rank
+    thresholds: Thresholds
     threads: int  # contexts that are scored at a time, each by one thread
     known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
     encoder: str = ""  # its size and depth in words, as far as the file tells
@@ -142,10 +140,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
     audio, taxonomy = from_facts(AudioSettings, facts["audio"], path), from_json(facts["taxonomy"])
     old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
     told = whole.result() if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
-    limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
-    assert not limits or [limit.label for limit in limits] == list(taxonomy.labels), (
-        f"{path}: its thresholds are of other labels than its answers; make the model file again"
-    )
+    limits = thresholds_from_json(facts, taxonomy.labels, path)
     precision, verified = facts["precision"], facts["verified"]
     assert engine == "onnxruntime" or precision == "float32", (
         f"{path} is an INT8 file, and OpenVINO multiplies float32 files; point --model at that, or leave out --engine"
@@ -158,9 +153,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         return replace(open_scorer(twin, threads), known_answer=wrong)
     answer = "exact" if precision == "int8" else "not asked"
     encoder = encoder_in_words(facts)
-    return Scorer(
-        network, path, audio, taxonomy, precision, verified, told, limits, ranks, threads, answer, encoder, name
-    )
+    return Scorer(network, path, audio, taxonomy, precision, verified, told, limits, threads, answer, encoder, name)
 
 
 def float_twin(path: Path, why: str) -> Path:
@@ -443,17 +436,9 @@ def read_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     lacking = NEEDED - facts.keys()
     assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; `python quantize.py` writes it anew"
     version: object = facts["format"]
-    ranks: object = facts.get("rank_thresholds", {})
     assert isinstance(version, int), f"{path}: the format {version!r} is no number; `python quantize.py` writes it anew"
     assert version <= FORMAT, f"{path} was written by a later version (format {version})"
-    limits = cast(dict[object, object], ranks) if isinstance(ranks, dict) else {"": ranks}
-    known = all(rank in RANKS and is_share(limit) for rank, limit in limits.items())
-    assert known, f"{path}: {str(limits)[:60]} are no thresholds of ranks; `python quantize.py` writes it anew"
     return facts
-
-
-def is_share(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 if __name__ == "__main__":

@@ -1153,7 +1153,7 @@ def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_
 
 
 def surveyed(root: Path, runs: Path, *flags: str) -> int:
-    return survey(parse(SurveyCommand, ["--preset", "demo", "--data.root", str(root), "--run.root", str(runs), *flags]))
+    return survey(parse(SurveyCommand, ["--data.root", str(root), "--run.root", str(runs), *flags]))
 
 
 def test_the_command_writes_a_table_that_takes_the_place_of_the_root(

@@ -24,7 +24,7 @@ from test_zoo import loudness_model
 from archive.recordings import Recording, write_recordings
 from config import PredictCommand, TableKind
 from demo_data import FieldSeason
-from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, to_json
+from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, Thresholds, thresholds_to_json
 from predictor import predict
 from serving.analysis import score_entries
 from serving.choices import ChoiceSettings, choose_detections
@@ -103,7 +103,7 @@ def test_one_recording_on_the_terminal_and_in_a_table_gets_the_same_answers(
 ) -> None:
     config = command(stages, season.soundscape, ranks=ranks, min_conf=0.9)
     scorer = open_scorer(stages.model)
-    assert choose_detections(ChoiceSettings.of(config), [scorer]).ranks == (scorer.rank_thresholds if ranks else {})
+    assert choose_detections(ChoiceSettings.of(config), [scorer]).ranks == (scorer.thresholds.ranks if ranks else {})
     assert predict(config) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d\d\.\d - ", line)]
     assert predict(replace(config, out=tmp_path)) == 0
@@ -463,7 +463,8 @@ def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
     soundfile.write(folder / "in" / "a.wav", sound, 16_000, "FLOAT")
     note, strict = (UNVALIDATED, 0.9) if not positives else ("", 0.0)
     limit = Threshold("41", 0.5, 0.0, None, 0.0, 0.0, positives, 20, note, least=strict)
-    toy(folder / "m.onnx", "Sigmoid", facts={"precision": "float32", "thresholds": to_json([limit])}, reduce="ReduceL2")
+    facts = {"precision": "float32", **thresholds_to_json(Thresholds((limit,)))}
+    toy(folder / "m.onnx", "Sigmoid", facts=facts, reduce="ReduceL2")
     config = PredictCommand((folder / "in",), model=(folder / "m.onnx",), runs=folder / "runs", out=folder / "out")
     return replace(config, rtype=get_args(TableKind), merge_gap=0.0, split_tables=True)
 
@@ -503,7 +504,7 @@ def test_verdicts_validate_a_species_and_silence_another(tmp_path: Path) -> None
 
 def test_a_flag_about_tables_is_refused_where_none_are_written(tmp_path: Path) -> None:
     config = replace(doubtful(tmp_path), inputs=(tmp_path / "in" / "a.wav",), out=None)
-    told = replace(config, rtype=PredictCommand.defaults("base").rtype, merge_gap=None, split_tables=False)
+    told = replace(config, rtype=PredictCommand().rtype, merge_gap=None, split_tables=False)
     assert predict(told) == 0
     for changed in (replace(told, rtype=("csv",)), replace(told, merge_gap=0.0), replace(told, split_tables=True)):
         with pytest.raises(AssertionError, match=r"--\w+ is about tables, .* add --out FOLDER"):

@@ -40,9 +40,7 @@ from config import (
     from_facts,
     size_in_words,
 )
-from evaluation.calibration import Threshold
-from evaluation.calibration import from_json as thresholds_from_json
-from evaluation.calibration import to_json as thresholds_to_json
+from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runtime import processes
@@ -81,8 +79,7 @@ class ClassifierFacts:
     head: HeadSettings
     taxonomy: Taxonomy
     provenance: dict[str, object]
-    thresholds: tuple[Threshold, ...] = ()  # one per species, once fitted on held-out recordings
-    rank_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])  # by the name of the rank
+    thresholds: Thresholds = field(default_factory=Thresholds)  # once fitted on held-out recordings
     depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
 
     @property
@@ -196,8 +193,7 @@ def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFact
         "head": asdict(facts.head),
         "taxonomy": to_json(facts.taxonomy),
         "provenance": facts.provenance,
-        "thresholds": thresholds_to_json(facts.thresholds),
-        "rank_thresholds": dict(facts.rank_thresholds),
+        **thresholds_to_json(facts.thresholds),
     }
     write_tensors(path, model.state_dict(), plain)
 
@@ -210,14 +206,14 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     assert plain["size"] in PRESETS and head.pooling in get_args(Pooling), (
         f"{path}: unknown size {plain['size']} or pooling {head.pooling}"
     )
+    taxonomy = from_json(plain["taxonomy"])
     facts = ClassifierFacts(
         plain["size"],
         from_facts(AudioSettings, plain["audio"], path),
         head,
-        from_json(plain["taxonomy"]),
+        taxonomy,
         plain["provenance"],
-        tuple(thresholds_from_json(plain["thresholds"])),
-        plain["rank_thresholds"],
+        thresholds_from_json(plain, taxonomy.labels, path),
         depth_of(plain, plain["size"], path),
     )
     encoder = Encoder(facts.encoder, facts.audio)

@@ -25,4 +25,5 @@ def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = No
     nothing: DataLoader[Batch] = DataLoader([])  # type: ignore[arg-type]
     schedule = cosine_schedule(optimizer, 1, 0.0)
     called = call or model.context_logits
-    return Loop(model, model, None, model, nothing, optimizer, schedule, generator, keeper, called, torch.device("cpu"))
+    device = torch.device("cpu")
+    return Loop(model, model, None, model, model, nothing, optimizer, schedule, generator, keeper, called, device)

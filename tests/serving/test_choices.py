@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config import AudioSettings, PredictCommand
-from evaluation.calibration import UNVALIDATED, Threshold
+from evaluation.calibration import UNVALIDATED, Threshold, Thresholds
 from serving.choices import ChoiceSettings, choose_detections, listed_species, validated_species
 from serving.scorer import Scorer
 from taxonomy import Taxonomy
@@ -25,7 +25,16 @@ def model(limits: Sequence[float], positives: int = 40, sha256: str = "aa") -> S
         for label, limit in zip(FROGS.labels, limits, strict=bool(limits))
     )
     return Scorer(
-        lambda _: {}, Path("toy"), AudioSettings(), FROGS, "float32", True, sha256, thresholds, {"genus": 0.6}, 1, ""
+        lambda _: {},
+        Path("toy"),
+        AudioSettings(),
+        FROGS,
+        "float32",
+        True,
+        sha256,
+        Thresholds(thresholds, {"genus": 0.6}),
+        1,
+        "",
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from config import AudioSettings, PredictCommand
+from evaluation.calibration import Thresholds
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry
@@ -16,7 +17,7 @@ from serving.tallies import Totals
 from taxonomy import Taxonomy
 
 NAMES = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
-SCORER = Scorer(lambda _: {}, Path("toy"), AudioSettings(), NAMES, "float32", True, "", (), {}, 1, "")
+SCORER = Scorer(lambda _: {}, Path("toy"), AudioSettings(), NAMES, "float32", True, "", Thresholds(), 1, "")
 ENTRIES = [Entry(Path("pond/a.wav")), Entry(Path("pond/b.wav"))]
 
 
