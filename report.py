@@ -32,7 +32,7 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from archive.index import moment
+from archive.index import iso_time
 from archive.recordings import is_number
 from config import ReportCommand, Strategy
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
@@ -362,7 +362,7 @@ def effort(files: Sequence[Mapping[str, str]]) -> dict[tuple[str, int], float]:
     """Seconds that were listened to in each hour of each day, of the recordings whose beginning is known."""
     found: dict[tuple[str, int], float] = {}
     for row in files:
-        begin = moment(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
+        begin = iso_time(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
         left = min(seconds_in(row.get("seconds_analysed", "")), LONGEST_SECONDS)
         if not hour_of(begin):
             continue

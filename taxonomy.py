@@ -16,7 +16,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -127,7 +127,7 @@ def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
     lineages: list[list[str]] = []
     finest: list[int] = []
     for where, row in rows:
-        names, known = names_of(row, where)
+        names, known = names_in(row, where)
         labels.append(row["primary_label"])
         lineages.append(names)
         finest.append(known)
@@ -242,23 +242,48 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
     spoilt = NOT_UTF8.search(text)
     line = text.count("\n", 0, spoilt.start()) + 1 if spoilt else 0
     assert not spoilt, f"{path} line {line} is not in UTF-8; save the table as UTF-8"
-    lines = parted(path, text)
-    header = [name.strip() for name in lines[0][1]] if lines else list[str]()
-    absent = [name for name in required if name not in header]
-    assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
-    assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
     rows: list[tuple[str, dict[str, str]]] = []
     first: dict[str, str] = {}
-    for number, cells in lines[1:]:
-        where = f"{path} line {number}"
-        if any(cell.strip() for cell in cells):
-            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            other = first.setdefault(row[unique], where) if unique else where
-            assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
-            rows.append((where, row))
+    for where, cells in csv_rows(path, io.StringIO(text, newline=""), delimiter(text), required):
+        row = {column: cell.strip() for column, cell in cells.items()}
+        other = first.setdefault(row[unique], where) if unique else where
+        assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
+        rows.append((where, row))
     assert rows, f"{path} has a header and no rows; add one row each"
     return rows
+
+
+def csv_rows(
+    path: Path, lines: Iterable[str], mark: str, required: Iterable[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a csv file stands, and its cells by column, untrimmed; rows of nothing but blanks are left out.
+
+    lines   of the file, wherever they come from; `mark` parts their cells
+    """
+    table = csv_cells(path, lines, mark)
+    header = [name.strip() for name in next(table, (1, list[str]()))[1]]
+    absent = [name for name in required if name not in header]
+    assert not absent, f"{path}: no columns {absent}, found {header[:20]}; name them so, separated by commas"
+    assert not repeats(header), f"{path}: a column occurs twice in {header[:20]}; keep one"
+    for number, cells in table:
+        if any(cell.strip() for cell in cells):
+            where = f"{path} line {number}"
+            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
+            yield where, dict(zip(header, cells, strict=True))
+
+
+def csv_cells(path: Path, lines: Iterable[str], mark: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line of each row of a csv file, and its cells; the only reader of other people's.
+
+    strict   an error where a quote is left open, which swallows the rows behind it
+    """
+    table, last = csv.reader(lines, delimiter=mark, strict=strict), 0
+    try:
+        for cells in table:
+            last = table.line_num
+            yield last, cells
+    except csv.Error as error:
+        raise AssertionError(f"{path} line {last + 1}: {error}; mend the row, perhaps a quote is left open") from None
 
 
 def decoded_text(raw: bytes) -> tuple[str, str]:
@@ -276,23 +301,8 @@ def decoded_text(raw: bytes) -> tuple[str, str]:
     return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
 
 
-def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a csv file as cells, each with the number of its last line; Excel parts them by semicolons in many
-    countries."""
-    mark, stream = delimiter(text), io.StringIO(text, newline="")
-    lines = csv.reader(stream, delimiter=mark, strict=True)  # else an open quote swallows the rows behind it
-    found: list[tuple[int, list[str]]] = []
-    try:
-        for cells in lines:
-            found.append((lines.line_num, cells))
-    except csv.Error as error:
-        line = found[-1][0] + 1 if found else 1
-        raise AssertionError(f"{path} line {line}: {error}; mend the row, perhaps a quote is left open") from None
-    return found
-
-
 def delimiter(text: str) -> str:
-    """What parts the cells of a csv table, by its first line."""
+    """What parts the cells of a csv table, by its first line; Excel takes semicolons in many countries."""
     header = text.partition("\n")[0]
     return ";" if header.count(";") > header.count(",") else ","
 
@@ -305,7 +315,7 @@ def names_high_rank(row: Mapping[str, str]) -> bool:
     )
 
 
-def names_of(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
+def names_in(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
     """The seven names as far as the row has them, blank elsewhere, and how many ranks down the label itself is."""
     names = [row.get(rank, "") for rank in RANKS]
     names = ["" if key(name) in BLANKS else name for name in names]

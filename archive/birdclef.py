@@ -21,16 +21,16 @@ from archive.index import (
     extra_files,
     is_plain_file,
     is_there,
+    iso_time,
     listed,
     missing,
-    moment,
     sounds_below,
     subfolders,
 )
 from archive.lineages import (
     taxonomy_rows,
 )
-from archive.recordings import Recording, is_number, whole, within
+from archive.recordings import Recording, is_number, path_within, whole_number
 from sounds.discovery import SUFFIXES
 from taxonomy import read_table
 
@@ -86,9 +86,9 @@ def audio_folder(root: Path) -> Path:
 def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -> Recording:
     """A line of train.csv; columns beyond the two that every year has are read where they are."""
     name = Path(os.path.normpath(row["filename"])).as_posix()
-    path = within(folder, name)
+    path = path_within(folder, name)
     assert path is not None, f"{where}: {row['filename']!r} leaves {folder}; paths must stay below it"
-    fold = whole(row.get("fold", "") or "-1", "fold", where)
+    fold = whole_number(row.get("fold", "") or "-1", "fold", where)
     assert fold >= -1, f"{where}: fold {fold} is less than 0; count folds from 0"
     author = row.get("author", "")
     recording = Recording(
@@ -102,7 +102,7 @@ def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -
         author="" if author.casefold() in NO_AUTHOR else author,
         latitude=degrees(row.get("latitude", ""), 90),
         longitude=degrees(row.get("longitude", ""), 180),
-        recorded_at=moment(row.get("date", ""), row.get("time", "")),
+        recorded_at=iso_time(row.get("date", ""), row.get("time", "")),
         rating=rating(row.get("rating", "")),
         license=row.get("license", ""),
     )

@@ -29,7 +29,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from archive.annotations import (
-    clock,
+    clock_seconds,
     decimal_sign,
     read_annotations,
     table_columns,
@@ -73,7 +73,7 @@ def read_collection(data: CollectionSettings) -> Collection:
     """
     root = data.root
     if root.is_file():
-        return finished(root, read_own_table(root))
+        return final_rows(root, read_own_table(root))
     assert root.is_dir(), f"no folder {root}; point --data.root at your recordings (`python demo_data.py` makes some)"
     assert is_text(root.absolute()), f"the path of {str(root)!a} is not UTF-8; rename the folder"
     source = SourceFolder(root, data.label_column, data.layout != "auto")
@@ -81,7 +81,7 @@ def read_collection(data: CollectionSettings) -> Collection:
     found = read_layout(source, layout)
     others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
     strange = strange_pages([root, *subfolders(root)], "" if data.layout == "auto" else layout)
-    return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
+    return final_rows(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
 
 
 def choose_layout(source: SourceFolder, nested: bool = False) -> tuple[str, str]:
@@ -172,7 +172,7 @@ def present(recording: Recording) -> Recording:
     return checked_name(there) if there.sound else there
 
 
-def read_unlabeled(source: SourceFolder) -> Found:
+def read_plain_folder(source: SourceFolder) -> Found:
     """Every sound below the root."""
     recordings, warnings = plain_sounds(source.root, source.names, "unlabeled")
     return Found([], recordings, source.sounds[1] + warnings)
@@ -237,7 +237,7 @@ READERS: dict[str, Callable[[SourceFolder], Found]] = {
     "inaturalist": lambda source: read_inaturalist(source.root, *source.sounds, source.named),
     "xeno-canto": lambda source: read_xeno_canto(source.root, *source.sounds, source.named),
     "annotations": lambda source: read_annotations(source.root, *source.sounds, source.tables, source.label_column),
-    "unlabeled": read_unlabeled,
+    "unlabeled": read_plain_folder,
 }
 
 
@@ -252,7 +252,7 @@ def with_keep(root: Path, found: Found) -> Found:
     rows = read_table(path, ("filename", "start", "end"))
     decimal = decimal_sign([row[name] for _, row in rows for name in ("start", "end")], path)
     for where, row in rows:
-        start, end = clock(row["start"], decimal), clock(row["end"], decimal)
+        start, end = clock_seconds(row["start"], decimal), clock_seconds(row["end"], decimal)
         assert start is not None and end is not None and start < end, (
             f"{where}: {row['start']!r} to {row['end']!r} is no segment; write two times in seconds, the smaller first"
         )
@@ -271,7 +271,7 @@ def with_keep(root: Path, found: Found) -> Found:
     return Found(found.rows, recordings, found.notes + notes)
 
 
-def finished(root: Path, found: Found) -> Collection:
+def final_rows(root: Path, found: Found) -> Collection:
     """The rows in their order, each label one of the taxonomy's, with a count of what could not be used."""
     assert found.recordings, f"no recordings in {root}; {'; '.join(found.notes)}"
     rows = [(where, with_rank(row)) for where, row in found.rows]

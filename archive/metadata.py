@@ -53,7 +53,7 @@ class Facts:
     warning: str = ""  # why a time is not believed
 
 
-def facts_of(path: Path) -> tuple[Facts, list[str]]:
+def facts_in(path: Path) -> tuple[Facts, list[str]]:
     """What is known of a recording from its file and its name, and what to say where these are doubtful."""
     return combined(read_name("/".join(path.parts[-2:])), read_metadata(path))
 
@@ -193,7 +193,7 @@ def read_guano(text: str) -> Facts:
     """A chunk `guan`: lines of key and value; where a converter joined them, between semicolons."""
     lines = text.split("\n" if "\n" in text else ";")
     cell = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    device = together(cell.get("Make", ""), cell.get("Model", ""))
+    device = make_and_model(cell.get("Make", ""), cell.get("Model", ""))
     temperature = cell.get("Temperature Ext", "") or cell.get("Temperature Int", "")
     degrees = two_numbers(cell.get("Loc Position", ""))
     return checked_facts(cell.get("Timestamp", ""), degrees, device, cell.get("Serial", ""), temperature)
@@ -223,7 +223,7 @@ def read_wamd(body: bytes) -> Facts:
         where = [signs[0] + where[0], signs[1] + where[2]]
     model = field.get(WAMD_MODEL, "")
     temperature = field.get(WAMD_OUTSIDE, "") or field.get(WAMD_INSIDE, "")
-    make = together("Wildlife Acoustics", model) if model else ""
+    make = make_and_model("Wildlife Acoustics", model) if model else ""
     return checked_facts(field.get(WAMD_TIME, ""), [*where, "", ""][:2], make, field.get(WAMD_SERIAL, ""), temperature)
 
 
@@ -253,7 +253,7 @@ def checked_facts(time: str, degrees: Sequence[str], make: str, serial: str, tem
     return Facts(when, *on_earth(*degrees), make, serial, warmth[1] if warmth else "", warning)
 
 
-def together(make: str, model: str) -> str:
+def make_and_model(make: str, model: str) -> str:
     """Make and model of a device in one: Wildlife Acoustics SM4, and not Titley Titley Swift."""
     return model if model.startswith(make) else f"{make} {model}".strip()
 
@@ -271,6 +271,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "20240501_043000.wav")
         path.write_bytes(b"RIFF\0\0\0\0WAVEguan" + len(guano).to_bytes(4, "little") + guano)
-        found, said = facts_of(path)
+        found, said = facts_in(path)
     print(found, *said, sep="\n")
     assert found.recorded_at == "2024-05-01T05:30:00+02:00" and "043000" not in said[0] and "04:30:00" in said[0]

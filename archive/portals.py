@@ -32,13 +32,13 @@ from archive.index import (
     files_below,
     is_plain_file,
     is_there,
+    iso_time,
     listed,
     missing,
-    moment,
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
-from archive.recordings import Recording, within
-from sounds.discovery import SUFFIXES, is_ours
+from archive.recordings import Recording, path_within
+from sounds.discovery import SUFFIXES, holds_our_run
 from taxonomy import key
 
 MOST_JSON_BYTES = 2 * 2**30
@@ -67,8 +67,8 @@ def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str],
     rows: dict[str, Row] = {}
     recordings: list[Recording] = []
     for path in pages:
-        document = read_json(path)
-        names = {text(one.get("id")): text(one.get("name")) for one in entries(document, "licenses", path)}
+        document = read_page(path)
+        names = {text_of(one.get("id")): text_of(one.get("name")) for one in entries(document, "licenses", path)}
         labels_of = inaturalist_labels(document, path, rows)
         for where, entry in located(document, "audio", path):
             recordings.append(inaturalist_row(root, path.stem, where, entry, labels_of, names))
@@ -78,19 +78,19 @@ def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str],
 
 def inaturalist_labels(document: dict[str, object], path: Path, rows: dict[str, Row]) -> dict[str, list[str]]:
     """The labels of each audio id; the categories they come from are added to `rows`."""
-    categories = {text(entry.get("id")): (where, entry) for where, entry in located(document, "categories", path)}
+    categories = {text_of(entry.get("id")): (where, entry) for where, entry in located(document, "categories", path)}
     labels_of: dict[str, list[str]] = {}
     for where, entry in located(document, "annotations", path):
-        category = text(entry.get("category_id"))
+        category = text_of(entry.get("category_id"))
         assert category in categories, f"{where}: category {category!r} is not in the file; download it again"
         where, taxon = categories[category]
-        cells = {column: text(taxon.get(column)) for column in UPPER if column != "class_name"}
-        label = text(taxon.get("name"))
+        cells = {column: text_of(taxon.get(column)) for column in UPPER if column != "class_name"}
+        label = text_of(taxon.get("name"))
         assert label, f"{where}: a category without name; download it again"
-        cells |= {"primary_label": label, "scientific_name": label, "common_name": text(taxon.get("common_name"))}
-        cells |= {"class_name": text(taxon.get("class"))}
+        cells |= {"primary_label": label, "scientific_name": label, "common_name": text_of(taxon.get("common_name"))}
+        cells |= {"class_name": text_of(taxon.get("class"))}
         rows[label] = (where, merged(rows[label][1], cells) if label in rows else cells)
-        labels = labels_of.setdefault(text(entry.get("audio_id")), [])
+        labels = labels_of.setdefault(text_of(entry.get("audio_id")), [])
         labels += [label] if label not in labels else []
     return labels_of
 
@@ -107,10 +107,10 @@ def inaturalist_row(
     written = file_text(entry.get("file_name"))
     inner = Path(os.path.normpath(written.removeprefix(f"{split}/"))).as_posix() if written else ""
     bases = [root / split, root]  # the folder of a split may be a link to another disk
-    paths = [path for base in bases if (path := within(base, inner)) is not None]
+    paths = [path for base in bases if (path := path_within(base, inner)) is not None]
     assert paths, f"{where}: file_name {written!r} leaves {root}; paths must stay below it"
     path = next((path for path in paths if is_there(path)), paths[0])
-    number = text(entry.get("id"))
+    number = text_of(entry.get("id"))
     recording = Recording(
         path,
         path.relative_to(root).as_posix(),
@@ -118,10 +118,10 @@ def inaturalist_row(
         source="inaturalist",
         recording_id=f"{split}/{number}" if number else "",  # every split counts anew
         author=signed(entry.get("rights_holder")),
-        latitude=degrees(text(entry.get("latitude")), 90),
-        longitude=degrees(text(entry.get("longitude")), 180),
-        recorded_at=moment(text(entry.get("date"))),
-        license=names.get(text(entry.get("license")), "") or text(entry.get("license")),
+        latitude=degrees(text_of(entry.get("latitude")), 90),
+        longitude=degrees(text_of(entry.get("longitude")), 180),
+        recorded_at=iso_time(text_of(entry.get("date"))),
+        license=names.get(text_of(entry.get("license")), "") or text_of(entry.get("license")),
     )
     return recording if is_there(path) else missing(recording)
 
@@ -139,16 +139,16 @@ def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], 
     recordings: dict[str, Recording] = {}
     guarded: list[str] = []
     for path in pages:
-        document = read_json(path)
+        document = read_page(path)
         assert "error" not in document, (
-            f"{path} holds no recordings but xeno-canto's answer {text(document.get('error'))!r} "
-            f"({text(document.get('message'))}); delete it, or download it again"
+            f"{path} holds no recordings but xeno-canto's answer {text_of(document.get('error'))!r} "
+            f"({text_of(document.get('message'))}); delete it, or download it again"
         )
         for where, entry in located(document, "recordings", path):
-            number = text(entry.get("id")).removeprefix("XC")
+            number = text_of(entry.get("id")).removeprefix("XC")
             assert number.isascii() and number.isdecimal(), f"{where}: id {number[:20]!r} is no number"
             there = names.find(file_text(entry.get("file-name"))) or by_id.get(f"XC{number}", [])
-            if not there and not text(entry.get("file")):
+            if not there and not text_of(entry.get("file")):
                 guarded.append(f"XC{number}")
             elif f"XC{number}" not in recordings:
                 label = xeno_canto_label(where, entry, rows)
@@ -174,11 +174,11 @@ def xeno_canto_files(names: Iterable[str]) -> dict[str, list[str]]:
 
 def xeno_canto_label(where: str, entry: dict[str, object], rows: dict[str, Row]) -> str:
     """The species in the foreground, blank where nobody knows it; its row is added to `rows`."""
-    label = f"{text(entry.get('gen'))} {text(entry.get('sp'))}".strip()
+    label = f"{text_of(entry.get('gen'))} {text_of(entry.get('sp'))}".strip()
     if not label or key(label) in NOBODY:
         return ""
-    class_name = GROUPS.get(text(entry.get("grp")).casefold(), "")
-    cells = {"primary_label": label, "scientific_name": label, "common_name": text(entry.get("en"))}
+    class_name = GROUPS.get(text_of(entry.get("grp")).casefold(), "")
+    cells = {"primary_label": label, "scientific_name": label, "common_name": text_of(entry.get("en"))}
     rows.setdefault(label, (where, cells | {"class_name": class_name}))
     return label
 
@@ -188,7 +188,7 @@ def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[
     suffix = Path(file_text(entry.get("file-name"))).suffix.lower()
     expected = Path(folder, f"{number}{suffix if suffix in SUFFIXES else '.mp3'}").as_posix()
     background = entry.get("also")
-    also = [text(species) for species in cast(list[object], background)] if isinstance(background, list) else []
+    also = [text_of(species) for species in cast(list[object], background)] if isinstance(background, list) else []
     recording = Recording(
         root / (name or expected),
         name or expected,
@@ -196,12 +196,12 @@ def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[
         source="xeno-canto",
         recording_id=number,
         author=signed(entry.get("rec")),
-        site=text(entry.get("loc")),
-        latitude=degrees(text(entry.get("lat")), 90),
-        longitude=degrees(text(entry.get("lon")) or text(entry.get("lng")), 180),
-        recorded_at=moment(text(entry.get("date")), text(entry.get("time"))),
-        rating=QUALITIES.get(text(entry.get("q")), ""),
-        license=license_name(text(entry.get("lic"))),
+        site=text_of(entry.get("loc")),
+        latitude=degrees(text_of(entry.get("lat")), 90),
+        longitude=degrees(text_of(entry.get("lon")) or text_of(entry.get("lng")), 180),
+        recorded_at=iso_time(text_of(entry.get("date")), text_of(entry.get("time"))),
+        rating=QUALITIES.get(text_of(entry.get("q")), ""),
+        license=license_name(text_of(entry.get("lic"))),
     )
     return checked_name(recording) if name else missing(recording)
 
@@ -231,7 +231,7 @@ def may_be_page(path: Path, layout: str) -> bool:
 
 def is_own_record(path: Path) -> bool:
     """Whether a JSON file is what this program wrote of a run."""
-    return path.name == "run.json" and is_ours(path.parent)
+    return path.name == "run.json" and holds_our_run(path.parent)
 
 
 def json_files(root: Path) -> list[Path]:
@@ -308,7 +308,7 @@ def all_have(value: object, keys: set[str], empty: bool) -> bool:
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_page(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     assert size <= MOST_JSON_BYTES, f"{path} has {size / 2**30:.1f} GiB; split it, at most 2 are read"
     try:
@@ -334,7 +334,7 @@ def entries(document: dict[str, object], name: str, path: Path) -> list[dict[str
     return [cast(dict[str, object], thing) for thing in things]
 
 
-def text(value: object) -> str:
+def text_of(value: object) -> str:
     """A cell out of JSON: null, NaN and lists are blank, white space is single, half characters become a ?."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         return ""
@@ -343,7 +343,7 @@ def text(value: object) -> str:
 
 def signed(value: object) -> str:
     """An author out of JSON, blank where nobody is known: the unknown are not one person."""
-    author = text(value)
+    author = text_of(value)
     return "" if author.casefold() in NO_AUTHOR else author
 
 

@@ -81,7 +81,7 @@ def read_name(name: str, today: date | None = None) -> NameFacts:
         return NameFacts()
     for match in (match for style in STYLES for match in style.finditer(last)):
         part = match.groupdict()
-        when = moment(part)
+        when = time_in(part)
         if when is None:
             continue
         warning = doubt(when, FIRST_AUDIOMOTH if "unix" in part else EARLIEST, today or date.today())
@@ -89,13 +89,13 @@ def read_name(name: str, today: date | None = None) -> NameFacts:
         return NameFacts(
             "" if warning else written.isoformat(),
             site(last[: match.start()]),
-            *coordinates(last[match.end() :]),
+            *coordinates_in(last[match.end() :]),
             warning,
         )
     return NameFacts()
 
 
-def moment(part: Mapping[str, str | None]) -> datetime | None:
+def time_in(part: Mapping[str, str | None]) -> datetime | None:
     """The time that the named groups of a match spell, or None where the calendar or the clock has no such time."""
     if unix := part.get("unix"):
         return datetime.fromtimestamp(int(unix, 16), UTC)
@@ -129,7 +129,7 @@ def site(before: str) -> str:
     return next((token for token in reversed(tokens) if not MARKER.fullmatch(token)), "")
 
 
-def coordinates(behind: str) -> tuple[str, str]:
+def coordinates_in(behind: str) -> tuple[str, str]:
     """Latitude and longitude behind the time; blank where there are none on Earth, or both 0: no satellite was seen."""
     match = COORDINATES.search(behind)
     if match is None:

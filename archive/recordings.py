@@ -140,7 +140,7 @@ def overlaps(
     return tuple(sorted((start, end) for start, end in both if start < end))
 
 
-def within(root: Path, name: str) -> Path | None:
+def path_within(root: Path, name: str) -> Path | None:
     """`root / name`, or None where that is not below `root`, whatever dots and links are on the way."""
     if not name or "\0" in name:
         return None
@@ -157,13 +157,13 @@ def cells(recording: Recording) -> list[str]:
     return [
         root or "/",
         recording.name,
-        number(recording.start),
-        number(recording.end),
+        seconds_text(recording.start),
+        seconds_text(recording.end),
         ";".join(recording.labels),
         "yes" if recording.listened else "",
         ";".join(recording.absent),
-        ";".join(f"{number(start)}-{number(end)}" for start, end in recording.keep),
-        ";".join(f"{number(start)}-{number(end)}" for start, end in recording.alive),
+        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.keep),
+        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.alive),
         recording.source,
         recording.recording_id,
         recording.author,
@@ -178,7 +178,7 @@ def cells(recording: Recording) -> list[str]:
         recording.license,
         recording.group,
         str(recording.fold) if recording.fold >= 0 else "",
-        number(recording.seconds),
+        seconds_text(recording.seconds),
         str(recording.sample_rate),
         str(recording.channels),
         recording.status,
@@ -197,7 +197,7 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         name,
         labels=parts(cell.get("labels", "")),
         group=cell.get("group", ""),
-        fold=whole(cell.get("fold", "") or "-1", "fold", where),
+        fold=whole_number(cell.get("fold", "") or "-1", "fold", where),
         seconds=real(cell.get("seconds", "") or "0", "seconds", where),
         start=real(cell["start"], "start", where) if cell.get("start") else None,
         end=real(cell["end"], "end", where) if cell.get("end") else None,
@@ -217,8 +217,8 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         temperature=cell.get("temperature", ""),
         rating=cell.get("rating", ""),
         license=cell.get("license", ""),
-        sample_rate=whole(cell.get("sample_rate", "") or "0", "sample_rate", where),
-        channels=whole(cell.get("channels", "") or "0", "channels", where),
+        sample_rate=whole_number(cell.get("sample_rate", "") or "0", "sample_rate", where),
+        channels=whole_number(cell.get("channels", "") or "0", "channels", where),
         status=cell.get("status", "") or "ok",
         reason=cell.get("reason", ""),
     )
@@ -234,7 +234,7 @@ def literal(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
-def number(value: float | None) -> str:
+def seconds_text(value: float | None) -> str:
     """Seconds to at most four decimals, nothing for nothing."""
     return "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
 
@@ -254,7 +254,7 @@ def real(text: str, column: str, where: str) -> float:
     return float(text)
 
 
-def whole(text: str, column: str, where: str) -> int:
+def whole_number(text: str, column: str, where: str) -> int:
     """A whole number; 2.0 is one too: pandas writes a column so that has a gap."""
     digits = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", text, re.ASCII)
     assert digits, f"{where}: {column} {text!r} is no whole number; write one"
@@ -271,7 +271,7 @@ def is_number(text: str) -> bool:
 
 def marks(paths: Iterable[Path]) -> str:
     """Which recordings these are, in few letters: `marked` knows them again, wherever they are moved."""
-    return b"".join(sorted({mark(path) for path in paths})).hex()
+    return b"".join(sorted({file_mark(path) for path in paths})).hex()
 
 
 def marked(paths: Iterable[Path], written: str) -> list[Path]:
@@ -279,10 +279,10 @@ def marked(paths: Iterable[Path], written: str) -> list[Path]:
     assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of recordings"
     known = bytes.fromhex(written)
     every = {known[start : start + MARK] for start in range(0, len(known), MARK)}
-    return [path for path in paths if mark(path) in every]
+    return [path for path in paths if file_mark(path) in every]
 
 
-def mark(path: Path) -> bytes:
+def file_mark(path: Path) -> bytes:
     """Name and size; two of a million recordings share one by chance in a handful of archives."""
     size = path.stat().st_size if path.is_file() else 0
     return hashlib.sha256(f"{path.name}\0{size}".encode("utf-8", "surrogateescape")).digest()[:MARK]

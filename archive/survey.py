@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from config import SCRATCH
+from archive.recordings import SOUND, Recording, overlaps
+from archive.segments import sound_shared
+from config import (
+    SCRATCH,
+)
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
 from sounds.windows import SHORTEST_SECONDS
@@ -69,7 +73,7 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
     Errors: none; whatever a file does, it becomes an examination with a reason.
     """
     with closing(open_ledger()) as ledger:
-        stamps = {path: stamp(path) for path in paths}
+        stamps = {path: file_stamp(path) for path in paths}
         known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
         missing = [path for path in stamps if path not in known]
         if missing:
@@ -121,7 +125,7 @@ def listen(path: Path) -> Examination:
         outcome.sample_rate,
         outcome.channels,
         digest.hexdigest() if has_sound else "",
-        fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
+        sound_fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
         contrast(spectra.bands(), outcome.seconds).hex() if has_sound else "",
         ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if has_sound else "",
     )
@@ -159,7 +163,7 @@ class Spectra:
         return self.rows[0]
 
 
-def fingerprint(bands: NDArray[np.float32]) -> bytes:
+def sound_fingerprint(bands: NDArray[np.float32]) -> bytes:
     """Log power in the lower bands over sixteen pieces of the recording, each band about its mean: level and colour of
     the microphone cancel. int8; empty where nothing changes."""
     if not len(bands):
@@ -287,13 +291,38 @@ def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[ob
         print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Size and time of change; (-1, -1) for what is not there."""
     try:
         facts = path.stat()
     except (OSError, ValueError):
         return -1, -1
     return facts.st_size, facts.st_mtime_ns
+
+
+def with_outcome(row: Recording, examination: Examination) -> Recording:
+    """A row with what listening to its file has shown."""
+    seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status == "short" and (row.labels or row.listened) and row.start is None:
+        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
+    if status in SOUND and row.start is not None and row.start >= seconds:
+        status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
+    if status in SOUND and row.keep and not overlaps(row.keep, ((0.0, seconds),)):
+        status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
+    found = replace(
+        row,
+        seconds=seconds,
+        sample_rate=examination.sample_rate,
+        channels=examination.channels,
+        alive=alive_in(examination),
+        end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
+    )
+    if found.alive and status in SOUND:  # nothing is learnt from a dead microphone
+        labelled = found.start is not None and found.end is not None
+        if not (sound_shared(found) if labelled else found.usable):
+            dead = "holds no sound where it is labelled" if labelled else "holds no sound where it is kept"
+            status, reason = "refused" if labelled else "silent", f"{dead}; {reason}"
+    return replace(found, status=status, reason=reason)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from archive.metadata import doubts, facts_of
+from archive.metadata import doubts, facts_in
 from archive.recordings import Recording, read_recordings
 from sounds.discovery import find_recordings
 
@@ -63,7 +63,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     strange: list[str] = []
     for path in sorted([*paths, *gone]):
         row = rows.get(path)
-        facts, odd = facts_of(path)
+        facts, odd = facts_in(path)
         strange += [f"{path.name}: {said}" for said in odd]
         written = row.recorded_at if row else ""
         unclear += not is_moment(written)

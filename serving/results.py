@@ -13,7 +13,6 @@ What the tables say is not trusted: a name is a name, never a place outside of t
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import sys
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from archive.index import NameIndex, is_there, sounds_below
-from archive.recordings import is_number, within
+from archive.recordings import is_number, path_within
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
-from taxonomy import ESCAPED, delimiter
+from taxonomy import ESCAPED, csv_rows, delimiter
 
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -101,22 +100,11 @@ def read_results(folder: Path) -> Results:
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter(file.readline()), strict=True)
+        mark = delimiter(file.readline())
         file.seek(0)
-        try:
-            found = next(lines, list[str]())
-            absent = [name for name in needed if name not in found]
-            assert not absent, f"{path}: no columns {absent}, found {found[:20]}; is it the right table?"
-            assert len(set(found)) == len(found), f"{path}: a column occurs twice in {found[:20]}; keep one"
-            for cells in lines:
-                where = f"{path} line {lines.line_num}"
-                fits = len(cells) == len(found)
-                assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
-                assert not any(map(ESCAPED.search, cells)), f"{where} is not in UTF-8; save the table as UTF-8"
-                if fits:
-                    yield where, dict(zip(found, cells, strict=True))
-        except csv.Error as error:
-            raise AssertionError(f"{path} line {lines.line_num}: {error}; perhaps a quote is left open") from None
+        for where, row in csv_rows(path, file, mark, needed):
+            assert not any(map(ESCAPED.search, row.values())), f"{where} is not in UTF-8; save the table as UTF-8"
+            yield where, row
 
 
 def detected(where: str, row: Mapping[str, str]) -> Detected:
@@ -145,7 +133,7 @@ def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path |
 
     def find(name: str) -> Path | None:
         names = index.find(name)
-        return within(audio, names[0]) if len(names) == 1 else None
+        return path_within(audio, names[0]) if len(names) == 1 else None
 
     return find
 

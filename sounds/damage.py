@@ -341,7 +341,7 @@ def are_integers(pieces: Callable[[int], Iterator[NDArray[np.float32]]]) -> bool
     return False
 
 
-def spread(frames: int, number: int) -> list[int]:
+def spread_starts(frames: int, number: int) -> list[int]:
     """Where pieces of SCAN_FRAMES begin that are spread over a recording: so many, fewer where they would overlap."""
     number = max(1, min(number, -(-frames // SCAN_FRAMES)))
     return [int(start) for start in np.linspace(0, max(0, frames - SCAN_FRAMES), number)]

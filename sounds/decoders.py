@@ -196,7 +196,7 @@ def decoded_messages(path: str, sample_rate: int, channel: int, shortest: float)
 
 def answer_questions(messages: Callable[..., Iterable[Message]]) -> None:
     """What a process of a Decoder does until its standard input ends: a question a line, its messages as they come."""
-    limit_memory()
+    limit_own_memory()
     import_module("av")  # so that what is missing is said before the first recording
     out = sys.stdout.buffer
     out.write(READY)
@@ -238,7 +238,7 @@ def refuse_dead(process: subprocess.Popen[bytes], said: bytes) -> None:
     )
 
 
-def limit_memory() -> None:
+def limit_own_memory() -> None:
     """No more than MOST_MEMORY for this process, or what its owner may have where that is less."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(

@@ -52,8 +52,8 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
         assert root.exists(), f"there is nothing at {root}; name recordings or a folder of them"
         taken = [] if root.is_dir() else [root]
         tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if root.is_dir() else ()
-        for folder, folders, files in tree:
-            if folder != str(root) and is_ours(Path(folder)):
+        for folder, folders, files in tree:  # which may change `folders`, to have fewer of them searched
+            if folder != str(root) and holds_our_run(Path(folder)):
                 ignored["folders of this program's results (name one to search it)"] += 1
                 folders.clear()
                 continue
@@ -65,17 +65,20 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
             folders[:] = [name for name in folders if not is_hidden(name)]
             ignored["links to folders"] += sum(Path(folder, name).is_symlink() for name in folders)
             taken += [Path(folder, name) for name in recordings]
+        # under its real path each of them once
         for path in sorted(taken):
             real = os.path.realpath(path)  # Path.resolve fails on a link to itself
             ignored["named twice"] += real in found
             found.setdefault(real, path)
     paths = sorted(found.values())
     kinds = Counter(path.suffix.lower() or "none" for path in paths)
-    note = f"found {len(paths)} audio files ({listing(kinds)})" if paths else "found no audio files"
+    note = f"found {len(paths)} audio files ({counts_listed(kinds)})" if paths else "found no audio files"
     if any(ignored.values()):
         note += "; ignored " + ", ".join(f"{count} {kind}" for kind, count in ignored.items() if count)
     if not paths:
-        note += f"; the suffixes there are: {listing(suffixes) or 'none'}; readable are {' '.join(sorted(SUFFIXES))}"
+        note += (
+            f"; the suffixes there are: {counts_listed(suffixes) or 'none'}; readable are {' '.join(sorted(SUFFIXES))}"
+        )
     return paths, [note, *notes]
 
 
@@ -83,7 +86,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def is_ours(folder: Path) -> bool:
+def holds_our_run(folder: Path) -> bool:
     """Whether a folder holds a run of this program, or clips that it has cut, and no recordings that it was given."""
     run = folder / "run.json"
     if os.path.isfile(folder / OURS):  # noqa: PTH113 (Path.is_file fails where a folder is closed to us)
@@ -102,7 +105,7 @@ def is_ours(folder: Path) -> bool:
     return not within and str(folder.resolve()) not in map(str, facts.get("inputs") or [])  # results among recordings
 
 
-def listing(counts: Counter[str]) -> str:
+def counts_listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.damage import Reading, are_integers, spread, unfit
+from sounds.damage import Reading, are_integers, spread_starts, unfit
 from sounds.headers import SHAPES, Header, mended
 
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
@@ -44,7 +44,7 @@ def ffmpeg_integers(file: BinaryIO, header: Header) -> bool:
             if stream is None or not stream.codec_context.name.startswith("pcm_f"):
                 return False
             frames = header.end // (stream.codec_context.format.bytes * stream.codec_context.channels)
-            return are_integers(lambda number: ffmpeg_pieces_of(container, stream, spread(frames, number)))
+            return are_integers(lambda number: ffmpeg_pieces_of(container, stream, spread_starts(frames, number)))
     except (FFmpegError, ValueError):
         return False
 
@@ -96,41 +96,55 @@ def ffmpeg_pieces(file: BinaryIO, reading: Reading) -> Iterator[NDArray[np.float
     """A file in small pieces (frames, channels), one try per packet, and silence where timestamps leave a hole."""
     from av.error import FFmpegError
 
-    position, origin = 0, None  # origin: the timestamp of position 0
+    position = 0
     try:
         with ffmpeg_opened(file, reading.header) as (container, stream):
             if stream is None:
                 return
             names = container.format.name.split(",")
             timed, reading.kind = TIMELESS.isdisjoint(names), names[0].upper()
-            for packet in container.demux(stream):
-                for frame in packet_frames(packet, reading):
-                    piece, rate = frame_samples(frame), frame.sample_rate
-                    if not position and not reading.frames:
-                        reading.refusal = unfit(rate, piece.shape[1], reading.channel)
-                        reading.sample_rate, reading.channels = rate, piece.shape[1]
-                        if timed and not reading.claimed and stream.duration and stream.time_base:
-                            reading.claimed = int(stream.duration * stream.time_base * rate)
-                    if (rate, piece.shape[1]) != (reading.sample_rate, reading.channels):
-                        reading.faults.append(f"turns into {piece.shape[1]} channels at {rate} Hz on the way")
-                        return
-                    if reading.refusal:
-                        return
-                    if timed and frame.pts is not None and frame.time_base:
-                        stamp = round(frame.pts * frame.time_base * rate)
-                        origin = stamp - position if origin is None else origin
-                        hole = stamp - origin - position
-                        if HOLE_SECONDS * rate < hole <= LONGEST_HOLE_SECONDS * rate:
-                            yield np.zeros((hole, piece.shape[1]), np.float32)
-                            position, reading.silenced = position + hole, reading.silenced + hole
-                    yield piece
-                    position += len(piece)
+            for piece in stream_pieces(container, stream, timed, reading):
+                yield piece
+                position += len(piece)
             if reading.broken and not timed:
                 reading.faults.append("times after the damage may be early")
     except (FFmpegError, ValueError) as error:  # a ValueError for a frame shorter than it says
         if position or reading.frames:
             words = error.strerror if isinstance(error, FFmpegError) else str(error)
             reading.faults.append(f"decoding broke off ({words})")
+
+
+def stream_pieces(
+    container: InputContainer, stream: AudioStream, timed: bool, reading: Reading
+) -> Iterator[NDArray[np.float32]]:
+    """The pieces of one stream, up to where its rate or its channels change.
+
+    timed   whether its timestamps are worth looking at
+    """
+    position, origin = 0, None  # origin: the timestamp of position 0
+    for frame in (frame for packet in container.demux(stream) for frame in packet_frames(packet, reading)):
+        piece, rate = frame_samples(frame), frame.sample_rate
+        # the first frame says what it is, and whether that can be read
+        if not position and not reading.frames:
+            reading.refusal = unfit(rate, piece.shape[1], reading.channel)
+            reading.sample_rate, reading.channels = rate, piece.shape[1]
+            if timed and not reading.claimed and stream.duration and stream.time_base:
+                reading.claimed = int(stream.duration * stream.time_base * rate)
+        if (rate, piece.shape[1]) != (reading.sample_rate, reading.channels):
+            reading.faults.append(f"turns into {piece.shape[1]} channels at {rate} Hz on the way")
+            return
+        if reading.refusal:
+            return
+        # silence for what was lost in between
+        if timed and frame.pts is not None and frame.time_base:
+            stamp = round(frame.pts * frame.time_base * rate)
+            origin = stamp - position if origin is None else origin
+            hole = stamp - origin - position
+            if HOLE_SECONDS * rate < hole <= LONGEST_HOLE_SECONDS * rate:
+                yield np.zeros((hole, piece.shape[1]), np.float32)
+                position, reading.silenced = position + hole, reading.silenced + hole
+        yield piece
+        position += len(piece)
 
 
 def packet_frames(packet: Packet[AudioStream], reading: Reading) -> list[AudioFrame]:

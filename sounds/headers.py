@@ -112,7 +112,7 @@ def read_header(file: BinaryIO) -> Header:
     shape, before = SHAPES[kind], list[Chunk]()
     for chunk in chunks_of(file, kind, shape, size):
         if chunk.name == shape.sound:
-            return judged(file, kind, shape, before, chunk, size)
+            return header_of(file, kind, shape, before, chunk, size)
         before.append(chunk)
     return Header(end=size)
 
@@ -146,7 +146,7 @@ def is_chunk(head: bytes, shape: Shape = WAV) -> bool:
     return len(head) == shape.head and head[:4].isascii() and head[:4].decode("ascii").isprintable()
 
 
-def judged(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound: Chunk, size: int) -> Header:
+def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound: Chunk, size: int) -> Header:
     """What follows the samples that the header speaks of."""
     wide = shape.size_bytes == 8 or (kind in (b"RF64", b"BW64") and sound.stated == 2**32 - 1)
     there, unknown = size - sound.start, sound.size >= (MOST_FRAMES if wide else MOST_BYTES)

@@ -21,7 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from sounds.damage import MISSING_SECONDS, SCAN_FRAMES, Reading, are_integers, refusal, spread, unfit
+from sounds.damage import MISSING_SECONDS, SCAN_FRAMES, Reading, are_integers, refusal, spread_starts, unfit
 from sounds.headers import MOST_FRAMES, STUB, Header, mended, read_header
 from sounds.ogg import OGG_SPAN, is_ended_ogg, last_page_start, ogg_fault
 from sounds.windows import Waveform
@@ -187,7 +187,7 @@ def holds_integers(path: str, size: int, mtime_ns: int) -> bool:  # noqa: ARG001
             header = read_header(file)
             file.seek(0)
             with soundfile.SoundFile(mended(file, header)) as sound:
-                return are_integers(lambda number: pieces_of(sound, spread(sound.frames, number)))
+                return are_integers(lambda number: pieces_of(sound, spread_starts(sound.frames, number)))
     except (*SOUNDFILE_ERRORS, OSError):
         return False
 

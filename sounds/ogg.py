@@ -33,6 +33,7 @@ def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
     sounding = start > 0  # past the pages that open a stream
     due: dict[bytes, int] = {}  # the number of the next page, by stream
     reached: dict[bytes, int] = {}  # the sample that a stream has come to
+    # page by page: whole, undamaged, the next of its stream, not back in time
     while (last is None or file.tell() < last) and (header := file.read(27)):
         lengths = file.read(header[-1])
         body = file.read(sum(lengths))

@@ -76,7 +76,7 @@ def contexts(
             held, begin = held[-begin:], min(0, begin + len(held))
         while begin + len(held) > start + length:  # only more than enough shows that a context is not the last
             samples = held[start - begin : start - begin + length].copy()
-            if is_alive(samples, sample_rate, shortest):
+            if holds_sound(samples, sample_rate, shortest):
                 yield context_at(start, samples, sample_rate, length, window, hop)
             start = next(starts)
             if start > begin:
@@ -84,7 +84,7 @@ def contexts(
     while start < begin + len(held):
         samples = held[start - begin :]
         context, windows = context_at(start, samples, sample_rate, length, window, hop)
-        if windows and is_alive(samples, sample_rate, shortest):
+        if windows and holds_sound(samples, sample_rate, shortest):
             yield context, windows
         start = next(starts)
 
@@ -117,7 +117,7 @@ def rows_with_sound(
     """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
     length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
     pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
-    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
+    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or holds_sound(piece, rate, shortest))
 
 
 def fill_window(samples: Waveform, length: int) -> Waveform:
@@ -155,7 +155,7 @@ def network_input(samples: Waveform, length: int) -> Waveform:
     return centred * np.float32(FAINTEST / level) if SILENCE / 10 < level < FAINTEST else centred
 
 
-def is_alive(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SECONDS) -> bool:
+def holds_sound(samples: Waveform, sample_rate: int, shortest: float = SHORTEST_SECONDS) -> bool:
     """Whether a piece (samples,) holds as much sound as a network should be asked about, in seconds."""
     grain, alive = max(1, sample_rate // 10), 0
     for start in range(0, len(samples), grain):

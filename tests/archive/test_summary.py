@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from archive.recordings import Recording
-from archive.summary import INDENT, WIDTH, draw_summary, hour_of, hours, summarise
+from archive.summary import INDENT, WIDTH, draw_summary, hour_begun, hours, summarise
 from taxonomy import Taxonomy
 
 RANKS = ("Animalia", "Chordata", "Aves", "Strigiformes", "Strigidae", "Strix")
@@ -85,7 +85,7 @@ def test_however_large_the_archive_the_summary_fits_on_a_screen() -> None:
     ("time", "hour"), [("2026-05-01T04:59:00", 4), ("2026-05-01T23:00:00+10:00", 23), ("2026-05-01", None), ("", None)]
 )
 def test_the_hour_is_the_recorders(time: str, hour: int | None) -> None:
-    assert hour_of(row("a.wav", recorded_at=time)) == hour
+    assert hour_begun(row("a.wav", recorded_at=time)) == hour
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled", "timed", "nothing"])

@@ -199,7 +199,7 @@ def heard(path: Path) -> str:
 def table_seeds() -> list[Seed]:
     from archive.annotations import read_annotation_table, segment_times, table_kind, time_columns
     from archive.birdclef import parse_labels
-    from archive.portals import located, read_json
+    from archive.portals import located, read_page
     from archive.recordings import read_recordings
     from evaluation.calibration import read_thresholds
     from serving.results import NEEDED, detected, rows_of
@@ -223,7 +223,7 @@ def table_seeds() -> list[Seed]:
         return "ok"
 
     def page(path: Path) -> str:
-        return f"ok {len(list(located(read_json(path), 'recordings', path)))}"
+        return f"ok {len(list(located(read_page(path), 'recordings', path)))}"
 
     def found(path: Path) -> str:
         return f"ok {len([detected(where, row) for where, row in rows_of(path, NEEDED)])}"

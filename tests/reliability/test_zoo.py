@@ -32,9 +32,9 @@ from zoo import calling, chunk, form, silent_flac, wav_bytes, write_whole_zoo
 
 from archive.index import missing
 from archive.recordings import Recording, read_recordings, write_recordings
-from archive.survey import Examination
+from archive.survey import Examination, with_outcome
 from config import DataSettings, PredictCommand, SurveyCommand
-from data_loader import read_unlabeled, survey, with_outcome
+from data_loader import read_unlabeled, survey
 from predictor import predict
 from runtime.terminal import launch
 from serving.inputs import find_entries
@@ -569,12 +569,12 @@ SAYING = {  # the functions that say what is wrong with a recording
     "sounds/audio.py": "__init__ decoded_blocks",
     "sounds/damage.py": "outcome all_faults dead_notes channel_notes other_notes refusal unfit what_instead",
     "sounds/decoders.py": "waveform why_silent",
-    "sounds/ffmpeg.py": "ffmpeg_pieces",
+    "sounds/ffmpeg.py": "ffmpeg_pieces stream_pieces",
     "sounds/libsndfile.py": "soundfile_blocks",
     "sounds/ogg.py": "ogg_fault",
-    "archive/survey.py": "listen examine_there",
+    "archive/survey.py": "listen examine_there with_outcome",
     "archive/index.py": "checked_name missing stranger",
-    "data_loader.py": "with_outcome without_duplicates",
+    "archive/duplicates.py": "without_duplicates",
 }
 NO_REASONS = ("an HTML page", "named without a suffix", "\u2026")
 
