@@ -85,7 +85,7 @@ def compare(
     figures |= bounds("top1_agreement", wilson_interval(int(same.sum()), len(same), LEVEL))
     truth = held_out.truth
     if len(truth) and ((truth > 0).any(axis=0) & (truth == 0).any(axis=0)).any():
-        figures |= auc_drops(*(pooled(scores, held_out) for scores in (int8, floats)), held_out, labels)
+        figures |= auc_drops(pooled(int8, held_out), pooled(floats, held_out), held_out, labels)
     return figures
 
 
