@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from archive.metadata import doubts, facts_of
+from archive.metadata import Facts, doubts, facts_of
 from archive.recordings import Recording, read_recordings
 from sounds.audio import find_recordings
 
@@ -65,6 +65,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
         row = rows.get(path)
         facts, odd = facts_of(path)
         strange += [f"{path.name}: {said}" for said in odd]
+        # what a table says of the time counts, else what the recorder wrote
         written = row.recorded_at if row else ""
         unclear += not is_moment(written)
         when = (written if is_moment(written) else "") or facts.recorded_at
@@ -72,36 +73,39 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
             local = datetime.fromisoformat(when).replace(tzinfo=zone)
             doubtful += local.utcoffset() != local.replace(fold=1).utcoffset()
             when = local.isoformat()
-        match = pattern.search(str(path)) if pattern else None
-        site = (
-            (match[1] or "" if match else "")
-            if pattern
-            else (row.site if row else "") or Path(os.path.realpath(path)).parent.name
-        )
-        state = path.stat() if is_present(path) else None
-        site = sys.intern(site)  # one word for all recordings of a site: there may be a million
-        given = row or Recording(path, path.name)  # what a table says counts
-        placed = given if given.latitude else facts
-        entries.append(
-            Entry(
-                path,
-                site,
-                when,
-                state.st_size if state else 0,
-                state.st_mtime_ns if state else 0,
-                placed.latitude,
-                placed.longitude,
-                sys.intern(given.make or facts.make),
-                sys.intern(given.serial or facts.serial),
-                given.temperature or facts.temperature,
-            )
-        )
+        entries.append(entry_of(path, when, site_of(path, row, pattern), row or Recording(path, path.name), facts))
     notes += doubts(strange)
     if unclear:
         notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")
     if doubtful:
         notes.append(f"{doubtful} recordings begin when the clocks were changed; the earlier of two times is taken")
     return entries, [*search, *notes]
+
+
+def site_of(path: Path, row: Recording | None, pattern: re.Pattern[str] | None) -> str:
+    """Where a recording was made: by the pattern, else by the table, else by the name of its folder."""
+    if pattern:
+        match = pattern.search(str(path))
+        return (match[1] or "") if match else ""
+    return (row.site if row else "") or Path(os.path.realpath(path)).parent.name
+
+
+def entry_of(path: Path, when: str, site: str, row: Recording, facts: Facts) -> Entry:
+    """A recording with all that is known of it; what its row in a table says counts before what its file does."""
+    state = path.stat() if is_present(path) else None
+    placed = row if row.latitude else facts
+    return Entry(
+        path,
+        sys.intern(site),  # one word for all recordings of a site: there may be a million
+        when,
+        state.st_size if state else 0,
+        state.st_mtime_ns if state else 0,
+        placed.latitude,
+        placed.longitude,
+        sys.intern(row.make or facts.make),
+        sys.intern(row.serial or facts.serial),
+        row.temperature or facts.temperature,
+    )
 
 
 def is_table(path: Path) -> bool:

@@ -125,6 +125,33 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
             "the flag out"
         )
         path = float_twin(path, "OpenVINO multiplies float32 files") if ".int8" in path.name else path
+    network, name, facts, digest = open_network(path, threads, engine)
+    wrong = int8_fault() if facts["precision"] == "int8" else ""
+    if wrong:
+        wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
+        twin = float_twin(path, wrong)
+        print(f"{wrong}; {twin} is used instead, which is slower")
+        return replace(open_scorer(twin, threads), known_answer=wrong)
+    return Scorer(
+        network,
+        path,
+        from_facts(AudioSettings, facts["audio"], path),
+        from_json(facts["taxonomy"]),
+        facts["precision"],
+        facts["verified"],
+        digest,
+        tuple(thresholds_from_json(facts.get("thresholds", []))),
+        facts.get("rank_thresholds", {}),
+        threads,
+        "exact" if facts["precision"] == "int8" else "not asked",
+        encoder_in_words(facts),
+        name,
+    )
+
+
+def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str, dict[str, Any], str]:
+    """A file's network, the engine in words, its facts and its digest; nothing of it is trusted unchecked."""
+    # the file is whole, and holds nothing but a network
     with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
         whole = pool.submit(sha256, path)
         state, weights = inspect(path)
@@ -133,34 +160,24 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         "copy it again, or `python quantize.py` anew"
     )
     check_graph(path, weights)
+    # the engine takes it
     try:
         network, metadata, name = (open_openvino if engine == "openvino" else open_onnxruntime)(path, threads)
     except Exception as error:  # the engines' own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
+    # its facts go together
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
-    audio, taxonomy = from_facts(AudioSettings, facts["audio"], path), from_json(facts["taxonomy"])
-    old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
-    digest = whole.result() if state == "sound" or not old_weights.is_file() else file_digest([path, old_weights])
-    limits, ranks = tuple(thresholds_from_json(facts.get("thresholds", []))), facts.get("rank_thresholds", {})
-    assert not limits or [limit.label for limit in limits] == list(taxonomy.labels), (
+    limits, labels = thresholds_from_json(facts.get("thresholds", [])), from_json(facts["taxonomy"]).labels
+    assert not limits or [limit.label for limit in limits] == list(labels), (
         f"{path}: its thresholds are of other labels than its answers; make the model file again"
     )
-    precision, verified = facts["precision"], facts["verified"]
-    assert engine == "onnxruntime" or precision == "float32", (
+    assert engine == "onnxruntime" or facts["precision"] == "float32", (
         f"{path} is an INT8 file, and OpenVINO multiplies float32 files; point --model at that, or leave out --engine"
     )
-    wrong = int8_fault() if precision == "int8" else ""
-    if wrong:
-        wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
-        twin = float_twin(path, wrong)
-        print(f"{wrong}; {twin} is used instead, which is slower")
-        return replace(open_scorer(twin, threads), known_answer=wrong)
-    answer = "exact" if precision == "int8" else "not asked"
-    encoder = encoder_in_words(facts)
-    return Scorer(
-        network, path, audio, taxonomy, precision, verified, digest, limits, ranks, threads, answer, encoder, name
-    )
+    old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
+    digest = whole.result() if state == "sound" or not old_weights.is_file() else file_digest([path, old_weights])
+    return network, name, facts, digest
 
 
 def float_twin(path: Path, why: str) -> Path:

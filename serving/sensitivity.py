@@ -150,13 +150,15 @@ def product_costs(
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
     error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}
-    costs: list[ProductCost] = []
-    for name in linears:
-        ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
-        best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
-        coarse, fine = error[name, best, LEVELS], error[name, best, EIGHT_BITS]
-        costs.append(ProductCost(name, coarse, fine, outlier(channels[name].peak), best))
+    costs = [cheapest_form(name, error, outlier(channels[name].peak)) for name in linears]
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
+
+
+def cheapest_form(name: str, error: Mapping[tuple[str, bool, int], float], loudest: float) -> ProductCost:
+    """What a product costs, smoothed or not, whichever is less; `error` by name, smoothed, and levels of a weight."""
+    ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
+    best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
+    return ProductCost(name, error[name, best, LEVELS], error[name, best, EIGHT_BITS], loudest, best)
 
 
 def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[str, str]]:
