@@ -76,14 +76,17 @@ def quantize(config: QuantizeCommand) -> int:
     model, trained = open_trained(config)
     scanned, origin = scanned_contexts(config.classifier, trained.facts, trained.held_out)
     with open_run("quantize", config.run.root, config) as run:
+        # write float32, held against the trained network
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
         floats, largest = write_float_file(model, trained, float_path)
         refuse_broken_cpu()
+        # measure what INT8 costs each product, and choose its form
         origin, windows = f"{len(scanned)} {origin}", model.windows
         recipe, costs = choose_recipe(model, torch.from_numpy(scanned), config.max_error)
         del model, scanned  # its weights are most of the memory that the rest would need
         print(f"what INT8 costs each product, on {origin}:")
         print_costs(costs, recipe)
+        # write INT8, and hold it against float32
         write_int8(float_path, int8_path, trained.facts, trained.verified, recipe)
         int8 = file_scores(int8_path, trained.held_out.contexts)
         labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
@@ -92,9 +95,11 @@ def quantize(config: QuantizeCommand) -> int:
         refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
         moved = move_thresholds(trained, floats, int8, float_path, int8_path, recipe)
         write_changes(run.folder / "species.csv", int8, floats, trained.held_out, labels)
+        # measure both, and hold them against the budget
         samples = trained.held_out.contexts.shape[1]
         measured = measure_files(config.classifier, float_path, int8_path, samples, windows)
         fit = fit_budget(measured.speeds, trained.facts, config.budget, refused, trained.depths)
+        # report
         card = {
             **trained_facts(trained, largest),
             **recipe_facts(recipe, costs, origin),

@@ -76,6 +76,7 @@ def write_report(config: ReportCommand) -> int:
     page = config.out or results.folder / "report.html"
     folder = config.clips_dir or (page.with_name(f"{page.stem}_clips") if len(drawn) > EMBEDDED else None)
     clips = cut_clips([results.detections[index] for index in drawn], results, config.audio)
+    # the page: its head, a card for each clip, its facts
     before, after = page_template(beside=folder is not None).split(HERE)
     cards: list[dict[str, object]] = []
     troubles: list[str] = []
@@ -103,6 +104,7 @@ def write_report(config: ReportCommand) -> int:
         assert len(troubles) < len(drawn), f"none of the windows has sound: {troubles[0]}"
         facts = page_facts(shown, config, drawn) | {"cards": cards}
         file.write(f'<script type="application/json" id="data">{json_for_page(facts)}</script>\n{after}')
+    # say what came out
     for line in troubles[:SHOWN]:
         print(line)
     size = page.stat().st_size / 1e6

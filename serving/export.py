@@ -304,6 +304,7 @@ def smooth_activations(
             activation, inverse = node.input[0], (1 / scales[name]).astype(np.float32)
             if activation not in smoothed:
                 smoothed[activation] = activation
+                # a norm, the values of attention, or a multiplication of its own takes the scale in
                 if makers[activation].op_type == "LayerNormalization":
                     for constant in makers[activation].input[1:]:
                         multiply(constants[constant], inverse, folder)
@@ -358,11 +359,13 @@ def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], fo
         if node.name not in chosen:
             nodes.append(node)
             continue
+        # its activations, once for all products of the same
         activation, weight = node.input
         if activation not in quantised:
             quantised.add(activation)
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
+        # its weights, and the bias that takes out what rounding makes of the mean
         if f"{weight}_quantized" not in weights:
             how, exact = chosen[node.name], numpy_helper.to_array(weights[weight], str(folder))
             exact = exact if how.factor is None else exact * how.factor
@@ -375,6 +378,7 @@ def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], fo
         users[weight] -= 1
         if not users[weight]:
             del weights[weight]
+        # the product in integers, then back to float32
         out = node.output[0]
         inputs = [f"{activation}_quantized", f"{weight}_quantized", f"{activation}_zero_point"]
         scales = [f"{activation}_scale", f"{weight}_scale"]

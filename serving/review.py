@@ -162,11 +162,13 @@ def training_rows(
         judged = [settled[d] for d in together if d in settled]
         if not judged:
             continue
+        # what the verdicts say of this window
         present = [plain_label(v.detected.label) for v in judged if v.answer == "yes" and not is_rank(v.detected.label)]
         named = [v.species for v in judged if v.answer == "no" and v.species and v.species != NOTHING]
         present += [label_of.get(key(name), name) for name in named]
         denied = [plain_label(v.detected.label) for v in judged if v.answer == "no"]
         empty = len(denied) == len(together) or (len(denied) == len(judged) and NOTHING in {v.species for v in judged})
+        # what is not certain, or has no sound, is left out
         if not present and not empty:
             left_out["undecided"] += 1
             continue

@@ -134,6 +134,7 @@ def product_costs(
 
         return seen
 
+    # every context forward once, and back once for each probe
     generator, answers = torch.Generator().manual_seed(0), list[Tensor]()
     with differentiable_inside(model), hooked(model, watch):
         for waveform in waveforms:
@@ -147,6 +148,7 @@ def product_costs(
                 for key, missed in wrong.items():
                     moved[key] = moved.get(key, 0.0) + float((gradients[key[0]] * missed).sum()) ** 2
             answers.append(logits.detach())
+    # as a share of the logits' spread; of two ways the cheaper
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
     error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}

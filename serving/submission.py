@@ -69,6 +69,7 @@ def write_submission(
     shared = [column for column, label in enumerate(sample.labels) if label in column_of]
     assert shared, f"none of the model's labels ({', '.join(labels[:3])}, ...) is in the sample; take the right model"
     source = [column_of[sample.labels[column]] for column in shared]
+    # every window under its name
     scored: dict[str, NDArray[np.float32]] = {}
     stems: set[str] = set()
     for file, windows in scores:
@@ -77,10 +78,12 @@ def write_submission(
         assert windows.shape == (len(windows), len(labels)), f"{file}: {windows.shape} scores of {len(labels)} labels"
         stems.add(stem)
         scored |= {f"{stem}_{step_seconds * number}": row for number, row in enumerate(windows, 1)}
+    # the rows that are wanted, and those that are known
     asked = {row_id.rpartition("_")[0] for row_id in sample.row_ids}
     row_ids = tuple(scored) if scored and asked.isdisjoint(stems) else sample.row_ids
     known = [row_id for row_id in row_ids if row_id in scored and bool(np.isfinite(scored[row_id]).all())]
     row_of = {row_id: scored[row_id][source] for row_id in known}
+    # write them in the sample's form
     with open_text(path) as text:
         text.write(sample.header)
         table = csv.writer(text, lineterminator="\r\n" if sample.header.endswith("\r\n") else "\n")

@@ -131,6 +131,7 @@ def write_tables(
     strangers = sorted(set(kinds) - set(KINDS))
     assert not strangers, f"no tables of the kind {', '.join(strangers)}; choose from {', '.join(KINDS)}"
     exports, encoding = folder / "exports", "utf-8-sig" if bom else "utf-8"
+    # one sheet for each csv table
     sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": (FILE_COLUMNS, file_rows)}
     if "csv" in kinds:
         sheets[folder / "detections.csv"] = (DETECTION_COLUMNS, detection_rows)
@@ -139,6 +140,7 @@ def write_tables(
     if "kaleidoscope" in kinds:
         sheets[exports / "kaleidoscope.csv"] = (KALEIDOSCOPE_COLUMNS, kaleidoscope_rows)
     written = list(sheets)
+    # open all tables, write each recording to all of them, commit together
     with ExitStack() as stack:
         tables: list[Write] = []
         for path, (columns, rows) in sheets.items():
