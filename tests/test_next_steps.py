@@ -32,7 +32,7 @@ from quantize import next_command as after_quantize
 from report import next_steps as after_review
 from runtime.terminal import command_line
 from serving.results import read_results
-from ssl_mae import next_command as after_ssl_mae
+from ssl_mae import next_step as after_ssl_mae
 
 HERE = Path(__file__).parents[1]
 COMMANDS: dict[str, Callable[[list[str]], object]] = {
