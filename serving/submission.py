@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from runtime.cells import open_text
 from taxonomy import delimiter, read_table
 
+STEP_SECONDS = 5  # of BirdCLEF's rows
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -54,7 +56,6 @@ def write_submission(
     sample: Sample,
     scores: Iterable[tuple[str, NDArray[np.float32]]],
     labels: Sequence[str],
-    step_seconds: int = 5,
 ) -> SubmissionReport:
     """The probabilities of soundscapes in the layout of BirdCLEF: row_id is <stem>_<second in which the window ends>.
 
@@ -77,7 +78,7 @@ def write_submission(
         assert stem not in stems, f"two recordings are called {stem}; their rows would have the same names, rename one"
         assert windows.shape == (len(windows), len(labels)), f"{file}: {windows.shape} scores of {len(labels)} labels"
         stems.add(stem)
-        scored |= {f"{stem}_{step_seconds * number}": row for number, row in enumerate(windows, 1)}
+        scored |= {f"{stem}_{STEP_SECONDS * number}": row for number, row in enumerate(windows, 1)}
     # the rows that are wanted, and those that are known
     asked = {row_id.rpartition("_")[0] for row_id in sample.row_ids}
     row_ids = tuple(scored) if scored and asked.isdisjoint(stems) else sample.row_ids
