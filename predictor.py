@@ -30,13 +30,13 @@ from runtime.terminal import launch
 from serving.analysis import NOTHING, analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
-from serving.detections import Choices, listing
+from serving.detections import Choices, detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
 from serving.outputs import TableSettings, write_outputs
 from serving.progress import Progress
 from serving.scorer import Scorer, cpu_name, open_scorer
-from serving.tallies import LISTED, Totals, in_words
+from serving.tallies import LISTED, Totals, status_counts
 from sounds.audio import READING
 from sounds.decoders import Decoder
 
@@ -86,7 +86,7 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
         ((_, outcome, scored),) = scores
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, analyser.scorers[0].taxonomy, analyser.choices)
-    print("\n".join(listing(analysed.found, LISTED)) or "nothing reaches its threshold")
+    print("\n".join(detection_lines(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
         print(f"{outcome.status}: {outcome.reason}")
     print(pace(outcome.seconds, time.time() - started))
@@ -150,7 +150,7 @@ def finish_shard(label: str, own: Sequence[Entry], count: int, journal: Journal,
         f"{len(own) - statuses.total()} of the {len(own)} recordings of this shard are not in {folder}; was "
         "something removed from its folder .parts meanwhile? the same command once more mends that"
     )
-    print(f"shard {label}: {len(own)} of {count} recordings are done ({in_words(statuses) or 'none is its own'});")
+    print(f"shard {label}: {len(own)} of {count} recordings are done ({status_counts(statuses) or 'none is its own'});")
     print("when all shards are, the same command without --shard writes the tables")
     return exit_code(statuses)
 

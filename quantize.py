@@ -8,7 +8,7 @@ Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quanti
          run.json
 
 Before: on training windows, outlier channels are smoothed, and what INT8 would cost each product is measured in the
-logits; the dearest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error.
+logits; the costliest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error.
 After: both files are run on the held-out windows. A float32 file that differs from the trained network is an error; an
 INT8 file that is worse than --gate allows, or of which most is float32, is refused. Too few windows decide nothing.
 """
@@ -44,11 +44,11 @@ from runtime.terminal import command_line, launch
 from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
-from serving.comparison import HeldOut, read_windows, scanned_contexts
+from serving.comparison import ComparedWindows, read_windows, scanned_contexts
 from serving.costs import Measured, measure_files
 from serving.export import Recipe, write_float, write_int8
-from serving.gate import Judgement, enough_windows, judge, write_species
-from serving.sensitivity import ProductCost, choose, input_channels, product_costs, smoothing, together
+from serving.gate import Judgement, enough_windows, judge, write_changes
+from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
 from training.checkpoint import ClassifierFacts, load_classifier
 from training.device import available_cores
 
@@ -64,7 +64,7 @@ class Trained:
     path: Path
     facts: ClassifierFacts
     depths: Mapping[int, float]  # cmAP by depth, where probe.py was asked
-    held_out: HeldOut
+    held_out: ComparedWindows
     verified: bool  # whether there are enough held-out windows to judge a file by
 
 
@@ -75,14 +75,17 @@ def quantize(config: QuantizeCommand) -> int:
     model, trained = open_trained(config)
     scanned, origin = scanned_contexts(config.classifier, trained.facts, trained.held_out)
     with open_run("quantize", config.run.root, config) as run:
+        # write float32, held against the trained network
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
         floats, largest = write_float_file(model, trained, float_path)
         refuse_broken_cpu()
+        # measure what INT8 costs each product, and choose its form
         origin, windows = f"{len(scanned)} {origin}", model.windows
         recipe, costs = choose_recipe(model, torch.from_numpy(scanned), config.max_error)
         del model, scanned  # its weights are most of the memory that the rest would need
         print(f"what INT8 costs each product, on {origin}:")
         print_costs(costs, recipe)
+        # write INT8, and hold it against float32
         write_int8(float_path, int8_path, trained.facts, trained.verified, recipe)
         int8 = file_scores(int8_path, trained.held_out.contexts)
         labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
@@ -90,10 +93,12 @@ def quantize(config: QuantizeCommand) -> int:
         print(f"gate {judgement.verdict}: {judgement.text}")
         refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
         moved = move_thresholds(trained, floats, int8, float_path, int8_path, recipe)
-        write_species(run.folder / "species.csv", int8, floats, trained.held_out, labels)
+        write_changes(run.folder / "species.csv", int8, floats, trained.held_out, labels)
+        # measure both, and hold them against the budget
         samples = trained.held_out.contexts.shape[1]
         measured = measure_files(config.classifier, float_path, int8_path, samples, windows)
         fit = fit_budget(measured.speeds, trained.facts, config.budget, refused, trained.depths)
+        # report
         card = {
             **trained_facts(trained, largest),
             **recipe_facts(recipe, costs, origin),
@@ -107,7 +112,7 @@ def quantize(config: QuantizeCommand) -> int:
         draw_card(run.folder / "quantize.png", costs, recipe, measured.parts, answers, title)
         if refused:
             set_aside(int8_path, float_path, judgement.reasons)
-    print(f"wrote {int8_path}; {next_step(config.classifier, int8_path)}")
+    print(f"wrote {int8_path}; {next_command(config.classifier, int8_path)}")
     return 0
 
 
@@ -253,7 +258,7 @@ def set_aside(int8_path: Path, float_path: Path, reasons: Sequence[str]) -> None
     )
 
 
-def next_step(classifier: Path, model: Path) -> str:
+def next_command(classifier: Path, model: Path) -> str:
     """How to use the model, as a command that can be copied: with a recording of which it is known that it is there."""
     table = classifier.with_name("held_out_recordings.csv")
     rows = read_recordings(table) if table.is_file() else []
@@ -271,7 +276,7 @@ def print_costs(costs: Sequence[ProductCost], recipe: Recipe) -> None:
     if len(costs) > SHOWN:
         print(f"... and {len(costs) - SHOWN} cheaper ones")
     left = {cost.name: cost.error_8_bits if cost.name in recipe.eight else cost.error for cost in costs}
-    rest = 100 * together(error for name, error in left.items() if name not in recipe.spared)
+    rest = 100 * combined_error(error for name, error in left.items() if name not in recipe.spared)
     print(f"all INT8 products together: {rest:.1f} % of the logits' spread")
     if recipe.eight:
         print(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(recipe.eight))}")

@@ -24,7 +24,7 @@ import soundfile
 from bench.cpu import RUNS, called
 from config import SCRATCH
 from serving.analysis import score_entries
-from serving.contexts import SoundSettings, pieces
+from serving.contexts import SoundSettings, context_pieces
 from serving.inputs import Entry, find_entries
 from serving.scorer import Scorer, cpu_name, open_scorer, stream
 from sounds.decoders import Decoder
@@ -41,9 +41,11 @@ def bench(size: str, threads: int, minutes: int) -> None:
         print(f"writing {model}: {called('--size', size, '--write')}")
     scorer, entries = open_scorer(model, threads), recordings(minutes)
     sound, decoder = SoundSettings(), Decoder()
-    heard = [samples for _, samples in pieces(entries, scorer.audio, sound, decoder) if samples is not None]
+    heard = [samples for _, samples in context_pieces(entries, scorer.audio, sound, decoder) if samples is not None]
     ways: dict[str, Callable[[], int]] = {
-        "decoding alone": lambda: sum(one is not None for _, one in pieces(entries, scorer.audio, sound, decoder)),
+        "decoding alone": lambda: sum(
+            one is not None for _, one in context_pieces(entries, scorer.audio, sound, decoder)
+        ),
         "scoring alone": lambda: sum(answer is not None for _, answer in stream([scorer], enumerate(heard))),
         "both, as predictor.py": lambda: windows_of(scorer, entries, sound, decoder),
     }

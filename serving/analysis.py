@@ -17,7 +17,7 @@ import numpy as np
 
 from config import AudioSettings
 from evaluation.calibration import Thresholds
-from serving.contexts import SoundSettings, channels, pieces
+from serving.contexts import SoundSettings, channels, context_pieces
 from serving.detections import Analysed, Choices, Scored, averaged_shifts, detect, smoothed, weighted_by_file
 from serving.inputs import Entry
 from serving.progress import Progress
@@ -46,7 +46,7 @@ def score_entries(
     audio, species = scorers[0].audio, len(scorers[0].taxonomy.labels)
     journal = progress.journal if progress else None
     embeddings = journal is not None and journal.arrays
-    for piece, answer in stream(scorers, pieces(entries, audio, sound, decoder, journal), sound.batch_size):
+    for piece, answer in stream(scorers, context_pieces(entries, audio, sound, decoder, journal), sound.batch_size):
         if piece.begun is not None:
             answered, contexts = unpacked(piece.begun)
         if answer is not None:
@@ -56,8 +56,9 @@ def score_entries(
             if progress:
                 progress.moved(piece, answered, contexts)
         if piece.outcome is not None:
-            heard = channels(sound, piece.outcome)
-            yield piece.entry, piece.outcome, [scored_channel(answered, channel, species, sound) for channel in heard]
+            numbers = channels(sound, piece.outcome)
+            scored = [scored_channel(answered, channel, species, sound) for channel in numbers]
+            yield piece.entry, piece.outcome, scored
             answered, contexts = {}, 0
 
 

@@ -24,7 +24,7 @@ SCANNED = 32  # contexts in which outliers are looked for and the cost of each p
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ComparedWindows:
     """What the files are compared on."""
 
     contexts: NDArray[np.float32]  # (contexts, samples)
@@ -34,7 +34,7 @@ class HeldOut:
     groups: NDArray[np.str_]  # (recordings,) what is alike
 
 
-def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> HeldOut:
+def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> ComparedWindows:
     """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
     they are still there; else noise, and no truth.
 
@@ -61,10 +61,10 @@ def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: i
     indices = [order[position] for position in used]
     groups = np.array([listed[index].group or str(listed[index].path) for index in indices])
     truth = truth_table(listed, labels, audio)[indices]
-    return HeldOut(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
+    return ComparedWindows(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
 
 
-def noise(facts: ClassifierFacts) -> HeldOut:
+def noise(facts: ClassifierFacts) -> ComparedWindows:
     """What is compared on where there are no recordings: nothing is known to be in it."""
     audio = facts.audio
     windows, samples = (
@@ -73,10 +73,12 @@ def noise(facts: ClassifierFacts) -> HeldOut:
     )
     contexts = np.random.default_rng(0).normal(0, 0.1, (SCANNED, samples)).astype(np.float32)
     rows, truth = np.arange(SCANNED * windows), np.zeros((0, len(facts.taxonomy.labels)), np.float32)
-    return HeldOut(contexts, rows, np.zeros(len(rows), np.int64), truth, np.zeros(0, np.str_))
+    return ComparedWindows(contexts, rows, np.zeros(len(rows), np.int64), truth, np.zeros(0, np.str_))
 
 
-def scanned_contexts(classifier: Path, facts: ClassifierFacts, held_out: HeldOut) -> tuple[NDArray[np.float32], str]:
+def scanned_contexts(
+    classifier: Path, facts: ClassifierFacts, held_out: ComparedWindows
+) -> tuple[NDArray[np.float32], str]:
     """Contexts (contexts, samples) on which products are judged, and what they are: of training, so that the held-out
     ones judge a file that was not fitted to them; where training's table is missing, held-out ones all the same."""
     windows = round(facts.audio.context_seconds / facts.audio.window_seconds)
@@ -87,7 +89,7 @@ def scanned_contexts(classifier: Path, facts: ClassifierFacts, held_out: HeldOut
     return held_out.contexts[:SCANNED], source
 
 
-def pooled(scores: NDArray[np.float32], held_out: HeldOut) -> NDArray[np.float32]:
+def pooled(scores: NDArray[np.float32], held_out: ComparedWindows) -> NDArray[np.float32]:
     """(recordings, species) of the answers to all contexts."""
     of_windows, times = scores[held_out.rows], np.zeros(len(held_out.rows))
     windows = WindowScores(held_out.owner, times, times, of_windows, of_windows[:, :0])
@@ -107,10 +109,10 @@ if __name__ == "__main__":
     frogs = Taxonomy(("a", "b"), ("a", "b"), ("a", "b"), ((*kin, "a"), (*kin, "b")), (7, 7))
     facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), frogs, {})
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        soundfile.write(place / "frog.wav", np.random.default_rng(0).normal(0, 0.1, 16_000 * 12), 16_000)
-        write_recordings(place / HELD_OUT, [Recording(place / "frog.wav", "frog.wav", ("b",), seconds=12.0)])
-        held_out = read_windows(place / HELD_OUT, facts, 10)
-        contexts, origin = scanned_contexts(place / "classifier.safetensors", facts, held_out)
+        root = Path(folder)
+        soundfile.write(root / "frog.wav", np.random.default_rng(0).normal(0, 0.1, 16_000 * 12), 16_000)
+        write_recordings(root / HELD_OUT, [Recording(root / "frog.wav", "frog.wav", ("b",), seconds=12.0)])
+        held_out = read_windows(root / HELD_OUT, facts, 10)
+        contexts, origin = scanned_contexts(root / "classifier.safetensors", facts, held_out)
     print(f"{len(held_out.owner)} windows of {len(held_out.truth)} recording; products are judged on {origin}")
     assert held_out.truth.tolist() == [[0.0, 1.0]] and len(contexts) == len(held_out.owner) == 3

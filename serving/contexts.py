@@ -72,7 +72,7 @@ class Piece:
     begun: Mapping[str, Numbers] | None = None  # what an earlier run had of the recording; empty: begin anew
 
 
-def pieces(
+def context_pieces(
     entries: Iterable[Entry],
     audio: AudioSettings,
     sound: SoundSettings,
@@ -168,7 +168,7 @@ if __name__ == "__main__":
         path = Path(folder) / "dawn.wav"
         soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (16_000 * 12, 2)), 16_000)
         sound = SoundSettings(channel="each")
-        found = [piece for piece, _ in pieces([Entry(path)], AudioSettings(), sound, decoder)]
+        found = [piece for piece, _ in context_pieces([Entry(path)], AudioSettings(), sound, decoder)]
     for piece in found:
         print(f"channel {piece.channel}: {piece.windows}, {piece.share:.0%}" if piece.windows else piece.outcome)
     assert [piece.channel for piece in found] == [1, 1, 1, 2, 2, 2, 0] and found[-2].windows == ((10.0, 12.0),)

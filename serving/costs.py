@@ -18,7 +18,7 @@ import torch
 from runtime.digests import beside
 from serving import scorer as scoring
 from serving.export import front_end
-from serving.speed import Speed, in_fresh_process, measure, report, time_by_part, time_graph
+from serving.speed import Speed, in_fresh_process, measure, report_speed, time_by_part, time_graph
 from training.checkpoint import load_classifier
 from training.device import available_cores
 
@@ -80,7 +80,7 @@ def report_network(classifier: str, threads: int, started: float) -> None:
         with torch.inference_mode():
             return model(noise)
 
-    report(answer, model.windows, facts.audio.window_seconds, started)
+    report_speed(answer, model.windows, facts.audio.window_seconds, started)
 
 
 def print_speeds(speeds: Mapping[tuple[str, int], Speed], sizes: Mapping[str, float]) -> None:

@@ -31,7 +31,7 @@ from evaluation.metrics import (
 )
 from runtime.cells import no_formula
 from runtime.files import publish
-from serving.comparison import HeldOut, pooled
+from serving.comparison import ComparedWindows, pooled
 
 CHANCE = 0.05  # of a file that is as bad as the gate allows to agree in every window
 Verdict = Literal["passed", "refused", "undecided"]
@@ -51,24 +51,24 @@ class Judgement:
 def judge(
     int8: NDArray[np.float32],
     floats: NDArray[np.float32],
-    held_out: HeldOut,
+    held_out: ComparedWindows,
     labels: Sequence[str],
     limits: GateSettings,
     spared: int,
     products: int,
 ) -> Judgement:
     """Compare the answers of two files (windows, species), of which one has `spared` of its `products` in float32."""
-    figures = compare(int8, floats, held_out, labels)
+    figures = compare_answers(int8, floats, held_out, labels)
     if 2 * spared >= products:
         reason = f"{spared} of its {products} products would be float32, so it is none"
         return Judgement(figures, "refused", [reason], f"{gate_line(figures)}; {reason}", mostly_float=True)
-    verdict, why = judged(figures, limits, len(held_out.owner) if len(held_out.truth) else 0)
+    verdict, why = decide(figures, limits, len(held_out.owner) if len(held_out.truth) else 0)
     reasons = gate_reasons(figures, limits)
     return Judgement(figures, verdict, reasons, gate_line(figures) + why, mostly_float=False)
 
 
-def compare(
-    int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: HeldOut, labels: Sequence[str]
+def compare_answers(
+    int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: ComparedWindows, labels: Sequence[str]
 ) -> dict[str, float | str]:
     """How far the INT8 file is from the float32 one: in its answers, and in what they are worth. `_low` and `_high` of
     a figure are its 95 % interval: Wilson's of a share of windows, else over groups of recordings that are weighted
@@ -90,7 +90,7 @@ def compare(
 
 
 def auc_drops(
-    int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: HeldOut, labels: Sequence[str]
+    int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: ComparedWindows, labels: Sequence[str]
 ) -> dict[str, float | str]:
     """What recordings are told apart worse by, of two files' answers (recordings, species)."""
     truth = held_out.truth
@@ -125,24 +125,24 @@ def enough_windows(agreement: float) -> int:
     return math.ceil(math.log(CHANCE) / math.log(agreement)) if 0 < agreement < 1 else 1
 
 
-def gate_reasons(gate: Mapping[str, float | str], limits: GateSettings) -> list[str]:
+def gate_reasons(figures: Mapping[str, float | str], limits: GateSettings) -> list[str]:
     """Why an INT8 file may not be kept; nothing where it may."""
     found: list[str] = []
-    if float(gate["top1_agreement"]) < limits.min_agreement:
-        found.append(f"another best species in {100 * (1 - float(gate['top1_agreement'])):.1f} % of the windows")
-    if float(gate.get("macro_auc_drop", 0.0)) > limits.max_auc_drop:
-        found.append(f"macro AUC lower by {float(gate['macro_auc_drop']):.4f}")
+    if float(figures["top1_agreement"]) < limits.min_agreement:
+        found.append(f"another best species in {100 * (1 - float(figures['top1_agreement'])):.1f} % of the windows")
+    if float(figures.get("macro_auc_drop", 0.0)) > limits.max_auc_drop:
+        found.append(f"macro AUC lower by {float(figures['macro_auc_drop']):.4f}")
     return found
 
 
-def judged(gate: Mapping[str, float | str], limits: GateSettings, windows: int) -> tuple[Verdict, str]:
+def decide(figures: Mapping[str, float | str], limits: GateSettings, windows: int) -> tuple[Verdict, str]:
     """Whether an INT8 file may be kept, and what is to be said of it. In too few held-out windows it is refused only if
     it is certain to be worse than allowed, on noise never."""
     enough = enough_windows(limits.min_agreement)
     if windows >= enough:
-        broken = gate_reasons(gate, limits)
+        broken = gate_reasons(figures, limits)
         return ("refused" if broken else "passed"), "".join(f"; {reason}" for reason in broken)
-    if windows and float(gate["top1_agreement_high"]) < limits.min_agreement:
+    if windows and float(figures["top1_agreement_high"]) < limits.min_agreement:
         return "refused", "; too few windows to judge what is good, and enough for this"
     return "undecided", (
         f"; {enough} held-out windows are needed to tell {100 * limits.min_agreement:g} % from less, so neither "
@@ -150,25 +150,25 @@ def judged(gate: Mapping[str, float | str], limits: GateSettings, windows: int) 
     )
 
 
-def gate_line(gate: Mapping[str, float | str]) -> str:
+def gate_line(figures: Mapping[str, float | str]) -> str:
     """The comparison in a line, with 95 % intervals."""
-    same, low, high = (f"{100 * float(gate[f'top1_agreement{end}']):.1f}" for end in ("", "_low", "_high"))
-    text = f"same best species in {same} % [95 %: {low}, {high}] of {gate['windows']} windows"
-    text += f", largest change {float(gate['largest_difference']):.4f} ({gate['most_changed_species']})"
-    if "macro_auc_drop" not in gate:
+    same, low, high = (f"{100 * float(figures[f'top1_agreement{end}']):.1f}" for end in ("", "_low", "_high"))
+    text = f"same best species in {same} % [95 %: {low}, {high}] of {figures['windows']} windows"
+    text += f", largest change {float(figures['largest_difference']):.4f} ({figures['most_changed_species']})"
+    if "macro_auc_drop" not in figures:
         return text + "; no species is in some of these recordings and not in others, so AUC says nothing"
     for name, words in (("macro_auc_drop", "macro AUC"), ("cmap_drop", "cmAP")):
-        text += f", {words} {-float(gate[name]):+.4f}"
-        if f"{name}_low" in gate:
-            text += f" [95 %: {-float(gate[f'{name}_high']):+.4f}, {-float(gate[f'{name}_low']):+.4f}]"
+        text += f", {words} {-float(figures[name]):+.4f}"
+        if f"{name}_low" in figures:
+            text += f" [95 %: {-float(figures[f'{name}_high']):+.4f}, {-float(figures[f'{name}_low']):+.4f}]"
     return text
 
 
-def write_species(
+def write_changes(
     path: Path,
     int8: NDArray[np.float32],
     floats: NDArray[np.float32],
-    held_out: HeldOut,
+    held_out: ComparedWindows,
     labels: Sequence[str],
 ) -> None:
     """What INT8 changes for each species: its probabilities, and its AUC where some recordings have it and some not."""
@@ -186,7 +186,7 @@ def write_species(
 if __name__ == "__main__":
     truth = np.eye(4, dtype=np.float32)[np.arange(200) % 4]
     rows = np.arange(200)
-    held_out = HeldOut(np.zeros((200, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
+    held_out = ComparedWindows(np.zeros((200, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
     floats = (0.2 + 0.6 * truth).astype(np.float32)
     spoiled = floats.copy()
     spoiled[:20] = floats[1:21]  # each tenth window gets its neighbour's answer

@@ -23,7 +23,7 @@ from runtime.cells import no_formula, plain_path, score_columns, write_row, writ
 from runtime.files import publish
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Scored, TableFacts, join
-from serving.embeddings import Embedded, write_embeddings
+from serving.embeddings import Embedded, write_vectors
 from serving.inputs import Entry
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
@@ -101,7 +101,7 @@ def write_outputs(
         vectors = (
             Embedded(str(entry.path), part.starts, part.ends, part.embeddings, part.channel) for entry, part in scored
         )
-        write_embeddings(tables.embeddings, vectors, scorer.path.name, by_channel)
+        write_vectors(tables.embeddings, vectors, scorer.path.name, by_channel)
         written.append(tables.embeddings)
     return written
 
@@ -156,10 +156,10 @@ if __name__ == "__main__":
     entry = Entry(Path("pond/dawn.wav"))
     dawn = Analysed("pond/dawn.wav", "pond", "", 32_000, 1, 5.0, 5.0, 1, "ok", "", 0, 0)
     window = Scored([0.0], [5.0], np.array([[0.75]], np.float32), np.zeros((1, 0), np.float32))
-    with tempfile.TemporaryDirectory() as place, open_journal(Path(place), {}, arrays=True) as journal:
+    with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder), {}, arrays=True) as journal:
         journal.keep(entry, dawn, [window])
         settings, totals = TableSettings(rtype=("csv",), scores=True), Totals()
-        written = write_outputs(Path(place), [entry], journal, scorer, SoundSettings(), settings, totals)
-        print(*(path.name for path in written), (Path(place) / "scores.csv").read_text(), sep="\n", end="")
-        assert (Path(place) / "scores.csv").read_text().splitlines()[1] == "pond/dawn.wav,0,5,0.75"
+        written = write_outputs(Path(folder), [entry], journal, scorer, SoundSettings(), settings, totals)
+        print(*(path.name for path in written), (Path(folder) / "scores.csv").read_text(), sep="\n", end="")
+        assert (Path(folder) / "scores.csv").read_text().splitlines()[1] == "pond/dawn.wav,0,5,0.75"
     assert totals.statuses["ok"] == 1

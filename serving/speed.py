@@ -55,9 +55,9 @@ class Speed:
 
 def measure(path: Path, threads: int, engine: Engine = "onnxruntime") -> Speed:
     """Score noise with a served file in a process of its own."""
-    place = str(path.resolve())
+    name = str(path.resolve())
     return in_fresh_process(
-        f"from serving import speed; speed.report_file({place!r}, {threads}, {time.time()}, {engine!r})"
+        f"from serving import speed; speed.report_file({name!r}, {threads}, {time.time()}, {engine!r})"
     )
 
 
@@ -72,7 +72,7 @@ def report_file(path: str, threads: int, started: float, engine: Engine = "onnxr
     """In the fresh process: open a file, score with it, print what it took since the clock said `started`."""
     opened = open_scorer(Path(path), threads, engine)
     noise = np.random.default_rng(0).normal(0, 0.1, (threads, context_samples(opened.audio))).astype(np.float32)
-    report(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
+    report_speed(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
 
 
 def time_graph(graph: bytes, samples: int) -> float:
@@ -111,7 +111,7 @@ def time_by_part(path: Path, samples: int) -> dict[str, float]:
     return {part: round(milliseconds, 3) for part, milliseconds in parts.items()}
 
 
-def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
+def report_speed(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
     """Print the figures of something that answers for so many windows at a time."""
     answer()
     first = time.time() - started

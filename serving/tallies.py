@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.detections import Analysed, Detection, clock, mark
+from serving.detections import Analysed, Detection, clock_text, validation_mark
 
 LISTED = 40  # species, and recordings in which something is wrong
 
@@ -46,7 +46,7 @@ class Totals:
         self.hours_silent += analysed.seconds_silent / 3600
         self.detections += len(analysed.found)
         for detection in analysed.found:
-            first = Tally(detection.common_name, 0, 0.0, moment(detection, analysed.file), detection.validated)
+            first = Tally(detection.common_name, 0, 0.0, where_first(detection, analysed.file), detection.validated)
             tally = self.species.setdefault(detection.label, first)
             tally.windows += 1
             tally.best = max(tally.best, detection.confidence)
@@ -56,17 +56,17 @@ class Totals:
     def lines(self) -> list[str]:
         """For a terminal: species, troubles, and the sum."""
         silent = f" and {self.hours_silent:.2f} h without sound" if self.hours_silent >= 0.005 else ""
+        counts = status_counts(self.statuses) or "none"
         return [
             *(species_table(self.species) or ["nothing reaches its threshold"]),
             *self.troubles,
-            f"{self.statuses.total()} recordings ({in_words(self.statuses) or 'none'}), {self.hours:.2f} h{silent}, "
-            f"{self.detections} detections",
+            f"{self.statuses.total()} recordings ({counts}), {self.hours:.2f} h{silent}, {self.detections} detections",
         ]
 
 
-def moment(detection: Detection, file: str) -> str:
+def where_first(detection: Detection, file: str) -> str:
     """When a window was recorded, as far as that is known; else where in which file it is."""
-    return detection.detected_at or f"{Path(file).name} {clock(detection.start)}"
+    return detection.detected_at or f"{Path(file).name} {clock_text(detection.start)}"
 
 
 def species_table(species: Mapping[str, Tally]) -> list[str]:
@@ -75,11 +75,13 @@ def species_table(species: Mapping[str, Tally]) -> list[str]:
         return []
     lines = [f"{'species':40}{'windows':>9}{'best':>7}  first detected"]
     for tally in sorted(species.values(), key=lambda tally: tally.windows, reverse=True)[:LISTED]:
-        lines.append(f"{tally.name[:39]:40}{tally.windows:9}{tally.best:7.2f}  {tally.first}{mark(tally.validated)}")
+        lines.append(
+            f"{tally.name[:39]:40}{tally.windows:9}{tally.best:7.2f}  {tally.first}{validation_mark(tally.validated)}"
+        )
     return lines + ([f"... and {len(species) - LISTED} more"] if len(species) > LISTED else [])
 
 
-def in_words(statuses: Mapping[str, int]) -> str:
+def status_counts(statuses: Mapping[str, int]) -> str:
     """How many recordings have which status: 12 ok, 1 unreadable."""
     return ", ".join(f"{number} {status}" for status, number in statuses.items())
 
@@ -90,4 +92,4 @@ if __name__ == "__main__":
     for name, status, found in (("dawn.wav", "ok", (frog, frog)), ("noon.wav", "silent", ())):
         totals.add(Analysed(name, "", "", 32_000, 1, 60.0, 60.0, 12, status, "holds no sound", 1, 1, found))
     print("\n".join(totals.lines()))
-    assert totals.species["41"].windows == totals.detections == 2 and in_words(totals.statuses) == "1 ok, 1 silent"
+    assert totals.species["41"].windows == totals.detections == 2 and status_counts(totals.statuses) == "1 ok, 1 silent"

@@ -55,7 +55,7 @@ from data_loader import (
 )
 from demo_data import FieldSeason
 from serving.contexts import SoundSettings
-from serving.contexts import pieces as pieces_of_predictor
+from serving.contexts import context_pieces as pieces_of_predictor
 from serving.inputs import Entry
 from sounds.audio import open_recording, read_window
 from sounds.decoders import Decoder

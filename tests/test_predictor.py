@@ -183,8 +183,8 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
         nonlocal calls
         calls += 1
         if calls % 3 == 2:
-            journal.place(entry, "json").parent.mkdir(exist_ok=True)
-            journal.place(entry, "npz").write_bytes(b"half of a part")  # as a kill between its two files leaves it
+            journal.path(entry, "json").parent.mkdir(exist_ok=True)
+            journal.path(entry, "npz").write_bytes(b"half of a part")  # as a kill between its two files leaves it
             raise KeyboardInterrupt
         real(journal, entry, *told)
 

@@ -12,8 +12,8 @@ from conftest import Stages
 
 from config import SIZES, BudgetSettings, GateSettings, QuantizeCommand
 from quantize import file_scores, network_scores, quantize
-from serving.comparison import HeldOut, read_windows, scanned_contexts
-from serving.gate import compare, enough_windows
+from serving.comparison import ComparedWindows, read_windows, scanned_contexts
+from serving.gate import compare_answers, enough_windows
 from serving.scorer import open_scorer
 from serving.speed import Speed
 from training.checkpoint import load_classifier, save_classifier
@@ -31,7 +31,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.costs.measure_all", known)
 
 
-def held_out_of(stages: Stages, most: int = 2000) -> HeldOut:
+def held_out_of(stages: Stages, most: int = 2000) -> ComparedWindows:
     table = stages.classifier.with_name("held_out_recordings.csv")
     return read_windows(table, load_classifier(stages.classifier)[1], most)
 
@@ -200,7 +200,7 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
     assert scanned_contexts(lonely, facts, held_out)[1] == "contexts of noise"
     assert len(held_out.truth) == 0 and len(held_out.contexts) == 32
     nothing = np.zeros((32, 3), np.float32)
-    assert "macro_auc_drop" not in compare(nothing, nothing, held_out, ("a", "b", "c"))
+    assert "macro_auc_drop" not in compare_answers(nothing, nothing, held_out, ("a", "b", "c"))
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -7,8 +7,8 @@ import soundfile
 
 from archive.recordings import Recording, write_recordings
 from config import AudioSettings, HeadSettings
-from serving.comparison import HeldOut, noise, pooled, read_windows, scanned_contexts
-from serving.gate import compare
+from serving.comparison import ComparedWindows, noise, pooled, read_windows, scanned_contexts
+from serving.gate import compare_answers
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
 
@@ -48,7 +48,7 @@ def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_l
         np.testing.assert_allclose(context, wave[16_000 * start : 16_000 * (start + 5)], atol=1e-3)
     assert sorted(held_out.truth.tolist()) == [[0.0, 1.0], [1.0, 0.0]]
     answers = np.array([[0.9, 0.1], [0.1, 0.9]], np.float32)
-    assert "macro_auc_drop" in compare(answers, answers, held_out, labels)
+    assert "macro_auc_drop" in compare_answers(answers, answers, held_out, labels)
 
 
 def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -74,6 +74,8 @@ def test_without_recordings_it_is_the_same_noise_every_time_and_nothing_is_known
 
 def test_windows_are_pooled_by_recording_whatever_their_contexts() -> None:
     rows, owner = np.array([0, 1, 3]), np.array([0, 0, 1])  # row 2 of the answers is of no new window
-    held_out = HeldOut(np.zeros((2, 1), np.float32), rows, owner, np.eye(2, dtype=np.float32), np.array(["a", "b"]))
+    held_out = ComparedWindows(
+        np.zeros((2, 1), np.float32), rows, owner, np.eye(2, dtype=np.float32), np.array(["a", "b"])
+    )
     scores = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 1.0], [0.0, 0.25]], np.float32)
     np.testing.assert_allclose(pooled(scores, held_out), [[0.5, 0.0], [0.0, 0.25]], atol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from config import AudioSettings
-from serving.contexts import Piece, SoundSettings, channels, pieces, worse
+from serving.contexts import Piece, SoundSettings, channels, context_pieces, worse
 from serving.inputs import Entry
 from serving.journal import open_journal
 from sounds.damage import Outcome
@@ -20,7 +20,7 @@ def pieces_of(path: Path, sound: SoundSettings, begun: int = 0) -> list[Piece]:
     with open_journal(path.with_suffix(""), {}, arrays=False) as journal, Decoder() as decoder:
         if begun:
             journal.keep_begun(entry, {"contexts": np.array([begun])})
-        return [piece for piece, _ in pieces([entry], AudioSettings(), sound, decoder, journal)]
+        return [piece for piece, _ in context_pieces([entry], AudioSettings(), sound, decoder, journal)]
 
 
 @pytest.fixture

@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 
 from config import GateSettings
-from serving.comparison import HeldOut
-from serving.gate import compare, enough_windows, gate_line, gate_reasons, judge, judged, write_species
+from serving.comparison import ComparedWindows
+from serving.gate import compare_answers, decide, enough_windows, gate_line, gate_reasons, judge, write_changes
 
 
-def eye(windows: int) -> HeldOut:
+def eye(windows: int) -> ComparedWindows:
     """So many recordings of a window, each with one of four species."""
     rows, truth = np.arange(windows), np.eye(4, dtype=np.float32)[np.arange(windows) % 4]
-    return HeldOut(np.zeros((windows, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
+    return ComparedWindows(np.zeros((windows, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
 
 
 def test_the_gate_counts_auc_as_well_as_agreement() -> None:
     truth = np.eye(4, dtype=np.float32)[np.arange(40) % 4]
     rows = np.arange(40)
-    held_out = HeldOut(np.zeros((40, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
+    held_out = ComparedWindows(np.zeros((40, 1), np.float32), rows, rows, truth, rows.astype(np.str_))
     floats = (0.2 + 0.6 * truth).astype(np.float32)
     worse = floats.copy()
     worse[0, 1] = 0.79  # still not the best of its row, but above some that are there
     worse[1, 1] = 0.5
-    gate = compare(worse, floats, held_out, tuple("abcd"))
+    gate = compare_answers(worse, floats, held_out, tuple("abcd"))
     assert gate["top1_agreement"] == 1.0 and gate["worst_species"] == gate["most_changed_species"] == "b"
     assert float(gate["macro_auc_drop"]) == pytest.approx((1 / 300) / 4)  # one pair of 300 in one of four species
     assert not gate_reasons(gate, GateSettings()) and gate_reasons(gate, GateSettings(max_auc_drop=0.0005))
@@ -41,7 +41,9 @@ def test_the_gate_counts_auc_as_well_as_agreement() -> None:
         < float(gate["macro_auc_drop_high"])
         < 0.01
     )
-    same = compare(floats, floats, held_out, tuple("abcd"))  # both files are weighted alike: no change is no change
+    same = compare_answers(
+        floats, floats, held_out, tuple("abcd")
+    )  # both files are weighted alike: no change is no change
     assert same["macro_auc_drop_low"] == same["macro_auc_drop_high"] == same["cmap_drop_high"] == 0
     assert "same best species in 100.0 % [95 %: 91.2, 100.0] of 40 windows" in gate_line(gate)
 
@@ -50,12 +52,12 @@ def test_too_few_windows_decide_nothing_but_what_is_certain() -> None:
     assert enough_windows(0.98) == 149 and 0.98**149 < 0.05 < 0.98**148 and enough_windows(0.5) == 5
     assert enough_windows(1.01) == enough_windows(1.0) == enough_windows(0.0) == 1
     good: dict[str, float | str] = {"top1_agreement": 29 / 30, "top1_agreement_high": 0.994, "macro_auc_drop": 0.1}
-    verdict, why = judged(good, GateSettings(), 30)
+    verdict, why = decide(good, GateSettings(), 30)
     assert verdict == "undecided" and "149 held-out windows are needed to tell 98 % from less" in why
-    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), 30)[0] == "refused"
-    assert judged(good | {"top1_agreement_high": 0.97}, GateSettings(), 0)[0] == "undecided"  # on noise
-    assert judged(good, GateSettings(), 149)[0] == "refused"
-    assert judged(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), 149) == (
+    assert decide(good | {"top1_agreement_high": 0.97}, GateSettings(), 30)[0] == "refused"
+    assert decide(good | {"top1_agreement_high": 0.97}, GateSettings(), 0)[0] == "undecided"  # on noise
+    assert decide(good, GateSettings(), 149)[0] == "refused"
+    assert decide(good | {"top1_agreement": 0.99, "macro_auc_drop": 0.001}, GateSettings(), 149) == (
         "passed",
         "",
     )
@@ -75,7 +77,7 @@ def test_the_table_of_species_says_what_changed_and_what_it_is_worth(tmp_path: P
     floats = (0.2 + 0.6 * held_out.truth).astype(np.float32)
     worse = floats.copy()
     worse[1, 0] = 0.9  # of the 2 x 6 pairs of recordings with and without the first species, two are now wrong
-    write_species(tmp_path / "species.csv", worse, floats, held_out, ("=a", "b", "c", "d"))
+    write_changes(tmp_path / "species.csv", worse, floats, held_out, ("=a", "b", "c", "d"))
     lines = (tmp_path / "species.csv").read_text().splitlines()
     assert lines[0] == "label,largest_change,mean_change,auc_float32,auc_int8"
     label, *cells = lines[1].split(",")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from serving.detections import Analysed, Detection
-from serving.tallies import Totals, in_words, species_table
+from serving.tallies import Totals, species_table, status_counts
 
 FROG = Detection(5.0, 10.0, "41", "Rana ficta", "frog", 0.5, 0.25)
 POND = Analysed("a/x.ogg", "a", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1, 1)
@@ -39,4 +39,4 @@ def test_recordings_hours_and_troubles_are_summed_up() -> None:
 def test_so_little_silence_that_it_rounds_to_nothing_is_not_mentioned() -> None:
     totals = Totals()
     totals.add(replace(POND, seconds_silent=10.0))
-    assert "without sound" not in totals.lines()[-1] and in_words(totals.statuses) == "1 ok"
+    assert "without sound" not in totals.lines()[-1] and status_counts(totals.statuses) == "1 ok"
