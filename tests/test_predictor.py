@@ -512,7 +512,7 @@ def test_of_several_models_the_worst_counts_and_one_that_says_nothing_leaves_it_
     for name, positives in (("many", 40), ("none", 0)):
         doubtful(tmp_path / name, positives)
         scorers.append(open_scorer(tmp_path / name / "m.onnx"))
-    silent = replace(scorers[0], thresholds=())
+    silent = replace(scorers[0], thresholds=Thresholds())
     assert validated_species(scorers[:1]) == ["yes"] and validated_species(scorers) == ["never"]
     assert validated_species([scorers[0], silent]) == validated_species([silent, scorers[1]]) == [""]
 
