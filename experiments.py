@@ -157,12 +157,12 @@ def read_run(folder: Path) -> Experiment:
 def read_scores(folder: Path, kind: str, facts: Mapping[str, Any], choose: str) -> dict[str, float]:
     """The scores of a run: those of run.json, of the INT8 file, or of the kept epoch, and never a mixture of them; of
     the epoch, its number stays. What is no number is left out."""
-    told = numbers(as_object(facts.get("scores")))
+    scores = numbers(as_object(facts.get("scores")))
     if kind == "quantize":
         cards = json_objects(folder / "quantize.json", by_line=False)
-        return told or (numbers(as_object(cards[0].get("int8"))) if cards else {})
+        return scores or (numbers(as_object(cards[0].get("int8"))) if cards else {})
     epoch = kept_epoch(folder / "metrics.jsonl", choose)
-    return {"epoch": epoch["epoch"]} | told if told and "epoch" in epoch else told or epoch
+    return {"epoch": epoch["epoch"]} | scores if scores and "epoch" in epoch else scores or epoch
 
 
 def kept_epoch(path: Path, choose: str) -> dict[str, float]:

@@ -37,7 +37,7 @@ from evaluation.held_out import (
     Calibration,
     HeldOut,
     calibrate,
-    examine,
+    evaluate,
     joined,
     recording_scorecard,
     write_held_out,
@@ -104,7 +104,7 @@ def finetune(config: FinetuneCommand) -> int:
             save_calibrated(part.folder / CLASSIFIER, candidate, calibration, recording_scorecard(calibrated, taxonomy))
             write_held_out(part.folder, calibrated, taxonomy)
             write_trained(part.folder, plan.train)
-        run.facts["scores"] = examine(run.folder, calibration.applied(held_out), calibration, taxonomy)
+        run.facts["scores"] = evaluate(run.folder, calibration.applied(held_out), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
     path = parts[0].folder / CLASSIFIER
@@ -118,10 +118,10 @@ def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
     before = stage_one(weights)
-    heard = marked([row.path for row in valid], str(before.get("heard", "")))
-    assert not heard, (
-        f"{weights} was adapted on {len(heard)} of the {len(valid)} recordings that this run would hold out, such as "
-        f"{heard[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
+    adapted = marked([row.path for row in valid], str(before.get("heard", "")))
+    assert not adapted, (
+        f"{weights} was adapted on {len(adapted)} of the {len(valid)} recordings that this run would hold out, such as "
+        f"{adapted[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
         f"ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
         "--encoder.weights with {fold} in place of the number)"
     )
@@ -168,9 +168,9 @@ def train_plan(
 
 def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
     """Recordings of --data.noise that were not in this training, nor are judged with the others."""
-    heard = {row.path.resolve() for row in (*plan.train, *plan.valid)}
-    heard |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
-    rows = [row for row in noise if row.path.resolve() not in heard]
+    used = {row.path.resolve() for row in (*plan.train, *plan.valid)}
+    used |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
+    rows = [row for row in noise if row.path.resolve() not in used]
     if len(rows) < len(noise):
         print(
             f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are left out of it: they are in "

@@ -110,10 +110,10 @@ def probe(config: ProbeCommand) -> int:
     encoder = load_encoder(replace(config.encoder, size=size), config.audio).to(device).eval()
     with open_run("probe", config.run.root, config) as run:
         features, counts = all_features(encoder, rows, config, device, run)
-        heard = [place for place, count in enumerate(counts) if count]
-        if len(heard) < len(rows):
-            print(f"{len(rows) - len(heard)} recordings could not be read and are left out")
-        rows, features = [rows[place] for place in heard], features[heard]
+        readable = [index for index, count in enumerate(counts) if count]
+        if len(readable) < len(rows):
+            print(f"{len(rows) - len(readable)} recordings could not be read and are left out")
+        rows, features = [rows[index] for index in readable], features[readable]
         folds = split_into_folds(rows, taxonomy.labels, config.data)
         truth = truth_table(rows, taxonomy.labels, config.audio) > 0
         main = np.array([taxonomy.labels.index(row.labels[0]) for row in rows])
@@ -168,13 +168,13 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
     turn: dict[str, int] = {}
     turns: list[tuple[int, int]] = []
     order: list[int] = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    for place in order:
-        label = rows[place].labels[0]
-        turns.append((turn.setdefault(label, 0), place))
+    for index in order:
+        label = rows[index].labels[0]
+        turns.append((turn.setdefault(label, 0), index))
         turn[label] += 1
-    kept = sorted(place for _, place in sorted(turns)[:most])
+    kept = sorted(index for _, index in sorted(turns)[:most])
     print(f"{most} of {len(rows)} recordings are drawn (--recordings)")
-    return [rows[place] for place in kept]
+    return [rows[index] for index in kept]
 
 
 def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: LabelledSettings) -> list[Fold]:
@@ -194,19 +194,19 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         groups.setdefault(row.labels[0], set()).add(row.group)
     torn = sorted(group for group, found in folds.items() if len(found) > 1)
     assert not torn, f"{len(torn)} groups stand in several folds, {torn[:3]} among them: scores would be too good"
-    needed = {next(iter(mine)) for mine in groups.values() if len(mine) == 1}
+    needed = {next(iter(own)) for own in groups.values() if len(own) == 1}
     fold_of = np.array([row.fold for row in rows])
     free = sorted({row.fold for row in rows if row.group not in needed})
     lonely = [label for label in labels if len(groups.get(label, ())) == 1]
     assert free and len(set(fold_of.tolist())) > 1, (
         f"{len(rows)} recordings in {len(folds)} groups cannot be divided into {data.folds} folds so that each species "
-        "is heard on both sides; record more, or lower --data.folds"
+        "is present on both sides; record more, or lower --data.folds"
     )
     found: list[Fold] = []
     main, every = [row.labels[0] for row in rows], [row.labels for row in rows]
-    for place, fold in enumerate(free):
+    for index, fold in enumerate(free):
         train, valid = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-        inner = free[(place + 1) % len(free)]
+        inner = free[(index + 1) % len(free)]
         one, other = np.flatnonzero((fold_of != fold) & (fold_of != inner)), np.flatnonzero(fold_of == inner)
         sides = [{main[index] for index in side.tolist()} for side in (one, other)]
         usable = inner != fold and len(sides[0]) > 1 and bool(sides[0] & sides[1])
@@ -214,12 +214,12 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         if len(trained) > 1 and any(trained.intersection(every[index]) for index in valid.tolist()):
             found.append(Fold(train, valid, one, other if usable else other[:0]))
     assert found, (
-        f"in {len(rows)} recordings no species is heard on both sides of any of {len(free)} folds; record more, or "
+        f"in {len(rows)} recordings no species is present on both sides of any of {len(free)} folds; record more, or "
         "lower --data.folds"
     )
     if lonely:
         print(
-            f"{len(lonely)} of {len(groups)} species are heard in one group of recordings alone and cannot be judged: "
+            f"{len(lonely)} of {len(groups)} species are in one group of recordings alone and cannot be judged: "
             f"{', '.join(lonely[:8])}{' ...' if len(lonely) > 8 else ''}"
         )
     return found
@@ -384,10 +384,10 @@ def judge_layers(
             each = [inner_products(features[:, layer].astype(np.float32), fold.train) for layer in range(layers)]
             strength = chosen_strength(np.mean(each, axis=0), fold, labelled.main, species)
             bar.update(len(STRENGTHS))
-            for place, depth in enumerate(depths):
+            for index, depth in enumerate(depths):
                 for made, products in ((alone, each[depth - 1]), (mixed, np.mean(each[:depth], axis=0))):
                     inside, outside = coordinates(products, fold.train, fold.valid)
-                    made[place].append(regression(inside, labelled.main[fold.train], outside, species, strength))
+                    made[index].append(regression(inside, labelled.main[fold.train], outside, species, strength))
                     bar.update()
     return [scored(each, labelled) for each in alone], [scored(each, labelled) for each in mixed]
 
@@ -441,10 +441,10 @@ def regression(
 def scored(answers: list[NDArray[np.float64]], labelled: Labelled) -> Score:
     """cmAP and top-1 of each fold, of the species that it was trained on, and their means."""
     found: list[tuple[float, float]] = []
-    for fold, mine in zip(labelled.folds, answers, strict=True):
+    for fold, scores in zip(labelled.folds, answers, strict=True):
         truth, trained = judged(fold, labelled)
-        right = truth[np.arange(len(truth)), mine[:, trained].argmax(axis=1)]
-        found.append((cmap(truth, mine[:, trained]), float(right[truth.any(axis=1)].mean())))
+        right = truth[np.arange(len(truth)), scores[:, trained].argmax(axis=1)]
+        found.append((cmap(truth, scores[:, trained]), float(right[truth.any(axis=1)].mean())))
     means = np.mean(found, axis=0)
     return Score(float(means[0]), float(means[1]), answers)
 
@@ -463,13 +463,13 @@ def gaps_to_best(mixed: Sequence[Score], labelled: Labelled) -> list[Gap]:
     """
     groups = labelled.groups
     weights = np.random.default_rng(0).exponential(size=(groups.max() + 1, DRAWS))[groups]
-    best = max(range(len(mixed)), key=lambda place: mixed[place].cmap)
+    best = max(range(len(mixed)), key=lambda index: mixed[index].cmap)
     draws: list[NDArray[np.float64]] = []
     for score in mixed:
         each: list[NDArray[np.float64]] = []
-        for fold, mine in zip(labelled.folds, score.answers, strict=True):
+        for fold, scores in zip(labelled.folds, score.answers, strict=True):
             truth, trained = judged(fold, labelled)
-            each.append(weighted_cmap(truth, mine[:, trained], weights[fold.valid]))
+            each.append(weighted_cmap(truth, scores[:, trained], weights[fold.valid]))
         draws.append(np.mean(each, axis=0))
     return [
         Gap(mixed[best].cmap - score.cmap, float((draws[best] - draw).std()))
@@ -553,15 +553,15 @@ def verdict(
     best: int,
 ) -> str:
     """What the figures say, in words."""
-    place = depths.index(best)
+    index = depths.index(best)
     single = max(range(len(depths)), key=lambda at: alone[at].cmap)
     share = np.mean([times[best - 1] / times[-1] for times in costs.values()])
     top = depths[max(range(len(depths)), key=lambda at: mixed[at].cmap)]
-    behind = f"{gaps[place].behind:.3f} (± {gaps[place].error:.3f}) behind depth {top}, the best"
+    behind = f"{gaps[index].behind:.3f} (± {gaps[index].error:.3f}) behind depth {top}, the best"
     return (
         f"layer {depths[single]} is the best single layer (cmAP {alone[single].cmap:.3f}). Recommended: "
-        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[place].cmap:.3f} and top-1 "
-        f"{mixed[place].top1:.3f}, "
+        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[index].cmap:.3f} and top-1 "
+        f"{mixed[index].top1:.3f}, "
         f"{behind if top != best else 'the best of all depths'}, for {share:.0%} of the encoder's time"
     )
 

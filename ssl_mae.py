@@ -54,7 +54,7 @@ from training.checkpoint import load_encoder, save_encoder
 from training.device import autocast, device_memory_mb, prepare_device
 from training.masking import contrast_scores, hide_tokens
 from training.optim import cosine_schedule, differential_groups, follow, update
-from training.states import Keeper, Progress, Stateful, forget, training_run
+from training.states import Progress, Stateful, StateWriter, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
@@ -96,17 +96,17 @@ def pretrain(config: PretrainCommand) -> int:
     epochs = config.train.epochs_for(len(loop.loader))
     with training_run("mae", config) as run:
         data = fingerprint(train, held_out)
-        keeper = Keeper(run.folder / "states", loop.parts, loop.generator, config.run.save_minutes, data)
-        progress = keeper.restore()
+        writer = StateWriter(run.folder / "states", loop.parts, loop.generator, config.run.save_minutes, data)
+        progress = writer.restore()
         keep_records(run.folder, progress.records)
         windows = held_out_windows(held_out, config.audio)
         for epoch in range(progress.epoch, epochs + 1):
-            measured = train_epoch(loop, keeper, progress, config, f"epoch {epoch}/{epochs}")
-            with keeper.guarding(progress):
+            measured = train_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
+            with writer.guarding(progress):
                 evaluate_epoch(loop, windows, config, run, epoch, measured)
                 progress.next_epoch()
         path, skill = save_pretrained(encoder, train, config, run, epochs)
-    forget(keeper.folder)  # only now: a run that is not marked as finished may be resumed
+    forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
     print(f"skill {skill:.3f}: " + verdict(skill))
     print(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
     return 0
@@ -139,7 +139,7 @@ def prepare_loop(encoder: Encoder, train: Sequence[Recording], config: PretrainC
 
 
 def train_epoch(
-    loop: Loop, keeper: Keeper, progress: Progress, config: PretrainCommand, title: str
+    loop: Loop, writer: StateWriter, progress: Progress, config: PretrainCommand, title: str
 ) -> dict[str, float]:
     """The rest of an epoch; returns what is recorded of it."""
     settings, loader, model = config.train, loop.loader, loop.model
@@ -147,7 +147,7 @@ def train_epoch(
     model.train()
     started, before = time.time(), progress.step
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
-    with keeper.listening():
+    with writer.listening():
         for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
             last = step % settings.accumulate == 0 or step == len(loader)
             with processes.no_exchange(loop.call, model, last):
@@ -168,7 +168,7 @@ def train_epoch(
             progress.pending.append(loss.detach() * processes.count())
             if last:
                 progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                keeper.keep_if_due(progress)
+                writer.save_if_due(progress)
     progress.fetch()
     rate = (progress.step - before) * settings.batch_size / (time.time() - started)
     return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": round(rate, 1)}

@@ -43,7 +43,7 @@ from training.device import autocast
 from training.frozen import fit_head
 from training.objective import LossInputs, augmented, label_loss
 from training.optim import between, cosine_schedule, differential_groups, follow, update
-from training.states import Keeper, Progress, Stateful
+from training.states import Progress, Stateful, StateWriter
 
 VALIDATION_BATCH = 32
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
@@ -80,7 +80,7 @@ def train_classifier(
     if settings.head_first(config.encoder.weights) and not resumed:
         fit_head(model, loader, inputs, config, device)
     loop = prepare_loop(model, loader, config, run, device, data)
-    progress = loop.keeper.restore()
+    progress = loop.writer.restore()
     keep_records(run.folder, progress.records)
     validation = Validation(
         valid,
@@ -105,7 +105,7 @@ def train_classifier(
             progress.epoch = epochs + 1
             break
     assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
-    loop.keeper.keep(progress)  # of several folds this one is done
+    loop.writer.save(progress)  # of several folds this one is done
     draw_curves(run, CURVES)
     # what the chosen weights make of the held-out recordings
     best = loop.best.to(device)
@@ -129,7 +129,7 @@ class Loop:
     optimizer: AdamW
     schedule: LambdaLR
     generator: torch.Generator
-    keeper: Keeper
+    writer: StateWriter
     context_logits: Callable[[Tensor], Any]  # the model as all processes call it
     device: torch.device
 
@@ -152,7 +152,7 @@ def prepare_loop(
     device: torch.device,
     data: str,
 ) -> Loop:
-    """Optimiser, schedule, running mean, and the keeper of their states."""
+    """Optimiser, schedule, running mean, and the writer of their states."""
     settings = config.train
     model.encoder.checkpointing = settings.checkpointing
     best = copy.deepcopy(model).cpu()
@@ -173,11 +173,11 @@ def prepare_loop(
     parts: dict[str, Stateful] = {"model": model, "best": best, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
     parts |= {"start": start} if start is not None else {}
-    keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
+    writer = StateWriter(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
     call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
     called = torch.compile(call) if settings.compile else call
-    return Loop(model, average, start, kept, best, loader, optimizer, schedule, generator, keeper, called, device)
+    return Loop(model, average, start, kept, best, loader, optimizer, schedule, generator, writer, called, device)
 
 
 def train_epoch(
@@ -190,7 +190,7 @@ def train_epoch(
     started, before = time.time(), progress.step
     title = f"epoch {progress.epoch}/{epochs}"
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
-    with loop.keeper.listening():
+    with loop.writer.listening():
         for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
             last = step % settings.accumulate == 0 or step == len(loader)
             with processes.no_exchange(loop.context_logits, model, last):
@@ -211,7 +211,7 @@ def train_epoch(
             progress.pending.append(loss.detach())
             if last:
                 progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                loop.keeper.keep_if_due(progress)
+                loop.writer.save_if_due(progress)
     progress.fetch()
     rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
     return {
@@ -232,7 +232,7 @@ def validate_epoch(
     """Score the held-out recordings, record it, and copy the weights where they are the best so far; counts one epoch
     on. Of a frozen encoder's head alone it is epoch 0."""
     epoch = progress.epoch if measured else 0
-    with loop.keeper.guarding(progress):
+    with loop.writer.guarding(progress):
         count = len(validation.recordings)
         if loop.start is not None:
             between(loop.kept, loop.start, loop.average, config.train.blend)
@@ -269,24 +269,24 @@ def score_windows(
     device: torch.device,
     kept: Mapping[Path, Path] | None = None,
 ) -> WindowScores:
-    """The probabilities of every window of some recordings, the windows being those that predictor.py hears; each
-    process listens to its part of the recordings, and all have the answers.
+    """The probabilities of every window of some recordings, the windows being those that predictor.py scores; each
+    process scores its part of the recordings, and all have the answers.
 
     kept   where the waveforms of recordings are kept: quicker, within a step of int16; by default they are decoded
     """
     model.eval()
-    mine = processes.span(len(recordings))
-    contexts_of_mine = recording_contexts(recordings[mine], audio, kept)
-    heard = iter(tqdm(contexts_of_mine, "validating", disable=processes.no_bar(), leave=False))
-    batches = iter(lambda: list(islice(heard, VALIDATION_BATCH)), [])
+    own = processes.span(len(recordings))
+    contexts = recording_contexts(recordings[own], audio, kept)
+    bar = iter(tqdm(contexts, "validating", disable=processes.no_bar(), leave=False))
+    batches = iter(lambda: list(islice(bar, VALIDATION_BATCH)), [])
     times, answers = list[Tensor](), list[tuple[Tensor, Tensor]]()
-    for contexts in processes.in_step(batches):
-        scores, embeddings = judged(model, contexts or [silent(audio)], device)
-        if contexts:
-            rows = [(mine.start + context.owner, *window) for context in contexts for window in context.windows]
+    for batch in processes.in_step(batches):
+        scores, embeddings = context_answers(model, batch or [silent(audio)], device)
+        if batch:
+            rows = [(own.start + context.owner, *window) for context in batch for window in context.windows]
             times.append(torch.tensor(rows, dtype=torch.float64))
             answers.append((scores, embeddings))
-        elif not answers:  # of a process that has heard nothing
+        elif not answers:  # of a process that has scored nothing
             answers.append((scores[:0], embeddings[:0]))
     assert answers, "no held-out recording could be read; is the data root still there?"
     probabilities, features = (processes.gathered(torch.cat(parts)).numpy() for parts in zip(*answers, strict=True))
@@ -300,7 +300,9 @@ def silent(audio: AudioSettings) -> Context:
     return Context(0, samples, (0,), ((0.0, audio.window_seconds),))
 
 
-def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device) -> tuple[Tensor, Tensor]:
+def context_answers(
+    model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Probabilities (windows, species) and embeddings (windows, width) of the windows wanted of some contexts, in
     float32 on any device: the served file must give the same."""
     waveforms = torch.from_numpy(np.stack([context.samples for context in contexts])).to(device)
@@ -313,6 +315,6 @@ if __name__ == "__main__":
     audio = AudioSettings()
     network = BirdClefClassifier(Encoder(SIZES["demo"]), audio, 3, HeadSettings())
     contexts = [Context(0, np.zeros(80_000, np.float32), (0,), ((0.0, 5.0),)), silent(audio)]
-    scores, vectors = judged(network.eval(), contexts, torch.device("cpu"))
+    scores, vectors = context_answers(network.eval(), contexts, torch.device("cpu"))
     print("an untrained classifier gives each of three species", [round(float(p), 3) for p in scores[0]])
     assert scores.shape == (2, 3) and vectors.shape == (2, 96) and torch.allclose(scores[0], scores[1])

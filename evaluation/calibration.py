@@ -109,7 +109,7 @@ class Threshold:
 
     @property
     def validated(self) -> str:
-        """Whether held-out recordings tell how good the species is detected: yes, too few, never."""
+        """Whether held-out recordings show how well the species is detected: yes, too few, never."""
         return "never" if not self.positives else "too few" if self.note == TOO_FEW else "yes"
 
 
@@ -271,7 +271,7 @@ def thresholds_from_json(facts: Mapping[str, object], labels: Sequence[str], pat
     assert not species or found == list(labels), (
         f"{path}: its thresholds are of other labels than its answers; make the model file again"
     )
-    limits = cast(dict[str, Any], ranks) if isinstance(ranks, dict) else {"": ranks}
+    limits: dict[str, Any] = cast(dict[str, Any], ranks) if isinstance(ranks, dict) else {"": ranks}
     known = all(rank in RANKS and is_number(limit) and 0 <= limit <= 1 for rank, limit in limits.items())
     assert known, f"{path}: {str(limits)[:60]} are no thresholds of ranks; make the model file again"
     return Thresholds(species, limits)
@@ -300,9 +300,9 @@ def is_whole(value: object) -> bool:
 
 
 if __name__ == "__main__":
-    shouted = np.array([0.999, 0.9, 0.5, 0.1])
-    calm = apply_temperature(shouted, 3.0)
-    print("three times too sure:", *(f"{one:.3f} -> {other:.3f}" for one, other in zip(shouted, calm, strict=True)))
+    sure = np.array([0.999, 0.9, 0.5, 0.1])
+    calm = apply_temperature(sure, 3.0)
+    print("three times too sure:", *(f"{one:.3f} -> {other:.3f}" for one, other in zip(sure, calm, strict=True)))
     thresholds = [
         Threshold("greti", 0.4, 0.8, 0.6, 0.91, 0.7, 40, 200, ""),
         Threshold("frog", 0.5, 0.9, None, 0.6, 0.9, 4, 236, TOO_FEW),

@@ -36,7 +36,7 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
     Of several processes of a run the first alone publishes; what the others write is thrown away.
 
     size    bytes that will be written, where that is known: not begun where there is no room for them
-    Errors: a full disk is told in one line, whatever name the library that wrote has for it.
+    Errors: a full disk is reported in one line, whatever name the library that wrote has for it.
     """
     if not FIRST:
         with tempfile.TemporaryDirectory() as place:
@@ -129,8 +129,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def birth(process: int) -> str:
     """When a process of this machine was started, in words that no other has; nothing where there is none."""
     try:
-        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + told.rpartition(")")[2].split()[19]
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + stat.rpartition(")")[2].split()[19]
     except OSError:
         return ""
 

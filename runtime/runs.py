@@ -119,21 +119,21 @@ def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
     path = folder / "run.json"
     assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
-    told = read_json(path, "start a new run")
-    lacking = {"name", "status", "host", "pid", "settings", "started"} - told.keys()
-    assert not lacking and str(told["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
-    assert re.match(rf"{name}-\d", str(told["name"])), (
+    stored = read_json(path, "start a new run")
+    lacking = {"name", "status", "host", "pid", "settings", "started"} - stored.keys()
+    assert not lacking and str(stored["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
+    assert re.match(rf"{name}-\d", str(stored["name"])), (
         f"{folder} is a run of another command; give one named {name}-..."
     )
-    assert told["status"] != "running" or not is_alive(told), (
-        f"{folder} is still running (process {told['pid']}); wait for it, or end it"
+    assert stored["status"] != "running" or not is_alive(stored), (
+        f"{folder} is still running (process {stored['pid']}); wait for it, or end it"
     )
-    assert told["status"] != "finished", f"{folder} has finished; there is nothing to resume"
-    before, now = flat(told["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
+    assert stored["status"] != "finished", f"{folder} has finished; there is nothing to resume"
+    before, now = flat(stored["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
     differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
     changes = "; ".join(f"--{key} was {before.get(key)}, is {now.get(key)}" for key in differ)
     assert not differ, f"{folder} was begun with other settings: {changes}; give the same, or start a new run"
-    return [*told.get("started_before", []), told["started"]]
+    return [*stored.get("started_before", []), stored["started"]]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,7 +212,7 @@ def peak_memory_mb(process: int | None = None) -> int:
     """Largest resident memory of this process so far, MB of 10^6 bytes; getrusage would count that of the process that
     started it.
 
-    process   another one, by its number; 0 where it has ended or the system does not tell
+    process   another one, by its number; 0 where it has ended or the system does not say
     """
     status = Path("/proc") / str(process or "self") / "status"
     if status.is_file():

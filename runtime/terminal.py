@@ -153,14 +153,14 @@ def remedy_for_memory(command: type[Command]) -> str:
 
 def written_traceback() -> str:
     """Where the traceback of what is being handled was put; itself where it cannot be put anywhere."""
-    told = traceback.format_exc()
+    text = traceback.format_exc()
     try:
         SCRATCH.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
-            file.write(told)
+            file.write(text)
         return file.name
     except OSError:
-        return " / ".join(told.splitlines()[-4:])
+        return " / ".join(text.splitlines()[-4:])
 
 
 def leave(line: str, code: int) -> NoReturn:

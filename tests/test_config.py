@@ -28,8 +28,9 @@ from runtime.files import write_json
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_works_for_every_command_that_has_an_encoder_to_choose(preset: str) -> None:
     flags = ["--preset", preset]
-    for command in (FinetuneCommand, PretrainCommand, ProbeCommand):
-        assert parse(command, flags).preset == parse(command, flags).encoder.size == preset
+    training = (parse(FinetuneCommand, flags), parse(PretrainCommand, flags), parse(ProbeCommand, flags))
+    for config in training:
+        assert config.preset == config.encoder.size == preset
 
 
 @pytest.mark.parametrize("command", [SurveyCommand, QuantizeCommand, PredictCommand, ReportCommand, ExperimentsCommand])

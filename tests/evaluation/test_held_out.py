@@ -20,7 +20,7 @@ from evaluation.held_out import (
     calibrate,
     cross_fit,
     deal_out,
-    examine,
+    evaluate,
     fit_rank_thresholds,
     joined,
     judged_entries,
@@ -155,7 +155,7 @@ def test_all_files_are_written_and_say_the_same(tmp_path: Path) -> None:
     held_out = made_up()
     calibration = calibrate(held_out, FOUR)
     silence = windows([0, 0], np.array([[0.99, 0.0, 0.0, 0.0], [0.0] * 4], np.float32))
-    figures = examine(tmp_path, replace(calibration.applied(held_out), silence=silence), calibration, FOUR)
+    figures = evaluate(tmp_path, replace(calibration.applied(held_out), silence=silence), calibration, FOUR)
     assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"]
     assert figures["false_alarms_per_hour_at_0.5"] == pytest.approx(360.0)  # one window in ten seconds
     with (tmp_path / "species.csv").open(encoding="utf-8", newline="") as file:
@@ -206,7 +206,7 @@ def test_recordings_of_one_group_have_no_interval_and_are_judged_all_the_same(
     held_out = made_up(40)
     held_out = replace(held_out, recordings=[replace(recording, group="one") for recording in held_out.recordings])
     calibration = calibrate(held_out, FOUR)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, FOUR)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, FOUR)
     assert "cmap" in figures and "cmap_low" not in figures
     assert "no interval" in capsys.readouterr().out
 
@@ -217,7 +217,7 @@ def test_a_figure_and_its_interval_are_of_the_same_rows(tmp_path: Path, capsys: 
     scores = np.where(truth > 0, 0.6, 0.1).astype(np.float32)
     scores[40:] = np.random.default_rng(0).uniform(0.2, 0.9, (20, 4))
     held_out = HeldOut(recordings(60), truth, windows(list(range(60)), scores), None)
-    figures = examine(tmp_path, held_out, calibrate(held_out, FOUR), FOUR)
+    figures = evaluate(tmp_path, held_out, calibrate(held_out, FOUR), FOUR)
     assert figures["top1"] == figures["top1_low"] == figures["top1_high"] == 1.0 and figures["rows"] == 40
     for name in ("macro_auc", "cmap"):
         assert figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"] < 1.0, name
@@ -300,7 +300,7 @@ def test_one_species_is_judged_against_what_is_not_it(tmp_path: Path, capsys: py
     scores = (1 / (1 + np.exp(4 - 6 * truth - rng.normal(size=truth.shape)))).astype(np.float32)
     held_out = HeldOut(recordings(60), truth, windows(list(range(60)), scores), None)
     calibration = calibrate(held_out, ONE)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, ONE)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, ONE)
     assert calibration.thresholds.species[0].precise is not None and figures["precise_precision"] >= 0.9
     assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"] and figures["top1"] == 1.0
     assert figures["false_alarms_per_hour_at_thresholds"] >= 0
@@ -313,7 +313,7 @@ def test_one_species_and_nothing_else_has_no_roc_curve_and_says_so(
     scores = np.linspace(0.1, 0.9, 20, dtype=np.float32)[:, None]
     held_out = HeldOut(recordings(20), np.ones((20, 1), np.float32), windows(list(range(20)), scores), None)
     calibration = calibrate(held_out, ONE)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, ONE)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, ONE)
     assert (
         "macro_auc" not in figures and figures["cmap"] == pytest.approx(1) and np.isfinite(list(figures.values())).all()
     )
@@ -330,7 +330,7 @@ def test_a_rank_of_one_taxon_is_left_out(tmp_path: Path, capsys: pytest.CaptureF
     scores = np.ascontiguousarray(held_out.windows.scores[:, :2])
     held_out = replace(held_out, truth=held_out.truth[:, :2], windows=replace(held_out.windows, scores=scores))
     calibration = calibrate(held_out, birds)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, birds)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, birds)
     assert "auc_class" not in figures and "auc_order" in figures
     told = capsys.readouterr().out
     assert "AUC by rank          order" in told and "nan" not in told
