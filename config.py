@@ -39,6 +39,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
+DEMO_DATA = SCRATCH / "field-season"
+DATA_ROOT = Path("data/birdclef-2025")
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v2", "large-v3")
 
 
@@ -83,15 +85,15 @@ def size_in_words(size: Preset, layers: int) -> str:
 
 @dataclass(frozen=True)
 class AudioSettings:
-    """What the network hears at a time. Written into every model file and read back from there."""
+    """The sound that the network gets at a time. Written into every model file and read back from there."""
 
     sample_rate: int = 16_000
     """Hz. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 adds mel channels from 8 to
-    16 kHz, for insects and high birds, to which a Whisper checkpoint is deaf until they are learnt."""
+    16 kHz, for insects and high birds, of which a Whisper checkpoint knows nothing until it is trained."""
     window_seconds: float = 5.0
     """Seconds of sound that an answer is about."""
     context_seconds: float = 5.0
-    """Seconds of sound the network hears at once, a multiple of window_seconds up to 30: it answers for every window
+    """Seconds of sound the network gets at once, a multiple of window_seconds up to 30: it answers for every window
     of it. A call is easier to know among others of its kind; costs a little more for each second of sound."""
 
     def __post_init__(self) -> None:
@@ -146,9 +148,9 @@ class WindowSettings(CollectionSettings):
     workers: int = 0
     """Processes that decode recordings ahead of training; 0 decodes in the training process."""
     window: Literal["random", "energy"] = "random"
-    """Which window of a recording an epoch hears. random: any; energy: rather where something stands out."""
+    """Which window of a recording an epoch takes. random: any; energy: rather where something stands out."""
     most_windows: int = 4
-    """An epoch hears a recording once for each window (context) it is long, but counts none for more than this many."""
+    """An epoch takes a recording once for each window (context) it is long, but counts none for more than this many."""
     cache: Path = SCRATCH / "cache"
     """Where waveforms are kept ready for the next epoch."""
     cache_gb: float = 20.0
@@ -166,16 +168,16 @@ class DataSettings(LabelledSettings, WindowSettings):
     """Where the recordings are and which of them are held out."""
 
     balance: float = 0.5
-    """How much rare species are favoured: 0 hears each window once an epoch, 1 each species equally often, 0.5 goes by
+    """How much rare species are favoured: 0 takes each window once an epoch, 1 each species equally often, 0.5 goes by
     the square root."""
     most_draws: float = 4.0
-    """No recording is heard more often than this for each window it counts for, however rare its species."""
+    """No recording is taken more often than this for each window it counts for, however rare its species."""
     no_call: Path | None = None
     """A folder of recordings without any of the species (wind, rain, engines, voices): stage 2 learns to say no to
     most of them; the rest is held out, and the false alarms per hour on it are reported."""
     no_call_share: float = 0.15
     """This share of the training windows is from recordings without any of the species, or less where they are so few
-    that each would be heard more than most_draws times."""
+    that each would be taken more than most_draws times."""
     noise: Path | None = None
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
 
@@ -320,7 +322,7 @@ class MixtureSettings:
     roll: float = 0.5
     """Probability of a cyclic shift in time."""
     splice: float = 0.0
-    """Probability that a stretch of the window is replaced by one of another recording; the labels of both count."""
+    """Probability that a segment of the window is replaced by one of another recording; the labels of both count."""
     filter: float = 0.0
     """Probability of a random tone control: bands of the spectrum raised or lowered by up to 20 dB."""
 
@@ -372,7 +374,7 @@ class LossSettings:
     mechanism_penalty: float = 0.0
     """Extra distance between animals that make sound in different ways (syrinx, larynx, stridulation, ...)."""
     ancestors: Literal["ignore", "imply", "flat"] = "ignore"
-    """Where a tit is heard and "bird" is a label too. ignore: "bird" is not judged; imply: it is heard as well; flat:
+    """Where a tit is labelled and "bird" is a label too. ignore: "bird" is not judged; imply: it is there too; flat:
     it is absent, as in competitions that count so. ignore and imply judge no tit where only "bird" is written."""
     moments: float = 0.0
     """This share of the loss falls on the best single moment of each species, the rest on the window as a whole."""
@@ -448,15 +450,8 @@ class SurveyCommand:
               python main.py --data.root runs/data/recordings.csv
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike."""
-    data: CollectionSettings
+    data: CollectionSettings = CollectionSettings(DATA_ROOT)
     run: PlaceSettings = PlaceSettings()
-
-    @classmethod
-    def defaults(cls, preset: Preset) -> SurveyCommand:
-        """All settings as a preset has them."""
-        return cls(preset, CollectionSettings(data_defaults(preset).root))
 
 
 @dataclass(frozen=True)
@@ -520,7 +515,7 @@ class PretrainCommand:
     train: TrainSettings
     mask: MaskSettings = MaskSettings()
     target: Literal["mel", "teacher"] = "mel"
-    """What is painted of a hidden token. mel: its log-mel picture; teacher: what a running mean of the encoder itself
+    """What is reconstructed of a hidden token. mel: its log-mel picture; teacher: what a running mean of the encoder
     makes of it when nothing is hidden."""
     teacher_decay: float = 0.999
     """How much of the teacher is left after each update."""
@@ -606,7 +601,7 @@ class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
 
     Reads a classifier; writes runs/quantize/classifier.onnx (float32) and classifier.int8.onnx for predictor.py. What
-    INT8 would cost each matrix product is measured first; the dearest get weights of 8 bits, then stay in float32. A
+    INT8 would cost each matrix product is measured first; the costliest get weights of 8 bits, then stay in float32. A
     file that is worse than --gate allows on held-out recordings, or of which most is float32, is not kept.
 
     Start with  --classifier        the one that main.py wrote, if it is not the newest
@@ -617,23 +612,16 @@ class QuantizeCommand:
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike; the classifier's file already knows its size."""
     classifier: Path = Path("runs/finetune/classifier.safetensors")
     """The classifier that main.py wrote."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
     max_error: float = 0.025
-    """How far all INT8 products together may move the logits, as a share of their spread: the dearest get weights of 8
-    bits, then stay in float32, until it is so."""
+    """How far all INT8 products together may move the logits, as a share of their spread: the costliest get weights of
+    8 bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
     run: QuickRunSettings = QuickRunSettings()
-
-    @classmethod
-    def defaults(cls, preset: Preset) -> QuantizeCommand:
-        """All settings as a preset has them."""
-        return cls(preset)
 
 
 Engine = Literal["onnxruntime", "openvino", "auto"]
@@ -644,7 +632,7 @@ TableKind = Literal["csv", "table", "audacity", "kaleidoscope", "parquet"]
 class PredictCommand:
     """Stage 4: species probabilities for every 5 seconds of a recording, or of an archive.
 
-    Prints what was heard. One recording: writes only where --out says so. A folder: writes detections.csv, files.csv
+    Prints what was detected. One recording: writes only where --out says so. A folder: writes detections.csv, files.csv
     and run.json to --out, or below runs/predict/; the same command again goes on where it was stopped.
 
     Start with  --out        a folder for the tables
@@ -656,10 +644,8 @@ class PredictCommand:
               python predictor.py season-2026/ --out results/ --shard 3/8
     """
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
-    preset: Preset = "base"
-    """Accepted so that all commands can be called alike; the model's file already knows everything."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named. Give the flag several times
     to average models with the same species."""
@@ -707,7 +693,7 @@ class PredictCommand:
     site_regex: str = ""
     """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else the folder's name."""
     timezone: str = ""
-    """Of clocks that do not tell theirs: America/Bogota, UTC."""
+    """Of clocks that do not name theirs: America/Bogota, UTC."""
     shard: str = ""
     """Only a part of the recordings: 3/8 is the third of eight, `slurm` is that of SLURM_ARRAY_TASK_ID. Then the same
     command without --shard writes the tables of all."""
@@ -728,11 +714,6 @@ class PredictCommand:
     runs: Path = Path("runs")
     """Below it is the folder predict/<name of the input> for the tables, when --out is not given."""
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> PredictCommand:
-        """All settings as a preset has them."""
-        return cls((), preset)
-
 
 @dataclass(frozen=True)
 class ReportCommand:
@@ -752,8 +733,6 @@ class ReportCommand:
 
     results: Annotated[Path, tyro.conf.Positional] = Path("runs/predict")
     """The folder that predictor.py wrote."""
-    preset: Preset = "base"
-    """Accepted so that all commands can be called alike; nothing here depends on it."""
     out: Path | None = None
     """The page, report.html in the folder of the results; with --apply a folder, review/ in it."""
     audio: Path | None = None
@@ -796,11 +775,6 @@ class ReportCommand:
         assert self.seed >= 0, f"--seed {self.seed}: give 0 or more"
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> ReportCommand:
-        """All settings as a preset has them."""
-        return cls(preset=preset)
-
 
 @dataclass(frozen=True)
 class ExperimentsCommand:
@@ -812,8 +786,6 @@ class ExperimentsCommand:
               python experiments.py --kind finetune --out finetune.csv
     """
 
-    preset: Preset
-    """Accepted so that all commands can be called alike."""
     runs: Path = Path("runs")
     """The folder in which the commands put their runs (their --run.root)."""
     kind: Literal["finetune", "mae", "quantize", "data", "all"] = "all"
@@ -821,25 +793,20 @@ class ExperimentsCommand:
     out: Path = Path("experiments.csv")
     """The CSV; one that is there is replaced."""
 
-    @classmethod
-    def defaults(cls, preset: Preset) -> ExperimentsCommand:
-        """All settings as a preset has them."""
-        return cls(preset)
-
 
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model",)  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
+NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
     **dict.fromkeys(("output", "o"), "it is called --out here"),
     **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
     **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
+    "preset": NO_PRESET,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
-    **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model hears the band that it was trained on"),
+    **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model uses the band that it was trained on"),
 }
-DEMO_DATA = SCRATCH / "field-season"
-DATA_ROOT = Path("data/birdclef-2025")
 
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
 # recipes (https://arxiv.org/abs/2111.06377, https://github.com/nttcslab/m2d), not tuned.
@@ -873,6 +840,7 @@ def data_defaults(preset: Preset) -> DataSettings:
 
 
 Section = TypeVar("Section")
+Settings = TypeVar("Settings")
 Command = TypeVar(
     "Command",
     SurveyCommand,
@@ -889,18 +857,29 @@ Command = TypeVar(
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    for word in given if command is PredictCommand else ():
+    strange = NOT_OFFERED if command is PredictCommand else {} if has_preset(command) else {"preset": NO_PRESET}
+    for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
-        if word.startswith("--") and name in NOT_OFFERED:
-            print(f"error: --{name} is not offered: {NOT_OFFERED[name]}", file=sys.stderr)
+        if word.startswith("--") and name in strange:
+            print(f"error: --{name} is not offered: {strange[name]}", file=sys.stderr)
             raise SystemExit(1)
     given = [*words_of_resumed(command, given), *words_of_file(command, given), *without("--config", given)]
-    default = command.defaults(requested_preset(given))
+    default = default_command(command, requested_preset(given))
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
     except SystemExit as leaving:  # argparse's habit of leaving with 2 means "some inputs failed" here
         raise SystemExit(1 if leaving.code else 0) from None
+
+
+def has_preset(command: type[object]) -> bool:
+    """Whether a command has settings that depend on the size of an encoder."""
+    return any(field.name == "preset" for field in fields(cast(Any, command)))
+
+
+def default_command(command: type[Settings], preset: Preset = "base") -> Settings:
+    """All settings of a command that is given no flag, or --preset alone."""
+    return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
 
 
 def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
@@ -921,10 +900,10 @@ def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[s
     """
     folder = value_of("--run.resume", arguments)
     try:
-        told: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
+        stored: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
         return []
-    return words_of(cast(object, told), asdict(command.defaults("base"))) if isinstance(told, dict) else []
+    return words_of(cast(object, stored), asdict(default_command(command))) if isinstance(stored, dict) else []
 
 
 def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]:
@@ -940,8 +919,10 @@ def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]
     assert isinstance(stored, dict), f"{path} holds no settings; {remedy}"
     settings = cast(dict[str, object], stored)
     settings = cast(dict[str, object], settings["settings"]) if isinstance(settings.get("settings"), dict) else settings
+    if not has_preset(command):  # an earlier version wrote one that meant nothing
+        settings = {name: value for name, value in settings.items() if name != "preset"}
     known: dict[str, object] = {
-        name: value for name, value in asdict(command.defaults("base")).items() if name not in POSITIONAL
+        name: value for name, value in asdict(default_command(command)).items() if name not in POSITIONAL
     }
     foreign = unknown_names({name: value for name, value in settings.items() if name not in POSITIONAL}, known)
     assert not foreign, f"{path} has settings that this command does not know: {', '.join(foreign)[:80]}; {remedy}"

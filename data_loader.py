@@ -120,8 +120,7 @@ def survey(config: SurveyCommand) -> int:
             "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
         )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    preset = [] if config.preset == "base" else ["--preset", config.preset]
-    print(f"next: {command_line(script, *preset, '--data.root', folder / 'recordings.csv')}")
+    print(f"next: {command_line(script, '--data.root', folder / 'recordings.csv')}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 

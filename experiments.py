@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -33,10 +33,11 @@ from config import (
     ExperimentsCommand,
     FinetuneCommand,
     PredictCommand,
-    Preset,
     PretrainCommand,
     QuantizeCommand,
     SurveyCommand,
+    default_command,
+    has_preset,
 )
 from runtime.cells import NUMBER, no_formula
 from runtime.files import as_json, publish
@@ -47,12 +48,12 @@ SCORES = {  # the chief ones of each command: those the terminal shows
     "mae": ("skill", "skill_over_mean"),
     "quantize": ("top1_agreement", "megabytes", "milliseconds_per_window"),
 }
-DEFAULTS: dict[str, Callable[[Preset], object]] = {
-    "data": SurveyCommand.defaults,
-    "mae": PretrainCommand.defaults,
-    "finetune": FinetuneCommand.defaults,
-    "quantize": QuantizeCommand.defaults,
-    "predict": PredictCommand.defaults,
+COMMANDS: dict[str, type[object]] = {
+    "data": SurveyCommand,
+    "mae": PretrainCommand,
+    "finetune": FinetuneCommand,
+    "quantize": QuantizeCommand,
+    "predict": PredictCommand,
 }
 LONGEST = 24  # characters of a cell on the terminal
 GAP = "  "
@@ -156,12 +157,12 @@ def read_run(folder: Path) -> Experiment:
 def read_scores(folder: Path, kind: str, facts: Mapping[str, Any], choose: str) -> dict[str, float]:
     """The scores of a run: those of run.json, of the INT8 file, or of the kept epoch, and never a mixture of them; of
     the epoch, its number stays. What is no number is left out."""
-    told = numbers(as_object(facts.get("scores")))
+    scores = numbers(as_object(facts.get("scores")))
     if kind == "quantize":
         cards = json_objects(folder / "quantize.json", by_line=False)
-        return told or (numbers(as_object(cards[0].get("int8"))) if cards else {})
+        return scores or (numbers(as_object(cards[0].get("int8"))) if cards else {})
     epoch = kept_epoch(folder / "metrics.jsonl", choose)
-    return {"epoch": epoch["epoch"]} | told if told and "epoch" in epoch else told or epoch
+    return {"epoch": epoch["epoch"]} | scores if scores and "epoch" in epoch else scores or epoch
 
 
 def kept_epoch(path: Path, choose: str) -> dict[str, float]:
@@ -279,12 +280,12 @@ def differing(runs: Sequence[Experiment]) -> list[str]:
 
 def default_settings(run: Experiment) -> dict[str, str]:
     """What the run's command and preset would have set, as far as they are known."""
-    command = DEFAULTS.get(run.kind)
-    named = run.settings.get("preset")
-    for preset in PRESETS:
-        if command and preset == named:
-            return flatten(as_object(json.loads(json.dumps(command(preset), default=as_json))))
-    return {}
+    command = COMMANDS.get(run.kind)
+    preset = next((size for size in PRESETS if size == run.settings.get("preset")), None)
+    if command is None or (preset is None and has_preset(command)):
+        return {}
+    settings = default_command(command, preset or "base")
+    return flatten(as_object(json.loads(json.dumps(settings, default=as_json))))
 
 
 def shorten(cells: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ def classification_loss(
     """The loss of a batch, by name: see the function behind each name.
 
     logits          (batch, species)  raw scores, any float type
-    targets         (batch, species)  1 where heard, a fraction after mixup or pseudo-labelling; not yet smoothed
+    targets         (batch, species)  1 where present, a fraction after mixup or pseudo-labelling; not yet smoothed
     valid           (batch, species)  bool or 0/1, entries that count; default all of them
     absent_weights  (batch, species)  of distance_weights, on the absent part; only for bce, focal and asymmetric
     class_weights   (species,)        of class_weight_vector, on every term of a species
@@ -256,11 +256,11 @@ def distance_weights(
     """How much each absent species weighs: 1 + alpha * (its distance to the nearest present one) * g.
 
     logits      (batch, species)    raw scores, any float type
-    targets     (batch, species)    1 where heard, a fraction after mixup; before smoothing
+    targets     (batch, species)    1 where present, a fraction after mixup; before smoothing
     distances   (species, species)  symmetric, taxonomic distance in [0, 1], 0 on the diagonal
     alpha       0 weighs all alike: plain BCE
     mode        g: 1 in "all"; 1 where the probability exceeds tau, else 0, in "hard"; the probability in "soft"
-    present     (batch, species)    bool, what is heard, secondary species too. Default: targets >= presence_threshold;
+    present     (batch, species)    bool, what is there, secondary species too. Default: targets >= presence_threshold;
                                     give it whenever targets are smoothed, else every species looks present and the
                                     distances lose their say
     valid       (batch, species)    bool or 0/1, entries that count; default all of them
@@ -276,9 +276,9 @@ def distance_weights(
     assert alpha >= 0 and 0 < tau < 1, f"alpha {alpha}, tau {tau}; choose alpha >= 0 and tau between 0 and 1"
     assert mode in ("all", "hard", "soft"), f"mode {mode!r}; choose all, hard or soft"
     with torch.autocast(logits.device.type, enabled=False):
-        heard = targets >= presence_threshold if present is None else present
-        something = heard.any(dim=1, keepdim=True)
-        weights = 1 + alpha * distance_to_present(distances, heard) * suspicion(logits.float(), mode, tau)
+        there = targets >= presence_threshold if present is None else present
+        something = there.any(dim=1, keepdim=True)
+        weights = 1 + alpha * distance_to_present(distances, there) * suspicion(logits.float(), mode, tau)
         if unit_mean:
             absent = something * (1 - targets.float() if valid is None else valid.float() * (1 - targets.float()))
             weights *= absent.sum() / (weights * absent).sum().clamp_min(1e-9)
@@ -287,9 +287,9 @@ def distance_weights(
 
 def valid_mask(present: Tensor, ancestors: Tensor, secondary: Tensor | None = None) -> Tensor:
     """Which entries teach something: not the taxa above a present label (they are true as well), nor those below it
-    (nobody knows), nor secondary labels (heard, but without their own recording).
+    (nobody knows), nor secondary labels (present, but without their own recording).
 
-    present    (batch, species)    bool, what is heard, secondary species too
+    present    (batch, species)    bool, what is there, secondary species too
     ancestors  (species, species)  bool, [c, k] where c is a taxon above k
     secondary  (batch, species)    bool
     returns    (batch, species)    bool; for classification_loss(valid=...)
@@ -332,7 +332,7 @@ def least_over_present(present: Tensor, rows_of: Callable[[Tensor], Tensor]) -> 
     """(batch, species) the least of rows_of(label) -> (labels, species) over the labels present; inf without any.
 
     Only the rows that are needed are looked up, so that ten thousand species cost no batch * species * species; but a
-    GPU would have to stop and tell which these are, so there all are where they fit.
+    GPU would have to stop and say which these are, so there all are where they fit.
     """
     if present.is_cuda and present.numel() * present.shape[1] <= AT_ONCE:
         return least_of_all(present, rows_of)
@@ -362,14 +362,14 @@ if __name__ == "__main__":
     ancestors = torch.zeros(4, 4, dtype=torch.bool)
     ancestors[3, :2] = True
     distances = torch.tensor([[0, 2, 5, 4], [2, 0, 5, 4], [5, 5, 0, 5], [4, 4, 5, 0]]) / 5
-    heard = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    valid = valid_mask(heard > 0, ancestors)
+    targets = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    valid = valid_mask(targets > 0, ancestors)
     logits = torch.zeros(1, 4, requires_grad=True)
-    weights = distance_weights(logits, heard, distances, alpha=4.0, valid=valid)
+    weights = distance_weights(logits, targets, distances, alpha=4.0, valid=valid)
     pushes: dict[LossKind, dict[str, float]] = {}
     for kind in LOSS_KINDS:
         weighed = weights if kind in WEIGHED_BY_DISTANCE else None
-        loss = classification_loss(logits, heard, kind=kind, valid=valid, absent_weights=weighed)
+        loss = classification_loss(logits, targets, kind=kind, valid=valid, absent_weights=weighed)
         (gradient,) = torch.autograd.grad(loss, logits)
         pushes[kind] = {name: 3 * float(force) for name, force in zip(names, gradient[0], strict=True)}
     print("a great tit sings; pushed down by bce:", {name: round(push, 3) for name, push in pushes["bce"].items()})

@@ -37,7 +37,7 @@ from evaluation.held_out import (
     Calibration,
     HeldOut,
     calibrate,
-    examine,
+    evaluate,
     joined,
     recording_scorecard,
     write_held_out,
@@ -49,11 +49,13 @@ from runtime.runs import Run, past_starts, subfolder
 from runtime.terminal import command_line, launch
 from sounds.discovery import find_recordings
 from taxonomy import Taxonomy
-from trainer import CLASSIFIER, kept_classifier, score_windows, train_classifier
-from training.checkpoint import ClassifierFacts, load_classifier, load_encoder, save_classifier, stage_one
+from trainer import score_windows, train_classifier
+from training.checkpoint import ClassifierFacts, load_encoder, save_classifier, stage_one
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
 from training.states import forget, training_run
+
+CLASSIFIER = "classifier.safetensors"
 
 
 class Plan(NamedTuple):
@@ -63,6 +65,14 @@ class Plan(NamedTuple):
     weights: str  # of the encoder it starts from
     train: list[Recording]
     valid: list[Recording]
+
+
+class Candidate(NamedTuple):
+    """A trained classifier that is not yet calibrated."""
+
+    model: BirdClefClassifier
+    facts: ClassifierFacts
+    held_out: HeldOut  # its answers to the recordings held out from it
 
 
 def finetune(config: FinetuneCommand) -> int:
@@ -76,23 +86,25 @@ def finetune(config: FinetuneCommand) -> int:
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
     backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
     with training_run("finetune", config) as run:
+        # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
-        exams: list[HeldOut] = []
+        candidates: list[Candidate] = []
         for plan, part in zip(plans, parts, strict=True):
-            if exams:  # the first has its encoder
+            if candidates:  # the first has its encoder
                 torch.manual_seed(config.run.seed)
                 encoder = load_encoder(replace(config.encoder, weights=plan.weights), config.audio)
-            exams.append(train_plan(plan, encoder, config, taxonomy, noise, backgrounds, part, device))
+            candidates.append(train_plan(plan, encoder, config, taxonomy, noise, backgrounds, part, device))
         if not FIRST:  # of several processes one writes down what all have found
             return 0
-        exam = joined(exams)
-        calibration = calibrate(exam, taxonomy)
-        for plan, part, mine in zip(plans, parts, exams, strict=True):
-            judged = calibration.applied(mine)
-            seal(part.folder / CLASSIFIER, calibration, recording_scorecard(judged, taxonomy))
-            write_held_out(part.folder, judged, taxonomy)
+        # one calibration for all of them, with which each is saved
+        held_out = joined([candidate.held_out for candidate in candidates])
+        calibration = calibrate(held_out, taxonomy)
+        for plan, part, candidate in zip(plans, parts, candidates, strict=True):
+            calibrated = calibration.applied(candidate.held_out)
+            save_calibrated(part.folder / CLASSIFIER, candidate, calibration, recording_scorecard(calibrated, taxonomy))
+            write_held_out(part.folder, calibrated, taxonomy)
             write_trained(part.folder, plan.train)
-        run.facts["scores"] = examine(run.folder, calibration.applied(exam), calibration, taxonomy)
+        run.facts["scores"] = evaluate(run.folder, calibration.applied(held_out), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
     path = parts[0].folder / CLASSIFIER
@@ -106,10 +118,10 @@ def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
     before = stage_one(weights)
-    heard = marked([row.path for row in valid], str(before.get("heard", "")))
-    assert not heard, (
-        f"{weights} was adapted on {len(heard)} of the {len(valid)} recordings that this run would hold out, such as "
-        f"{heard[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
+    adapted = marked([row.path for row in valid], str(before.get("heard", "")))
+    assert not adapted, (
+        f"{weights} was adapted on {len(adapted)} of the {len(valid)} recordings that this run would hold out, such as "
+        f"{adapted[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
         f"ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
         "--encoder.weights with {fold} in place of the number)"
     )
@@ -130,34 +142,35 @@ def train_plan(
     backgrounds: Tensor | None,
     run: Run,
     device: torch.device,
-) -> HeldOut:
+) -> Candidate:
     """One classifier, and what it makes of the recordings held out from it."""
     loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
     model = BirdClefClassifier(encoder, config.audio, len(taxonomy.labels), config.head).to(device)
+    inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds, device)
+    data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
+    trained = train_classifier(model, loader, inputs, plan.valid, taxonomy, config, run, device, data)
+    rows = unheard_noise(noise, plan, config.augment.background)
+    silence = score_windows(trained.model, rows, config.audio, device) if rows else None
     provenance: dict[str, object] = {
         "run": run.folder.name,
         "data": str(config.data.root),
         "encoder": plan.weights,
         "held_out_fold": plan.fold,
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
+        "epoch": trained.epoch,
     }
     facts = ClassifierFacts(
         config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
     )
-    inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds, device)
-    data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
-    windows = train_classifier(model, loader, inputs, plan.valid, facts, config, run, device, data)
-    silence, unheard = None, never_heard(noise, plan, config.augment.background)
-    if unheard:
-        silence = score_windows(kept_classifier(run.folder / CLASSIFIER, device), unheard, config.audio, device)
-    return HeldOut(plan.valid, truth_table(plan.valid, taxonomy.labels, config.audio), windows, silence)
+    truth = truth_table(plan.valid, taxonomy.labels, config.audio)
+    return Candidate(trained.model.cpu(), facts, HeldOut(plan.valid, truth, trained.windows, silence))
 
 
-def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
+def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
     """Recordings of --data.noise that were not in this training, nor are judged with the others."""
-    heard = {row.path.resolve() for row in (*plan.train, *plan.valid)}
-    heard |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
-    rows = [row for row in noise if row.path.resolve() not in heard]
+    used = {row.path.resolve() for row in (*plan.train, *plan.valid)}
+    used |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
+    rows = [row for row in noise if row.path.resolve() not in used]
     if len(rows) < len(noise):
         print(
             f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are left out of it: they are in "
@@ -166,16 +179,12 @@ def never_heard(noise: Sequence[Recording], plan: Plan, background: Path | None)
     return rows
 
 
-def seal(path: Path, calibration: Calibration, card: Mapping[str, float]) -> None:
-    """Write into a classifier's file what was fitted on the held-out recordings, and how it does on them."""
-    model, facts = load_classifier(path)
-    with torch.no_grad():
-        model.temperature.fill_(float(np.float32(calibration.temperature)))
-    fitted = facts.provenance | {"temperature": calibration.temperature, "held_out": dict(card)}
-    facts = replace(
-        facts, provenance=fitted, thresholds=calibration.thresholds, rank_thresholds=calibration.rank_thresholds
-    )
-    save_classifier(path, model, facts)
+def save_calibrated(path: Path, candidate: Candidate, calibration: Calibration, card: Mapping[str, float]) -> None:
+    """Write a classifier with what was fitted on the held-out recordings, and how it does on them."""
+    model, facts, _ = candidate
+    model.temperature.fill_(float(np.float32(calibration.temperature)))
+    provenance = facts.provenance | {"held_out": dict(card), "temperature": calibration.temperature}
+    save_classifier(path, model, replace(facts, provenance=provenance, thresholds=calibration.thresholds))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class LogMel(nn.Module):
     At 32 kHz the picture has the same frames and the same bins up to 8 kHz, and above them more of the same spacing up
     to 16 kHz; the maximum is taken below 8 kHz, so a loud cicada does not push a bird into the floor.
     The short-time Fourier transform is two products with tables of windowed cosines and sines, so that the layer
-    exports to ONNX as plain matrix products and the served file hears exactly what training heard. Each frame is
+    exports to ONNX as plain matrix products and the served file gets exactly the input of training. Each frame is
     folded at its middle first: cosines see the even part, sines the odd one, at half the cost and rounding error.
     source    https://github.com/openai/whisper/blob/main/whisper/audio.py
     """
@@ -47,7 +47,7 @@ class LogMel(nn.Module):
         self.samples = round(audio.context_seconds * audio.sample_rate)
         self.mels = mels
         assert audio.sample_rate in (WHISPER_RATE, WIDE_RATE), (
-            f"audio.sample_rate {audio.sample_rate}: Whisper's front end hears {WHISPER_RATE} Hz, or {WIDE_RATE} with "
+            f"audio.sample_rate {audio.sample_rate}: Whisper's front end takes {WHISPER_RATE} Hz, or {WIDE_RATE} with "
             "the band above 8 kHz added"
         )
         assert 0 < self.samples <= 30 * audio.sample_rate and self.samples % (2 * self.hop) == 0, (
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
               output, the same number in every row -> (batch, tokens - n, width)
     Masking acts on the mel frames and once more behind the first convolution, where a mask edge then looks like the
     edge of a recording. Masking behind the stem instead would leak: its kernels reach across tokens.
-    At 32 kHz the stem has more input channels, at first with weights of zero: what is heard above 8 kHz changes
+    At 32 kHz the stem has more input channels, at first with weights of zero: what lies above 8 kHz changes
     nothing until it is learnt.
     """
 
@@ -212,7 +212,7 @@ class BirdClefClassifier(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder, and behind it a small transformer that paints what was hidden. Only the encoder outlives stage 1.
+    """The encoder, and behind it a small transformer that reconstructs what was hidden. Only the encoder is kept.
 
     forward   mel (batch, channels, frames), hidden (batch, tokens) bool -> (batch, tokens, values), by default the
               2 * channels values of a token's log-mel picture
@@ -256,8 +256,8 @@ class MaskedAutoencoder(nn.Module):
         states = states + self.positions[: hidden.shape[1]]
         for layer in self.layers:
             states = layer(states, src_key_padding_mask=hidden)
-        painted: Tensor = self.paint(self.norm(states))
-        return painted
+        reconstruction: Tensor = self.paint(self.norm(states))
+        return reconstruction
 
 
 def look_nearby(attention: nn.MultiheadAttention, width: int, head: int) -> None:
@@ -322,17 +322,17 @@ def initialise(whisper: WhisperEncoder, mels: int) -> None:
     """Random weights from which a small encoder can learn on its own.
 
     With the library's weights of deviation 0.02 the sound that leaves the stem is twenty to sixty times weaker than
-    the position table added to it, and an encoder without a checkpoint stays deaf for thousands of steps. Here the
-    stem's kernels sum to zero, so that it hears changes over time and frequency and not the level, and are large
+    the position table added to it, and an encoder without a checkpoint learns nothing for thousands of steps. Here the
+    stem's kernels sum to zero, so that it sees changes over time and frequency and not the level, and are large
     enough for the sound to stand above the positions (LOG.md has the measurements).
     """
     for module in whisper.modules():
         if isinstance(module, nn.Conv1d):
-            heard = module.weight if module is not whisper.conv1 else module.weight[:, :mels]
+            known = module.weight if module is not whisper.conv1 else module.weight[:, :mels]
             with torch.no_grad():
-                kernel = nn.init.kaiming_normal_(torch.empty_like(heard))
+                kernel = nn.init.kaiming_normal_(torch.empty_like(known))
                 module.weight.zero_()
-                heard.copy_((kernel - kernel.mean(dim=(1, 2), keepdim=True)) * STEM_GAIN)
+                known.copy_((kernel - kernel.mean(dim=(1, 2), keepdim=True)) * STEM_GAIN)
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
 
@@ -352,6 +352,6 @@ if __name__ == "__main__":
     )
     hidden = torch.arange(250).expand(2, -1) % 3 != 0
     picture = MaskedAutoencoder(model.encoder)(mel, hidden)
-    print("seen", int((~hidden[0]).sum()), "of 250 tokens, painted", tuple(picture.shape))
+    print("seen", int((~hidden[0]).sum()), "of 250 tokens, reconstruction", tuple(picture.shape))
     assert picture.shape == (2, 250, 160) and torch.equal(token_picture(token_values(mel)), mel)
     assert torch.allclose(model(waveforms)[1:], model(waveforms[1:]), atol=1e-5), "a neighbour changed a score"

@@ -110,10 +110,10 @@ def probe(config: ProbeCommand) -> int:
     encoder = load_encoder(replace(config.encoder, size=size), config.audio).to(device).eval()
     with open_run("probe", config.run.root, config) as run:
         features, counts = all_features(encoder, rows, config, device, run)
-        heard = [place for place, count in enumerate(counts) if count]
-        if len(heard) < len(rows):
-            print(f"{len(rows) - len(heard)} recordings could not be read and are left out")
-        rows, features = [rows[place] for place in heard], features[heard]
+        readable = [index for index, count in enumerate(counts) if count]
+        if len(readable) < len(rows):
+            print(f"{len(rows) - len(readable)} recordings could not be read and are left out")
+        rows, features = [rows[index] for index in readable], features[readable]
         folds = split_into_folds(rows, taxonomy.labels, config.data)
         truth = truth_table(rows, taxonomy.labels, config.audio) > 0
         main = np.array([taxonomy.labels.index(row.labels[0]) for row in rows])
@@ -168,13 +168,13 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
     turn: dict[str, int] = {}
     turns: list[tuple[int, int]] = []
     order: list[int] = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    for place in order:
-        label = rows[place].labels[0]
-        turns.append((turn.setdefault(label, 0), place))
+    for index in order:
+        label = rows[index].labels[0]
+        turns.append((turn.setdefault(label, 0), index))
         turn[label] += 1
-    kept = sorted(place for _, place in sorted(turns)[:most])
+    kept = sorted(index for _, index in sorted(turns)[:most])
     print(f"{most} of {len(rows)} recordings are drawn (--recordings)")
-    return [rows[place] for place in kept]
+    return [rows[index] for index in kept]
 
 
 def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: LabelledSettings) -> list[Fold]:
@@ -194,19 +194,19 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         groups.setdefault(row.labels[0], set()).add(row.group)
     torn = sorted(group for group, found in folds.items() if len(found) > 1)
     assert not torn, f"{len(torn)} groups stand in several folds, {torn[:3]} among them: scores would be too good"
-    needed = {next(iter(mine)) for mine in groups.values() if len(mine) == 1}
+    needed = {next(iter(own)) for own in groups.values() if len(own) == 1}
     fold_of = np.array([row.fold for row in rows])
     free = sorted({row.fold for row in rows if row.group not in needed})
     lonely = [label for label in labels if len(groups.get(label, ())) == 1]
     assert free and len(set(fold_of.tolist())) > 1, (
         f"{len(rows)} recordings in {len(folds)} groups cannot be divided into {data.folds} folds so that each species "
-        "is heard on both sides; record more, or lower --data.folds"
+        "is present on both sides; record more, or lower --data.folds"
     )
     found: list[Fold] = []
     main, every = [row.labels[0] for row in rows], [row.labels for row in rows]
-    for place, fold in enumerate(free):
+    for index, fold in enumerate(free):
         train, valid = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-        inner = free[(place + 1) % len(free)]
+        inner = free[(index + 1) % len(free)]
         one, other = np.flatnonzero((fold_of != fold) & (fold_of != inner)), np.flatnonzero(fold_of == inner)
         sides = [{main[index] for index in side.tolist()} for side in (one, other)]
         usable = inner != fold and len(sides[0]) > 1 and bool(sides[0] & sides[1])
@@ -214,12 +214,12 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         if len(trained) > 1 and any(trained.intersection(every[index]) for index in valid.tolist()):
             found.append(Fold(train, valid, one, other if usable else other[:0]))
     assert found, (
-        f"in {len(rows)} recordings no species is heard on both sides of any of {len(free)} folds; record more, or "
+        f"in {len(rows)} recordings no species is present on both sides of any of {len(free)} folds; record more, or "
         "lower --data.folds"
     )
     if lonely:
         print(
-            f"{len(lonely)} of {len(groups)} species are heard in one group of recordings alone and cannot be judged: "
+            f"{len(lonely)} of {len(groups)} species are in one group of recordings alone and cannot be judged: "
             f"{', '.join(lonely[:8])}{' ...' if len(lonely) > 8 else ''}"
         )
     return found
@@ -259,6 +259,26 @@ def stamp(path: Path) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
+@dataclass
+class Pooled:
+    """What each layer makes of each recording: sums while it is being read, then its mean."""
+
+    means: NDArray[np.float16]  # (recordings, layers, 3 * width) over the windows of a recording
+    counts: NDArray[np.int64]  # (recordings,) windows, 0 for what cannot be read
+    sums: dict[int, NDArray[np.float32]]  # by index, of the recordings that are not yet finished
+
+    def add(self, index: int, windows: NDArray[np.float32]) -> None:
+        """Windows of a recording, (windows, layers, 3 * width)."""
+        total = windows.sum(axis=0)
+        self.sums[index] = self.sums[index] + total if index in self.sums else total
+        self.counts[index] += len(windows)
+
+    def finish(self, before: int) -> None:
+        """No more windows will come of the recordings before this one."""
+        for index in [index for index in self.sums if index < before]:
+            self.means[index] = self.sums.pop(index) / self.counts[index]
+
+
 @torch.inference_mode()
 def pooled_features(
     encoder: Encoder,
@@ -275,57 +295,59 @@ def pooled_features(
     """
     log_mel = LogMel(audio, encoder.size.mels).to(device)
     per_context = round(audio.context_seconds / audio.window_seconds)
-    means = np.zeros((len(rows), encoder.size.layers, 3 * encoder.size.width), np.float16)
-    counts = np.zeros(len(rows), np.int64)
-    sums: dict[int, NDArray[np.float32]] = {}  # of the recordings that are not yet finished
-
-    def add(batch: list[tuple[int, Context]]) -> None:
-        sound = torch.from_numpy(np.stack([context.samples for _, context in batch])).to(device)
-        with autocast(device):
-            states = encoder.layer_states(log_mel(sound))
-        pooled = torch.stack(
-            [pool_tokens(state.reshape(-1, state.shape[1] // per_context, state.shape[2])) for state in states], 1
-        )
-        each = pooled.unflatten(0, (len(batch), per_context)).cpu().numpy()
-        for (place, context), values in zip(batch, each, strict=True):
-            mine = values[list(context.rows)]
-            sums[place] = sums[place] + mine.sum(axis=0) if place in sums else mine.sum(axis=0)
-            counts[place] += len(mine)
-        for place in [place for place in sums if place < batch[-1][0]]:
-            means[place] = sums.pop(place) / counts[place]
-
-    waiting: list[tuple[int, Context]] = []
+    shape = len(rows), encoder.size.layers, 3 * encoder.size.width
+    pooled = Pooled(np.zeros(shape, np.float16), np.zeros(len(rows), np.int64), {})
     done = 0  # recordings that no later batch adds to
     if begun and begun.is_file():
         kept = read_tensors(begun, "features", f"delete {begun}")[0]
         done = len(kept["counts"])
-        means[:done], counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
+        pooled.means[:done], pooled.counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
         print(f"{done} of {len(rows)} recordings have their features from a run that was stopped")
+    # contexts of all recordings in their order, a batch at a time
+    waiting: list[tuple[int, Context]] = []
     first = done
     bar = tqdm(rows[first:], "features", len(rows), unit="recording", disable=None, leave=False, initial=first)
     try:
-        for place, row in enumerate(bar, first):
+        for index, row in enumerate(bar, first):
             expected = math.ceil(sum(end - start for start, end in row.usable) / audio.context_seconds)
-            contexts = recording_contexts([row], audio)
-            for context in spread(contexts, expected, max(1, windows // per_context)):
-                waiting.append((place, context))
+            for context in spread(recording_contexts([row], audio), expected, max(1, windows // per_context)):
+                waiting.append((index, context))
                 if len(waiting) == BATCH:
-                    add(waiting)
-                    done, waiting = min(sums, default=place), []
+                    add_batch(pooled, waiting, encoder, log_mel, per_context, device)
+                    done, waiting = min(pooled.sums, default=index), []
     except KeyboardInterrupt as stop:
         if begun and done:
             begun.parent.mkdir(parents=True, exist_ok=True)
-            kept = {"means": torch.from_numpy(means[:done]), "counts": torch.from_numpy(counts[:done])}
+            kept = {"means": torch.from_numpy(pooled.means[:done]), "counts": torch.from_numpy(pooled.counts[:done])}
             write_tensors(begun, kept, {"kind": "features", "made_of": begun.stem})
             stop.args = (f"the features of {done} of {len(rows)} recordings are kept: the same command goes on",)
         raise
+    # the rest, which fills no batch
     if waiting:
-        add(waiting)
-    for place, total in sums.items():
-        means[place] = total / counts[place]
+        add_batch(pooled, waiting, encoder, log_mel, per_context, device)
+    pooled.finish(len(rows))
     if begun:
         begun.unlink(missing_ok=True)
-    return means, counts
+    return pooled.means, pooled.counts
+
+
+def add_batch(
+    pooled: Pooled,
+    batch: Sequence[tuple[int, Context]],
+    encoder: Encoder,
+    log_mel: LogMel,
+    windows: int,
+    device: torch.device,
+) -> None:
+    """What all layers make of some contexts, each with the index of its recording and as many windows."""
+    sound = torch.from_numpy(np.stack([context.samples for _, context in batch])).to(device)
+    with autocast(device):
+        states = encoder.layer_states(log_mel(sound))
+    layers = [pool_tokens(state.reshape(-1, state.shape[1] // windows, state.shape[2])) for state in states]
+    summaries = torch.stack(layers, 1).unflatten(0, (len(batch), windows)).cpu().numpy()
+    for (index, context), values in zip(batch, summaries, strict=True):
+        pooled.add(index, values[list(context.rows)])
+    pooled.finish(batch[-1][0])
 
 
 def spread(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:
@@ -362,10 +384,10 @@ def judge_layers(
             each = [inner_products(features[:, layer].astype(np.float32), fold.train) for layer in range(layers)]
             strength = chosen_strength(np.mean(each, axis=0), fold, labelled.main, species)
             bar.update(len(STRENGTHS))
-            for place, depth in enumerate(depths):
+            for index, depth in enumerate(depths):
                 for made, products in ((alone, each[depth - 1]), (mixed, np.mean(each[:depth], axis=0))):
                     inside, outside = coordinates(products, fold.train, fold.valid)
-                    made[place].append(regression(inside, labelled.main[fold.train], outside, species, strength))
+                    made[index].append(regression(inside, labelled.main[fold.train], outside, species, strength))
                     bar.update()
     return [scored(each, labelled) for each in alone], [scored(each, labelled) for each in mixed]
 
@@ -419,10 +441,10 @@ def regression(
 def scored(answers: list[NDArray[np.float64]], labelled: Labelled) -> Score:
     """cmAP and top-1 of each fold, of the species that it was trained on, and their means."""
     found: list[tuple[float, float]] = []
-    for fold, mine in zip(labelled.folds, answers, strict=True):
+    for fold, scores in zip(labelled.folds, answers, strict=True):
         truth, trained = judged(fold, labelled)
-        right = truth[np.arange(len(truth)), mine[:, trained].argmax(axis=1)]
-        found.append((cmap(truth, mine[:, trained]), float(right[truth.any(axis=1)].mean())))
+        right = truth[np.arange(len(truth)), scores[:, trained].argmax(axis=1)]
+        found.append((cmap(truth, scores[:, trained]), float(right[truth.any(axis=1)].mean())))
     means = np.mean(found, axis=0)
     return Score(float(means[0]), float(means[1]), answers)
 
@@ -441,13 +463,13 @@ def gaps_to_best(mixed: Sequence[Score], labelled: Labelled) -> list[Gap]:
     """
     groups = labelled.groups
     weights = np.random.default_rng(0).exponential(size=(groups.max() + 1, DRAWS))[groups]
-    best = max(range(len(mixed)), key=lambda place: mixed[place].cmap)
+    best = max(range(len(mixed)), key=lambda index: mixed[index].cmap)
     draws: list[NDArray[np.float64]] = []
     for score in mixed:
         each: list[NDArray[np.float64]] = []
-        for fold, mine in zip(labelled.folds, score.answers, strict=True):
+        for fold, scores in zip(labelled.folds, score.answers, strict=True):
             truth, trained = judged(fold, labelled)
-            each.append(weighted_cmap(truth, mine[:, trained], weights[fold.valid]))
+            each.append(weighted_cmap(truth, scores[:, trained], weights[fold.valid]))
         draws.append(np.mean(each, axis=0))
     return [
         Gap(mixed[best].cmap - score.cmap, float((draws[best] - draw).std()))
@@ -531,15 +553,15 @@ def verdict(
     best: int,
 ) -> str:
     """What the figures say, in words."""
-    place = depths.index(best)
+    index = depths.index(best)
     single = max(range(len(depths)), key=lambda at: alone[at].cmap)
     share = np.mean([times[best - 1] / times[-1] for times in costs.values()])
     top = depths[max(range(len(depths)), key=lambda at: mixed[at].cmap)]
-    behind = f"{gaps[place].behind:.3f} (± {gaps[place].error:.3f}) behind depth {top}, the best"
+    behind = f"{gaps[index].behind:.3f} (± {gaps[index].error:.3f}) behind depth {top}, the best"
     return (
         f"layer {depths[single]} is the best single layer (cmAP {alone[single].cmap:.3f}). Recommended: "
-        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[place].cmap:.3f} and top-1 "
-        f"{mixed[place].top1:.3f}, "
+        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[index].cmap:.3f} and top-1 "
+        f"{mixed[index].top1:.3f}, "
         f"{behind if top != best else 'the best of all depths'}, for {share:.0%} of the encoder's time"
     )
 

@@ -5,9 +5,9 @@
 Reads    a folder of recordings, a Whisper checkpoint
 Writes   runs/mae/: encoder.safetensors, metrics.jsonl, curves.png, reconstruction.png, run.json
 
-Most of each window is hidden; the encoder sees the rest, a small decoder paints what is missing, and is thrown away at
-the end. How well it paints is told as skill: the share of the error of the best trivial painter that is gone. A mean
-squared error on its own says nothing.
+Most of each window is hidden; the encoder sees the rest, a small decoder reconstructs what is missing, and is thrown
+away at the end. How well it does is reported as skill: the share of the error of the best trivial baseline that is
+gone. A mean squared error on its own says nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if __name__ == "__main__":
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from archive.recordings import Recording, marks
@@ -51,12 +54,35 @@ from training.checkpoint import load_encoder, save_encoder
 from training.device import autocast, device_memory_mb, prepare_device
 from training.masking import contrast_scores, hide_tokens
 from training.optim import cosine_schedule, differential_groups, follow, update
-from training.states import Keeper, Stateful, forget, training_run
+from training.states import Progress, Stateful, StateWriter, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
 PICTURES = 3
 SKILLS = ("skill", "skill_over_mean", "held_out_mse")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """All that moves while the autoencoder is trained, and what moves it."""
+
+    model: MaskedAutoencoder
+    teacher: Encoder | None  # a running mean of the encoder, whose output is the target
+    trivial: TrivialBaseline
+    log_mel: LogMel
+    loader: DataLoader[Batch]
+    optimizer: AdamW
+    schedule: LambdaLR
+    generator: torch.Generator
+    call: Callable[..., Tensor]  # the model as all processes call it
+    reconstruct: Callable[..., Tensor]  # the same, compiled where that is asked for
+    device: torch.device
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a state holds."""
+        parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts | {"trivial": self.trivial} | ({"teacher": self.teacher} if self.teacher else {})
 
 
 def pretrain(config: PretrainCommand) -> int:
@@ -66,103 +92,142 @@ def pretrain(config: PretrainCommand) -> int:
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
-    encoder.checkpointing = config.train.checkpointing
+    loop = prepare_loop(encoder, train, config, device)
+    epochs = config.train.epochs_for(len(loop.loader))
+    with training_run("mae", config) as run:
+        data = fingerprint(train, held_out)
+        writer = StateWriter(run.folder / "states", loop.parts, loop.generator, config.run.save_minutes, data)
+        progress = writer.restore()
+        keep_records(run.folder, progress.records)
+        windows = held_out_windows(held_out, config.audio)
+        for epoch in range(progress.epoch, epochs + 1):
+            measured = train_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
+            with writer.guarding(progress):
+                evaluate_epoch(loop, windows, config, run, epoch, measured)
+                progress.next_epoch()
+        path, skill = save_pretrained(encoder, train, config, run, epochs)
+    forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
+    print(f"skill {skill:.3f}: " + verdict(skill))
+    print(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
+    return 0
+
+
+def prepare_loop(encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, device: torch.device) -> Loop:
+    """Networks, batches, optimiser and schedule, before anything is learnt."""
+    settings = config.train
+    encoder.checkpointing = settings.checkpointing
     teacher = copy.deepcopy(encoder).eval().requires_grad_(False).to(device) if config.target == "teacher" else None
     model = MaskedAutoencoder(encoder, encoder.size.width if teacher else 0).to(device)
-    if config.train.shard:
+    if settings.shard:
         processes.divide(model, [*encoder.whisper.layers, *model.layers])
         if teacher:
             processes.divide(teacher, teacher.whisper.layers, "layer_states")
     call = processes.parallel(model, "forward")
-    painter: Callable[[Tensor, Tensor], Tensor] = torch.compile(call) if config.train.compile else call
+    reconstruct: Callable[..., Tensor] = torch.compile(call) if settings.compile else call
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
-    loader = unlabeled_loader(train, config.data, config.audio, config.train.batch_size, config.run.seed)
-    settings = config.train
+    loader = unlabeled_loader(train, config.data, config.audio, settings.batch_size, config.run.seed)
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
-    epochs = settings.epochs_for(len(loader))
-    updates = epochs * math.ceil(len(loader) / settings.accumulate)
+    updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
-    trivial = TrivialPainter()
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    parts |= {"trivial": trivial} | ({"teacher": teacher} if teacher else {})
     processes.spread(config.run.seed)
-    with training_run("mae", config) as run:
-        data = fingerprint(train, held_out)
-        keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
-        progress = keeper.restore()
-        keep_records(run.folder, progress.records)
-        exam = held_out_windows(held_out, config.audio)
-        for epoch in range(progress.epoch, epochs + 1):
-            set_epoch(loader, epoch, progress.step)
-            model.train()
-            started, before = time.time(), progress.step
-            bar = tqdm(loader, f"epoch {epoch}/{epochs}", initial=before, disable=processes.no_bar(), leave=False)
-            with keeper.listening():
-                for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-                    last = step % settings.accumulate == 0 or step == len(loader)
-                    mel = heard(log_mel, of_all(batch, device), config, generator)
-                    hidden = draw_mask(mel, config.mask, generator)
-                    share = processes.share(len(mel))
-                    mel, hidden = processes.part(mel), processes.part(hidden)
-                    target = target_of(mel, hidden, teacher)
-                    with processes.no_exchange(call, model, last):
-                        with autocast(device):
-                            painted = painter(mel, hidden)
-                        loss = share * masked_reconstruction_loss(painted, target, hidden)
-                        norm = update(
-                            loss * processes.count(),  # whose mean over the processes is taken
-                            model.parameters(),
-                            optimizer,
-                            schedule,
-                            settings.clip,
-                            settings.accumulate,
-                            last,
-                        )
-                    if teacher and last:
-                        progress.moved += 1
-                        follow(teacher, encoder, config.teacher_decay, progress.moved)
-                    progress.step = step
-                    trivial.fit(target, hidden, share)
-                    progress.pending.append(loss.detach() * processes.count())
-                    if last:
-                        progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                        keeper.keep_if_due(progress)
-            progress.fetch()
-            rate = (progress.step - before) * settings.batch_size / (time.time() - started)
-            with keeper.guarding(progress):
-                skills = measure_skill(model, teacher, log_mel, exam, trivial, config.mask, device)
-                record(
-                    run,
-                    epoch=epoch,
-                    loss=float(np.nanmean(progress.losses)),
-                    **skills,
-                    windows_per_second=round(rate, 1),
-                    memory_mb=device_memory_mb(device) or peak_memory_mb(),
+    trivial = TrivialBaseline()
+    return Loop(model, teacher, trivial, log_mel, loader, optimizer, schedule, generator, call, reconstruct, device)
+
+
+def train_epoch(
+    loop: Loop, writer: StateWriter, progress: Progress, config: PretrainCommand, title: str
+) -> dict[str, float]:
+    """The rest of an epoch; returns what is recorded of it."""
+    settings, loader, model = config.train, loop.loader, loop.model
+    set_epoch(loader, progress.epoch, progress.step)
+    model.train()
+    started, before = time.time(), progress.step
+    bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
+    with writer.listening():
+        for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+            last = step % settings.accumulate == 0 or step == len(loader)
+            with processes.no_exchange(loop.call, model, last):
+                loss = training_loss(loop, of_all(batch, loop.device), config)
+                norm = update(
+                    loss * processes.count(),  # whose mean over the processes is taken
+                    model.parameters(),
+                    loop.optimizer,
+                    loop.schedule,
+                    settings.clip,
+                    settings.accumulate,
+                    last,
                 )
-                processes.wait()  # for the record
-                draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
-                draw_reconstruction(run, model, teacher, log_mel, exam, config.mask, device)
-                progress.next_epoch()
-        skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
-        provenance: dict[str, object] = {
-            "run": run.folder.name,
-            "data": str(config.data.root.resolve()),
-            "start": config.encoder.weights,
-            "held_out_fold": config.data.valid_fold,
-            "heard": marks(row.path for row in train),  # main.py must not hold these out
-            "epochs": epochs,
-            **skills,
-        }
-        path = run.folder / "encoder.safetensors"
-        save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
-    forget(keeper.folder)  # only now: a run that is not marked as finished may be resumed
-    print(f"skill {skills['skill']:.3f}: " + verdict(skills["skill"]))
-    print(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
-    return 0
+            if loop.teacher and last:
+                progress.moved += 1
+                follow(loop.teacher, model.encoder, config.teacher_decay, progress.moved)
+            progress.step = step
+            progress.pending.append(loss.detach() * processes.count())
+            if last:
+                progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+                writer.save_if_due(progress)
+    progress.fetch()
+    rate = (progress.step - before) * settings.batch_size / (time.time() - started)
+    return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": round(rate, 1)}
+
+
+def training_loss(loop: Loop, batch: Batch, config: PretrainCommand) -> Tensor:
+    """The loss of one batch, of which each process has its part; the trivial baseline learns from it too."""
+    mel = input_picture(loop.log_mel, batch, config, loop.generator)
+    hidden = draw_mask(mel, config.mask, loop.generator)
+    share = processes.share(len(mel))
+    mel, hidden = processes.part(mel), processes.part(hidden)
+    target = target_of(mel, hidden, loop.teacher)
+    loop.trivial.fit(target, hidden, share)
+    with autocast(loop.device):
+        reconstruction = loop.reconstruct(mel, hidden)
+    return share * masked_reconstruction_loss(reconstruction, target, hidden)
+
+
+def evaluate_epoch(
+    loop: Loop,
+    windows: NDArray[np.float32],
+    config: PretrainCommand,
+    run: Run,
+    epoch: int,
+    measured: Mapping[str, float],
+) -> None:
+    """Skill on the held-out windows: recorded, and drawn."""
+    model, teacher, log_mel, device = loop.model, loop.teacher, loop.log_mel, loop.device
+    skills = measure_skill(model, teacher, log_mel, windows, loop.trivial, config.mask, device)
+    record(
+        run,
+        epoch=epoch,
+        loss=measured["loss"],
+        **skills,
+        windows_per_second=measured["windows_per_second"],
+        memory_mb=device_memory_mb(device) or peak_memory_mb(),
+    )
+    processes.wait()  # for the record
+    draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
+    draw_reconstruction(run, model, teacher, log_mel, windows, config.mask, device)
+
+
+def save_pretrained(
+    encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, run: Run, epochs: int
+) -> tuple[Path, float]:
+    """encoder.safetensors with where it comes from; its path, and its skill after the last epoch."""
+    skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
+    provenance: dict[str, object] = {
+        "run": run.folder.name,
+        "data": str(config.data.root.resolve()),
+        "start": config.encoder.weights,
+        "held_out_fold": config.data.valid_fold,
+        "heard": marks(row.path for row in train),  # main.py must not hold these out
+        "epochs": epochs,
+        **skills,
+    }
+    path = run.folder / "encoder.safetensors"
+    save_encoder(path, encoder, config.encoder.size, config.audio, provenance)
+    return path, skills["skill"]
 
 
 def next_step(config: PretrainCommand, encoder: Path, labelled: bool) -> str:
@@ -176,7 +241,7 @@ def next_step(config: PretrainCommand, encoder: Path, labelled: bool) -> str:
     return f"next: main.py with labelled recordings and --encoder.weights {encoder}"
 
 
-def heard(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator) -> Tensor:
+def input_picture(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator) -> Tensor:
     """What the autoencoder sees of a batch: (batch, mels, frames), louder or softer, some windows mixed."""
     waveforms = batch.waveforms
     mixed, _ = augment_batch(waveforms, waveforms.new_zeros(len(waveforms), 1), config.augment, generator)
@@ -186,15 +251,15 @@ def heard(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: tor
     return mel
 
 
-class TrivialPainter:
-    """What can be painted without having learnt anything: the mean of what is seen, or a line between what is seen.
+class TrivialBaseline:
+    """What needs no learning: the mean of the visible tokens, or a line between them.
 
     The line is drawn between the nearest visible tokens on either side and multiplied by the one number that suited
     the training windows best; without it, it is worse than the mean.
     """
 
     def __init__(self) -> None:
-        self.sums = torch.tensor([0.0, 1e-9], dtype=torch.float64)  # what this process has heard: line x truth, line²
+        self.sums = torch.tensor([0.0, 1e-9], dtype=torch.float64)  # of this process: line x truth, line²
 
     def fit(self, target: Tensor, hidden: Tensor, share: float = 1.0) -> None:
         """Learn the one number from a training batch, of which this process may have a share, or nothing. Nothing is
@@ -204,31 +269,31 @@ class TrivialPainter:
         self.sums = self.sums.to(batch.device) + batch
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What all processes have heard; they must ask together."""
-        mine = [float(one) for one in self.sums.cpu()]
-        return {"sums": torch.tensor(processes.summed(*mine), dtype=torch.float64)}
+        """The sums of all processes; they must ask together."""
+        own = [float(value) for value in self.sums.cpu()]
+        return {"sums": torch.tensor(processes.summed(*own), dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """One process goes on with what all have heard."""
+        """One process goes on with the sums of all."""
         self.sums = state_dict["sums"] * float(processes.rank() == 0)
 
     def errors(self, target: Tensor, hidden: Tensor) -> tuple[float, float]:
         """Sums of squared error over the hidden tokens: of the mean, of the line."""
         truth = target[hidden]
-        product, square = (float(one) for one in self.state_dict()["sums"])
+        product, square = (float(value) for value in self.state_dict()["sums"])
         line = interpolate(target, hidden)[hidden] * (product / square)
         return float(truth.square().sum()), float((truth - line).square().sum())
 
 
 @torch.no_grad()
 def target_of(mel: Tensor, hidden: Tensor, teacher: Encoder | None) -> Tensor:
-    """What is to be painted: (batch, tokens, values), as the log-mel picture has it or as the teacher hears it."""
+    """What is to be reconstructed: (batch, tokens, values), of the log-mel picture or of the teacher's output."""
     if teacher is None:
         return token_values(normalised(mel, hidden.repeat_interleave(2, dim=1)))
-    return normalised(heard_by(teacher, mel), hidden).transpose(1, 2)
+    return normalised(teacher_output(teacher, mel), hidden).transpose(1, 2)
 
 
-def heard_by(teacher: Encoder, mel: Tensor) -> Tensor:
+def teacher_output(teacher: Encoder, mel: Tensor) -> Tensor:
     """The mean of all layers of the teacher, each normalised, nothing hidden: (batch, width, tokens).
 
     source    https://arxiv.org/abs/2202.03555 (data2vec), section 3.3
@@ -242,7 +307,7 @@ def heard_by(teacher: Encoder, mel: Tensor) -> Tensor:
 def normalised(picture: Tensor, hidden: Tensor) -> Tensor:
     """(batch, rows, columns) with each row in units of its own spread; hidden (batch, columns) bool.
 
-    Centred on the mean of the columns that can be seen: a mean over all of them would tell about the hidden ones.
+    Centred on the mean of the columns that can be seen: a mean over all of them would depend on the hidden ones.
     """
     mean, spread = measures(picture, hidden)
     return (picture - mean) / spread
@@ -258,11 +323,11 @@ def measures(picture: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
 def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
     """Hidden tokens replaced by a straight line between their visible neighbours: (batch, tokens, values)."""
     tokens = hidden.shape[1]
-    place = torch.arange(tokens, device=hidden.device).expand_as(hidden)
-    left = torch.where(hidden, -1, place).cummax(dim=1).values
-    right = torch.where(hidden, tokens, place).flip(1).cummin(dim=1).values.flip(1)
+    position = torch.arange(tokens, device=hidden.device).expand_as(hidden)
+    left = torch.where(hidden, -1, position).cummax(dim=1).values
+    right = torch.where(hidden, tokens, position).flip(1).cummin(dim=1).values.flip(1)
     left, right = torch.where(left < 0, right, left), torch.where(right >= tokens, left, right)
-    share = ((place - left) / (right - left).clamp(min=1))[..., None]
+    share = ((position - left) / (right - left).clamp(min=1))[..., None]
     near = values.gather(1, left[..., None].expand_as(values))
     far = values.gather(1, right[..., None].expand_as(values))
     return near + share * (far - near)
@@ -273,27 +338,27 @@ def measure_skill(
     model: MaskedAutoencoder,
     teacher: Encoder | None,
     log_mel: LogMel,
-    exam: NDArray[np.float32],
-    trivial: TrivialPainter,
+    windows: NDArray[np.float32],
+    trivial: TrivialBaseline,
     mask: MaskSettings,
     device: torch.device,
 ) -> dict[str, float]:
-    """Share of the best trivial painter's error that the network takes away, on held-out windows and fixed masks.
+    """Share of the best trivial baseline's error that the network takes away, on held-out windows and fixed masks.
 
-    exam     (windows, samples)
+    windows  (windows, samples)
     returns  skill (against the better of mean and line), skill_over_mean, held_out_mse. 0 is worthless, 1 is perfect.
     """
     model.eval()
     generator = torch.Generator().manual_seed(0)
     ours = mean = line = 0.0
     count = 0
-    for start in range(0, len(exam), 32):
-        mel = log_mel(torch.from_numpy(exam[start : start + 32]).to(device))
+    for start in range(0, len(windows), 32):
+        mel = log_mel(torch.from_numpy(windows[start : start + 32]).to(device))
         hidden = draw_mask(mel, mask, generator)
         target = target_of(mel, hidden, teacher)
         with autocast(device):
-            painted = model(mel, hidden)
-        ours += float((painted.float() - target)[hidden].square().sum())
+            reconstruction = model(mel, hidden)
+        ours += float((reconstruction.float() - target)[hidden].square().sum())
         count += target[hidden].numel()
         of_mean, of_line = trivial.errors(target, hidden)
         mean, line = mean + of_mean, line + of_line
@@ -323,8 +388,10 @@ def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> N
 def verdict(skill: float) -> str:
     """What a skill means, in words."""
     if skill <= 0.0:
-        return "no better than a trivial painter; the encoder has not yet learnt from context (more epochs, more sound)"
-    return f"{100 * skill:.1f} % of the error of the best trivial painter is gone"
+        return (
+            "no better than a trivial baseline; the encoder has not learnt from context yet (more epochs, more sound)"
+        )
+    return f"{100 * skill:.1f} % of the error of the best trivial baseline is gone"
 
 
 @torch.no_grad()
@@ -333,22 +400,23 @@ def draw_reconstruction(
     model: MaskedAutoencoder,
     teacher: Encoder | None,
     log_mel: LogMel,
-    exam: NDArray[np.float32],
+    windows: NDArray[np.float32],
     mask: MaskSettings,
     device: torch.device,
 ) -> Path:
-    """reconstruction.png: a few held-out windows, what the encoder saw of them, and what the decoder painted; with a
-    teacher, what it hears of them in place of the log-mel picture."""
+    """reconstruction.png: a few held-out windows, what the encoder saw of them, and their reconstruction; with a
+    teacher, its output in place of the log-mel picture."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     model.eval()
-    mel = log_mel(torch.from_numpy(exam[:: max(1, len(exam) // PICTURES)][:PICTURES]).to(device))
+    mel = log_mel(torch.from_numpy(windows[:: max(1, len(windows) // PICTURES)][:PICTURES]).to(device))
     hidden = draw_mask(mel, mask, torch.Generator().manual_seed(0))
-    painted = model(mel, hidden).float()
-    picture = mel if teacher is None else heard_by(teacher, mel)
+    reconstruction = model(mel, hidden).float()
+    picture = mel if teacher is None else teacher_output(teacher, mel)
     covered = hidden.repeat_interleave(2, dim=1) if teacher is None else hidden
     mean, spread = measures(picture, covered)
-    painted = (token_picture(painted) if teacher is None else painted.transpose(1, 2)) * spread + mean
+    values = token_picture(reconstruction) if teacher is None else reconstruction.transpose(1, 2)
+    values = values * spread + mean
     seen = ~covered[:, None]
     figure = Figure(figsize=(13, 2.4 * len(mel)), layout="constrained")
     for row, whole in enumerate(picture):
@@ -356,7 +424,7 @@ def draw_reconstruction(
         shown = {
             "held-out window": whole,
             "what the encoder saw": torch.where(seen[row], whole, low),
-            "what was painted": torch.where(seen[row], whole, painted[row]),
+            "what was reconstructed": torch.where(seen[row], whole, values[row]),
         }
         for column, (title, part) in enumerate(shown.items()):
             axes = figure.add_subplot(len(mel), 3, 3 * row + column + 1)

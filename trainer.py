@@ -6,11 +6,11 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,17 +38,23 @@ from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder
 from runtime import processes
 from runtime.runs import Run, draw_curves, keep_records, peak_memory_mb, record
-from taxonomy import pairwise_distances
-from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
+from taxonomy import Taxonomy, pairwise_distances
 from training.device import autocast
 from training.frozen import fit_head
 from training.objective import LossInputs, augmented, label_loss
 from training.optim import between, cosine_schedule, differential_groups, follow, update
-from training.states import Keeper, Progress, Stateful
+from training.states import Progress, Stateful, StateWriter
 
 VALIDATION_BATCH = 32
-CLASSIFIER = "classifier.safetensors"
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
+
+
+class Trained(NamedTuple):
+    """The network of the epoch that was chosen, and what it makes of the held-out recordings."""
+
+    model: BirdClefClassifier
+    epoch: int  # 0: only the head was fitted
+    windows: WindowScores  # of the held-out recordings
 
 
 def train_classifier(
@@ -56,37 +62,36 @@ def train_classifier(
     loader: DataLoader[Batch],
     inputs: LossInputs,
     valid: Sequence[Recording],
-    facts: ClassifierFacts,
+    taxonomy: Taxonomy,
     config: FinetuneCommand,
     run: Run,
     device: torch.device,
     data: str = "",
-) -> WindowScores:
-    """Fit the head on features of the frozen encoder, then train all weights; what is kept becomes
-    classifier.safetensors.
+) -> Trained:
+    """Fit the head on features of the frozen encoder, then train all weights.
 
-    Beside it: metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed.
+    Writes metrics.jsonl, curves.png and, until the run is done, states from which it can be resumed; the network is
+    returned, to be saved once it is calibrated.
 
     data     fingerprint of what is learnt from and validated on
-
-    returns  the kept weights' scores of every window of the held-out recordings
     """
-    settings, path = config.train, run.folder / CLASSIFIER
+    settings = config.train
     resumed = any((run.folder / "states").glob("state-*.pt"))
     if settings.head_first(config.encoder.weights) and not resumed:
         fit_head(model, loader, inputs, config, device)
     loop = prepare_loop(model, loader, config, run, device, data)
-    progress = loop.keeper.restore()
+    progress = loop.writer.restore()
     keep_records(run.folder, progress.records)
     validation = Validation(
         valid,
-        truth_table(valid, facts.taxonomy.labels, facts.audio),
-        pairwise_distances(facts.taxonomy, config.loss.mechanism_penalty),
-        kept_beside(loader, valid, facts.audio, config.data),
+        truth_table(valid, taxonomy.labels, config.audio),
+        pairwise_distances(taxonomy, config.loss.mechanism_penalty),
+        kept_beside(loader, valid, config.audio, config.data),
     )
+    # the head alone is epoch 0; then epoch by epoch
     epochs = 0 if settings.frozen else settings.epochs_for(len(loader))
     if not epochs and progress.best == -math.inf:
-        keep_epoch(loop, progress, validation, facts, config, run, {})
+        validate_epoch(loop, progress, validation, config, run, {})
     for _ in range(progress.epoch, epochs + 1):
         measured = train_epoch(loop, progress, inputs, config, epochs)
         if progress.epoch % settings.validate_every and progress.epoch < epochs:
@@ -94,21 +99,21 @@ def train_classifier(
             progress.next_epoch()
             continue
         epoch = progress.epoch
-        keep_epoch(loop, progress, validation, facts, config, run, measured)
+        validate_epoch(loop, progress, validation, config, run, measured)
         if settings.patience and epoch - progress.best_epoch >= settings.patience:
             print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
             progress.epoch = epochs + 1
             break
     assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
-    loop.keeper.keep(progress)  # of several folds this one is done
-    processes.wait()  # for the file
+    loop.writer.save(progress)  # of several folds this one is done
     draw_curves(run, CURVES)
-    kept = kept_classifier(path, device)
-    windows = score_windows(kept, valid, facts.audio, device)
+    # what the chosen weights make of the held-out recordings
+    best = loop.best.to(device)
+    windows = score_windows(best, valid, config.audio, device)
     card = scorecard(validation.truth, pool_windows(windows, len(valid)), validation.distances)
     what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
     print(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
-    return windows
+    return Trained(best, progress.best_epoch, windows)
 
 
 @dataclass
@@ -118,12 +123,13 @@ class Loop:
     model: BirdClefClassifier
     average: BirdClefClassifier  # the running mean of its weights, or the model itself
     start: BirdClefClassifier | None  # as it was before, where what is kept lies between both
-    kept: BirdClefClassifier  # what is validated and kept: the average, or what lies between it and the start
+    kept: BirdClefClassifier  # what is validated: the average, or what lies between it and the start
+    best: BirdClefClassifier  # as it was in the best epoch so far; whole in each process, in main memory
     loader: DataLoader[Batch]
     optimizer: AdamW
     schedule: LambdaLR
     generator: torch.Generator
-    keeper: Keeper
+    writer: StateWriter
     context_logits: Callable[[Tensor], Any]  # the model as all processes call it
     device: torch.device
 
@@ -146,9 +152,10 @@ def prepare_loop(
     device: torch.device,
     data: str,
 ) -> Loop:
-    """Optimiser, schedule, running mean, and the keeper of their states."""
+    """Optimiser, schedule, running mean, and the writer of their states."""
     settings = config.train
     model.encoder.checkpointing = settings.checkpointing
+    best = copy.deepcopy(model).cpu()
     average = copy.deepcopy(model) if settings.ema else model
     blend = settings.blend < 1 and settings.head_first(config.encoder.weights) and not settings.frozen
     start, kept = (copy.deepcopy(model), copy.deepcopy(model)) if blend else (None, average)
@@ -163,14 +170,14 @@ def prepare_loop(
     updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Stateful] = {"model": model, "best": best, "optimizer": optimizer, "schedule": schedule}
     parts |= {"average": average} if settings.ema else {}
     parts |= {"start": start} if start is not None else {}
-    keeper = Keeper(run.folder / "states", parts, generator, config.run.save_minutes, data)
+    writer = StateWriter(run.folder / "states", parts, generator, config.run.save_minutes, data)
     processes.spread(config.run.seed)
     call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
     called = torch.compile(call) if settings.compile else call
-    return Loop(model, average, start, kept, loader, optimizer, schedule, generator, keeper, called, device)
+    return Loop(model, average, start, kept, best, loader, optimizer, schedule, generator, writer, called, device)
 
 
 def train_epoch(
@@ -183,7 +190,7 @@ def train_epoch(
     started, before = time.time(), progress.step
     title = f"epoch {progress.epoch}/{epochs}"
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
-    with loop.keeper.listening():
+    with loop.writer.listening():
         for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
             last = step % settings.accumulate == 0 or step == len(loader)
             with processes.no_exchange(loop.context_logits, model, last):
@@ -204,7 +211,7 @@ def train_epoch(
             progress.pending.append(loss.detach())
             if last:
                 progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                loop.keeper.keep_if_due(progress)
+                loop.writer.save_if_due(progress)
     progress.fetch()
     rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
     return {
@@ -214,23 +221,22 @@ def train_epoch(
     }
 
 
-def keep_epoch(
+def validate_epoch(
     loop: Loop,
     progress: Progress,
     validation: Validation,
-    facts: ClassifierFacts,
     config: FinetuneCommand,
     run: Run,
     measured: Mapping[str, float],
 ) -> None:
-    """Score the held-out recordings, record it, and write the classifier where it is the one to keep; counts one epoch
+    """Score the held-out recordings, record it, and copy the weights where they are the best so far; counts one epoch
     on. Of a frozen encoder's head alone it is epoch 0."""
     epoch = progress.epoch if measured else 0
-    with loop.keeper.guarding(progress):
+    with loop.writer.guarding(progress):
         count = len(validation.recordings)
         if loop.start is not None:
             between(loop.kept, loop.start, loop.average, config.train.blend)
-        windows = score_windows(loop.kept, validation.recordings, facts.audio, loop.device, validation.kept)
+        windows = score_windows(loop.kept, validation.recordings, config.audio, loop.device, validation.kept)
         card = scorecard(validation.truth, pool_windows(windows, count), validation.distances)
         record(run, epoch=epoch, **measured, **card)
         progress.next_epoch()
@@ -240,8 +246,7 @@ def keep_epoch(
         (value,) = processes.summed(value if processes.rank() == 0 else 0.0)  # one decides
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
-            provenance = facts.provenance | {"epoch": epoch, "held_out": card}
-            save_classifier(run.folder / CLASSIFIER, loop.kept, replace(facts, provenance=provenance))
+            loop.best.load_state_dict(processes.whole(loop.kept.state_dict()))
 
 
 def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
@@ -256,13 +261,6 @@ def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: Finetune
     return (1 - inputs.loss.moments) * first + inputs.loss.moments * second
 
 
-def kept_classifier(path: Path, device: torch.device) -> BirdClefClassifier:
-    """The classifier in a file, as it was trained: of a resumed run its temperature may be fitted already."""
-    kept, _ = load_classifier(path)
-    kept.temperature.fill_(1.0)
-    return kept.to(device)
-
-
 @torch.no_grad()
 def score_windows(
     model: BirdClefClassifier,
@@ -271,24 +269,24 @@ def score_windows(
     device: torch.device,
     kept: Mapping[Path, Path] | None = None,
 ) -> WindowScores:
-    """The probabilities of every window of some recordings, the windows being those that predictor.py hears; each
-    process listens to its part of the recordings, and all have the answers.
+    """The probabilities of every window of some recordings, the windows being those that predictor.py scores; each
+    process scores its part of the recordings, and all have the answers.
 
     kept   where the waveforms of recordings are kept: quicker, within a step of int16; by default they are decoded
     """
     model.eval()
-    mine = processes.span(len(recordings))
-    contexts_of_mine = recording_contexts(recordings[mine], audio, kept)
-    heard = iter(tqdm(contexts_of_mine, "validating", disable=processes.no_bar(), leave=False))
-    batches = iter(lambda: list(islice(heard, VALIDATION_BATCH)), [])
+    own = processes.span(len(recordings))
+    contexts = recording_contexts(recordings[own], audio, kept)
+    bar = iter(tqdm(contexts, "validating", disable=processes.no_bar(), leave=False))
+    batches = iter(lambda: list(islice(bar, VALIDATION_BATCH)), [])
     times, answers = list[Tensor](), list[tuple[Tensor, Tensor]]()
-    for contexts in processes.in_step(batches):
-        scores, embeddings = judged(model, contexts or [silent(audio)], device)
-        if contexts:
-            rows = [(mine.start + context.owner, *window) for context in contexts for window in context.windows]
+    for batch in processes.in_step(batches):
+        scores, embeddings = context_answers(model, batch or [silent(audio)], device)
+        if batch:
+            rows = [(own.start + context.owner, *window) for context in batch for window in context.windows]
             times.append(torch.tensor(rows, dtype=torch.float64))
             answers.append((scores, embeddings))
-        elif not answers:  # of a process that has heard nothing
+        elif not answers:  # of a process that has scored nothing
             answers.append((scores[:0], embeddings[:0]))
     assert answers, "no held-out recording could be read; is the data root still there?"
     probabilities, features = (processes.gathered(torch.cat(parts)).numpy() for parts in zip(*answers, strict=True))
@@ -302,7 +300,9 @@ def silent(audio: AudioSettings) -> Context:
     return Context(0, samples, (0,), ((0.0, audio.window_seconds),))
 
 
-def judged(model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device) -> tuple[Tensor, Tensor]:
+def context_answers(
+    model: BirdClefClassifier, contexts: Sequence[Context], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Probabilities (windows, species) and embeddings (windows, width) of the windows wanted of some contexts, in
     float32 on any device: the served file must give the same."""
     waveforms = torch.from_numpy(np.stack([context.samples for context in contexts])).to(device)
@@ -315,6 +315,6 @@ if __name__ == "__main__":
     audio = AudioSettings()
     network = BirdClefClassifier(Encoder(SIZES["demo"]), audio, 3, HeadSettings())
     contexts = [Context(0, np.zeros(80_000, np.float32), (0,), ((0.0, 5.0),)), silent(audio)]
-    scores, vectors = judged(network.eval(), contexts, torch.device("cpu"))
+    scores, vectors = context_answers(network.eval(), contexts, torch.device("cpu"))
     print("an untrained classifier gives each of three species", [round(float(p), 3) for p in scores[0]])
     assert scores.shape == (2, 3) and vectors.shape == (2, 96) and torch.allclose(scores[0], scores[1])

@@ -45,7 +45,7 @@ def bench() -> None:
     encoder = RUNS / "mae" / "encoder.safetensors"
     least = ("--data.min_recordings", str(MIN_RECORDINGS))
     command("main.py", *SHARED, *DATA, *least, "--encoder.weights", str(encoder), *FINETUNE)
-    command("quantize.py", *SHARED, "--classifier", str(RUNS / "finetune" / "classifier.safetensors"))
+    command("quantize.py", "--run.root", str(RUNS), "--classifier", str(RUNS / "finetune" / "classifier.safetensors"))
     model = ("--model", str(RUNS / "quantize" / "classifier.int8.onnx"))
     command("predictor.py", str(SOUNDSCAPE), *model, "--out", str(RUNS / "soundscape"), "--restart")
     taxonomy, recordings = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))

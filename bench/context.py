@@ -52,7 +52,7 @@ def soundscape(seconds: int, season: FieldSeason) -> tuple[int, int, int]:
         )
         model = root / "quantize" / "classifier.int8.onnx"
         call("main.py", *given, *heard)
-        call("quantize.py", *given, "--classifier", str(root / "finetune" / "classifier.safetensors"))
+        call("quantize.py", "--run.root", str(root), "--classifier", str(root / "finetune" / "classifier.safetensors"))
         call("predictor.py", str(season.soundscape), "--model", str(model), "--out", str(results))
     planted = read_answers(season.answers)
     detected = read_detections(results / "detections.csv", season.soundscape)

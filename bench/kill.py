@@ -46,7 +46,7 @@ from serving.scorer import FORMAT, METADATA
 from ssl_mae import pretrain
 from taxonomy import Taxonomy, to_json
 from training import states
-from training.states import Keeper, Progress, digest, told_digest
+from training.states import Progress, StateWriter, digest, digest_in_name
 
 Loop = Literal["mae", "finetune", "predict"]
 LOOPS: tuple[Loop, ...] = ("mae", "finetune", "predict")
@@ -218,10 +218,10 @@ def often(shared: mmap.mmap) -> None:
     states.MOST_TIME = 1e9
     Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]  # in this process alone
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
-    keep_state: Callable[[Keeper, Progress], Path] = Keeper.keep
+    keep_state: Callable[[StateWriter, Progress], Path] = StateWriter.save
     keep_part = Journal.keep
 
-    def marked_state(self: Keeper, progress: Progress) -> Path:
+    def marked_state(self: StateWriter, progress: Progress) -> Path:
         shared[SAVING] = 1
         path = keep_state(self, progress)
         shared[SAVING] = 0
@@ -233,14 +233,14 @@ def often(shared: mmap.mmap) -> None:
         keep_part(self, entry, analysed, scored)
         shared[SAVING] = 0
 
-    keep_if_due: Callable[[Keeper, Progress], None] = Keeper.keep_if_due
+    save_if_due: Callable[[StateWriter, Progress], None] = StateWriter.save_if_due
 
-    def counted(self: Keeper, progress: Progress) -> None:
+    def counted(self: StateWriter, progress: Progress) -> None:
         shared[STEPS] += 1
-        keep_if_due(self, progress)
+        save_if_due(self, progress)
 
-    Keeper.keep_if_due = counted  # type: ignore[method-assign]  # in this process alone
-    Keeper.keep, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]  # in this process alone
+    StateWriter.save_if_due = counted  # type: ignore[method-assign]  # in this process alone
+    StateWriter.save, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]  # in this process alone
 
 
 def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
@@ -250,16 +250,16 @@ def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
 
 def forget_random_states() -> None:
     """The control: what is resumed has everything but the states of its random numbers (replaced as in `often`)."""
-    restore: Callable[[Keeper], Progress] = Keeper.restore
+    restore: Callable[[StateWriter], Progress] = StateWriter.restore
 
-    def restored(self: Keeper) -> Progress:
+    def restored(self: StateWriter) -> Progress:
         ours, everyones = self.generator.get_state(), torch.get_rng_state()
         progress = restore(self)
         self.generator.set_state(ours)
         torch.set_rng_state(everyones)
         return progress
 
-    Keeper.restore = restored  # type: ignore[method-assign]  # in this process alone
+    StateWriter.restore = restored  # type: ignore[method-assign]  # in this process alone
 
 
 def words(loop: Loop, sounds: Path, folder: Path, workers: int) -> list[str]:
@@ -316,9 +316,9 @@ def outcome(loop: Loop, folder: Path) -> dict[str, Any]:
 
 def damaged(folder: Path) -> int:
     """Files with a digest that is not theirs."""
-    kept = [path for path in folder.rglob("state-*.pt") if told_digest(path)]
+    kept = [path for path in folder.rglob("state-*.pt") if digest_in_name(path)]
     parts = [path for path in folder.rglob("*.json") if path.parent.parent.name == ".parts"]
-    return sum(digest(path) != told_digest(path) for path in kept) + sum(state_of(path) != "sound" for path in parts)
+    return sum(digest(path) != digest_in_name(path) for path in kept) + sum(state_of(path) != "sound" for path in parts)
 
 
 def left_over(folder: Path) -> int:

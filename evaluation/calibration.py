@@ -2,7 +2,7 @@
 
     probabilities = apply_temperature(scores, temperature)
     limits = read_thresholds(Path("thresholds.csv"), model, labels)
-    thresholds = carried_over(thresholds, floats, int8)              # for another file of the same network
+    thresholds = thresholds.moved_to(floats, int8, taxonomy)         # for another file of the same network
 
 Reads and writes   thresholds.csv: label, scientific_name, threshold, target, precision_low_95, precision_high_95,
                    n_positive, n_negative, source, model, note
@@ -16,8 +16,8 @@ from __future__ import annotations
 import csv
 import re
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -25,7 +25,8 @@ from typing import Any, TextIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonomy import read_table, repeats
+from evaluation.ranks import rank_groups, rank_probabilities
+from taxonomy import RANKS, Taxonomy, read_table, repeats
 
 TOO_FEW, NEVER = "too few to say", "never precise enough"
 UNVALIDATED, SILENCED = "never validated", "never right: silenced"
@@ -45,6 +46,13 @@ COLUMNS = (
     "model",
     "note",
 )
+KINDS = {  # of what is stored of a threshold
+    "label": "text",
+    **dict.fromkeys(("best_f1", "f1", "precise", "precision_low", "recall"), "a number"),
+    **dict.fromkeys(("positives", "negatives"), "whole"),
+    "note": "text",
+    **dict.fromkeys(("precision_high", "wanted", "least"), "a number"),
+}
 NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 Numbers = NDArray[np.floating[Any]]
@@ -101,8 +109,48 @@ class Threshold:
 
     @property
     def validated(self) -> str:
-        """Whether held-out recordings tell how good the species is detected: yes, too few, never."""
+        """Whether held-out recordings show how well the species is detected: yes, too few, never."""
         return "never" if not self.positives else "too few" if self.note == TOO_FEW else "yes"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """All thresholds of a model, as they travel in its file.
+
+    species   one per label, or none
+    ranks     rank -> probability from which on its best taxon is reported; a rank without one is never reported
+    """
+
+    species: tuple[Threshold, ...] = ()
+    ranks: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def applied(self) -> NDArray[np.float32]:
+        """(species,) from where on each is reported, in the kind of the scores, as predictor.py compares them."""
+        return np.array([threshold.applied for threshold in self.species]).astype(np.float32)
+
+    def moved_to(self, before: Numbers, after: Numbers, taxonomy: Taxonomy) -> Thresholds:
+        """Thresholds that as many windows reach as before in the scores of another file of the same network, as INT8.
+
+        A threshold that does so already stays as it is; another is moved no further than it must be.
+        before, after   (windows, species) scores of the same windows by both files
+        """
+        assert before.shape == after.shape == (len(before), len(taxonomy.labels)), (
+            f"scores {before.shape} and {after.shape} of {len(taxonomy.labels)} species; give (windows, species) of "
+            "the same"
+        )
+        species = [moved(*each) for each in zip(self.species, before.T, after.T, strict=True)] if self.species else []
+        ranks, groups = dict[str, float](), rank_groups(taxonomy)
+        for rank, limit in self.ranks.items():
+            surest = [rank_probabilities(scores, groups[rank]).max(axis=1) for scores in (before, after)]
+            ranks[rank] = moved_limit(limit, *surest)
+        return Thresholds(tuple(species), ranks)
+
+    def differing(self, other: Thresholds) -> int:
+        """How many are applied at another probability in other thresholds of the same species and ranks."""
+        pairs = zip(self.species, other.species, strict=True)
+        species = sum(one.applied != another.applied for one, another in pairs)
+        return species + sum(limit != other.ranks[rank] for rank, limit in self.ranks.items())
 
 
 def apply_temperature(probabilities: Numbers, temperature: float) -> NDArray[np.float64]:
@@ -184,25 +232,15 @@ def just_above(scores: Numbers) -> float:
     return min(1.0, (int(highest * 1e4 + 1e-6) + 1) / 1e4)
 
 
-def carried_over(thresholds: Sequence[Threshold], before: Numbers, after: Numbers) -> list[Threshold]:
-    """Thresholds that report as many windows as before in the scores of another file of the same network, as INT8.
-
-    A threshold that does so already stays as it is; another is moved no further than it must be.
-    before, after   (windows, species) scores of the same windows by both files
-    """
-    assert before.shape == after.shape == (len(before), len(thresholds)), (
-        f"scores {before.shape} and {after.shape} for {len(thresholds)} thresholds; give (windows, species) of the same"
-    )
-    moved: list[Threshold] = []
-    for threshold, one, other in zip(thresholds, before.T, after.T, strict=True):
-        precise = None if threshold.precise is None else moved_to(threshold.precise, one, other)
-        best = moved_to(threshold.best_f1, one, other)
-        least = moved_to(threshold.least, one, other) if threshold.least else 0.0
-        moved.append(replace(threshold, best_f1=best, precise=precise, least=least))
-    return moved
+def moved(threshold: Threshold, before: Numbers, after: Numbers) -> Threshold:
+    """The threshold of a species for other scores of it, (windows,) each."""
+    precise = None if threshold.precise is None else moved_limit(threshold.precise, before, after)
+    best = moved_limit(threshold.best_f1, before, after)
+    least = moved_limit(threshold.least, before, after) if threshold.least else 0.0
+    return replace(threshold, best_f1=best, precise=precise, least=least)
 
 
-def moved_to(limit: float, before: Numbers, after: Numbers) -> float:
+def moved_limit(limit: float, before: Numbers, after: Numbers) -> float:
     """The number nearest to `limit` that as many of the scores reach after as reached it before."""
     count, falling, kind = int((before >= limit).sum()), np.sort(after)[::-1], after.dtype.type
     highest = float(falling[count - 1]) if count else 1.0  # above it too few
@@ -213,75 +251,73 @@ def moved_to(limit: float, before: Numbers, after: Numbers) -> float:
     return min(max(limit, float(np.nextafter(kind(lowest), kind(2)))), highest)
 
 
-def to_json(thresholds: Sequence[Threshold]) -> list[dict[str, object]]:
-    """Plain lists that travel in a model file; `from_json` reads them back."""
-    return [asdict(threshold) for threshold in thresholds]
+def thresholds_to_json(thresholds: Thresholds) -> dict[str, object]:
+    """The facts of a model file that `thresholds_from_json` reads back."""
+    species = [asdict(threshold) for threshold in thresholds.species]
+    return {"thresholds": species, "rank_thresholds": dict(thresholds.ranks)}
 
 
-def from_json(stored: object) -> list[Threshold]:
-    """The thresholds that `to_json` wrote; what is damaged or foreign is refused."""
-    assert isinstance(stored, list), f"stored thresholds are {stored!r}, not a list; make the model file again"
-    thresholds = [from_item(item) for item in cast(list[object], stored)]
-    labels = [threshold.label for threshold in thresholds]
-    assert not repeats(labels), f"stored thresholds name a label twice in {labels}; make the model file again"
-    return thresholds
+def thresholds_from_json(facts: Mapping[str, object], labels: Sequence[str], path: Path) -> Thresholds:
+    """The thresholds among the facts of a model file; none where there are none. What is damaged or foreign is refused.
 
-
-def from_item(stored: object) -> Threshold:
-    assert isinstance(stored, dict), f"a stored threshold is {stored!r}; make the model file again"
-    item = cast(dict[str, object], stored)
-    return Threshold(
-        text(item, "label"),
-        number(item, "best_f1"),
-        number(item, "f1"),
-        None if item.get("precise", "") is None else number(item, "precise"),
-        number(item, "precision_low"),
-        number(item, "recall"),
-        whole(item, "positives"),
-        whole(item, "negatives"),
-        text(item, "note"),
-        number(item, "precision_high"),
-        number(item, "wanted"),
-        number({"least": 0.0} | item, "least"),  # of an earlier version
+    labels   of the species that the model knows
+    path     of the file, for the message
+    """
+    stored, ranks = facts.get("thresholds", []), facts.get("rank_thresholds", {})
+    assert isinstance(stored, list), f"{path}: stored thresholds are {stored!r}, not a list; make the model file again"
+    species = tuple(threshold_from_json(item, path) for item in cast(list[object], stored))
+    found = [threshold.label for threshold in species]
+    assert not repeats(found), f"{path}: thresholds name a label twice in {found}; make the model file again"
+    assert not species or found == list(labels), (
+        f"{path}: its thresholds are of other labels than its answers; make the model file again"
     )
+    limits: dict[str, Any] = cast(dict[str, Any], ranks) if isinstance(ranks, dict) else {"": ranks}
+    known = all(rank in RANKS and is_number(limit) and 0 <= limit <= 1 for rank, limit in limits.items())
+    assert known, f"{path}: {str(limits)[:60]} are no thresholds of ranks; make the model file again"
+    return Thresholds(species, limits)
 
 
-def text(item: dict[str, object], name: str) -> str:
-    value = item.get(name)
-    assert isinstance(value, str), f"stored {name} is {value!r}, not text; make the model file again"
-    return value
+def threshold_from_json(stored: object, path: Path) -> Threshold:
+    """One species' threshold; every number and text must be there, but for what an earlier version did not write."""
+    assert isinstance(stored, dict), f"{path}: a stored threshold is {stored!r}; make the model file again"
+    item = {"least": 0.0} | cast(dict[str, Any], stored)  # an earlier version wrote none
+    for name, meaning in KINDS.items():
+        value = item.get(name)
+        if name == "precise" and "precise" in item and value is None:
+            continue
+        right = {"text": isinstance(value, str), "a number": is_number(value), "whole": is_whole(value)}[meaning]
+        assert right, f"{path}: stored {name} is {value!r}, not {meaning}; make the model file again"
+        item[name] = {"text": str, "a number": float, "whole": int}[meaning](value)
+    return Threshold(**{name: item[name] for name in KINDS})
 
 
-def number(item: dict[str, object], name: str) -> float:
-    value = item.get(name)
-    assert isinstance(value, int | float) and not isinstance(value, bool), (
-        f"stored {name} is {value!r}, not a number; make the model file again"
-    )
-    return float(value)
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def whole(item: dict[str, object], name: str) -> int:
-    value = number(item, name)
-    assert value.is_integer(), f"stored {name} is {value}, not whole; make the model file again"
-    return int(value)
+def is_whole(value: object) -> bool:
+    return is_number(value) and float(cast(float, value)).is_integer()
 
 
 if __name__ == "__main__":
-    shouted = np.array([0.999, 0.9, 0.5, 0.1])
-    calm = apply_temperature(shouted, 3.0)
-    print("three times too sure:", *(f"{one:.3f} -> {other:.3f}" for one, other in zip(shouted, calm, strict=True)))
+    sure = np.array([0.999, 0.9, 0.5, 0.1])
+    calm = apply_temperature(sure, 3.0)
+    print("three times too sure:", *(f"{one:.3f} -> {other:.3f}" for one, other in zip(sure, calm, strict=True)))
     thresholds = [
         Threshold("greti", 0.4, 0.8, 0.6, 0.91, 0.7, 40, 200, ""),
         Threshold("frog", 0.5, 0.9, None, 0.6, 0.9, 4, 236, TOO_FEW),
     ]
     before = np.random.default_rng(0).uniform(size=(200, 2))
-    moved = carried_over(thresholds, before, before - 0.05)
-    for threshold, other in zip(thresholds, moved, strict=True):
+    names = ("Animalia", "Chordata", "Aves", "Passeriformes", "Paridae", "Parus", "Parus major")
+    taxonomy = Taxonomy(("greti", "frog"), ("Parus major", "Rana"), ("tit", "frog"), (names, tuple("abcdefg")), (7, 7))
+    every = Thresholds(tuple(thresholds), {"species": 0.8})
+    moved_all = every.moved_to(before, before.clip(0.05) - 0.05, taxonomy)
+    for threshold, other in zip(thresholds, moved_all.species, strict=True):
         print(f"{threshold.label:6} from {threshold.applied} on, {other.applied:.3f} where all scores are .05 lower")
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "thresholds.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
             write_thresholds(file, thresholds, ["Parus major", "Rana"], "held-out recordings", "")
         assert read_thresholds(path, "any", ["greti", "frog"]) == {"greti": 0.6, "frog": 0.5}
-    assert (np.diff(calm) < 0).all() and moved[0].applied < 0.6
-    assert from_json(to_json(thresholds)) == thresholds
+    assert (np.diff(calm) < 0).all() and moved_all.species[0].applied < 0.6 and moved_all.ranks["species"] < 0.8
+    assert thresholds_from_json(thresholds_to_json(every), taxonomy.labels, Path("a model")) == every

@@ -207,14 +207,14 @@ if __name__ == "__main__":
     generator = np.random.default_rng(0)
     labels = ["clear", "vague", "rare"]
     honest = generator.normal(size=(600, 3)) * np.array([5, 1, 5]) - np.array([2, 1, 14])
-    heard = generator.random(honest.shape) < 1 / (1 + np.exp(-honest))
+    present = generator.random(honest.shape) < 1 / (1 + np.exp(-honest))
     logits = 3 * honest  # a model with a good ear and too loud a voice
     shouted = 1 / (1 + np.exp(-logits))
-    temperature = fit_temperature(logits, heard)
+    temperature = fit_temperature(logits, present)
     calm = apply_temperature(shouted, temperature)
-    before, after = expected_calibration_error(shouted, heard), expected_calibration_error(calm, heard)
+    before, after = expected_calibration_error(shouted, present), expected_calibration_error(calm, present)
     print(f"temperature {temperature:.2f}; off by {before:.3f} on average, {after:.3f} with it")
-    thresholds = fit_thresholds(calm, heard, labels)
+    thresholds = fit_thresholds(calm, present, labels)
     for threshold in thresholds:
         said = threshold.note or f"precision {threshold.precision_low:.2f} to {threshold.precision_high:.2f}"
         print(f"{threshold.label:6} from {threshold.applied:<5}", f"{threshold.positives:4} recordings:", said)

@@ -2,14 +2,14 @@
 
     held_out = joined([HeldOut(valid, truth, windows, None), ...])   # one part per fold
     calibration = calibrate(held_out, taxonomy)                      # temperature, thresholds per species and rank
-    figures = examine(folder, calibration.applied(held_out), calibration, taxonomy)
+    figures = evaluate(folder, calibration.applied(held_out), calibration, taxonomy)
 
 Writes   held_out_scores.csv, held_out_recordings.csv, embeddings.npz, species.csv, thresholds.csv, confusion.png,
          reliability.png
 
 Labels are given per recording. To rank recordings, the mean over a recording's windows is taken; to fit temperature and
 thresholds, which a user applies to windows, the highest of them. Intervals come from weighting groups of recordings
-anew. The temperature and the thresholds that ship are fitted on all held-out recordings; how right they are is told of
+anew. The temperature and the thresholds that ship are fitted on all held-out recordings; how right they are is said of
 recordings that they were not fitted on (`cross_fit`).
 """
 
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording, write_recordings
-from evaluation.calibration import Threshold, apply_temperature, moved_to, write_thresholds
+from evaluation.calibration import Thresholds, apply_temperature, write_thresholds
 from evaluation.fitting import (
     expected_calibration_error,
     fit_temperature,
@@ -100,8 +100,7 @@ class Calibration:
     """What is fitted on held-out recordings and travels in the classifier's file."""
 
     temperature: float
-    thresholds: tuple[Threshold, ...]  # one per species
-    rank_thresholds: Mapping[str, float]  # by rank: from here on its best taxon is right nine times out of ten
+    thresholds: Thresholds  # a rank's best taxon is right nine times out of ten from its threshold on
 
     def applied(self, held_out: HeldOut) -> HeldOut:
         """The same with the probabilities as the calibrated classifier gives them."""
@@ -125,24 +124,25 @@ class CrossFit:
 
     @property
     def said(self) -> str:
-        """How what it tells is to be called."""
+        """What its figures are called."""
         return "cross-fitted" if len(self.calibrations) > 1 else "in-sample: one group of recordings"
 
     def thresholds(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(recordings, species) from where on each is reported, and whether that is for the precision wanted."""
-        limits = np.array([applied_limits(fitted.thresholds) for fitted in self.calibrations])
-        precise = [[limit.precise is not None for limit in fitted.thresholds] for fitted in self.calibrations]
+        limits = np.array([fitted.thresholds.applied for fitted in self.calibrations])
+        precise = [[limit.precise is not None for limit in fitted.thresholds.species] for fitted in self.calibrations]
         return limits[self.part], np.array(precise)[self.part]
 
     def rank_answers(self, taxonomy: Taxonomy) -> list[RankAnswer | None]:
         """The answer to each recording at the deepest rank that is sure enough."""
         highest = loudest_windows(self.held_out.windows, len(self.part))
-        told: list[RankAnswer | None] = [None] * len(self.part)
+        answers: list[RankAnswer | None] = [None] * len(self.part)
         for number, fitted in enumerate(self.calibrations):
-            mine = np.flatnonzero(self.part == number)
-            for row, answer in zip(mine, deepest_answers(highest[mine], taxonomy, fitted.rank_thresholds), strict=True):
-                told[row] = answer
-        return told
+            rows = np.flatnonzero(self.part == number)
+            found = deepest_answers(highest[rows], taxonomy, fitted.thresholds.ranks)
+            for row, answer in zip(rows, found, strict=True):
+                answers[row] = answer
+        return answers
 
 
 def pool_windows(windows: WindowScores, recordings: int) -> NDArray[np.float32]:
@@ -202,8 +202,8 @@ def calibrate(held_out: HeldOut, taxonomy: Taxonomy) -> Calibration:
     sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
     temperature = fit_temperature(np.log(sure / (1 - sure)), held_out.truth[judged])
     calm = apply_temperature(highest, temperature).astype(np.float32)
-    thresholds = tuple(fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged))
-    return Calibration(temperature, thresholds, fit_rank_thresholds(calm, held_out.truth, taxonomy))
+    species = fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged)
+    return Calibration(temperature, Thresholds(tuple(species), fit_rank_thresholds(calm, held_out.truth, taxonomy)))
 
 
 def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, parts: int = PARTS) -> CrossFit:
@@ -220,8 +220,8 @@ def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, p
     fitted = tuple(calibrate(subset(held_out, part != number), taxonomy) for number in range(count))
     scores = held_out.windows.scores.copy()
     for number, one in enumerate(fitted):
-        mine = part[held_out.windows.owner] == number
-        scores[mine] = apply_temperature(scores[mine], one.temperature)
+        own = part[held_out.windows.owner] == number
+        scores[own] = apply_temperature(scores[own], one.temperature)
     return CrossFit(replace(held_out, windows=replace(held_out.windows, scores=scores)), part, fitted)
 
 
@@ -232,11 +232,6 @@ def deal_out(groups: NDArray[np.str_], truth: NDArray[np.float32], parts: int) -
     part_of_group = np.empty(len(names), np.int64)
     part_of_group[np.lexsort((np.arange(len(names)), species))] = np.arange(len(names)) % parts
     return part_of_group[member]
-
-
-def applied_limits(thresholds: Sequence[Threshold]) -> NDArray[np.float32]:
-    """(species,) from where on each is reported, in the kind of the scores, as predictor.py compares them."""
-    return np.array([threshold.applied for threshold in thresholds]).astype(np.float32)
 
 
 def judged_entries(truth: NDArray[np.float32], taxonomy: Taxonomy) -> NDArray[np.bool_]:
@@ -263,29 +258,16 @@ def fit_rank_thresholds(
     return found
 
 
-def carried_over_ranks(
-    limits: Mapping[str, float], before: NDArray[np.float32], after: NDArray[np.float32], taxonomy: Taxonomy
-) -> dict[str, float]:
-    """Thresholds of ranks for another file of the same classifier: of each rank as many of the windows reach them.
-
-    limits         by rank
-    before, after  (windows, species) probabilities, of the file they were fitted for and of the other
-    """
-    groups = rank_groups(taxonomy)
-    surest = {rank: [rank_probabilities(one, groups[rank]).max(axis=1) for one in (before, after)] for rank in limits}
-    return {rank: moved_to(limit, *surest[rank]) for rank, limit in limits.items()}
-
-
 def best_taxa(
     scores: NDArray[np.float32], truth: NDArray[np.float32], groups: Mapping[str, NDArray[np.int64]], rank: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Of each recording's best taxon at a rank: how probable it is, whether it is there, and whether anybody can say:
     where somebody wrote "bird", a tit is neither right nor wrong; where there is nothing, it is wrong."""
-    told = rank_probabilities(scores, groups[rank])
-    best = told.argmax(axis=1)
+    probabilities = rank_probabilities(scores, groups[rank])
+    best = probabilities.argmax(axis=1)
     right = rank_truth(truth, groups[rank])[np.arange(len(best)), best]
     perhaps = (undecided(truth > 0, groups, rank) & (groups[rank] == best[:, None])).any(axis=1)
-    return told.max(axis=1), right, right | ~perhaps
+    return probabilities.max(axis=1), right, right | ~perhaps
 
 
 def recording_scorecard(held_out: HeldOut, taxonomy: Taxonomy) -> dict[str, float]:
@@ -294,7 +276,7 @@ def recording_scorecard(held_out: HeldOut, taxonomy: Taxonomy) -> dict[str, floa
     return scorecard(held_out.truth, scores, pairwise_distances(taxonomy))
 
 
-def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
+def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy) -> dict[str, float]:
     """Everything about calibrated held-out recordings: printed, and as files in a folder; returns the figures.
 
     What is not defined is left out: macro_auc where no species is both present and absent, a rank of one taxon."""
@@ -345,7 +327,7 @@ def examine(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy:
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_thresholds(
-            file, calibration.thresholds, taxonomy.scientific_names, source="held-out recordings", model=""
+            file, calibration.thresholds.species, taxonomy.scientific_names, source="held-out recordings", model=""
         )
     draw_confusion(folder / "confusion.png", scores[labelled], truth[labelled], taxonomy)
     raw = apply_temperature(loudest_windows(windows, count)[judged], 1 / calibration.temperature)
@@ -400,8 +382,9 @@ def threshold_figures(crossed: CrossFit, judged: NDArray[np.bool_]) -> dict[str,
 
 def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration: Calibration) -> list[str]:
     """For how many species there is a threshold of the precision wanted; how right these are, and all of them."""
-    few, never = (sum(limit.validated == mark for limit in calibration.thresholds) for mark in ("too few", "never"))
-    precise = sum(limit.precise is not None for limit in calibration.thresholds)
+    marks = [limit.validated for limit in calibration.thresholds.species]
+    few, never = marks.count("too few"), marks.count("never")
+    precise = sum(limit.precise is not None for limit in calibration.thresholds.species)
     lines = [f"thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}"]
     if few or never:
         lines[0] += f", {never} never validated: strict ones for these, and a mark in every table"
@@ -427,7 +410,7 @@ def alarm_windows(
     hours = float((own.ends - own.starts)[empty].sum()) / 3600
     if noise is not None:
         scores = np.concatenate([scores, noise.scores])
-        shipped = applied_limits(calibration.thresholds)
+        shipped = calibration.thresholds.applied
         limits = np.concatenate([limits, np.broadcast_to(shipped, noise.scores.shape)])
         hours += noise.hours
     return scores, limits, hours
@@ -439,9 +422,9 @@ def rank_line(crossed: CrossFit, taxonomy: Taxonomy) -> str:
     highest, truth = loudest_windows(crossed.held_out.windows, len(answers)), crossed.held_out.truth
     groups, said, unsaid = rank_groups(taxonomy), list[str](), 0
     for rank in reversed(groups):
-        mine = [row for row, answer in enumerate(answers) if answer is not None and answer.rank == rank]
-        if mine:
-            _, right, judged = best_taxa(highest[mine], truth[mine], groups, rank)
+        answered = [row for row, answer in enumerate(answers) if answer is not None and answer.rank == rank]
+        if answered:
+            _, right, judged = best_taxa(highest[answered], truth[answered], groups, rank)
             unsaid += int((~judged).sum())
             if judged.any():
                 said.append(f"{judged.sum()} at {rank} ({right[judged].mean():.0%} right)")
@@ -460,9 +443,9 @@ def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_row(file, score_columns(taxonomy.labels))
         for index, recording in enumerate(held_out.recordings):
-            mine = windows.owner == index
-            starts, ends = windows.starts[mine].tolist(), windows.ends[mine].tolist()
-            write_scores(file, str(recording.path.resolve()), starts, ends, windows.scores[mine])
+            own = windows.owner == index
+            starts, ends = windows.starts[own].tolist(), windows.ends[own].tolist()
+            write_scores(file, str(recording.path.resolve()), starts, ends, windows.scores[own])
 
 
 def write_trained(folder: Path, recordings: Sequence[Recording]) -> None:
@@ -508,8 +491,8 @@ def write_species(
     reported = (highest >= crossed.thresholds()[0]) & judged
     honest = len(crossed.calibrations) > 1
     rows: list[tuple[float, list[str]]] = []
-    for column, limit in enumerate(calibration.thresholds):
-        mine = np.flatnonzero(held_out.truth[:, column])
+    for column, limit in enumerate(calibration.thresholds.species):
+        present = np.flatnonzero(held_out.truth[:, column])
         lineage = taxonomy.lineages[column]
         cells = [
             taxonomy.labels[column],
@@ -517,8 +500,8 @@ def write_species(
             taxonomy.common_names[column],
             lineage[CLASS],
             lineage[FAMILY],
-            str(len(mine)),
-            str(len({groups[row] for row in mine})),
+            str(len(present)),
+            str(len({groups[row] for row in present})),
             number(areas[column]),
             number(precisions[column]),
             number(limit.best_f1),
@@ -551,16 +534,16 @@ def number(value: float | None) -> str:
 
 
 def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.float32], taxonomy: Taxonomy) -> None:
-    """confusion.png: what was heard against what was answered, species in the order of their lineage.
+    """confusion.png: labels against answers, species in the order of their lineage.
 
     Lines part families, strong lines classes: mistakes near the diagonal are between relatives."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     lineages = taxonomy.lineages
     order = sorted(range(len(lineages)), key=lambda column: lineages[column])
-    heard, answer = truth[:, order], scores[:, order].argmax(axis=1)
+    present, answer = truth[:, order], scores[:, order].argmax(axis=1)
     table = np.zeros((len(order), len(order)))
-    for row, column in zip(*np.nonzero(heard), strict=True):
+    for row, column in zip(*np.nonzero(present), strict=True):
         table[column, answer[row]] += 1
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     size = float(np.clip(0.22 * len(order) + 3, 6, 16))
@@ -581,7 +564,7 @@ def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.fl
         axes.set_xticks(range(len(order)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(order)), names, fontsize=7)
     axes.set_xlabel("answered")
-    axes.set_ylabel("heard")
+    axes.set_ylabel("labelled")
     axes.set_title("Who is taken for whom\n(strong lines part classes, fine ones families)", fontsize="medium")
     with publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
@@ -622,15 +605,15 @@ if __name__ == "__main__":
     lineages = tuple(("Animalia", "?", name, f"{kin}ales", f"{kin}idae", kin, f"{kin} ficta") for name, kin in animals)
     names = tuple(lineage[-1] for lineage in lineages)
     four = Taxonomy(("t", "c", "f", "k"), names, ("tit", "crow", "frog", "cricket"), lineages, (7,) * 4)
-    heard = rng.integers(4, size=120)
-    logits = 4 * np.eye(4)[heard] + 2 * rng.normal(size=(120, 4)) - 2
+    species = rng.integers(4, size=120)
+    logits = 4 * np.eye(4)[species] + 2 * rng.normal(size=(120, 4)) - 2
     scores = (1 / (1 + np.exp(-3 * logits))).astype(np.float32)  # three times too sure
     rows = [Recording(Path(f"{index}.ogg"), f"{index}.ogg", group=str(index)) for index in range(120)]
     windows = WindowScores(np.arange(120), np.zeros(120), np.full(120, 5.0), scores, np.zeros((120, 2), np.float32))
-    held_out = HeldOut(rows, np.eye(4, dtype=np.float32)[heard], windows, None)
+    held_out = HeldOut(rows, np.eye(4, dtype=np.float32)[species], windows, None)
     calibration = calibrate(held_out, four)
     with tempfile.TemporaryDirectory() as place:
-        figures = examine(Path(place), calibration.applied(held_out), calibration, four)
+        figures = evaluate(Path(place), calibration.applied(held_out), calibration, four)
         print("wrote", ", ".join(sorted(path.name for path in Path(place).iterdir())))
     assert calibration.temperature > 1.5, "a classifier that is too sure is cooled"
     assert figures["calibration_error"] < expected_calibration_error(scores, held_out.truth)

@@ -154,7 +154,7 @@ def mistake_severity(truth: Truth, scores: Scores, distances: Scores) -> float:
 
 
 def least_cost_answers(scores: Scores, distances: Scores) -> NDArray[np.intp]:
-    """(rows,) the guess that costs least if the scores tell the truth: argmin_k sum_c p_c D[c, k].
+    """(rows,) the guess that costs least if the scores are right: argmin_k sum_c p_c D[c, k].
 
     Dividing the scores of a row by their sum, as the source does, moves no minimum.
     scores     probabilities, calibrated
@@ -343,8 +343,8 @@ def undecided(present: NDArray[np.bool_], groups: Mapping[str, NDArray[np.int64]
     coarser = list(groups)[: list(groups).index(rank)]
     unsure = np.zeros_like(present)
     for label in np.flatnonzero(groups[rank] < 0):
-        told = [groups[other] == groups[other][label] for other in coarser if groups[other][label] >= 0]
-        unsure |= present[:, label, None] & (told[-1] if told else np.True_)
+        same = [groups[other] == groups[other][label] for other in coarser if groups[other][label] >= 0]
+        unsure |= present[:, label, None] & (same[-1] if same else np.True_)
     return unsure
 
 

@@ -60,7 +60,7 @@ def rank_groups(taxonomy: Taxonomy) -> dict[str, NDArray[np.int64]]:
     """Which labels are of one taxon, for the ranks from class to species.
 
     returns   rank -> (species,) number of the taxon, counted from 0 without gaps in the order of the labels; -1 where
-              nobody told it, and below the rank of the label itself
+              it is not known, and below the rank of the label itself
     """
     groups: dict[str, NDArray[np.int64]] = {}
     for depth, rank in enumerate(ANSWERED, start=CLASS):
@@ -127,13 +127,13 @@ if __name__ == "__main__":
         ),
         (7, 7, 7, 7, 4),
     )
-    heard = {
+    windows = {
         "clear": (0.97, 0.02, 0.01, 0.01, 0.02),
         "a tit, but which?": (0.50, 0.60, 0.55, 0.05, 0.10),
         "far away": (0.30, 0.20, 0.10, 0.50, 0.75),
         "wind": (0.01, 0.02, 0.01, 0.01, 0.03),
     }
-    answers = deepest_answers(np.array(list(heard.values())), taxonomy, 0.9)
-    for name, answer in zip(heard, answers, strict=True):
+    answers = deepest_answers(np.array(list(windows.values())), taxonomy, 0.9)
+    for name, answer in zip(windows, answers, strict=True):
         print(f"{name:18}", f"{answer.rank} {answer.name} {answer.probability:.3f}" if answer else "no answer")
     assert [answer.name if answer else "" for answer in answers] == ["Parus major", "Paridae", "Passeriformes", ""]

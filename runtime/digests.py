@@ -55,9 +55,9 @@ def inspect(path: Path) -> tuple[State, Path | None]:
         if place is None:
             return "unsealed", None
         sound = digest_of(file, place) == read_at(file, place, len(ZEROS))
-        told = told_beside(file, place)
-    weights = path.with_name(name_beside(path.name, told)) if told else None
-    sound = sound and (weights is None or (weights.is_file() and sha256(weights) == told))
+        expected = digest_beside(file, place)
+    weights = path.with_name(name_beside(path.name, expected)) if expected else None
+    sound = sound and (weights is None or (weights.is_file() and sha256(weights) == expected))
     return "sound" if sound else "damaged", weights
 
 
@@ -65,8 +65,8 @@ def beside(path: Path) -> Path | None:
     """The file that a sealed one names beside itself."""
     with path.open("rb") as file:
         place = place_of(file)
-        told = "" if place is None else told_beside(file, place)
-    return path.with_name(name_beside(path.name, told)) if told else None
+        expected = "" if place is None else digest_beside(file, place)
+    return path.with_name(name_beside(path.name, expected)) if expected else None
 
 
 def name_beside(name: str, digest: str) -> str:
@@ -74,7 +74,7 @@ def name_beside(name: str, digest: str) -> str:
     return f"{name}.{digest[:16]}.data"
 
 
-def told_beside(file: BinaryIO, place: int) -> str:
+def digest_beside(file: BinaryIO, place: int) -> str:
     """The digest of the file beside it, as the seal at this place has it; "" where there is none."""
     found = BESIDE.match(read_at(file, place + len(ZEROS), 100))
     return found[1].decode() if found else ""

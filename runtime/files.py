@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import tempfile
 import zlib
 from collections.abc import Generator
@@ -22,7 +23,7 @@ from typing import Any, cast
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-NO_SPACE = ("No space left", "database or disk is full")
+NUMBERED = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|Error code (\d+) \(")  # see `error_number`
 MEGABYTE = 1e6
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
 HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")
@@ -35,7 +36,7 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
     Of several processes of a run the first alone publishes; what the others write is thrown away.
 
     size    bytes that will be written, where that is known: not begun where there is no room for them
-    Errors: a full disk is told in one line, whatever name the library that wrote has for it.
+    Errors: a full disk is reported in one line, whatever name the library that wrote has for it.
     """
     if not FIRST:
         with tempfile.TemporaryDirectory() as place:
@@ -78,13 +79,25 @@ def sync(folder: Path) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a full disk is behind an error: libraries written in C and Rust have words of their own for it."""
+    """Whether a full disk is behind an error, or behind the one that it was raised from."""
     last: BaseException | None = error
     while last is not None:
-        if (isinstance(last, OSError) and last.errno in FULL) or any(words in str(last) for words in NO_SPACE):
+        if error_number(last) in FULL or getattr(last, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return True
         last = last.__cause__ or last.__context__
     return False
+
+
+def error_number(error: BaseException) -> int:
+    """The errno of an error, 0 where it has none.
+
+    Three libraries have it in their words alone: safetensors "(os error 28)", torch's allocator on the CPU
+    "Error code 12 (", and torch's DataLoader "[Errno 28]", which hands on what its workers raise as text.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = NUMBERED.search(str(error))
+    return int(found[found.lastindex or 0]) if found else 0
 
 
 def no_room(path: Path, need: int, have: int) -> str:
@@ -116,8 +129,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def birth(process: int) -> str:
     """When a process of this machine was started, in words that no other has; nothing where there is none."""
     try:
-        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + told.rpartition(")")[2].split()[19]
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + stat.rpartition(")")[2].split()[19]
     except OSError:
         return ""
 

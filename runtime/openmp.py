@@ -35,9 +35,11 @@ wait_asleep(os.environ)
 
 
 if __name__ == "__main__":
-    told = os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
-    done = subprocess.run([sys.executable, "-c", "import torch"], env=told, capture_output=True, text=True, check=True)
+    environment = os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True, check=True
+    )
     lines = [line.strip() for line in done.stderr.splitlines() if "WAIT_POLICY" in line or "SPINCOUNT" in line]
-    print("OpenMP was told:", *lines, sep="\n  ")
+    print("OpenMP waits as set:", *lines, sep="\n  ")
     spins = [line for line in lines if "SPINCOUNT" in line]  # of GCC's alone
-    assert not spins or spins == [f"GOMP_SPINCOUNT = '{told['GOMP_SPINCOUNT']}'"]
+    assert not spins or spins == [f"GOMP_SPINCOUNT = '{environment['GOMP_SPINCOUNT']}'"]

@@ -1,8 +1,8 @@
-"""Many processes, one training run: what one of them hears, knows or decides, told to the others.
+"""Many processes, one training run: what one of them reads, knows or decides, sent to the others.
 
     torchrun --nproc-per-node 8 ssl_mae.py --preset large-v3 --data.root recordings/
 
-Each process reads its part of a batch's windows and tells them to the others, so all of them mix and mask the same
+Each process reads its part of a batch's windows and sends them to the others, so all of them mix and mask the same
 whole batch; each sends its own part of that through the network. The gradient is that of one process with the whole
 batch, whatever the number of processes, and so is every random draw but dropout's. Without torchrun there is one
 process, and nothing here does anything.
@@ -80,20 +80,20 @@ def wait() -> None:
 
 def span(rows: int, process: int | None = None) -> slice:
     """The rows of a batch that are this process's, or another's: equal parts, at most one row more or less."""
-    mine, processes = rank() if process is None else process, count()
-    return slice(rows * mine // processes, rows * (mine + 1) // processes)
+    index, processes = rank() if process is None else process, count()
+    return slice(rows * index // processes, rows * (index + 1) // processes)
 
 
 def part(rows: Tensor) -> Tensor:
     """This process's rows; the first one where there are fewer rows than processes (`joined` leaves it out)."""
-    mine = rows[span(len(rows))]
-    return mine if len(mine) else rows[:1]
+    own = rows[span(len(rows))]
+    return own if len(own) else rows[:1]
 
 
 def share(rows: int) -> float:
     """How much of a batch this process has."""
-    mine = span(rows)
-    return len(range(rows)[mine]) / rows
+    own_span = span(rows)
+    return len(range(rows)[own_span]) / rows
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -117,10 +117,10 @@ def joined(answers: Tensor, rows: int) -> Tensor:
     """
     if count() == 1:
         return answers
-    mine = span(rows)
-    own = answers[: len(range(rows)[mine])]
+    own_span = span(rows)
+    own = answers[: len(range(rows)[own_span])]
     every = gathered(own.detach())
-    together = torch.cat([every[: mine.start], own, every[mine.stop :]])
+    together = torch.cat([every[: own_span.start], own, every[own_span.stop :]])
     return together if len(own) else together + 0.0 * answers.sum()
 
 
@@ -150,8 +150,8 @@ def anywhere(flag: bool) -> bool:
 
 def first_says(text: str) -> str:
     """What the first process has to say."""
-    told = list(text.encode()) if rank() == 0 else []
-    return bytes(int(letter) for letter in gathered(torch.tensor(told, dtype=torch.uint8))).decode()
+    letters = list(text.encode()) if rank() == 0 else []
+    return bytes(int(letter) for letter in gathered(torch.tensor(letters, dtype=torch.uint8))).decode()
 
 
 def in_step(items: Iterable[Item]) -> Iterator[Item | None]:
@@ -210,7 +210,7 @@ def divide(network: nn.Module, layers: Iterable[nn.Module], *methods: str) -> No
 
 
 def no_exchange(call: object, network: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """While gradients are added up over several parts of a step, processes need not tell each other before the last."""
+    """While gradients are added up over several parts of a step, processes exchange nothing before the last."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(last)
     if isinstance(call, DistributedDataParallel) and not last:

@@ -58,36 +58,13 @@ def open_run(
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     kept      what is to be said of a run that is stopped: what is kept, and how to go on
     """
-    numbered, link = folder is None, root / name
-    resumed: list[str] = []
-    if resume is not None:
-        folder, resumed = resume.resolve(), past_starts(resume, name, settings)
-    if folder is None:
-        root.mkdir(parents=True, exist_ok=True)
-        assert link.is_symlink() or not link.exists(), (
-            f"{link} is in the way of a link to the newest run; move it aside"
-        )
-        mark_dead_runs(root, name)
-        folder = new_folder(root, name)
+    numbered = folder is None
+    resumed = past_starts(resume, name, settings) if resume is not None else []
+    folder = resume.resolve() if resume is not None else folder or numbered_folder(root, name)
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    started = time.time()
-    facts: dict[str, object] = {
-        "name": folder.name,
-        "status": "running",
-        "command": sys.argv,
-        "settings": settings,
-        "versions": {"python": platform.python_version()} | loaded_versions(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "born": birth(os.getpid()),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-    }
-    if resumed:
-        facts["started_before"] = resumed
-    run = Run(folder, started, facts)
-    write_json(folder / "run.json", facts)
+    run = begun_run(folder, settings, resumed)
     print(f"run {folder}")
     status = "failed"
     try:
@@ -104,32 +81,59 @@ def open_run(
         status = "interrupted"
         raise
     finally:
-        ended = {"status": status, "seconds": round(time.time() - started, 1), "peak_memory_mb": peak_memory_mb()}
-        write_json(folder / "run.json", facts | ended)
+        ended = {"status": status, "seconds": round(time.time() - run.started, 1), "peak_memory_mb": peak_memory_mb()}
+        write_json(folder / "run.json", run.facts | ended)
     if numbered:
-        with publish(link) as temporary:
+        with publish(root / name) as temporary:
             temporary.symlink_to(folder.name)
+
+
+def numbered_folder(root: Path, name: str) -> Path:
+    """A new folder for a run, once it is certain that a link can point to it."""
+    root.mkdir(parents=True, exist_ok=True)
+    link = root / name
+    assert link.is_symlink() or not link.exists(), f"{link} is in the way of a link to the newest run; move it aside"
+    mark_dead_runs(root, name)
+    return new_folder(root, name)
+
+
+def begun_run(folder: Path, settings: object, resumed: list[str]) -> Run:
+    """A run that begins now, with a run.json that says so; resumed: when it was started before."""
+    started = time.time()
+    facts: dict[str, object] = {
+        "name": folder.name,
+        "status": "running",
+        "command": sys.argv,
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | loaded_versions(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": birth(os.getpid()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+    } | ({"started_before": resumed} if resumed else {})
+    write_json(folder / "run.json", facts)
+    return Run(folder, started, facts)
 
 
 def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
     path = folder / "run.json"
     assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
-    told = read_json(path, "start a new run")
-    lacking = {"name", "status", "host", "pid", "settings", "started"} - told.keys()
-    assert not lacking and str(told["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
-    assert re.match(rf"{name}-\d", str(told["name"])), (
+    stored = read_json(path, "start a new run")
+    lacking = {"name", "status", "host", "pid", "settings", "started"} - stored.keys()
+    assert not lacking and str(stored["settings"]).startswith("{"), f"{path} holds no settings; start a new run"
+    assert re.match(rf"{name}-\d", str(stored["name"])), (
         f"{folder} is a run of another command; give one named {name}-..."
     )
-    assert told["status"] != "running" or not is_alive(told), (
-        f"{folder} is still running (process {told['pid']}); wait for it, or end it"
+    assert stored["status"] != "running" or not is_alive(stored), (
+        f"{folder} is still running (process {stored['pid']}); wait for it, or end it"
     )
-    assert told["status"] != "finished", f"{folder} has finished; there is nothing to resume"
-    before, now = flat(told["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
+    assert stored["status"] != "finished", f"{folder} has finished; there is nothing to resume"
+    before, now = flat(stored["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
     differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
     changes = "; ".join(f"--{key} was {before.get(key)}, is {now.get(key)}" for key in differ)
     assert not differ, f"{folder} was begun with other settings: {changes}; give the same, or start a new run"
-    return [*told.get("started_before", []), told["started"]]
+    return [*stored.get("started_before", []), stored["started"]]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,7 +212,7 @@ def peak_memory_mb(process: int | None = None) -> int:
     """Largest resident memory of this process so far, MB of 10^6 bytes; getrusage would count that of the process that
     started it.
 
-    process   another one, by its number; 0 where it has ended or the system does not tell
+    process   another one, by its number; 0 where it has ended or the system does not say
     """
     status = Path("/proc") / str(process or "self") / "status"
     if status.is_file():

@@ -26,12 +26,12 @@ from types import FrameType
 from typing import NoReturn, TextIO, cast
 
 from config import SCRATCH, Command, parse
-from runtime.files import FIRST, FULL, is_full
+from runtime.files import FIRST, FULL, error_number, is_full
 
 STEERING = re.compile(  # a terminal: control characters, the other direction of writing, halves of characters
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
+NO_MEMORY = ("out of memory", "bad_alloc")  # a RuntimeError of torch on a device, and of ONNX Runtime: words alone
 GONE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
 THRIFT = {  # a flag that only some commands have: how those get by with less memory
     "train": "lower --train.batch_size and raise --train.accumulate by as much, add --train.checkpointing, or take a "
@@ -89,7 +89,7 @@ def border(command: type[Command]) -> Generator[None]:
             leave(f"error: {said}", 1)
         if isinstance(error, AssertionError) and message and is_ours(error):
             leave(f"error: {message}", 1)
-        if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
+        if is_short_of_memory(error):
             leave(f"error: out of memory; {remedy_for_memory(command)}", 1)
         if is_full(error):
             leave("error: disk full; make room, then give the same command again (training: with --run.resume)", 1)
@@ -104,6 +104,12 @@ def border(command: type[Command]) -> Generator[None]:
             f"(unexpected; please report it with {written_traceback()})",
             1,
         )
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, of this machine or of a device."""
+    numbered = isinstance(error, MemoryError) or error_number(error) == errno.ENOMEM
+    return numbered or any(words in str(error) for words in NO_MEMORY)
 
 
 def is_ours(error: BaseException) -> bool:
@@ -147,14 +153,14 @@ def remedy_for_memory(command: type[Command]) -> str:
 
 def written_traceback() -> str:
     """Where the traceback of what is being handled was put; itself where it cannot be put anywhere."""
-    told = traceback.format_exc()
+    text = traceback.format_exc()
     try:
         SCRATCH.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=SCRATCH, prefix="traceback-", suffix=".txt", delete=False) as file:
-            file.write(told)
+            file.write(text)
         return file.name
     except OSError:
-        return " / ".join(told.splitlines()[-4:])
+        return " / ".join(text.splitlines()[-4:])
 
 
 def leave(line: str, code: int) -> NoReturn:

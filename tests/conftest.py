@@ -88,8 +88,9 @@ def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Ite
     flags = ["--train.epochs", "6", "--train.head_updates", "150", "--encoder.weights", str(encoder)]
     assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
     classifier = runs / "finetune" / "classifier.safetensors"
-    flags = ["--classifier", str(classifier), "--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
+    flags = ["--run.root", str(runs), "--classifier", str(classifier)]
+    flags += ["--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
     flags += ["--max_error", "0.1"]  # so that all products of this small network are INT8 of 7 bits
-    assert quantize(parse(QuantizeCommand, [*shared, *flags])) == 0
+    assert quantize(parse(QuantizeCommand, flags)) == 0
     int8 = runs / "quantize" / "classifier.int8.onnx"
     yield Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)

@@ -26,12 +26,27 @@ from runtime.files import write_json
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_works_for_every_command(preset: str) -> None:
+def test_every_preset_works_for_every_command_that_has_an_encoder_to_choose(preset: str) -> None:
     flags = ["--preset", preset]
-    assert parse(FinetuneCommand, flags).preset == parse(QuantizeCommand, flags).preset == preset
-    assert parse(PredictCommand, flags).preset == preset
-    assert parse(PretrainCommand, ["--preset", preset]).encoder.size == preset
-    assert parse(ProbeCommand, flags).encoder.size == preset
+    training = (parse(FinetuneCommand, flags), parse(PretrainCommand, flags), parse(ProbeCommand, flags))
+    for config in training:
+        assert config.preset == config.encoder.size == preset
+
+
+@pytest.mark.parametrize("command", [SurveyCommand, QuantizeCommand, PredictCommand, ReportCommand, ExperimentsCommand])
+@pytest.mark.parametrize("words", [["--preset", "demo"], ["--preset=base"]])
+def test_a_preset_where_nothing_depends_on_it_is_refused_in_one_line(
+    command: type[PredictCommand], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse(command, words)
+    assert leaving.value.code == 1 and capsys.readouterr().err == (
+        "error: --preset is not offered: it is not needed here, as no setting depends on the size of an encoder; leave "
+        "it out\n"
+    )
+    file = tmp_path / "run.json"
+    write_json(file, {"settings": asdict(command()) | {"preset": "demo"}})
+    assert parse(command, ["--config", str(file)]) == command(), "of a run of an earlier version"
 
 
 def test_a_flag_beside_a_preset_changes_that_alone() -> None:
@@ -70,8 +85,8 @@ def test_by_default_the_last_epoch_of_a_running_mean_is_kept() -> None:
 
 
 def test_defaults_chain_from_command_to_command() -> None:
-    assert QuantizeCommand.defaults("base").classifier == Path("runs/finetune/classifier.safetensors")
-    assert Path("runs/quantize/classifier.int8.onnx") == predictor.MODEL and not PredictCommand.defaults("base").model
+    assert QuantizeCommand().classifier == Path("runs/finetune/classifier.safetensors")
+    assert Path("runs/quantize/classifier.int8.onnx") == predictor.MODEL and not PredictCommand().model
     assert PretrainCommand.defaults("base").encoder.weights == "openai/whisper-base"
 
 
@@ -108,7 +123,7 @@ def test_help_teaches_with_an_example_and_leaves_with_0(
     command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = help_of(command, capsys)
-    assert "python " in text and "--preset" in text
+    assert "python " in text and ("--preset" in text) == (command in (PretrainCommand, FinetuneCommand, ProbeCommand))
 
 
 def help_of(command: type[PretrainCommand], capsys: pytest.CaptureFixture[str]) -> str:

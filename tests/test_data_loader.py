@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -30,7 +29,7 @@ from archive.draws import counted_windows, expected_draws
 from archive.recordings import Recording, read_recordings
 from archive.segments import draw_segment
 from archive.summary import hours
-from config import AudioSettings, DataSettings, PredictCommand, PretrainCommand, SurveyCommand, TrainSettings, parse
+from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
     Batch,
     EpochBatches,
@@ -55,9 +54,9 @@ from data_loader import (
     window_loader,
 )
 from demo_data import FieldSeason
-from predictor import pieces as pieces_of_predictor
+from serving.contexts import SoundSettings
+from serving.contexts import context_pieces as pieces_of_predictor
 from serving.inputs import Entry
-from serving.scorer import Scorer
 from sounds.audio import open_recording, read_window
 from sounds.decoders import Decoder
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
@@ -470,11 +469,10 @@ def with_dead_borders(path: Path) -> Recording:
 
 def predictor_windows(path: Path, audio: AudioSettings) -> list[tuple[float, float, NDArray[np.float32]]]:
     """Start, end and context of every window that predictor.py scores, in the order of time."""
-    scorer = cast(Scorer, SimpleNamespace(audio=audio))
     with Decoder() as decoder:
         heard = [
             (start, end, samples)
-            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand.defaults("base"), decoder)
+            for piece, samples in pieces_of_predictor([Entry(path)], audio, SoundSettings(), decoder)
             if samples is not None
             for start, end in piece.windows
         ]
@@ -998,7 +996,7 @@ def test_windows_that_have_gone_are_left_out_of_a_batch_and_a_batch_without_any_
 
 
 def surveyed(root: Path, runs: Path, *flags: str) -> int:
-    return survey(parse(SurveyCommand, ["--preset", "demo", "--data.root", str(root), "--run.root", str(runs), *flags]))
+    return survey(parse(SurveyCommand, ["--data.root", str(root), "--run.root", str(runs), *flags]))
 
 
 def test_the_command_writes_a_table_that_takes_the_place_of_the_root(

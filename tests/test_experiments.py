@@ -73,7 +73,7 @@ def root(tmp_path: Path) -> Path:
     write_epochs(adapted, {"epoch": 1, "skill": 0.2, "skill_over_mean": 0.3}, {"epoch": 2, "skill": 0.1})
     for number, place in ((1, "one"), (2, "two")):
         classifier = Path(f"/a/long/way/to/everything/{place}/that/was/ever/trained/classifier.safetensors")
-        small = write_run(runs, f"quantize-{number:03d}", 51 + number, QuantizeCommand("demo", classifier))
+        small = write_run(runs, f"quantize-{number:03d}", 51 + number, QuantizeCommand(classifier))
         card = {"top1_agreement": 0.995, "megabytes": 1.61, "milliseconds_per_window": 5.7}
         write_json(small / "quantize.json", {"float32": {"megabytes": 2.6}, "int8": card})
     (runs / "mae-002").mkdir()
@@ -88,7 +88,7 @@ def root(tmp_path: Path) -> Path:
 
 def call(root: Path, **settings: Any) -> pd.DataFrame:
     """Run the command, and read its CSV as pandas does."""
-    config = replace(ExperimentsCommand("demo", root, out=root.parent / "experiments.csv"), **settings)
+    config = replace(ExperimentsCommand(root, out=root.parent / "experiments.csv"), **settings)
     assert experiments(config) == 0
     return pd.read_csv(config.out)
 
@@ -295,7 +295,7 @@ def test_no_setting_becomes_a_formula(value: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_run(runs, "finetune-001", 1, {"head": {"pooling": value}, value: 1}, status=value)
     write_run(runs, "finetune-002", 2, {"head": {"pooling": "pooled"}, value: 2})
-    assert experiments(ExperimentsCommand("demo", runs, out=tmp_path / "out.csv")) == 0
+    assert experiments(ExperimentsCommand(runs, out=tmp_path / "out.csv")) == 0
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert [len(row) for row in rows] == [4 + 6 + 2] * 3
@@ -339,13 +339,13 @@ def test_what_found_no_room_is_named_and_is_in_the_csv(
 ) -> None:
     monkeypatch.chdir(root.parent)
     monkeypatch.setenv("COLUMNS", "60")
-    assert experiments(ExperimentsCommand("demo", Path("runs"), kind="finetune")) == 0
+    assert experiments(ExperimentsCommand(Path("runs"), kind="finetune")) == 0
     shown = capsys.readouterr().out
     assert all(len(line) <= 60 for line in shown.splitlines())
     assert "see the CSV" in shown and "loss.alpha" in " ".join(shown.split())
     assert "loss.alpha" in pd.read_csv("experiments.csv").columns
     monkeypatch.setenv("COLUMNS", "200")
-    assert experiments(ExperimentsCommand("demo", Path("runs"), kind="finetune")) == 0
+    assert experiments(ExperimentsCommand(Path("runs"), kind="finetune")) == 0
     assert "see the CSV" not in capsys.readouterr().out
 
 
@@ -393,9 +393,9 @@ def test_without_runs_it_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_kind_that_was_never_run_names_the_others(root: Path) -> None:
     with pytest.raises(AssertionError, match=r"no data run.*8 of other kinds: --kind all"):
-        experiments(ExperimentsCommand("demo", root, "data", root / "out.csv"))
+        experiments(ExperimentsCommand(root, "data", root / "out.csv"))
     with pytest.raises(AssertionError, match="--out takes the name of a csv file"):
-        experiments(ExperimentsCommand("demo", root, out=root))
+        experiments(ExperimentsCommand(root, out=root))
 
 
 def test_the_command_starts_without_torch_and_pandas(root: Path) -> None:
@@ -406,7 +406,7 @@ def test_the_command_starts_without_torch_and_pandas(root: Path) -> None:
         "print(code, [n for n in ('torch', 'transformers', 'pandas', 'numpy', 'soundfile') if n in sys.modules])\n"
     )
     out = root.parent / "out.csv"
-    for arguments in (["--help"], ["--preset", "tiny", "--runs", str(root), "--out", str(out)]):
+    for arguments in (["--help"], ["--runs", str(root), "--out", str(out)]):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], cwd=HERE, capture_output=True, text=True, check=True
         )
@@ -417,7 +417,7 @@ def test_the_command_starts_without_torch_and_pandas(root: Path) -> None:
 def test_help_teaches(tmp_path: Path) -> None:
     words = [sys.executable, str(HERE / "experiments.py"), "--help"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "python experiments.py" in done.stdout and "--preset" in done.stdout
+    assert done.returncode == 0 and "python experiments.py" in done.stdout
 
 
 def test_a_renamed_run_keeps_its_kind(tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ OPENERS = {"sounds.audio", "sounds.libsndfile", "sounds.ffmpeg", "demo_data"}
 SCORING_PATH = (
     *("predictor", "serving.scorer", "serving.detections", "sounds.audio", "archive.recordings", "runtime.runs"),
     *("taxonomy", "config", "evaluation.calibration", "evaluation.ranks", "serving.tables", "serving.inputs"),
-    *("serving.journal", "serving.guard", "runtime.digests", "runtime.files", "runtime.terminal", "runtime.cells"),
+    *("serving.scored_windows", "serving.contexts", "serving.progress", "serving.analysis", "serving.choices"),
+    *(
+        "serving.tallies",
+        "serving.outputs",
+        "serving.journal",
+        "serving.guard",
+        "runtime.digests",
+        "runtime.files",
+        "runtime.terminal",
+        "runtime.cells",
+    ),
 )
 
 

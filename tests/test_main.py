@@ -15,7 +15,7 @@ from archive.recordings import Recording
 from config import FinetuneCommand, parse
 from data_loader import read_labeled
 from demo_data import FieldSeason
-from main import Plan, finetune, never_heard
+from main import Plan, finetune, unheard_noise
 from training.checkpoint import load_classifier
 
 
@@ -91,7 +91,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert facts["scores"]["false_alarms_per_hour_at_0.5"] >= 0
     told = [load_classifier(run / f"fold-{fold}" / "classifier.safetensors") for fold in (0, 1)]
     assert [about.provenance["held_out_fold"] for _, about in told] == [0, 1]
-    assert [limit.label for limit in told[0][1].thresholds] == list(taxonomy.labels)
+    assert [limit.label for limit in told[0][1].thresholds.species] == list(taxonomy.labels)
     assert told[0][1].thresholds == told[1][1].thresholds
     assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])
     scores = np.load(run / "embeddings.npz", allow_pickle=False)
@@ -119,7 +119,7 @@ def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
     run = tmp_path / "runs" / "finetune"
     figures = json.loads((run / "run.json").read_text())["scores"]
     assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"] and figures["top1"] == 1.0
-    assert [limit.label for limit in load_classifier(run / "classifier.safetensors")[1].thresholds] == ["frog"]
+    assert [limit.label for limit in load_classifier(run / "classifier.safetensors")[1].thresholds.species] == ["frog"]
     assert "nan" not in capsys.readouterr().out
 
 
@@ -133,9 +133,9 @@ def test_false_alarms_are_counted_on_noise_that_was_never_heard(
         Recording(tmp_path / name / "rain.wav", name) for name in ("trained", "judged", "under", "new")
     )
     plan = Plan(0, "random", [trained], [judged])
-    assert never_heard([trained, judged, under, new], plan, tmp_path / "under") == [new]
+    assert unheard_noise([trained, judged, under, new], plan, tmp_path / "under") == [new]
     assert "3 of 4 recordings of --data.noise are left out of it: they are in --data.root" in capsys.readouterr().out
-    assert never_heard([trained, judged, under, new], plan, None) == [under, new]
+    assert unheard_noise([trained, judged, under, new], plan, None) == [under, new]
 
 
 def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_folds(

@@ -93,9 +93,7 @@ def test_a_species_of_one_group_is_trained_on_never_judged_and_named(capsys: pyt
     rows = [*archive(), recording(99, "s3", 5)]  # as data_loader.py deals it out: a fold that always trains
     folds = split_into_folds(rows, ["s0", "s1", "s2", "s3"], DATA)
     assert len(folds) == 4 and all(48 in fold.train for fold in folds)
-    assert (
-        "1 of 4 species are heard in one group of recordings alone and cannot be judged: s3" in capsys.readouterr().out
-    )
+    assert "1 of 4 species are in one group of recordings alone and cannot be judged: s3" in capsys.readouterr().out
 
 
 def test_too_little_to_judge_is_said_in_a_line() -> None:
@@ -104,7 +102,7 @@ def test_too_little_to_judge_is_said_in_a_line() -> None:
     with pytest.raises(AssertionError, match="cannot be divided into 5 folds"):
         split_into_folds([recording(0, "s0", 5), recording(1, "s1", 5)], ["s0", "s1"], DATA)
     apart = [recording(n, f"s{n % 2}", n % 2) for n in range(8)]  # each species in a fold of its own
-    with pytest.raises(AssertionError, match="no species is heard on both sides"):
+    with pytest.raises(AssertionError, match="no species is present on both sides"):
         split_into_folds(apart, ["s0", "s1"], DATA)
     torn = [recording(n, f"s{n % 2}", n // 2, "one") for n in range(8)]
     with pytest.raises(AssertionError, match="groups stand in several folds"):

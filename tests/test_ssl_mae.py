@@ -35,7 +35,7 @@ from quantize import quantize
 from runtime.runs import read_records
 from serving.scorer import open_scorer
 from sounds.audio import read_window
-from ssl_mae import TrivialPainter, heard, interpolate, measure_skill, pretrain, target_of, verdict
+from ssl_mae import TrivialBaseline, input_picture, interpolate, measure_skill, pretrain, target_of, verdict
 from training.checkpoint import digest, load_encoder
 from training.masking import hide_tokens
 
@@ -97,7 +97,7 @@ def test_interpolation_never_reads_what_is_hidden() -> None:
 
 
 def test_a_trivial_painter_goes_on_to_the_last_bit_from_what_it_has_heard() -> None:
-    whole, first, second = TrivialPainter(), TrivialPainter(), TrivialPainter()
+    whole, first, second = TrivialBaseline(), TrivialBaseline(), TrivialBaseline()
     for number in range(6):
         target, hidden = target_of(pictures() + 0.1 * number, mask(seed=number), None), mask(seed=number)
         whole.fit(target, hidden)
@@ -123,7 +123,7 @@ def skill_of(share: float) -> dict[str, float]:
     model.share = share
     rng = np.random.default_rng(0)
     exam = rng.normal(0, 0.1, (3, 80_000)).astype(np.float32)
-    trivial, log_mel = TrivialPainter(), LogMel(audio, 80)
+    trivial, log_mel = TrivialBaseline(), LogMel(audio, 80)
     mel = log_mel(torch.from_numpy(exam))
     hidden = hide_tokens(3, 250, 0.65, "span", torch.Generator().manual_seed(9))
     trivial.fit(target_of(mel, hidden, None), hidden)
@@ -165,7 +165,7 @@ def test_painting_the_truth_has_skill_one_and_painting_the_mean_none() -> None:
 
 def test_a_scaled_line_is_never_worse_than_the_mean_where_it_was_fitted() -> None:
     target, hidden = target_of(pictures(), mask(), None), mask()
-    trivial = TrivialPainter()
+    trivial = TrivialBaseline()
     trivial.fit(target, hidden)
     of_mean, of_line = trivial.errors(target, hidden)
     assert of_line <= of_mean
@@ -203,7 +203,7 @@ def heard_with(season: FieldSeason, shuffle: bool = False) -> torch.Tensor:
     sound = read_window(next((season.root / "unlabeled").rglob("*.flac")), 0.0, 5.0, 16_000)
     batch = Batch(torch.from_numpy(sound)[None], torch.zeros(1, 0), torch.zeros(1, 0))
     generator = torch.Generator().manual_seed(0)
-    return heard(LogMel(config.audio, 80), batch, config, generator)
+    return input_picture(LogMel(config.audio, 80), batch, config, generator)
 
 
 def test_the_control_holds_the_same_frames_in_another_order(season: FieldSeason) -> None:
@@ -222,7 +222,7 @@ def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason,
     encoder = tmp_path / "mae" / "encoder.safetensors"
     assert finetune(parse(FinetuneCommand, [*wide, "--encoder.weights", str(encoder)])) == 0
     classifier = tmp_path / "finetune" / "classifier.safetensors"
-    command = ["--preset", "demo", "--run.root", str(tmp_path), "--classifier", str(classifier)]
+    command = ["--run.root", str(tmp_path), "--classifier", str(classifier)]
     assert quantize(parse(QuantizeCommand, [*command, "--gate.min_agreement", "0.5"])) == 0
     scorer = open_scorer(tmp_path / "quantize" / "classifier.int8.onnx", 1)
     assert scorer.audio.sample_rate == 32_000

@@ -19,7 +19,7 @@ from torch import Tensor
 from config import AugmentSettings, MixtureSettings
 
 TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames of 10 ms, mel bins
-SPLICED = (0.2, 0.6)  # shortest and longest stretch of another recording, shares of the window
+SPLICED = (0.2, 0.6)  # shortest and longest segment of another recording, shares of the window
 FADE = 160  # samples of cross-fade at either end of it: 10 ms at 16 kHz
 TONE_POINTS = (4, 8)  # fewest and most points that a tone control goes through
 TONE_DB = (-20.0, 6.0)  # lowest and highest of them
@@ -34,10 +34,10 @@ def augment_batch(
     generator: torch.Generator,
     backgrounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Each recording's own tone, level and shift, then what else is heard with it, drawn for each row on its own.
+    """Each recording's own tone, level and shift, then what else is mixed in, drawn for each row on its own.
 
     waveforms    (batch, samples)
-    targets      (batch, species) 1 where heard; what is put together of several recordings has heard what any has heard
+    targets      (batch, species) 1 where present; what is put together of several recordings has what any of them has
     generator    on the CPU: the same state gives the same batch on any device
     backgrounds  (count, samples) sound without animals, as data_loader.noise_bank reads it, on any device
 
@@ -143,7 +143,7 @@ def tone_curve(places: Tensor, decibels: Tensor, bins: int) -> Tensor:
 
 
 def splice(waveforms: Tensor, targets: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A stretch of the window replaced by one of another row, with a short cross-fade at either end so that no click
+    """A segment of the window replaced by one of another row, with a short cross-fade at either end so that no click
     is made; the labels of both count, though a call may have lain in what was cut away.
 
     ResizeMix for sound without its resizing, which would change pitch or speed: the pasted piece is cut, not shrunk.
@@ -187,10 +187,10 @@ def mix(
     mixture, union = waveforms, targets
     for number, step in enumerate(steps):
         partner = neighbours(batch, step, device)
-        heard = (mixed & (number < counts)).to(device, non_blocking=True)[:, None]
+        added = (mixed & (number < counts)).to(device, non_blocking=True)[:, None]
         other = waveforms[partner] * level_ratio(waveforms, waveforms[partner], generator)
-        mixture = torch.where(heard, mixture + other, mixture)
-        union = torch.where(heard, torch.maximum(union, targets[partner]), union)
+        mixture = torch.where(added, mixture + other, mixture)
+        union = torch.where(added, torch.maximum(union, targets[partner]), union)
     return mixture, union
 
 
@@ -204,7 +204,7 @@ def add_background(
     """One of the backgrounds, cyclically shifted, under the window. Silence stays silent, and silence adds nothing.
 
     waveforms    (batch, samples)
-    backgrounds  (count, samples) on any device; only what is heard is moved
+    backgrounds  (count, samples) on any device; only what is used is moved
     snr_db       range of the power of the row over the power of what is added to it, dB
     """
     batch, samples = waveforms.shape
@@ -274,11 +274,11 @@ def draw_below(limits: Tensor, generator: torch.Generator) -> Tensor:
 if __name__ == "__main__":
     time = torch.arange(16_000) / 16_000
     sounds = torch.stack([torch.sin(2 * torch.pi * hertz * time) for hertz in (300, 900, 2700, 5000)])
-    heard, wind = torch.eye(4), torch.randn(2, 16_000, generator=torch.Generator().manual_seed(1))
+    present, wind = torch.eye(4), torch.randn(2, 16_000, generator=torch.Generator().manual_seed(1))
     everything = AugmentSettings(mixup=1.0, sources=2, noise=1.0, roll=1.0, splice=1.0, filter=1.0, mask=1.0)
-    mixture, labels = augment_batch(sounds, heard, everything, torch.Generator().manual_seed(0), wind)
-    print("heard in each window:", labels.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
+    mixture, labels = augment_batch(sounds, present, everything, torch.Generator().manual_seed(0), wind)
+    print("species in each window:", labels.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
     assert labels.sum(dim=1).min() >= 2 and mixture.isfinite().all()
     nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, mask=0.0)
-    same, labels = augment_batch(sounds, heard, nothing, torch.Generator().manual_seed(0), wind)
-    assert torch.equal(same, sounds) and torch.equal(labels, heard)
+    same, labels = augment_batch(sounds, present, nothing, torch.Generator().manual_seed(0), wind)
+    assert torch.equal(same, sounds) and torch.equal(labels, present)

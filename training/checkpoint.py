@@ -40,9 +40,7 @@ from config import (
     from_facts,
     size_in_words,
 )
-from evaluation.calibration import Threshold
-from evaluation.calibration import from_json as thresholds_from_json
-from evaluation.calibration import to_json as thresholds_to_json
+from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runtime import processes
@@ -81,8 +79,7 @@ class ClassifierFacts:
     head: HeadSettings
     taxonomy: Taxonomy
     provenance: dict[str, object]
-    thresholds: tuple[Threshold, ...] = ()  # one per species, once fitted on held-out recordings
-    rank_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])  # by the name of the rank
+    thresholds: Thresholds = field(default_factory=Thresholds)  # once fitted on held-out recordings
     depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
 
     @property
@@ -186,8 +183,8 @@ def save_encoder(
 
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
     """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
-    kept, told = model.encoder.size.layers, facts.encoder.layers
-    assert kept == told, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {told}"
+    kept, reported = model.encoder.size.layers, facts.encoder.layers
+    assert kept == reported, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {reported}"
     plain = {
         "kind": "classifier",
         "size": facts.size,
@@ -196,8 +193,7 @@ def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFact
         "head": asdict(facts.head),
         "taxonomy": to_json(facts.taxonomy),
         "provenance": facts.provenance,
-        "thresholds": thresholds_to_json(facts.thresholds),
-        "rank_thresholds": dict(facts.rank_thresholds),
+        **thresholds_to_json(facts.thresholds),
     }
     write_tensors(path, model.state_dict(), plain)
 
@@ -210,14 +206,14 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     assert plain["size"] in PRESETS and head.pooling in get_args(Pooling), (
         f"{path}: unknown size {plain['size']} or pooling {head.pooling}"
     )
+    taxonomy = from_json(plain["taxonomy"])
     facts = ClassifierFacts(
         plain["size"],
         from_facts(AudioSettings, plain["audio"], path),
         head,
-        from_json(plain["taxonomy"]),
+        taxonomy,
         plain["provenance"],
-        tuple(thresholds_from_json(plain["thresholds"])),
-        plain["rank_thresholds"],
+        thresholds_from_json(plain, taxonomy.labels, path),
         depth_of(plain, plain["size"], path),
     )
     encoder = Encoder(facts.encoder, facts.audio)
@@ -256,8 +252,8 @@ def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[st
     )
     tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
-    heard = from_facts(AudioSettings, facts["audio"], path)
-    assert heard == audio, f"{path} heard {heard}, this run asks for {audio}; give both stages the same --audio flags"
+    stored = from_facts(AudioSettings, facts["audio"], path)
+    assert stored == audio, f"{path} was made for {stored}, this run asks for {audio}; give both the same --audio flags"
     layers = depth_of(facts, size, path) or SIZES[size].layers
     return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}, layers
 
@@ -297,10 +293,10 @@ def preset_of(folder: Path) -> tuple[Preset, int]:
     assert isinstance(kind, str) and kind in KINDS, (
         f"{config_path} is of type {str(kind)[:40]}, not whisper, nor an audio tower of its shape ({', '.join(KINDS)})"
     )
-    told: Any = config.get(KINDS[kind]) if KINDS[kind] else config
-    assert isinstance(told, dict), f"{config_path} does not describe its {KINDS[kind]}; download it again"
+    tower: Any = config.get(KINDS[kind]) if KINDS[kind] else config
+    assert isinstance(tower, dict), f"{config_path} does not describe its {KINDS[kind]}; download it again"
     usual: Mapping[str, object] = {} if kind == "whisper" else TOWER
-    bins, width, layers, heads = (cast(dict[str, Any], told).get(key, usual.get(key)) for key in TOWER)
+    bins, width, layers, heads = (cast(dict[str, Any], tower).get(key, usual.get(key)) for key in TOWER)
     for preset in PRESETS:
         whole = SIZES[preset]
         fits = (bins, width, heads) == (whole.mels, whole.width, whole.heads)
@@ -315,7 +311,7 @@ def preset_of(folder: Path) -> tuple[Preset, int]:
 def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSettings, source: str) -> dict[str, Tensor]:
     """A checkpoint whose position table was cut after its own longest context, with Whisper's table from there on.
 
-    WhisperSeg keeps 10 s. What is heard here must lie within: its own positions may have been trained.
+    WhisperSeg keeps 10 s. The context must lie within: its own positions may have been trained.
     source    https://github.com/nianlonggu/WhisperSeg, load_model
     """
     table = tensors.get("embed_positions.weight")
@@ -330,7 +326,7 @@ def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSetting
 
 
 def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """A checkpoint for fewer mel channels, its first convolution deaf to those that are added."""
+    """A checkpoint for fewer mel channels, its first convolution insensitive to those that are added."""
     kernel = tensors.get("conv1.weight")
     if kernel is None or kernel.ndim != 3 or kernel.shape[1] >= channels:
         return tensors
@@ -355,8 +351,8 @@ def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return ["model.safetensors"]
-    told = read_json(index, "download it again").get("weight_map")
-    shards: dict[str, Any] = cast(dict[str, Any], told) if isinstance(told, dict) else {"": told}
+    listed = read_json(index, "download it again").get("weight_map")
+    shards: dict[str, Any] = cast(dict[str, Any], listed) if isinstance(listed, dict) else {"": listed}
     strange = [name for name in shards.values() if not isinstance(name, str) or not SHARD.fullmatch(name)]
     assert not strange, f"{index} names files outside its folder, or none: {str(strange[0])[:60]!r}"
     return sorted({shard for name, shard in shards.items() if name.startswith(prefixes)})
@@ -424,7 +420,7 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     state = state_of(path)
     assert state != "damaged", damaged
     tensors, header = open_tensors(path, ("",), remedy)
-    facts = told_facts(header.get("wild_whisper", "{}"), path, remedy)
+    facts = facts_in_header(header.get("wild_whisper", "{}"), path, remedy)
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
     version = facts.get("format")
     assert isinstance(version, int), f"{path}: its format {version!r} is no number; {remedy} anew"
@@ -439,7 +435,7 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     return tensors, facts
 
 
-def told_facts(text: str, path: Path, remedy: str) -> dict[str, Any]:
+def facts_in_header(text: str, path: Path, remedy: str) -> dict[str, Any]:
     """The facts in a file's header."""
     try:
         facts: object = json.loads(text)

@@ -172,8 +172,8 @@ def computed_features(
             for batch in bar if before < len(loader) and size <= MOST_FEATURE_BYTES else ():
                 batch, mel = augmented(of_all(batch, device), model.log_mel, config.augment, inputs, generator)
                 with autocast(device):
-                    mine = model.summaries(processes.part(mel))
-                summaries = processes.joined(mine, len(mel)).cpu()
+                    own = model.summaries(processes.part(mel))
+                summaries = processes.joined(own, len(mel)).cpu()
                 found.append(Features(summaries, batch.targets.cpu(), batch.secondary.cpu()))
                 done = (len(found), generator.get_state())  # one assignment: a signal falls before it or after it
                 size += summaries.nbytes

@@ -67,7 +67,7 @@ def random_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np
 def span_masks(rows: int, tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Runs of 5 to 15 tokens, each followed by a gap, laid on a ring that is turned and cut open: (rows, tokens) bool.
 
-    On a ring no place is special, so every token is hidden equally often; and no run is longer than the longest span.
+    On a ring no position is special, so every token is hidden equally often; no run is longer than the longest span.
     All rows are drawn at once: one by one they would take longer than a GPU takes for its step.
     """
     shortest, longest = SPAN_TOKENS
@@ -77,8 +77,8 @@ def span_masks(rows: int, tokens: int, count: int, rng: np.random.Generator) -> 
     many, visible, most = (spans > 0).sum(axis=1), tokens - count, spans.shape[1]
     assert many.max() <= visible, f"{many.max()} spans need a gap each, {visible} tokens are left; lower mask.ratio"
     spans = np.take_along_axis(spans, np.argsort(rng.random(spans.shape) + (spans == 0), axis=1), axis=1)
-    place = rng.random((rows, visible - 1)).argsort(axis=1).argsort(axis=1)
-    cuts = place < many[:, None] - 1  # of the visible tokens into as many gaps, none of them empty
+    order = rng.random((rows, visible - 1)).argsort(axis=1).argsort(axis=1)
+    cuts = order < many[:, None] - 1  # of the visible tokens into as many gaps, none of them empty
     gap = np.concatenate([np.zeros((rows, 1), np.int64), cuts.cumsum(axis=1)], axis=1) + most * np.arange(rows)[:, None]
     gaps = np.bincount(gap.ravel(), minlength=rows * most).reshape(rows, most)
     lengths = np.stack([spans, gaps], axis=2).ravel()
@@ -108,12 +108,12 @@ def energy_masks(scores: NDArray[np.float64], count: int, rng: np.random.Generat
 
 def block_mask(tokens: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Blocks of 10 tokens in random order until `count` are hidden; neighbours may merge: (tokens,) bool."""
-    place = np.arange(tokens)
-    block = (place + rng.integers(BLOCK_TOKENS)) // BLOCK_TOKENS
+    position = np.arange(tokens)
+    block = (position + rng.integers(BLOCK_TOKENS)) // BLOCK_TOKENS
     order = rng.permutation(block[-1] + 1)[block]
     side = rng.choice([-1, 1])  # the last block is cut short from either side
     mask = np.zeros(tokens, np.bool_)
-    mask[np.argsort(order * tokens + side * place)[:count]] = True
+    mask[np.argsort(order * tokens + side * position)[:count]] = True
     return mask
 
 

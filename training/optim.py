@@ -79,8 +79,8 @@ def update(
     torch.autograd.backward(loss / accumulate)
     if not last:
         return 0.0
-    told = nn.utils.clip_grad_norm_(parameters, clip)
-    norm = float(told.full_tensor() if isinstance(told, DTensor) else told)  # of weights divided among processes
+    total = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = float(total.full_tensor() if isinstance(total, DTensor) else total)  # of weights divided among processes
     if math.isfinite(norm):
         optimizer.step()
         schedule.step()
@@ -95,10 +95,10 @@ def follow(average: nn.Module, model: nn.Module, decay: float, updates: int) -> 
     updates   so far, this one among them: the mean is shorter at first, or it would remember the random start
     """
     share = 1 - min(decay, (1 + updates) / (10 + updates))
-    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-        mine.lerp_(theirs, share)
-    for kept, told in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(told)
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(weight, share)
+    for copied, value in zip(average.buffers(), model.buffers(), strict=True):
+        copied.copy_(value)
 
 
 @torch.no_grad()

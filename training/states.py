@@ -1,10 +1,10 @@
 """A training loop's whole state, kept now and then and when it is told to stop, so that it goes on as if nothing was.
 
-    keeper = Keeper(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
-    progress = keeper.restore()
-    with keeper.listening():                       # signals wait until the state can be kept
+    writer = StateWriter(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
+    progress = writer.restore()
+    with writer.listening():                       # signals wait until the state can be kept
         for step in range(progress.step, steps): ...
-            keeper.keep_if_due(progress)
+            writer.save_if_due(progress)
 
 Weights, optimiser, schedule, running means, every random state and the loop's own counters go into one file, whose name
 holds a digest of its content: a file that was cut off or has a flipped bit is passed over for the one before it. With
@@ -74,8 +74,8 @@ class Progress:
         Of several processes the mean counts; all of them must ask together.
         """
         if self.pending:
-            mine = [float(loss) for loss in torch.stack(self.pending).cpu()]
-            values = processes.summed(*mine)
+            own = [float(loss) for loss in torch.stack(self.pending).cpu()]
+            values = processes.summed(*own)
             self.losses += [value / processes.count() for value in values]
             self.pending = []
 
@@ -91,14 +91,16 @@ class Progress:
         """
         self.spoiled = self.spoiled + 1 if math.isnan(norm) else 0
         if self.spoiled:
-            print(f"epoch {self.epoch}, step {self.step}: no finite gradient, left out; heard: {', '.join(names())}")
+            print(
+                f"epoch {self.epoch}, step {self.step}: no finite gradient, left out; recordings: {', '.join(names())}"
+            )
         assert self.spoiled < MOST_SPOILED, (
             f"{MOST_SPOILED} steps in a row without a finite gradient; lower --train.encoder_rate and --train.head_rate"
         )
 
 
-class Keeper:
-    """Keeps the state of a loop.
+class StateWriter:
+    """Saves the state of a loop, and puts it back.
 
     folder   for the states
     parts    all that has a state of its own, by name
@@ -116,53 +118,53 @@ class Keeper:
     ) -> None:
         self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
         self.kept, self.took = time.monotonic(), 0.0
-        self.told = 0.0  # when the process was told to stop
+        self.stop_asked = 0.0  # when the process was told to stop
 
     @contextmanager
     def listening(self) -> Generator[None]:
         """While this lasts, a signal to stop waits until the state can be kept; after a while a second one does not."""
-        before = {number: signal.signal(number, self.hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
-                if not self.told:
+                if not self.stop_asked:
                     signal.signal(number, handler)
 
-    def hear(self, _signal: int, _frame: FrameType | None) -> None:
+    def note_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """A signal to stop."""
-        if self.told and time.monotonic() - self.told > PATIENCE:
+        if self.stop_asked and time.monotonic() - self.stop_asked > PATIENCE:
             interrupt()
-        if not self.told and FIRST:
+        if not self.stop_asked and FIRST:
             print("\nstopping as soon as this step is done and its state is kept", file=sys.stderr, flush=True)
-        self.told = self.told or time.monotonic()
+        self.stop_asked = self.stop_asked or time.monotonic()
 
     @contextmanager
     def guarding(self, progress: Progress) -> Generator[None]:
         """While this lasts nothing is learnt, and a signal to stop does not wait: the state as it was is kept then."""
         before, many = copy.deepcopy(progress), processes.count() > 1
-        if many:  # later a signal would find them in the midst of telling each other
-            self.keep(before)
+        if many:  # a later signal would find them in the midst of an exchange
+            self.save(before)
         try:
-            if processes.anywhere(self.told > 0):  # since the last step
+            if processes.anywhere(self.stop_asked > 0):  # since the last step
                 interrupt()
             yield
         except KeyboardInterrupt:
             if not many:
-                self.keep(before)
+                self.save(before)
             raise
 
-    def keep_if_due(self, progress: Progress) -> None:
+    def save_if_due(self, progress: Progress) -> None:
         """Keep the state where it is time to, or where the process was told to stop, which it then does."""
         waited = time.monotonic() - self.kept
         due = processes.rank() == 0 and waited > max(60 * self.minutes, self.took / MOST_TIME)
-        told, due_now = processes.summed(float(self.told > 0), float(due))  # all of them, in the same step
-        if told or due_now:
-            self.keep(progress)
-        if told:
+        stop, due_now = processes.summed(float(self.stop_asked > 0), float(due))  # all of them, in the same step
+        if stop or due_now:
+            self.save(progress)
+        if stop:
             interrupt()
 
-    def keep(self, progress: Progress) -> Path:
+    def save(self, progress: Progress) -> Path:
         """Write a state, read it back, and only then let go of older ones."""
         started = time.monotonic()
         progress.fetch()
@@ -197,7 +199,7 @@ class Keeper:
         states = self.states()
         processes.wait()  # for what all see, before one of them removes any
         for number, path in enumerate(states):
-            if digest(path) != told_digest(path):
+            if digest(path) != digest_in_name(path):
                 print(f"{path} is damaged; taking the state before it")
                 continue
             state = load_state(path)
@@ -219,11 +221,11 @@ class Keeper:
             for name, part in self.parts.items():
                 processes.fill(part, state["parts"][name])
             self.generator.set_state(state["generator"])
-            mine = processes.rank()
-            if mine < len(state["torch"]):  # with more processes than before the new ones draw as they began
-                torch.set_rng_state(state["torch"][mine])
-            if mine < len(state["cuda"]) and torch.cuda.is_available():
-                torch.cuda.set_rng_state(state["cuda"][mine])
+            rank = processes.rank()
+            if rank < len(state["torch"]):  # with more processes than before the new ones draw as they began
+                torch.set_rng_state(state["torch"][rank])
+            if rank < len(state["cuda"]) and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state["cuda"][rank])
             return Progress(**state["progress"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # another program's
             said = str(error).split("\n")[0][:200]
@@ -294,7 +296,7 @@ def is_state(path: Path) -> bool:
     return NAME.fullmatch(path.name) is not None
 
 
-def told_digest(path: Path) -> str:
+def digest_in_name(path: Path) -> str:
     found = NAME.fullmatch(path.name)
     return found[2] if found else ""
 
@@ -313,14 +315,14 @@ if __name__ == "__main__":
         model, generator = nn.Linear(3, 1), torch.Generator().manual_seed(0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         schedule = cosine_schedule(optimizer, steps=10, warmup=0.1)
-        keeper = Keeper(folder, {"model": model, "optimizer": optimizer, "schedule": schedule}, generator)
-        progress = keeper.restore()
+        writer = StateWriter(folder, {"model": model, "optimizer": optimizer, "schedule": schedule}, generator)
+        progress = writer.restore()
         for step in range(progress.step + 1, min(10, stop_after) + 1):
             loss = nn.functional.dropout(model(torch.randn(8, 3, generator=generator))).square().mean()
             update(loss, model.parameters(), optimizer, schedule, clip=1.0)
             progress.step = step
             progress.pending.append(loss.detach())
-            keeper.keep(progress)
+            writer.save(progress)
         return progress.losses
 
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:

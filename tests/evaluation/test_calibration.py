@@ -3,9 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,18 +15,20 @@ from numpy.typing import NDArray
 from evaluation.calibration import (
     TOO_FEW,
     Threshold,
+    Thresholds,
     apply_temperature,
-    carried_over,
-    from_json,
     read_thresholds,
-    to_json,
+    thresholds_from_json,
+    thresholds_to_json,
     write_thresholds,
 )
 from evaluation.fitting import COLDEST, HOTTEST, fit_thresholds, wilson_interval
+from taxonomy import Taxonomy
 
 Array = NDArray[np.float64]
 MODEL = "a" * 64
 LABELS = ("greti", "frog")
+HERE = Path("a model.onnx")
 
 
 def probabilities(logits: Array) -> Array:
@@ -158,10 +161,11 @@ def test_names_are_given_one_per_threshold(fitted: list[Threshold]) -> None:
 
 
 def test_thresholds_travel_as_json_and_come_back_equal(fitted: list[Threshold]) -> None:
-    text = json.dumps(to_json(fitted), allow_nan=False)
-    assert from_json(json.loads(text)) == fitted
+    every = Thresholds(tuple(fitted), {"species": 0.5, "class": 0})
+    text = json.dumps(thresholds_to_json(every), allow_nan=False)
+    assert thresholds_from_json(json.loads(text), [one.label for one in fitted], HERE) == every
     assert fitted[0].precise is not None and fitted[1].precise is None, "both kinds were there"
-    assert from_json([]) == []
+    assert thresholds_from_json({}, LABELS, HERE) == Thresholds()
 
 
 @pytest.mark.parametrize(
@@ -180,48 +184,78 @@ def test_thresholds_travel_as_json_and_come_back_equal(fitted: list[Threshold]) 
     ],
 )
 def test_a_damaged_threshold_is_refused(fitted: list[Threshold], name: str, value: object, complaint: str) -> None:
-    stored = to_json(fitted)
+    stored = stored_species(fitted)
     stored[1][name] = value
     with pytest.raises(AssertionError, match=complaint):
-        from_json(stored)
+        read_back(stored)
 
 
 def test_what_is_no_list_of_thresholds_is_refused(fitted: list[Threshold]) -> None:
     for stored, complaint in (
-        ({"greti": 0.5}, "not a list"),
+        ({"greti": 0.5}, "a model.onnx: stored thresholds are .* not a list"),
         ([0.5], "a stored threshold is 0.5"),
-        (to_json(fitted[:1]) * 2, "name a label twice"),
+        (stored_species(fitted[:1]) * 2, "name a label twice"),
+        (stored_species(fitted[1:]), "of other labels"),
     ):
         with pytest.raises(AssertionError, match=complaint):
-            from_json(stored)
-    older = {key: value for key, value in to_json(fitted)[0].items() if key != "least"}
-    assert from_json([older]) == [replace(fitted[0], least=0.0)], "of an earlier version"
+            thresholds_from_json({"thresholds": stored}, [one.label for one in fitted], HERE)
+    older = {key: value for key, value in stored_species(fitted)[0].items() if key != "least"}
+    assert read_back([older]) == (replace(fitted[0], least=0.0),), "of an earlier version"
     for name in older:
         with pytest.raises(AssertionError, match=f"stored {name} is None"):
-            from_json([{key: value for key, value in to_json(fitted)[0].items() if key != name}])
+            read_back([{key: value for key, value in older.items() if key != name}])
 
 
-def test_thresholds_are_carried_over_to_the_scores_of_another_file() -> None:
+@pytest.mark.parametrize("ranks", [{"evil": 0.5}, {"genus": 2}, {"genus": "1"}, {"genus": True}, [0.5], {"genus": -1}])
+def test_thresholds_of_ranks_that_are_none_are_refused_with_the_name_of_the_file(ranks: object) -> None:
+    with pytest.raises(
+        AssertionError, match=r"a model\.onnx: .* are no thresholds of ranks; make the model file again"
+    ):
+        thresholds_from_json({"rank_thresholds": ranks}, LABELS, HERE)
+
+
+def stored_species(fitted: Sequence[Threshold]) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], thresholds_to_json(Thresholds(tuple(fitted)))["thresholds"])
+
+
+def read_back(stored: list[dict[str, Any]]) -> tuple[Threshold, ...]:
+    labels = [str(item.get("label")) for item in stored]
+    return thresholds_from_json({"thresholds": stored}, labels, HERE).species
+
+
+def three(*columns: float | None) -> Thresholds:
+    limits = (Threshold(x, 0.5, 0.8, p, 0.9, 0.5, 20, 180, "") for x, p in zip("abc", columns, strict=True))
+    return Thresholds(tuple(limits))
+
+
+def taxonomy_of(species: int) -> Taxonomy:
+    names = tuple("abcdef"[:species])
+    lineages = tuple(("k", "p", "c", "o", "f", "g", f"g {name}") for name in names)
+    return Taxonomy(names, names, names, lineages, (7,) * species)
+
+
+def test_thresholds_move_to_the_scores_of_another_file() -> None:
     rng = np.random.default_rng(0)
     before = rng.uniform(size=(200, 3))
     after = np.clip(before + np.array([0.0, 0.03, -0.03]) + rng.normal(0, 0.01, (200, 3)), 0, 1)
-    limits = [
-        Threshold(label, 0.5, 0.8, precise, 0.9, 0.5, 20, 180, "")
-        for label, precise in zip("abc", (0.7, 0.7, None), strict=True)
-    ]
-    moved = carried_over(limits, before, after)
-    for column, (old, new) in enumerate(zip(limits, moved, strict=True)):
+    limits, species = three(0.7, 0.7, None), taxonomy_of(3)
+    moved = limits.moved_to(before, after, species)
+    for column, (old, new) in enumerate(zip(limits.species, moved.species, strict=True)):
         for one, other in ((old.best_f1, new.best_f1), (old.applied, new.applied)):
             assert (after[:, column] >= other).sum() == (before[:, column] >= one).sum()
-    assert moved[1].best_f1 > 0.51 and moved[2].best_f1 < 0.49 and moved[2].precise is None
-    assert carried_over(limits, before, before) == limits
+    assert moved.species[1].best_f1 > 0.51 and moved.species[2].best_f1 < 0.49 and moved.species[2].precise is None
+    assert limits.moved_to(before, before, species) == limits and limits.differing(limits) == 0
+    assert limits.differing(moved) == (limits.applied != moved.applied).sum() >= 2
     loud = np.full((4, 3), 0.9)
-    assert [one.best_f1 for one in carried_over(limits, 0 * loud, loud)] == [np.nextafter(0.9, 1)] * 3
+    assert [one.best_f1 for one in limits.moved_to(0 * loud, loud, species).species] == [np.nextafter(0.9, 1)] * 3
+    with pytest.raises(AssertionError, match=r"scores \(4, 3\) and \(4, 2\) of 3 species"):
+        limits.moved_to(loud, loud[:, :2], species)
 
 
 def test_a_threshold_that_is_carried_over_parts_the_scores_as_the_predictor_compares_them() -> None:
     before = np.array([[0.9], [0.6], [0.3]], np.float32)
     after = np.array([[0.9], [0.75], [0.3]], np.float32)
-    (moved,) = carried_over([Threshold("a", 0.7, 0.8, None, 0.9, 0.5, 1, 2, "")], before, after)
+    fitted = Thresholds((Threshold("a", 0.7, 0.8, None, 0.9, 0.5, 1, 2, ""),))
+    (moved,) = fitted.moved_to(before, after, taxonomy_of(1)).species
     reached = after >= np.array([moved.applied]).astype(np.float32)  # as predictor.py holds its thresholds
     assert reached.tolist() == [[True], [False], [False]] and 0.75 < moved.applied < 0.7501

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from archive.recordings import Recording
-from evaluation.calibration import apply_temperature
+from evaluation.calibration import Thresholds, apply_temperature
 from evaluation.fitting import fit_temperature
 from evaluation.held_out import (
     Calibration,
@@ -17,12 +17,10 @@ from evaluation.held_out import (
     HeldOut,
     WindowScores,
     alarm_windows,
-    applied_limits,
     calibrate,
-    carried_over_ranks,
     cross_fit,
     deal_out,
-    examine,
+    evaluate,
     fit_rank_thresholds,
     joined,
     judged_entries,
@@ -128,17 +126,17 @@ def test_a_tit_where_bird_is_written_spoils_no_threshold_and_one_where_nothing_i
     assert fitted(tit, tit, nothing) == {}, "a tit is wrong where there is nothing"
 
 
-def test_thresholds_of_ranks_are_carried_over_to_a_file_that_answers_lower() -> None:
+def test_thresholds_of_ranks_move_to_a_file_that_answers_lower() -> None:
     rng = np.random.default_rng(2)
     before = rng.uniform(0.0, 0.6, (200, 4)).astype(np.float32)
     after = 0.8 * before
     limits = {"species": 0.45, "class": 0.7}
-    moved, groups = carried_over_ranks(limits, before, after, FOUR), rank_groups(FOUR)
+    moved, groups = Thresholds(ranks=limits).moved_to(before, after, FOUR).ranks, rank_groups(FOUR)
     for rank, limit in limits.items():
         one, other = (rank_probabilities(scores, groups[rank]).max(axis=1) for scores in (before, after))
         assert (other >= moved[rank]).sum() == (one >= limit).sum() > 0 and moved[rank] < limit
         assert (other >= limit).sum() < (one >= limit).sum()  # negative control: left as it was
-    assert carried_over_ranks(limits, before, before, FOUR) == limits
+    assert Thresholds(ranks=limits).moved_to(before, before, FOUR).ranks == limits
 
 
 def test_the_line_about_ranks_counts_as_the_thresholds_are_fitted() -> None:
@@ -146,7 +144,8 @@ def test_the_line_about_ranks_counts_as_the_thresholds_are_fitted() -> None:
     truth = np.stack([tit, bird, np.zeros(5, np.float32), tit])
     heard = np.stack([tit, tit, tit, np.zeros(5, np.float32)]) * np.float32(0.9)
     held_out = HeldOut(recordings(4), truth, windows([0, 1, 2, 3], heard), None)
-    line = rank_line(CrossFit(held_out, np.zeros(4, np.int64), (Calibration(1.0, (), {"species": 0.5}),)), FIVE)
+    calibration = Calibration(1.0, Thresholds(ranks={"species": 0.5}))
+    line = rank_line(CrossFit(held_out, np.zeros(4, np.int64), (calibration,)), FIVE)
     assert line.endswith(
         "2 at species (50% right), 1 below a coarser label, 1 none (in-sample: one group of recordings)"
     )
@@ -156,7 +155,7 @@ def test_all_files_are_written_and_say_the_same(tmp_path: Path) -> None:
     held_out = made_up()
     calibration = calibrate(held_out, FOUR)
     silence = windows([0, 0], np.array([[0.99, 0.0, 0.0, 0.0], [0.0] * 4], np.float32))
-    figures = examine(tmp_path, replace(calibration.applied(held_out), silence=silence), calibration, FOUR)
+    figures = evaluate(tmp_path, replace(calibration.applied(held_out), silence=silence), calibration, FOUR)
     assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"]
     assert figures["false_alarms_per_hour_at_0.5"] == pytest.approx(360.0)  # one window in ten seconds
     with (tmp_path / "species.csv").open(encoding="utf-8", newline="") as file:
@@ -182,12 +181,12 @@ def test_false_alarms_are_counted_at_thresholds_that_were_not_fitted_on_their_so
     crossed = cross_fit(held_out, shipped, FOUR)
     scores, limits, hours = alarm_windows(crossed, shipped)
     assert hours == pytest.approx(1 + 10 / 3600) and scores.shape == limits.shape == (3, 4)
-    assert (limits[-1] == applied_limits(shipped.thresholds)).all(), "noise is other sound"
+    assert (limits[-1] == shipped.thresholds.applied).all(), "noise is other sound"
     for row, recording in enumerate((1, 3)):
         others = calibrate(subset(held_out, crossed.part != crossed.part[recording]), FOUR)
-        assert (limits[row] == applied_limits(others.thresholds)).all()
+        assert (limits[row] == others.thresholds.applied).all()
     assert alarm_windows(cross_fit(made_up(40), shipped, FOUR), shipped)[2] == 0.0
-    assert Calibration(2.0, (), {}).applied(made_up(4)).silence is None
+    assert Calibration(2.0, Thresholds()).applied(made_up(4)).silence is None
 
 
 def test_bird_is_no_mistake_where_a_tit_sings_and_a_tit_none_where_bird_is_written() -> None:
@@ -207,7 +206,7 @@ def test_recordings_of_one_group_have_no_interval_and_are_judged_all_the_same(
     held_out = made_up(40)
     held_out = replace(held_out, recordings=[replace(recording, group="one") for recording in held_out.recordings])
     calibration = calibrate(held_out, FOUR)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, FOUR)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, FOUR)
     assert "cmap" in figures and "cmap_low" not in figures
     assert "no interval" in capsys.readouterr().out
 
@@ -218,7 +217,7 @@ def test_a_figure_and_its_interval_are_of_the_same_rows(tmp_path: Path, capsys: 
     scores = np.where(truth > 0, 0.6, 0.1).astype(np.float32)
     scores[40:] = np.random.default_rng(0).uniform(0.2, 0.9, (20, 4))
     held_out = HeldOut(recordings(60), truth, windows(list(range(60)), scores), None)
-    figures = examine(tmp_path, held_out, calibrate(held_out, FOUR), FOUR)
+    figures = evaluate(tmp_path, held_out, calibrate(held_out, FOUR), FOUR)
     assert figures["top1"] == figures["top1_low"] == figures["top1_high"] == 1.0 and figures["rows"] == 40
     for name in ("macro_auc", "cmap"):
         assert figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"] < 1.0, name
@@ -301,8 +300,8 @@ def test_one_species_is_judged_against_what_is_not_it(tmp_path: Path, capsys: py
     scores = (1 / (1 + np.exp(4 - 6 * truth - rng.normal(size=truth.shape)))).astype(np.float32)
     held_out = HeldOut(recordings(60), truth, windows(list(range(60)), scores), None)
     calibration = calibrate(held_out, ONE)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, ONE)
-    assert calibration.thresholds[0].precise is not None and figures["precise_precision"] >= 0.9
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, ONE)
+    assert calibration.thresholds.species[0].precise is not None and figures["precise_precision"] >= 0.9
     assert figures["macro_auc_low"] <= figures["macro_auc"] <= figures["macro_auc_high"] and figures["top1"] == 1.0
     assert figures["false_alarms_per_hour_at_thresholds"] >= 0
     assert "nan" not in capsys.readouterr().out and np.isfinite(list(figures.values())).all()
@@ -314,7 +313,7 @@ def test_one_species_and_nothing_else_has_no_roc_curve_and_says_so(
     scores = np.linspace(0.1, 0.9, 20, dtype=np.float32)[:, None]
     held_out = HeldOut(recordings(20), np.ones((20, 1), np.float32), windows(list(range(20)), scores), None)
     calibration = calibrate(held_out, ONE)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, ONE)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, ONE)
     assert (
         "macro_auc" not in figures and figures["cmap"] == pytest.approx(1) and np.isfinite(list(figures.values())).all()
     )
@@ -331,7 +330,7 @@ def test_a_rank_of_one_taxon_is_left_out(tmp_path: Path, capsys: pytest.CaptureF
     scores = np.ascontiguousarray(held_out.windows.scores[:, :2])
     held_out = replace(held_out, truth=held_out.truth[:, :2], windows=replace(held_out.windows, scores=scores))
     calibration = calibrate(held_out, birds)
-    figures = examine(tmp_path, calibration.applied(held_out), calibration, birds)
+    figures = evaluate(tmp_path, calibration.applied(held_out), calibration, birds)
     assert "auc_class" not in figures and "auc_order" in figures
     told = capsys.readouterr().out
     assert "AUC by rank          order" in told and "nan" not in told

@@ -196,12 +196,12 @@ def resumed(place: Path) -> int:
     import torch
     from torch import nn
 
-    from training.states import Keeper
+    from training.states import StateWriter
 
     model = nn.Linear(3, 1)
     optimizer = torch.optim.AdamW(model.parameters())
-    keeper = Keeper(place / "states", {"model": model, "optimizer": optimizer}, torch.Generator())
-    print(keeper.restore())
+    writer = StateWriter(place / "states", {"model": model, "optimizer": optimizer}, torch.Generator())
+    print(writer.restore())
     return 0
 
 

@@ -14,15 +14,16 @@ from data_loader import Batch
 from model import BirdClefClassifier
 from trainer import Loop
 from training.optim import cosine_schedule
-from training.states import Keeper
+from training.states import StateWriter
 
 
 def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = None, seed: int = 0) -> Loop:
     """The loop of a model; `call` answers in its place."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = AdamW(model.parameters())
-    keeper = Keeper(Path(tempfile.gettempdir()) / "never-written", {}, generator)
+    writer = StateWriter(Path(tempfile.gettempdir()) / "never-written", {}, generator)
     nothing: DataLoader[Batch] = DataLoader([])  # type: ignore[arg-type]
     schedule = cosine_schedule(optimizer, 1, 0.0)
     called = call or model.context_logits
-    return Loop(model, model, None, model, nothing, optimizer, schedule, generator, keeper, called, torch.device("cpu"))
+    device = torch.device("cpu")
+    return Loop(model, model, None, model, model, nothing, optimizer, schedule, generator, writer, called, device)

@@ -29,14 +29,14 @@ from runtime.files import write_json
 from runtime.runs import Run, keep_records, open_run, read_records, record
 from serving import export
 from serving.detections import TableFacts
-from serving.embeddings import Embedded, write_embeddings
+from serving.embeddings import Embedded, write_vectors
 from serving.export import save as save_graph
 from serving.journal import Journal
 from serving.scorer import METADATA, open_scorer, score
 from serving.tables import write_tables
 from training.checkpoint import ClassifierFacts, load_classifier, read_tensors, save_classifier, save_encoder, stage_one
 from training.optim import cosine_schedule, update
-from training.states import KEPT, Keeper, Progress, digest, is_state, told_digest
+from training.states import KEPT, Progress, StateWriter, digest, digest_in_name, is_state
 
 HERE = Path(__file__).parents[2]
 Record = Callable[[str, object], None]
@@ -44,19 +44,19 @@ OLD, NEW = 1, 2
 SETTINGS = TableFacts("toy.onnx", 5.0, 0.0, 8_000.0)
 
 
-def small_keeper(folder: Path, version: int = 0) -> Keeper:
+def small_writer(folder: Path, version: int = 0) -> StateWriter:
     torch.manual_seed(version)
     model = nn.Linear(40, 40)
-    return Keeper(folder / "states", {"model": model}, torch.Generator().manual_seed(version))
+    return StateWriter(folder / "states", {"model": model}, torch.Generator().manual_seed(version))
 
 
 def keep_state(folder: Path, version: int) -> None:
-    small_keeper(folder, version).keep(Progress(step=version, moved=version))
+    small_writer(folder, version).save(Progress(step=version, moved=version))
 
 
 def version_of_state(folder: Path) -> str:
-    keeper = small_keeper(folder)
-    moved = keeper.restore().moved
+    writer = small_writer(folder)
+    moved = writer.restore().moved
     return named(moved)
 
 
@@ -162,7 +162,7 @@ def write_all_tables(folder: Path, version: int) -> None:
     write_tables(folder, [replace(DAWN, file="dawn.wav", windows=version)] * 2 * version, SETTINGS, kinds, True)
     vectors = Embedded("dawn.wav", [0.0], [5.0], np.full((1, 4), version, np.float32))
     for name in ("embeddings.npz", "embeddings.csv"):
-        write_embeddings(folder / name, [vectors], "toy.onnx")
+        write_vectors(folder / name, [vectors], "toy.onnx")
 
 
 def write_parquet(folder: Path, version: int) -> None:
@@ -384,8 +384,8 @@ def test_a_flipped_bit_anywhere_is_found_before_anything_is_done_with_it(
         "classifier.int8.onnx": flips(model, lambda: refused(lambda: open_scorer(model))),
         "graph with weights beside it": flips(large, lambda: refused(lambda: open_scorer(large))),
         "weights beside it": flips(weights, lambda: refused(lambda: open_scorer(large))),
-        "part": flips(journal.place(ENTRY, "json"), lambda: not journal.is_done(ENTRY)),
-        "arrays of a part": flips(journal.place(ENTRY, "npz"), lambda: not journal.is_done(ENTRY)),
+        "part": flips(journal.path(ENTRY, "json"), lambda: not journal.is_done(ENTRY)),
+        "arrays of a part": flips(journal.path(ENTRY, "npz"), lambda: not journal.is_done(ENTRY)),
     }
     told = ", ".join(f"{name} {number}" for name, number in found.items())
     record_property("R8", f"of 100 flipped bits each were found: {told}")
@@ -418,7 +418,7 @@ def test_at_any_moment_there_is_a_verified_state_and_never_one_more_than_may_be(
     def counted(folder: Path) -> str:
         nonlocal fewest, most, checked
         files = list((folder / "states").iterdir())
-        sound = [path for path in files if is_state(path) and digest(path) == told_digest(path)]
+        sound = [path for path in files if is_state(path) and digest(path) == digest_in_name(path)]
         fewest, most, checked = min(fewest, len(sound)), max(most, len(files)), checked + 1
         return "old"
 
@@ -464,7 +464,7 @@ def test_a_damaged_state_goes_once_a_sound_one_was_taken_and_never_before(
 def test_a_run_killed_within_its_very_first_save_begins_again(tmp_path: Path) -> None:
     (tmp_path / "states").mkdir()
     (tmp_path / "states" / "state-000100001.pt").write_bytes(b"half")
-    assert small_keeper(tmp_path).restore() == Progress()
+    assert small_writer(tmp_path).restore() == Progress()
 
 
 # NaN
@@ -496,14 +496,14 @@ def learn(model: nn.Linear, sound: torch.Tensor, folder: Path) -> tuple[int, int
     """An epoch as the loops go through it; returns how many updates moved the weights, and of how many steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     schedule, progress, moved = cosine_schedule(optimizer, 125, 0.1), Progress(), 0
-    keeper = Keeper(folder, {"model": model}, torch.Generator())
+    writer = StateWriter(folder, {"model": model}, torch.Generator())
     for step, rows in enumerate(torch.randperm(len(sound)).reshape(-1, 8), 1):
         before = model.weight.detach().clone()
         norm = update((model(sound[rows]) - 1).square().mean(), model.parameters(), optimizer, schedule, 1.0)
         moved += not torch.equal(before, model.weight)
         progress.step = step
         progress.watch(norm, partial(recordings_in, rows))
-        keeper.keep_if_due(progress)
+        writer.save_if_due(progress)
     return moved, progress.step
 
 
@@ -536,20 +536,22 @@ def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(
 ) -> None:
     torch.manual_seed(0)
     model = nn.Linear(500, 500)  # 1 MB
-    keeper = Keeper(small_disk / "states", {"model": model}, torch.Generator())
-    keeper.keep(Progress(step=1, moved=OLD))
+    writer = StateWriter(small_disk / "states", {"model": model}, torch.Generator())
+    writer.save(Progress(step=1, moved=OLD))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(int(2.4e6)))
     before = contents(small_disk / "states")
     with pytest.raises(
         AssertionError, match=r"disk full: .* needs 1\.0 MB or more, 0\.[0-9] MB are free there; make room"
     ):
-        keeper.keep(Progress(step=2, moved=NEW))
+        writer.save(Progress(step=2, moved=NEW))
     torch.manual_seed(1)
     with pytest.raises(AssertionError, match=r"disk full: .* needs .* MB or more, .* --run\.resume"):
-        Keeper(small_disk / "other", {"model": nn.Linear(600, 600)}, torch.Generator()).keep(Progress())  # size unknown
+        StateWriter(small_disk / "other", {"model": nn.Linear(600, 600)}, torch.Generator()).save(
+            Progress()
+        )  # size unknown
     assert contents(small_disk / "states") == before and not list((small_disk / "other").iterdir())
-    assert keeper.restore().moved == OLD
+    assert writer.restore().moved == OLD
     with pytest.raises(AssertionError, match="disk full"):
         save_classifier(
             small_disk / "classifier.safetensors",
@@ -558,8 +560,8 @@ def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(
         )
     assert [path.name for path in small_disk.iterdir() if path.is_file()] == ["ballast"]
     ballast.unlink()
-    keeper.keep(Progress(step=2, moved=NEW))
-    assert keeper.restore().moved == NEW
+    writer.save(Progress(step=2, moved=NEW))
+    assert writer.restore().moved == NEW
     record_property("R6", "3 of 3 saves on a full disk left the old state as it was, said need and have, went on after")
 
 

@@ -25,7 +25,7 @@ from heads import PooledHead
 from loss import LOSS_KINDS, masked_reconstruction_loss
 from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
 from runtime import processes
-from ssl_mae import TrivialPainter, draw_mask, heard, target_of
+from ssl_mae import TrivialBaseline, draw_mask, input_picture, target_of
 from trainer import training_loss
 from training import frozen
 from training.frozen import fit_head
@@ -118,12 +118,12 @@ def mae_gap(rows: int, divided: bool) -> float:
     def step(network: nn.Module, together: bool) -> None:
         generator, (mine, everything) = torch.Generator().manual_seed(1), batch_of(rows)
         call = processes.parallel(network, "forward")
-        mel = heard(log_mel, of_all(mine if together else everything, CPU), config, generator)
+        mel = input_picture(log_mel, of_all(mine if together else everything, CPU), config, generator)
         hidden = draw_mask(mel, config.mask, generator)
         share = processes.share(len(mel))
         mel, hidden = processes.part(mel), processes.part(hidden)
         target = target_of(mel, hidden, None)
-        TrivialPainter().fit(target, hidden, share)
+        TrivialBaseline().fit(target, hidden, share)
         loss = share * masked_reconstruction_loss(call(mel, hidden), target, hidden) * processes.count()
         torch.autograd.backward(loss)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -25,9 +26,37 @@ def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_a_full_disk_is_known_by_the_words_of_a_database_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert files.is_full(sqlite3.OperationalError("database or disk is full"))
-    assert not files.is_full(sqlite3.OperationalError("attempt to write a readonly database"))
+def test_a_full_disk_is_known_by_number_and_type_in_whatever_language_it_is_told() -> None:
+    german = OSError(errno.ENOSPC, "Auf dem Ger\u00e4t ist kein Speicherplatz mehr verf\u00fcgbar")
+    with sqlite3.connect(":memory:") as full:
+        full.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as database:
+            full.execute("CREATE TABLE t (a)")
+    assert files.is_full(german) and files.is_full(database.value)
+    try:
+        raise RuntimeError("unexpected pos 704 vs 598") from german
+    except RuntimeError as error:
+        assert files.is_full(error), "torch.save, which hides what was behind it"
+    assert not files.is_full(OSError(errno.EACCES, "No space left on device")), "negative control: words alone"
+    assert not files.is_full(sqlite3.OperationalError("database or disk is full"))
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.EIO, "x"), errno.EIO),
+        (ValueError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),  # safetensors
+        (RuntimeError("can't allocate memory: you tried 4 bytes. Error code 12 (Cannot allocate)"), errno.ENOMEM),
+        (OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 28] x"), errno.ENOSPC),
+        (OSError("28"), 0),
+        (KeyError("Error code 12"), 0),
+    ],
+)
+def test_an_error_has_the_number_that_the_system_gave_it(error: Exception, number: int) -> None:
+    assert files.error_number(error) == number
+
+
+def test_a_traceback_that_cannot_be_written_is_told_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(terminal, "SCRATCH", tmp_path / "file")
     try:

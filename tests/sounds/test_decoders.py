@@ -16,7 +16,7 @@ from broken import write_zoo
 from pretend import read_rows, write_beep_model
 
 from config import PredictCommand
-from predictor import predict, worse
+from predictor import predict
 from sounds import decoders
 from sounds.audio import open_recording
 from sounds.damage import Outcome
@@ -168,22 +168,6 @@ def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_ne
         for name in ("a.wav", "b.wav", "c.wav"):
             received, outcome = decoded(decoder, sound(tmp_path / name))
             assert len(received) == 4 * LONG * RATE and outcome.status == "ok"
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "status"),
-    [
-        ("ok", "ok", "ok"),
-        ("ok", "salvaged", "salvaged"),
-        ("salvaged", "ok", "salvaged"),
-        ("ok", "unreadable", "salvaged"),
-    ],
-)
-def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str, now: str, status: str) -> None:
-    first, second = (Outcome(word, word, 60.0 if word == "ok" else 30.0, RATE, 2) for word in (before, now))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - words of a table
-    told = worse(worse(None, first), second)
-    assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
-    assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
 
 
 def test_a_recording_that_is_not_heard_to_its_end_does_not_spill_into_the_next(tmp_path: Path) -> None:

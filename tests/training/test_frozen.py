@@ -24,7 +24,7 @@ from training import frozen
 from training.checkpoint import load_classifier, load_encoder
 from training.frozen import HEAD_BATCH, computed_features, fit_head
 from training.objective import LossInputs, augmented, label_loss, prepare_loss_inputs
-from training.states import Keeper
+from training.states import StateWriter
 
 CPU = torch.device("cpu")
 
@@ -279,20 +279,20 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
     assert finetune(parse(FinetuneCommand, words(season, stages, whole, *more))) == 0
     epochs = [line["epoch"] for line in read_records(whole / "finetune-001")]
     assert len(epochs) >= 2 and epochs == list(range(1, len(epochs) + 1))
-    done, keep = 0, Keeper.keep_if_due
+    done, keep = 0, StateWriter.save_if_due
 
-    def cut_off(keeper: Keeper, progress: object) -> None:
+    def cut_off(writer: StateWriter, progress: object) -> None:
         nonlocal done
         done += 1
         if done == 4:
-            keeper.keep(progress)  # type: ignore[arg-type]
+            writer.save(progress)  # type: ignore[arg-type]
         if done == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "keep_if_due", cut_off)
+    monkeypatch.setattr(StateWriter, "save_if_due", cut_off)
     with pytest.raises(KeyboardInterrupt):
         finetune(parse(FinetuneCommand, words(season, stages, cut, *more)))
-    monkeypatch.setattr(Keeper, "keep_if_due", keep)
+    monkeypatch.setattr(StateWriter, "save_if_due", keep)
 
     def refused(*_: object) -> float:
         raise AssertionError("the head is fitted already")

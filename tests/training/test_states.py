@@ -24,7 +24,7 @@ from runtime.files import birth
 from runtime.runs import past_starts
 from ssl_mae import pretrain
 from training import states
-from training.states import Keeper, Progress
+from training.states import Progress, StateWriter
 
 HERE = Path(__file__).parents[2]
 FLAGS = {
@@ -62,15 +62,15 @@ def cut_off_at(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
     """Stop like a kill after some of all updates; the state is kept two updates before."""
     done = 0
 
-    def keep_if_due(keeper: Keeper, progress: Progress) -> None:
+    def save_if_due(writer: StateWriter, progress: Progress) -> None:
         nonlocal done
         done += 1
         if done + 2 in updates:
-            keeper.keep(progress)
+            writer.save(progress)
         if done in updates:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "keep_if_due", keep_if_due)
+    monkeypatch.setattr(StateWriter, "save_if_due", save_if_due)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +148,10 @@ def test_without_the_random_states_the_weights_differ(
 
 
 def test_losses_are_fetched_when_a_state_is_kept_and_are_then_all_there(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, {}, torch.Generator())
+    writer = StateWriter(tmp_path, {}, torch.Generator())
     progress = Progress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
-    keeper.keep(progress)
-    again = keeper.restore()
+    writer.save(progress)
+    again = writer.restore()
     for kept in (progress, again):
         assert kept.pending == [] and kept.losses[:2] == [0.5, 0.25] and len(kept.losses) == 3
         assert kept.losses[2] != kept.losses[2]  # of a step that was thrown away
@@ -217,38 +217,38 @@ def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
         past_starts(tmp_path, "finetune", {})
 
 
-def small(folder: Path) -> tuple[nn.Linear, Keeper]:
+def small(folder: Path) -> tuple[nn.Linear, StateWriter]:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    return model, Keeper(folder, {"model": model}, torch.Generator().manual_seed(0))
+    return model, StateWriter(folder, {"model": model}, torch.Generator().manual_seed(0))
 
 
 def test_every_flipped_bit_is_found_and_the_state_before_is_taken(tmp_path: Path) -> None:
-    model, keeper = small(tmp_path)
-    keeper.keep(Progress(step=1, moved=11))
+    model, writer = small(tmp_path)
+    writer.save(Progress(step=1, moved=11))
     with torch.no_grad():
         model.weight.zero_()
-    newest = keeper.keep(Progress(step=2, moved=12))
+    newest = writer.save(Progress(step=2, moved=12))
     content = newest.read_bytes()
     for place in range(0, len(content), max(1, len(content) // 100)):
         newest.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        assert keeper.restore().moved == 11 and model.weight.abs().sum() > 0
+        assert writer.restore().moved == 11 and model.weight.abs().sum() > 0
     newest.write_bytes(content)
-    assert keeper.restore().moved == 12 and not model.weight.any()
+    assert writer.restore().moved == 12 and not model.weight.any()
     newest.write_bytes(content[:-100])
-    assert keeper.restore().moved == 11
+    assert writer.restore().moved == 11
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with pytest.raises(AssertionError, match=r"no state in .* is sound"):
-        keeper.restore()
+        writer.restore()
 
 
 def test_two_states_are_kept_and_what_was_never_finished_goes(tmp_path: Path) -> None:
-    _, keeper = small(tmp_path)
+    _, writer = small(tmp_path)
     (tmp_path / "state-000100001.pt").write_bytes(b"killed before it had its digest")
     for step in range(1, 6):
-        keeper.keep(Progress(step=step))
-    assert [path.name[:21] for path in keeper.states()] == ["state-000001000000005", "state-000001000000004"]
+        writer.save(Progress(step=step))
+    assert [path.name[:21] for path in writer.states()] == ["state-000001000000005", "state-000001000000004"]
     assert len(list(tmp_path.iterdir())) == 2
     states.forget(tmp_path)
     assert not tmp_path.exists()
@@ -259,8 +259,8 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Full disk at the first, the second, ... call of each operation, until none fails."""
-    _, keeper = small(tmp_path)
-    keeper.keep(Progress(step=1, moved=11))
+    _, writer = small(tmp_path)
+    writer.save(Progress(step=1, moved=11))
     targets = {
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
@@ -282,13 +282,13 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, faulty)
             try:
-                keeper.keep(Progress(step=2, moved=12))
+                writer.save(Progress(step=2, moved=12))
                 break
             except (OSError, AssertionError):  # of a full disk is told in a line
                 pass
-        assert keeper.restore().moved in (11, 12)
+        assert writer.restore().moved in (11, 12)
         failing += 1
-    assert failing > 1 and keeper.restore().moved == 12
+    assert failing > 1 and writer.restore().moved == 12
 
 
 def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_stop_the_run(
@@ -297,7 +297,7 @@ def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_sto
     progress = Progress(epoch=3, step=7)
     for _ in range(9):
         progress.watch(float("nan"), lambda: ["pond/a.wav", "b.wav"])
-    assert "epoch 3, step 7: no finite gradient, left out; heard: pond/a.wav, b.wav" in capsys.readouterr().out
+    assert "epoch 3, step 7: no finite gradient, left out; recordings: pond/a.wav, b.wav" in capsys.readouterr().out
     progress.watch(0.5, list)
     for _ in range(9):
         progress.watch(float("nan"), list)
