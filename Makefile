@@ -8,6 +8,7 @@
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
+# make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
@@ -23,7 +24,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -63,6 +64,9 @@ bench-birdnet: $(READY)
 bench-gpu: $(READY)
 	@.venv/bin/python -m bench.gpu pack
 	@.venv/bin/python -m bench.gpu run --size demo --out runs/gpu-demo
+
+bench-soundscapes: $(READY)
+	@.venv/bin/python -m bench.soundscapes $(FOLDERS)
 
 bench-losses: $(READY)
 	@.venv/bin/python -m bench.losses

@@ -10,7 +10,7 @@ Reads    a folder in any of the layouts that archive/layouts.py knows, or a reco
 Writes   runs/data/: recordings.csv, duplicates.csv, taxonomy.csv, summary.png, run.json
 
 Which window of which recording comes next is a function of (seed, epoch, index), never of a worker or of what came
-before. Validation hears the very windows that predictor.py will hear.
+before. Validation is on the very windows that predictor.py scores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import math
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -43,31 +43,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from archive.cache import fill_cache, kept_bytes, open_kept, samples_of, window_of
-from archive.duplicates import same_sounds
-from archive.index import is_there, with_metadata
+from archive.cache import fill_cache, kept_bytes, samples_of, waveform_of, window_of
+from archive.draws import counted_windows, expected_draws, no_call_draws
+from archive.duplicates import beside_twins, considered_again, duplicates_of, without_duplicates
+from archive.index import with_metadata
 from archive.layouts import read_collection
-from archive.recordings import SOUND, Recording, overlaps, write_recordings
-from archive.splits import draw_folds, join_groups
+from archive.recordings import Recording, write_recordings
+from archive.segments import draw_segment, evaluated_windows, length_of, shares
+from archive.splits import with_folds, with_groups
 from archive.summary import draw_summary, hours, summarise
-from archive.survey import Examination, alive_in, examine, profile_of
+from archive.survey import examine, profile_of, with_outcome
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
 from runtime import processes
 from runtime.files import publish
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch
-from sounds.audio import SHORTEST_SECONDS, fill_window, find_recordings, is_alive, network_input, open_recording
-from sounds.decoders import rows_with_sound
+from sounds.audio import open_recording
+from sounds.discovery import find_recordings
+from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
 WORST = 10  # bad recordings shown
-CANDIDATES = 8  # windows between which the energy of the sound decides
-QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
-OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
-BLINK = 1e-6  # seconds: rounding
-JOINED = " + "  # between the licences of recordings with the same samples
 
 
 class Archive(NamedTuple):
@@ -78,16 +76,16 @@ class Archive(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What the network hears at once of a recording that is judged."""
+    """The network's input for several windows of a recording that is evaluated."""
 
     owner: int  # index of the recording
     samples: NDArray[np.float32]  # (context samples,)
     rows: tuple[int, ...]  # which of its windows are asked for
-    windows: tuple[tuple[float, float], ...]  # start and end in seconds of those
+    windows: tuple[tuple[float, float], ...]  # start and end in seconds of each
 
 
 class Batch(NamedTuple):
-    """What one training step hears."""
+    """The input of one training step."""
 
     waveforms: Tensor  # (batch, samples) float32
     targets: Tensor  # (batch, species) 1 for the primary label
@@ -153,8 +151,8 @@ def read_archive(data: CollectionSettings) -> Archive:
 
 
 def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
-    """The species with enough recordings, in the order of the taxonomy, and what can be heard of them; recordings in
-    which somebody heard none of them are among these, without labels."""
+    """The species with enough recordings, in the order of the taxonomy, and their usable recordings. What somebody has
+    checked and found without a species is among these, without labels."""
     taxonomy, rows = read_archive(data)
     assert taxonomy is not None, (
         f"nothing under {data.root} is labelled; if its folders are named after species, add --data.layout folders"
@@ -176,30 +174,30 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
 
 
 def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
-    """Every recording below a folder that can be heard, as one in which somebody heard none of the species.
+    """Every recording below a folder that can be used, as one in which somebody found none of the species.
 
     folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
             others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
-    assert rows, f"no recordings under {folder} can be heard; point --data.no_call and --data.noise at sound files"
+    assert rows, f"no recordings under {folder} can be used; point --data.no_call and --data.noise at sound files"
     print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
-    places = {row.group: zlib.crc32(row.group.encode()) for row in rows}
-    if len(places) < FEW_GROUPS * len(folds):
+    order = {row.group: zlib.crc32(row.group.encode()) for row in rows}
+    if len(order) < FEW_GROUPS * len(folds):
         folds = tuple(sorted(folds, key=lambda fold: fold == data.valid_fold))
-        places = {group: rank for rank, group in enumerate(sorted(places, key=lambda group: (places[group], group)))}
+        order = {group: rank for rank, group in enumerate(sorted(order, key=lambda group: (order[group], group)))}
     return [
-        replace(row, listened=True, group=f"no call {row.group}", fold=folds[places[row.group] % len(folds)])
+        replace(row, listened=True, group=f"no call {row.group}", fold=folds[order[row.group] % len(folds)])
         for row in rows
     ]
 
 
 def read_unlabeled(data: CollectionSettings) -> list[Recording]:
-    """Everything under a root that can be heard, labelled or not, for stage 1; each file once."""
+    """Everything under a root that can be used, labelled or not, for stage 1; each file once."""
     once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
     rows = list(once.values())
-    assert rows, f"no recordings under {data.root} can be heard; point --data.root at a folder of sound files"
+    assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
     print(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
     return rows
 
@@ -229,7 +227,7 @@ def labeled_loader(
     batch_size: int,
     seed: int,
 ) -> DataLoader[Batch]:
-    """Random windows of recordings in proportion to their length, of rare species more, of common ones less; those of
+    """Random windows of recordings in proportion to their length, of rare species more, of common ones less; windows of
     recordings without a species are a share of their own.
 
     `len` of it is the number of batches in an epoch, the same in every epoch and process.
@@ -290,8 +288,8 @@ def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 
 def recording_contexts(
     recordings: Sequence[Recording], audio: AudioSettings, kept: Mapping[Path, Path] | None = None
 ) -> Iterator[Context]:
-    """Every window of every recording, as predictor.py hears them, in contexts of several; of a labelled stretch those
-    that share enough with it, of kept stretches what lies within them. Windows without sound are left out, as there.
+    """Every window of every recording, as predictor.py reads them, in contexts of several; of a labelled segment those
+    that share enough with it, of kept segments what lies within them. Windows without sound are left out, as there.
 
     kept   where the waveforms of some recordings are kept (`kept_beside`): the same windows within a step of int16,
            without decoding; by default all is decoded, as predictor.py does
@@ -300,13 +298,14 @@ def recording_contexts(
     for index, recording in enumerate(recordings):
         if recording.start is None and not recording.keep:
             shortest = worth_a_window(recording.seconds)
-            opened = open_kept(recording.path, kept, audio.sample_rate, shortest)
-            for heard, windows in opened.contexts(audio.context_seconds, audio.window_seconds):
-                rows = rows_with_sound(heard.samples, windows, audio, shortest)
+            blocks = waveform_of(recording.path, kept, audio.sample_rate)
+            geometry = (audio.sample_rate, audio.context_seconds, audio.window_seconds)
+            for context, windows in contexts(blocks, *geometry, shortest=shortest):
+                rows = rows_with_sound(context.samples, windows, audio, shortest)
                 if rows:
-                    yield Context(index, heard.samples, rows, tuple(windows[row] for row in rows))
+                    yield Context(index, context.samples, rows, tuple(windows[row] for row in rows))
             continue
-        for start, end in pieces(recording, audio):
+        for start, end in evaluated_windows(recording, audio):
             if audio.context_seconds == audio.window_seconds:
                 first, begin, length = 0, start, length_of(start, end, recording, audio.context_seconds)
             else:  # as much context before as behind, where there is any
@@ -316,13 +315,13 @@ def recording_contexts(
             rate = audio.sample_rate
             samples = samples_of(recording.path, kept, begin, length, rate)
             window = samples[round((start - begin) * rate) :][: round((end - start) * rate)]
-            if is_alive(window, rate, worth_a_window(end - start)):
+            if holds_sound(window, rate, worth_a_window(end - start)):
                 filled = fill_window(network_input(samples, round(length * rate)), round(audio.context_seconds * rate))
                 yield Context(index, filled, (first,), ((start, end),))
 
 
 def worth_a_window(seconds: float) -> float:
-    """Seconds of sound without which a recording or stretch gets no window: as in predictor.py; in what is shorter
+    """Seconds of sound without which a recording or segment gets no window: as in predictor.py; in what is shorter
     itself any sound will do, because somebody chose it."""
     return SHORTEST_SECONDS if seconds >= SHORTEST_SECONDS else 0.0
 
@@ -339,33 +338,34 @@ def kept_beside(
 
 def truth_table(recordings: Sequence[Recording], labels: Sequence[str], audio: AudioSettings) -> NDArray[np.float32]:
     """(recordings, species): 1 where a recording is labelled with the species, first or among others; a labelled
-    stretch has the labels of all annotations that share enough with any of its windows, as in training."""
+    segment has the labels of all annotations that share enough with any of its windows, as in training."""
     column = {label: index for index, label in enumerate(labels)}
     windows = [
-        [(row.path, start) for start, _ in pieces(row, audio)] if row.start is not None else [] for row in recordings
+        [(row.path, start) for start, _ in evaluated_windows(row, audio)] if row.start is not None else []
+        for row in recordings
     ]
-    heard: dict[tuple[Path, float], set[str]] = {}  # in each window
-    for row, mine in zip(recordings, windows, strict=True):
-        for window in mine:
-            heard.setdefault(window, set()).update(row.labels)
+    labels_in: dict[tuple[Path, float], set[str]] = {}  # in each window
+    for row, own in zip(recordings, windows, strict=True):
+        for window in own:
+            labels_in.setdefault(window, set()).update(row.labels)
     truth = np.zeros((len(recordings), len(labels)), np.float32)
-    for index, (row, mine) in enumerate(zip(recordings, windows, strict=True)):
-        told = set(row.labels).union(*(heard[window] for window in mine))
-        truth[index, [column[label] for label in told if label in column]] = 1.0
+    for index, (row, own) in enumerate(zip(recordings, windows, strict=True)):
+        present = set(row.labels).union(*(labels_in[window] for window in own))
+        truth[index, [column[label] for label in present if label in column]] = 1.0
     return truth
 
 
 def set_epoch(loader: DataLoader[Batch], epoch: int, done: int = 0) -> None:
-    """Tell a loader which epoch comes next, and how many of its batches are done already."""
+    """Let a loader know which epoch comes next, and how many of its batches are done already."""
     batches = batches_of(loader)
     batches.epoch, batches.done = epoch, done
 
 
 def recordings_of(loader: DataLoader[Batch], step: int, batches: int = 1) -> list[str]:
     """The recordings in a batch of this epoch, counted from 1, and in some before it."""
-    heard, first = batches_of(loader), max(1, step - batches + 1)
+    epoch, first = batches_of(loader), max(1, step - batches + 1)
     assert isinstance(loader.dataset, RandomWindows), "this loader was not made by data_loader.py"
-    keys = islice(heard.keys(), (first - 1) * heard.size, step * heard.size)
+    keys = islice(epoch.keys(), (first - 1) * epoch.size, step * epoch.size)
     return sorted({loader.dataset.recordings[index].name for _, _, index in keys})
 
 
@@ -377,19 +377,19 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
 
 
 def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
-    """What is learnt from and judged by, in a word: the same for the same recordings, stretches and labels in the same
+    """What is learnt from and judged by, in a word: the same for the same recordings, segments and labels in the same
     order, in the same parts, with species of the same lineage."""
-    told = [
+    facts = [
         [(row.name, row.labels, row.seconds, row.start, row.end, row.keep, *row.alive) for row in part]
         for part in parts
     ]
     kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
-    return hashlib.sha256(repr((told, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(repr((facts, kin)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """Who is heard in a stretch of a recording."""
+    """Which species are in a segment of a recording."""
 
     start: float
     end: float
@@ -399,7 +399,7 @@ class Annotation:
 class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
     """Key (epoch, number of the draw, index) -> a window of that recording, and its labels (2, species).
 
-    Everything is decided by (seed, epoch, number of the draw). A labelled stretch lies within its window, or the window
+    Everything is decided by (seed, epoch, number of the draw). A labelled segment lies within its window, or the window
     within it; all annotations of the recording that share enough with the window count.
     """
 
@@ -430,15 +430,15 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         epoch, draw, index = key
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
-        start, end = draw_stretch(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
+        start, end = draw_segment(recording, audio.context_seconds, self.profiles.get(recording.path), rng)
         seconds = length_of(start, end, recording, audio.context_seconds)
         samples = window_of(recording.path, self.kept, start, seconds, audio.sample_rate)
         if len(samples):
             samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
         labels = np.zeros((2, len(self.column)), np.float32)
-        for place, label in enumerate(recording.labels):
+        for rank, label in enumerate(recording.labels):
             if label in self.column:
-                labels[min(place, 1), self.column[label]] = 1.0
+                labels[min(rank, 1), self.column[label]] = 1.0
         for annotation in self.annotations.get(recording.path, []):
             if shares(start, end, annotation.start, annotation.end):
                 labels[0, [self.column[label] for label in annotation.labels if label in self.column]] = 1.0
@@ -482,120 +482,6 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         return math.ceil(self.draws / self.size)
 
 
-def counted_windows(recording: Recording, audio: AudioSettings, most: int) -> float:
-    """How many windows a recording counts for in an epoch: as many as what is heard of it is long, from 1 to `most`.
-
-    Of a labelled stretch that is its length, of kept stretches the sum of theirs, without what holds no sound. Windows
-    of one recording are alike (one animal, one place, one microphone): beyond some, more of them teach nothing new, and
-    the longer a recording that is labelled as a whole, the more of its windows hold none of the animal.
-    """
-    seconds = sum(end - start for start, end in recording.usable)
-    return min(max(1.0, seconds / audio.context_seconds), float(most))
-
-
-def expected_draws(
-    classes: Sequence[tuple[str, ...]], balance: float, most: float, windows: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """How often each recording is drawn in an epoch of as many draws as the recordings have windows.
-
-    classes  per recording what it is to be balanced over
-    balance  0: each window once; 1: each class equally often; between: in proportion to (windows of class) ** -balance
-    most     no window more often than this; what is cut off goes to the others
-    windows  (recordings,) that each counts for; by default one
-    """
-    counted = np.ones(len(classes)) if windows is None else windows
-    sums: dict[tuple[str, ...], float] = {}
-    for name, count in zip(classes, counted.tolist(), strict=True):
-        sums[name] = sums.get(name, 0.0) + count
-    expected: NDArray[np.float64] = counted * np.array([sums[name] ** -balance for name in classes])
-    expected *= counted.sum() / expected.sum()
-    limit = most * counted
-    while (expected > limit + 1e-9).any():
-        expected = np.minimum(expected, limit)
-        below = expected < limit
-        expected[below] *= (counted.sum() - limit[~below].sum()) / expected[below].sum()
-    return expected
-
-
-def no_call_draws(windows: NDArray[np.float64], others: float, share: float, most: float) -> NDArray[np.float64]:
-    """How often each recording without a species is drawn in an epoch, in proportion to its windows.
-
-    windows  (recordings,) that each counts for
-    others   draws of recordings with species
-    share    of all draws, or less where a window would be drawn more than `most` times
-    """
-    draws: NDArray[np.float64] = windows * min(most, share / (1 - share) * others / max(float(windows.sum()), 1.0))
-    return draws
-
-
-def draw_stretch(
-    recording: Recording, window_seconds: float, profile: NDArray[np.float64] | None, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Start and end in seconds of a window of a recording, shorter where the recording or its kept stretch is, or what
-    holds sound in it.
-
-    profile   (pieces,) how much stands out; of several windows drawn at random one is taken, rather one that stands out
-    """
-    ranges: list[tuple[float, float, float]] = []  # earliest and latest start, and where it must end
-    if recording.start is not None and recording.end is not None:
-        for low, high in sound_shared(recording) or ((0.0, recording.seconds),):
-            stretch = max(recording.start, low), min(recording.end, high) - window_seconds
-            room = max(low, high - window_seconds)
-            earliest, latest = (min(max(low, start), room) for start in sorted(stretch))
-            ranges.append((earliest, latest, high))
-    else:
-        for start, end in recording.usable or ((0.0, recording.seconds),):
-            ranges.append((start, max(start, end - window_seconds), end))
-    weights = np.array([latest - earliest + window_seconds for earliest, latest, _ in ranges])
-    count = 1 if profile is None else CANDIDATES
-    chosen: list[int] = rng.choice(len(ranges), count, p=weights / weights.sum()).tolist()
-    places = [(ranges[which], float(rng.random())) for which in chosen]
-    starts = [earliest + share * (latest - earliest) for (earliest, latest, _), share in places]
-    ends = [min(start + window_seconds, limit) for start, ((_, _, limit), _) in zip(starts, places, strict=True)]
-    which = 0
-    if profile is not None and recording.seconds > 0:
-        scale = len(profile) / recording.seconds
-        stands_out = [
-            profile[int(start * scale) : max(int(start * scale) + 1, int(np.ceil(end * scale)))].max(initial=0.0)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        chances = np.square(np.array(stands_out, np.float64)) + QUIET_CHANCE
-        which = int(rng.choice(count, p=chances / chances.sum()))
-    return starts[which], max(ends[which], starts[which] + BLINK)
-
-
-def sound_shared(recording: Recording) -> tuple[tuple[float, float], ...]:
-    """What holds sound in a recording, of that what shares enough with its labelled stretch."""
-    assert recording.start is not None and recording.end is not None, f"{recording.name} has no labelled stretch"
-    return tuple(part for part in recording.alive if shares(*part, recording.start, recording.end))
-
-
-def length_of(start: float, end: float, recording: Recording, window_seconds: float) -> float:
-    """Seconds to be read for a stretch: a whole window where it ends with the recording, so that what is shorter is
-    filled once, as the predictor fills it, and not by way of a rounded length."""
-    return window_seconds if end >= recording.seconds - BLINK else end - start
-
-
-def shares(start: float, end: float, first: float, last: float) -> bool:
-    """Whether a window and an annotation share enough: half a second, or half of a shorter annotation."""
-    return min(end, last) - max(start, first) >= min(OVERLAP_SECONDS, (last - first) / 2) - BLINK
-
-
-def pieces(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
-    """The windows of a labelled stretch or of kept stretches, start and end in seconds, in the order of time."""
-    step, found = audio.window_seconds, list[tuple[float, float]]()
-    if recording.start is not None and recording.end is not None:
-        for number in range(int(recording.start // step), int(recording.end // step) + 1):
-            start, end = number * step, min((number + 1) * step, recording.seconds)
-            if start < end and shares(start, end, recording.start, recording.end):
-                found.append((start, end))
-        return found
-    for first, last in overlaps(recording.keep, ((0.0, recording.seconds),)):
-        count = max(1, math.ceil((last - first - OVERLAP_SECONDS) / step))
-        found += [(first + n * step, min(first + (n + 1) * step, last)) for n in range(count)]
-    return [(start, end) for start, end in found if end > start]
-
-
 def window_loader(
     dataset: RandomWindows, batches: EpochBatches, workers: int, start_method: str = "forkserver"
 ) -> DataLoader[Batch]:
@@ -624,10 +510,10 @@ def leave_signals_to_the_parent(_worker: int) -> None:
 
 def collate(items: list[tuple[NDArray[np.float32], NDArray[np.float32]]], samples: int, species: int) -> Batch:
     """Windows and labels side by side; windows that could not be read are left out, perhaps all of them."""
-    read = [(heard, labels) for heard, labels in items if len(heard)]
+    read = [(samples, labels) for samples, labels in items if len(samples)]
     if not read:
         return Batch(torch.zeros(0, samples), torch.zeros(0, species), torch.zeros(0, species))
-    waveforms = torch.from_numpy(np.stack([heard for heard, _ in read]))
+    waveforms = torch.from_numpy(np.stack([waveform for waveform, _ in read]))
     labels = torch.from_numpy(np.stack([labels for _, labels in read]))
     return Batch(waveforms, labels[:, 0], labels[:, 1])
 
@@ -637,38 +523,6 @@ def of_all(batch: Batch, device: torch.device) -> Batch:
     whole = Batch(*(processes.gathered(rows.to(device, non_blocking=True)) for rows in batch))
     assert len(whole.waveforms), "none of a batch's recordings can be read any more; is the data root still there?"
     return whole
-
-
-def considered_again(rows: Sequence[Recording]) -> tuple[list[Recording], set[Path]]:
-    """The rows of a table, and the files that it sets aside as duplicates and that are there: whether they still are
-    duplicates is for what is asked for today, and for the other rows, to say."""
-    aside = {row.path for row in rows if row.status == "duplicate" and is_there(row.path)}
-    return [replace(row, status="ok", reason="") if row.path in aside else row for row in rows], aside
-
-
-def with_outcome(row: Recording, examination: Examination) -> Recording:
-    """A row with what listening to its file has shown."""
-    seconds, status, reason = examination.seconds, examination.status, examination.reason
-    if status == "short" and (row.labels or row.listened) and row.start is None:
-        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
-    if status in SOUND and row.start is not None and row.start >= seconds:
-        status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
-    if status in SOUND and row.keep and not overlaps(row.keep, ((0.0, seconds),)):
-        status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
-    found = replace(
-        row,
-        seconds=seconds,
-        sample_rate=examination.sample_rate,
-        channels=examination.channels,
-        alive=alive_in(examination),
-        end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
-    )
-    if found.alive and status in SOUND:  # nothing is learnt from a dead microphone
-        labelled = found.start is not None and found.end is not None
-        if not (sound_shared(found) if labelled else found.usable):
-            dead = "holds no sound where it is labelled" if labelled else "holds no sound where it is kept"
-            status, reason = "refused" if labelled else "silent", f"{dead}; {reason}"
-    return replace(found, status=status, reason=reason)
 
 
 def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
@@ -689,146 +543,6 @@ def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
         f"{len(bad)} of {files} recordings ({len(bad) / files:.0%}) cannot be used, more than --data.max_bad "
         f"{max_bad:g}; mend or remove them, or raise --data.max_bad"
     )
-
-
-def without_duplicates(
-    rows: Sequence[Recording],
-    examined: Mapping[Path, Examination],
-    own_times: Collection[Path] = (),
-    keep_all: bool = False,
-) -> tuple[list[Recording], list[tuple[Path, Path]]]:
-    """One sound, one recording: of several files with the same sound one stays, the labelled before the unlabelled.
-
-    Only equal samples join the labels of several species. Of a sound in two encodings, one is set aside where both have
-    the same labels, or it has none; else both stay.
-
-    own_times   files with labelled stretches or kept stretches, which all stay: their times are their own
-    keep_all    all of them stay
-    returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
-    """
-    order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
-    paths = [path for path, row in order.items() if row.sound]
-    pairs = same_sounds(paths, examined)
-    settled = set(own_times)  # what is not set aside, or is already
-    stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
-    for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
-        stays, goes = paths[first], paths[second]
-        if keep_all or likeness == "low" or not settled.isdisjoint((stays, goes)):
-            continue
-        one, other = order[stays], order[goes]
-        if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
-            continue
-        labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
-        licenses = JOINED.join(dict.fromkeys(part for row in (one, other) for part in licenses_of(row)))
-        reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
-        if (labels, licenses) != (one.labels, one.license):
-            order[stays] = replace(one, labels=labels, license=licenses)
-        order[goes] = replace(other, status="duplicate", reason=reason)
-        stays_for[goes] = stays
-        settled.add(goes)
-    for goes, stays in stays_for.items():  # what stays may have been set aside itself, behind another encoding
-        while stays in stays_for:
-            stays = stays_for[stays]
-        if stays != stays_for[goes]:
-            order[goes] = replace(order[goes], reason=f"the same sound as {order[stays].name}")
-            stays_for[goes] = stays
-    count = len(stays_for)
-    if count:
-        print(f"{count:,} recordings are duplicates of others: set aside")
-    changed = {path: order[path] for path in {*stays_for, *stays_for.values()}}
-    ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
-    left = [(one, other) for one, other in ends if one != other]
-    return [changed.get(row.path, row) for row in rows], left
-
-
-def licenses_of(row: Recording) -> list[str]:
-    """The licences of a recording, and of its duplicates that an earlier run has set aside."""
-    return row.license.split(JOINED) if row.license else []
-
-
-def beside_twins(
-    rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], aside: Collection[Path]
-) -> list[Recording]:
-    """What a table had set aside and is used after all has the group and the fold of what it sounds like, in place of
-    the ones in its row, which were of no use before."""
-    used = {path for pair in pairs for path in pair if path in aside}
-    return [replace(row, group=f"file {row.name}", fold=-1) if row.path in used else row for row in rows]
-
-
-def duplicates_of(rows: Sequence[Recording]) -> list[Recording]:
-    """The rows of recordings that stay, each followed by its duplicates."""
-    twins: dict[str, list[Recording]] = {}
-    for row in rows:
-        if row.status == "duplicate":
-            twins.setdefault(row.reason.partition(" as ")[2], []).append(row)
-    return [one for row in rows if row.name in twins for one in (row, *twins[row.name])]
-
-
-def with_groups(rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], folds: int) -> list[Recording]:
-    """What must stay on one side: one file, one sound, one recording of a collection, one person's day.
-
-    A group that the table gives is taken as it is. Of a person without dates all recordings are one group. Recordings
-    that nobody signed go by their site, or by the days of a site where there are too few sites to split.
-    """
-    sites = {row.site for row in rows if row.site and not row.author}
-    by_day = len(sites) < 2 * folds
-    same: dict[Path, set[str]] = {}
-    for number, (one, other) in enumerate(pairs):
-        same.setdefault(one, set()).add(f"~ same sound {number}")
-        same.setdefault(other, set()).add(f"~ same sound {number}")
-    keys: list[set[str]] = []
-    for row in rows:
-        if row.group:
-            keys.append({row.group, *same.get(row.path, ())})
-            continue
-        mine = {f"file {row.name}", *same.get(row.path, ())}
-        if row.recording_id:
-            mine.add(f"id {row.recording_id}")
-        if row.author:
-            mine.add(f"by {row.author} {row.day}".rstrip())
-        elif row.site and (row.day or not by_day):
-            mine.add(f"at {row.site} {row.day if by_day else ''}".rstrip())
-        keys.append(mine)
-    return [replace(row, group=group) for row, group in zip(rows, join_groups(keys), strict=True)]
-
-
-def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Recording]:
-    """Every row with a fold: the table's own, or drawn so that groups stay whole and species are spread. One fold for
-    all recordings divides nothing, and is no fold.
-
-    Drawn over all labelled recordings that can be heard, whatever is left out later, so both stages hold out the same.
-    What is not labelled follows its group, or is held out by its group's name.
-    """
-    labelled = [place for place, row in enumerate(rows) if row.labels and row.sound]
-    fold_of = {row.group: row.fold for row in (rows[place] for place in labelled) if row.fold >= 0}
-    rows = [replace(row, fold=fold_of.get(row.group, -1)) if row.fold < 0 else row for row in rows]
-    given = sum(rows[place].fold >= 0 for place in labelled)
-    assert given in (0, len(labelled)), (
-        f"{given} of {len(labelled)} labelled recordings have a fold; give all of them one, or none"
-    )
-    told = {rows[place].fold for place in labelled}
-    if given and len(told) == 1:
-        print(
-            f"all {given} labelled recordings are in fold {told.pop()}, so none could be held out: the column fold is "
-            f"not used, {data.folds} folds are drawn"
-        )
-        rows, given = [replace(row, fold=-1) for row in rows], 0
-    fold_of = {row.group: row.fold for row in rows if row.fold >= 0}
-    fold_of |= {rows[place].group: rows[place].fold for place in labelled}
-    if labelled and not given:
-        labels = [rows[place].labels[0] for place in labelled]
-        groups = [rows[place].group for place in labelled]
-        fold_of = dict(zip(groups, draw_folds(labels, groups, data.folds).tolist(), strict=True))
-        if set(fold_of.values()) == {data.folds}:
-            print(
-                f"{len(fold_of)} groups of labelled recordings cannot be divided into {data.folds} folds, so none can "
-                "be held out; lower --data.folds, or give the table a column fold"
-            )
-    folds = [
-        row.fold if row.fold >= 0 else fold_of.get(row.group, zlib.crc32(row.group.encode()) % data.folds)
-        for row in rows
-    ]
-    return [replace(row, fold=fold) for row, fold in zip(rows, folds, strict=True)]
 
 
 def missing_root(root: Path) -> str:

@@ -36,7 +36,7 @@ LEAST_OVERLAP = 0.5  # seconds of a call that a window must hold to be expected 
 
 @dataclass(frozen=True)
 class Interval:
-    """A species in a stretch of the soundscape."""
+    """A species in a segment of the soundscape."""
 
     label: str
     start: float
@@ -45,22 +45,22 @@ class Interval:
 
 
 def tour() -> None:
-    """Run the commands one after the other, then compare what was heard with what was planted."""
+    """Run the commands one after the other, then compare what was detected with what was planted."""
     started = time.time()
     say(1, "field season", "pretend species, their recordings, and a soundscape with known answers")
     season = write_field_season(DEMO_DATA)
     print(f"recordings in {season.root}")
-    say(2, "look", "every recording is listened to once")
+    say(2, "look", "every recording is opened once")
     command("data_loader.py", "--data.root", season.root, "--run.root", RUNS)
     table = RUNS / "data" / "recordings.csv"
-    say(3, "adapt", "the encoder paints hidden parts of unlabelled sound")
+    say(3, "adapt", "the encoder fills in hidden parts of unlabelled sound")
     command("ssl_mae.py", "--data.root", table, "--run.root", RUNS)
     say(4, "fine-tune", "the encoder and a new head learn the species")
     encoder = RUNS / "mae" / "encoder.safetensors"
     command("main.py", "--data.root", table, "--encoder.weights", encoder, "--run.root", RUNS)
     say(5, "quantise", "one INT8 file for a plain CPU")
     command("quantize.py", "--classifier", RUNS / "finetune" / "classifier.safetensors", "--run.root", RUNS)
-    say(6, "predict", "what is to be heard in three minutes of soundscape, and in a week of short recordings")
+    say(6, "predict", "species in three minutes of soundscape, and in a week of short recordings")
     model, results = RUNS / "quantize" / "classifier.int8.onnx", RUNS / "predict"
     inputs = (season.soundscape, season.root / "unlabeled")
     command("predictor.py", *inputs, "--model", model, "--out", results, "--restart")
@@ -68,9 +68,9 @@ def tour() -> None:
     command("report.py", results, "--title", "A pretend field season")
     say(8, "answers", "what was planted in the soundscape, what was found")
     names, planted = read_names(season.root / "taxonomy.csv"), read_answers(season.answers)
-    heard = read_detections(HERE / results / "detections.csv", season.soundscape)
-    print_answers(names, planted, heard)
-    draw_answers(season.soundscape, names, planted, heard, HERE / RUNS / "predict" / "answers.png")
+    detected = read_detections(HERE / results / "detections.csv", season.soundscape)
+    print_answers(names, planted, detected)
+    draw_answers(season.soundscape, names, planted, detected, HERE / RUNS / "predict" / "answers.png")
     print("\nwritten:")
     for path in (
         "data/summary.png",
@@ -104,7 +104,7 @@ def command(script: str, *arguments: str | Path) -> None:
     with subprocess.Popen([sys.executable, *words], cwd=HERE) as child:
         try:
             code = child.wait()
-        except KeyboardInterrupt:  # it says itself what it keeps; a terminal has told it already, others have not
+        except KeyboardInterrupt:  # it says itself what it saves; a terminal alone has sent it this too
             child.send_signal(signal.SIGINT)
             code = child.wait()
     if code:
@@ -119,7 +119,7 @@ def read_answers(path: Path) -> list[Interval]:
 
 
 def read_detections(path: Path, recording: Path) -> list[Interval]:
-    """What was heard in a recording."""
+    """What was detected in a recording."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["File"] == str(recording)]
     return [
@@ -134,31 +134,31 @@ def read_names(path: Path) -> dict[str, str]:
         return {row["primary_label"]: row["common_name"] for row in csv.DictReader(file)}
 
 
-def print_answers(names: Mapping[str, str], planted: Sequence[Interval], heard: Sequence[Interval]) -> None:
-    """A row for each species that was planted or heard, and the sum."""
+def print_answers(names: Mapping[str, str], planted: Sequence[Interval], detected: Sequence[Interval]) -> None:
+    """A row for each species that was planted or detected, and the sum."""
     print(f"{'species':24}{'calls':>6}{'found':>7}{'false':>7}{'best':>7}")
     totals = [0, 0, 0]
     for label, name in names.items():
         calls = [call for call in planted if call.label == label]
-        mine = [detection for detection in heard if detection.label == label]
-        if not calls and not mine:
+        found = [detection for detection in detected if detection.label == label]
+        if not calls and not found:
             continue
         counts = [
             len(calls),
-            sum(any(meets(call, d) for d in mine) for call in calls),
-            sum(not any(overlap(call, d) > 0 for call in calls) for d in mine),
+            sum(any(meets(call, d) for d in found) for call in calls),
+            sum(not any(overlap(call, d) > 0 for call in calls) for d in found),
         ]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        best = max((d.confidence for d in mine), default=0.0)
+        best = max((d.confidence for d in found), default=0.0)
         print(f"{name[:23]:24}{counts[0]:6}{counts[1]:7}{counts[2]:7}{best:7.2f}")
     share = 100 * totals[1] / max(totals[0], 1)
     print(f"{'all':24}{totals[0]:6}{totals[1]:7}{totals[2]:7}   found {share:.0f} % of the planted calls")
 
 
 def draw_answers(
-    soundscape: Path, names: Mapping[str, str], planted: Sequence[Interval], heard: Sequence[Interval], path: Path
+    soundscape: Path, names: Mapping[str, str], planted: Sequence[Interval], detected: Sequence[Interval], path: Path
 ) -> None:
-    """The soundscape as a picture; under it, for each species, where it was planted (frames) and heard (the darker,
+    """The soundscape as a picture; under it, for each species, where it was planted (frames) and detected (the darker,
     the surer)."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
     from PIL import Image  # comes with matplotlib
@@ -168,7 +168,7 @@ def draw_answers(
     power = np.abs(np.fft.rfft(frames * np.hanning(SPECTROGRAM_FFT), axis=1)) ** 2
     picture = 10 * np.log10(power.T + 1e-9)
     seconds = len(sound) / SPECTROGRAM_RATE
-    shown = [label for label in names if any(x.label == label for x in (*planted, *heard))]
+    shown = [label for label in names if any(x.label == label for x in (*planted, *detected))]
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 3])
     low, high = np.percentile(picture, [20, 99.8])
@@ -176,12 +176,12 @@ def draw_answers(
     above.imshow(picture, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")
     above.set_ylabel("kHz")
     for row, label in enumerate(reversed(shown)):
-        for d in (d for d in heard if d.label == label):
+        for d in (d for d in detected if d.label == label):
             below.barh(row, d.end - d.start, left=d.start, height=0.8, color="tab:green", alpha=d.confidence)
         for call in (call for call in planted if call.label == label):
             below.barh(row, call.end - call.start, left=call.start, height=0.8, fill=False, edgecolor="black")
     below.set_yticks(range(len(shown)), [names[label] for label in reversed(shown)])
-    below.set_xlabel("seconds   (frame: planted; green: heard, the darker the surer)")
+    below.set_xlabel("seconds   (frame: planted; green: detected, the darker the surer)")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=80)
     with publish(path) as temporary:  # a palette is a third of the size, and the README shows this picture
@@ -194,7 +194,7 @@ def meets(call: Interval, detection: Interval) -> bool:
 
 
 def overlap(first: Interval, second: Interval) -> float:
-    """Seconds two stretches have in common; negative when they have none."""
+    """Seconds two segments have in common; negative when they have none."""
     return min(first.end, second.end) - max(first.start, second.start)
 
 

@@ -7,9 +7,9 @@ Writes   /tmp/wildwhisper/field-season, in BirdCLEF's form:
          taxonomy.csv, train.csv, train_audio/<label>/, unlabeled/site_A/ B/ C/, train_soundscapes/, answers.csv,
          damaged/ (half a file, a text called .wav, pure silence), season.json last
 
-Every species, place and person is invented; only the names of kingdoms, phyla, classes and orders are real. A call
+Every species, site and person is invented; only the names of kingdoms, phyla, classes and orders are real. A call
 follows from the lineage as in nature: relatives sound alike. The class lends the overtones, the family the pitch and
-its movement, the genus the rhythm, the species the fine tuning. Whatever tells two species apart lies below 7.8 kHz.
+its movement, the genus the rhythm, the species the fine tuning. What distinguishes two species lies below 7.8 kHz.
 The seed changes the season (individuals, weather, what sang when), never the species.
 """
 
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 DEFAULT_ROOT = Path("/tmp/wildwhisper/field-season")
 VERSION = 1  # raise it whenever the bytes of a season change
 SAMPLE_RATE = 32_000  # Hz, as in BirdCLEF
-STRETCH = 32  # what changes slowly is drawn at 1 kHz and stretched
+COARSE = 32  # what changes slowly is drawn at 1 kHz and interpolated
 FOLDS = 4
 RECORDISTS = ("Ada", "Ben", "Cleo", "Dov", "Elin", "Femi", "Gus", "Hana")  # one recordist stays in one fold
 DAYS = 3  # days in the field of each recordist; a recordist's day is a group and has one weather
@@ -184,7 +184,7 @@ def write_field_season(
 
 
 def clear(root: Path) -> None:
-    """Make room in root, but never in the place of somebody's real recordings."""
+    """Make room in root, but never in the folder of somebody's real recordings."""
     ours = [root / name for name in (*FOLDERS, "taxonomy.csv", "train.csv", "answers.csv") if (root / name).exists()]
     assert not ours or (root / SIGN).is_file(), f"{ours[0]} is not of a pretend field season; give an empty folder"
     root.mkdir(parents=True, exist_ok=True)
@@ -264,8 +264,8 @@ def write_unlabeled(root: Path, seed: int, index: int) -> None:
     rng = default_rng([seed, 3, index])
     noise = weather(int(rng.integers(20, 37)) * SAMPLE_RATE // 4, rng.uniform(0, 1, (3, 3)), rng)
     mixture = noise.copy()
-    heard = int(rng.choice([0, 1, 1, 2, 3]))
-    for species in shuffled(SPECIES, rng)[:heard]:
+    number = int(rng.choice([0, 1, 1, 2, 3]))
+    for species in shuffled(SPECIES, rng)[:number]:
         plant_somewhere(mixture, noise, species, float(rng.uniform(5, 25)), rng)
     site, day, hour, minute = "ABC"[index % 3], 1 + index // 72 % 28, index // 3 % 24, index // 2016 % 60
     name = f"{site}1_202605{day:02d}_{hour:02d}{minute:02d}00.flac"
@@ -385,14 +385,14 @@ def band_hz(species: Species) -> tuple[float, float]:
 
 
 def weather(samples: int, levels: NDArray[np.float64], rng: Generator) -> Waveform:
-    """Noise of the open air: a soft hiss always; rain with drops, wind in gusts and a mains hum as told.
+    """Noise of the open air: a soft hiss always; rain with drops, wind in gusts and a mains hum as given.
 
     levels   (moments, 3)  of rain, wind and hum, 0 to 1, evenly spread in time and interpolated between
     returns  (samples,)    RMS 0.03 to 0.2
     """
-    coarse = np.linspace(0, len(levels) - 1, samples // STRETCH + 2)
+    coarse = np.linspace(0, len(levels) - 1, samples // COARSE + 2)
     moments = np.arange(len(levels))
-    rain, wind, hum = (stretch(np.interp(coarse, moments, levels[:, kind] ** 2), samples) for kind in range(3))
+    rain, wind, hum = (interpolate(np.interp(coarse, moments, levels[:, kind] ** 2), samples) for kind in range(3))
     white = rng.standard_normal(samples + 1, np.float32)
     noise = (0.02 + 0.04 * rain) * (white[1:] + white[:-1])  # the mean of neighbours: softer towards 16 kHz
     noise += 0.05 * rain * drops(samples, rng)
@@ -414,18 +414,18 @@ def drops(samples: int, rng: Generator) -> Waveform:
 
 def gusts(samples: int, rng: Generator) -> Waveform:
     """Wind: a rumble below 500 Hz that swells and dies within seconds, RMS near 1."""
-    coarse = samples // STRETCH + 2
-    hertz = np.fft.rfftfreq(coarse, STRETCH / SAMPLE_RATE)
+    coarse = samples // COARSE + 2
+    hertz = np.fft.rfftfreq(coarse, COARSE / SAMPLE_RATE)
     spectrum = rng.standard_normal((2, len(hertz))) / np.maximum(hertz, 30)
     rumble = np.fft.irfft(spectrum[0] + 1j * spectrum[1], coarse)
     swell = rng.uniform(0.2, 1.5, coarse // 700 + 2)
     rumble *= np.interp(np.arange(coarse) / 700, np.arange(len(swell)), swell) / rumble.std()
-    return stretch(rumble, samples)
+    return interpolate(rumble, samples)
 
 
-def stretch(coarse: NDArray[np.float64], samples: int) -> Waveform:
+def interpolate(coarse: NDArray[np.float64], samples: int) -> Waveform:
     """Values at 1 kHz (samples // 32 + 2,) -> (samples,) at 32 kHz, on straight lines between them."""
-    ramp = np.arange(STRETCH, dtype=np.float32) / STRETCH
+    ramp = np.arange(COARSE, dtype=np.float32) / COARSE
     values = coarse.astype(np.float32)[:, None]
     return (values[:-1] + (values[1:] - values[:-1]) * ramp).astype(np.float32, copy=False).reshape(-1)[:samples]
 
@@ -481,16 +481,16 @@ if __name__ == "__main__":
     minutes = {part: sum(soundfile.info(path).duration for path in recordings[part]) / 60 for part in recordings}
     with season.answers.open(newline="") as file:
         bouts = list(csv.DictReader(file))
-    heard = {bout["primary_label"] for bout in bouts}
+    present = {bout["primary_label"] for bout in bouts}
     print(f"field season   {season.root}  ({written - began:.1f} s)")
     print(f"species        {len(SPECIES)}, from the {SPECIES[0].common_name} to the {SPECIES[-1].common_name}")
     for part in recordings:
         print(f"{part:<18} {len(recordings[part]):>4} recordings {minutes[part]:6.1f} min")
-    print(f"soundscape     {season.soundscape.name}: {len(bouts)} bouts of {len(heard)} species")
+    print(f"soundscape     {season.soundscape.name}: {len(bouts)} bouts of {len(present)} species")
     print(f"answers        {season.answers}")
 
     assert len(SPECIES) >= 16
-    assert 12 <= len(heard) < len(SPECIES)
+    assert 12 <= len(present) < len(SPECIES)
     assert 30 <= len(bouts) <= 40
     assert soundfile.info(season.soundscape).duration == 180
     assert again - written < 0.1, f"an existing season took {again - written:.2f} s to recognise"

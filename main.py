@@ -47,7 +47,7 @@ from model import BirdClefClassifier, Encoder
 from runtime.files import FIRST
 from runtime.runs import Run, past_starts, subfolder
 from runtime.terminal import command_line, launch
-from sounds.audio import find_recordings
+from sounds.discovery import find_recordings
 from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
 from training.checkpoint import ClassifierFacts, load_encoder, save_classifier, stage_one

@@ -1,4 +1,4 @@
-"""The listening report: one HTML file in which people hear what was detected, and what their verdicts are worth.
+"""The listening report: one HTML file to listen to what was detected, and what the verdicts are worth.
 
     python report.py results/                                # writes results/report.html; open it, judge, save
     python report.py results/ --apply validation.csv         # writes results/review/
@@ -32,7 +32,7 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from archive.index import moment
+from archive.index import iso_time
 from archive.recordings import is_number
 from config import ReportCommand, Strategy
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
@@ -47,19 +47,20 @@ from serving.review import (
     read_verdicts,
     settle,
     training_rows,
-    undecided,
+    undecided_labels,
     verdict_thresholds,
     write_training,
 )
-from sounds.audio import OURS, probe
+from sounds.audio import probe
 from sounds.clips import Clip, cut_clip
+from sounds.discovery import OURS
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
 LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
 TENTHS = 10  # of the scale of confidence
-NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that tell no place
+NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that name no place
 SHOWN = 5  # troubles shown on the terminal
 
 
@@ -69,13 +70,14 @@ def report(config: ReportCommand) -> int:
 
 
 def write_report(config: ReportCommand) -> int:
-    """Draw a sample of the detections and write the page; 2 where some of them cannot be heard."""
+    """Draw a sample of the detections and write the page; 2 where some of them have no sound."""
     results = read_results(config.results)
     drawn = draw_sample(results.detections, config.strategy, config.per_species, config.max_clips, config.seed)
     shown = hidden(results) if config.hide_paths else results
     page = config.out or results.folder / "report.html"
     folder = config.clips_dir or (page.with_name(f"{page.stem}_clips") if len(drawn) > EMBEDDED else None)
-    clips = cut_clips([results.detections[place] for place in drawn], results, config.audio)
+    clips = cut_clips([results.detections[index] for index in drawn], results, config.audio)
+    # the page: its head, a card for each clip, its facts
     before, after = page_template(beside=folder is not None).split(HERE)
     cards: list[dict[str, object]] = []
     troubles: list[str] = []
@@ -85,10 +87,10 @@ def write_report(config: ReportCommand) -> int:
         (folder / OURS).touch()
     with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
-        for number, (place, clip) in enumerate(
+        for number, (index, clip) in enumerate(
             zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)
         ):
-            d = shown.detections[place]
+            d = shown.detections[index]
             card: dict[str, object] = {"cells": d.cells}
             if isinstance(clip, str):
                 card["why"] = "" if config.hide_paths else clip
@@ -100,9 +102,10 @@ def write_report(config: ReportCommand) -> int:
                 else:
                     file.write(embedded(number, clip))
             cards.append(card)
-        assert len(troubles) < len(drawn), f"none of the windows can be heard: {troubles[0]}"
-        facts = facts_of(shown, config, drawn) | {"cards": cards}
-        file.write(f'<script type="application/json" id="data">{as_json(facts)}</script>\n{after}')
+        assert len(troubles) < len(drawn), f"none of the windows has sound: {troubles[0]}"
+        facts = page_facts(shown, config, drawn) | {"cards": cards}
+        file.write(f'<script type="application/json" id="data">{json_for_page(facts)}</script>\n{after}')
+    # say what came out
     for line in troubles[:SHOWN]:
         print(line)
     size = page.stat().st_size / 1e6
@@ -126,7 +129,7 @@ def apply_verdicts(config: ReportCommand) -> int:
     names = {no_formula(d.label): no_formula(d.cell("Scientific name")) for d in results.detections}
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         scientific = [names[threshold.label] for threshold in thresholds]
-        write_thresholds(file, thresholds, scientific, "verdicts", results.model, undecided(thresholds))
+        write_thresholds(file, thresholds, scientific, "verdicts", results.model, undecided_labels(thresholds))
     write_training(folder, rows, results.detections, config.training)
     print("\n".join(verdict_table(thresholds, config.precision)))
     above = sum(is_rank(d.label) for d in settled)
@@ -146,10 +149,7 @@ def apply_verdicts(config: ReportCommand) -> int:
 def next_steps(config: ReportCommand, results: Results, folder: Path) -> list[str]:
     """What to do with thresholds and table: commands that can be copied, as far as what they need is there."""
     base = Path(str(results.facts.get("working_directory", "")))
-    inputs, models = (
-        [str(base / str(path)) for path in cast(list[object], told)] if isinstance(told, list) else list[str]()
-        for told in (results.facts.get("inputs"), results.facts.get("models"))
-    )
+    inputs, models = (paths_below(base, results.facts.get(name)) for name in ("inputs", "models"))
     limits, table = folder / "thresholds.csv", folder / "recordings.csv"
     if inputs and models and all(Path(path).exists() for path in (*inputs, *models)):
         words = [*inputs, *(word for model in models for word in ("--model", model))]
@@ -169,46 +169,51 @@ def next_steps(config: ReportCommand, results: Results, folder: Path) -> list[st
     return [*lines, why + command_line("report.py", *words)]
 
 
+def paths_below(base: Path, listed: object) -> list[str]:
+    """Paths that run.json lists, from where its command ran; none where it lists none."""
+    return [str(base / str(path)) for path in cast(list[object], listed)] if isinstance(listed, list) else []
+
+
 def draw_sample(
     detections: Sequence[Detected], strategy: Strategy, per_species: int, most: int, seed: int
 ) -> list[int]:
-    """Places of the detections to be listened to: by species, those detected most first, the surest first in each.
+    """Indices of the detections to be listened to: by species, those detected most first, the surest first in each.
 
     Each species is drawn by itself, so what is drawn of it does not depend on the others; where all together are too
     many, the species take turns.
     """
-    places: dict[str, list[int]] = {}
-    for place, d in enumerate(detections):
-        places.setdefault(d.label, []).append(place)
-    queues = [
-        draw_species(mine, detections, strategy, np.random.default_rng([seed, zlib.crc32(label.encode())]))[
-            : None if strategy == "all" else per_species
-        ]
-        for label, mine in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+    indices: dict[str, list[int]] = {}
+    for index, d in enumerate(detections):
+        indices.setdefault(d.label, []).append(index)
+    most_first = sorted(indices, key=lambda label: (-len(indices[label]), label))
+    queues: list[list[int]] = []
+    for label in most_first:
+        rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
+        queue = draw_species(indices[label], detections, strategy, rng)
+        queues.append(queue if strategy == "all" else queue[:per_species])
     turns = sorted((turn, number) for number, queue in enumerate(queues) for turn in range(len(queue)))[:most]
     taken = Counter(number for _, number in turns)
     return [
-        place
+        index
         for number, queue in enumerate(queues)
-        for place in sorted(queue[: taken[number]], key=lambda place: -detections[place].confidence)
+        for index in sorted(queue[: taken[number]], key=lambda index: -detections[index].confidence)
     ]
 
 
 def draw_species(
-    places: Sequence[int], detections: Sequence[Detected], strategy: Strategy, rng: np.random.Generator
+    indices: Sequence[int], detections: Sequence[Detected], strategy: Strategy, rng: np.random.Generator
 ) -> list[int]:
     """All detections of one species, those to be listened to first in front."""
-    drawn: list[int] = rng.permutation(np.array(places)).tolist()
+    drawn: list[int] = rng.permutation(np.array(indices)).tolist()
     if strategy == "top":
-        return sorted(drawn, key=lambda place: -detections[place].confidence)
+        return sorted(drawn, key=lambda index: -detections[index].confidence)
     if strategy != "even":
         return drawn
     seen: Counter[int] = Counter()
     order: dict[int, tuple[int, int]] = {}  # its turn, and the tenth, the highest first
-    for place in drawn:
-        tenth = min(int(detections[place].confidence * TENTHS + 1e-9), TENTHS - 1)
-        order[place] = (seen[tenth], -tenth)
+    for index in drawn:
+        tenth = min(int(detections[index].confidence * TENTHS + 1e-9), TENTHS - 1)
+        order[index] = (seen[tenth], -tenth)
         seen[tenth] += 1
     return sorted(drawn, key=order.__getitem__)
 
@@ -233,7 +238,7 @@ def page_template(beside: bool) -> str:
     beside   clips lie in files beside the page
     """
     text = TEMPLATE.read_text(encoding="utf-8")
-    assert text.count(HERE) == 1, f"{TEMPLATE} has lost the place for its data; take it from the repository again"
+    assert text.count(HERE) == 1, f"{TEMPLATE} has lost the line for its data; take it from the repository again"
     own = " file: 'self'" if beside else ""
     policy = [
         "default-src 'none'",
@@ -275,19 +280,21 @@ def write_clip(folder: Path, page: Path, number: int, d: Detected, clip: Clip) -
     return found
 
 
-def as_json(facts: Mapping[str, object]) -> str:
+def json_for_page(facts: Mapping[str, object]) -> str:
     """JSON that no HTML parser takes for markup, whatever names are in it."""
     text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> dict[str, object]:
-    """Everything the page tells besides its cards."""
+def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) -> dict[str, object]:
+    """Everything on the page besides its cards."""
     counts = Counter(d.label for d in results.detections)
     first = {d.label: d for d in reversed(results.detections)}
     labels = sorted(counts, key=lambda label: (-counts[label], label))
     column = {label: number for number, label in enumerate(labels)}
-    calls = Counter((*when, column[d.label]) for d in results.detections if (when := hour_of(d.cell("Detected at"))))
+    calls = Counter(
+        (*hour, column[d.label]) for d in results.detections if (hour := recorded_hour(d.cell("Detected at")))
+    )
     title = config.title or ("Listening report" if config.hide_paths else f"Listening report: {results.folder.name}")
     return {
         "report": results.digest[:16],
@@ -304,7 +311,7 @@ def facts_of(results: Results, config: ReportCommand, drawn: Sequence[int]) -> d
             ]
             for label in labels
         ],
-        "calls": [[*where, count] for where, count in calls.items()],
+        "calls": [[*hour, count] for hour, count in calls.items()],
         "effort": [[*where, round(seconds)] for where, seconds in effort(results.files).items()],
         "detections": len(results.detections),
         "sites": len({d.cells[SITE] for d in results.detections} - {""}),
@@ -325,7 +332,7 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     """How the detections and the sample came about, without a path where paths are to be hidden."""
     first = results.detections[0]
     limit = "no limit per species" if config.strategy == "all" else f"at most {config.per_species} per species"
-    told = {
+    shown = {
         "model": str(results.facts.get("model") or first.cell("Model")),
         "model sha256": str(results.facts.get("model_sha256", "")),
         "predicted": str(results.facts.get("started", "")),
@@ -335,23 +342,23 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     }
     given: Any = results.facts.get("settings")
     if isinstance(given, dict):
-        told = {str(name): in_words(value) for name, value in cast(dict[str, object], given).items()} | told
+        shown = {str(name): setting_in_words(value) for name, value in cast(dict[str, object], given).items()} | shown
     if config.hide_paths:
-        told = {name: value for name, value in told.items() if NAMELESS.fullmatch(value)}
+        shown = {name: value for name, value in shown.items() if NAMELESS.fullmatch(value)}
     sample = f"{config.strategy}, seed {config.seed}, {limit}, at most {config.max_clips} in all"
-    return [("sample", sample), *((name, value) for name, value in told.items() if value)]
+    return [("sample", sample), *((name, value) for name, value in shown.items() if value)]
 
 
-def in_words(value: object) -> str:
+def setting_in_words(value: object) -> str:
     """A setting as people write it; nothing for one that is left at nothing."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(in_words, cast(list[object], value)))
+        return ", ".join(map(setting_in_words, cast(list[object], value)))
     return "" if value is None else str(value)
 
 
-def hour_of(moment: str) -> tuple[str, int] | None:
+def recorded_hour(moment: str) -> tuple[str, int] | None:
     """Day and hour of an ISO time, as the recorder's clock had them; None for a date alone, or for nothing."""
     found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d)", moment)
     return (found[1], int(found[2])) if found else None
@@ -361,9 +368,9 @@ def effort(files: Sequence[Mapping[str, str]]) -> dict[tuple[str, int], float]:
     """Seconds that were listened to in each hour of each day, of the recordings whose beginning is known."""
     found: dict[tuple[str, int], float] = {}
     for row in files:
-        begin = moment(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
+        begin = iso_time(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
         left = min(seconds_in(row.get("seconds_analysed", "")), LONGEST_SECONDS)
-        if not hour_of(begin):
+        if not recorded_hour(begin):
             continue
         now = datetime.fromisoformat(begin)
         while left > 0:

@@ -16,7 +16,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -72,7 +72,7 @@ MECHANISM = {word.casefold(): mechanism for word, mechanism in MECHANISMS.items(
 class Taxonomy:
     """The labels in the order of the table, which is the order of the model's outputs.
 
-    lineages   RANKS names per label from the root; a name that nobody told begins with a question mark
+    lineages   RANKS names per label from the root; an unknown name begins with a question mark
     finest     ranks from the root down to the label's own: 7 for a species, 5 for a family
     """
 
@@ -127,7 +127,7 @@ def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
     lineages: list[list[str]] = []
     finest: list[int] = []
     for where, row in rows:
-        names, known = told_names(row, where)
+        names, known = names_in(row, where)
         labels.append(row["primary_label"])
         lineages.append(names)
         finest.append(known)
@@ -142,18 +142,18 @@ def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
 
 
 def table_rows(taxonomy: Taxonomy) -> list[dict[str, str]]:
-    """The rows of a taxonomy.csv from which build_taxonomy makes the same taxonomy again; untold names are blank."""
+    """The rows of a taxonomy.csv from which build_taxonomy makes the same taxonomy again; unknown names are blank."""
     rows: list[dict[str, str]] = []
-    for place, (label, lineage) in enumerate(zip(taxonomy.labels, taxonomy.lineages, strict=True)):
-        told = ["" if name.startswith("?") else name for name in lineage]
+    for row_index, (label, lineage) in enumerate(zip(taxonomy.labels, taxonomy.lineages, strict=True)):
+        known = ["" if name.startswith("?") else name for name in lineage]
         rows.append(
             {
                 "primary_label": label,
-                "scientific_name": taxonomy.scientific_names[place],
-                "common_name": taxonomy.common_names[place],
-                "class_name": told[CLASS],
-                **dict(zip(RANKS, told, strict=True)),
-                "finest_rank": RANKS[taxonomy.finest[place] - 1],
+                "scientific_name": taxonomy.scientific_names[row_index],
+                "common_name": taxonomy.common_names[row_index],
+                "class_name": known[CLASS],
+                **dict(zip(RANKS, known, strict=True)),
+                "finest_rank": RANKS[taxonomy.finest[row_index] - 1],
             }
         )
     return rows
@@ -161,10 +161,10 @@ def table_rows(taxonomy: Taxonomy) -> list[dict[str, str]]:
 
 def select_labels(taxonomy: Taxonomy, labels: Sequence[str]) -> Taxonomy:
     """The rows of `labels`, in their order; lineages stay as the whole table completed them."""
-    place = {label: row for row, label in enumerate(taxonomy.labels)}
-    strangers = [label for label in labels if label not in place]
+    row_of = {label: row for row, label in enumerate(taxonomy.labels)}
+    strangers = [label for label in labels if label not in row_of]
     assert not strangers, f"labels {strangers[:10]} are not in the taxonomy; add their rows to taxonomy.csv"
-    rows = [place[label] for label in labels]
+    rows = [row_of[label] for label in labels]
     return Taxonomy(
         tuple(labels),
         tuple(taxonomy.scientific_names[row] for row in rows),
@@ -235,35 +235,60 @@ def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tu
     required  columns that must be there
     unique    a column in which no value may stand twice; none by default
     Errors: another encoding than UTF-8, a missing or doubled column and a row of another length are named with their
-    place and the remedy.
+    line and the remedy.
     """
     assert path.is_file(), f"no {path.name} in {path.parent}; give a table in the layout of BirdCLEF's"
     text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     spoilt = NOT_UTF8.search(text)
     line = text.count("\n", 0, spoilt.start()) + 1 if spoilt else 0
     assert not spoilt, f"{path} line {line} is not in UTF-8; save the table as UTF-8"
-    lines = parted(path, text)
-    header = [name.strip() for name in lines[0][1]] if lines else list[str]()
-    absent = [name for name in required if name not in header]
-    assert not absent, f"{path}: no columns {absent}, found {header}; name them so, separated by commas"
-    assert not repeats(header), f"{path}: a column occurs twice in {header}; keep one"
     rows: list[tuple[str, dict[str, str]]] = []
     first: dict[str, str] = {}
-    for number, cells in lines[1:]:
-        where = f"{path} line {number}"
-        if any(cell.strip() for cell in cells):
-            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            other = first.setdefault(row[unique], where) if unique else where
-            assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
-            rows.append((where, row))
+    for where, cells in csv_rows(path, io.StringIO(text, newline=""), delimiter(text), required):
+        row = {column: cell.strip() for column, cell in cells.items()}
+        other = first.setdefault(row[unique], where) if unique else where
+        assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
+        rows.append((where, row))
     assert rows, f"{path} has a header and no rows; add one row each"
     return rows
 
 
+def csv_rows(
+    path: Path, lines: Iterable[str], mark: str, required: Iterable[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a csv file stands, and its cells by column, untrimmed; rows of nothing but blanks are left out.
+
+    lines   of the file, wherever they come from; `mark` parts their cells
+    """
+    table = csv_cells(path, lines, mark)
+    header = [name.strip() for name in next(table, (1, list[str]()))[1]]
+    absent = [name for name in required if name not in header]
+    assert not absent, f"{path}: no columns {absent}, found {header[:20]}; name them so, separated by commas"
+    assert not repeats(header), f"{path}: a column occurs twice in {header[:20]}; keep one"
+    for number, cells in table:
+        if any(cell.strip() for cell in cells):
+            where = f"{path} line {number}"
+            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
+            yield where, dict(zip(header, cells, strict=True))
+
+
+def csv_cells(path: Path, lines: Iterable[str], mark: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line of each row of a csv file, and its cells; the only reader of other people's.
+
+    strict   an error where a quote is left open, which swallows the rows behind it
+    """
+    table, last = csv.reader(lines, delimiter=mark, strict=strict), 0
+    try:
+        for cells in table:
+            last = table.line_num
+            yield last, cells
+    except csv.Error as error:
+        raise AssertionError(f"{path} line {last + 1}: {error}; mend the row, perhaps a quote is left open") from None
+
+
 def decoded_text(raw: bytes) -> tuple[str, str]:
     """The text of a table or a list, lines ended alike, and its encoding where that is not UTF-8: what Raven, Excel and
-    editors on Windows write. Damage is told by the bytes: a U+FFFD that is written properly is a character like others.
+    editors on Windows write. Damage is known by the bytes: a U+FFFD that is written properly is a character.
     """
     encoding = "utf-8-sig"
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -276,23 +301,8 @@ def decoded_text(raw: bytes) -> tuple[str, str]:
     return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
 
 
-def parted(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a csv file as cells, each with the number of its last line; Excel parts them by semicolons in many
-    countries."""
-    mark, stream = delimiter(text), io.StringIO(text, newline="")
-    lines = csv.reader(stream, delimiter=mark, strict=True)  # else an open quote swallows the rows behind it
-    found: list[tuple[int, list[str]]] = []
-    try:
-        for cells in lines:
-            found.append((lines.line_num, cells))
-    except csv.Error as error:
-        line = found[-1][0] + 1 if found else 1
-        raise AssertionError(f"{path} line {line}: {error}; mend the row, perhaps a quote is left open") from None
-    return found
-
-
 def delimiter(text: str) -> str:
-    """What parts the cells of a csv table, by its first line."""
+    """What parts the cells of a csv table, by its first line; Excel takes semicolons in many countries."""
     header = text.partition("\n")[0]
     return ";" if header.count(";") > header.count(",") else ","
 
@@ -305,8 +315,8 @@ def names_high_rank(row: Mapping[str, str]) -> bool:
     )
 
 
-def told_names(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
-    """The seven names as far as the row tells them, blank elsewhere, and how many ranks down the label itself is."""
+def names_in(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
+    """The seven names as far as the row has them, blank elsewhere, and how many ranks down the label itself is."""
     names = [row.get(rank, "") for rank in RANKS]
     names = ["" if key(name) in BLANKS else name for name in names]
     group = row.get("class_name", "")
@@ -328,7 +338,7 @@ def told_names(row: Mapping[str, str], where: str) -> tuple[list[str], int]:
 
 
 def finest_rank(written: str, names: Sequence[str], words: Sequence[str], where: str) -> int:
-    """The label's own rank, a position in RANKS: as written, else told by its scientific name."""
+    """The label's own rank, a position in RANKS: as written, else by its scientific name."""
     if key(written) not in BLANKS:
         assert key(written) in RANKS, f"{where}: finest_rank {written!r}; choose the nearest above it of {RANKS}"
         return RANKS.index(key(written))
@@ -341,15 +351,15 @@ def finest_rank(written: str, names: Sequence[str], words: Sequence[str], where:
 
 
 def complete(lineages: list[list[str]], finest: Sequence[int], labels: Sequence[str], path: str) -> None:
-    """Fill the blank names in place, so that unknowns are never equal by accident.
+    """Fill the blank names of the lists given, so that unknowns are never equal by accident.
 
-    1. what another row says of the same lower name in the same place, if all who say it agree; or the built-in phyla
+    1. what another row says of the same lower name in the same lineage, if all who say it agree; or the built-in phyla
     2. a gap that stays: "?order of Tettigoniidae", shared by all who are in Tettigoniidae
     3. a rank finer than the label: "?" and the label, shared with nobody
     """
-    for rank in reversed(range(SPECIES)):  # from below, since a family once known tells more about the order
+    for rank in reversed(range(SPECIES)):  # from below, since a family once known says more about the order
         gaps = [row for row, names in enumerate(lineages) if not names[rank] and rank < finest[row] - 1]
-        witnesses = told_by_others(lineages, rank) if gaps else {}
+        witnesses = paths_of_others(lineages, rank) if gaps else {}
         for row in gaps:
             names = lineages[row]
             lower = next(below for below in range(rank + 1, len(RANKS)) if names[below])
@@ -371,14 +381,14 @@ def complete(lineages: list[list[str]], finest: Sequence[int], labels: Sequence[
         names[known:] = [f"?{label}"] * (len(RANKS) - known)
 
 
-def told_by_others(lineages: Sequence[Sequence[str]], rank: int) -> dict[tuple[int, str], set[tuple[str, ...]]]:
+def paths_of_others(lineages: Sequence[Sequence[str]], rank: int) -> dict[tuple[int, str], set[tuple[str, ...]]]:
     """For every name below `rank`: the different paths down to `rank` of the rows that have both."""
-    told: dict[tuple[int, str], set[tuple[str, ...]]] = {}
+    paths: dict[tuple[int, str], set[tuple[str, ...]]] = {}
     for names in lineages:
         for lower in range(rank + 1, len(RANKS)):
             if names[rank] and names[lower]:
-                told.setdefault((lower, key(names[lower])), set()).add(tuple(names[: rank + 1]))
-    return told
+                paths.setdefault((lower, key(names[lower])), set()).add(tuple(names[: rank + 1]))
+    return paths
 
 
 def built_in(names: Sequence[str], rank: int) -> str:
@@ -435,7 +445,7 @@ def match_species(lines: Sequence[str], taxonomy: Taxonomy) -> tuple[set[int], l
     """The species that the lines of a list mean, as BirdNET writes it, and the lines that mean none of them.
 
     A line is a label, a scientific name, a common name, or `Scientific name_Common name`, in any case; blank lines and
-    those that begin with # mean nothing.
+    lines that begin with # mean nothing.
     """
     columns: dict[str, set[int]] = {}
     for names in (taxonomy.labels, taxonomy.scientific_names, taxonomy.common_names):  # the surest first

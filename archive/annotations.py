@@ -1,4 +1,4 @@
-"""Tables over long recordings that say who was heard when: Raven's selection tables, csv tables with start and end.
+"""Tables that say which species is when in a long recording: Raven's selection tables, csv with start and end.
 
     found = read_annotations(root, sounds, [], [root / "dawn.Table.1.selections.txt"])
 
@@ -11,7 +11,6 @@ with its reason; a table that a model wrote is no table of annotations.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -34,11 +33,11 @@ from archive.index import (
     refused,
     sound_row,
     stranger,
-    told_by_name,
+    with_facts_of_name,
 )
 from archive.lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
-from archive.recordings import Recording, is_number, within
-from taxonomy import BLANKS, decoded_text, delimiter, key
+from archive.recordings import Recording, is_number, path_within
+from taxonomy import BLANKS, csv_cells, decoded_text, delimiter, key
 
 NO_LABEL = frozenset({"noise", "other", "background", "silence"})  # folders without any species
 LONGEST_CELL = 4096  # characters of a list of labels, or of the names of columns
@@ -81,12 +80,12 @@ def read_annotations(
 
 
 def table_kind(path: Path, asked: str = "") -> str:
-    """annotated where a table says where in a recording somebody heard something, predicted where a model did, labels
+    """annotated where a table says where in a recording somebody found something, predicted where a model did, labels
     where it does not say in which recording, as Audacity's do not."""
     if path.suffix.lower() == ".txt" and (kind := labels_kind(path)):
         return kind
     columns = set(table_columns(path))
-    label = plain(asked) in columns or first(LABEL, columns)
+    label = plain_column(asked) in columns or first(LABEL, columns)
     if not time_columns(columns) or not ("begin_time_s" in columns or label):
         return ""
     kind = "annotated" if "begin_time_s" in columns or first(FILE, columns) else "labels"
@@ -104,12 +103,12 @@ def labels_kind(path: Path) -> str:
 
 def is_label(cells: Sequence[str]) -> bool:
     """Whether a line is one of Audacity's: start, end, and a text that is no number."""
-    times = [clock(cell) for cell in cells[:2]]
+    times = [clock_seconds(cell) for cell in cells[:2]]
     return len(times) == 2 and None not in times and not any(is_number(cell) for cell in cells[2:3])
 
 
 def time_columns(columns: Iterable[str]) -> tuple[str, str, str]:
-    """The columns of start, end and duration as far as a table has them; none where that does not make a stretch."""
+    """The columns of start, end and duration as far as a table has them; none where that does not make a segment."""
     there = set(columns)
     start, end, duration = (first(names, there) for names in (START, END, DURATION))
     if not start and duration and "offset" in there:  # Kaleidoscope
@@ -120,7 +119,7 @@ def time_columns(columns: Iterable[str]) -> tuple[str, str, str]:
 def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source: str, asked: str = "") -> Found:
     """One row per annotation, and one for each sound that no table speaks of; labels as the tables have them.
 
-    A table without rows says that somebody listened to all of its recording and heard nothing.
+    A table without rows says that somebody listened to all of its recording and found nothing.
     """
     index = NameIndex(sounds)
     recordings: list[Recording] = []
@@ -130,6 +129,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
     nameless = 0
     elsewhere: list[str] = []
     for table in tables:
+        # what kind of table it is: its columns, how it writes numbers, which column has the species
         lines, encoding = read_annotation_table(table)
         header = lines[0][1] if lines else START + END
         assert any(time_columns(header)), (
@@ -143,11 +143,13 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
         if not lines and "begin_time_s" in table_columns(table):
             recordings.append(replace(annotated_sound(root, "", table, index, source), listened=True))
         for where, line in deduplicated(lines, column):
-            start, end, fault = stretch_of(line, decimal)
+            # when and in which recording
+            start, end, fault = segment_times(line, decimal)
             fault = fault or (through if offset_of(line, decimal) is None else "")
             recording = annotated_sound(root, named_file(line, index), table, index, source)
             if recording.sound and recording.path.parent != table.parent and not first(FILE, line):
                 elsewhere.append(recording.name)
+            # which species; a word such as noise says that there is none
             words = [word.strip() for word in line.get(column, "").split(";")]
             spoken = [word for word in words if key(word) not in BLANKS and word.casefold() not in NO_LABEL]
             if not spoken and not any(word.casefold() in NO_LABEL for word in words):
@@ -156,14 +158,15 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
             names = (line.get("scientific_name", ""), line.get("common_name", "")) if len(spoken) == 1 else ("", "")
             for word in spoken:
                 labels.setdefault(key(word), (where, label_row(word, *names)))
-            mine = tuple(dict.fromkeys(labels[key(word)][1]["primary_label"] for word in spoken))
-            recording = replace(recording, labels=mine, listened=not mine, start=start, end=end)
+            present = tuple(dict.fromkeys(labels[key(word)][1]["primary_label"] for word in spoken))
+            recording = replace(recording, labels=present, listened=not present, start=start, end=end)
             recordings.append(refused(recording, f"{where}: {fault}") if fault else recording)
-            if (last := line.get("end_path", "") or line.get("end_file", "")) and mine:
+            if (last := line.get("end_path", "") or line.get("end_file", "")) and present:
                 other = annotated_sound(root, last, table, index, source)
                 if other.name != recording.name:
                     crossing = f"{where}: begins in {recording.name} and ends here; make two selections of it"
-                    recordings.append(refused(replace(other, labels=mine), crossing))
+                    recordings.append(refused(replace(other, labels=present), crossing))
+    # what to say, and the recordings that no table speaks of
     if tables:
         used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
         notes.append(f"{len(tables)} tables of annotations; labels are in the column {used or 'of none of them'}")
@@ -184,9 +187,9 @@ def closed_labels(found: Found, rows: Sequence[Row]) -> Found:
             label_of.setdefault(key(row[column]), row["primary_label"])
     settled: list[Recording] = []
     for recording in found.recordings:
-        mine = tuple(dict.fromkeys(label_of[key(label)] for label in recording.labels if key(label) in label_of))
-        if mine or not recording.labels:
-            settled.append(replace(recording, labels=mine))
+        present = tuple(dict.fromkeys(label_of[key(label)] for label in recording.labels if key(label) in label_of))
+        if present or not recording.labels:
+            settled.append(replace(recording, labels=present))
         else:
             settled.append(refused(recording, stranger(recording.labels[0])))
     return Found(list(rows), settled, found.notes)
@@ -198,27 +201,23 @@ def read_annotation_table(path: Path) -> tuple[list[Row], str]:
     rows: list[Row] = []
     columns = AUDACITY if labels_kind(path) else list[str]()
     headless = bool(columns)
-    number = 0
-    try:
-        for number, cells in cells_of(content, "\t" if headless else parted_by(content), strict=True):
-            line = [cell.strip() for cell in (cells[:3] if headless else cells)]
-            if headless and line[0] == "\\":  # frequencies
-                continue
-            columns = columns or [plain(cell) for cell in line]
-            assert not any(line[len(columns) :]), (
-                f"{path} line {number}: {len(line)} cells, not {len(columns)}; take out the superfluous ones"
-            )
-            if any(line):
-                rows.append((f"{path} line {number}", dict(zip(columns, line + [""] * len(columns), strict=False))))
-    except csv.Error as error:
-        raise AssertionError(f"{path} breaks off after line {number} ({error}); save it again") from None
+    for number, cells in cells_of(path, content, "\t" if headless else parted_by(content)):
+        line = [cell.strip() for cell in (cells[:3] if headless else cells)]
+        if headless and line[0] == "\\":  # frequencies
+            continue
+        columns = columns or [plain_column(cell) for cell in line]
+        assert not any(line[len(columns) :]), (
+            f"{path} line {number}: {len(line)} cells, not {len(columns)}; take out the superfluous ones"
+        )
+        if any(line):
+            rows.append((f"{path} line {number}", dict(zip(columns, line + [""] * len(columns), strict=False))))
     return rows if headless else rows[1:], encoding
 
 
 def label_column(table: Path, lines: Sequence[Row], asked: str) -> str:
     """The column of a table that holds the species, by its plain name; blank where the table has no rows."""
     columns = list(lines[0][1]) if lines else []
-    column = plain(asked) if asked else first(LABEL, columns)
+    column = plain_column(asked) if asked else first(LABEL, columns)
     assert not lines or column in columns, (
         f"{table} has no column {asked or 'for the species'}, but {listed(columns, 12)}; name it by --data.label_column"
     )
@@ -226,7 +225,7 @@ def label_column(table: Path, lines: Sequence[Row], asked: str) -> str:
 
 
 def deduplicated(lines: Sequence[Row], column: str) -> list[Row]:
-    """Raven writes a selection once per view: of those the spectrogram's row, or the first with a label."""
+    """Raven writes a selection once per view: of these the spectrogram's row, or the first with a label."""
     chosen: dict[tuple[str, ...], Row] = {}
     for where, line in lines:
         number = line.get("selection", "")
@@ -243,14 +242,14 @@ def is_spectrogram(line: Mapping[str, str]) -> bool:
     return line.get("view", "").casefold().startswith("spectrogram")
 
 
-def stretch_of(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
+def segment_times(line: Mapping[str, str], decimal: str = "") -> tuple[float | None, float | None, str]:
     """Start and end in seconds from the beginning of the file, or what is wrong with them.
 
     Raven's Begin Time runs on over several files; File Offset is the time within one.
     """
     columns = [name for name in time_columns(line) if name]
     first_cell, last_cell = (line[name] for name in columns)
-    start, end = clock(first_cell, decimal), clock(last_cell, decimal)
+    start, end = clock_seconds(first_cell, decimal), clock_seconds(last_cell, decimal)
     if start is None or end is None:
         unclear = [cell for cell in (first_cell, last_cell) if EITHER.fullmatch(cell)]
         if unclear:
@@ -270,7 +269,7 @@ def stretch_of(line: Mapping[str, str], decimal: str = "") -> tuple[float | None
 
 def offset_of(line: Mapping[str, str], decimal: str) -> float | None:
     """Raven's File Offset, where it says of which file."""
-    return clock(line.get("file_offset_s", ""), decimal) if first(("begin_path", "begin_file"), line) else None
+    return clock_seconds(line.get("file_offset_s", ""), decimal) if first(("begin_path", "begin_file"), line) else None
 
 
 def counts_through(lines: Sequence[Row], decimal: str, index: NameIndex) -> str:
@@ -278,7 +277,7 @@ def counts_through(lines: Sequence[Row], decimal: str, index: NameIndex) -> str:
     other, and File Offset is missing. Recordings whose times overlap each count from their own beginning."""
     reach: dict[str, list[float]] = {}
     for _, line in lines:
-        start, end, _ = stretch_of(line, decimal)
+        start, end, _ = segment_times(line, decimal)
         if "begin_time_s" in line and first(("begin_path", "begin_file"), line) and offset_of(line, decimal) is None:
             reach.setdefault(named_file(line, index), []).extend(time for time in (start, end) if time is not None)
     spans = sorted((min(times), max(times)) for times in reach.values() if times)
@@ -305,10 +304,10 @@ def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, sou
     names = index.find(written or RAVEN_NAME.sub("", table.name), own)
     name = names[0] if names else ""
     if len(names) == 1:
-        return checked_name(told_by_name(sound_row(root, name, source))[0])
+        return checked_name(with_facts_of_name(sound_row(root, name, source))[0])
     stem, slashed = RAVEN_NAME.sub("", table.name), written.replace("\\", "/")
     titles = [os.path.normpath(slashed) if ":" not in slashed else "", slashed.rpartition("/")[2], stem]
-    title = next((title for title in titles if title != "." and within(root / own, title)), "unnamed")
+    title = next((title for title in titles if title != "." and path_within(root / own, title)), "unnamed")
     recording = sound_row(root, Path(own, title).as_posix(), source)
     if not names:
         return missing(recording)
@@ -319,7 +318,7 @@ def table_columns(path: Path) -> list[str]:
     """The plain names of the columns of a table of any encoding; none where its first line is too long for that."""
     header = head_of(path).partition("\n")[0]
     return (
-        [plain(cell) for _, cells in cells_of(header, parted_by(header)) for cell in cells]
+        [plain_column(cell) for _, cells in cells_of(path, header, parted_by(header), strict=False) for cell in cells]
         if len(header) < LONGEST_CELL
         else []
     )
@@ -337,19 +336,14 @@ def parted_by(content: str) -> str:
     return "\t" if "\t" in content.partition("\n")[0] else delimiter(content)
 
 
-def cells_of(content: str, mark: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas.
-
-    strict   an error where a quote is left open, which swallows the rows behind it
-    """
+def cells_of(path: Path, content: str, mark: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and cells of a table parted by tabs (never quoted, as Raven writes them), semicolons or commas."""
     if mark == "\t":
-        yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
-        return
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=strict)
-    yield from ((lines.line_num, cells) for cells in lines)
+        return ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1))
+    return csv_cells(path, io.StringIO(content, newline=""), mark, strict)
 
 
-def plain(column: str) -> str:
+def plain_column(column: str) -> str:
     """Begin Time (s) -> begin_time_s."""
     return re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
 
@@ -380,7 +374,7 @@ def decimal_sign(cells: Iterable[str], table: Path) -> str:
     return {",": ".", ";": ","}.get(mark, "")
 
 
-def clock(cell: str, decimal: str = "") -> float | None:
+def clock_seconds(cell: str, decimal: str = "") -> float | None:
     """Seconds: 75, 75.5, 75,5, 1:15, 0:01:15.5, 1,234.5; None for anything else.
 
     decimal   the sign before a fraction; blank where the cell has to say it itself, and 1,234 is no time then
@@ -396,7 +390,7 @@ def clock(cell: str, decimal: str = "") -> float | None:
     parts = f"{whole}{sign and '.'}{fraction}".split(":")
     if len(parts) > 3 or not all(is_number(part) and float(part) >= 0 for part in parts):
         return None
-    seconds = sum(float(part) * 60.0**place for place, part in enumerate(reversed(parts)))
+    seconds = sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
     return round(seconds, DECIMALS) if math.isfinite(seconds) else None
 
 

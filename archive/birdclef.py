@@ -13,7 +13,7 @@ from archive.annotations import (
     annotated,
     closed_labels,
 )
-from archive.collection import Place
+from archive.collection import SourceFolder
 from archive.index import (
     NO_AUTHOR,
     Found,
@@ -21,17 +21,17 @@ from archive.index import (
     extra_files,
     is_plain_file,
     is_there,
+    iso_time,
     listed,
     missing,
-    moment,
     sounds_below,
     subfolders,
 )
 from archive.lineages import (
     taxonomy_rows,
 )
-from archive.recordings import Recording, is_number, whole, within
-from sounds.audio import SUFFIXES
+from archive.recordings import Recording, is_number, path_within, whole_number
+from sounds.discovery import SUFFIXES
 from taxonomy import read_table
 
 AUDIO_FOLDERS = ("train_audio", "audio")
@@ -41,9 +41,9 @@ QUOTED_LIST = re.compile(r"""\[\s*(?:(?:'[^'\\\x00-\x1f]*'|"[^"\\\x00-\x1f]*")\s
 SOURCE_ID = re.compile(r"(?:XC|iNat|CSA)\d+")
 
 
-def read_birdclef(place: Place) -> Found:
+def read_birdclef(source: SourceFolder) -> Found:
     """train.csv, taxonomy.csv, train_audio/; beside them soundscapes without labels, or with a table of their own."""
-    root = place.root
+    root = source.root
     table, folder = root / "train.csv", audio_folder(root)
     rows, notes = taxonomy_rows(root)
     lines = read_table(table, ("primary_label", "filename"), unique="filename")
@@ -57,8 +57,8 @@ def read_birdclef(place: Place) -> Found:
             sounds, notes = sounds + names, notes + [f"{beside}/: {note}" for note in searched]
     notes += ignored_folders(root, folder)
     tables = [root / SOUNDSCAPE_LABELS] if (root / SOUNDSCAPE_LABELS).is_file() else []
-    heard = closed_labels(annotated(root, sounds, tables, "birdclef"), rows)
-    return Found(rows, recordings + heard.recordings, notes + heard.notes)
+    labelled = closed_labels(annotated(root, sounds, tables, "birdclef"), rows)
+    return Found(rows, recordings + labelled.recordings, notes + labelled.notes)
 
 
 def ignored_folders(root: Path, folder: Path) -> list[str]:
@@ -86,9 +86,9 @@ def audio_folder(root: Path) -> Path:
 def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -> Recording:
     """A line of train.csv; columns beyond the two that every year has are read where they are."""
     name = Path(os.path.normpath(row["filename"])).as_posix()
-    path = within(folder, name)
+    path = path_within(folder, name)
     assert path is not None, f"{where}: {row['filename']!r} leaves {folder}; paths must stay below it"
-    fold = whole(row.get("fold", "") or "-1", "fold", where)
+    fold = whole_number(row.get("fold", "") or "-1", "fold", where)
     assert fold >= -1, f"{where}: fold {fold} is less than 0; count folds from 0"
     author = row.get("author", "")
     recording = Recording(
@@ -102,7 +102,7 @@ def birdclef_row(root: Path, folder: Path, where: str, row: Mapping[str, str]) -
         author="" if author.casefold() in NO_AUTHOR else author,
         latitude=degrees(row.get("latitude", ""), 90),
         longitude=degrees(row.get("longitude", ""), 180),
-        recorded_at=moment(row.get("date", ""), row.get("time", "")),
+        recorded_at=iso_time(row.get("date", ""), row.get("time", "")),
         rating=rating(row.get("rating", "")),
         license=row.get("license", ""),
     )

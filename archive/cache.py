@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import Recording
-from sounds.audio import BLOCK_SECONDS, OpenRecording, Outcome, network_input, open_recording, read_samples, read_window
+from sounds.audio import open_recording, read_samples
+from sounds.libsndfile import BLOCK_SECONDS
+from sounds.windows import network_input
 
 VERSION = 3  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
@@ -48,7 +50,7 @@ STREAM_MS = (3.0, 1.5)  # any other
 
 
 def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, gigabytes: float) -> dict[Path, Path]:
-    """Keep as many of the recordings as fit, and tell where.
+    """Keep as many of the recordings as fit, and say where.
 
     gigabytes   how much these recordings may take (10^9 bytes), 0 for nothing
     returns     path of a recording -> path of its .npy, for those that are kept
@@ -59,21 +61,23 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
         return {}
     short = [path for path, recording in files.items() if recording.seconds <= LONGEST_SECONDS]
     worth = sorted(short, key=lambda path: -gain(files[path]))
-    places = {path: place(path, sample_rate, folder) for path in worth}
+    targets = {path: cache_path(path, sample_rate, folder) for path in worth}
     kept, wanted, room = dict[Path, Path](), list[Path](), gigabytes * 1e9
     for path in worth:
         size = HEADER + 2 * (files[path].seconds * sample_rate + 1)
         if room >= size:
             room -= size
-            if is_whole(places[path], size, sample_rate):
-                kept[path] = places[path]
+            if is_whole(targets[path], size, sample_rate):
+                kept[path] = targets[path]
             else:
                 wanted.append(path)
     if wanted:
         with ThreadPoolExecutor() as pool:
-            work = pool.map(partial(keep, sample_rate=sample_rate), wanted, [places[path] for path in wanted])
+            work = pool.map(
+                partial(write_waveform, sample_rate=sample_rate), wanted, [targets[path] for path in wanted]
+            )
             bar = tqdm(work, "caching", len(wanted), unit="file", disable=None, leave=False)
-            kept |= {path: places[path] for path, done in zip(wanted, bar, strict=True) if done}
+            kept |= {path: targets[path] for path, done in zip(wanted, bar, strict=True) if done}
     hours = sum(recording.seconds for recording in files.values())
     share = sum(files[path].seconds for path in kept) / hours
     rest = "" if len(kept) == len(files) else ", the rest is decoded on the fly"
@@ -121,47 +125,29 @@ def samples_of(
     return samples if len(samples) else read_samples(path, start, length, sample_rate)
 
 
-def open_kept(path: Path, kept: Mapping[Path, Path], sample_rate: int, shortest: float) -> OpenRecording:
-    """A recording to be heard from its beginning: from the cache where it is kept, else by decoding it.
-
-    shortest   seconds of sound that are worth a window
-    """
-    if path in kept:
-        return KeptRecording(path, kept[path], sample_rate, shortest)
-    return open_recording(path, sample_rate, shortest=shortest)
-
-
-class KeptRecording(OpenRecording):
-    """A recording whose blocks come from the cache, or from itself where they are gone from there."""
-
-    def __init__(self, path: Path, kept: Path, sample_rate: int, shortest: float) -> None:
-        super().__init__(path, sample_rate, shortest=shortest)
-        self.kept = kept
-
-    def waveform(self) -> Iterator[NDArray[np.float32]]:
-        count, length = 0, BLOCK_SECONDS * self.sample_rate
-        while len(block := cached_samples(self.kept, count, length)):
-            count += len(block)
-            yield block
-        if not count:
-            yield from super().waveform()
-            return
-        self.outcome = Outcome("ok", "", count / self.sample_rate, self.sample_rate, 1)
+def waveform_of(path: Path, kept: Mapping[Path, Path], sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """A recording in blocks (samples,) from its beginning: from the cache where it is kept, else by decoding it."""
+    count, length = 0, BLOCK_SECONDS * sample_rate
+    while path in kept and len(block := cached_samples(kept[path], count, length)):
+        count += len(block)
+        yield block
+    if not count:
+        yield from open_recording(path, sample_rate).waveform()
 
 
 def kept_bytes(kept: Mapping[Path, Path]) -> int:
     """What the waveforms of some recordings take of the disk."""
-    return sum(place.stat().st_size for place in kept.values() if place.exists())
+    return sum(path.stat().st_size for path in kept.values() if path.exists())
 
 
 def gain(recording: Recording) -> float:
-    """Milliseconds that keeping a recording saves each time it is heard, for each second that is kept."""
+    """Milliseconds that keeping a recording saves each time it is read, for each second that is kept."""
     base, each = SEEK_MS.get(recording.path.suffix.lower(), STREAM_MS)
     return (base + each * recording.seconds) / recording.seconds
 
 
-def place(path: Path, sample_rate: int, folder: Path) -> Path:
-    """Where a recording is kept: another file, size, time of change or rate is another place."""
+def cache_path(path: Path, sample_rate: int, folder: Path) -> Path:
+    """Where a recording is kept: another file, size, time of change or rate is another file here."""
     try:
         facts = path.stat()
         known = f"{VERSION} {sample_rate} {facts.st_size} {facts.st_mtime_ns} ".encode() + os.fsencode(path.resolve())
@@ -179,8 +165,8 @@ def is_whole(kept: Path, size: float, sample_rate: int) -> bool:
         return False
 
 
-def keep(path: Path, target: Path, sample_rate: int) -> bool:
-    """Decode a recording into its place, whole or not at all; the first number is the power of two of full scale."""
+def write_waveform(path: Path, target: Path, sample_rate: int) -> bool:
+    """Decode a recording into its file, whole or not at all; the first number is the power of two of full scale."""
     samples = np.concatenate([np.zeros(0, np.float32), *open_recording(path, sample_rate).waveform()])
     peak = float(np.abs(samples).max(initial=0.0))
     exponent = math.frexp(peak)[1] if peak else 0

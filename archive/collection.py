@@ -29,7 +29,7 @@ class Collection:
     notes: list[str]  # one line each, to be printed
 
 
-class Place:
+class SourceFolder:
     """A folder of sound, and what lies in it, looked for no sooner than somebody asks."""
 
     def __init__(self, root: Path, label_column: str = "", named: bool = False) -> None:
@@ -59,7 +59,7 @@ class Place:
         return sorted(found, key=lambda path: (len(path.parts), path))
 
     def is_annotated(self, path: Path) -> bool:
-        """Whether a table says where in a recording somebody heard something."""
+        """Whether a table says where in a recording somebody found something."""
         kind = table_kind(path, self.label_column)
         name = path.relative_to(self.root)
         if kind == "predicted":
@@ -74,6 +74,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "dawn.wav").touch()
         (Path(folder) / "dawn.txt").write_text("Begin Time (s)\tEnd Time (s)\tSpecies\n3.5\t4.25\tParus major\n")
-        place = Place(Path(folder))
-        print(place.names, [table.name for table in place.tables])
-        assert place.names == ["dawn.wav"] and [table.name for table in place.tables] == ["dawn.txt"]
+        source = SourceFolder(Path(folder))
+        print(source.names, [table.name for table in source.tables])
+        assert source.names == ["dawn.wav"] and [table.name for table in source.tables] == ["dawn.txt"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,8 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from archive.survey import VERSION, Examination, open_ledger, remember
-from sounds.audio import SILENCE, open_recording, read_samples
+from archive.index import is_there
+from archive.recordings import Recording
+from archive.survey import VERSION, Examination, examine, open_ledger, remember
+from sounds.audio import open_recording, read_samples
+from sounds.windows import SILENCE
+
+JOINED = " + "  # between the licences of recordings with the same samples
 
 SAME_LENGTH = 0.1  # seconds by which encoding changes a length
 ALIKE = 0.85  # correlation of fingerprints from which on two recordings are worth comparing
@@ -64,6 +70,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
         if known.fingerprint:
             values = np.frombuffer(bytes.fromhex(known.fingerprint), np.int8).astype(np.float32)
             prints.append((known.seconds, index, values / np.float32(np.linalg.norm(values))))
+    # of fingerprints much alike the waveforms are compared, once and for all
     prints.sort(key=lambda entry: entry[:2])
     candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
     chosen = [sorted((prints[one][1], prints[other][1])) for one, other in candidates]
@@ -72,14 +79,14 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
         verdicts: dict[tuple[str, str], int] = {
             key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())
         }
-        new = [place for place, key in enumerate(digests) if key not in verdicts]
+        new = [number for number, key in enumerate(digests) if key not in verdicts]
         looked_at = [(path, examined[path]) for path in paths]
-        ones, others = ([looked_at[chosen[place][side]] for place in new] for side in (0, 1))
+        ones, others = ([looked_at[chosen[number][side]] for number in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
-            work = pool.map(compare, ones, others)
+            work = pool.map(likeness_of, ones, others)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
-            verdicts |= {digests[place]: verdict for place, verdict in zip(new, bar, strict=True)}
-        rows = [(*digests[place], verdicts[digests[place]]) for place in new]
+            verdicts |= {digests[number]: verdict for number, verdict in zip(new, bar, strict=True)}
+        rows = [(*digests[number], verdicts[digests[number]]) for number in new]
         remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
     for (one, other), key in zip(chosen, digests, strict=True):
         likeness = LIKENESSES[verdicts[key]]
@@ -91,7 +98,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
 def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
     """Pairs of recordings of one length, in the order of their lengths, whose fingerprints correlate.
 
-    Each recording is paired with the MOST_ALIKE later ones that are most like it, at most: in a season from one place
+    Each recording is paired with the MOST_ALIKE later ones that are most like it, at most: in a season from one site
     many sound much the same, and every pair costs two recordings decoded.
     """
     if not prints:
@@ -162,7 +169,7 @@ def alike_in_crowd(
     yield from pairs_of(found)
 
 
-def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
+def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
     """Whether two recordings hold one sound: 2 yes, 1 as far as both reach up to LOW but not above HIGH, 0 no.
 
     Pieces spread over both are compared band by band, so that neither a loud moment nor a hum decides for the rest:
@@ -188,9 +195,9 @@ def compare(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> i
         values = band_correlations(piece, around[shift : shift + length], rate)
         lower = [value for edge, value in values.items() if edge < LOW]
         upper = [value for edge, value in values.items() if edge >= HIGH]
-        for verdicts, heard in ((low, lower), (high, upper)):
-            if heard:
-                verdicts.append(sum(value >= SAME_SOUND for value in heard) * 2 >= len(heard))
+        for verdicts, similarities in ((low, lower), (high, upper)):
+            if similarities:
+                verdicts.append(sum(value >= SAME_SOUND for value in similarities) * 2 >= len(similarities))
         if low.count(False) > (1 - MOST_PIECES) * count:
             return 0
     if not low or np.mean(low) < MOST_PIECES:
@@ -250,6 +257,87 @@ def band_bins(size: int, rate: int) -> dict[int, slice]:
     return {edge: found for edge, found in bins.items() if found.stop - found.start >= 8}
 
 
+def considered_again(rows: Sequence[Recording]) -> tuple[list[Recording], set[Path]]:
+    """The rows of a table, and the files that it sets aside as duplicates and that are there: whether they still are
+    duplicates is for what is asked for today, and for the other rows, to say."""
+    aside = {row.path for row in rows if row.status == "duplicate" and is_there(row.path)}
+    return [replace(row, status="ok", reason="") if row.path in aside else row for row in rows], aside
+
+
+def without_duplicates(
+    rows: Sequence[Recording],
+    examined: Mapping[Path, Examination],
+    own_times: Collection[Path] = (),
+    keep_all: bool = False,
+) -> tuple[list[Recording], list[tuple[Path, Path]]]:
+    """One sound, one recording: of several files with the same sound one stays, the labelled before the unlabelled.
+
+    Only equal samples join the labels of several species. Of a sound in two encodings, one is set aside where both have
+    the same labels, or it has none; else both stay.
+
+    own_times   files with labelled segments or kept segments, which all stay: their times are their own
+    keep_all    all of them stay
+    returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
+    """
+    order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
+    paths = [path for path, row in order.items() if row.sound]
+    pairs = same_sounds(paths, examined)
+    settled = set(own_times)  # what is not set aside, or is already
+    stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
+    # equal samples first, since they join labels; then other encodings, where labels agree
+    for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
+        stays, goes = paths[first], paths[second]
+        if keep_all or likeness == "low" or not settled.isdisjoint((stays, goes)):
+            continue
+        one, other = order[stays], order[goes]
+        if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
+            continue
+        labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
+        licenses = JOINED.join(dict.fromkeys(part for row in (one, other) for part in licenses_of(row)))
+        reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
+        if (labels, licenses) != (one.labels, one.license):
+            order[stays] = replace(one, labels=labels, license=licenses)
+        order[goes] = replace(other, status="duplicate", reason=reason)
+        stays_for[goes] = stays
+        settled.add(goes)
+    for goes, stays in stays_for.items():  # what stays may have been set aside itself, behind another encoding
+        while stays in stays_for:
+            stays = stays_for[stays]
+        if stays != stays_for[goes]:
+            order[goes] = replace(order[goes], reason=f"the same sound as {order[stays].name}")
+            stays_for[goes] = stays
+    count = len(stays_for)
+    if count:
+        print(f"{count:,} recordings are duplicates of others: set aside")
+    changed = {path: order[path] for path in {*stays_for, *stays_for.values()}}
+    ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
+    left = [(one, other) for one, other in ends if one != other]
+    return [changed.get(row.path, row) for row in rows], left
+
+
+def licenses_of(row: Recording) -> list[str]:
+    """The licences of a recording, and of its duplicates that an earlier run has set aside."""
+    return row.license.split(JOINED) if row.license else []
+
+
+def beside_twins(
+    rows: Sequence[Recording], pairs: Sequence[tuple[Path, Path]], aside: Collection[Path]
+) -> list[Recording]:
+    """What a table had set aside and is used after all has the group and the fold of what it sounds like, in place of
+    the ones in its row, which were of no use before."""
+    used = {path for pair in pairs for path in pair if path in aside}
+    return [replace(row, group=f"file {row.name}", fold=-1) if row.path in used else row for row in rows]
+
+
+def duplicates_of(rows: Sequence[Recording]) -> list[Recording]:
+    """The rows of recordings that stay, each followed by its duplicates."""
+    twins: dict[str, list[Recording]] = {}
+    for row in rows:
+        if row.status == "duplicate":
+            twins.setdefault(row.reason.partition(" as ")[2], []).append(row)
+    return [one for row in rows if row.name in twins for one in (row, *twins[row.name])]
+
+
 if __name__ == "__main__":
     import tempfile
 
@@ -259,8 +347,8 @@ if __name__ == "__main__":
 
     rng = np.random.default_rng(0)
     owl, rain = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000), rng.normal(0, 0.1, 64_000)
-    with tempfile.TemporaryDirectory() as place:
-        paths = [Path(place) / name for name in ("owl.wav", "again.mp3", "rain.flac")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("owl.wav", "again.mp3", "rain.flac")]
         for path, sound in zip(paths, (owl, 0.5 * owl, rain), strict=True):
             soundfile.write(path, sound, 16_000)
         pairs = same_sounds(paths, examine(paths))

@@ -23,11 +23,11 @@ from typing import NamedTuple
 from archive.lineages import Row
 from archive.metadata import Facts, combined, doubts, read_metadata
 from archive.recorders import read_name
-from archive.recordings import Recording, is_number, within
-from sounds.audio import SUFFIXES, find_recordings, is_hidden, is_ours
+from archive.recordings import Recording, is_number, path_within
+from sounds.discovery import SUFFIXES, find_recordings, holds_our_run, is_hidden
 
 NO_AUTHOR = ("unknown", "anonymous")
-HEAD_BYTES = 2**18  # enough to tell what a table or a page of JSON is
+HEAD_BYTES = 2**18  # enough to see what a table or a page of JSON is
 
 
 class Found(NamedTuple):
@@ -48,7 +48,7 @@ def files_below(root: Path, suffixes: set[str]) -> list[Path]:
     """Other files below a folder, sorted, searched for as sound files are."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(name) and not is_ours(Path(folder, name))]
+        folders[:] = [name for name in folders if not is_hidden(name) and not holds_our_run(Path(folder, name))]
         found += [Path(folder, name) for name in files if Path(name).suffix.lower() in suffixes]
     return sorted(path for path in found if is_plain_file(path))
 
@@ -56,32 +56,32 @@ def files_below(root: Path, suffixes: set[str]) -> list[Path]:
 def subfolders(root: Path) -> list[Path]:
     """Folders that may be looked into; lost+found may not, and what this program wrote is no collection."""
     folders = [path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name) and is_text(path)]
-    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK) and not is_ours(path))
+    return sorted(path for path in folders if os.access(path, os.R_OK | os.X_OK) and not holds_our_run(path))
 
 
 def plain_sounds(root: Path, names: Iterable[str], source: str) -> tuple[list[Recording], list[str]]:
-    """Rows for sounds of which nothing but their names is known, and what is strange about those."""
-    told = [told_by_name(sound_row(root, name, source)) for name in names]
-    warnings = [f"{recording.name}: {warning}" for recording, warning in told if warning]
+    """Rows for sounds of which nothing but their names is known, and what is strange about them."""
+    dated = [with_facts_of_name(sound_row(root, name, source)) for name in names]
+    warnings = [f"{recording.name}: {warning}" for recording, warning in dated if warning]
     note = f"{len(warnings)} file names have no sensible time: {listed(warnings)}"
-    return [checked_name(recording) for recording, _ in told], [note] if warnings else []
+    return [checked_name(recording) for recording, _ in dated], [note] if warnings else []
 
 
 def sound_row(root: Path, name: str, source: str) -> Recording:
     return Recording(root / name, name, source=source)
 
 
-def told_by_name(recording: Recording) -> tuple[Recording, str]:
-    """Time and place from the file's name, and a warning where that is strange."""
-    facts = read_name(shown(recording.name))
-    told = replace(
+def with_facts_of_name(recording: Recording) -> tuple[Recording, str]:
+    """Time and coordinates from the file's name, and a warning where that is strange."""
+    facts = read_name(printable_name(recording.name))
+    dated = replace(
         recording,
         recorded_at=recording.recorded_at or facts.recorded_at,
         site=recording.site or facts.site,
         latitude=recording.latitude or facts.latitude,
         longitude=recording.longitude or facts.longitude,
     )
-    return told, facts.warning
+    return dated, facts.warning
 
 
 def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
@@ -94,10 +94,10 @@ def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], lis
     done: list[Recording] = []
     said: dict[str, None] = {}
     for row in recordings:
-        told = written[row.path]
-        if told != Facts():
-            named = read_name(shown(row.name))
-            facts, odd = combined(named, told)
+        in_file = written[row.path]
+        if in_file != Facts():
+            named = read_name(printable_name(row.name))
+            facts, odd = combined(named, in_file)
             said |= dict.fromkeys(f"{row.name}: {words}" for words in odd)
             by_table = row.recorded_at not in ("", named.recorded_at), row.latitude not in ("", named.latitude)
             row = replace(
@@ -115,11 +115,11 @@ def with_metadata(recordings: Sequence[Recording]) -> tuple[list[Recording], lis
 
 def checked_name(recording: Recording) -> Recording:
     """The row of a file that was found, refused where its name cannot be written down or is a link to elsewhere."""
-    name = shown(recording.name)
+    name = printable_name(recording.name)
     root = Path(str(recording.path).removesuffix(recording.name))
     if name != recording.name:
         return refused(replace(recording, name=name, path=root / name), "its name is not UTF-8; rename it")
-    if recording.path.is_symlink() and is_there(recording.path) and within(root, name) is None:
+    if recording.path.is_symlink() and is_there(recording.path) and path_within(root, name) is None:
         return refused(recording, f"it is a link out of {root}; copy the file there")
     return recording
 
@@ -158,7 +158,7 @@ class NameIndex:
 
         written   a name with or without suffix and folders, of this computer or of another, in any case. Folders must
                   agree as far as both sides have them: siteB/0500.wav is not siteA/0500.wav
-        folder    where the table lies: of several, those in the same folder are meant
+        folder    where the table lies: of several, the ones in the same folder are meant
         """
         wanted = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
         if not wanted:
@@ -192,7 +192,7 @@ def degrees(cell: str, most: int) -> str:
     return cell if is_number(cell) and abs(float(cell)) <= most else ""
 
 
-def moment(date: str, time: str = "") -> str:
+def iso_time(date: str, time: str = "") -> str:
     """ISO 8601 of a date and a time of day, of the date alone where the time is not known, else blank."""
     hour = re.fullmatch(r"(\d{1,2}):(\d\d)(?::(\d\d))?", time)
     clocked = [f"{date}T{int(hour[1]):02}:{hour[2]}:{hour[3] or '00'}"] if hour else []
@@ -214,18 +214,18 @@ def is_there(path: Path) -> bool:
 
 
 def is_text(path: Path) -> bool:
-    return shown(str(path)) == str(path)
+    return printable_name(str(path)) == str(path)
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """A file name that can be printed and written: bytes that are not UTF-8 as \\xe9."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
     """The first few of several names."""
-    those = [shown(name) for name in names]
-    return ", ".join(those[:most]) + (f" and {len(those) - most} more" if len(those) > most else "")
+    names_shown = [printable_name(name) for name in names]
+    return ", ".join(names_shown[:most]) + (f" and {len(names_shown) - most} more" if len(names_shown) > most else "")
 
 
 if __name__ == "__main__":

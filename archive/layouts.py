@@ -1,4 +1,4 @@
-"""Sound in whatever layout it lies there -> one row per recording, or per labelled stretch of it, and one taxonomy.
+"""Sound in whatever layout it lies there -> one row per recording, or per labelled segment of it, and one taxonomy.
 
     collection = read_collection(DataSettings(Path("recordings")))
     collection.taxonomy, collection.recordings, collection.notes
@@ -10,7 +10,7 @@ Reads    a recordings.csv of our own, or a folder in one of these layouts:
          annotations   Raven selection tables, or a csv with start and end, over long recordings
          folders       a folder per class, as BirdNET-Analyzer has them
          unlabeled     any folder of sound
-         or several of those side by side, each in a folder of its own; keep.csv says what may be heard of a recording
+         or several of them side by side, each in a folder of its own; keep.csv says what may be used of a recording
 Writes   nothing, and opens no sound
 
 A row that cannot be used stays in the table with its reason. Names in tables are never trusted: they are looked up
@@ -29,13 +29,13 @@ from pathlib import Path
 from unicodedata import normalize
 
 from archive.annotations import (
-    clock,
+    clock_seconds,
     decimal_sign,
     read_annotations,
     table_columns,
 )
 from archive.birdclef import read_birdclef
-from archive.collection import Collection, Place
+from archive.collection import Collection, SourceFolder
 from archive.folders import known_names, looks_like_label, read_folders
 from archive.index import (
     Found,
@@ -59,7 +59,7 @@ from archive.lineages import (
 from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from archive.recordings import Recording, read_recordings
 from config import CollectionSettings
-from sounds.audio import SUFFIXES
+from sounds.discovery import SUFFIXES
 from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key, read_table
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
@@ -73,39 +73,39 @@ def read_collection(data: CollectionSettings) -> Collection:
     """
     root = data.root
     if root.is_file():
-        return finished(root, read_own_table(root))
+        return final_rows(root, read_own_table(root))
     assert root.is_dir(), f"no folder {root}; point --data.root at your recordings (`python demo_data.py` makes some)"
     assert is_text(root.absolute()), f"the path of {str(root)!a} is not UTF-8; rename the folder"
-    place = Place(root, data.label_column, data.layout != "auto")
-    layout, why = choose_layout(place) if data.layout == "auto" else (data.layout, "--data.layout says so")
-    found = read_layout(place, layout)
+    source = SourceFolder(root, data.label_column, data.layout != "auto")
+    layout, why = choose_layout(source) if data.layout == "auto" else (data.layout, "--data.layout says so")
+    found = read_layout(source, layout)
     others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
     strange = strange_pages([root, *subfolders(root)], "" if data.layout == "auto" else layout)
-    return finished(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
+    return final_rows(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
 
 
-def choose_layout(place: Place, nested: bool = False) -> tuple[str, str]:
+def choose_layout(source: SourceFolder, nested: bool = False) -> tuple[str, str]:
     """The layout of a folder, and what speaks for it.
 
     nested   the folder lies beside others, so it holds no collections side by side itself
     """
-    layout, why = marked_layout(place)
+    layout, why = marked_layout(source)
     if layout:
         return layout, why
     marks = (
         {}
         if nested
-        else {child: marked_layout(Place(child, place.label_column))[0] for child in subfolders(place.root)}
+        else {child: marked_layout(SourceFolder(child, source.label_column))[0] for child in subfolders(source.root)}
     )
     marks = {child: mark for child, mark in marks.items() if mark not in ("", "annotations")}
-    if marks and all(mark == "xeno-canto" and not Place(child).names for child, mark in marks.items()):
+    if marks and all(mark == "xeno-canto" and not SourceFolder(child).names for child, mark in marks.items()):
         return "xeno-canto", f"there are pages of it in {listed(child.name for child in marks)}"
     if marks:
         return SIDE_BY_SIDE, ", ".join(f"{child.name}/ is {mark}" for child, mark in marks.items())
-    if place.tables:
-        return "annotations", f"{place.tables[0].relative_to(place.root)} has times in it"
-    folders = sorted({name.split("/")[0] for name in place.names if "/" in name})
-    known = known_names(place.root) if folders else frozenset[str]()
+    if source.tables:
+        return "annotations", f"{source.tables[0].relative_to(source.root)} has times in it"
+    folders = sorted({name.split("/")[0] for name in source.names if "/" in name})
+    known = known_names(source.root) if folders else frozenset[str]()
     likely = [folder for folder in folders if looks_like_label(folder, known)]
     if len(folders) >= 2 and 2 * len(likely) >= len(folders):
         return "folders", f"{len(likely)} of {len(folders)} folders are named like species: {listed(likely, 3)}"
@@ -115,32 +115,32 @@ def choose_layout(place: Place, nested: bool = False) -> tuple[str, str]:
     return "unlabeled", "there is no table in it"
 
 
-def marked_layout(place: Place) -> tuple[str, str]:
+def marked_layout(source: SourceFolder) -> tuple[str, str]:
     """The layout that a file in the folder itself gives away, and which file; blanks where there is none."""
-    if (place.root / "train.csv").is_file():
+    if (source.root / "train.csv").is_file():
         return "birdclef", "train.csv is there"
     for layout in ("inaturalist", "xeno-canto"):
-        if pages := find_pages(place.root, layout):
+        if pages := find_pages(source.root, layout):
             return layout, f"{pages[0].name} is of that kind"
-    here = [path for path in sorted(place.root.iterdir()) if path.suffix.lower() in {".txt", ".csv", ".tsv"}]
-    table = next((path for path in here if is_plain_file(path) and place.is_annotated(path)), None)
+    here = [path for path in sorted(source.root.iterdir()) if path.suffix.lower() in {".txt", ".csv", ".tsv"}]
+    table = next((path for path in here if is_plain_file(path) and source.is_annotated(path)), None)
     return ("annotations", f"{table.name} has times in it") if table else ("", "")
 
 
-def read_layout(place: Place, layout: str) -> Found:
-    """Everything in a folder, by the reader of its layout, with the stretches of its keep.csv."""
-    found = read_side_by_side(place) if layout == SIDE_BY_SIDE else READERS[layout](place)
-    if place.predictions:
+def read_layout(source: SourceFolder, layout: str) -> Found:
+    """Everything in a folder, by the reader of its layout, with the segments of its keep.csv."""
+    found = read_side_by_side(source) if layout == SIDE_BY_SIDE else READERS[layout](source)
+    if source.predictions:
         found.notes.append(
-            f"{len(place.predictions)} tables have a confidence, so a model wrote them, and they are no annotations: "
-            f"{listed(sorted(place.predictions))}; take that column out of those that somebody checked"
+            f"{len(source.predictions)} tables have a confidence, so a model wrote them, and they are no annotations: "
+            f"{listed(sorted(source.predictions))}; take that column out of those that somebody checked"
         )
-    if place.orphans:
+    if source.orphans:
         found.notes.append(
-            f"{len(place.orphans)} tables of times do not say of which recording, and none is called so: "
-            f"{listed(sorted(place.orphans))}; give each the name of its recording, or a column filename"
+            f"{len(source.orphans)} tables of times do not say of which recording, and none is called so: "
+            f"{listed(sorted(source.orphans))}; give each the name of its recording, or a column filename"
         )
-    return with_keep(place.root, found)
+    return with_keep(source.root, found)
 
 
 def read_own_table(path: Path) -> Found:
@@ -172,19 +172,19 @@ def present(recording: Recording) -> Recording:
     return checked_name(there) if there.sound else there
 
 
-def read_unlabeled(place: Place) -> Found:
+def read_plain_folder(source: SourceFolder) -> Found:
     """Every sound below the root."""
-    recordings, warnings = plain_sounds(place.root, place.names, "unlabeled")
-    return Found([], recordings, place.sounds[1] + warnings)
+    recordings, warnings = plain_sounds(source.root, source.names, "unlabeled")
+    return Found([], recordings, source.sounds[1] + warnings)
 
 
-def read_side_by_side(place: Place) -> Found:
+def read_side_by_side(source: SourceFolder) -> Found:
     """Each folder by its own layout; labels with the same scientific name become one, that of the first folder."""
-    loose = [path.name for path in place.root.iterdir() if path.suffix.lower() in SUFFIXES and is_plain_file(path)]
-    recordings, warnings = plain_sounds(place.root, sorted(loose), "unlabeled")
+    loose = [path.name for path in source.root.iterdir() if path.suffix.lower() in SUFFIXES and is_plain_file(path)]
+    recordings, warnings = plain_sounds(source.root, sorted(loose), "unlabeled")
     parts = [(".", Found([], recordings, warnings))]
-    for child in subfolders(place.root):
-        inner = Place(child, place.label_column)
+    for child in subfolders(source.root):
+        inner = SourceFolder(child, source.label_column)
         layout, why = choose_layout(inner, nested=True)
         if layout != "unlabeled" or inner.names:
             found = read_layout(inner, layout)
@@ -203,7 +203,7 @@ def unified(parts: Sequence[tuple[str, Found]]) -> Found:
     notes: list[str] = []
     for folder, found in parts:
         count = Counter(key(row["scientific_name"]) for _, row in found.rows)
-        mine: dict[str, str] = {}
+        new_label: dict[str, str] = {}
         for where, row in found.rows:
             name, label = key(row["scientific_name"]), row["primary_label"]
             if count[name] == 1 and label_of.get(name):
@@ -211,38 +211,38 @@ def unified(parts: Sequence[tuple[str, Found]]) -> Found:
             elif label in rows and key(rows[label][1]["scientific_name"]) != name:
                 label = row["scientific_name"]
                 assert label not in rows, f"{where}: {row['primary_label']} means another species elsewhere; rename it"
-            mine[row["primary_label"]] = label
+            new_label[row["primary_label"]] = label
             row = row | {"primary_label": label}
             rows[label] = (rows[label][0], merged(rows[label][1], row)) if label in rows else (where, row)
             label_of.setdefault(name, label if count[name] == 1 else "")
-        changed = [f"{old} = {new}" for old, new in mine.items() if old != new]
+        changed = [f"{old} = {new}" for old, new in new_label.items() if old != new]
         notes += [f"{folder}/: {note}" for note in found.notes]
         notes += [f"{folder}/: {len(changed)} labels under the names of other folders: {listed(changed)}"] * bool(
             changed
         )
-        renamed.append(mine)
+        renamed.append(new_label)
     recordings: list[Recording] = []
-    for (folder, found), mine in zip(parts, renamed, strict=True):
+    for (folder, found), new_label in zip(parts, renamed, strict=True):
         for recording in found.recordings:
-            labels = tuple(dict.fromkeys(mine.get(x) or label_of.get(key(x)) or x for x in recording.labels))
-            denied = tuple(dict.fromkeys(mine.get(x) or label_of.get(key(x)) or x for x in recording.absent))
+            labels = tuple(dict.fromkeys(new_label.get(x) or label_of.get(key(x)) or x for x in recording.labels))
+            denied = tuple(dict.fromkeys(new_label.get(x) or label_of.get(key(x)) or x for x in recording.absent))
             name = f"{folder}/{recording.name}".removeprefix("./")
             recordings.append(replace(recording, name=name, labels=labels, absent=denied))
     return Found(list(rows.values()), recordings, notes)
 
 
-READERS: dict[str, Callable[[Place], Found]] = {
+READERS: dict[str, Callable[[SourceFolder], Found]] = {
     "birdclef": read_birdclef,
     "folders": read_folders,
-    "inaturalist": lambda place: read_inaturalist(place.root, *place.sounds, place.named),
-    "xeno-canto": lambda place: read_xeno_canto(place.root, *place.sounds, place.named),
-    "annotations": lambda place: read_annotations(place.root, *place.sounds, place.tables, place.label_column),
-    "unlabeled": read_unlabeled,
+    "inaturalist": lambda source: read_inaturalist(source.root, *source.sounds, source.named),
+    "xeno-canto": lambda source: read_xeno_canto(source.root, *source.sounds, source.named),
+    "annotations": lambda source: read_annotations(source.root, *source.sounds, source.tables, source.label_column),
+    "unlabeled": read_plain_folder,
 }
 
 
 def with_keep(root: Path, found: Found) -> Found:
-    """The stretches of keep.csv, if there is one, on the rows of the recordings it names."""
+    """The segments of keep.csv, if there is one, on the rows of the recordings it names."""
     path = root / "keep.csv"
     if not path.is_file():
         return found
@@ -252,16 +252,16 @@ def with_keep(root: Path, found: Found) -> Found:
     rows = read_table(path, ("filename", "start", "end"))
     decimal = decimal_sign([row[name] for _, row in rows for name in ("start", "end")], path)
     for where, row in rows:
-        start, end = clock(row["start"], decimal), clock(row["end"], decimal)
+        start, end = clock_seconds(row["start"], decimal), clock_seconds(row["end"], decimal)
         assert start is not None and end is not None and start < end, (
-            f"{where}: {row['start']!r} to {row['end']!r} is no stretch; write two times in seconds, the smaller first"
+            f"{where}: {row['start']!r} to {row['end']!r} is no segment; write two times in seconds, the smaller first"
         )
         names = index.find(row["filename"])
         if len(names) == 1:
             kept.setdefault(names[0], set()).add((start, end))
         else:
             strangers.append(row["filename"])
-    notes = [f"keep.csv: only stretches of {len(kept)} recordings are heard"]
+    notes = [f"keep.csv: only segments of {len(kept)} recordings are used"]
     if strangers:
         notes.append(f"keep.csv: {len(strangers)} rows name no recording, or several: {listed(strangers)}")
     recordings = [
@@ -271,7 +271,7 @@ def with_keep(root: Path, found: Found) -> Found:
     return Found(found.rows, recordings, found.notes + notes)
 
 
-def finished(root: Path, found: Found) -> Collection:
+def final_rows(root: Path, found: Found) -> Collection:
     """The rows in their order, each label one of the taxonomy's, with a count of what could not be used."""
     assert found.recordings, f"no recordings in {root}; {'; '.join(found.notes)}"
     rows = [(where, with_rank(row)) for where, row in found.rows]
@@ -299,9 +299,9 @@ def finished(root: Path, found: Found) -> Collection:
 
 def with_rank(row: dict[str, str]) -> dict[str, str]:
     """A label of which nothing but a name is known that is no scientific one: a species for all we know."""
-    told = row.get("finest_rank") or row.get("class") or any(row.get(rank) for rank in UPPER)
+    known_rank = row.get("finest_rank") or row.get("class") or any(row.get(rank) for rank in UPPER)
     scientific = re.match(r"[A-Z][a-z]+(?:$| [a-z])", row["scientific_name"])
-    return row if told or scientific else row | {"finest_rank": "species"}
+    return row if known_rank or scientific else row | {"finest_rank": "species"}
 
 
 def with_known_spelling(recordings: Sequence[Recording], known: set[str]) -> tuple[list[Recording], list[str]]:
@@ -362,21 +362,21 @@ def open_ranks(taxonomy: Taxonomy | None) -> list[str]:
     ]
     if not lacking:
         return []
-    remedy = "a taxonomy.csv with class_name, order and family tells how far they are from the others"
+    remedy = "a taxonomy.csv with class_name, order and family says how far they are from the others"
     return [f"{len(lacking)} of {len(taxonomy.labels)} labels have open ranks: {listed(lacking)}; {remedy}"]
 
 
 def counts(recordings: Sequence[Recording]) -> list[str]:
-    """How many rows there are, how many of each kind can be heard, and why the others cannot."""
-    heard = [recording for recording in recordings if recording.sound]
-    labelled = sum(bool(recording.labels) for recording in heard)
-    empty = sum(recording.listened and not recording.labels for recording in heard)
-    kinds = f"{labelled} labelled, {empty} listened to without a species, {len(heard) - labelled - empty} unlabelled"
-    notes = [f"{len(recordings)} rows read, {len(heard)} kept: {kinds}"]
+    """How many rows there are, how many of each kind can be used, and why the others cannot."""
+    usable = [recording for recording in recordings if recording.sound]
+    labelled = sum(bool(recording.labels) for recording in usable)
+    empty = sum(recording.listened and not recording.labels for recording in usable)
+    kinds = f"{labelled} labelled, {empty} listened to without a species, {len(usable) - labelled - empty} unlabelled"
+    notes = [f"{len(recordings)} rows read, {len(usable)} kept: {kinds}"]
     for status in sorted({recording.status for recording in recordings if not recording.sound}):
-        those = [recording for recording in recordings if recording.status == status]
-        named = listed(dict.fromkeys(f"{recording.name} ({recording.reason})" for recording in those))
-        notes.append(f"{len(those)} rows {status}: {named}")
+        affected = [recording for recording in recordings if recording.status == status]
+        named = listed(dict.fromkeys(f"{recording.name} ({recording.reason})" for recording in affected))
+        notes.append(f"{len(affected)} rows {status}: {named}")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Lineages of labels, completed from tables beside the data and from those in lineages/, which come with this program.
+"""Lineages of labels, completed from tables beside the data and from our own in lineages/.
 
     rows, notes = taxonomy_rows(Path("data/birdclef-2025"))
     rows, notes = with_lineages(rows, [shipped()])
@@ -35,7 +35,7 @@ class Reference(NamedTuple):
 
 
 def taxonomy_rows(root: Path) -> tuple[list[Row], list[str]]:
-    """taxonomy.csv; ranks it leaves out are taken from a table of lineages beside it, or from those we come with."""
+    """taxonomy.csv; ranks it leaves out are taken from a table of lineages beside it, or from the ones we come with."""
     rows = checked_rows(root / "taxonomy.csv")
     if all(row.get("order") and row.get("family") for _, row in rows):
         return rows, []
@@ -43,15 +43,15 @@ def taxonomy_rows(root: Path) -> tuple[list[Row], list[str]]:
     beside = next((path for path in others if path.name != "taxonomy.csv" and is_lineage(path)), None)
     if beside is None:
         return with_lineages(rows, [shipped()])
-    told = [
+    rows_beside = [
         (where, row | {"finest_rank": row.get("finest_rank") or row.get("rank", "")})
         for where, row in read_table(beside, ("primary_label", "order", "family"), unique="primary_label")
     ]
-    return with_lineages(rows, [reference(beside.name, told, by_label=True), shipped()])
+    return with_lineages(rows, [reference(beside.name, rows_beside, by_label=True), shipped()])
 
 
 def with_lineages(rows: Sequence[Row], references: Sequence[Reference]) -> tuple[list[Row], list[str]]:
-    """Rows with what they leave blank as the first reference that knows them has it, and a note on how many those are.
+    """Rows with what they leave blank as the first reference that knows them has it, and a note on how many they are.
 
     A reference that contradicts what a row says already is not used for it.
     """
@@ -74,17 +74,17 @@ def shipped() -> Reference:
 
 
 def reference(title: str, rows: Sequence[Row], by_label: bool = False) -> Reference:
-    """Rows by every name they have, and the taxa above them; a name that stands in two places says nothing."""
+    """Rows by every name they have, and the taxa above them; a name that stands in two positions says nothing."""
     names: dict[str, Mapping[str, str]] = {}
     for column in ("primary_label", "scientific_name", "common_name"):
         for _, row in rows:
             if row.get(column):
                 names.setdefault(key(row[column]), row)
     taxa: dict[str, dict[str, str]] = {}
-    for place, rank in enumerate(UPPER):
+    for depth, rank in enumerate(UPPER):
         for _, row in rows:
             if key(row.get(rank, "")) not in BLANKS:
-                path = {upper: row.get(upper, "") for upper in UPPER[: place + 1]}
+                path = {upper: row.get(upper, "") for upper in UPPER[: depth + 1]}
                 path["finest_rank"] = rank.removesuffix("_name")
                 if taxa.setdefault(key(row[rank]), path) != path:
                     taxa[key(row[rank])] = {}
@@ -100,18 +100,18 @@ def label_row(label: str, scientific: str = "", common: str = "") -> dict[str, s
 def merged(row: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
     """Two rows on one label: the blanks of the first filled from the second, unless they contradict each other.
 
-    Then the lineage of the first stays as it is, or gives way where the second one tells more.
+    Then the lineage of the first stays as it is, or gives way where the second one knows more.
     """
-    mine, theirs = told_ranks(row), told_ranks(other)
-    lineage = {rank: mine[rank] or theirs[rank] for rank in mine}
+    own, theirs = known_ranks(row), known_ranks(other)
+    lineage = {rank: own[rank] or theirs[rank] for rank in own}
     if contradict(row, other):
-        lineage = max((mine, theirs), key=lambda ranks: sum(map(bool, ranks.values())))
+        lineage = max((own, theirs), key=lambda ranks: sum(map(bool, ranks.values())))
         lineage["class"] = lineage["class_name"]
     return dict(row) | lineage | {"common_name": row.get("common_name", "") or other.get("common_name", "")}
 
 
 def is_lineage(path: Path) -> bool:
-    """Whether a table has those columns, however it parts them; read_table says what is wrong with it otherwise."""
+    """Whether a table has these columns, however it parts them; read_table says what is wrong with it otherwise."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -123,11 +123,11 @@ def completed(row: dict[str, str], known: Reference) -> dict[str, str]:
     """A row with the blanks filled in that a reference can fill: by its names, else by its genus or higher taxon."""
     label, scientific = row["primary_label"], row["scientific_name"]
     names = [key(label), key(scientific)] if known.by_label else [key(scientific)]
-    told = next((known.names[name] for name in names if name in known.names), None)
-    if told is not None and not contradict(row, told):
-        filled = merged(row, {column: told.get(column, "") for column in (*UPPER, "common_name", "finest_rank")})
+    known_row = next((known.names[name] for name in names if name in known.names), None)
+    if known_row is not None and not contradict(row, known_row):
+        filled = merged(row, {column: known_row.get(column, "") for column in (*UPPER, "common_name", "finest_rank")})
         spoken = key(scientific) in (key(label), key(scientific_form(label)))  # the label is all there was
-        real = told.get("scientific_name", "")
+        real = known_row.get("scientific_name", "")
         return filled | {"scientific_name": real} if spoken and real and filled != row else filled
     words = scientific.split()
     above: Mapping[str, str] = known.taxa.get(key(words[0]), {})
@@ -138,11 +138,11 @@ def completed(row: dict[str, str], known: Reference) -> dict[str, str]:
 
 
 def contradict(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    mine, theirs = told_ranks(row), told_ranks(other)
-    return any(mine[rank] and theirs[rank] and key(mine[rank]) != key(theirs[rank]) for rank in mine)
+    own, theirs = known_ranks(row), known_ranks(other)
+    return any(own[rank] and theirs[rank] and key(own[rank]) != key(theirs[rank]) for rank in own)
 
 
-def told_ranks(row: Mapping[str, str]) -> dict[str, str]:
+def known_ranks(row: Mapping[str, str]) -> dict[str, str]:
     """The ranks above a label as far as its row has them, and its own."""
     cells = {rank: row.get(rank, "") for rank in (*UPPER, "finest_rank")}
     cells["class_name"] = cells["class_name"] or row.get("class", "")
@@ -170,7 +170,8 @@ if __name__ == "__main__":
     print("\n".join(notes))
     for _, row in rows:
         print(
-            f"  {row['primary_label']:6}", ", ".join(f"{rank} {name}" for rank, name in told_ranks(row).items() if name)
+            f"  {row['primary_label']:6}",
+            ", ".join(f"{rank} {name}" for rank, name in known_ranks(row).items() if name),
         )
-    families = [told_ranks(row)["family"] for _, row in rows]
+    families = [known_ranks(row)["family"] for _, row in rows]
     assert families == ["Paridae", "Leptodactylidae", ""], "the table beside it, ours, and a genus that is of no bird"

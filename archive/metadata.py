@@ -53,7 +53,7 @@ class Facts:
     warning: str = ""  # why a time is not believed
 
 
-def facts_of(path: Path) -> tuple[Facts, list[str]]:
+def facts_in(path: Path) -> tuple[Facts, list[str]]:
     """What is known of a recording from its file and its name, and what to say where these are doubtful."""
     return combined(read_name("/".join(path.parts[-2:])), read_metadata(path))
 
@@ -67,11 +67,11 @@ def combined(named: NameFacts, written: Facts) -> tuple[Facts, list[str]]:
         when = max((written.recorded_at, named.recorded_at), key=precision)
     else:
         said.append(f"its name says {named.recorded_at}, the file {written.recorded_at}, which is taken")
-    place, other = (written.latitude, written.longitude), (named.latitude, named.longitude)
-    if not same_place(other, place):
-        said.append(f"its name says {', '.join(other)}, the file {', '.join(place)}, which is taken")
-    place = place if place[0] else other
-    return Facts(when, *place, written.make, written.serial, written.temperature), said
+    coordinates, other = (written.latitude, written.longitude), (named.latitude, named.longitude)
+    if not same_coordinates(other, coordinates):
+        said.append(f"its name says {', '.join(other)}, the file {', '.join(coordinates)}, which is taken")
+    coordinates = coordinates if coordinates[0] else other
+    return Facts(when, *coordinates, written.make, written.serial, written.temperature), said
 
 
 def doubts(said: Sequence[str], most: int = 5) -> list[str]:
@@ -102,7 +102,7 @@ def same_time(named: str, written: str) -> bool:
     return any(abs(one - other) < SAME_TIME for one in readings[0] for other in readings[1])
 
 
-def same_place(named: tuple[str, str], written: tuple[str, str]) -> bool:
+def same_coordinates(named: tuple[str, str], written: tuple[str, str]) -> bool:
     """Whether two positions are within a kilometre or so, as far as both are known."""
     if not (named[0] and written[0]):
         return True
@@ -159,12 +159,12 @@ def wav_chunk(name: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
     """What one chunk says; a list of texts has chunks of its own."""
     if name in (b"guan", b"wamd"):
         yield name.decode(), body
-    place = 4
-    while name == b"LIST" and body[:4] == b"INFO" and place + 8 <= len(body):
-        length = int.from_bytes(body[place + 4 : place + 8], "little")
-        if kind := LISTED_TEXTS.get(body[place : place + 4]):
-            yield kind, body[place + 8 : place + 8 + length]
-        place += 8 + length + length % 2
+    offset = 4
+    while name == b"LIST" and body[:4] == b"INFO" and offset + 8 <= len(body):
+        length = int.from_bytes(body[offset + 4 : offset + 8], "little")
+        if kind := LISTED_TEXTS.get(body[offset : offset + 4]):
+            yield kind, body[offset + 8 : offset + 8 + length]
+        offset += 8 + length + length % 2
 
 
 def flac_blocks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
@@ -177,13 +177,13 @@ def flac_blocks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         body = file.read(min(length, MOST_BYTES)) if kind in (2, 4) else b""
         if kind == 2 and body[:4] == b"riff":
             yield from wav_chunk(body[4:8], body[12:])
-        place = 4 + int.from_bytes(body[:4], "little") + 4  # behind the encoder's name and the number of comments
-        while kind == 4 and place + 4 <= len(body):
-            size = int.from_bytes(body[place : place + 4], "little")
-            key, _, value = body[place + 4 : place + 4 + size].partition(b"=")
+        offset = 4 + int.from_bytes(body[:4], "little") + 4  # behind the encoder's name and the number of comments
+        while kind == 4 and offset + 4 <= len(body):
+            size = int.from_bytes(body[offset : offset + 4], "little")
+            key, _, value = body[offset + 4 : offset + 4 + size].partition(b"=")
             if named := {b"COMMENT": "comment", b"DESCRIPTION": "comment", b"ARTIST": "artist"}.get(key.upper()):
                 yield named, value
-            place += 4 + size
+            offset += 4 + size
         if header[0] & 128:  # the last one
             return
         file.seek(start + length)
@@ -193,15 +193,15 @@ def read_guano(text: str) -> Facts:
     """A chunk `guan`: lines of key and value; where a converter joined them, between semicolons."""
     lines = text.split("\n" if "\n" in text else ";")
     cell = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    device = together(cell.get("Make", ""), cell.get("Model", ""))
+    device = make_and_model(cell.get("Make", ""), cell.get("Model", ""))
     temperature = cell.get("Temperature Ext", "") or cell.get("Temperature Int", "")
     degrees = two_numbers(cell.get("Loc Position", ""))
     return checked_facts(cell.get("Timestamp", ""), degrees, device, cell.get("Serial", ""), temperature)
 
 
-def two_numbers(told: str) -> list[str]:
+def two_numbers(text: str) -> list[str]:
     """Latitude and longitude: 52.5 13.4, 52.5,13.4 or 52,5 13,4; blank where there are not exactly two."""
-    parts = told.replace(", ", " ").split()
+    parts = text.replace(", ", " ").split()
     parts = parts[0].split(",") if len(parts) == 1 else [part.replace(",", ".") for part in parts]
     return parts if len(parts) == 2 else ["", ""]
 
@@ -209,21 +209,21 @@ def two_numbers(told: str) -> list[str]:
 def read_wamd(body: bytes) -> Facts:
     """A chunk `wamd` of Wildlife Acoustics: numbered fields, texts in ASCII."""
     field: dict[int, str] = {}
-    place = 0
-    while place + 6 <= len(body):
+    offset = 0
+    while offset + 6 <= len(body):
         number, length = (
-            int.from_bytes(body[place : place + 2], "little"),
-            int.from_bytes(body[place + 2 : place + 6], "little"),
+            int.from_bytes(body[offset : offset + 2], "little"),
+            int.from_bytes(body[offset + 2 : offset + 6], "little"),
         )
-        field.setdefault(number, plain_text(body[place + 6 : place + 6 + length]).strip() if length < LONGEST else "")
-        place += 6 + length
+        field.setdefault(number, plain_text(body[offset + 6 : offset + 6 + length]).strip() if length < LONGEST else "")
+        offset += 6 + length
     where = [part.strip() for part in (field.get(WAMD_GPS) or field.get(WAMD_POSITION, "")).split(",")][1:]
     if len(where) >= 4 and where[1] in ("N", "S") and where[3] in ("E", "W"):
         signs = "-" if where[1] == "S" else "", "-" if where[3] == "W" else ""
         where = [signs[0] + where[0], signs[1] + where[2]]
     model = field.get(WAMD_MODEL, "")
     temperature = field.get(WAMD_OUTSIDE, "") or field.get(WAMD_INSIDE, "")
-    make = together("Wildlife Acoustics", model) if model else ""
+    make = make_and_model("Wildlife Acoustics", model) if model else ""
     return checked_facts(field.get(WAMD_TIME, ""), [*where, "", ""][:2], make, field.get(WAMD_SERIAL, ""), temperature)
 
 
@@ -253,7 +253,7 @@ def checked_facts(time: str, degrees: Sequence[str], make: str, serial: str, tem
     return Facts(when, *on_earth(*degrees), make, serial, warmth[1] if warmth else "", warning)
 
 
-def together(make: str, model: str) -> str:
+def make_and_model(make: str, model: str) -> str:
     """Make and model of a device in one: Wildlife Acoustics SM4, and not Titley Titley Swift."""
     return model if model.startswith(make) else f"{make} {model}".strip()
 
@@ -271,6 +271,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "20240501_043000.wav")
         path.write_bytes(b"RIFF\0\0\0\0WAVEguan" + len(guano).to_bytes(4, "little") + guano)
-        found, said = facts_of(path)
+        found, said = facts_in(path)
     print(found, *said, sep="\n")
     assert found.recorded_at == "2024-05-01T05:30:00+02:00" and "043000" not in said[0] and "04:30:00" in said[0]

@@ -32,13 +32,13 @@ from archive.index import (
     files_below,
     is_plain_file,
     is_there,
+    iso_time,
     listed,
     missing,
-    moment,
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
-from archive.recordings import Recording, within
-from sounds.audio import SUFFIXES, is_ours
+from archive.recordings import Recording, path_within
+from sounds.discovery import SUFFIXES, holds_our_run
 from taxonomy import key
 
 MOST_JSON_BYTES = 2 * 2**30
@@ -67,56 +67,61 @@ def read_inaturalist(root: Path, sounds: Sequence[str], searched: Sequence[str],
     rows: dict[str, Row] = {}
     recordings: list[Recording] = []
     for path in pages:
-        document = read_json(path)
-        names = {text(one.get("id")): text(one.get("name")) for one in entries(document, "licenses", path)}
-        heard = inaturalist_labels(document, path, rows)
+        document = read_page(path)
+        names = {text_of(one.get("id")): text_of(one.get("name")) for one in entries(document, "licenses", path)}
+        labels_of = inaturalist_labels(document, path, rows)
         for where, entry in located(document, "audio", path):
-            recordings.append(inaturalist_row(root, path.stem, where, entry, heard, names))
+            recordings.append(inaturalist_row(root, path.stem, where, entry, labels_of, names))
     notes = [f"{len(pages)} JSON files: {listed(path.name for path in pages)}", *searched]
     return Found(list(rows.values()), recordings, notes + extra_files(sounds, recordings, "JSON"))
 
 
 def inaturalist_labels(document: dict[str, object], path: Path, rows: dict[str, Row]) -> dict[str, list[str]]:
     """The labels of each audio id; the categories they come from are added to `rows`."""
-    categories = {text(entry.get("id")): (where, entry) for where, entry in located(document, "categories", path)}
-    heard: dict[str, list[str]] = {}
-    for place, entry in located(document, "annotations", path):
-        category = text(entry.get("category_id"))
-        assert category in categories, f"{place}: category {category!r} is not in the file; download it again"
+    categories = {text_of(entry.get("id")): (where, entry) for where, entry in located(document, "categories", path)}
+    labels_of: dict[str, list[str]] = {}
+    for where, entry in located(document, "annotations", path):
+        category = text_of(entry.get("category_id"))
+        assert category in categories, f"{where}: category {category!r} is not in the file; download it again"
         where, taxon = categories[category]
-        cells = {column: text(taxon.get(column)) for column in UPPER if column != "class_name"}
-        label = text(taxon.get("name"))
+        cells = {column: text_of(taxon.get(column)) for column in UPPER if column != "class_name"}
+        label = text_of(taxon.get("name"))
         assert label, f"{where}: a category without name; download it again"
-        cells |= {"primary_label": label, "scientific_name": label, "common_name": text(taxon.get("common_name"))}
-        cells |= {"class_name": text(taxon.get("class"))}
+        cells |= {"primary_label": label, "scientific_name": label, "common_name": text_of(taxon.get("common_name"))}
+        cells |= {"class_name": text_of(taxon.get("class"))}
         rows[label] = (where, merged(rows[label][1], cells) if label in rows else cells)
-        labels = heard.setdefault(text(entry.get("audio_id")), [])
+        labels = labels_of.setdefault(text_of(entry.get("audio_id")), [])
         labels += [label] if label not in labels else []
-    return heard
+    return labels_of
 
 
 def inaturalist_row(
-    root: Path, split: str, where: str, entry: dict[str, object], heard: Mapping[str, list[str]], names: dict[str, str]
+    root: Path,
+    split: str,
+    where: str,
+    entry: dict[str, object],
+    labels_of: Mapping[str, list[str]],
+    names: dict[str, str],
 ) -> Recording:
     """One audio entry; its file may lie in the folder of its split, whether its name says so or not."""
     written = file_text(entry.get("file_name"))
     inner = Path(os.path.normpath(written.removeprefix(f"{split}/"))).as_posix() if written else ""
     bases = [root / split, root]  # the folder of a split may be a link to another disk
-    paths = [path for base in bases if (path := within(base, inner)) is not None]
+    paths = [path for base in bases if (path := path_within(base, inner)) is not None]
     assert paths, f"{where}: file_name {written!r} leaves {root}; paths must stay below it"
     path = next((path for path in paths if is_there(path)), paths[0])
-    number = text(entry.get("id"))
+    number = text_of(entry.get("id"))
     recording = Recording(
         path,
         path.relative_to(root).as_posix(),
-        tuple(heard.get(number, ())),
+        tuple(labels_of.get(number, ())),
         source="inaturalist",
         recording_id=f"{split}/{number}" if number else "",  # every split counts anew
         author=signed(entry.get("rights_holder")),
-        latitude=degrees(text(entry.get("latitude")), 90),
-        longitude=degrees(text(entry.get("longitude")), 180),
-        recorded_at=moment(text(entry.get("date"))),
-        license=names.get(text(entry.get("license")), "") or text(entry.get("license")),
+        latitude=degrees(text_of(entry.get("latitude")), 90),
+        longitude=degrees(text_of(entry.get("longitude")), 180),
+        recorded_at=iso_time(text_of(entry.get("date"))),
+        license=names.get(text_of(entry.get("license")), "") or text_of(entry.get("license")),
     )
     return recording if is_there(path) else missing(recording)
 
@@ -134,16 +139,16 @@ def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], 
     recordings: dict[str, Recording] = {}
     guarded: list[str] = []
     for path in pages:
-        document = read_json(path)
+        document = read_page(path)
         assert "error" not in document, (
-            f"{path} holds no recordings but xeno-canto's answer {text(document.get('error'))!r} "
-            f"({text(document.get('message'))}); delete it, or download it again"
+            f"{path} holds no recordings but xeno-canto's answer {text_of(document.get('error'))!r} "
+            f"({text_of(document.get('message'))}); delete it, or download it again"
         )
         for where, entry in located(document, "recordings", path):
-            number = text(entry.get("id")).removeprefix("XC")
+            number = text_of(entry.get("id")).removeprefix("XC")
             assert number.isascii() and number.isdecimal(), f"{where}: id {number[:20]!r} is no number"
             there = names.find(file_text(entry.get("file-name"))) or by_id.get(f"XC{number}", [])
-            if not there and not text(entry.get("file")):
+            if not there and not text_of(entry.get("file")):
                 guarded.append(f"XC{number}")
             elif f"XC{number}" not in recordings:
                 label = xeno_canto_label(where, entry, rows)
@@ -154,8 +159,8 @@ def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], 
     if guarded:
         notes.append(f"{len(guarded)} recordings of protected species are not offered: {listed(guarded)}")
     done, shipping = with_lineages(list(rows.values()), [shipped()])
-    mine = list(recordings.values())
-    return Found(done, mine, notes + shipping + extra_files(sounds, mine, "pages"))
+    found_here = list(recordings.values())
+    return Found(done, found_here, notes + shipping + extra_files(sounds, found_here, "pages"))
 
 
 def xeno_canto_files(names: Iterable[str]) -> dict[str, list[str]]:
@@ -169,21 +174,21 @@ def xeno_canto_files(names: Iterable[str]) -> dict[str, list[str]]:
 
 def xeno_canto_label(where: str, entry: dict[str, object], rows: dict[str, Row]) -> str:
     """The species in the foreground, blank where nobody knows it; its row is added to `rows`."""
-    label = f"{text(entry.get('gen'))} {text(entry.get('sp'))}".strip()
+    label = f"{text_of(entry.get('gen'))} {text_of(entry.get('sp'))}".strip()
     if not label or key(label) in NOBODY:
         return ""
-    class_name = GROUPS.get(text(entry.get("grp")).casefold(), "")
-    cells = {"primary_label": label, "scientific_name": label, "common_name": text(entry.get("en"))}
+    class_name = GROUPS.get(text_of(entry.get("grp")).casefold(), "")
+    cells = {"primary_label": label, "scientific_name": label, "common_name": text_of(entry.get("en"))}
     rows.setdefault(label, (where, cells | {"class_name": class_name}))
     return label
 
 
 def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[str, object], label: str) -> Recording:
-    """A recording as a page tells of it; of what it says of the file, only the suffix is used."""
+    """A recording as a page has it; of what it says of the file, only the suffix is used."""
     suffix = Path(file_text(entry.get("file-name"))).suffix.lower()
     expected = Path(folder, f"{number}{suffix if suffix in SUFFIXES else '.mp3'}").as_posix()
     background = entry.get("also")
-    also = [text(species) for species in cast(list[object], background)] if isinstance(background, list) else []
+    also = [text_of(species) for species in cast(list[object], background)] if isinstance(background, list) else []
     recording = Recording(
         root / (name or expected),
         name or expected,
@@ -191,12 +196,12 @@ def xeno_canto_row(root: Path, name: str, folder: str, number: str, entry: dict[
         source="xeno-canto",
         recording_id=number,
         author=signed(entry.get("rec")),
-        site=text(entry.get("loc")),
-        latitude=degrees(text(entry.get("lat")), 90),
-        longitude=degrees(text(entry.get("lon")) or text(entry.get("lng")), 180),
-        recorded_at=moment(text(entry.get("date")), text(entry.get("time"))),
-        rating=QUALITIES.get(text(entry.get("q")), ""),
-        license=license_name(text(entry.get("lic"))),
+        site=text_of(entry.get("loc")),
+        latitude=degrees(text_of(entry.get("lat")), 90),
+        longitude=degrees(text_of(entry.get("lon")) or text_of(entry.get("lng")), 180),
+        recorded_at=iso_time(text_of(entry.get("date")), text_of(entry.get("time"))),
+        rating=QUALITIES.get(text_of(entry.get("q")), ""),
+        license=license_name(text_of(entry.get("lic"))),
     )
     return checked_name(recording) if name else missing(recording)
 
@@ -212,7 +217,7 @@ def find_pages(root: Path, layout: str, named: bool = False) -> list[Path]:
     """JSON files of a layout, in the root or in annotations/.
 
     named   somebody says that it is this layout: what has its lists is a page; where nothing has, what begins like one
-            is, so that its fault is told
+            is, so that its fault is reported
     """
     files = [path for path in json_files(root) if json_sign(path) == layout]
     pages = [path for path in files if json_layout(path) or (named and may_be_page(path, layout))]
@@ -226,7 +231,7 @@ def may_be_page(path: Path, layout: str) -> bool:
 
 def is_own_record(path: Path) -> bool:
     """Whether a JSON file is what this program wrote of a run."""
-    return path.name == "run.json" and is_ours(path.parent)
+    return path.name == "run.json" and holds_our_run(path.parent)
 
 
 def json_files(root: Path) -> list[Path]:
@@ -256,7 +261,7 @@ def strange_pages(folders: Iterable[Path], named: str = "") -> list[str]:
 
 
 def json_sign(path: Path) -> str:
-    """Which layout a JSON file seems to belong to, as far as its beginning tells; blank for none."""
+    """Which layout a JSON file seems to belong to, as far as its beginning says; blank for none."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES).decode("latin-1")
     return next((layout for layout, sign in JSON_SIGNS.items() if sign.search(head)), "")
@@ -270,15 +275,15 @@ def json_layout(path: Path, whole: bool = True) -> str:
 
 @cache
 def shape_of(path: Path, size: int, _changed: int, whole: bool) -> str:
-    """The layout of a JSON file in this state; of one that is too large to be read, what its beginning tells."""
+    """The layout of a JSON file in this state; of one that is too large to be read, what its beginning says."""
     layout = json_sign(path)
     if not layout or size > MOST_JSON_BYTES:
         return layout
     try:
-        told: object = json.loads(path.read_bytes())
+        content: object = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return ""
-    document = cast(dict[str, object], told) if isinstance(told, dict) else dict[str, object]()
+    document = cast(dict[str, object], content) if isinstance(content, dict) else dict[str, object]()
     if layout == "xeno-canto":
         answer = str(document.get("error", "")).endswith("_error") and isinstance(document.get("message"), str)
         empty = {"numRecordings", "numPages"} <= set(document)
@@ -303,7 +308,7 @@ def all_have(value: object, keys: set[str], empty: bool) -> bool:
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_page(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     assert size <= MOST_JSON_BYTES, f"{path} has {size / 2**30:.1f} GiB; split it, at most 2 are read"
     try:
@@ -315,7 +320,7 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def located(document: dict[str, object], name: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """The entries of one list of a JSON file, each with its place."""
+    """The entries of one list of a JSON file, each with its position."""
     return ((f"{path} {name}[{number}]", entry) for number, entry in enumerate(entries(document, name, path)))
 
 
@@ -329,7 +334,7 @@ def entries(document: dict[str, object], name: str, path: Path) -> list[dict[str
     return [cast(dict[str, object], thing) for thing in things]
 
 
-def text(value: object) -> str:
+def text_of(value: object) -> str:
     """A cell out of JSON: null, NaN and lists are blank, white space is single, half characters become a ?."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         return ""
@@ -338,7 +343,7 @@ def text(value: object) -> str:
 
 def signed(value: object) -> str:
     """An author out of JSON, blank where nobody is known: the unknown are not one person."""
-    author = text(value)
+    author = text_of(value)
     return "" if author.casefold() in NO_AUTHOR else author
 
 
@@ -350,9 +355,11 @@ def file_text(value: object) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        told = {"gen": "Boana", "sp": "boans", "grp": "frogs", "rec": "Ada", "q": "A", "date": "2024-05-01"}
+        entry = {"gen": "Boana", "sp": "boans", "grp": "frogs", "rec": "Ada", "q": "A", "date": "2024-05-01"}
         there, gone = ({"id": number, "file": "there", "file-name": f"XC{number}.mp3"} for number in ("7", "8"))
-        (root / "page1.json").write_text(json.dumps({"numRecordings": "2", "recordings": [told | there, told | gone]}))
+        (root / "page1.json").write_text(
+            json.dumps({"numRecordings": "2", "recordings": [entry | there, entry | gone]})
+        )
         found = read_xeno_canto(root, ["frogs/XC7.mp3"], [])
     print("\n".join(found.notes))
     for row in found.recordings:

@@ -2,7 +2,7 @@
 
     read_name("H21_20230510_051500.ogg")    # recorded_at 2023-05-10T05:15:00, site H21
 
-A time without an offset is what the recorder's clock said, in no known zone: AudioMoth counts in UTC unless told
+A time without an offset is what the recorder's clock said, in no known zone: AudioMoth counts in UTC unless set
 otherwise, Song Meter in local time. A time that cannot be right is left out and the reason given. The examples
 in tests/test_recorders.py are the specification.
 """
@@ -51,7 +51,7 @@ STYLES = [  # the surest first
     )
 ]
 FOLDER_OF_A_DAY = re.compile(r"(?:^|[/\\])(\d{8})[/\\](\d{6}T?(?:\.\w{1,9})?)$", re.ASCII)  # 20240501/053000.WAV
-PLACE = re.compile(  # -27.3888+152.8808, [-27.3866 152.8761]
+COORDINATES = re.compile(  # -27.3888+152.8808, [-27.3866 152.8761]
     r"[\[_ ](?P<latitude>[+-]?\d{1,2}\.\d{3,10})(?: |(?=[+-]))(?P<longitude>[+-]?\d{1,3}\.\d{3,10})(?!\d)", re.ASCII
 )
 MARKER = re.compile(r"[\d+]*", re.ASCII)  # channels and gain, as in 0+1_0
@@ -60,7 +60,7 @@ DEGREES = re.compile(r"[+-]?\d{1,3}(?:\.\d{1,12})?", re.ASCII)
 
 @dataclass(frozen=True)
 class NameFacts:
-    """What a file name tells; blank where it tells nothing."""
+    """What a file name says; blank where it says nothing."""
 
     recorded_at: str = ""  # ISO 8601: 2019-06-26T16:00:00+10:00, naive where the offset is not known, or a date alone
     site: str = ""  # of the site or the device, what stands before the date: H21, SMM09889
@@ -81,7 +81,7 @@ def read_name(name: str, today: date | None = None) -> NameFacts:
         return NameFacts()
     for match in (match for style in STYLES for match in style.finditer(last)):
         part = match.groupdict()
-        when = moment(part)
+        when = time_in(part)
         if when is None:
             continue
         warning = doubt(when, FIRST_AUDIOMOTH if "unix" in part else EARLIEST, today or date.today())
@@ -89,13 +89,13 @@ def read_name(name: str, today: date | None = None) -> NameFacts:
         return NameFacts(
             "" if warning else written.isoformat(),
             site(last[: match.start()]),
-            *place(last[match.end() :]),
+            *coordinates_in(last[match.end() :]),
             warning,
         )
     return NameFacts()
 
 
-def moment(part: Mapping[str, str | None]) -> datetime | None:
+def time_in(part: Mapping[str, str | None]) -> datetime | None:
     """The time that the named groups of a match spell, or None where the calendar or the clock has no such time."""
     if unix := part.get("unix"):
         return datetime.fromtimestamp(int(unix, 16), UTC)
@@ -129,16 +129,16 @@ def site(before: str) -> str:
     return next((token for token in reversed(tokens) if not MARKER.fullmatch(token)), "")
 
 
-def place(behind: str) -> tuple[str, str]:
+def coordinates_in(behind: str) -> tuple[str, str]:
     """Latitude and longitude behind the time; blank where there are none on Earth, or both 0: no satellite was seen."""
-    match = PLACE.search(behind)
+    match = COORDINATES.search(behind)
     if match is None:
         return "", ""
     return on_earth(match["latitude"], match["longitude"])
 
 
 def on_earth(latitude: str, longitude: str) -> tuple[str, str]:
-    """Two numbers as decimal degrees, blank where they are no place on Earth."""
+    """Two numbers as decimal degrees, blank where they lie nowhere on Earth."""
     if not (DEGREES.fullmatch(latitude) and DEGREES.fullmatch(longitude)):
         return "", ""
     north, east = Decimal(latitude), Decimal(longitude)

@@ -1,4 +1,4 @@
-"""The table of recordings: one row per recording, or per stretch of it that someone labelled, whatever its source.
+"""The table of recordings: one row per recording, or per segment of it that someone labelled, whatever its source.
 
     recordings = read_recordings(Path("runs/data/recordings.csv"))
     write_recordings(Path("recordings.csv"), recordings)
@@ -6,7 +6,7 @@
 Reads    recordings.csv
 Writes   recordings.csv: opens in pandas and in any spreadsheet; several of them can be joined, rows can be taken out
 
-Lists in a cell are separated by semicolons, stretches are written 0.9-7.3. No torch, no pandas.
+Lists in a cell are separated by semicolons, segments are written 0.9-7.3. No torch, no pandas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from runtime.files import publish
 from taxonomy import read_table
 
-MARK = 5  # bytes that tell one recording from another
+MARK = 5  # bytes that distinguish one recording from another
 COLUMNS = (
     "root",
     "path",
@@ -53,7 +53,7 @@ COLUMNS = (
     "status",
     "reason",
 )
-SOUND = ("ok", "salvaged")  # a row of another status is kept for the record and is never heard
+SOUND = ("ok", "salvaged")  # a row of another status is kept for the record and is never used
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would take for more than text
 
 
@@ -63,11 +63,11 @@ class Recording:
 
     path: Path  # where the file is
     name: str  # relative to the data root, with forward slashes: two recordings never share it
-    labels: tuple[str, ...] = ()  # primary label first; empty where nothing is known, or nothing was heard
+    labels: tuple[str, ...] = ()  # primary label first; empty where nothing is known, or nothing was found
     group: str = ""  # recordings of one group are never divided between training and validation
     fold: int = -1  # -1: not yet drawn
     seconds: float = 0.0  # of sound, as decoded
-    start: float | None = None  # seconds: the labelled stretch, where it is not the whole recording
+    start: float | None = None  # seconds: the labelled segment, where it is not the whole recording
     end: float | None = None
     listened: bool = False  # somebody listened: without labels, none of the species is in it
     absent: tuple[str, ...] = ()  # labels that somebody said are not in it
@@ -97,7 +97,7 @@ class Recording:
 
     @property
     def sound(self) -> bool:
-        """Whether it can be heard."""
+        """Whether it can be used."""
         return self.status in SOUND
 
     @property
@@ -107,7 +107,7 @@ class Recording:
 
     @property
     def usable(self) -> tuple[tuple[float, float], ...]:
-        """What training windows are drawn from, start and end in seconds: the labelled stretch, else what is kept, else
+        """What training windows are drawn from, start and end in seconds: the labelled segment, else what is kept, else
         all of it, and of that what holds sound."""
         whole = ((0.0, self.seconds),)
         if self.start is not None and self.end is not None:
@@ -135,12 +135,12 @@ def write_recordings(path: Path, recordings: Sequence[Recording]) -> None:
 def overlaps(
     some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
 ) -> tuple[tuple[float, float], ...]:
-    """What lies in both of two lists of stretches, in the order of time."""
+    """What lies in both of two lists of segments, in the order of time."""
     both = [(max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others]
     return tuple(sorted((start, end) for start, end in both if start < end))
 
 
-def within(root: Path, name: str) -> Path | None:
+def path_within(root: Path, name: str) -> Path | None:
     """`root / name`, or None where that is not below `root`, whatever dots and links are on the way."""
     if not name or "\0" in name:
         return None
@@ -157,13 +157,13 @@ def cells(recording: Recording) -> list[str]:
     return [
         root or "/",
         recording.name,
-        number(recording.start),
-        number(recording.end),
+        seconds_text(recording.start),
+        seconds_text(recording.end),
         ";".join(recording.labels),
         "yes" if recording.listened else "",
         ";".join(recording.absent),
-        ";".join(f"{number(start)}-{number(end)}" for start, end in recording.keep),
-        ";".join(f"{number(start)}-{number(end)}" for start, end in recording.alive),
+        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.keep),
+        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.alive),
         recording.source,
         recording.recording_id,
         recording.author,
@@ -178,7 +178,7 @@ def cells(recording: Recording) -> list[str]:
         recording.license,
         recording.group,
         str(recording.fold) if recording.fold >= 0 else "",
-        number(recording.seconds),
+        seconds_text(recording.seconds),
         str(recording.sample_rate),
         str(recording.channels),
         recording.status,
@@ -197,14 +197,14 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         name,
         labels=parts(cell.get("labels", "")),
         group=cell.get("group", ""),
-        fold=whole(cell.get("fold", "") or "-1", "fold", where),
+        fold=whole_number(cell.get("fold", "") or "-1", "fold", where),
         seconds=real(cell.get("seconds", "") or "0", "seconds", where),
         start=real(cell["start"], "start", where) if cell.get("start") else None,
         end=real(cell["end"], "end", where) if cell.get("end") else None,
         listened=cell.get("listened", "") == "yes",
         absent=parts(cell.get("absent", "")),
-        keep=tuple(stretch(part, "keep", where) for part in parts(cell.get("keep", ""))),
-        alive=tuple(stretch(part, "alive", where) for part in parts(cell.get("alive", ""))),
+        keep=tuple(segment(part, "keep", where) for part in parts(cell.get("keep", ""))),
+        alive=tuple(segment(part, "alive", where) for part in parts(cell.get("alive", ""))),
         source=cell.get("source", ""),
         recording_id=cell.get("recording_id", ""),
         author=cell.get("author", ""),
@@ -217,8 +217,8 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         temperature=cell.get("temperature", ""),
         rating=cell.get("rating", ""),
         license=cell.get("license", ""),
-        sample_rate=whole(cell.get("sample_rate", "") or "0", "sample_rate", where),
-        channels=whole(cell.get("channels", "") or "0", "channels", where),
+        sample_rate=whole_number(cell.get("sample_rate", "") or "0", "sample_rate", where),
+        channels=whole_number(cell.get("channels", "") or "0", "channels", where),
         status=cell.get("status", "") or "ok",
         reason=cell.get("reason", ""),
     )
@@ -234,7 +234,7 @@ def literal(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
-def number(value: float | None) -> str:
+def seconds_text(value: float | None) -> str:
     """Seconds to at most four decimals, nothing for nothing."""
     return "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
 
@@ -243,7 +243,7 @@ def parts(cell: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in cell.split(";") if part.strip())
 
 
-def stretch(text: str, column: str, where: str) -> tuple[float, float]:
+def segment(text: str, column: str, where: str) -> tuple[float, float]:
     """0.9-7.3 as two numbers."""
     start, _, end = text.partition("-")
     return real(start, column, where), real(end, column, where)
@@ -254,7 +254,7 @@ def real(text: str, column: str, where: str) -> float:
     return float(text)
 
 
-def whole(text: str, column: str, where: str) -> int:
+def whole_number(text: str, column: str, where: str) -> int:
     """A whole number; 2.0 is one too: pandas writes a column so that has a gap."""
     digits = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", text, re.ASCII)
     assert digits, f"{where}: {column} {text!r} is no whole number; write one"
@@ -271,26 +271,26 @@ def is_number(text: str) -> bool:
 
 def marks(paths: Iterable[Path]) -> str:
     """Which recordings these are, in few letters: `marked` knows them again, wherever they are moved."""
-    return b"".join(sorted({mark(path) for path in paths})).hex()
+    return b"".join(sorted({file_mark(path) for path in paths})).hex()
 
 
-def marked(paths: Iterable[Path], told: str) -> list[Path]:
-    """Those of the recordings that are among what `marks` told."""
-    assert re.fullmatch("[0-9a-f]*", told) and len(told) % (2 * MARK) == 0, "damaged marks of recordings"
-    known = bytes.fromhex(told)
+def marked(paths: Iterable[Path], written: str) -> list[Path]:
+    """The recordings that are among what `marks` wrote."""
+    assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of recordings"
+    known = bytes.fromhex(written)
     every = {known[start : start + MARK] for start in range(0, len(known), MARK)}
-    return [path for path in paths if mark(path) in every]
+    return [path for path in paths if file_mark(path) in every]
 
 
-def mark(path: Path) -> bytes:
+def file_mark(path: Path) -> bytes:
     """Name and size; two of a million recordings share one by chance in a handful of archives."""
     size = path.stat().st_size if path.is_file() else 0
     return hashlib.sha256(f"{path.name}\0{size}".encode("utf-8", "surrogateescape")).digest()[:MARK]
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
         rows = [
             Recording(
                 root / "owl.ogg", "owl.ogg", ("tawow", "greti"), "by Ada", 2, 61.5, author="Ada", latitude="-4.5"

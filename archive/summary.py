@@ -33,46 +33,48 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
     """Some thirty lines at most, whatever the archive."""
     sound = [row for row in recordings if row.sound]
     files = {row.path: row for row in recordings}
-    heard = list({row.path: row for row in sound}.values())
+    usable = list({row.path: row for row in sound}.values())
     labelled = [row for row in sound if row.labels]
-    silent_ears = [row for row in sound if row.listened and not row.labels]
-    free = [row for row in heard if not row.labeled]
+    without_species = [row for row in sound if row.listened and not row.labels]
+    free = [row for row in usable if not row.labeled]
     kinds = Counter(row.path.suffix.lower() or "none" for row in files.values())
-    rates = Counter(f"{row.sample_rate / 1000:g} kHz" for row in heard)
+    rates = Counter(f"{row.sample_rate / 1000:g} kHz" for row in usable)
     lines = [
-        line("files", f"{len(files):,}: {listed(kinds)}"),
-        line("sound", f"{hours(heard):,.2f} h in {len(heard):,} recordings; {listed(rates)}"),
+        line("files", f"{len(files):,}: {counts_of(kinds)}"),
+        line("sound", f"{hours(usable):,.2f} h in {len(usable):,} recordings; {counts_of(rates)}"),
     ]
-    if heard:
-        lengths = np.array([row.seconds for row in heard])
+    if usable:
+        lengths = np.array([row.seconds for row in usable])
         low, middle, high = np.percentile(lengths, [5, 50, 95])
         lines.append(line("length", f"median {middle:.1f} s, 90 % between {low:.1f} and {high:.1f} s"))
-        several = sum(row.channels > 1 for row in heard)
+        several = sum(row.channels > 1 for row in usable)
         lines += [line("channels", f"{several:,} recordings have more than one; their mean is used")] if several else []
     if labelled and taxonomy:
         lines += species_lines(labelled, taxonomy, folds)
-    if silent_ears:
-        lines.append(line("no species", f"{len(silent_ears):,} recordings in which none of them was heard"))
+    if without_species:
+        lines.append(line("no species", f"{len(without_species):,} recordings in which none of them was found"))
     if free:
         lines.append(
             line("unlabelled", f"{len(free):,} recordings, {hours(free):,.2f} h: stage 1 learns from them too")
         )
-    authors = Counter(row.author for row in heard if row.author)
+    authors = Counter(row.author for row in usable if row.author)
     if authors:
-        unsigned = sum(not row.author for row in heard)
+        unsigned = sum(not row.author for row in usable)
         lines.append(
-            line("recordists", f"{len(authors):,}: {listed(authors)}" + (f"; {unsigned:,} unsigned" * (unsigned > 0)))
+            line(
+                "recordists", f"{len(authors):,}: {counts_of(authors)}" + (f"; {unsigned:,} unsigned" * (unsigned > 0))
+            )
         )
-    sites = Counter(row.site for row in heard if row.site)
-    lines += [line("sites", f"{len(sites):,}: {listed(sites)}")] if sites else []
-    licenses = Counter(row.license for row in heard if row.license)
-    lines += [line("licences", listed(licenses))] if licenses else []
+    sites = Counter(row.site for row in usable if row.site)
+    lines += [line("sites", f"{len(sites):,}: {counts_of(sites)}")] if sites else []
+    licenses = Counter(row.license for row in usable if row.license)
+    lines += [line("licences", counts_of(licenses))] if licenses else []
     lines.append(line("groups", f"{len({row.group for row in sound}):,} that no split divides"))
     aside = [row for row in recordings if not row.sound]
     for status, count in Counter(row.status for row in aside).most_common():
         reasons = Counter(row.reason for row in aside if row.status == status)
         example = next(row for row in aside if row.status == status)
-        why = listed(reasons) if len(reasons) < SHOWN else f"{example.name}: {example.reason}"
+        why = counts_of(reasons) if len(reasons) < SHOWN else f"{example.name}: {example.reason}"
         lines.append(line("set aside", f"{count:,} {status}: {why}"))
     wrapped = partial(wrap, width=WIDTH, subsequent_indent=" " * INDENT, max_lines=2, placeholder=" ...")
     return [piece for text in lines for piece in wrapped(text)]
@@ -84,7 +86,7 @@ def draw_summary(recordings: Sequence[Recording], taxonomy: Taxonomy | None, pat
 
     sound = [row for row in recordings if row.sound]
     labelled = [row for row in sound if row.labels]
-    clock = [hour for row in sound if (hour := hour_of(row)) is not None]
+    clock = [hour for row in sound if (hour := hour_begun(row)) is not None]
     panels = [bool(labelled and taxonomy), bool(sound), bool(clock)]
     figure = Figure(figsize=(5.2 * max(1, sum(panels)), 3.8), layout="constrained")
     spots = iter([figure.add_subplot(1, max(1, sum(panels)), number + 1) for number in range(max(1, sum(panels)))])
@@ -138,8 +140,8 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
     others = sum(len(row.labels) > 1 for row in labelled)
     lines = [
         line("species", f"{len(counts):,} in {len(labelled):,} labelled rows: {', '.join(parts)}"),
-        line("commonest", named(counts.most_common(SHOWN), names)),
-        line("rarest", named(sorted(counts.items(), key=lambda item: (item[1], item[0]))[:SHOWN], names)),
+        line("commonest", with_names(counts.most_common(SHOWN), names)),
+        line("rarest", with_names(sorted(counts.items(), key=lambda item: (item[1], item[0]))[:SHOWN], names)),
     ]
     rare = sum(count < RARE for count in counts.values())
     lines += [line("", f"{rare:,} species have fewer than {RARE} recordings")] if rare else []
@@ -159,7 +161,7 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
     if len({row.source for row in labelled}) > 1:
         alone = Counter(next(iter(found)) for found in collections.values() if len(found) == 1)
         if alone:
-            text = f"{sum(alone.values()):,} species come from one collection alone ({listed(alone)}): "
+            text = f"{sum(alone.values()):,} species come from one collection alone ({counts_of(alone)}): "
             lines.append(line("beware", text + "its sound may be learnt for theirs"))
     return lines
 
@@ -171,23 +173,23 @@ def class_of_label(taxonomy: Taxonomy) -> dict[str, str]:
 
 
 def hours(recordings: Iterable[Recording]) -> float:
-    """What is heard of all recordings together, each file once."""
+    """What is used of all recordings together, each file once."""
     whole = ((row.path, replace(row, start=None, end=None)) for row in recordings)
-    heard = {path: sum(end - start for start, end in row.usable) or row.seconds for path, row in whole}
-    return sum(heard.values()) / 3600
+    seconds = {path: sum(end - start for start, end in row.usable) or row.seconds for path, row in whole}
+    return sum(seconds.values()) / 3600
 
 
-def hour_of(row: Recording) -> int | None:
+def hour_begun(row: Recording) -> int | None:
     """The hour of the day at which a recording began, if it says so."""
     time = row.recorded_at.partition("T")[2]
     return int(time[:2]) if time[:2].isdecimal() else None
 
 
-def named(counts: Iterable[tuple[str, int]], names: dict[str, str]) -> str:
+def with_names(counts: Iterable[tuple[str, int]], names: dict[str, str]) -> str:
     return ", ".join(f"{names.get(label, label)} {count:,}" for label, count in counts)
 
 
-def listed(counts: Counter[str]) -> str:
+def counts_of(counts: Counter[str]) -> str:
     """The most frequent, and how many more there are."""
     shown = ", ".join(f"{count:,} {name}" for name, count in counts.most_common(SHOWN))
     return shown + (f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else "")
@@ -221,6 +223,6 @@ if __name__ == "__main__":
     ]
     lines = summarise(rows, taxonomy, folds=2)
     print("\n".join(lines))
-    with tempfile.TemporaryDirectory() as place:
-        picture = draw_summary(rows, taxonomy, Path(place) / "summary.png").stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        picture = draw_summary(rows, taxonomy, Path(folder) / "summary.png").stat().st_size
     assert any("Tawny Owl 40" in text for text in lines) and len(lines) < 30 and picture > 10_000

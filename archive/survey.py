@@ -14,25 +14,28 @@ import hashlib
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Timer
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from config import SCRATCH
-from sounds.audio import SHORTEST_SECONDS, open_recording
-from sounds.decoders import READY, death, guard_seconds, limit_memory, may_pass, refuse_dead, start_process
+from archive.recordings import SOUND, Recording, overlaps
+from archive.segments import sound_shared
+from config import (
+    SCRATCH,
+)
+from sounds.audio import open_recording
+from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
+from sounds.windows import SHORTEST_SECONDS
 
 VERSION = 4  # raise it whenever an examination says something new about an unchanged file
 LEDGER = SCRATCH / "examined.sqlite"
@@ -60,7 +63,7 @@ class Examination:
     digest: str  # equal where all samples of all channels are, whatever the container
     fingerprint: str  # hexadecimal int8 (PRINT_BANDS x PRINT_TIMES): much the same for one sound in two encodings
     profile: str  # hexadecimal uint8: how much stands out from the background, in pieces of equal length
-    dead: str = ""  # where nothing is heard in it: 30-61.5;90-93 seconds
+    dead: str = ""  # where it holds no sound: 30-61.5;90-93 seconds
 
 
 def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
@@ -70,7 +73,7 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
     Errors: none; whatever a file does, it becomes an examination with a reason.
     """
     with closing(open_ledger()) as ledger:
-        stamps = {path: stamp(path) for path in paths}
+        stamps = {path: file_stamp(path) for path in paths}
         known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
         missing = [path for path in stamps if path not in known]
         if missing:
@@ -114,17 +117,17 @@ def listen(path: Path) -> Examination:
     for block in recording.waveform():
         spectra.add(block)
     outcome = recording.outcome
-    heard = outcome.status in ("ok", "salvaged", "short")
+    has_sound = outcome.status in ("ok", "salvaged", "short")
     return Examination(
         outcome.status,
         outcome.reason,
         round(outcome.seconds, 6),
         outcome.sample_rate,
         outcome.channels,
-        digest.hexdigest() if heard else "",
-        fingerprint(spectra.bands()).hex() if heard and outcome.seconds >= SHORTEST_PRINT else "",
-        contrast(spectra.bands(), outcome.seconds).hex() if heard else "",
-        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if heard else "",
+        digest.hexdigest() if has_sound else "",
+        sound_fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
+        contrast(spectra.bands(), outcome.seconds).hex() if has_sound else "",
+        ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if has_sound else "",
     )
 
 
@@ -160,7 +163,7 @@ class Spectra:
         return self.rows[0]
 
 
-def fingerprint(bands: NDArray[np.float32]) -> bytes:
+def sound_fingerprint(bands: NDArray[np.float32]) -> bytes:
     """Log power in the lower bands over sixteen pieces of the recording, each band about its mean: level and colour of
     the microphone cancel. int8; empty where nothing changes."""
     if not len(bands):
@@ -195,83 +198,44 @@ def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
 
 def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
     """Each path with its examination, in the order in which they are done."""
-    todo, done = SimpleQueue[Path](), SimpleQueue[tuple[Path, Examination]]()
-    at_work: list[subprocess.Popen[bytes]] = []
-    stopping = Event()
-    for path in paths:
-        todo.put(path)
-    with ThreadPoolExecutor(workers) as pool:
-        hands = [
-            pool.submit(keep_decoding, todo, done, at_work, stopping) for _ in range(min(workers, -(-len(paths) // 8)))
-        ]
+    workers, rest = min(workers, -(-len(paths) // 8)), iter(paths)
+    idle = SimpleQueue[Decoder]()
+    with ExitStack() as stack:
+        decoders = [stack.enter_context(Decoder(SERVE)) for _ in range(workers)]
+        for decoder in decoders:
+            idle.put(decoder)
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        waiting = {pool.submit(examine_there, idle, path) for path in islice(rest, 2 * workers)}
         try:
-            for _ in paths:
-                while True:
-                    try:
-                        result = done.get(timeout=0.5)
-                        break
-                    except Empty:
-                        for hand in hands:
-                            if hand.done():
-                                hand.result()  # what ended it early, if anything
-                yield result
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                waiting |= {pool.submit(examine_there, idle, path) for path in islice(rest, len(done))}
+                for examined in done:
+                    yield examined.result()
         finally:
-            stopping.set()  # whoever stops listening stops the work
-            for process in at_work:
-                process.kill()
+            for decoder in decoders:  # whoever stops listening stops the work
+                decoder.stop()
 
 
-def keep_decoding(
-    todo: SimpleQueue[Path],
-    done: SimpleQueue[tuple[Path, Examination]],
-    at_work: list[subprocess.Popen[bytes]],
-    stopping: Event,
-) -> None:
-    """Feed one decoding process until nothing is left; replace it when a file has killed it."""
-    process: subprocess.Popen[bytes] | None = None
-    while not stopping.is_set():
-        try:
-            path = todo.get_nowait()
-        except Empty:
-            break
-        if process is None:
-            process = start_process(SERVE)
-            at_work.append(process)
-            assert process.stdin and process.stdout, "a decoder without pipes"
-            said = process.stdout.readline()
-            if stopping.is_set():
-                break
-            refuse_dead(process, said)
-        assert process.stdin and process.stdout, "a decoder without pipes"
-        limit = guard_seconds(path)
-        guard = Timer(limit, process.kill)
-        started = time.monotonic()
-        guard.start()
-        try:
-            process.stdin.write(json.dumps(str(path)).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        guard.cancel()
-        if line:
-            done.put((path, Examination(**json.loads(line))))
-            continue
-        code = process.wait()
-        process = None
-        late = time.monotonic() - started >= limit
-        why = f"decoding did not end within {limit:.0f} s" if late else f"its decoder died ({death(code)})"
-        done.put((path, Examination("unreadable", f"{why}; leave it out", 0.0, 0, 0, "", "", "")))
-    if process:
-        process.communicate()
+def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examination]:
+    """A recording examined by a decoder that has nothing else to do."""
+    decoder = idle.get()
+    try:
+        ((_, message),) = decoder.answer(path, [str(path)])
+        return path, Examination(**json.loads(message))
+    except Lost as lost:
+        return path, Examination("unreadable", f"{lost}; leave it out", 0.0, 0, 0, "", "", "")
+    finally:
+        idle.put(decoder)
 
 
 def serve() -> None:
-    """The decoding process: a path a line, an examination a line."""
-    limit_memory()
-    print(READY.decode(), end="", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(asdict(listen(Path(json.loads(line))))), flush=True)
+    """The decoding process: of each recording its examination."""
+    answer_questions(examination_messages)
+
+
+def examination_messages(path: str) -> Iterator[Message]:
+    yield True, json.dumps(asdict(listen(Path(path)))).encode()
 
 
 def open_ledger() -> sqlite3.Connection:
@@ -327,7 +291,7 @@ def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[ob
         print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Size and time of change; (-1, -1) for what is not there."""
     try:
         facts = path.stat()
@@ -336,13 +300,38 @@ def stamp(path: Path) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
+def with_outcome(row: Recording, examination: Examination) -> Recording:
+    """A row with what listening to its file has shown."""
+    seconds, status, reason = examination.seconds, examination.status, examination.reason
+    if status == "short" and (row.labels or row.listened) and row.start is None:
+        status, reason = "ok", ""  # cut out by somebody, and no stub that a recorder left
+    if status in SOUND and row.start is not None and row.start >= seconds:
+        status, reason = "refused", f"begins at {row.start:g} s of {seconds:.1f} s; mend the table"
+    if status in SOUND and row.keep and not overlaps(row.keep, ((0.0, seconds),)):
+        status, reason = "refused", f"keeps nothing of its {seconds:.1f} s; mend keep.csv"
+    found = replace(
+        row,
+        seconds=seconds,
+        sample_rate=examination.sample_rate,
+        channels=examination.channels,
+        alive=alive_in(examination),
+        end=min(row.end, seconds) if row.end is not None and status != "refused" else row.end,
+    )
+    if found.alive and status in SOUND:  # nothing is learnt from a dead microphone
+        labelled = found.start is not None and found.end is not None
+        if not (sound_shared(found) if labelled else found.usable):
+            dead = "holds no sound where it is labelled" if labelled else "holds no sound where it is kept"
+            status, reason = "refused" if labelled else "silent", f"{dead}; {reason}"
+    return replace(found, status=status, reason=reason)
+
+
 if __name__ == "__main__":
     import soundfile
 
     rng = np.random.default_rng(0)
     owl = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000)
-    with tempfile.TemporaryDirectory() as place:
-        paths = [Path(place) / name for name in ("owl.wav", "rain.flac", "dead.wav", "notes.wav")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("owl.wav", "rain.flac", "dead.wav", "notes.wav")]
         soundfile.write(paths[0], owl, 16_000)
         soundfile.write(paths[1], rng.normal(0, 0.1, 64_000), 16_000)
         soundfile.write(paths[2], np.zeros(64_000), 16_000)

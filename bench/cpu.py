@@ -34,11 +34,11 @@ import tyro
 
 from config import SIZES, AudioSettings, HeadSettings, Preset
 from model import BirdClefClassifier, Encoder, whisper_config
-from quantize import megabytes
 from runtime.runs import peak_memory_mb
+from serving.costs import megabytes
 from serving.export import front_end, write_float, write_int8
 from serving.scorer import cpu_name
-from serving.speed import report, time_graph
+from serving.speed import report_speed, time_graph
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
 
@@ -189,7 +189,7 @@ def measure_way(way: Way, size: Preset, threads: int) -> None:
         )
         return
     with torch.inference_mode():
-        report(answerer(way, size, threads), 1, AUDIO.window_seconds, started)
+        report_speed(answerer(way, size, threads), 1, AUDIO.window_seconds, started)
 
 
 def answerer(way: Way, size: Preset, threads: int) -> Any:

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from archive.recordings import read_recordings
 from data_loader import truth_table
-from sounds.audio import fill_window, find_recordings, open_recording
+from sounds.audio import open_recording
+from sounds.discovery import find_recordings
+from sounds.windows import fill_window
 from training.checkpoint import load_classifier
 
 RATE, SECONDS = 16_000, 5

@@ -31,7 +31,7 @@ from archive.survey import examine
 from bench.baseline import ANIMALS
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import EpochBatches, RandomWindows, set_epoch, window_loader
-from sounds.audio import fill_window
+from sounds.windows import fill_window
 
 FOLDER = SCRATCH / "bench-loading"
 AUDIO = AudioSettings()

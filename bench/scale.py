@@ -27,23 +27,13 @@ from typing import TypeVar
 import numpy as np
 
 from archive import survey
-from archive.duplicates import same_sounds
+from archive.duplicates import same_sounds, without_duplicates
 from archive.layouts import read_collection
 from archive.recordings import Recording, write_recordings
-from archive.survey import Examination, examine, note_down, open_ledger, stamp
+from archive.splits import with_folds, with_groups
+from archive.survey import Examination, examine, file_stamp, note_down, open_ledger, with_outcome
 from config import SCRATCH, AudioSettings, DataSettings
-from data_loader import (
-    batches_of,
-    fingerprint,
-    labeled_loader,
-    recordings_of,
-    set_epoch,
-    split,
-    with_folds,
-    with_groups,
-    with_outcome,
-    without_duplicates,
-)
+from data_loader import batches_of, fingerprint, labeled_loader, recordings_of, set_epoch, split
 from runtime.runs import peak_memory_mb
 from taxonomy import Taxonomy, table_rows
 
@@ -179,7 +169,7 @@ def write_archive(folder: Path, size: int) -> tuple[Taxonomy, Path]:
         table.writeheader()
         table.writerows(known)
     with closing(open_ledger()) as ledger:
-        note_down(ledger, found, {path: stamp(path) for path in found})
+        note_down(ledger, found, {path: file_stamp(path) for path in found})
     return taxonomy, folder / "recordings.csv"
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import soundfile
 
 from bench.cpu import RUNS, called
-from config import SCRATCH, PredictCommand
-from predictor import pieces, score_entries
+from config import SCRATCH
+from serving.analysis import score_entries
+from serving.contexts import SoundSettings, context_pieces
 from serving.inputs import Entry, find_entries
 from serving.scorer import Scorer, cpu_name, open_scorer, stream
 from sounds.decoders import Decoder
@@ -39,13 +40,14 @@ def bench(size: str, threads: int, minutes: int) -> None:
         model.parent.mkdir(parents=True, exist_ok=True)
         print(f"writing {model}: {called('--size', size, '--write')}")
     scorer, entries = open_scorer(model, threads), recordings(minutes)
-    config = PredictCommand(tuple(entry.path for entry in entries))
-    decoder = Decoder()
-    heard = [samples for _, samples in pieces(entries, scorer, config, decoder) if samples is not None]
+    sound, decoder = SoundSettings(), Decoder()
+    heard = [samples for _, samples in context_pieces(entries, scorer.audio, sound, decoder) if samples is not None]
     ways: dict[str, Callable[[], int]] = {
-        "decoding alone": lambda: sum(one is not None for _, one in pieces(entries, scorer, config, decoder)),
+        "decoding alone": lambda: sum(
+            one is not None for _, one in context_pieces(entries, scorer.audio, sound, decoder)
+        ),
         "scoring alone": lambda: sum(answer is not None for _, answer in stream([scorer], enumerate(heard))),
-        "both, as predictor.py": lambda: windows_of(scorer, entries, config, decoder),
+        "both, as predictor.py": lambda: windows_of(scorer, entries, sound, decoder),
     }
     print(f"{size} INT8, {scorer.threads} threads, {len(heard)} windows, {cpu_name()}")
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -69,8 +71,8 @@ def bench(size: str, threads: int, minutes: int) -> None:
         print(f"{name:24}{rate:11.1f}{rate * scorer.audio.window_seconds:13.0f}{statistics.median(shares):18.2f}{text}")
 
 
-def windows_of(scorer: Scorer, entries: list[Entry], config: PredictCommand, decoder: Decoder) -> int:
-    answers = score_entries([scorer], entries, config, decoder)
+def windows_of(scorer: Scorer, entries: list[Entry], sound: SoundSettings, decoder: Decoder) -> int:
+    answers = score_entries([scorer], entries, sound, decoder)
     return sum(len(part.starts) for _, _, scored in answers for part in scored)
 
 

@@ -169,7 +169,7 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
                     float(choices.thresholds[column]),
                     scored.channel,
                     when,
-                    named(taxonomy, probabilities[row], others),
+                    labels_in_words(taxonomy, probabilities[row], others),
                     choices.validated[column] if choices.validated else "",
                 )
             )
@@ -177,11 +177,11 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
         if answer is not None and not reached:
             name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
             taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
-            found.append(replace(taxon, runners_up=named(taxonomy, probabilities[row], order[:RUNNERS_UP])))
+            found.append(replace(taxon, runners_up=labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])))
     return found
 
 
-def named(taxonomy: Taxonomy, probabilities: Scores, columns: Sequence[int]) -> str:
+def labels_in_words(taxonomy: Taxonomy, probabilities: Scores, columns: Sequence[int]) -> str:
     """Some labels and their probabilities: greani1 0.31, 41970 0.12."""
     listed = [column for column in columns if probabilities[column] >= 0]
     return ", ".join(f"{taxonomy.labels[column]} {probabilities[column]:.2f}" for column in listed)
@@ -219,24 +219,24 @@ def averaged_shifts(base: Scored, shifted: Scored) -> Scored:
 
 
 def join(found: Sequence[Detection], gap: float) -> list[Event]:
-    """Detections of one species and channel whose windows overlap, touch or lie at most `gap` seconds apart."""
+    """Detections of window species and channel whose windows overlap, touch or lie at most `gap` seconds apart."""
     events: list[list[Detection]] = []
     open_: dict[tuple[str, int], list[Detection]] = {}
-    for detection in sorted(found, key=lambda one: one.start):
+    for detection in sorted(found, key=lambda window: window.start):
         same = open_.get((detection.label, detection.channel))
-        if same and detection.start - max(one.end for one in same) <= gap:
+        if same and detection.start - max(window.end for window in same) <= gap:
             same.append(detection)
         else:
             open_[detection.label, detection.channel] = [detection]
             events.append(open_[detection.label, detection.channel])
-    return [joined(windows) for windows in events]
+    return [joined_event(windows) for windows in events]
 
 
-def joined(windows: Sequence[Detection]) -> Event:
-    first, confidences = windows[0], [one.confidence for one in windows]
+def joined_event(windows: Sequence[Detection]) -> Event:
+    first, confidences = windows[0], [window.confidence for window in windows]
     return Event(
         first.start,
-        max(one.end for one in windows),
+        max(window.end for window in windows),
         first.label,
         first.scientific_name,
         first.common_name,
@@ -257,22 +257,24 @@ def clock_time(recorded_at: str, start: float) -> str:
     return when.isoformat(timespec="milliseconds" if when.microsecond else "seconds")
 
 
-def listing(found: Sequence[Detection], limit: int) -> list[str]:
+def detection_lines(found: Sequence[Detection], limit: int) -> list[str]:
     """Detections as lines for a terminal, at most `limit` of them."""
     lines: list[str] = []
-    for one in found[:limit]:
-        when = f"{clock(one.start):>9} - {clock(one.end):<9}" + (f" channel {one.channel}" if one.channel else "")
-        name = one.common_name if one.common_name == one.label else f"{one.common_name} ({one.scientific_name})"
-        lines.append(f"{when} {one.confidence:5.2f}  {name}{mark(one.validated)}")
+    for detection in found[:limit]:
+        when = f"{clock_text(detection.start):>9} - {clock_text(detection.end):<9}"
+        channel = f" channel {detection.channel}" if detection.channel else ""
+        name, mark = detection.common_name, validation_mark(detection.validated)
+        name += f" ({detection.scientific_name})" if name != detection.label else ""
+        lines.append(f"{when}{channel} {detection.confidence:5.2f}  {name}{mark}")
     return lines + ([f"... and {len(found) - limit} more"] if len(found) > limit else [])
 
 
-def mark(validated: str) -> str:
+def validation_mark(validated: str) -> str:
     """What stands behind the name of a species that nobody knows to be right, or too few recordings do."""
     return {"never": " (never validated)", "too few": " (hardly validated)"}.get(validated, "")
 
 
-def clock(value: float) -> str:
+def clock_text(value: float) -> str:
     """Seconds as people read them: 75 -> 1:15.0."""
     tenths = round(value * 10)
     hours, minutes = tenths // 36_000, tenths // 600 % 60
@@ -283,11 +285,11 @@ def clock(value: float) -> str:
 if __name__ == "__main__":
     kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana")
     frogs = Taxonomy(("41", "42"), ("Rana ficta", "Rana falsa"), ("frog", "toad"), ((*kin, "a"), (*kin, "b")), (7, 7))
-    heard = np.array([[0.9, 0.1], [0.6, 0.2], [0.4, 0.45], [0.1, 0.1]], np.float32)
-    scored = Scored([0.0, 5.0, 10.0, 15.0], [5.0, 10.0, 15.0, 20.0], heard, np.zeros((4, 0), np.float32))
+    scores = np.array([[0.9, 0.1], [0.6, 0.2], [0.4, 0.45], [0.1, 0.1]], np.float32)
+    scored = Scored([0.0, 5.0, 10.0, 15.0], [5.0, 10.0, 15.0, 20.0], scores, np.zeros((4, 0), np.float32))
     choices = Choices(np.array([0.5, 0.5], np.float32), np.array([True, True]), ranks={"genus": 0.6})
     found = detect(scored, frogs, choices, "2026-05-14T05:30:00")
-    print("\n".join(listing(found, limit=10)))
+    print("\n".join(detection_lines(found, limit=10)))
     (frog, rana) = join(found, gap=0.0)
     print(f"{frog.common_name}: {frog.windows} windows from {frog.detected_at}, at best {frog.confidence:.2f}")
     assert (frog.start, frog.end, rana.label) == (0.0, 10.0, "genus Rana"), "neither species alone, but their genus"

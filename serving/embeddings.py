@@ -26,7 +26,7 @@ class Embedded:
     channel: int = 0  # 1, 2, ...; 0: the mean of all
 
 
-def write_embeddings(path: Path, embedded: Iterable[Embedded], model: str, by_channel: bool = False) -> int:
+def write_vectors(path: Path, embedded: Iterable[Embedded], model: str, by_channel: bool = False) -> int:
     """The vectors of all windows; returns how many there are.
 
     .npz   embedding (windows, width) float32, file, start, end; model, the file they are of. Nothing in it is pickled.
@@ -77,9 +77,9 @@ def vectors_npz(path: Path, embedded: Iterable[Embedded], model: str, by_channel
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         dawn = Embedded("pond/dawn.wav", [0.0, 5.0], [5.0, 10.0], np.ones((2, 3), np.float32))
-        print(write_embeddings(Path(place) / "vectors.npz", [dawn], "toy.onnx"), "windows")
-        with np.load(Path(place) / "vectors.npz") as vectors:
+        print(write_vectors(Path(folder) / "vectors.npz", [dawn], "toy.onnx"), "windows")
+        with np.load(Path(folder) / "vectors.npz") as vectors:
             print({name: vectors[name].shape for name in vectors.files})
             assert any(vectors[name].shape == (2, 3) for name in vectors.files)

@@ -5,7 +5,7 @@
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
-in float32: quantising the mel filters destroys what the network hears. The weights of a large encoder lie beside the
+in float32: quantising the mel filters destroys the network's input. The weights of a large encoder lie beside the
 file, in one named after it and its own digest: a protobuf ends at 2 GiB, and what is mapped need not be copied.
 """
 
@@ -154,25 +154,25 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
 
 
 def finish(graph: onnx.ModelProto, path: Path, weights: Path | None = None) -> None:
-    """Publish a graph, sealed; the file of its weights first, under a name that no other has: so at any moment the old
-    pair or the new one is there, whole.
+    """Publish a graph with its digest inside; the file of its weights first, under a name that no other has: so at any
+    moment the old pair or the new one is there, whole.
 
     weights   on the same disk; it is moved
     """
-    told, kept = "", path.name
+    digest, weights_name = "", path.name
     if weights:
-        told = sha256(weights)
-        kept = name_beside(path.name, told)
-        with publish(path.with_name(kept)) as temporary:
+        digest = sha256(weights)
+        weights_name = name_beside(path.name, digest)
+        with publish(path.with_name(weights_name)) as temporary:
             weights.replace(temporary)
-        point_to(graph, kept)
-    graph.metadata_props.add(key="seal", value=blank(told))
+        point_to(graph, weights_name)
+    graph.metadata_props.add(key="seal", value=blank(digest))
     with publish(path, graph.ByteSize()) as temporary:
         onnx.save(graph, temporary)
         seal(temporary)
     ours = re.compile(rf"{re.escape(path.name)}\.([0-9a-f]{{16}}\.)?data")
     for old in path.parent.iterdir():
-        if ours.fullmatch(old.name) and old.name != kept:
+        if ours.fullmatch(old.name) and old.name != weights_name:
             old.unlink()
 
 
@@ -254,12 +254,12 @@ def separate_constants(graph: onnx.ModelProto) -> None:
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     uses = Counter(name for node in graph.graph.node for name in node.input)
     for node in graph.graph.node:
-        for place, name in enumerate(node.input):
+        for index, name in enumerate(node.input):
             if node.op_type in ("LayerNormalization", "Add") and name in constants and uses[name] > 1:
                 uses[name] -= 1
-                node.input[place] = f"{name}_{node.name}"
+                node.input[index] = f"{name}_{node.name}"
                 graph.graph.initializer.add().CopyFrom(constants[name])
-                graph.graph.initializer[-1].name = node.input[place]
+                graph.graph.initializer[-1].name = node.input[index]
 
 
 def product_biases(graph: onnx.ModelProto, wanted: Mapping[str, str]) -> dict[str, str]:
@@ -304,6 +304,7 @@ def smooth_activations(
             activation, inverse = node.input[0], (1 / scales[name]).astype(np.float32)
             if activation not in smoothed:
                 smoothed[activation] = activation
+                # a norm, the values of attention, or a multiplication of its own takes the scale in
                 if makers[activation].op_type == "LayerNormalization":
                     for constant in makers[activation].input[1:]:
                         multiply(constants[constant], inverse, folder)
@@ -358,11 +359,13 @@ def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], fo
         if node.name not in chosen:
             nodes.append(node)
             continue
+        # its activations, once for all products of the same
         activation, weight = node.input
         if activation not in quantised:
             quantised.add(activation)
             parts = [f"{activation}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [activation], parts, f"{activation}_quantize"))
+        # its weights, and the bias that takes out what rounding makes of the mean
         if f"{weight}_quantized" not in weights:
             how, exact = chosen[node.name], numpy_helper.to_array(weights[weight], str(folder))
             exact = exact if how.factor is None else exact * how.factor
@@ -375,6 +378,7 @@ def quantise_products(graph: onnx.ModelProto, chosen: Mapping[str, Rounding], fo
         users[weight] -= 1
         if not users[weight]:
             del weights[weight]
+        # the product in integers, then back to float32
         out = node.output[0]
         inputs = [f"{activation}_quantized", f"{weight}_quantized", f"{activation}_zero_point"]
         scales = [f"{activation}_scale", f"{weight}_scale"]

@@ -54,7 +54,7 @@ def check_graph(path: Path, named: Path | None) -> None:
 
     named   the file that the seal names beside it (digests.inspect)
     Errors: an operator that serving/export.py never writes, functions, graphs and tensors inside of nodes, sparse
-    tensors; weights in any file but the one that the seal names, or .data behind the same name; a link in its place.
+    tensors; weights in any file but the one that the seal names, or .data behind the same name; a link instead of it.
     """
     assert path.stat().st_size, f"{path} is empty; copy it again"
     locations = set[str]()
@@ -84,51 +84,51 @@ def check_nodes(graph: memoryview, path: Path, locations: set[str]) -> None:
             name, domain = "", ""
             for inner, value in fields(part, path):
                 if inner == OPERATOR:
-                    name = text(value)
+                    name = field_text(value)
                 elif inner == DOMAIN:
-                    domain = text(value)
+                    domain = field_text(value)
                 elif inner == ATTRIBUTES:
-                    strange = INNER & {place for place, _ in fields(value, path)}
+                    strange = INNER & {number for number, _ in fields(value, path)}
                     assert not strange, f"{path}: a {name[:40]!r} holds a graph or a tensor of its own; {remedy()}"
             known = OPERATORS if domain in ("", "ai.onnx") else CONTRIBUTED if domain == "com.microsoft" else ()
             assert name in known, f"{path} holds the operator {f'{domain}.{name}'.strip('.')[:80]!r}; {remedy()}"
         elif number == INITIALIZERS:
             for inner, value in fields(part, path):
                 if inner == EXTERNAL:
-                    pair = {place: text(content) for place, content in fields(value, path)}
+                    pair = {number: field_text(content) for number, content in fields(value, path)}
                     locations |= {pair.get(2, "")} if pair.get(1) == "location" else set[str]()
 
 
 def fields(message: memoryview, path: Path) -> Iterator[tuple[int, memoryview]]:
     """Number and content of each field of a message; of one without length the content is empty."""
-    place = 0
-    while place < len(message):
-        tag, place = varint(message, place, path)
+    position = 0
+    while position < len(message):
+        tag, position = varint(message, position, path)
         number, kind = tag >> 3, tag & 7
         size = {EIGHT: 8, FOUR: 4}.get(kind, 0)
         if kind in (VARINT, LENGTH):
-            value, place = varint(message, place, path)
+            value, position = varint(message, position, path)
             size = value if kind == LENGTH else 0
-        sound = 0 < number < 2**29 and kind in (VARINT, EIGHT, LENGTH, FOUR) and place + size <= len(message)
+        sound = 0 < number < 2**29 and kind in (VARINT, EIGHT, LENGTH, FOUR) and position + size <= len(message)
         assert sound, f"{path} is damaged or no ONNX file; copy it again"
-        yield number, message[place : place + size] if kind == LENGTH else message[:0]
-        place += size
+        yield number, message[position : position + size] if kind == LENGTH else message[:0]
+        position += size
 
 
-def varint(message: memoryview, place: int, path: Path) -> tuple[int, int]:
-    """A number of 1 to 10 bytes, and the place behind it."""
+def varint(message: memoryview, position: int, path: Path) -> tuple[int, int]:
+    """A number of 1 to 10 bytes, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
-        assert place < len(message), f"{path} is damaged or no ONNX file: it breaks off; copy it again"
-        byte = message[place]
+        assert position < len(message), f"{path} is damaged or no ONNX file: it breaks off; copy it again"
+        byte = message[position]
         value |= (byte & 0x7F) << shift
-        place += 1
+        position += 1
         if byte < 0x80:
-            return value, place
+            return value, position
     raise AssertionError(f"{path} is damaged or no ONNX file; copy it again")
 
 
-def text(value: memoryview) -> str:
+def field_text(value: memoryview) -> str:
     return bytes(value).decode("utf-8", "replace")
 
 
@@ -139,7 +139,7 @@ def remedy() -> str:
 def bounded_options() -> ort.SessionOptions:
     """A session of one thread that shares its memory, and the limit on it, with all others of this process, and in
     which no product of INT8 overflows."""
-    limit_memory()
+    limit_arena()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is an error already
@@ -149,10 +149,10 @@ def bounded_options() -> ort.SessionOptions:
 
 
 @cache
-def limit_memory() -> None:
+def limit_arena() -> None:
     """Whatever graphs ask for, together they get no more than a share of the memory."""
-    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": most_memory(), "arena_extend_strategy": 0}))
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"max_mem": most_memory(), "arena_extend_strategy": 0}))
 
 
 def limit_process() -> None:
@@ -164,9 +164,9 @@ def limit_process() -> None:
 
 def most_memory() -> int:
     """Bytes, of what the computer or the container has."""
-    told = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else ""
+    limit = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else ""
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(SHARE * min(there, int(told) if told.isdecimal() else there))
+    return int(SHARE * min(there, int(limit) if limit.isdecimal() else there))
 
 
 if __name__ == "__main__":
@@ -175,9 +175,9 @@ if __name__ == "__main__":
         """A short one, as protobuf lays it down."""
         return bytes([number << 3 | LENGTH, len(content)]) + content
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for name in ("MatMul", "Loop"):
-            path = Path(place) / f"{name}.onnx"
+            path = Path(folder) / f"{name}.onnx"
             path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, name.encode()))))
             try:
                 check_graph(path, None)

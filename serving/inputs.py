@@ -1,7 +1,7 @@
 """What is to be analysed: recordings, where and when they were made, and which of several machines takes them.
 
     entries, notes = find_entries([Path("season-2026")], timezone="America/Bogota")
-    mine = [entry for entry in entries if in_shard(entry.path, 3, 8)]
+    own = [entry for entry in entries if in_shard(entry.path, 3, 8)]
 
 Reads    names of files, what recorders wrote into them, recordings.csv; decodes no sound
 """
@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from archive.metadata import doubts, facts_of
+from archive.metadata import Facts, doubts, facts_in
 from archive.recordings import Recording, read_recordings
-from sounds.audio import find_recordings
+from sounds.discovery import find_recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class Entry:
 
 
 def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "") -> tuple[list[Entry], list[str]]:
-    """The recordings of all inputs with their place and time, and what to say about the search.
+    """The recordings of all inputs with their site and time, and what to say about the search.
 
     inputs       recordings, folders, recordings.csv
     site_regex   its group is the name of the site in a path; without it the folder's name counts
-    timezone     of clocks that do not tell theirs: America/Bogota
+    timezone     of clocks that do not say theirs: America/Bogota
     """
     rows, notes = rows_of_tables(inputs)
-    gone = [path for path in rows if not is_there(path)]  # named all the same: files.csv has a row for every input
-    roots = [path for path in inputs if not is_table(path)] + [path for path in rows if is_there(path)]
+    gone = [path for path in rows if not is_present(path)]  # named all the same: files.csv has a row for every input
+    roots = [path for path in inputs if not is_table(path)] + [path for path in rows if is_present(path)]
     paths, search = find_recordings(roots)
     zone, pattern = time_zone(timezone), site_pattern(site_regex)
     entries: list[Entry] = []
@@ -63,8 +63,9 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     strange: list[str] = []
     for path in sorted([*paths, *gone]):
         row = rows.get(path)
-        facts, odd = facts_of(path)
+        facts, odd = facts_in(path)
         strange += [f"{path.name}: {said}" for said in odd]
+        # what a table says of the time counts, else what the recorder wrote
         written = row.recorded_at if row else ""
         unclear += not is_moment(written)
         when = (written if is_moment(written) else "") or facts.recorded_at
@@ -72,30 +73,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
             local = datetime.fromisoformat(when).replace(tzinfo=zone)
             doubtful += local.utcoffset() != local.replace(fold=1).utcoffset()
             when = local.isoformat()
-        told = pattern.search(str(path)) if pattern else None
-        site = (
-            (told[1] or "" if told else "")
-            if pattern
-            else (row.site if row else "") or Path(os.path.realpath(path)).parent.name
-        )
-        state = path.stat() if is_there(path) else None
-        site = sys.intern(site)  # one word for all recordings of a site: there may be a million
-        given = row or Recording(path, path.name)  # what a table says counts
-        placed = given if given.latitude else facts
-        entries.append(
-            Entry(
-                path,
-                site,
-                when,
-                state.st_size if state else 0,
-                state.st_mtime_ns if state else 0,
-                placed.latitude,
-                placed.longitude,
-                sys.intern(given.make or facts.make),
-                sys.intern(given.serial or facts.serial),
-                given.temperature or facts.temperature,
-            )
-        )
+        entries.append(entry_of(path, when, site_of(path, row, pattern), row or Recording(path, path.name), facts))
     notes += doubts(strange)
     if unclear:
         notes.append(f"{unclear} rows have a recorded_at that is no time as 2026-05-14T05:30:00; it is left out")
@@ -104,18 +82,44 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     return entries, [*search, *notes]
 
 
+def site_of(path: Path, row: Recording | None, pattern: re.Pattern[str] | None) -> str:
+    """Where a recording was made: by the pattern, else by the table, else by the name of its folder."""
+    if pattern:
+        match = pattern.search(str(path))
+        return (match[1] or "") if match else ""
+    return (row.site if row else "") or Path(os.path.realpath(path)).parent.name
+
+
+def entry_of(path: Path, when: str, site: str, row: Recording, facts: Facts) -> Entry:
+    """A recording with all that is known of it; what its row in a table says counts before what its file does."""
+    state = path.stat() if is_present(path) else None
+    placed = row if row.latitude else facts
+    return Entry(
+        path,
+        sys.intern(site),  # one word for all recordings of a site: there may be a million
+        when,
+        state.st_size if state else 0,
+        state.st_mtime_ns if state else 0,
+        placed.latitude,
+        placed.longitude,
+        sys.intern(row.make or facts.make),
+        sys.intern(row.serial or facts.serial),
+        row.temperature or facts.temperature,
+    )
+
+
 def is_table(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".csv"
 
 
-def is_there(path: Path) -> bool:
+def is_present(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 (Path.exists fails on long names, and in folders that are closed to us)
 
 
 def rows_of_tables(inputs: Sequence[Path]) -> tuple[dict[Path, Recording], list[str]]:
-    """Rows that can be heard of every recordings.csv among the inputs, by path, and a note on files that are gone."""
+    """Rows with sound of every recordings.csv among the inputs, by path, and a note on files that are gone."""
     rows = {row.path: row for path in inputs if is_table(path) for row in read_recordings(path) if row.sound}
-    gone = [str(path) for path in rows if not is_there(path)]
+    gone = [str(path) for path in rows if not is_present(path)]
     note = f"{len(gone)} recordings of the table are no longer there: {', '.join(gone[:5])}"
     return rows, [note] if gone else []
 
@@ -145,14 +149,14 @@ def site_pattern(text: str) -> re.Pattern[str] | None:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """3/8 -> (3, 8); slurm -> the place of this task in its array."""
+    """3/8 -> (3, 8); slurm -> the position of this task in its array."""
     if text == "slurm":
         names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-        told = [os.environ.get(name, "") for name in names]
-        assert all(cell.isdecimal() for cell in told), (
+        values = [os.environ.get(name, "") for name in names]
+        assert all(value.isdecimal() for value in values), (
             f"--shard slurm: {', '.join(names)} are not set; use sbatch --array 1-8, for eight shards"
         )
-        number, first, count = map(int, told)
+        number, first, count = map(int, values)
         last = os.environ.get("SLURM_ARRAY_TASK_MAX", str(count))
         assert first == 1 and last == str(count) and number <= count, (
             f"--shard slurm: this is task {number} of an array of {count} from {first} to {last}, so nobody knows how "

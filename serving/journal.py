@@ -7,8 +7,8 @@
 One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
 is a recording that is done. Tables are made of parts, in the order of the recordings, so a run that was cut off ends
 with the same bytes as one that was not. Of a long recording that is not done yet, what is answered so far is kept now
-and then. Parts of different settings never meet in a folder. Every part is sealed: the recording of a damaged one is
-analysed again.
+and then. Parts of different settings never meet in a folder. Every part holds its own digest: the recording of a
+damaged one is analysed again.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from serving.inputs import Entry
 from sounds.decoders import may_pass
 
 PARTS = ".parts"
-EARLIER = {"engine": "onnxruntime"}  # settings that parts of earlier versions do not tell
+EARLIER = {"engine": "onnxruntime"}  # settings that parts of earlier versions do not have
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # without hearing anything
+KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # before any sound is read
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Journal:
     arrays: bool  # whether probabilities and embeddings are kept too
 
     def is_done(self, entry: Entry) -> bool:
-        part, arrays = self.place(entry, "json"), self.place(entry, "npz")
+        part, arrays = self.path(entry, "json"), self.path(entry, "npz")
         if not part.is_file() or (self.arrays and not arrays.is_file()):
             return False
         sound = state_of(part) == "sound"
         if sound and self.arrays:
-            told = json.loads(part.read_text(encoding="utf-8"))["arrays"]
-            if not told:  # kept when nobody asked for them; what lies here is of a run that was cut off
+            digest = json.loads(part.read_text(encoding="utf-8"))["arrays"]
+            if not digest:  # kept when nobody asked for them; what lies here is of a run that was cut off
                 return False
-            sound = sha256(arrays) == told
+            sound = sha256(arrays) == digest
         if not sound:
             name = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
             print(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
@@ -64,24 +64,23 @@ class Journal:
 
     def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
         """Write the part of a recording; from then on it is done."""
-        self.place(entry, "json").parent.mkdir(exist_ok=True)
-        told = ""
+        self.path(entry, "json").parent.mkdir(exist_ok=True)
+        digest = ""
         if self.arrays:
             columns = {
                 f"{name}{number}": np.asarray(values)
                 for number, one in enumerate(scored)
                 for name, values in asdict(one).items()
             }
-            with publish(self.place(entry, "npz")) as temporary, temporary.open("wb") as file:
+            with publish(self.path(entry, "npz")) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **columns)
-            told = sha256(self.place(entry, "npz"))
-        write_sealed(self.place(entry, "json"), {"arrays": told, "analysed": asdict(replace(analysed, events=()))})
-
-        self.place(entry, "begun").unlink(missing_ok=True)
+            digest = sha256(self.path(entry, "npz"))
+        write_sealed(self.path(entry, "json"), {"arrays": digest, "analysed": asdict(replace(analysed, events=()))})
+        self.path(entry, "begun").unlink(missing_ok=True)
 
     def keep_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
         """Write what there is of a recording that is not done yet; behind its digest, so that damage shows."""
-        path, content = self.place(entry, "begun"), io.BytesIO()
+        path, content = self.path(entry, "begun"), io.BytesIO()
         np.savez(content, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
         path.parent.mkdir(exist_ok=True)
         with publish(path) as temporary:
@@ -91,41 +90,46 @@ class Journal:
         """What `keep_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
         if not self.has_begun(entry):
             return None
-        told = self.place(entry, "begun").read_bytes()
-        if hashlib.sha256(memoryview(told)[32:]).digest() != told[:32]:
+        content = self.path(entry, "begun").read_bytes()
+        if hashlib.sha256(memoryview(content)[32:]).digest() != content[:32]:
             return None
-        with np.load(io.BytesIO(told[32:]), allow_pickle=False) as columns:
+        with np.load(io.BytesIO(content[32:]), allow_pickle=False) as columns:
             arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
         return arrays if bool(arrays.pop("kept")[0]) == self.arrays else None
 
     def has_begun(self, entry: Entry) -> bool:
-        return self.place(entry, "begun").is_file()
+        return self.path(entry, "begun").is_file()
 
     def recall(self, entries: Iterable[Entry]) -> Iterator[Analysed]:
         """The recordings that are done, one after the other."""
         for entry in entries:
             if self.is_done(entry):
-                told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
-                found = [Detection(**one) for one in told.pop("found")]
-                if told["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
-                    found = [replace(one, detected_at=clock_time(entry.recorded_at, one.start)) for one in found]
+                facts = self.read_facts(entry)
+                found = [Detection(**detection) for detection in facts.pop("found")]
+                if facts["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
+                    found = [replace(d, detected_at=clock_time(entry.recorded_at, d.start)) for d in found]
                 now = {name: getattr(entry, name) for name in KNOWN}
-                yield Analysed(**(told | now | {"found": tuple(found), "events": ()}))
+                yield Analysed(**(facts | now | {"found": tuple(found), "events": ()}))
 
     def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
         """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""
         for entry in entries:
             if self.is_done(entry):
-                with np.load(self.place(entry, "npz"), allow_pickle=False) as columns:
+                with np.load(self.path(entry, "npz"), allow_pickle=False) as columns:
                     count = sum(name.startswith("starts") for name in columns.files)
                     yield entry, [scored_of(columns, number) for number in range(count)]
 
     def is_settled(self, entry: Entry) -> bool:
         """Whether a recording that is done would be read no better another time."""
-        told = json.loads(self.place(entry, "json").read_text(encoding="utf-8"))["analysed"]
-        return bool(told["status"] != "unreadable" and not may_pass(told["reason"]))
+        facts = self.read_facts(entry)
+        return bool(facts["status"] != "unreadable" and not may_pass(facts["reason"]))
 
-    def place(self, entry: Entry, kind: str) -> Path:
+    def read_facts(self, entry: Entry) -> dict[str, Any]:
+        """What is written of a recording that is done."""
+        content: dict[str, Any] = json.loads(self.path(entry, "json").read_text(encoding="utf-8"))["analysed"]
+        return content
+
+    def path(self, entry: Entry, kind: str) -> Path:
         return self.parts / entry.key[:2] / f"{entry.key}.{kind}"
 
 
@@ -157,29 +161,29 @@ def open_journal(
                 if old.is_dir():
                     shutil.rmtree(old)
             (parts / "settings.json").unlink(missing_ok=True)
-        mine: dict[str, Any] = json.loads(json.dumps(EARLIER | dict(settings)))
-        theirs = kept_settings(folder)
-        if theirs:
-            differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
-            changes = "; ".join(change(name, theirs.get(name), mine.get(name)) for name in differ)
+        wanted: dict[str, Any] = json.loads(json.dumps(EARLIER | dict(settings)))
+        kept = kept_settings(folder)
+        if kept:
+            differ = [name for name in sorted({*wanted, *kept}) if wanted.get(name) != kept.get(name)]
+            changes = "; ".join(change(name, kept.get(name), wanted.get(name)) for name in differ)
             assert not differ, (
                 f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
             )
         else:
-            write_sealed(parts / "settings.json", {"settings": mine})
+            write_sealed(parts / "settings.json", {"settings": wanted})
         yield Journal(parts, arrays)
 
 
 def kept_settings(folder: Path) -> dict[str, Any]:
     """What the parts in a folder of results were made with; nothing where there are none."""
-    kept = folder / PARTS / "settings.json"
-    if not kept.is_file():
+    path = folder / PARTS / "settings.json"
+    if not path.is_file():
         return {}
-    assert state_of(kept) == "sound", (
-        f"{kept} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
+    assert state_of(path) == "sound", (
+        f"{path} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
     )
-    theirs: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))["settings"]
-    return EARLIER | theirs
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return EARLIER | kept
 
 
 def refuse_busy(lock: Path, folder: Path) -> None:
@@ -220,16 +224,16 @@ if __name__ == "__main__":
     entry = Entry(Path("pond/dawn.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
     frog = Detection(0.0, 5.0, "41", "Rana ficta", "frog", 0.9, 0.5, detected_at=entry.recorded_at)
     dawn = Analysed("pond/dawn.wav", "pond", entry.recorded_at, 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
-    with tempfile.TemporaryDirectory() as place:
-        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+    with tempfile.TemporaryDirectory() as folder:
+        with open_journal(Path(folder), {"min_conf": 0.5}, arrays=False) as journal:
             journal.keep(entry, dawn, [])
-        with open_journal(Path(place), {"min_conf": 0.5}, arrays=False) as journal:
+        with open_journal(Path(folder), {"min_conf": 0.5}, arrays=False) as journal:
             print(
                 "done already:", journal.is_done(entry), "after a change:", journal.is_done(replace(entry, size=2_000))
             )
             assert list(journal.recall([entry])) == [dawn] and not journal.is_done(replace(entry, size=2_000))
         try:
-            with open_journal(Path(place), {"min_conf": 0.9}, arrays=False):
+            with open_journal(Path(folder), {"min_conf": 0.9}, arrays=False):
                 raise SystemExit("settings were mixed")
         except AssertionError as refusal:
             print(refusal)

@@ -8,12 +8,11 @@ Reads    detections.csv; files.csv and run.json where there are any. Columns tha
          have are blank
 Writes   nothing, and opens no sound
 
-What the tables say is not trusted: a name is a name, never a place outside of the folder that the user gave.
+What the tables say is not trusted: a name is a name, never a path outside of the folder that the user gave.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import sys
@@ -24,20 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from archive.index import NameIndex, is_there, sounds_below
-from archive.recordings import is_number, within
+from archive.recordings import is_number, path_within
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
-from taxonomy import ESCAPED, delimiter
+from taxonomy import ESCAPED, csv_rows, delimiter
 
-PLACE = {name: place for place, name in enumerate(COLUMNS)}
+INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
 TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
-FILE, CODE, SITE, MODEL = (PLACE[name] for name in ("File", "Species code", "Site", "Model"))
+FILE, CODE, SITE, MODEL = (INDEX[name] for name in ("File", "Species code", "Site", "Model"))
 
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """A row of detections.csv: something was said to be heard in a window."""
+    """A row of detections.csv: something was detected in a window."""
 
     cells: tuple[str, ...]  # as they stand there, in the order of COLUMNS
     start: float  # seconds
@@ -45,7 +44,7 @@ class Detected:
     confidence: float
 
     def cell(self, column: str) -> str:
-        return self.cells[PLACE[column]]
+        return self.cells[INDEX[column]]
 
     @property
     def file(self) -> str:
@@ -64,7 +63,7 @@ class Detected:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that is told about one run of the predictor."""
+    """Everything that one run of the predictor left."""
 
     folder: Path
     detections: tuple[Detected, ...]
@@ -75,8 +74,8 @@ class Results:
     @property
     def model(self) -> str:
         """The sha256 of the model's file, or what else the table calls it."""
-        told = self.facts.get("model_sha256")
-        return told if isinstance(told, str) and told else next((d.cell("Model") for d in self.detections), "")
+        digest = self.facts.get("model_sha256")
+        return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
 
 
 def read_results(folder: Path) -> Results:
@@ -101,22 +100,11 @@ def read_results(folder: Path) -> Results:
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter(file.readline()), strict=True)
+        mark = delimiter(file.readline())
         file.seek(0)
-        try:
-            found = next(lines, list[str]())
-            absent = [name for name in needed if name not in found]
-            assert not absent, f"{path}: no columns {absent}, found {found[:20]}; is it the right table?"
-            assert len(set(found)) == len(found), f"{path}: a column occurs twice in {found[:20]}; keep one"
-            for cells in lines:
-                where = f"{path} line {lines.line_num}"
-                fits = len(cells) == len(found)
-                assert fits or not any(cells), f"{where}: {len(cells)} cells, not {len(found)}; mend the row"
-                assert not any(map(ESCAPED.search, cells)), f"{where} is not in UTF-8; save the table as UTF-8"
-                if fits:
-                    yield where, dict(zip(found, cells, strict=True))
-        except csv.Error as error:
-            raise AssertionError(f"{path} line {lines.line_num}: {error}; perhaps a quote is left open") from None
+        for where, row in csv_rows(path, file, mark, needed):
+            assert not any(map(ESCAPED.search, row.values())), f"{where} is not in UTF-8; save the table as UTF-8"
+            yield where, row
 
 
 def detected(where: str, row: Mapping[str, str]) -> Detected:
@@ -137,15 +125,15 @@ def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path |
             where they were when the predictor ran
     """
     if audio is None:
-        told = results.facts.get("working_directory")
-        base = Path(told) if isinstance(told, str) else Path()
+        directory = results.facts.get("working_directory")
+        base = Path(directory) if isinstance(directory, str) else Path()
         return lambda name: base / name if is_there(base / name) else None
     assert audio.is_dir(), f"no folder {audio}; point --audio at the recordings"
     index = NameIndex(sounds_below(audio, audio)[0])
 
     def find(name: str) -> Path | None:
         names = index.find(name)
-        return within(audio, names[0]) if len(names) == 1 else None
+        return path_within(audio, names[0]) if len(names) == 1 else None
 
     return find
 
@@ -168,8 +156,8 @@ def hidden(results: Results) -> Results:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / "siteA").mkdir()
         (folder / "siteA" / "dawn.wav").touch()
         (folder / "detections.csv").write_text(

@@ -37,7 +37,7 @@ from taxonomy import RANKS, key, read_table
 
 ADDED = ("validation", "Verdict", "True species", "Reviewer", "Judged at")  # to the columns of detections.csv
 LEAST = 20  # verdicts, of both kinds together, before anything is said
-NOTHING = "nothing"  # in place of a species: the reviewer heard none
+NOTHING = "nothing"  # in place of a species: there is no animal in it
 MILD = 100.0  # the penalty's inverse: enough where a score parts yes and no without a mistake, nothing elsewhere
 
 
@@ -72,22 +72,24 @@ def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
         if d is None:
             strangers += 1
         else:
-            verdicts.append(Verdict(d, answer, plain(row.get("True species", "")), plain(row.get("Reviewer", ""))))
+            verdicts.append(
+                Verdict(d, answer, plain_label(row.get("True species", "")), plain_label(row.get("Reviewer", "")))
+            )
     return verdicts, strangers
 
 
 def settle(verdicts: Sequence[Verdict]) -> tuple[dict[Detected, Verdict], list[Detected]]:
-    """Per detection the one verdict, yes or no, that nobody contradicts; and those on which reviewers disagree."""
+    """Per detection the one verdict, yes or no, that nobody contradicts; and what reviewers disagree on."""
     said: defaultdict[Detected, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.answer != "unsure":
             said[verdict.detected].append(verdict)
-    disputed = [d for d, those in said.items() if len({verdict.answer for verdict in those}) > 1]
+    disputed = [d for d, answers in said.items() if len({verdict.answer for verdict in answers}) > 1]
     for d in disputed:
         del said[d]
-    species = {d: {verdict.species for verdict in those} - {""} for d, those in said.items()}
+    species = {d: {verdict.species for verdict in answers} - {""} for d, answers in said.items()}
     return {
-        d: replace(those[0], species=species[d].pop() if len(species[d]) == 1 else "") for d, those in said.items()
+        d: replace(answers[0], species=species[d].pop() if len(species[d]) == 1 else "") for d, answers in said.items()
     }, disputed
 
 
@@ -106,7 +108,7 @@ def verdict_thresholds(
 
 
 def verdict_threshold(label: str, judged: Sequence[Verdict], found: Sequence[float], wanted: float) -> Threshold:
-    """The lowest threshold at which the wanted share of all detections of a species is right, as the verdicts tell.
+    """The lowest threshold at which the wanted share of all detections of a species is right, as the verdicts have it.
 
     judged    any sample of the detections, such as as many from each tenth of the scale
     found     the confidence of all detections: what a sample drawn evenly has too few or too many of counts as it does
@@ -144,31 +146,33 @@ def verdict_threshold(label: str, judged: Sequence[Verdict], found: Sequence[flo
 def training_rows(
     settled: Mapping[Detected, Verdict], detections: Sequence[Detected], find: Callable[[str], Path | None]
 ) -> tuple[list[Recording], dict[str, int]]:
-    """A labelled stretch for each window of which it is known what is in it, and how many windows were left out, why.
+    """A labelled segment for each window of which it is known what is in it, and how many windows were left out, why.
 
-    Confirmed: the species confirmed in it, and those that a reviewer named in place of a denied one. Denied: a hard
+    Confirmed: the species confirmed in it, and those that a reviewer named instead of a denied one. Denied: a hard
     negative, listened to and without any species, where all detections of the window are denied or a reviewer wrote
     that there is nothing. Where another detection of the window is unjudged it is left out: it may be right.
     """
-    label_of = {key(name): plain(d.label) for d in reversed(detections) for name in names_of(d) if name}
+    label_of = {key(name): plain_label(d.label) for d in reversed(detections) for name in names_of(d) if name}
     windows: defaultdict[tuple[str, float, float, str], list[Detected]] = defaultdict(list)
     for d in detections:
         windows[d.window].append(d)
     rows: list[Recording] = []
     left_out = {"undecided": 0, "missing": 0}
-    for those in windows.values():
-        mine = [settled[d] for d in those if d in settled]
-        if not mine:
+    for together in windows.values():
+        judged = [settled[d] for d in together if d in settled]
+        if not judged:
             continue
-        present = [plain(v.detected.label) for v in mine if v.answer == "yes" and not is_rank(v.detected.label)]
-        named = [v.species for v in mine if v.answer == "no" and v.species and v.species != NOTHING]
+        # what the verdicts say of this window
+        present = [plain_label(v.detected.label) for v in judged if v.answer == "yes" and not is_rank(v.detected.label)]
+        named = [v.species for v in judged if v.answer == "no" and v.species and v.species != NOTHING]
         present += [label_of.get(key(name), name) for name in named]
-        denied = [plain(v.detected.label) for v in mine if v.answer == "no"]
-        empty = len(denied) == len(those) or (len(denied) == len(mine) and NOTHING in {v.species for v in mine})
+        denied = [plain_label(v.detected.label) for v in judged if v.answer == "no"]
+        empty = len(denied) == len(together) or (len(denied) == len(judged) and NOTHING in {v.species for v in judged})
+        # what is not certain, or has no sound, is left out
         if not present and not empty:
             left_out["undecided"] += 1
             continue
-        path, first = find(those[0].file), those[0]
+        path, first = find(together[0].file), together[0]
         if path is None:
             left_out["missing"] += 1
             continue
@@ -182,8 +186,8 @@ def training_rows(
                 listened=not present,
                 absent=tuple(label for label in dict.fromkeys(denied) if label not in present and not is_rank(label)),
                 source="verdicts",
-                site=plain(first.cell("Site")),
-                recorded_at=plain(first.cell("Recorded at")),
+                site=plain_label(first.cell("Site")),
+                recorded_at=plain_label(first.cell("Recorded at")),
             )
         )
     return with_names(rows), left_out
@@ -208,14 +212,16 @@ def write_training(
     before = read_recordings(training) if training else []
     lineages = read_table(training.with_name("taxonomy.csv"), ("primary_label",)) if training and before else []
     known = {row["primary_label"] for _, row in lineages}
-    names = {plain(d.label): (d.cell("Scientific name"), d.cell("Common name")) for d in detections}
+    names = {plain_label(d.label): (d.cell("Scientific name"), d.cell("Common name")) for d in detections}
     new = dict.fromkeys(label for row in rows for label in row.labels if label not in known)
-    added = [("", label_row(label, *map(plain, names.get(label, ("", ""))))) for label in new]
+    added = [("", label_row(label, *map(plain_label, names.get(label, ("", ""))))) for label in new]
     lineages += with_lineages(added, [shipped()])[0]
     folds = max((row.fold for row in before), default=-1) + 1
     place = {row.path.resolve(): (row.group, row.fold) for row in before}
     if folds:
-        rows = [replace(row, group=group, fold=fold) for row in rows for group, fold in [place_of(row, place, folds)]]
+        rows = [
+            replace(row, group=group, fold=fold) for row in rows for group, fold in [group_and_fold(row, place, folds)]
+        ]
     write_recordings(folder / "recordings.csv", [*before, *rows])
     columns = dict.fromkeys(column for _, row in lineages for column in row)
     with (
@@ -227,13 +233,13 @@ def write_training(
         table.writerows(row for _, row in lineages)
 
 
-def place_of(row: Recording, place: Mapping[Path, tuple[str, int]], folds: int) -> tuple[str, int]:
+def group_and_fold(row: Recording, place: Mapping[Path, tuple[str, int]], folds: int) -> tuple[str, int]:
     """Group and fold of a window: those of its recording, or one fold for all recordings of a site."""
     group = f"verdicts at {row.site or row.name}"
     return place.get(row.path, (group, zlib.crc32(group.encode()) % folds))
 
 
-def undecided(thresholds: Collection[Threshold]) -> list[str]:
+def undecided_labels(thresholds: Collection[Threshold]) -> list[str]:
     """The labels of which too little is known for a threshold."""
     return [threshold.label for threshold in thresholds if threshold.note == TOO_FEW]
 
@@ -253,7 +259,7 @@ def is_rank(label: str) -> bool:
     return bool(blank and name) and rank in RANKS
 
 
-def plain(text: str) -> str:
+def plain_label(text: str) -> str:
     """A cell on one line, without what parts lists or begins a formula."""
     return " ".join(text.replace(";", ",").split()).lstrip("=+-@'")
 

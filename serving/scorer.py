@@ -90,7 +90,7 @@ class Scorer:
     thresholds: Thresholds
     threads: int  # contexts that are scored at a time, each by one thread
     known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
-    encoder: str = ""  # its size and depth in words, as far as the file tells
+    encoder: str = ""  # its size and depth in words, as far as the file says
     engine: str = "onnxruntime"  # or openvino in float32, openvino in bfloat16
 
     @property
@@ -123,6 +123,33 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
             "the flag out"
         )
         path = float_twin(path, "OpenVINO multiplies float32 files") if ".int8" in path.name else path
+    network, name, facts, digest = open_network(path, threads, engine)
+    wrong = int8_fault() if facts["precision"] == "int8" else ""
+    if wrong:
+        wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
+        twin = float_twin(path, wrong)
+        print(f"{wrong}; {twin} is used instead, which is slower")
+        return replace(open_scorer(twin, threads), known_answer=wrong)
+    taxonomy = from_json(facts["taxonomy"])
+    return Scorer(
+        network,
+        path,
+        from_facts(AudioSettings, facts["audio"], path),
+        taxonomy,
+        facts["precision"],
+        facts["verified"],
+        digest,
+        thresholds_from_json(facts, taxonomy.labels, path),
+        threads,
+        "exact" if facts["precision"] == "int8" else "not asked",
+        encoder_in_words(facts),
+        name,
+    )
+
+
+def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str, dict[str, Any], str]:
+    """A file's network, the engine in words, its facts and its digest; nothing of it is trusted unchecked."""
+    # the file is whole, and holds nothing but a network
     with ThreadPoolExecutor(1) as pool:  # two digests of the same file, side by side
         whole = pool.submit(sha256, path)
         state, weights = inspect(path)
@@ -131,29 +158,20 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         "copy it again, or `python quantize.py` anew"
     )
     check_graph(path, weights)
+    # the engine takes it
     try:
         network, metadata, name = (open_openvino if engine == "openvino" else open_onnxruntime)(path, threads)
     except Exception as error:  # the engines' own errors share no narrower type
         raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
+    # its facts go together
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
-    audio, taxonomy = from_facts(AudioSettings, facts["audio"], path), from_json(facts["taxonomy"])
-    old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
-    told = whole.result() if state == "sound" or not old_weights.is_file() else digest([path, old_weights])
-    limits = thresholds_from_json(facts, taxonomy.labels, path)
-    precision, verified = facts["precision"], facts["verified"]
-    assert engine == "onnxruntime" or precision == "float32", (
+    assert engine == "onnxruntime" or facts["precision"] == "float32", (
         f"{path} is an INT8 file, and OpenVINO multiplies float32 files; point --model at that, or leave out --engine"
     )
-    wrong = int8_fault() if precision == "int8" else ""
-    if wrong:
-        wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
-        twin = float_twin(path, wrong)
-        print(f"{wrong}; {twin} is used instead, which is slower")
-        return replace(open_scorer(twin, threads), known_answer=wrong)
-    answer = "exact" if precision == "int8" else "not asked"
-    encoder = encoder_in_words(facts)
-    return Scorer(network, path, audio, taxonomy, precision, verified, told, limits, threads, answer, encoder, name)
+    old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
+    digest = whole.result() if state == "sound" or not old_weights.is_file() else file_digest([path, old_weights])
+    return network, name, facts, digest
 
 
 def float_twin(path: Path, why: str) -> Path:
@@ -186,7 +204,7 @@ def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str],
     limit_process()
     core, own = Core(), threading.local()
     model = core.read_model(str(path))
-    told: object = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+    facts: object = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
     settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(model, "CPU", settings)
     names = [output.get_any_name() for output in compiled.outputs]
@@ -199,7 +217,7 @@ def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str],
         return {name: np.asarray(answers[name]) for name in names}
 
     half = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
-    return network, cast(Mapping[str, str], told), f"openvino in {'bfloat16' if half else 'float32'}"
+    return network, cast(Mapping[str, str], facts), f"openvino in {'bfloat16' if half else 'float32'}"
 
 
 def open_quicker(path: Path, threads: int) -> Scorer:
@@ -265,8 +283,8 @@ def int8_fault() -> str:
         for some in (sounds, sounds[:1]):  # a single row has a kernel of its own
             (given,) = session.run(None, {"sound": some})
             if not np.array_equal(given, expected[: len(some)]):
-                place = int(np.argmax(np.abs(given - expected[: len(some)])))
-                return f"a product of {expected.flat[place]:.0f} came out as {given.flat[place]:.0f}"
+                worst = int(np.argmax(np.abs(given - expected[: len(some)])))
+                return f"a product of {expected.flat[worst]:.0f} came out as {given.flat[worst]:.0f}"
     return ""
 
 
@@ -327,9 +345,9 @@ def stream(
                 ahead += future is not None
                 while waiting and (is_done(waiting[0][1]) or ahead > AHEAD * threads):
                     ahead -= waiting[0][1] is not None
-                    yield from told(*waiting.popleft())
+                    yield from with_answers(*waiting.popleft())
             while waiting:
-                yield from told(*waiting.popleft())
+                yield from with_answers(*waiting.popleft())
         finally:
             for _, future in waiting:
                 if future:
@@ -358,7 +376,7 @@ def groups(
         yield group
 
 
-def told(tags: Sequence[Tag], future: Future[list[Answer]] | None) -> Iterator[tuple[Tag, Answer | None]]:
+def with_answers(tags: Sequence[Tag], future: Future[list[Answer]] | None) -> Iterator[tuple[Tag, Answer | None]]:
     """Tags with their answers, once those are there."""
     answers = future.result() if future else [None] * len(tags)
     return zip(tags, answers, strict=True)
@@ -383,15 +401,15 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     """
     peak = max(float(samples.max()), -float(samples.min()))
     assert peak <= LOUDEST, f"a sample of {peak:g} is no sound; silence it before scoring, as sounds/audio.py does"
-    heard = run(scorer, samples)
+    outputs = run(scorer, samples)
     nothing = np.zeros((0, 0), np.float32)
-    given, wanted = heard.get("probabilities", nothing), (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    given, wanted = outputs.get("probabilities", nothing), (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
     assert given.shape == wanted, f"{scorer.path} answers {given.shape}, not {wanted} probabilities"
     low, high = given.min(), given.max()
     assert low >= 0 and high <= 1, (
         f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
     )
-    vectors = heard.get("embeddings", np.zeros((len(given), 0), np.float32))
+    vectors = outputs.get("embeddings", np.zeros((len(given), 0), np.float32))
     assert vectors.ndim == 2 and len(vectors) == len(given), f"{scorer.path}: {vectors.shape} embeddings for {wanted}"
     parts = zip(np.split(given, len(samples)), np.split(vectors, len(samples)), strict=True)
     return [Answer(*both) for both in parts]
@@ -414,7 +432,7 @@ def reason(error: Exception) -> str:
     return next(lines, "")[:300]
 
 
-def digest(paths: Sequence[Path]) -> str:
+def file_digest(paths: Sequence[Path]) -> str:
     """sha256 over the content of some files."""
     sha = hashlib.sha256()
     for path in paths:
@@ -447,8 +465,8 @@ if __name__ == "__main__":
 
     from taxonomy import to_json
 
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
         graph = helper.make_graph(
             [
                 helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1]),
@@ -466,6 +484,6 @@ if __name__ == "__main__":
         helper.set_model_props(model, {METADATA: json.dumps(facts)})
         onnx.save(model, path)
         scorer = open_scorer(path)
-        heard = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
-        print(scorer.taxonomy.common_names[0], heard[:, 0].tolist())
-        assert heard[:, 0].tolist() == [0.0, 1.0]
+        scores = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
+        print(scorer.taxonomy.common_names[0], scores[:, 0].tolist())
+        assert scores[:, 0].tolist() == [0.0, 1.0]

@@ -92,7 +92,7 @@ def smoothing(model: BirdClefClassifier, channels: Mapping[str, Channels]) -> di
     for name, own in channels.items():
         layer, product = name.split(".")[1], name.split(".", 2)[2]
         alike = ATTENTION if product in ATTENTION else (product,)
-        rows = torch.stack([columns(linears[f"layers.{layer}.{one}"].weight) for one in alike]).amax(dim=0)
+        rows = torch.stack([channel_weights(linears[f"layers.{layer}.{one}"].weight) for one in alike]).amax(dim=0)
         scale = own.peak.clamp(min=1e-5) ** MIGRATION / rows.clamp(min=1e-5) ** (1 - MIGRATION)
         scales[name] = scale / scale.log().mean().exp()
     return scales
@@ -102,7 +102,7 @@ def product_costs(
     model: BirdClefClassifier, waveforms: Tensor, channels: Mapping[str, Channels], scales: Mapping[str, Tensor]
 ) -> list[ProductCost]:
     """How far each product of the encoder would move the logits if it alone were INT8, one context at a time, as the
-    file will be run; the dearest first.
+    file will be run; the costliest first.
 
     To first order: the error of a product's output, times the gradient there of the logits' sum under random signs. The
     mean square over signs is the sum over the logits of their squared changes, for all products in one pass.
@@ -134,6 +134,7 @@ def product_costs(
 
         return seen
 
+    # every context forward once, and back once for each probe
     generator, answers = torch.Generator().manual_seed(0), list[Tensor]()
     with differentiable_inside(model), hooked(model, watch):
         for waveform in waveforms:
@@ -147,16 +148,19 @@ def product_costs(
                 for key, missed in wrong.items():
                     moved[key] = moved.get(key, 0.0) + float((gradients[key[0]] * missed).sum()) ** 2
             answers.append(logits.detach())
+    # as a share of the logits' spread; of two ways the cheaper
     every = torch.cat(answers)
     spread = max(float((every - every.mean(dim=0)).square().mean().sqrt()), 1e-6)
     error = {key: (total / (PROBES * every.numel())) ** 0.5 / spread for key, total in moved.items()}
-    costs: list[ProductCost] = []
-    for name in linears:
-        ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
-        best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
-        coarse, fine = error[name, best, LEVELS], error[name, best, EIGHT_BITS]
-        costs.append(ProductCost(name, coarse, fine, outlier(channels[name].peak), best))
+    costs = [cheapest_form(name, error, outlier(channels[name].peak)) for name in linears]
     return sorted(costs, key=lambda cost: cost.error, reverse=True)
+
+
+def cheapest_form(name: str, error: Mapping[tuple[str, bool, int], float], loudest: float) -> ProductCost:
+    """What a product costs, smoothed or not, whichever is less; `error` by name, smoothed, and levels of a weight."""
+    ways = [smooth for smooth in (True, False) if (name, smooth, LEVELS) in error]
+    best = min(ways, key=lambda smooth: error[name, smooth, LEVELS])
+    return ProductCost(name, error[name, best, LEVELS], error[name, best, EIGHT_BITS], loudest, best)
 
 
 def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[str, str]]:
@@ -171,7 +175,7 @@ def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[
         size = 4 if name.endswith(("fc1", "fc2")) else 1  # of the others: so much longer do all forms of it take
         return (forms[name][now] ** 2 - forms[name][form] ** 2) / ((FORM_PRICES[form] - FORM_PRICES[now]) * size)
 
-    while together(left[taken[name]] for name, left in forms.items()) > limit:
+    while combined_error(left[taken[name]] for name, left in forms.items()) > limit:
         changes = [(name, form) for name, now in taken.items() for form in range(now + 1, len(FORM_PRICES))]
         name, form = max(changes, key=lambda change: gain(*change))
         taken[name] = form
@@ -180,12 +184,12 @@ def choose(costs: Sequence[ProductCost], limit: float) -> tuple[list[str], dict[
     return [name for name, now in taken.items() if now == 1], spared
 
 
-def together(errors: Iterable[float]) -> float:
+def combined_error(errors: Iterable[float]) -> float:
     """Errors of different products have nothing to do with each other: their squares add up."""
     return math.sqrt(sum(error**2 for error in errors))
 
 
-def columns(weight: Tensor) -> Tensor:
+def channel_weights(weight: Tensor) -> Tensor:
     """(inputs,) the largest weight of each input channel, as a share of the largest of its output: outputs have scales
     of their own, so only that counts."""
     return (weight.abs() / weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)).amax(dim=0)

@@ -2,7 +2,7 @@
 
     speed = measure(Path("classifier.int8.onnx"), threads=1)
 
-Also the arithmetic of a budget: whether so many hours of sound can be scored in so many minutes of this CPU.
+serving/budget.py says whether that is enough.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from config import PRESETS, SIZES, EncoderSize, Engine, Preset, encoder_size
+from config import Engine
 from runtime.runs import peak_memory_mb
 from serving.guard import bounded_options
 from serving.scorer import context_samples, cpu_name, open_scorer, score
@@ -55,9 +55,9 @@ class Speed:
 
 def measure(path: Path, threads: int, engine: Engine = "onnxruntime") -> Speed:
     """Score noise with a served file in a process of its own."""
-    place = str(path.resolve())
+    name = str(path.resolve())
     return in_fresh_process(
-        f"from serving import speed; speed.report_file({place!r}, {threads}, {time.time()}, {engine!r})"
+        f"from serving import speed; speed.report_file({name!r}, {threads}, {time.time()}, {engine!r})"
     )
 
 
@@ -72,7 +72,7 @@ def report_file(path: str, threads: int, started: float, engine: Engine = "onnxr
     """In the fresh process: open a file, score with it, print what it took since the clock said `started`."""
     opened = open_scorer(Path(path), threads, engine)
     noise = np.random.default_rng(0).normal(0, 0.1, (threads, context_samples(opened.audio))).astype(np.float32)
-    report(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
+    report_speed(lambda: score(opened, noise), threads * opened.windows, opened.audio.window_seconds, started)
 
 
 def time_graph(graph: bytes, samples: int) -> float:
@@ -111,7 +111,7 @@ def time_by_part(path: Path, samples: int) -> dict[str, float]:
     return {part: round(milliseconds, 3) for part, milliseconds in parts.items()}
 
 
-def report(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
+def report_speed(answer: Callable[[], object], windows: int, window_seconds: float, started: float) -> None:
     """Print the figures of something that answers for so many windows at a time."""
     answer()
     first = time.time() - started
@@ -130,90 +130,9 @@ def report(answer: Callable[[], object], windows: int, window_seconds: float, st
     print(json.dumps(figures))
 
 
-def fits(speed: Speed, minutes: float, audio_hours: float, memory_gb: float) -> tuple[bool, str]:
-    """Whether so much sound can be scored in the time and memory, and the figures in words."""
-    needed = audio_hours * 60 / speed.times_real_time
-    gigabytes = speed.peak_memory_mb / 1000
-    yes = needed <= minutes and gigabytes <= memory_gb
-    return yes, (
-        f"{audio_hours:g} h of sound take {needed:.1f} of {minutes:g} minutes and {gigabytes:.2f} of {memory_gb:g} GB: "
-        + ("fits" if yes else "does not fit")
-    )
-
-
-def largest_that_fits(
-    speed: Speed,
-    size: Preset,
-    minutes: float,
-    audio_hours: float,
-    memory_gb: float,
-    context_seconds: float = 5.0,
-    depth: int = 0,
-    bytes_each: float = 1.3,
-) -> tuple[Preset | None, dict[Preset, float]]:
-    """The largest encoder that would fit the budget, estimated from the speed of one (`expected`).
-
-    depth     how many layers the one has, 0: all; the others have all theirs
-    returns   its name, and the times real time that are expected of every size
-    """
-    measured = encoder_size(size, depth)
-    others = {preset: expected(speed, measured, SIZES[preset], context_seconds, bytes_each) for preset in PRESETS}
-    fitting: list[Preset] = [preset for preset in PRESETS if fits(others[preset], minutes, audio_hours, memory_gb)[0]]
-    rates: dict[Preset, float] = {preset: others[preset].times_real_time for preset in PRESETS}
-    return (fitting[-1] if fitting else None), rates
-
-
-def deepest_that_fits(
-    speed: Speed,
-    size: Preset,
-    minutes: float,
-    audio_hours: float,
-    memory_gb: float,
-    context_seconds: float = 5.0,
-    depth: int = 0,
-    bytes_each: float = 1.3,
-) -> int:
-    """How many of the lowest layers of the same encoder would fit the budget, 0 where none do; estimated in the same
-    way."""
-    measured = encoder_size(size, depth)
-    for layers in range(measured.layers, 0, -1):
-        other = expected(speed, measured, replace(measured, layers=layers), context_seconds, bytes_each)
-        if fits(other, minutes, audio_hours, memory_gb)[0]:
-            return layers
-    return 0
-
-
-def expected(
-    speed: Speed, measured: EncoderSize, other: EncoderSize, context_seconds: float, bytes_each: float
-) -> Speed:
-    """What another encoder would take: time by multiplications, memory by the weights that it has more or less."""
-    tokens = round(50 * context_seconds)
-    slower = multiplications(other, tokens) / multiplications(measured, tokens)
-    more = bytes_each * (weights(other) - weights(measured)) / 1e6
-    return Speed(
-        speed.milliseconds_per_window * slower,
-        speed.times_real_time / slower,
-        speed.peak_memory_mb + math.floor(more),
-        speed.start_seconds,
-    )
-
-
-def multiplications(size: EncoderSize, tokens: int) -> float:
-    """Of a context of so many tokens: front end, stem and layers."""
-    front_end = 2 * tokens * (2 * 200 * 201 + 201 * size.mels)
-    stem = 2 * tokens * 3 * size.mels * size.width + tokens * 3 * size.width**2
-    return float(front_end + stem + size.layers * (12 * tokens * size.width**2 + 2 * tokens**2 * size.width))
-
-
-def weights(size: EncoderSize) -> float:
-    """Parameters of an encoder."""
-    return float(size.layers * 12 * size.width**2 + 3 * size.width * (size.mels + size.width) + 1500 * size.width)
-
-
 if __name__ == "__main__":
-    fast = Speed(12.0, 417.0, 400, 0.9)
     print(cpu_name())
-    print(fits(fast, minutes=90, audio_hours=11.7, memory_gb=2.0)[1])
-    best, rates = largest_that_fits(fast, "base", minutes=90, audio_hours=11.7, memory_gb=2.0)
-    print(f"largest that fits: {best};", ", ".join(f"{name} {rate:.0f} x" for name, rate in rates.items()))
-    assert best is not None and rates["small"] < rates["base"] < rates["tiny"]
+    code = "import time; from serving import speed; speed.report(lambda: time.sleep(0.02), 2, 5.0, time.time())"
+    asleep = in_fresh_process(code)
+    print(f"{asleep.milliseconds_per_window} ms a window, {asleep.times_real_time} x real time")
+    assert 10 <= asleep.milliseconds_per_window < 100, "two windows in each 20 ms"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from runtime.cells import open_text
 from taxonomy import delimiter, read_table
 
+STEP_SECONDS = 5  # of BirdCLEF's rows
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -54,7 +56,6 @@ def write_submission(
     sample: Sample,
     scores: Iterable[tuple[str, NDArray[np.float32]]],
     labels: Sequence[str],
-    step_seconds: int = 5,
 ) -> SubmissionReport:
     """The probabilities of soundscapes in the layout of BirdCLEF: row_id is <stem>_<second in which the window ends>.
 
@@ -65,22 +66,25 @@ def write_submission(
     are all windows in the order of `scores`. What the model does not know gets 1 / labels: a label that it lacks, a row
     that nobody scored, a window whose numbers are not all finite.
     """
-    place = {label: column for column, label in enumerate(labels)}
-    shared = [column for column, label in enumerate(sample.labels) if label in place]
+    column_of = {label: column for column, label in enumerate(labels)}
+    shared = [column for column, label in enumerate(sample.labels) if label in column_of]
     assert shared, f"none of the model's labels ({', '.join(labels[:3])}, ...) is in the sample; take the right model"
-    source = [place[sample.labels[column]] for column in shared]
+    source = [column_of[sample.labels[column]] for column in shared]
+    # every window under its name
     scored: dict[str, NDArray[np.float32]] = {}
     stems: set[str] = set()
     for file, windows in scores:
         stem = Path(file).stem
-        assert stem not in stems, f"two recordings are called {stem}; their rows cannot be told apart, rename one"
+        assert stem not in stems, f"two recordings are called {stem}; their rows would have the same names, rename one"
         assert windows.shape == (len(windows), len(labels)), f"{file}: {windows.shape} scores of {len(labels)} labels"
         stems.add(stem)
-        scored |= {f"{stem}_{step_seconds * number}": row for number, row in enumerate(windows, 1)}
+        scored |= {f"{stem}_{STEP_SECONDS * number}": row for number, row in enumerate(windows, 1)}
+    # the rows that are wanted, and those that are known
     asked = {row_id.rpartition("_")[0] for row_id in sample.row_ids}
     row_ids = tuple(scored) if scored and asked.isdisjoint(stems) else sample.row_ids
     known = [row_id for row_id in row_ids if row_id in scored and bool(np.isfinite(scored[row_id]).all())]
     row_of = {row_id: scored[row_id][source] for row_id in known}
+    # write them in the sample's form
     with open_text(path) as text:
         text.write(sample.header)
         table = csv.writer(text, lineterminator="\r\n" if sample.header.endswith("\r\n") else "\n")
@@ -89,15 +93,15 @@ def write_submission(
             if row_id in row_of:
                 values[shared] = row_of[row_id]
             table.writerow([row_id, *(f"{value:.9g}" for value in values)])
-    lacking = tuple(label for label in sample.labels if label not in place)
+    lacking = tuple(label for label in sample.labels if label not in column_of)
     written = set(row_ids)
     unasked = tuple(row_id for row_id in scored if row_id not in written)
     return SubmissionReport(len(row_ids), len(row_ids) - len(known), lacking, unasked)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        sample, path = Path(place) / "sample_submission.csv", Path(place) / "submission.csv"
+    with tempfile.TemporaryDirectory() as folder:
+        sample, path = Path(folder) / "sample_submission.csv", Path(folder) / "submission.csv"
         sample.write_text("row_id,frog,owl\npond_5,0.5,0.5\npond_10,0.5,0.5\n")
         scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
         report = write_submission(path, read_sample(sample), [("pond.ogg", scores)], ("frog", "owl"))

@@ -29,7 +29,7 @@ from typing import TextIO
 
 from runtime.cells import bare, no_formula, open_text, plain_path, seconds, write_line, write_row
 from runtime.files import publish
-from serving.detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, mark
+from serving.detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, validation_mark
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
 EVENT_COLUMNS = (
@@ -131,6 +131,7 @@ def write_tables(
     strangers = sorted(set(kinds) - set(KINDS))
     assert not strangers, f"no tables of the kind {', '.join(strangers)}; choose from {', '.join(KINDS)}"
     exports, encoding = folder / "exports", "utf-8-sig" if bom else "utf-8"
+    # one sheet for each csv table
     sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": (FILE_COLUMNS, file_rows)}
     if "csv" in kinds:
         sheets[folder / "detections.csv"] = (DETECTION_COLUMNS, detection_rows)
@@ -139,6 +140,7 @@ def write_tables(
     if "kaleidoscope" in kinds:
         sheets[exports / "kaleidoscope.csv"] = (KALEIDOSCOPE_COLUMNS, kaleidoscope_rows)
     written = list(sheets)
+    # open all tables, write each recording to all of them, commit together
     with ExitStack() as stack:
         tables: list[Write] = []
         for path, (columns, rows) in sheets.items():
@@ -166,7 +168,7 @@ def write_sheet(file: TextIO, rows: Rows, facts: TableFacts, recording: Analysed
 
 
 def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
-    """One row for every input, so that "nothing heard" and "not analysed" differ."""
+    """One row for every input, so that "nothing detected" and "not analysed" differ."""
     yield [
         plain_path(recording.file),
         recording.site,
@@ -252,9 +254,9 @@ def kaleidoscope_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[
 def raven_tables(exports: Path, facts: TableFacts, split: bool) -> Generator[Write]:
     """raven.selections.txt over all recordings in a row, raven.list.txt to open them so, and tables per recording.
 
-    Raven counts time through the whole list, so every recording in it moves those behind it, heard in it or not. One
+    Raven counts time through the whole list, so every recording in it moves those behind it, detections or not. One
     whose length Raven may see differently (salvaged) or whose path no line can hold has only a table of its own; one
-    without any window has none, as an empty table would say that nothing is to be heard in it.
+    without any window has none, as an empty table would say that there is nothing in it.
     """
     before, count = 0.0, 0  # seconds and selections of the recordings listed so far
     with (
@@ -313,11 +315,11 @@ def decimal(value: float) -> str:
 
 
 def write_audacity(folder: Path, recording: Analysed) -> None:
-    """The labels of one recording, an empty file where nothing was heard, none where no window could be."""
+    """The labels of one recording, an empty file where nothing was detected, none where nothing was analysed."""
     if recording.windows:
         with open_text(folder / f"{table_name(recording.file)}.txt") as labels:
             for found in recording.found:
-                name = f"{found.scientific_name}, {found.common_name}{mark(found.validated)}"
+                name = f"{found.scientific_name}, {found.common_name}{validation_mark(found.validated)}"
                 write_line(labels, [seconds(found.start), seconds(found.end), name, f"{found.confidence:.4f}"])
 
 
@@ -325,13 +327,13 @@ def table_name(file: str) -> str:
     """A name below some folder for the table of a recording: its path, and never that of another recording.
 
     A path that is not below the working folder keeps its parts: /mnt/a.wav -> _root/mnt/a.wav, ../a.wav -> _up/a.wav.
-    What cannot be a name everywhere is replaced or cut; if the path cannot be told from the name then, a digest of it
+    What cannot be a name everywhere is replaced or cut; if the path cannot be read off the name then, a digest of it
     stands behind a ~, which no other name has.
     """
     parts = [OUTSIDE.get(part) or nameable(part) for part in file.split("/")][-MOST_PARTS:]
-    told = "/".join(INSIDE.get(part, part) for part in parts) == file
+    reversible = "/".join(INSIDE.get(part, part) for part in parts) == file
     digest = hashlib.sha256(file.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return "/".join(parts) if told else f"{'/'.join(parts)}~{digest}"
+    return "/".join(parts) if reversible else f"{'/'.join(parts)}~{digest}"
 
 
 def nameable(part: str) -> str:
@@ -394,10 +396,10 @@ if __name__ == "__main__":
         Analysed("pond/noon.wav", "pond", "", 48_000, 1, 60.0, 60.0, 12, "ok", "", 5_760_044, 1),
         Analysed("pond/dusk.wav", "pond", "", 48_000, 1, 60.0, 60.0, 12, "ok", "", 5_760_044, 1, (frog,)),
     ]
-    with tempfile.TemporaryDirectory() as place:
-        for path in write_tables(Path(place), iter(season), TableFacts("toy.onnx", 5.0, 0.0, 16_000.0), KINDS):
-            print(path.relative_to(place))
-        selections = (Path(place) / "exports/raven.selections.txt").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_tables(Path(folder), iter(season), TableFacts("toy.onnx", 5.0, 0.0, 16_000.0), KINDS):
+            print(path.relative_to(folder))
+        selections = (Path(folder) / "exports/raven.selections.txt").read_text(encoding="utf-8")
     print(selections)
     begins = [line.split("\t")[3] for line in selections.splitlines()[1:]]
     assert begins == ["5.0", "125.0"], "noon is silent, and dusk begins after it"

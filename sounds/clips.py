@@ -1,4 +1,4 @@
-"""A stretch of a recording -> a picture of it and an MP3, small enough to have hundreds of them in one page.
+"""A segment of a recording -> a picture of it and an MP3, small enough to have hundreds of them in one page.
 
     clip = cut_clip(Path("dawn.wav"), start=5.0, end=10.0)
     clip.png, clip.mp3                                 # of 3 to 12 s, as far as there is sound
@@ -7,7 +7,7 @@ Reads    recordings, through audio
 Writes   nothing
 
 The picture is a spectrogram in sixteen greys, dark where it is loud, from 0 Hz to half the recording's rate or to
-16 kHz; the sound is made as loud as it can be without clipping, and its true level is told.
+16 kHz; the sound is made as loud as it can be without clipping, and its true level is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.audio import Outcome, Waveform, as_mp3, probe, read_samples
+from sounds.audio import as_mp3, probe, read_samples
+from sounds.damage import Outcome
+from sounds.windows import Waveform
 
 AROUND_SECONDS = 2.0  # before and after the window
 PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
@@ -36,7 +38,7 @@ LOUDEST = 0.891  # full scale less 1 dB
 
 @dataclass(frozen=True)
 class Clip:
-    """What can be seen and heard of a window and of what lies around it."""
+    """What is shown and played of a window and of what lies around it."""
 
     png: bytes
     mp3: bytes
@@ -59,16 +61,16 @@ def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None)
     if start >= outcome.seconds:
         return f"has {outcome.seconds:.1f} s that can be read, the window begins at {start:g} s"
     rate = next(rate for rate in MP3_RATES if rate >= min(outcome.sample_rate, SOUND_RATE))
-    seen, heard = (
+    shown, played = (
         read_samples(path, round(first * each), round((last - first) * each), each)
         for each in (min(outcome.sample_rate, PICTURE_RATE), rate)
     )
-    if not len(seen) or not len(heard):
+    if not len(shown) or not len(played):
         return f"cannot be read at {first:g} s"
-    peak = float(np.abs(heard).max())
+    peak = float(np.abs(played).max())
     return Clip(
-        png(greys(spectrogram(seen, min(outcome.sample_rate, PICTURE_RATE)))),
-        as_mp3(heard * np.float32(LOUDEST / peak if peak else 1.0), rate),
+        png(greys(spectrogram(shown, min(outcome.sample_rate, PICTURE_RATE)))),
+        as_mp3(played * np.float32(LOUDEST / peak if peak else 1.0), rate),
         lead=start - first,
         seconds=last - first,
         top_hz=min(outcome.sample_rate, PICTURE_RATE) // 2,
@@ -117,9 +119,9 @@ if __name__ == "__main__":
     noise = weather(12 * SAMPLE_RATE, np.full((2, 3), 0.3), generator)
     meadow, thrush = noise.copy(), next(species for species in SPECIES if species.label == "fabthr1")
     plant(meadow, noise, sing(thrush, 4 * SAMPLE_RATE, generator), 5 * SAMPLE_RATE, thrush, snr_db=25.0)
-    with tempfile.TemporaryDirectory() as place:
-        write_sound(Path(place) / "meadow.wav", meadow, peak=0.5)
-        clip = cut_clip(Path(place) / "meadow.wav", 5.0, 10.0)
+    with tempfile.TemporaryDirectory() as folder:
+        write_sound(Path(folder) / "meadow.wav", meadow, peak=0.5)
+        clip = cut_clip(Path(folder) / "meadow.wav", 5.0, 10.0)
     assert isinstance(clip, Clip)
     shades = greys(spectrogram(meadow[3 * SAMPLE_RATE :], SAMPLE_RATE))[64:, :560]  # of that clip, up to 8 kHz
     for row in shades.reshape(16, 4, 70, 8).min(axis=(1, 3)):

@@ -1,11 +1,14 @@
 """Recordings decoded in a process of its own: one that crashes its decoder, hangs or eats memory costs itself alone.
 
     with Decoder() as decoder:
-        recording = decoder.open(Path("dawn.ogg"), 16_000)      # as audio.open_recording
-        for context, windows in recording.contexts(5.0, 5.0): ...
+        recording = open_recording(Path("dawn.ogg"), 16_000)
+        for block in decoder.waveform(recording): ...           # as recording.waveform(), decoded over there
         recording.outcome                                       # salvaged or unreadable where the decoder died
 
-Sound comes through a pipe, block by block, as fast as it is asked for; nothing is kept. No torch.
+Writes   nothing: sound comes through a pipe, block by block, as fast as it is asked for
+
+The same process may answer other questions about a recording, in its own messages: `answer_questions` over there,
+`Decoder.answer` here. archive/survey.py has whole recordings examined so. No torch.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -28,12 +31,15 @@ from typing import Any
 
 import numpy as np
 
-from config import AudioSettings
-from sounds.audio import SHORTEST_SECONDS, OpenRecording, Outcome, Waveform, is_alive, open_recording
+from sounds.audio import OpenRecording, open_recording
+from sounds.damage import Outcome
+from sounds.windows import Waveform
 
+DECODE = "from sounds import decoders; decoders.serve()"  # what a decoding process runs
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
-HEAD = struct.Struct("<qIIQ")  # bytes of sound that follow (negative: of an outcome); the file's rate, channels, claim
+HEAD = struct.Struct("<?q")  # in front of a message: whether it is the last of its answer, and its bytes
+FACTS = struct.Struct("<IIQ")  # in front of a block: the file's sample rate, channels and claim
 READ = 2**20  # bytes at once
 BEGINNING, DYING = 60.0, 1.0  # seconds that the beginning and the end of a process may take
 READY = b"ready\n"  # what a process of ours says first
@@ -46,12 +52,22 @@ PASSING = (
     "it changed",
 )
 
+Message = tuple[bool, bytes]  # whether it is the last of its answer, and its content
+
+
+class Lost(Exception):
+    """An answer that does not come, and in one line why: the process died, or says nothing."""
+
 
 class Decoder:
-    """A process that decodes for this one; another takes its place when a recording has ended it."""
+    """A process that decodes for this one; another takes its place when a recording has ended it.
 
-    def __init__(self) -> None:
-        self.process, self.asked = start_process("from sounds import decoders; decoders.serve()"), 0
+    code   what it runs, which calls `answer_questions`
+    """
+
+    def __init__(self, code: str = DECODE) -> None:
+        self.code, self.stopped = code, False
+        self.process, self.asked = start_process(code), 0
 
     def __enter__(self) -> Decoder:
         return self
@@ -67,21 +83,72 @@ class Decoder:
         self.process.stdout.close()
         self.process.wait()
 
-    def open(self, path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:
-        """As `audio.open_recording`, decoded over there; one recording at a time."""
-        return DecodedRecording(self, path, sample_rate, channel, shortest)
+    def stop(self) -> None:
+        """End the process for good, out of another thread than the one that waits for its answer."""
+        self.stopped = True
+        self.process.kill()
 
-    def ask(self, recording: OpenRecording) -> None:
-        """Let the process begin with a recording, whose blocks are then received."""
+    def waveform(self, recording: OpenRecording) -> Iterator[Waveform]:
+        """What `recording.waveform` yields, decoded over there, one recording at a time; its outcome is final then."""
+        reading, samples = recording.reading, 0
+        question = [str(recording.path), recording.sample_rate, recording.channel, recording.shortest]
+        try:
+            for last, message in self.answer(recording.path, question):
+                if last:
+                    recording.outcome = outcome_of(json.loads(message))
+                    return
+                reading.sample_rate, reading.channels, reading.claimed = FACTS.unpack_from(message)
+                block = np.frombuffer(message, np.float32, offset=FACTS.size)
+                samples += len(block)
+                yield block
+        except Lost as lost:
+            seconds, rate, channels = samples / recording.sample_rate, reading.sample_rate, reading.channels
+            recording.outcome = (
+                Outcome("salvaged", f"{seconds:.1f} s were read, then {lost}", seconds, rate, channels, seconds)
+                if samples
+                else Outcome("unreadable", f"{lost}; leave it out", 0.0, 0, 0)
+            )
+
+    def answer(self, path: Path, question: Sequence[object]) -> Iterator[Message]:
+        """The messages that answer a question about a recording, the last of which says so.
+
+        Errors: Lost, where the process dies or says nothing for as long as the file is given; asked once more before
+        the first message, since what killed the process may have been an earlier recording.
+        """
+        limit, begun, finished = guard_seconds(path), False, False
+        self.ask(question)
+        again = self.asked > 1
+        try:
+            while not finished:
+                head = self.receive(HEAD.size, limit)
+                last, count = HEAD.unpack(head) if len(head) == HEAD.size else (False, -1)
+                message = self.receive(count, limit)
+                if len(message) == count:
+                    begun, finished = True, last
+                    yield last, message
+                elif again and not begun and not self.stopped and self.process_ended():
+                    self.close()
+                    self.ask(question)
+                    again = False
+                else:
+                    raise Lost(self.why_silent(limit))
+        finally:
+            if not finished:  # what is still in the pipe belongs to this recording
+                self.close()
+
+    def ask(self, question: Sequence[object]) -> None:
+        """Let the process begin with an answer, whose messages are then received."""
         if self.process.poll() is not None:
-            self.process, self.asked = start_process("from sounds import decoders; decoders.serve()"), 0
+            self.process, self.asked = start_process(self.code), 0
+        if self.stopped:
+            self.process.kill()
+            raise Lost("it was stopped")
         if not self.asked:
             refuse_dead(self.process, self.receive(len(READY), BEGINNING))
         self.asked += 1
         assert self.process.stdin, "a decoder without pipes"
-        question = json.dumps([str(recording.path), recording.sample_rate, recording.channel, recording.shortest])
         try:
-            self.process.stdin.write(question.encode() + b"\n")
+            self.process.stdin.write(json.dumps(question).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:  # it dies just now; whoever wants to receive will notice
             pass
@@ -89,104 +156,62 @@ class Decoder:
     def receive(self, count: int, limit: float) -> bytes:
         """So many bytes; fewer where the process has ended or says nothing for `limit` seconds."""
         assert self.process.stdout, "a decoder without pipes"
-        told, place = bytearray(), self.process.stdout.fileno()
-        while len(told) < count and select.select([place], [], [], limit)[0]:
-            piece = os.read(place, min(READ, count - len(told)))
+        received, pipe = bytearray(), self.process.stdout.fileno()
+        while len(received) < count and select.select([pipe], [], [], limit)[0]:
+            piece = os.read(pipe, min(READ, count - len(received)))
             if not piece:
                 break
-            told += piece
-        return bytes(told)
+            received += piece
+        return bytes(received)
 
-    def is_dead(self) -> bool:
-        return self.matter(0).startswith("its decoder died")
-
-    def matter(self, limit: float) -> str:
-        """Why nothing more has come: the process has ended, or says nothing for so long."""
+    def process_ended(self) -> bool:
+        """Whether the process has ended, or does within DYING seconds."""
         ends = time.monotonic() + DYING
-        while self.process.poll() is None:
-            if time.monotonic() > ends:
-                return f"decoding did not go on within {limit:.0f} s"
+        while self.process.poll() is None and time.monotonic() < ends:
             time.sleep(0.01)
-        return f"its decoder died ({death(self.process.returncode)})"
+        return self.process.returncode is not None
 
-
-class DecodedRecording(OpenRecording):
-    """A recording whose blocks come from a Decoder."""
-
-    def __init__(self, decoder: Decoder, path: Path, sample_rate: int, channel: int, shortest: float) -> None:
-        super().__init__(path, sample_rate, channel, shortest)
-        self.decoder = decoder
-
-    def waveform(self) -> Iterator[Waveform]:
-        decoder, limit, finished = self.decoder, guard_seconds(self.path), False
-        samples, rate, channels = 0, 0, 0
-        decoder.ask(self)
-        again = decoder.asked > 1  # what killed it may have been an earlier recording
-        try:
-            while True:
-                head = decoder.receive(HEAD.size, limit)
-                count, rate, channels, claimed = HEAD.unpack(head) if len(head) == HEAD.size else (0, rate, channels, 0)
-                if count > 0:
-                    self.reading.sample_rate, self.reading.channels, self.reading.claimed = rate, channels, claimed
-                body = decoder.receive(abs(count), limit)
-                if (not count or len(body) < abs(count)) and again and not samples and decoder.is_dead():
-                    decoder.close()
-                    decoder.ask(self)
-                    again = False
-                    continue
-                if not count or len(body) < abs(count):
-                    why, seconds = decoder.matter(limit), samples / self.sample_rate
-                    self.outcome = (
-                        Outcome("salvaged", f"{seconds:.1f} s were read, then {why}", seconds, rate, channels, seconds)
-                        if samples
-                        else Outcome("unreadable", f"{why}; leave it out", 0.0, 0, 0)
-                    )
-                    return
-                if count < 0:
-                    self.outcome, finished = outcome_of(json.loads(body)), True
-                    return
-                block = np.frombuffer(body, np.float32)
-                samples += len(block)
-                yield block
-        finally:
-            if not finished:  # what is still in the pipe belongs to this recording
-                decoder.close()
-
-
-def rows_with_sound(
-    samples: Waveform, windows: Sequence[tuple[float, float]], audio: AudioSettings, shortest: float
-) -> tuple[int, ...]:
-    """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
-    length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
-    pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
-    return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or is_alive(piece, rate, shortest))
-
-
-def outcome_of(told: dict[str, Any]) -> Outcome:
-    """An outcome as it was sent."""
-    told["dead"] = tuple((start, end) for start, end in told["dead"])  # JSON knows lists alone
-    return Outcome(**told)
+    def why_silent(self, limit: float) -> str:
+        """Why nothing more has come: the process has ended, or says nothing for `limit` seconds."""
+        if self.process_ended():
+            return f"its decoder died ({death(self.process.returncode)})"
+        return f"decoding did not go on within {limit:.0f} s"
 
 
 def serve() -> None:
-    """The decoding process: a recording a line, its blocks and its outcome as they come."""
-    limit_memory()
+    """The decoding process: of each recording its blocks and its outcome, as they come."""
+    answer_questions(decoded_messages)
+
+
+def decoded_messages(path: str, sample_rate: int, channel: int, shortest: float) -> Iterator[Message]:
+    """A recording's blocks, each behind what is known of the file by then, and its outcome."""
+    recording = open_recording(Path(path), sample_rate, channel, shortest)
+    for block in recording.waveform():
+        if len(block):
+            reading = recording.reading
+            facts = FACTS.pack(reading.sample_rate, reading.channels, reading.claimed)
+            yield False, facts + block.tobytes()
+    yield True, json.dumps(asdict(recording.outcome)).encode()
+
+
+def answer_questions(messages: Callable[..., Iterable[Message]]) -> None:
+    """What a process of a Decoder does until its standard input ends: a question a line, its messages as they come."""
+    limit_own_memory()
     import_module("av")  # so that what is missing is said before the first recording
     out = sys.stdout.buffer
     out.write(READY)
     out.flush()
     for line in sys.stdin:
-        path, sample_rate, channel, shortest = json.loads(line)
-        recording = open_recording(Path(path), sample_rate, channel, shortest)
-        for block in recording.waveform():
-            if len(block):
-                reading = recording.reading
-                out.write(HEAD.pack(4 * len(block), reading.sample_rate, reading.channels, reading.claimed))
-                out.write(np.ascontiguousarray(block, np.float32).data)
-                out.flush()
-        told = json.dumps(asdict(recording.outcome)).encode()
-        out.write(HEAD.pack(-len(told), recording.outcome.sample_rate, recording.outcome.channels, 0) + told)
-        out.flush()
+        for last, message in messages(*json.loads(line)):
+            out.write(HEAD.pack(last, len(message)))
+            out.write(message)
+            out.flush()
+
+
+def outcome_of(fields: dict[str, Any]) -> Outcome:
+    """An outcome as it was sent."""
+    fields["dead"] = tuple((start, end) for start, end in fields["dead"])  # JSON knows lists alone
+    return Outcome(**fields)
 
 
 def start_process(code: str) -> subprocess.Popen[bytes]:
@@ -213,7 +238,7 @@ def refuse_dead(process: subprocess.Popen[bytes], said: bytes) -> None:
     )
 
 
-def limit_memory() -> None:
+def limit_own_memory() -> None:
     """No more than MOST_MEMORY for this process, or what its owner may have where that is less."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(
@@ -242,19 +267,17 @@ def death(code: int) -> str:
 if __name__ == "__main__":
     import soundfile
 
-    with tempfile.TemporaryDirectory() as place, Decoder() as decoder:
-        path = Path(place) / "dawn.wav"
+    with tempfile.TemporaryDirectory() as folder, Decoder() as decoder:
+        path = Path(folder) / "dawn.wav"
         soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16_000 * 40), 16_000)
-        here, there = open_recording(path, 16_000), decoder.open(path, 16_000)
-        assert np.array_equal(np.concatenate(list(here.waveform())), np.concatenate(list(there.waveform())))
+        here, there, cut = (open_recording(path, 16_000) for _ in range(3))
+        assert np.array_equal(np.concatenate(list(here.waveform())), np.concatenate(list(decoder.waveform(there))))
         assert here.outcome == there.outcome
-        print(
-            f"{path.name}: {there.outcome.status}, {there.outcome.seconds} s, decoded in process {decoder.process.pid}"
-        )
-        cut = decoder.open(path, 16_000)
-        blocks = cut.waveform()
+        print(f"{path.name}: {there.outcome.status}, {there.outcome.seconds} s, decoded by {decoder.process.pid}")
+        blocks = decoder.waveform(cut)
         next(blocks)
         os.kill(decoder.process.pid, signal.SIGSEGV)
         list(blocks)
         print(f"{cut.outcome.status}: {cut.outcome.reason}")
-        assert cut.outcome.status == "salvaged" and len(list(decoder.open(path, 16_000).windows(5.0))) == 8
+        assert cut.outcome.status == "salvaged" and "SIGSEGV" in cut.outcome.reason
+        assert len(list(decoder.waveform(there))) == 2, "another process took its place"

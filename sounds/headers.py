@@ -112,27 +112,27 @@ def read_header(file: BinaryIO) -> Header:
     shape, before = SHAPES[kind], list[Chunk]()
     for chunk in chunks_of(file, kind, shape, size):
         if chunk.name == shape.sound:
-            return judged(file, kind, shape, before, chunk, size)
+            return header_of(file, kind, shape, before, chunk, size)
         before.append(chunk)
     return Header(end=size)
 
 
 def chunks_of(file: BinaryIO, kind: bytes, shape: Shape, size: int) -> Iterator[Chunk]:
     """The chunks of a file, as far as one follows the other."""
-    place, long_data = shape.first, 0
+    offset, long_data = shape.first, 0
     for _ in range(MOST_CHUNKS):
-        file.seek(place)
+        file.seek(offset)
         head = file.read(shape.head)
         if not is_chunk(head, shape):
             return
         stated = size_in(head, shape)
         if head[:4] == b"ds64":
-            file.seek(place + 16)
+            file.seek(offset + 16)
             long_data = int.from_bytes(file.read(8), "little")
         length = long_data if kind in (b"RF64", b"BW64") and head[:4] == b"data" and stated == 2**32 - 1 else stated
-        name, start = head[: shape.name_bytes], place + shape.head
+        name, start = head[: shape.name_bytes], offset + shape.head
         yield Chunk(name, start, length, stated)
-        place = -(-(start + min(length, size)) // shape.padded) * shape.padded
+        offset = -(-(start + min(length, size)) // shape.padded) * shape.padded
 
 
 def size_in(head: bytes, shape: Shape) -> int:
@@ -146,32 +146,36 @@ def is_chunk(head: bytes, shape: Shape = WAV) -> bool:
     return len(head) == shape.head and head[:4].isascii() and head[:4].decode("ascii").isprintable()
 
 
-def judged(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound: Chunk, size: int) -> Header:
+def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound: Chunk, size: int) -> Header:
     """What follows the samples that the header speaks of."""
     wide = shape.size_bytes == 8 or (kind in (b"RF64", b"BW64") and sound.stated == 2**32 - 1)
     there, unknown = size - sound.start, sound.size >= (MOST_FRAMES if wide else MOST_BYTES)
     claims = max(1.0, sound.size / there) if there > 0 and not unknown else 1.0
-    told = sound.start + sound.size
-    if unknown and (wide or told > size):  # as a recorder that cannot come back leaves it: not every decoder reads that
+    stated_end = sound.start + sound.size
+    if unknown and (
+        wide or stated_end > size
+    ):  # as a recorder that cannot come back leaves it: not every decoder reads that
         end = end_of_sound(file, shape, sound.start, size)
         known = tuple(patches(file, kind, shape, before, sound, end))
         if known or wide:
             return Header(known, size, claims, not known)
-    file.seek(min(told, size))
+    file.seek(min(stated_end, size))
     glued = file.read(4) in GLUED_SIGNS
-    if told >= size or glued or goes_on(file, shape, told, size):
+    if stated_end >= size or glued or goes_on(file, shape, stated_end, size):
         return Header((), size, claims, False, glued)
-    end = end_of_sound(file, shape, told, size)
-    begun = sound.size > STUB or size - told <= STUB  # else never finished, whatever follows: a microphone's zeros, say
-    if end - told <= STUB or (begun and is_blank(file, told, end)):
+    end = end_of_sound(file, shape, stated_end, size)
+    begun = (
+        sound.size > STUB or size - stated_end <= STUB
+    )  # else never finished, whatever follows: a microphone's zeros, say
+    if end - stated_end <= STUB or (begun and is_blank(file, stated_end, end)):
         return Header((), size, claims, False, glued)
     claims = max(0, sound.size - shape.lead) / (end - sound.start - shape.lead)
     return Header(tuple(patches(file, kind, shape, before, sound, end)), size, claims, True)
 
 
-def goes_on(file: BinaryIO, shape: Shape, place: int, size: int) -> bool:
+def goes_on(file: BinaryIO, shape: Shape, offset: int, size: int) -> bool:
     """Whether a chunk follows there, and the rest of the file is chunks: what lies behind them is no longer sound."""
-    for start in (-(-place // shape.padded) * shape.padded, place):  # some leave the padding out
+    for start in (-(-offset // shape.padded) * shape.padded, offset):  # some leave the padding out
         file.seek(start)
         head = file.read(shape.head)
         if is_chunk(head, shape) and start + shape.head + size_in(head, shape) <= size + 1:
@@ -179,47 +183,47 @@ def goes_on(file: BinaryIO, shape: Shape, place: int, size: int) -> bool:
     return False
 
 
-def end_of_sound(file: BinaryIO, shape: Shape, told: int, size: int) -> int:
-    """Where the samples end that follow the end which the header tells: before the chunks in which the file ends."""
-    first = max(told, size - LAST_BYTES)
+def end_of_sound(file: BinaryIO, shape: Shape, stated_end: int, size: int) -> int:
+    """Where the samples end that follow the end which the header states: before the chunks in which the file ends."""
+    first = max(stated_end, size - LAST_BYTES)
     file.seek(first)
     tail = file.read()
     ends = [
-        first + place
+        first + offset
         for name in LAST_NAMES[shape.order]
-        for place in every(tail, name)
-        if chain_ends(tail[place:], shape)
+        for offset in every(tail, name)
+        if chain_ends(tail[offset:], shape)
     ]
     return min(ends, default=size)
 
 
 def is_blank(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether there are only zeros, which nobody wrote, between two places; in blocks, from the end."""
+    """Whether there are only zeros, which nobody wrote, between two positions; in blocks, from the end."""
     while end > start:
-        place = max(start, end - LAST_BYTES)
-        file.seek(place)
-        if file.read(end - place).strip(b"\0"):
+        offset = max(start, end - LAST_BYTES)
+        file.seek(offset)
+        if file.read(end - offset).strip(b"\0"):
             return False
-        end = place
+        end = offset
     return True
 
 
 def every(content: bytes, piece: bytes) -> Iterator[int]:
-    """All places at which a piece begins."""
-    place = content.find(piece)
-    while place >= 0:
-        yield place
-        place = content.find(piece, place + 1)
+    """All offsets at which a piece begins."""
+    offset = content.find(piece)
+    while offset >= 0:
+        yield offset
+        offset = content.find(piece, offset + 1)
 
 
 def chain_ends(tail: bytes, shape: Shape) -> bool:
     """Whether a file ends here in chunks, one behind the other, and in nothing else."""
-    place = 0
-    while is_chunk(tail[place : place + shape.head], shape):
-        place += shape.head + size_in(tail[place : place + shape.head], shape)
-        if place >= len(tail):
-            return place <= len(tail) + 1
-        place += place % shape.padded if not tail[place : place + 1].strip(b"\0") else 0
+    offset = 0
+    while is_chunk(tail[offset : offset + shape.head], shape):
+        offset += shape.head + size_in(tail[offset : offset + shape.head], shape)
+        if offset >= len(tail):
+            return offset <= len(tail) + 1
+        offset += offset % shape.padded if not tail[offset : offset + 1].strip(b"\0") else 0
     return False
 
 
@@ -227,22 +231,22 @@ def patches(
     file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], sound: Chunk, end: int
 ) -> Iterator[tuple[int, bytes]]:
     """What the header of a file should say if its samples end there; nothing where it has no room for that."""
-    length, told = end - sound.start, {chunk.name: chunk for chunk in before}
-    wide = kind in (b"RF64", b"BW64") and b"ds64" in told
+    length, chunks = end - sound.start, {chunk.name: chunk for chunk in before}
+    wide = kind in (b"RF64", b"BW64") and b"ds64" in chunks
     if shape.size_bytes == 4 and length > LARGEST_WAV and not wide:
         return
-    listed = b"pakt" in told and sound.size >= MOST_FRAMES  # the table was finished, the size never meant to be
-    if kind == b"caff" and not listed and not is_plain_caf(file, told.get(b"desc")):
+    listed = b"pakt" in chunks and sound.size >= MOST_FRAMES  # the table was finished, the size never meant to be
+    if kind == b"caff" and not listed and not is_plain_caf(file, chunks.get(b"desc")):
         return
-    size_place = sound.start - shape.size_bytes
+    size_offset = sound.start - shape.size_bytes
     stated = length + (shape.head if shape.inclusive else 0)
     if wide:
-        yield told[b"ds64"].start + 8, struct.pack("<Q", length)
+        yield chunks[b"ds64"].start + 8, struct.pack("<Q", length)
         stated = 2**32 - 1
-    yield size_place, stated.to_bytes(shape.size_bytes, shape.order)
-    if kind == b"FORM" and b"COMM" in told:
-        frames = aiff_frames(file, told[b"COMM"], sound, length - shape.lead)
-        yield told[b"COMM"].start + 2, frames.to_bytes(4, "big")
+    yield size_offset, stated.to_bytes(shape.size_bytes, shape.order)
+    if kind == b"FORM" and b"COMM" in chunks:
+        frames = aiff_frames(file, chunks[b"COMM"], sound, length - shape.lead)
+        yield chunks[b"COMM"].start + 2, frames.to_bytes(4, "big")
 
 
 def is_plain_caf(file: BinaryIO, form: Chunk | None) -> bool:
@@ -268,15 +272,15 @@ def aiff_frames(file: BinaryIO, form: Chunk, sound: Chunk, length: int) -> int:
 
 def is_second_movie(file: BinaryIO) -> bool:
     """Whether an MP4 file is followed by another one."""
-    place = begun = 0
+    offset = begun = 0
     for _ in range(MOST_CHUNKS):
-        file.seek(place)
+        file.seek(offset)
         header = file.read(16)
         length = int.from_bytes(header[8:] if header[:4] == b"\0\0\0\1" else header[:4], "big")
         begun += header[4:8] == b"ftyp"
         if not begun or length < 8:
             break
-        place += min(length, MOST_FRAMES)
+        offset += min(length, MOST_FRAMES)
     return begun > 1
 
 
@@ -289,7 +293,7 @@ class Mended(io.RawIOBase):
     """An open file of which some bytes read differently."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
-        self.file, self.header, self.place = file, header, 0
+        self.file, self.header, self.position = file, header, 0
 
     def readable(self) -> bool:
         return True
@@ -301,23 +305,23 @@ class Mended(io.RawIOBase):
         return self.file.fileno()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.header.end}[whence]
-        self.place = max(0, origin + offset)
-        return self.place
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.header.end}[whence]
+        self.position = max(0, origin + offset)
+        return self.position
 
     def tell(self) -> int:
-        return self.place
+        return self.position
 
     def readinto(self, buffer: object, /) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        self.file.seek(self.place)
-        content = bytearray(self.file.read(max(0, min(len(view), self.header.end - self.place))))
+        self.file.seek(self.position)
+        content = bytearray(self.file.read(max(0, min(len(view), self.header.end - self.position))))
         for start, piece in self.header.patches:
-            low, high = max(start, self.place), min(start + len(piece), self.place + len(content))
+            low, high = max(start, self.position), min(start + len(piece), self.position + len(content))
             if low < high:
-                content[low - self.place : high - self.place] = piece[low - start : high - start]
+                content[low - self.position : high - self.position] = piece[low - start : high - start]
         view[: len(content)] = content
-        self.place += len(content)
+        self.position += len(content)
         return len(content)
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -22,23 +21,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from test_segments import event, of_length
 from torch.utils.data import DataLoader
 
-import data_loader
 from archive.cache import HEADER, fill_cache
+from archive.draws import counted_windows, expected_draws
 from archive.recordings import Recording, read_recordings
+from archive.segments import draw_segment
 from archive.summary import hours
-from archive.survey import Examination
-from config import AudioSettings, DataSettings, PredictCommand, PretrainCommand, SurveyCommand, TrainSettings, parse
+from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
 from data_loader import (
     Batch,
     EpochBatches,
     RandomWindows,
     batches_of,
     collate,
-    counted_windows,
-    draw_stretch,
-    expected_draws,
     fingerprint,
     kept_beside,
     labeled_loader,
@@ -50,19 +47,16 @@ from data_loader import (
     read_unlabeled,
     recording_contexts,
     set_epoch,
-    shares,
     split,
     survey,
     truth_table,
     unlabeled_loader,
     window_loader,
-    with_folds,
-    with_groups,
 )
 from demo_data import FieldSeason
-from predictor import pieces as pieces_of_predictor
+from serving.contexts import SoundSettings
+from serving.contexts import context_pieces as pieces_of_predictor
 from serving.inputs import Entry
-from serving.scorer import Scorer
 from sounds.audio import open_recording, read_window
 from sounds.decoders import Decoder
 from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
@@ -208,17 +202,6 @@ def test_a_group_on_both_sides_is_refused() -> None:
         split([one, replace(one, fold=1), replace(one, group="g2", fold=2)], settings(Path()))
 
 
-@pytest.mark.parametrize("fold", [4, 5, 0])
-def test_one_fold_for_all_is_no_fold(fold: int, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [Recording(Path(f"{n}.ogg"), f"{n}.ogg", (f"s{n % 3}",), group=f"g{n}", fold=fold) for n in range(30)]
-    config = settings(Path())
-    found = data_loader.with_folds(rows, config)
-    assert found == data_loader.with_folds([replace(row, fold=-1) for row in rows], config)
-    assert {row.fold for row in found} == set(range(5))
-    assert f"all 30 labelled recordings are in fold {fold}" in capsys.readouterr().out
-    assert data_loader.with_folds([replace(row, fold=n % 2) for n, row in enumerate(rows)], config)[3].fold == 1
-
-
 def test_a_fold_that_nobody_is_in_is_refused(season: FieldSeason) -> None:
     _, recordings = read_labeled(settings(season.root))
     with pytest.raises(AssertionError, match=r"--data\.valid_fold 9"):
@@ -271,56 +254,6 @@ def test_an_unknown_author_is_not_one_person(copy: Path) -> None:
     rewrite(copy / "train.csv", lambda row: row | {"author": "Unknown"})
     _, recordings = read_labeled(settings(copy))
     assert len({r.group for r in recordings}) == len(recordings)
-
-
-def row_of(name: str, label: str = "owl", **facts: Any) -> Recording:
-    return Recording(Path("/archive") / name, name, (label,), seconds=9.0, **facts)
-
-
-def test_a_person_s_day_is_a_group_and_without_days_the_person_is() -> None:
-    rows = [
-        row_of("a", author="Ada", recorded_at="2026-05-01T04:00:00"),
-        row_of("b", author="Ada", recorded_at="2026-05-01"),
-        row_of("c", author="Ada", recorded_at="2026-05-02"),
-        row_of("d", author="Ben"),
-        row_of("e", author="Ben"),
-        row_of("f", recording_id="XC7"),
-        row_of("g", recording_id="XC7", author="Cleo", recorded_at="2026-01-01"),
-    ]
-    groups = [row.group for row in with_groups(rows, [], 5)]
-    assert groups[0] == groups[1] == "by Ada 2026-05-01" != groups[2]
-    assert groups[3] == groups[4] == "by Ben" and groups[5] == groups[6]
-    assert len(set(groups)) == 4
-
-
-def test_unsigned_recordings_go_by_site_and_where_sites_are_few_by_day() -> None:
-    many = [
-        row_of(f"s{n}/{k}.wav", site=f"s{n}", recorded_at=f"2026-05-0{k}T04:00:00") for n in range(8) for k in (1, 2)
-    ]
-    assert len({row.group for row in with_groups(many, [], 4)}) == 8
-    assert len({row.group for row in with_groups(many[:4], [], 4)}) == 4
-
-
-def test_the_same_sound_in_two_files_is_one_group() -> None:
-    rows = [row_of("a", author="Ada"), row_of("b", author="Ben"), row_of("c", author="Cleo"), row_of("d", group="mine")]
-    groups = [row.group for row in with_groups(rows, [(rows[0].path, rows[2].path), (rows[1].path, rows[3].path)], 5)]
-    assert groups[0] == groups[2] != groups[1] and groups[1] == groups[3]
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcdef"), st.integers(1, 9)), min_size=8, max_size=60)
-)
-def test_whatever_the_table_no_group_straddles_and_nothing_is_lost(table: list[tuple[str, str, int]]) -> None:
-    rows = [
-        row_of(f"{n}", label=label, author=author, recorded_at=f"2026-05-0{day}")
-        for n, (label, author, day) in enumerate(table)
-    ]
-    data = settings(Path(), folds=2)
-    found = with_folds(with_groups(rows, [(rows[0].path, rows[-1].path)], 2), data)
-    assert [row.name for row in found] == [row.name for row in rows] and found[0].group == found[-1].group
-    for side in (0, 1, 2):
-        mine = {row.group for row in found if row.fold == side}
-        assert not mine & {row.group for row in found if row.fold != side}
 
 
 def folders_of(root: Path, sounds: dict[str, NDArray[np.float32]]) -> DataSettings:
@@ -462,24 +395,6 @@ def test_a_duplicate_whose_other_copy_has_gone_is_one_no_more_and_one_that_has_g
         assert Counter(row.status for row in rows) == {"ok": 9, "duplicate": 1}
 
 
-def test_twenty_thousand_pairs_of_duplicates_are_settled_in_linear_time() -> None:
-    def settled(count: int) -> tuple[float, list[Recording]]:
-        rows = [row_of(f"{number:05}.wav") for number in range(2 * count)]
-        examined = {
-            row.path: Examination("ok", "", 9.0, 16_000, 1, f"{place // 2}", "", "") for place, row in enumerate(rows)
-        }
-        own = {rows[0].path, *(Path(f"/elsewhere/{number}") for number in range(count))}
-        started = time.process_time()
-        found, left = data_loader.without_duplicates(rows, examined, own)
-        assert left == [(rows[0].path, rows[1].path)], "a recording with times of its own stays"
-        return time.process_time() - started, found
-
-    few, (many, found) = settled(2_000)[0], min((settled(20_000) for _ in range(2)), key=lambda one: one[0])
-    assert [row.status for row in found] == ["ok", "ok", *["ok", "duplicate"] * 19_999]
-    assert found[-1].reason == f"the same samples as {found[-2].name}"
-    assert many < 1.0 and many < 40 * max(few, 0.01)
-
-
 def test_of_one_sound_in_two_encodings_one_is_set_aside_only_where_the_labels_agree(tmp_path: Path) -> None:
     sounds = {
         "Asio otus/a.wav": changing(0),
@@ -554,11 +469,10 @@ def with_dead_borders(path: Path) -> Recording:
 
 def predictor_windows(path: Path, audio: AudioSettings) -> list[tuple[float, float, NDArray[np.float32]]]:
     """Start, end and context of every window that predictor.py scores, in the order of time."""
-    scorer = cast(Scorer, SimpleNamespace(audio=audio))
     with Decoder() as decoder:
         heard = [
             (start, end, samples)
-            for piece, samples in pieces_of_predictor([Entry(path)], scorer, PredictCommand(), decoder)
+            for piece, samples in pieces_of_predictor([Entry(path)], audio, SoundSettings(), decoder)
             if samples is not None
             for start, end in piece.windows
         ]
@@ -599,13 +513,13 @@ def test_training_windows_never_come_from_dead_sound(seconds: float, tmp_path: P
     rng, starts = np.random.default_rng(0), dict[str, list[float]]()
     for name, one, ranges in (("all", row, row.alive), ("kept", kept, kept.usable), ("call", call, row.alive[:1])):
         for _ in range(200):
-            start, end = draw_stretch(one, seconds, None, rng)
+            start, end = draw_segment(one, seconds, None, rng)
             assert any(low <= start < end <= high for low, high in ranges), (name, start, end)
             assert np.ptp(sound[round(start * 16_000) :][:16_000]) > 0.01, "within a second there is sound"
             starts.setdefault(name, []).append(start)
     assert min(starts["all"]) < 7.5 and (seconds > 5 or max(starts["all"]) > 25.5), "all that lives is drawn from"
     alive_before = replace(row, alive=())  # the control: nobody told
-    dead = [draw_stretch(alive_before, seconds, None, rng) for _ in range(200)]
+    dead = [draw_segment(alive_before, seconds, None, rng) for _ in range(200)]
     assert any(np.ptp(sound[round(start * 16_000) :][:16_000]) == 0 for start, _ in dead)
     dataset = RandomWindows([row, kept, call], ("Asio otus",), settings(tmp_path), audio, seed=0)
     for index in range(3):
@@ -732,37 +646,6 @@ def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, 
     assert not multiprocessing.active_children()
 
 
-@given(
-    st.lists(st.sampled_from("abcd"), min_size=1, max_size=200),
-    st.sampled_from([0.0, 0.5, 1.0]),
-    st.sampled_from([1.0, 2.0, 4.0, 100.0]),
-    st.integers(0, 1000),
-)
-def test_draws_add_up_and_never_pass_the_cap(labels: list[str], balance: float, most: float, seed: int) -> None:
-    classes = [(label,) for label in labels]
-    windows = np.random.default_rng(seed).uniform(1, 6, len(labels))
-    of_length = expected_draws(classes, balance, most, windows)
-    assert of_length.sum() == pytest.approx(windows.sum()) and (of_length / windows).max() <= most + 1e-6
-    assert balance > 0 or np.allclose(of_length, windows)
-    for label in set(labels):  # within a species by length alone
-        rates = (of_length / windows)[[one == label for one in labels]]
-        assert np.allclose(rates, rates[0])
-    expected = expected_draws(classes, balance, most)
-    assert expected.sum() == pytest.approx(len(labels)) and expected.max() <= most + 1e-6
-    assert balance > 0 or np.allclose(expected, 1)
-    for one, other in zip(labels, expected, strict=True):
-        rarer = [e for label, e in zip(labels, expected, strict=True) if labels.count(label) < labels.count(one)]
-        assert all(e >= other - 1e-9 for e in rarer)
-
-
-def test_rare_species_are_drawn_more_often_by_the_square_root() -> None:
-    labels = [("common",)] * 90 + [("rare",)] * 10
-    expected = expected_draws(labels, 0.5, 100.0)
-    assert expected[90:].sum() / expected[:90].sum() == pytest.approx((10 / 90) ** 0.5)
-    capped = expected_draws(labels, 0.5, 1.5)
-    assert capped[90:].tolist() == [1.5] * 10 and capped.sum() == pytest.approx(100)
-
-
 @given(st.lists(st.floats(0.01, 4), min_size=1, max_size=50), st.integers(0, 5))
 def test_every_epoch_draws_each_as_often_as_expected_rounded(expected: list[float], epoch: int) -> None:
     batches = EpochBatches(np.array(expected), 7, seed=1)
@@ -799,34 +682,6 @@ def test_the_energy_option_hears_the_call_more_often(tmp_path: Path) -> None:
         loud = [np.abs(dataset[0, draw, 0][0]).max() > 0.2 for draw in range(200)]
         shares_heard[window] = np.mean(loud)
     assert shares_heard["random"] < 0.25 and shares_heard["energy"] > 0.5
-
-
-def event(start: float, end: float, *labels: str, seconds: float = 60.0) -> Recording:
-    return Recording(Path("/a.wav"), "a.wav", labels or ("owl",), seconds=seconds, start=start, end=end)
-
-
-@given(st.floats(0, 59), st.floats(0.05, 30), st.integers(0, 1000), st.floats(1, 60))
-def test_a_labelled_stretch_lies_in_its_window_or_the_window_in_it(
-    start: float, length: float, seed: int, seconds: float
-) -> None:
-    start = min(start, seconds - 0.05)
-    row = event(max(start, 0.0), min(max(start, 0.0) + length, seconds), seconds=seconds)
-    assert row.start is not None and row.end is not None
-    first, last = draw_stretch(row, 5.0, None, np.random.default_rng(seed))
-    assert -1e-9 <= first < last <= seconds + 1e-5 and last - first <= 5 + 1e-5
-    inside = first <= row.start + 1e-6 and row.end <= last + 1e-6
-    assert inside or (row.start <= first + 1e-6 and last <= row.end + 1e-5)
-    assert shares(first, last, row.start, row.end)
-
-
-@pytest.mark.parametrize(
-    ("window", "annotation", "counts"),
-    [((0, 5), (4.5, 9), True), ((0, 5), (4.6, 9), False), ((0, 5), (4.9, 5.1), True), ((0, 5), (4.95, 5.15), False)],
-)
-def test_half_a_second_or_half_of_a_shorter_annotation_counts(
-    window: tuple[float, float], annotation: tuple[float, float], counts: bool
-) -> None:
-    assert shares(*window, *annotation) == counts
 
 
 SWITCHING = np.tile([1.0, -1.0], 480_000)  # of no mean, and of one strength
@@ -900,20 +755,6 @@ def test_unlabelled_sound_is_found_wherever_it_lies(season: FieldSeason) -> None
     plain = read_unlabeled(settings(season.root / "unlabeled", folds=2))
     assert len(plain) == 8 and {r.fold for r in plain} == {0, 1}
     assert len({r.name for r in everything}) == len(everything)
-
-
-def of_length(seconds: float, *labels: str, name: str = "a") -> Recording:
-    return Recording(Path(f"/{name}.wav"), f"{name}.wav", labels, seconds=seconds, listened=not labels)
-
-
-def test_a_recording_counts_for_as_many_windows_as_it_is_long_and_never_for_more_than_the_cap() -> None:
-    seconds = (0.2, 5.0, 7.5, 30.0, 3600.0)
-    counts = [counted_windows(of_length(s), AUDIO, 6) for s in seconds]
-    assert counts == [1.0, 1.0, 1.5, 6.0, 6.0]
-    assert counted_windows(of_length(3600.0), AUDIO, 720) == 720.0
-    assert counted_windows(of_length(40.0), replace(AUDIO, context_seconds=20.0), 6) == 2.0
-    assert counted_windows(event(10.0, 22.5), AUDIO, 6) == 2.5 and counted_windows(event(10.0, 10.2), AUDIO, 6) == 1.0
-    assert counted_windows(replace(of_length(3600.0), keep=((0.0, 5.0), (60.0, 65.0))), AUDIO, 6) == 2.0
 
 
 def test_an_epoch_of_stage_one_hears_all_of_long_recordings_up_to_the_cap(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from config import (
     changed_words,
     parse,
 )
-from quantize import next_step as after_quantize
+from quantize import next_command as after_quantize
 from report import next_steps as after_review
 from runtime.terminal import command_line
 from serving.results import read_results

@@ -25,12 +25,15 @@ from archive.recordings import Recording, write_recordings
 from config import PredictCommand, TableKind
 from demo_data import FieldSeason
 from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, Thresholds, thresholds_to_json
-from predictor import Tally, choose, predict, score_entries, species_table, tally, validated_species
-from serving.detections import Analysed, Detection, Scored
+from predictor import predict
+from serving.analysis import score_entries
+from serving.choices import ChoiceSettings, choose_detections
+from serving.contexts import SoundSettings
+from serving.detections import Scored
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer, cpu_name, open_scorer
-from sounds.audio import Outcome
+from sounds.damage import Outcome
 from sounds.decoders import Decoder
 from taxonomy import RANKS
 
@@ -53,7 +56,7 @@ def scored_by(
     scorers: Sequence[Scorer], entry: Entry, config: PredictCommand
 ) -> list[tuple[Entry, Outcome, list[Scored]]]:
     with Decoder() as decoder:
-        return list(score_entries(scorers, [entry], config, decoder))
+        return list(score_entries(scorers, [entry], SoundSettings.of(config), decoder))
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -100,7 +103,7 @@ def test_one_recording_on_the_terminal_and_in_a_table_gets_the_same_answers(
 ) -> None:
     config = command(stages, season.soundscape, ranks=ranks, min_conf=0.9)
     scorer = open_scorer(stages.model)
-    assert choose(config, [scorer]).ranks == (scorer.thresholds.ranks if ranks else {})
+    assert choose_detections(ChoiceSettings.of(config), [scorer]).ranks == (scorer.thresholds.ranks if ranks else {})
     assert predict(config) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d\d\.\d - ", line)]
     assert predict(replace(config, out=tmp_path)) == 0
@@ -180,8 +183,8 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
         nonlocal calls
         calls += 1
         if calls % 3 == 2:
-            journal.place(entry, "json").parent.mkdir(exist_ok=True)
-            journal.place(entry, "npz").write_bytes(b"half of a part")  # as a kill between its two files leaves it
+            journal.path(entry, "json").parent.mkdir(exist_ok=True)
+            journal.path(entry, "npz").write_bytes(b"half of a part")  # as a kill between its two files leaves it
             raise KeyboardInterrupt
         real(journal, entry, *told)
 
@@ -453,25 +456,6 @@ def test_several_models_are_averaged(stages: Stages, season: FieldSeason) -> Non
     np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in singles], axis=0), atol=1e-6)
 
 
-def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(
-    stages: Stages, season: FieldSeason, tmp_path: Path
-) -> None:
-    scorer = open_scorer(stages.model)
-    labels = scorer.taxonomy.labels
-    config = command(stages, season.soundscape)
-    assert [float(t) for t in choose(config, [scorer]).thresholds] == pytest.approx(
-        [threshold.applied for threshold in scorer.thresholds.species]
-    )
-    assert set(choose(replace(config, min_conf=0.7), [scorer]).thresholds.tolist()) == {np.float32(0.7)}
-    table = tmp_path / "thresholds.csv"
-    table.write_text(f"label,threshold,model\n{labels[3]},0.9,{scorer.sha256}\n")
-    mixed = choose(replace(config, min_conf=0.7, thresholds=table), [scorer]).thresholds
-    assert mixed[3] == np.float32(0.9) and mixed[2] == np.float32(0.7)
-    assert not choose(replace(config, top_n=2), [scorer]).thresholds.any()
-    bare = replace(scorer, thresholds=Thresholds())
-    assert set(choose(config, [bare]).thresholds.tolist()) == {0.25}
-
-
 def doubtful(folder: Path, positives: int = 0) -> PredictCommand:
     """Three windows of .75, .95 and 1, and a model whose only species has so many held-out recordings."""
     (folder / "in").mkdir(parents=True)
@@ -505,16 +489,6 @@ def test_a_species_that_was_validated_is_not_marked(tmp_path: Path, capsys: pyte
     assert predict(doubtful(tmp_path, positives=40)) == 0
     assert "validated" not in capsys.readouterr().out
     assert [row["Validated"] for row in rows(tmp_path / "out" / "detections.csv")] == ["yes"] * 3
-
-
-def test_of_several_models_the_worst_counts_and_one_that_says_nothing_leaves_it_open(tmp_path: Path) -> None:
-    scorers = list[Scorer]()
-    for name, positives in (("many", 40), ("none", 0)):
-        doubtful(tmp_path / name, positives)
-        scorers.append(open_scorer(tmp_path / name / "m.onnx"))
-    silent = replace(scorers[0], thresholds=Thresholds())
-    assert validated_species(scorers[:1]) == ["yes"] and validated_species(scorers) == ["never"]
-    assert validated_species([scorers[0], silent]) == validated_species([silent, scorers[1]]) == [""]
 
 
 def test_verdicts_validate_a_species_and_silence_another(tmp_path: Path) -> None:
@@ -554,7 +528,7 @@ def test_a_species_list_keeps_its_species_and_says_what_it_did_not_know(
         predict(replace(config, strict=True))
     for encoding in ("utf-8-sig", "cp1252", "utf-16", "utf-16-be"):
         (tmp_path / "list.txt").write_bytes(f"{wanted}\r\nNumenius arquata_Großer Brachvogel\r\n".encode(encoding))
-        choices = choose(config, [open_scorer(stages.model)])
+        choices = choose_detections(ChoiceSettings.of(config), [open_scorer(stages.model)])
         assert np.flatnonzero(choices.wanted).tolist() == [2]
         said = capsys.readouterr().out
         assert "not in it: Numenius arquata_Großer Brachvogel" in said
@@ -739,23 +713,6 @@ def test_missing_input_is_named(stages: Stages) -> None:
         predict(command(stages, Path("nowhere.ogg")))
     with pytest.raises(AssertionError, match="no recordings given"):
         predict(command(stages))
-
-
-def test_the_species_table_is_empty_when_nothing_was_heard() -> None:
-    assert species_table({}) == []
-
-
-def test_the_species_table_counts_windows_and_names_the_first() -> None:
-    one = Detection(5.0, 10.0, "41", "Rana ficta", "frog", 0.5, 0.25)
-    pond = Analysed("a/x.ogg", "a", "", 32_000, 1, 60.0, 60.0, 12, "ok", "", 1, 1)
-    heard: dict[str, Tally] = {}
-    tally(heard, replace(pond, found=(one, replace(one, start=10.0, confidence=0.9))))
-    owl = replace(one, label="7", common_name="owl", detected_at="2026-05-14T05:30:05")
-    tally(heard, replace(pond, file="b/y.ogg", found=(owl,)))
-    assert [line.split() for line in species_table(heard)[1:]] == [
-        ["frog", "2", "0.90", "x.ogg", "0:05.0"],
-        ["owl", "1", "0.50", "2026-05-14T05:30:05"],
-    ]
 
 
 # ---- what is no sound ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import report
 from config import DataSettings, ReportCommand, parse
 from data_loader import read_labeled
 from evaluation.calibration import read_thresholds
-from report import apply_verdicts, as_json, draw_sample, effort, page_template, settings_of, write_report
+from report import apply_verdicts, draw_sample, effort, json_for_page, page_template, settings_of, write_report
 from serving.detections import DETECTION_COLUMNS as COLUMNS
 from serving.results import Detected, read_results
 from serving.review import ADDED
@@ -231,8 +231,8 @@ def test_no_name_becomes_markup(tmp_path: Path, name: str) -> None:
 def test_names_that_were_not_escaped_would_be_seen() -> None:
     facts = {"name": "</script><img src=x>"}
     plain = f"<script>{json.dumps(facts)}</script>"
-    assert "img ['src']" in tags(plain) and "img ['src']" not in tags(f"<script>{as_json(facts)}</script>")
-    assert json.loads(as_json(facts)) == facts
+    assert "img ['src']" in tags(plain) and "img ['src']" not in tags(f"<script>{json_for_page(facts)}</script>")
+    assert json.loads(json_for_page(facts)) == facts
 
 
 @pytest.mark.usefixtures("quick")
@@ -306,7 +306,7 @@ def test_moved_recordings_are_found_and_lost_ones_are_cards_without_sound(
 ) -> None:
     folder = write_results(tmp_path)
     (tmp_path / "card").rename(tmp_path / "disk")
-    with pytest.raises(AssertionError, match=r"none of the windows can be heard: card/.*--audio says where"):
+    with pytest.raises(AssertionError, match=r"none of the windows has sound: card/.*--audio says where"):
         write_report(command(folder))
     assert not (folder / "report.html").exists()
     assert write_report(command(folder, audio=tmp_path / "disk")) == 0

@@ -118,7 +118,7 @@ def current(page: Page) -> int:
 
 def judged(page: Page) -> list[str]:
     """The verdicts in the order of the cards, blanks where there is none."""
-    found: list[str] = page.evaluate("cards.map(card => mine.verdicts[card.key]?.verdict ?? '')")
+    found: list[str] = page.evaluate("cards.map(card => review.verdicts[card.key]?.verdict ?? '')")
     return found
 
 
@@ -291,11 +291,11 @@ def test_every_verdict_is_a_key_and_goes_on_to_the_next(page: Page) -> None:
     press(page, "c")
     page.keyboard.type("pretend tit")
     press(page, "Enter")
-    assert page.evaluate("mine.verdicts[cards[3].key].species") == "pretend tit" and judged(page)[3] == "no"
+    assert page.evaluate("review.verdicts[cards[3].key].species") == "pretend tit" and judged(page)[3] == "no"
     assert "it is pretend tit" in (page.text_content("#card3 .stamp") or "")
     press(page, "c")
     page.click("#correct-nothing")
-    assert page.evaluate("mine.verdicts[cards[4].key].species") == "nothing"
+    assert page.evaluate("review.verdicts[cards[4].key].species") == "nothing"
     assert "5 of 27 judged" in (page.text_content("#judged") or "")
     assert "5 of 27 judged" in (page.text_content("#said") or ""), "a screen reader is told"
 
@@ -489,7 +489,7 @@ def test_verdicts_are_there_again_after_a_reload(page: Page) -> None:
     page.fill("#reviewer", "Ada")
     page.reload()
     until(page, READY)
-    assert judged(page)[:4] == ["yes", "no", "unsure", ""] and page.evaluate("mine.reviewer") == "Ada"
+    assert judged(page)[:4] == ["yes", "no", "unsure", ""] and page.evaluate("review.reviewer") == "Ada"
     assert current(page) == 3, "the first that is not judged yet"
 
 
@@ -516,8 +516,8 @@ def test_verdicts_are_saved_as_a_table_and_loaded_again(browser: Browser, folder
     with Seen(browser, folder / "report.html") as page:
         assert not any(judged(page)), "another browser knows nothing"
         assert load(page, "#load", tmp_path / "validation.csv") == "4 verdicts loaded"
-        assert judged(page)[:5] == ["yes", "no", "unsure", "no", ""] and page.evaluate("mine.reviewer") == "Ada"
-        assert page.evaluate("mine.verdicts[cards[3].key].species") == "owl, great"
+        assert judged(page)[:5] == ["yes", "no", "unsure", "no", ""] and page.evaluate("review.reviewer") == "Ada"
+        assert page.evaluate("review.verdicts[cards[3].key].species") == "owl, great"
         press(page, "z")
         assert not any(judged(page)), "loading is one step, and can be taken back"
 
@@ -802,7 +802,7 @@ def test_no_verdict_is_lost_between_two_tabs(browser: Browser, folder: Path) -> 
         other.goto((folder / "report.html").resolve().as_uri())
         until(other, READY)
         press(page, "y")
-        until(other, "mine.verdicts[cards[0].key]?.verdict === 'yes'")
+        until(other, "review.verdicts[cards[0].key]?.verdict === 'yes'")
 
 
 def test_pages_of_other_results_keep_their_own_verdicts(browser: Browser, folder: Path, tmp_path: Path) -> None:

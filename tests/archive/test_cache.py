@@ -9,7 +9,8 @@ import soundfile
 
 from archive.cache import HEADER, cached_window, fill_cache, gain, window_of
 from archive.recordings import Recording
-from sounds.audio import fill_window, read_samples, read_window
+from sounds.audio import read_samples, read_window
+from sounds.windows import fill_window
 
 
 @pytest.fixture

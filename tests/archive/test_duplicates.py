@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from test_survey import forbidden, song, write
 
 from archive import duplicates
-from archive.duplicates import same_sounds
-from archive.survey import examine
+from archive.duplicates import same_sounds, without_duplicates
+from archive.recordings import Recording
+from archive.survey import Examination, examine
 
 ANIMALS = Path(__file__).parents[3] / "shared" / "animals"
 
@@ -138,7 +140,7 @@ def test_comparing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     paths = [write(tmp_path, "a.wav", song(0)), write(tmp_path, "b.wav", 0.5 * song(0))]
     examined = examine(paths)
     pairs = same_sounds(paths, examined)
-    monkeypatch.setattr("archive.duplicates.compare", forbidden)
+    monkeypatch.setattr("archive.duplicates.likeness_of", forbidden)
     assert same_sounds(paths, examined) == pairs == [(0, 1, "same")]
 
 
@@ -212,3 +214,24 @@ def test_only_what_is_of_one_length_is_compared_and_the_most_alike_first(
     for first, second in sorted(pairs):
         reached |= {first, second} if {first, second} & reached else set()
     assert reached == set(range(300)), "still one after the other leads from the first to the last"
+
+
+def test_twenty_thousand_pairs_of_duplicates_are_settled_in_linear_time() -> None:
+    def settled(count: int) -> tuple[float, list[Recording]]:
+        rows = [
+            Recording(Path(f"/archive/{number:05}.wav"), f"{number:05}.wav", ("owl",), seconds=9.0)
+            for number in range(2 * count)
+        ]
+        examined = {
+            row.path: Examination("ok", "", 9.0, 16_000, 1, f"{number // 2}", "", "") for number, row in enumerate(rows)
+        }
+        own = {rows[0].path, *(Path(f"/elsewhere/{number}") for number in range(count))}
+        started = time.process_time()
+        found, left = without_duplicates(rows, examined, own)
+        assert left == [(rows[0].path, rows[1].path)], "a recording with times of its own stays"
+        return time.process_time() - started, found
+
+    few, (many, found) = settled(2_000)[0], min((settled(20_000) for _ in range(2)), key=lambda one: one[0])
+    assert [row.status for row in found] == ["ok", "ok", *["ok", "duplicate"] * 19_999]
+    assert found[-1].reason == f"the same samples as {found[-2].name}"
+    assert many < 1.0 and many < 40 * max(few, 0.01)

@@ -8,7 +8,7 @@ import pytest
 from layouts import by_name, noted, own_table, read, sounds, write
 from test_metadata import texts, wav
 
-from archive.index import NameIndex, moment, with_metadata
+from archive.index import NameIndex, iso_time, with_metadata
 from archive.recordings import Recording, read_recordings, write_recordings
 
 
@@ -80,7 +80,7 @@ def test_names_are_found_as_far_as_folders_agree() -> None:
     ],
 )
 def test_a_date_is_told_as_far_as_it_is_valid(date: str, time: str, written: str) -> None:
-    assert moment(date, time) == written
+    assert iso_time(date, time) == written
 
 
 def test_rows_get_what_the_recorder_wrote_into_the_file_where_no_table_says_otherwise(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_keep_csv_names_the_stretches_that_may_be_heard(tmp_path: Path) -> None:
     assert rows["Strix aluco/b.ogg"].keep == ((1.0, 2.0),) and rows["Strix aluco/c.ogg"].keep == ()
     assert noted(collection, "keep.csv: 1 rows name no recording", "gone.wav")
     write(tmp_path, {"keep.csv": "filename,start,end\na.wav,9,3\n"})
-    with pytest.raises(AssertionError, match=r"keep.csv line 2: '9' to '3' is no stretch"):
+    with pytest.raises(AssertionError, match=r"keep.csv line 2: '9' to '3' is no segment"):
         read(tmp_path)
 
 

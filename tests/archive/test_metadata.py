@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from archive.metadata import Facts, facts_of, read_metadata
+from archive.metadata import Facts, facts_in, read_metadata
 
 GUANO = (
     "GUANO|Version: 1.0\nTimestamp: 2024-05-01T05:30:00.250-04:00\nMake: Titley Scientific\nModel: Swift\n"
@@ -177,7 +177,7 @@ def test_the_file_counts_and_a_name_that_says_otherwise_is_named(tmp_path: Path)
     said: dict[str, tuple[str, list[str]]] = {}
     comment = texts(ICMT=MOTH.replace("19:22:55 14/12/2020 (UTC-5)", "05:30:00 01/05/2024 (UTC+2)"))
     for name in ("20240501_053000", "20240501_033000", "20240501_063000", "20240501", "20240502", "owl", "240501_0530"):
-        facts, told = facts_of(wav(tmp_path / f"{name}.WAV", before=comment))
+        facts, told = facts_in(wav(tmp_path / f"{name}.WAV", before=comment))
         said[name] = facts.recorded_at, told
     assert {time for time, _ in said.values()} == {"2024-05-01T05:30:00+02:00"}
     assert [name for name, (_, told) in said.items() if told] == ["20240501_063000", "20240502"]
@@ -186,13 +186,13 @@ def test_the_file_counts_and_a_name_that_says_otherwise_is_named(tmp_path: Path)
 
 def test_what_the_file_does_not_know_the_name_may(tmp_path: Path) -> None:
     naive = chunk(b"guan", b"GUANO|Version:1.0\nTimestamp:2019-06-26T16:00:00\n")
-    facts, told = facts_of(wav(tmp_path / "20190626T160000+1000_REC_-27.3888+152.8808.wav", naive))
+    facts, told = facts_in(wav(tmp_path / "20190626T160000+1000_REC_-27.3888+152.8808.wav", naive))
     assert (facts.recorded_at, facts.latitude, told) == ("2019-06-26T16:00:00+10:00", "-27.3888", [])
     dead = chunk(b"guan", b"GUANO|Version:1.0\nTimestamp:1970-01-01T00:00:02\n")
-    facts, told = facts_of(wav(tmp_path / "20240501_053000.wav", dead))
+    facts, told = facts_in(wav(tmp_path / "20240501_053000.wav", dead))
     assert facts.recorded_at == "2024-05-01T05:30:00" and told[0].startswith("the clock in the file says 1970-01-01")
     there = chunk(b"guan", b"GUANO|Version:1.0\nLoc Position: 10.5 20.5\n")
-    facts, told = facts_of(wav(tmp_path / "20190626T160000+1000_REC_-27.3888+152.8808.wav", there))
+    facts, told = facts_in(wav(tmp_path / "20190626T160000+1000_REC_-27.3888+152.8808.wav", there))
     assert facts.latitude == "10.5" and told == [
         "its name says -27.3888, 152.8808, the file 10.5, 20.5, which is taken"
     ]
@@ -213,7 +213,7 @@ def test_what_is_no_file_of_a_recorder_tells_nothing(tmp_path: Path) -> None:
 def test_whatever_stands_in_a_file_nothing_breaks(tmp_path: Path, one: bytes, other: bytes) -> None:
     for name in (b"guan", b"wamd", b"LIST"):
         path = wav(tmp_path / "20240501_053000.wav", one, chunk(name, other), before=chunk(name, one))
-        facts, _ = facts_of(path)
+        facts, _ = facts_in(path)
         assert all(cell == "" or cell.isprintable() for cell in astuple(facts))
     (tmp_path / "a.flac").write_bytes(b"fLaC\4\0\0" + bytes([len(one)]) + one + other)
     read_metadata(tmp_path / "a.flac")

@@ -8,7 +8,7 @@ from layouts import by_name, inat, inat_audio, labels, lineage, noted, page, rea
 
 from archive.collection import Collection
 from archive.portals import license_name
-from data_loader import with_groups
+from archive.splits import with_groups
 
 
 def test_inaturalist_files_carry_the_whole_lineage(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from archive.recordings import Recording
-from archive.summary import INDENT, WIDTH, draw_summary, hour_of, hours, summarise
+from archive.summary import INDENT, WIDTH, draw_summary, hour_begun, hours, summarise
 from taxonomy import Taxonomy
 
 RANKS = ("Animalia", "Chordata", "Aves", "Strigiformes", "Strigidae", "Strix")
@@ -57,7 +57,7 @@ def test_species_that_cannot_be_held_out_and_those_of_one_collection_are_named()
 
 def test_negatives_and_unlabelled_recordings_are_told_apart() -> None:
     rows = [row("a.wav", "x"), row("b.wav", listened=True), row("c.wav"), row("d.wav")]
-    assert said(rows, tree(["x"]), "no species").startswith("1 recordings in which none of them was heard")
+    assert said(rows, tree(["x"]), "no species").startswith("1 recordings in which none of them was found")
     assert said(rows, tree(["x"]), "unlabelled").startswith("2 recordings, 1.00 h")
 
 
@@ -85,7 +85,7 @@ def test_however_large_the_archive_the_summary_fits_on_a_screen() -> None:
     ("time", "hour"), [("2026-05-01T04:59:00", 4), ("2026-05-01T23:00:00+10:00", 23), ("2026-05-01", None), ("", None)]
 )
 def test_the_hour_is_the_recorders(time: str, hour: int | None) -> None:
-    assert hour_of(row("a.wav", recorded_at=time)) == hour
+    assert hour_begun(row("a.wav", recorded_at=time)) == hour
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled", "timed", "nothing"])

@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from archive import survey
-from archive.survey import Spectra, contrast, decode_all, examine, fingerprint, listen, profile_of
+from archive.survey import Spectra, contrast, decode_all, examine, listen, profile_of, sound_fingerprint
 from sounds import decoders
 
 HERE = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_a_damaged_ledger_is_set_aside(tmp_path: Path, ledger: Path, capsys: pyt
     ("deed", "guard_seconds", "why"),
     [
         ("os.kill(os.getpid(), 11)", decoders.GUARD_SECONDS, "its decoder died (SIGSEGV)"),
-        ("time.sleep(600)", 3.0, "decoding did not end within 3 s"),
+        ("time.sleep(600)", 3.0, "decoding did not go on within 3 s"),
     ],
     ids=["dies", "hangs"],
 )
@@ -218,7 +218,7 @@ def test_blocks_of_any_size_give_the_same_spectra() -> None:
     for start, end in pairwise([0, 100, 5_000, 5_001, 300_000, len(sound)]):
         parts.add(sound[start:end])
     assert np.allclose(whole.bands(), parts.bands(), rtol=1e-4)
-    assert fingerprint(whole.bands()) == fingerprint(parts.bands())
+    assert sound_fingerprint(whole.bands()) == sound_fingerprint(parts.bands())
 
 
 def test_a_long_recording_is_remembered_in_a_coarser_grain() -> None:

@@ -197,9 +197,9 @@ def heard(path: Path) -> str:
 
 
 def table_seeds() -> list[Seed]:
-    from archive.annotations import read_annotation_table, stretch_of, table_kind, time_columns
+    from archive.annotations import read_annotation_table, segment_times, table_kind, time_columns
     from archive.birdclef import parse_labels
-    from archive.portals import located, read_json
+    from archive.portals import located, read_page
     from archive.recordings import read_recordings
     from evaluation.calibration import read_thresholds
     from serving.results import NEEDED, detected, rows_of
@@ -219,11 +219,11 @@ def table_seeds() -> list[Seed]:
         if table_kind(path):
             for _, line in read_annotation_table(path)[0]:
                 if any(time_columns(line)):  # else the table is refused before
-                    stretch_of(line)
+                    segment_times(line)
         return "ok"
 
     def page(path: Path) -> str:
-        return f"ok {len(list(located(read_json(path), 'recordings', path)))}"
+        return f"ok {len(list(located(read_page(path), 'recordings', path)))}"
 
     def found(path: Path) -> str:
         return f"ok {len([detected(where, row) for where, row in rows_of(path, NEEDED)])}"

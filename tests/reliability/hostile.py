@@ -942,7 +942,7 @@ def table_kinds() -> list[Kind]:
             birdclef("good2.wav", more={"keep.csv": "filename,start,end\ngood.wav,nan,5\n"}),
             collected,
             "refused",
-            "is no stretch",
+            "is no segment",
         ),
         Kind(
             "annotation_up",

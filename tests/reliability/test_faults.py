@@ -29,7 +29,7 @@ from runtime.files import write_json
 from runtime.runs import Run, keep_records, open_run, read_records, record
 from serving import export
 from serving.detections import TableFacts
-from serving.embeddings import Embedded, write_embeddings
+from serving.embeddings import Embedded, write_vectors
 from serving.export import save as save_graph
 from serving.journal import Journal
 from serving.scorer import METADATA, open_scorer, score
@@ -162,7 +162,7 @@ def write_all_tables(folder: Path, version: int) -> None:
     write_tables(folder, [replace(DAWN, file="dawn.wav", windows=version)] * 2 * version, SETTINGS, kinds, True)
     vectors = Embedded("dawn.wav", [0.0], [5.0], np.full((1, 4), version, np.float32))
     for name in ("embeddings.npz", "embeddings.csv"):
-        write_embeddings(folder / name, [vectors], "toy.onnx")
+        write_vectors(folder / name, [vectors], "toy.onnx")
 
 
 def write_parquet(folder: Path, version: int) -> None:
@@ -384,8 +384,8 @@ def test_a_flipped_bit_anywhere_is_found_before_anything_is_done_with_it(
         "classifier.int8.onnx": flips(model, lambda: refused(lambda: open_scorer(model))),
         "graph with weights beside it": flips(large, lambda: refused(lambda: open_scorer(large))),
         "weights beside it": flips(weights, lambda: refused(lambda: open_scorer(large))),
-        "part": flips(journal.place(ENTRY, "json"), lambda: not journal.is_done(ENTRY)),
-        "arrays of a part": flips(journal.place(ENTRY, "npz"), lambda: not journal.is_done(ENTRY)),
+        "part": flips(journal.path(ENTRY, "json"), lambda: not journal.is_done(ENTRY)),
+        "arrays of a part": flips(journal.path(ENTRY, "npz"), lambda: not journal.is_done(ENTRY)),
     }
     told = ", ".join(f"{name} {number}" for name, number in found.items())
     record_property("R8", f"of 100 flipped bits each were found: {told}")

@@ -14,11 +14,15 @@ import pytest
 import soundfile
 from test_scorer import toy
 
-import predictor
 from config import PredictCommand
-from predictor import Progress, Windows, predict
+from predictor import predict
+from serving import progress
+from serving.analysis import score_entries
+from serving.contexts import SoundSettings
 from serving.inputs import Entry
 from serving.journal import Journal, open_journal
+from serving.progress import Progress
+from serving.scored_windows import Windows, packed
 from serving.scorer import open_scorer
 from sounds.decoders import Decoder
 
@@ -86,8 +90,8 @@ def test_a_run_that_ends_within_a_file_goes_on_there_and_ends_with_the_same_byte
         assert predict(command(season, "whole", **settings)) == 0
         whole = len(count)
     every = 0.0 if error is Killed else 1e9  # by the clock, or because it is stopped
-    monkeypatch.setattr(predictor, "KEPT_SECONDS", every)
-    monkeypatch.setattr(predictor, "MOST_TIME", 1e9)
+    monkeypatch.setattr(progress, "SAVED_SECONDS", every)
+    monkeypatch.setattr(progress, "MOST_TIME", 1e9)
     answered = 0
     for after in (25, 10):  # twice
         with monkeypatch.context() as patch:
@@ -148,13 +152,13 @@ def test_what_reads_shorter_than_before_is_scored_as_it_reads_now(tmp_path: Path
     """A decoder that dies in another place: windows of the earlier reading do not stay behind its end."""
     scorer = open_scorer(toy(tmp_path / "m.onnx", "Sigmoid"), threads=1)
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 10 * 80_000), 16_000)
-    entry, config = Entry(tmp_path / "a.wav", size=1), PredictCommand((tmp_path,))
+    entry = Entry(tmp_path / "a.wav", size=1)
     long = Windows([5.0 * k for k in range(20)], [5.0 * k + 5 for k in range(20)], species=1)
     long.probabilities.extend([0.5] * 20)
     with open_journal(tmp_path / "out", {}, arrays=False) as journal, Decoder() as decoder:
-        journal.keep_begun(entry, predictor.packed({(0, False): long}, 20, {(0, False): 20}))
-        with Progress(journal, 1, 1) as progress:
-            ((_, outcome, (scored,)),) = predictor.score_entries([scorer], [entry], config, decoder, progress)
+        journal.keep_begun(entry, packed({(0, False): long}, 20, {(0, False): 20}))
+        with Progress(journal, 1, 1) as state:
+            ((_, outcome, (scored,)),) = score_entries([scorer], [entry], SoundSettings(), decoder, state)
     assert outcome.seconds == 50.0 and scored.ends[-1] == 50.0 and len(scored.probabilities) == 10
 
 
@@ -199,9 +203,10 @@ def test_ctrl_c_within_a_file_leaves_at_once_with_a_line_and_the_same_command_go
     out = season.parent / "out"
     program = (
         "import sys, time, predictor; from config import PredictCommand; from runtime.terminal import launch\n"
-        "moved = predictor.Progress.moved\n"
+        "from serving.progress import Progress\n"
+        "moved = Progress.moved\n"
         "def slowly(*told):\n    moved(*told); print('moved', flush=True); time.sleep(0.05)\n"
-        "predictor.Progress.moved = slowly\n"
+        "Progress.moved = slowly\n"
         "launch(predictor.predict, PredictCommand)"
     )
     words: Sequence[str] = ("--model", str(season.parent / "m.onnx"), "--out", str(out), "--threads", "1")

@@ -21,9 +21,11 @@ from broken import RATE, SOUNDFILE_KINDS, Sound, noise, number, ogg_pages, overw
 from numpy.typing import NDArray
 from pretend import read_rows, write_beep_model
 
-from config import PredictCommand
-from predictor import score_entries
+from serving.analysis import score_entries
+from serving.contexts import SoundSettings
 from serving.inputs import Entry
+from serving.journal import open_journal
+from serving.progress import Progress
 from serving.scorer import Scorer, open_scorer
 from sounds.audio import OpenRecording, open_recording, read_window
 from sounds.decoders import Decoder
@@ -76,7 +78,7 @@ def decoder() -> Decoder:
 
 def told(listener: Scorer, path: Path) -> list[tuple[float, float]]:
     """Start and end of the windows in which the predictor hears a beep."""
-    ((_, _, (scored,)),) = score_entries([listener], [Entry(path)], PredictCommand((path,)), decoder())
+    ((_, _, (scored,)),) = score_entries([listener], [Entry(path)], SoundSettings(), decoder())
     sure = scored.probabilities[:, 0] > 0.5
     return [pair for pair, heard in zip(zip(scored.starts, scored.ends, strict=True), sure, strict=True) if heard]
 
@@ -141,7 +143,7 @@ def test_no_size_of_the_blocks_changes_a_sample(name: str, tmp_path: Path, monke
         path = sample(tmp_path, name, with_beep(noise(7.0, rate), 6.0, rate), rate)
         whole = np.concatenate(list(open_recording(path, RATE).waveform()))
         for size in (4 * 997, 4 * 4_096, 4 * 65_537):
-            monkeypatch.setattr("sounds.audio.BLOCK_BYTES", size)
+            monkeypatch.setattr("sounds.libsndfile.BLOCK_BYTES", size)
             blocks = np.concatenate(list(open_recording(path, RATE).waveform()))
             end = len(whole) - RATE // 100 * (name == "sound.opus")  # libsndfile ends Opus by the size of its reads
             assert len(blocks) == len(whole) and np.abs(blocks - whole)[:end].max() < 1e-6, (rate, size)
@@ -259,8 +261,9 @@ def test_memory_follows_the_windows_and_not_the_embeddings(tmp_path: Path) -> No
     """What a long recording leaves behind in the predictor is its probabilities, once."""
     path = sample(tmp_path, "pcm16.wav", noise(60.0))
     wide = open_scorer(write_beep_model(tmp_path / "wide.onnx", species=5, width=64), threads=1)
-    for settings, width in ((PredictCommand((path,)), 0), (PredictCommand((path,), scores=True), 64)):
-        ((_, _, (scored,)),) = score_entries([wide], [Entry(path)], settings, decoder())
+    for arrays, width in ((False, 0), (True, 64)):
+        with open_journal(tmp_path / str(width), {}, arrays) as journal, Progress(journal, 1, 1) as progress:
+            ((_, _, (scored,)),) = score_entries([wide], [Entry(path)], SoundSettings(), decoder(), progress)
         assert scored.probabilities.shape == (12, 5) and scored.embeddings.shape == (12, width)
         assert not scored.probabilities.flags.owndata  # what was gathered itself, no copy
 

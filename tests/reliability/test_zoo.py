@@ -32,16 +32,19 @@ from zoo import calling, chunk, form, silent_flac, wav_bytes, write_whole_zoo
 
 from archive.index import missing
 from archive.recordings import Recording, read_recordings, write_recordings
-from archive.survey import Examination
+from archive.survey import Examination, with_outcome
 from config import DataSettings, PredictCommand, SurveyCommand
-from data_loader import read_unlabeled, survey, with_outcome
+from data_loader import read_unlabeled, survey
 from predictor import predict
 from runtime.terminal import launch
 from serving.inputs import find_entries
 from serving.journal import Journal
 from serving.scorer import FORMAT, METADATA
-from sounds import audio
+from sounds import audio, libsndfile
 from sounds.audio import open_recording
+from sounds.damage import Reading
+from sounds.libsndfile import BLOCK_SECONDS
+from sounds.windows import Waveform
 from taxonomy import Taxonomy, to_json
 
 HERE = Path(__file__).parents[2]
@@ -356,14 +359,17 @@ def replaced(path: Path) -> None:
 class DecoderHere:
     """One without a process of its own, so that a test can look over its shoulder."""
 
-    def __init__(self, open_it: Callable[[Path, int, int, float], audio.OpenRecording]) -> None:
-        self.open, self.process = open_it, SimpleNamespace(pid=os.getpid())
+    def __init__(self) -> None:
+        self.process = SimpleNamespace(pid=os.getpid())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def waveform(self, recording: audio.OpenRecording) -> Iterator[Waveform]:
+        return recording.waveform()
 
 
 @pytest.mark.parametrize(
@@ -390,10 +396,10 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
     path.parent.mkdir()
     write(path, calling(4, seconds=70.0))
     write(path.with_name("b.wav"), calling(5))
-    real = audio.soundfile_blocks
+    real = libsndfile.soundfile_blocks
     moved: list[bool] = []
 
-    def moving(file: Any, reading: audio.Reading) -> Any:
+    def moving(file: Any, reading: Reading) -> Any:
         blocks = real(file, reading)
         yield next(blocks)
         if not moved:
@@ -404,7 +410,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
     config = PredictCommand((path.parent,), model=(model,), out=tmp_path / "out", min_conf=0.5, threads=1)
     with monkeypatch.context() as patch:
         patch.setattr(audio, "soundfile_blocks", moving)
-        patch.setattr("predictor.Decoder", partial(DecoderHere, open_recording))
+        patch.setattr("predictor.Decoder", DecoderHere)
         assert predict(config) == 0
     first, other = read_csv(tmp_path / "out" / "files.csv")
     assert first["status"] == status and re.search(words, first["reason"]) and other["status"] == "ok"
@@ -416,7 +422,8 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
         return open_recording(path, sample_rate, channel, shortest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("predictor.Decoder", partial(DecoderHere, noted))
+        patch.setattr("predictor.Decoder", DecoderHere)
+        patch.setattr("predictor.open_recording", noted)
         predict(config)
     assert read == ([path] if path.exists() else [])
     assert len(read_csv(tmp_path / "out" / "files.csv")) == 1 + path.exists()
@@ -559,12 +566,15 @@ def test_a_table_with_a_name_too_long_for_any_file_stops_nothing(many: Path, mod
 # ---- every reason -------------------------------------------------------------------------------------------------
 
 SAYING = {  # the functions that say what is wrong with a recording
-    "sounds/audio.py": "outcome __init__ refusal unfit decoded_blocks soundfile_blocks ffmpeg_pieces ogg_fault "
-    "what_instead",
-    "sounds/decoders.py": "waveform matter",
-    "archive/survey.py": "listen keep_decoding",
+    "sounds/audio.py": "__init__ decoded_blocks",
+    "sounds/damage.py": "outcome all_faults dead_notes channel_notes other_notes refusal unfit what_instead",
+    "sounds/decoders.py": "waveform why_silent",
+    "sounds/ffmpeg.py": "ffmpeg_pieces stream_pieces",
+    "sounds/libsndfile.py": "soundfile_blocks",
+    "sounds/ogg.py": "ogg_fault",
+    "archive/survey.py": "listen examine_there with_outcome",
     "archive/index.py": "checked_name missing stranger",
-    "data_loader.py": "with_outcome without_duplicates",
+    "archive/duplicates.py": "without_duplicates",
 }
 NO_REASONS = ("an HTML page", "named without a suffix", "\u2026")
 
@@ -603,16 +613,16 @@ def test_reasons_that_no_file_can_bring_about_are_given_too(tmp_path: Path, monk
     recording = open_recording(path, 16_000)
     next(recording.windows(5.0))
     assert recording.outcome.reason == "was not read to its end; exhaust its windows"
-    real = audio.soundfile_blocks
+    real = libsndfile.soundfile_blocks
 
-    def failing(file: Any, reading: audio.Reading) -> Any:
+    def failing(file: Any, reading: Reading) -> Any:
         yield next(real(file, reading))
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(audio, "soundfile_blocks", failing)
         list(recording.waveform())
-    assert recording.outcome.status == "salvaged" and recording.outcome.seconds == audio.BLOCK_SECONDS
+    assert recording.outcome.status == "salvaged" and recording.outcome.seconds == BLOCK_SECONDS
     assert recording.outcome.reason.startswith("reading broke off (Input/output error)")
     heard = Examination("ok", "", 2.0, 16_000, 1, "", "", "")
     row = with_outcome(Recording(path, "a.wav", keep=((5.0, 6.0),)), heard)

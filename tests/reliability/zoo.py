@@ -41,7 +41,7 @@ from broken import (
 from broken import write_zoo as write_damage
 from numpy.typing import NDArray
 
-from sounds.audio import ogg_checksum
+from sounds.ogg import ogg_checksum
 
 SECONDS, CALL_AT, CALL_SECONDS = 8.0, 6.0, 0.2
 BASE_RATE = 8_000  # Hz: nothing in a call that any recorder would lose

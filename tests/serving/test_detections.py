@@ -13,11 +13,11 @@ from serving.detections import (
     Detection,
     Scored,
     averaged_shifts,
-    clock,
+    clock_text,
     clock_time,
     detect,
+    detection_lines,
     join,
-    listing,
     smoothed,
     weighted_by_file,
 )
@@ -158,10 +158,10 @@ def test_scores_are_written_with_six_digits() -> None:
 
 def test_seconds_and_clocks_are_written_as_people_read_them() -> None:
     assert [seconds(x) for x in (5.0, 2.5, 0.0625, 606.7000000000694, 100.0)] == ["5", "2.5", "0.0625", "606.7", "100"]
-    assert [clock(x) for x in (0.0, 75.0, 59.99, 3725.25)] == ["0:00.0", "1:15.0", "1:00.0", "1:02:05.2"]
+    assert [clock_text(x) for x in (0.0, 75.0, 59.99, 3725.25)] == ["0:00.0", "1:15.0", "1:00.0", "1:02:05.2"]
 
 
 def test_a_long_listing_says_what_it_leaves_out() -> None:
     one = Detection(0.0, 5.0, "x", "Rana ficta", "frog", 0.9, 0.25)
-    lines = listing([one] * 12, limit=10)
+    lines = detection_lines([one] * 12, limit=10)
     assert len(lines) == 11 and lines[-1] == "... and 2 more" and "frog (Rana ficta)" in lines[0]

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from test_tables import files_below
 
-from serving.embeddings import Embedded, write_embeddings
+from serving.embeddings import Embedded, write_vectors
 
 
 def test_embeddings_open_without_pickle(tmp_path: Path) -> None:
     path = tmp_path / "new/embeddings.npz"
-    assert write_embeddings(path, embedded(["=a.wav", "Größe/b.wav"]), "toy.onnx") == 4
+    assert write_vectors(path, embedded(["=a.wav", "Größe/b.wav"]), "toy.onnx") == 4
     with np.load(path, allow_pickle=False) as found:
         assert sorted(found) == ["embedding", "end", "file", "model", "start"]
         assert found["embedding"].dtype == np.float32 and found["embedding"].shape == (4, 3)
@@ -27,7 +27,7 @@ def test_embeddings_open_without_pickle(tmp_path: Path) -> None:
 
 def test_embeddings_in_a_csv_have_analyzers_layout(tmp_path: Path) -> None:
     path = tmp_path / "embeddings.csv"
-    assert write_embeddings(path, embedded(["a, b.wav"]), "toy.onnx") == 2
+    assert write_vectors(path, embedded(["a, b.wav"]), "toy.onnx") == 2
     assert path.read_bytes() == (
         b'file_path,start,end,embedding\n"a, b.wav",0,5,"0,-0.100000001,9.99999994e-09"\n'
         b'"a, b.wav",5,7.3,"0,0.200000003,3"\n'
@@ -39,7 +39,7 @@ def test_embeddings_in_a_csv_have_analyzers_layout(tmp_path: Path) -> None:
 
 
 def test_no_embeddings_are_an_empty_file_and_not_none(tmp_path: Path) -> None:
-    assert [write_embeddings(tmp_path / name, [], "toy.onnx") for name in ("e.npz", "e.csv")] == [0, 0]
+    assert [write_vectors(tmp_path / name, [], "toy.onnx") for name in ("e.npz", "e.csv")] == [0, 0]
     with np.load(tmp_path / "e.npz", allow_pickle=False) as found:
         assert [len(found[name]) for name in ("embedding", "file", "start", "end")] == [0] * 4
     assert (tmp_path / "e.csv").read_text() == "file_path,start,end,embedding\n"
@@ -52,10 +52,10 @@ def test_embeddings_are_whole_or_not_there(tmp_path: Path, name: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_embeddings(tmp_path / name, dying(), "toy.onnx")
+        write_vectors(tmp_path / name, dying(), "toy.onnx")
     assert files_below(tmp_path) == []
     with pytest.raises(AssertionError, match=r"as \.npz or \.csv, not to e\.pkl"):
-        write_embeddings(tmp_path / "e.pkl", [], "toy.onnx")
+        write_vectors(tmp_path / "e.pkl", [], "toy.onnx")
 
 
 def embedded(files: Sequence[str]) -> Iterator[Embedded]:

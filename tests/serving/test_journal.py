@@ -131,9 +131,9 @@ def test_to_start_again_forgets_nothing_that_another_process_or_shard_is_at_work
 def test_a_part_holds_no_pickle(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=True) as journal:
         journal.keep(ENTRY, DAWN, [LEFT])
-        with np.load(journal.place(ENTRY, "npz"), allow_pickle=False) as columns:
+        with np.load(journal.path(ENTRY, "npz"), allow_pickle=False) as columns:
             assert {columns[name].dtype.kind for name in columns.files} <= {"f", "i"}
-        assert json.loads(journal.place(ENTRY, "json").read_text())["analysed"]["file"] == str(ENTRY.path)
+        assert json.loads(journal.path(ENTRY, "json").read_text())["analysed"]["file"] == str(ENTRY.path)
 
 
 def test_recordings_come_back_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_part_is_made_again_and_damaged_settings_are_refused(
 ) -> None:
     with open_journal(tmp_path, {"overlap": 0.0}, arrays=False) as journal:
         journal.keep(ENTRY, DAWN, [])
-        place = journal.place(ENTRY, "json")
+        place = journal.path(ENTRY, "json")
         for content in (place.read_bytes()[:-7], b"", b"{}", b"\xff\xfe"):
             place.write_bytes(content)
             assert not journal.is_done(ENTRY) and not list(journal.recall([ENTRY]))

@@ -19,11 +19,11 @@ from serving.review import (
     ADDED,
     Verdict,
     is_rank,
-    plain,
+    plain_label,
     read_verdicts,
     settle,
     training_rows,
-    undecided,
+    undecided_labels,
     verdict_threshold,
     verdict_thresholds,
     write_training,
@@ -209,7 +209,9 @@ def test_the_table_is_one_that_predictor_takes_and_another_model_refuses(tmp_pat
     fitted = verdict_threshold("greti", verdicts(scores.tolist(), (scores > 0.5).tolist()), scores.tolist(), 0.9)
     few = replace(verdict_threshold("tawow", verdicts([0.9], [True]), [0.9], 0.9), label="tawow")
     with (tmp_path / "thresholds.csv").open("w", encoding="utf-8", newline="") as file:
-        write_thresholds(file, [fitted, few], ["Parus", "Strix"], "verdicts", "ab" * 32, undecided([fitted, few]))
+        write_thresholds(
+            file, [fitted, few], ["Parus", "Strix"], "verdicts", "ab" * 32, undecided_labels([fitted, few])
+        )
     labels = ["greti", "tawow"]
     assert read_thresholds(tmp_path / "thresholds.csv", "ab" * 32, labels) == {"greti": fitted.applied}
     assert read_rows(tmp_path / "thresholds.csv")[1]["note"] == TOO_FEW
@@ -344,7 +346,7 @@ def test_a_hostile_true_species_is_one_plain_label(results: Results, tmp_path: P
     rows, _ = training_rows(settled, results.detections, sound_finder(results, None))
     (tmp_path / "review").mkdir()
     write_training(tmp_path / "review", rows, results.detections, None)
-    assert plain(name) and len(rows[0].labels) == 1
+    assert plain_label(name) and len(rows[0].labels) == 1
     taxonomy, table = read_labeled(DataSettings(tmp_path / "review" / "recordings.csv"))
     assert taxonomy.labels == table[0].labels == rows[0].labels
     for file in ("recordings.csv", "taxonomy.csv"):

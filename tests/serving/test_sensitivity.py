@@ -13,13 +13,13 @@ from serving.sensitivity import (
     LEVELS,
     ProductCost,
     choose,
+    combined_error,
     input_channels,
     linear_layers,
     product_costs,
     rounded_activation,
     rounded_weight,
     smoothing,
-    together,
 )
 
 GUILTY = "layers.1.fc2"
@@ -169,7 +169,7 @@ def test_the_step_that_gains_most_for_its_price_is_taken_until_all_together_are_
     assert choose(costs, 0.1) == (["b"], why)
     assert choose(costs, 0.023) == (["b", "c"], why)
     assert choose(costs, 0.0) == ([], choose(costs, 0.0)[1]) and len(choose(costs, 0.0)[1]) == 3
-    assert together([0.3, 0.4]) == pytest.approx(0.5)
+    assert combined_error([0.3, 0.4]) == pytest.approx(0.5)
 
 
 def test_a_product_that_8_bits_do_not_help_goes_to_float32_at_once_and_the_others_stay() -> None:

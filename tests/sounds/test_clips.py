@@ -9,8 +9,9 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from sounds.audio import Outcome, probe
+from sounds.audio import probe
 from sounds.clips import GREYS, ROWS, Clip, cut_clip, greys, png, spectrogram
+from sounds.damage import Outcome
 
 
 def recording(

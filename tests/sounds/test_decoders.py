@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from broken import write_zoo
 from pretend import read_rows, write_beep_model
 
 from config import PredictCommand
-from predictor import predict, worse
+from predictor import predict
 from sounds import decoders
-from sounds.audio import OpenRecording, Outcome, open_recording
+from sounds.audio import open_recording
+from sounds.damage import Outcome
 from sounds.decoders import Decoder, death, may_pass
+from sounds.windows import Waveform
 
 HERE = Path(__file__).parents[2]
 RATE = 16_000
@@ -31,8 +33,14 @@ def sound(path: Path, seconds: float = LONG, rate: int = RATE) -> Path:
     return path
 
 
-def heard(recording: OpenRecording) -> bytes:
-    return b"".join(block.tobytes() for block in recording.waveform())
+def heard(blocks: Iterator[Waveform]) -> bytes:
+    return b"".join(block.tobytes() for block in blocks)
+
+
+def decoded(decoder: Decoder, path: Path) -> tuple[bytes, Outcome]:
+    """All sound of a recording by way of a decoder, and how that went."""
+    recording = open_recording(path, RATE)
+    return heard(decoder.waveform(recording)), recording.outcome
 
 
 @pytest.mark.parametrize("channel", [0, 2])
@@ -43,11 +51,11 @@ def test_what_comes_through_the_pipe_is_what_audio_decodes(tmp_path: Path, chann
         first = decoder.process.pid
         for kind in kinds:
             path = tmp_path / kind.name
-            here, there = open_recording(path, RATE, channel), decoder.open(path, RATE, channel)
-            assert heard(here) == heard(there), kind.what
+            here, there = (open_recording(path, RATE, channel) for _ in range(2))
+            assert heard(here.waveform()) == heard(decoder.waveform(there)), kind.what
             assert repr(here.outcome) == repr(there.outcome), kind.what
             told += here.outcome.status != "ok"
-        list(decoder.open(tmp_path / kinds[0].name, RATE).waveform())
+        decoded(decoder, tmp_path / kinds[0].name)
         assert decoder.process.pid == first, "none of them ended it"
     assert told > 20 and death(-11) == "SIGSEGV" and death(3) == "exit code 3"
 
@@ -99,12 +107,12 @@ def test_a_decoder_that_dies_or_hangs_takes_one_recording_with_it(
     monkeypatch.setattr("sounds.decoders.GUARD_SECONDS", 0.5)
     with Decoder() as decoder:
         before, victim, after = (
-            decoder.open(sound(tmp_path / name), RATE) for name in ("a.wav", "victim.wav", "z.wav")
+            open_recording(sound(tmp_path / name), RATE) for name in ("a.wav", "victim.wav", "z.wav")
         )
-        assert len(heard(before)) == 4 * LONG * RATE
-        got = len(heard(victim)) / 4 / RATE
+        assert len(heard(decoder.waveform(before))) == 4 * LONG * RATE
+        got = len(heard(decoder.waveform(victim))) / 4 / RATE
         started = time.monotonic()
-        assert len(heard(after)) == 4 * LONG * RATE and time.monotonic() - started < 20
+        assert len(heard(decoder.waveform(after))) == 4 * LONG * RATE and time.monotonic() - started < 20
     assert before.outcome.status == after.outcome.status == "ok"
     if block:
         assert victim.outcome.status == "salvaged" and 0 < got < LONG
@@ -116,10 +124,10 @@ def test_a_decoder_that_dies_or_hangs_takes_one_recording_with_it(
 
 def test_a_path_that_nobody_can_look_at_is_a_row_and_no_end(tmp_path: Path) -> None:
     with Decoder() as decoder:
-        recording = decoder.open(tmp_path / ("long" * 100 + ".wav"), RATE)
-        assert not heard(recording)
-    assert recording.outcome.status == "unreadable" and "cannot be found" in recording.outcome.reason
-    assert may_pass(recording.outcome.reason) and not may_pass("its header speaks of fewer samples than follow")
+        received, outcome = decoded(decoder, tmp_path / ("long" * 100 + ".wav"))
+        assert not received
+    assert outcome.status == "unreadable" and "cannot be found" in outcome.reason
+    assert may_pass(outcome.reason) and not may_pass("its header speaks of fewer samples than follow")
 
 
 def test_less_memory_than_a_decoder_would_take_is_enough(tmp_path: Path) -> None:
@@ -127,9 +135,9 @@ def test_less_memory_than_a_decoder_would_take_is_enough(tmp_path: Path) -> None
     path = sound(tmp_path / "one.wav")
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
-        "from pathlib import Path\nfrom sounds.decoders import Decoder\n"
-        f"with Decoder() as decoder:\n    recording = decoder.open(Path({str(path)!r}), {RATE})\n"
-        "    print(sum(map(len, recording.waveform())), recording.outcome.status)"
+        "from pathlib import Path\nfrom sounds.audio import open_recording\nfrom sounds.decoders import Decoder\n"
+        f"with Decoder() as decoder:\n    recording = open_recording(Path({str(path)!r}), {RATE})\n"
+        "    print(sum(map(len, decoder.waveform(recording))), recording.outcome.status)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(LONG * RATE), "ok"]
@@ -143,7 +151,7 @@ def test_a_decoder_that_does_not_even_start_says_nothing_about_recordings(
         Decoder() as decoder,
         pytest.raises(AssertionError, match=r"does not start .*python -m sounds\.decoders says more"),
     ):
-        heard(decoder.open(sound(tmp_path / "one.wav"), RATE))
+        decoded(decoder, sound(tmp_path / "one.wav"))
 
 
 def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_next(
@@ -158,34 +166,18 @@ def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_ne
     let_run(monkeypatch, code)
     with Decoder() as decoder:
         for name in ("a.wav", "b.wav", "c.wav"):
-            recording = decoder.open(sound(tmp_path / name), RATE)
-            assert len(heard(recording)) == 4 * LONG * RATE and recording.outcome.status == "ok"
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "status"),
-    [
-        ("ok", "ok", "ok"),
-        ("ok", "salvaged", "salvaged"),
-        ("salvaged", "ok", "salvaged"),
-        ("ok", "unreadable", "salvaged"),
-    ],
-)
-def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str, now: str, status: str) -> None:
-    first, second = (Outcome(word, word, 60.0 if word == "ok" else 30.0, RATE, 2) for word in (before, now))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - words of a table
-    told = worse(worse(None, first), second)
-    assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
-    assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
+            received, outcome = decoded(decoder, sound(tmp_path / name))
+            assert len(received) == 4 * LONG * RATE and outcome.status == "ok"
 
 
 def test_a_recording_that_is_not_heard_to_its_end_does_not_spill_into_the_next(tmp_path: Path) -> None:
     one, other = sound(tmp_path / "one.wav"), sound(tmp_path / "another.wav")
     with Decoder() as decoder:
-        blocks = decoder.open(one, RATE).waveform()
+        blocks = decoder.waveform(open_recording(one, RATE))
         next(blocks)
         assert isinstance(blocks, Generator)
         blocks.close()
-        assert heard(decoder.open(other, RATE)) == heard(open_recording(other, RATE))
+        assert decoded(decoder, other)[0] == heard(open_recording(other, RATE).waveform())
 
 
 def test_a_decoder_that_died_unasked_is_replaced(tmp_path: Path) -> None:
@@ -194,7 +186,7 @@ def test_a_decoder_that_died_unasked_is_replaced(tmp_path: Path) -> None:
         os.kill(decoder.process.pid, signal.SIGKILL)
         while decoder.process.poll() is None:
             time.sleep(0.01)
-        assert len(heard(decoder.open(path, RATE))) == 4 * LONG * RATE
+        assert len(decoded(decoder, path)[0]) == 4 * LONG * RATE
 
 
 def test_no_decoder_outlives_its_owner_or_imports_from_where_the_user_is(tmp_path: Path) -> None:
@@ -202,8 +194,8 @@ def test_no_decoder_outlives_its_owner_or_imports_from_where_the_user_is(tmp_pat
     path = sound(tmp_path / "one.wav")
     code = (
         f"import os, sys; sys.path.insert(0, {str(HERE)!r}); from pathlib import Path; "
-        f"from sounds.decoders import Decoder; decoder = Decoder(); "
-        f"blocks = decoder.open(Path({str(path)!r}), 16000).waveform(); next(blocks); "
+        f"from sounds.audio import open_recording; from sounds.decoders import Decoder; decoder = Decoder(); "
+        f"blocks = decoder.waveform(open_recording(Path({str(path)!r}), 16000)); next(blocks); "
         "print(decoder.process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     python = [sys.executable, "-P", "-c", code]

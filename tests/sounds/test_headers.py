@@ -11,7 +11,8 @@ import soundfile
 from broken import RATE, noise, number, put
 from numpy.typing import NDArray
 
-from sounds.audio import Outcome, open_recording, probe, read_samples
+from sounds.audio import open_recording, probe, read_samples
+from sounds.damage import Outcome
 from sounds.headers import SHAPES, chunks_of, mended, read_header
 
 SECONDS = 20

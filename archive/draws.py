@@ -1,0 +1,71 @@
+"""How often each recording is drawn in an epoch: by its length, of rare species more, of common ones less.
+
+    expected = expected_draws([row.labels[:1] for row in rows], balance=0.5, most=4.0, windows=windows)
+
+What is drawn then, and in which order, is for `data_loader.EpochBatches` to say. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archive.recordings import Recording
+from config import AudioSettings
+
+
+def counted_windows(recording: Recording, audio: AudioSettings, most: int) -> float:
+    """How many windows a recording counts for in an epoch: as many as what is used of it is long, from 1 to `most`.
+
+    Of a labelled segment that is its length, of kept segments the sum of theirs, without what holds no sound. Windows
+    of one recording are alike (one animal, one site, one microphone): beyond some, more of them teach nothing new, and
+    the longer a recording that is labelled as a whole, the more of its windows hold none of the animal.
+    """
+    seconds = sum(end - start for start, end in recording.usable)
+    return min(max(1.0, seconds / audio.context_seconds), float(most))
+
+
+def expected_draws(
+    classes: Sequence[tuple[str, ...]], balance: float, most: float, windows: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """How often each recording is drawn in an epoch of as many draws as the recordings have windows.
+
+    classes  per recording what it is to be balanced over
+    balance  0: each window once; 1: each class equally often; between: in proportion to (windows of class) ** -balance
+    most     no window more often than this; what is cut off goes to the others
+    windows  (recordings,) that each counts for; by default one
+    """
+    counted = np.ones(len(classes)) if windows is None else windows
+    sums: dict[tuple[str, ...], float] = {}
+    for name, count in zip(classes, counted.tolist(), strict=True):
+        sums[name] = sums.get(name, 0.0) + count
+    expected: NDArray[np.float64] = counted * np.array([sums[name] ** -balance for name in classes])
+    expected *= counted.sum() / expected.sum()
+    limit = most * counted
+    while (expected > limit + 1e-9).any():
+        expected = np.minimum(expected, limit)
+        below = expected < limit
+        expected[below] *= (counted.sum() - limit[~below].sum()) / expected[below].sum()
+    return expected
+
+
+def no_call_draws(windows: NDArray[np.float64], others: float, share: float, most: float) -> NDArray[np.float64]:
+    """How often each recording without a species is drawn in an epoch, in proportion to its windows.
+
+    windows  (recordings,) that each counts for
+    others   draws of recordings with species
+    share    of all draws, or less where a window would be drawn more than `most` times
+    """
+    draws: NDArray[np.float64] = windows * min(most, share / (1 - share) * others / max(float(windows.sum()), 1.0))
+    return draws
+
+
+if __name__ == "__main__":
+    species = [("owl",)] * 90 + [("newt",)] * 10
+    for balance in (0.0, 0.5, 1.0):
+        expected = expected_draws(species, balance, most=10.0)
+        print(f"balance {balance:g}: each owl {expected[0]:.2f} times an epoch, each newt {expected[-1]:.2f} times")
+        assert np.isclose(expected.sum(), 100)
+    assert np.isclose(expected[:90].sum(), expected[90:].sum()), "both species equally often"

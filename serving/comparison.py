@@ -1,0 +1,118 @@
+"""The sound on which a served file is compared with the trained network: windows that were held out, else noise.
+
+    held_out = read_windows(table, facts, most=2000)
+    contexts, origin = scanned_contexts(classifier, facts, held_out)
+
+Reads    held_out_recordings.csv and training_recordings.csv beside a classifier, and the recordings that they name
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archive.recordings import read_recordings
+from data_loader import recording_contexts, truth_table
+from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, pool_windows
+from training.checkpoint import ClassifierFacts
+
+SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
+
+
+@dataclass(frozen=True)
+class ComparedWindows:
+    """What the files are compared on."""
+
+    contexts: NDArray[np.float32]  # (contexts, samples)
+    rows: NDArray[np.int64]  # (windows,) which of the answers to the contexts are of new windows
+    owner: NDArray[np.int64]  # (windows,) index of the recording
+    truth: NDArray[np.float32]  # (recordings, species)
+    groups: NDArray[np.str_]  # (recordings,) what is alike
+
+
+def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> ComparedWindows:
+    """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
+    they are still there; else noise, and no truth.
+
+    most_of_each   contexts of each recording at most; 0 is all
+    """
+    labels, audio = facts.taxonomy.labels, facts.audio
+    windows = round(audio.context_seconds / audio.window_seconds)
+    listed = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
+    order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
+    contexts, rows, owner = list[NDArray[np.float32]](), list[int](), list[int]()
+    used, taken = dict[int, int](), Counter[int]()  # by position in `order`: the recording's number here, its contexts
+    for context in recording_contexts([listed[index] for index in order], audio):
+        if len(owner) >= most:
+            break
+        taken[context.owner] += 1
+        if most_of_each and taken[context.owner] > most_of_each:
+            continue
+        number = used.setdefault(context.owner, len(used))
+        rows += [len(contexts) * windows + row for row in context.rows]
+        owner += [number] * len(context.windows)
+        contexts.append(context.samples)
+    if not contexts:
+        return noise(facts)
+    indices = [order[position] for position in used]
+    groups = np.array([listed[index].group or str(listed[index].path) for index in indices])
+    truth = truth_table(listed, labels, audio)[indices]
+    return ComparedWindows(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
+
+
+def noise(facts: ClassifierFacts) -> ComparedWindows:
+    """What is compared on where there are no recordings: nothing is known to be in it."""
+    audio = facts.audio
+    windows, samples = (
+        round(audio.context_seconds / audio.window_seconds),
+        round(audio.context_seconds * audio.sample_rate),
+    )
+    contexts = np.random.default_rng(0).normal(0, 0.1, (SCANNED, samples)).astype(np.float32)
+    rows, truth = np.arange(SCANNED * windows), np.zeros((0, len(facts.taxonomy.labels)), np.float32)
+    return ComparedWindows(contexts, rows, np.zeros(len(rows), np.int64), truth, np.zeros(0, np.str_))
+
+
+def scanned_contexts(
+    classifier: Path, facts: ClassifierFacts, held_out: ComparedWindows
+) -> tuple[NDArray[np.float32], str]:
+    """Contexts (contexts, samples) on which products are judged, and what they are: of training, so that the held-out
+    ones judge a file that was not fitted to them; where training's table is missing, held-out ones all the same."""
+    windows = round(facts.audio.context_seconds / facts.audio.window_seconds)
+    training = read_windows(classifier.with_name(TRAINING), facts, SCANNED * windows, most_of_each=1)
+    if len(training.truth):
+        return training.contexts[:SCANNED], "training contexts"
+    source = "held-out contexts, which judge the file too" if len(held_out.truth) else "contexts of noise"
+    return held_out.contexts[:SCANNED], source
+
+
+def pooled(scores: NDArray[np.float32], held_out: ComparedWindows) -> NDArray[np.float32]:
+    """(recordings, species) of the answers to all contexts."""
+    of_windows, times = scores[held_out.rows], np.zeros(len(held_out.rows))
+    windows = WindowScores(held_out.owner, times, times, of_windows, of_windows[:, :0])
+    return pool_windows(windows, len(held_out.truth))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    import soundfile
+
+    from archive.recordings import Recording, write_recordings
+    from config import AudioSettings, HeadSettings
+    from taxonomy import Taxonomy
+
+    kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Fictidae", "Rana")
+    frogs = Taxonomy(("a", "b"), ("a", "b"), ("a", "b"), ((*kin, "a"), (*kin, "b")), (7, 7))
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), frogs, {})
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        soundfile.write(root / "frog.wav", np.random.default_rng(0).normal(0, 0.1, 16_000 * 12), 16_000)
+        write_recordings(root / HELD_OUT, [Recording(root / "frog.wav", "frog.wav", ("b",), seconds=12.0)])
+        held_out = read_windows(root / HELD_OUT, facts, 10)
+        contexts, origin = scanned_contexts(root / "classifier.safetensors", facts, held_out)
+    print(f"{len(held_out.owner)} windows of {len(held_out.truth)} recording; products are judged on {origin}")
+    assert held_out.truth.tolist() == [[0.0, 1.0]] and len(contexts) == len(held_out.owner) == 3

@@ -1,0 +1,174 @@
+"""Recordings -> the contexts that a model is given, channel by channel, and what became of each recording.
+
+    for piece, samples in pieces(entries, scorer.audio, sound, decoder): ...
+
+Reads    recordings, through sounds.decoders; what the journal has of one that an earlier run had begun
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from config import AudioSettings, PredictCommand
+from serving.inputs import Entry
+from serving.journal import Journal
+from serving.scored_windows import Numbers, contexts_of
+from sounds.audio import open_recording
+from sounds.damage import Outcome, Reading
+from sounds.decoders import Decoder
+from sounds.windows import SHORTEST_SECONDS, contexts, rows_with_sound
+
+Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class SoundSettings:
+    """How recordings are cut into windows, and what is made of their scores; the flags of these names say more."""
+
+    overlap: float = 0.0  # seconds
+    shortest: float = SHORTEST_SECONDS
+    channel: str = "mean"
+    tta: bool = False
+    smooth: bool = False
+    file_weight: bool = False
+    batch_size: int = 1  # contexts
+
+    def __post_init__(self) -> None:
+        assert self.shortest >= 0, f"--shortest {self.shortest}: give seconds, 0 or more"
+        known = self.channel in ("mean", "each") or (self.channel.isdecimal() and int(self.channel) > 0)
+        assert known, f"--channel {self.channel}: give mean, each, or a number from 1"
+        assert self.batch_size >= 1, f"--batch_size {self.batch_size}: give 1 or more"
+
+    @classmethod
+    def of(cls, config: PredictCommand) -> SoundSettings:
+        """The part of a command that is about sound."""
+        return cls(
+            overlap=config.overlap,
+            shortest=config.shortest,
+            channel=config.channel,
+            tta=config.tta,
+            smooth=config.smooth,
+            file_weight=config.file_weight,
+            batch_size=config.batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where the answer to a context belongs."""
+
+    entry: Entry
+    channel: int = 0
+    shifted: bool = False  # half a step later, for --tta
+    windows: tuple[tuple[float, float], ...] = ()  # start and end in seconds
+    rows: tuple[int, ...] = ()  # of the answer that belong to them: windows without sound are left out
+    outcome: Outcome | None = None  # of the recording, once all of it has been read
+    share: float = 0.0  # of the recording that is read with this context, as far as its header is right
+    begun: Mapping[str, Numbers] | None = None  # what an earlier run had of the recording; empty: begin anew
+
+
+def context_pieces(
+    entries: Iterable[Entry],
+    audio: AudioSettings,
+    sound: SoundSettings,
+    decoder: Decoder,
+    journal: Journal | None = None,
+) -> Iterator[tuple[Piece, Waveform | None]]:
+    """The contexts (samples,) of all recordings, one after the other; behind each recording what became of it, without
+    samples.
+
+    Of a recording that an earlier run had begun, what the journal has of it comes first, and contexts that are answered
+    there are left out: it is decoded from its beginning, so that every other context is what it would have been.
+    """
+    for entry in entries:
+        begun = journal.recall_begun(entry) if journal else None
+        if begun is not None:
+            yield Piece(entry, begun=begun), None
+        outcome, count = yield from contexts_behind(contexts_of(begun), entry, audio, sound, decoder)
+        if count < contexts_of(begun):  # it could be read further then: what is reported must be of one reading
+            yield Piece(entry, begun={}), None
+            outcome, _ = yield from contexts_behind(0, entry, audio, sound, decoder)
+        yield Piece(entry, outcome=outcome), None
+
+
+def contexts_behind(
+    answered: int, entry: Entry, audio: AudioSettings, sound: SoundSettings, decoder: Decoder
+) -> Generator[tuple[Piece, Waveform | None], None, tuple[Outcome, int]]:
+    """The contexts of a recording without the first `answered`; returns what became of it, and how many there were."""
+    count = passed = 0  # contexts so far, and times that the recording has been read
+    outcome: Outcome | None = None
+    silent: dict[int, Outcome] = {}
+    shifts = (0.0, (audio.window_seconds - sound.overlap) / 2) if sound.tta else (0.0,)
+    remaining = [1] if sound.channel == "each" else channels(sound)
+    while remaining:
+        channel = remaining.pop(0)
+        for shift in shifts:
+            recording = open_recording(entry.path, audio.sample_rate, channel, sound.shortest)
+            geometry = audio.sample_rate, audio.context_seconds, audio.window_seconds, sound.overlap, shift
+            for context, windows in contexts(decoder.waveform(recording), *geometry, sound.shortest):
+                count += 1
+                if count > answered:
+                    passes = len(shifts) * (recording.reading.channels if sound.channel == "each" else 1)
+                    share = (passed + share_read(recording.reading, context.end)) / max(passes, 1)
+                    rows = rows_with_sound(context.samples, windows, audio, sound.shortest)
+                    times = tuple(windows[row] for row in rows)
+                    yield Piece(entry, channel, shift > 0, times, rows, share=share), context.samples
+            # only now is it known how many channels there are
+            if outcome is None and not silent:
+                remaining += [other for other in channels(sound, recording.outcome) if other > channel]
+            passed += 1
+            if recording.outcome.status == "silent":
+                silent[channel] = recording.outcome
+            else:
+                outcome = worse(outcome, recording.outcome)
+    assert outcome or silent, f"--channel {sound.channel} names no channel"
+    return with_silent_channels(outcome, silent), count
+
+
+def share_read(reading: Reading, end: float) -> float:
+    """How much of a recording has been read once a context ends at `end` seconds; 0 where its header does not say."""
+    return min(end * reading.sample_rate / reading.claimed, 1.0) if reading.claimed else 0.0
+
+
+def channels(sound: SoundSettings, outcome: Outcome | None = None) -> list[int]:
+    """The channels of a recording that are analysed, counted from 1; 0 is the mean of all."""
+    if sound.channel == "each":
+        return list(range(1, 1 + (outcome.channels if outcome else 1)))
+    return [0 if sound.channel == "mean" else int(sound.channel)]
+
+
+def with_silent_channels(outcome: Outcome | None, silent: Mapping[int, Outcome]) -> Outcome:
+    """How a recording went of which some channels hold no sound, or all."""
+    if outcome is None:
+        return next(iter(silent.values()))
+    numbers = ", ".join(map(str, silent))
+    remark = f"no sound for a while in channel {numbers}, use another one"
+    return replace(outcome, reason="; ".join(filter(None, [outcome.reason, remark]))) if silent else outcome
+
+
+def worse(before: Outcome | None, now: Outcome) -> Outcome:
+    """How a recording went that was read several times: what was missing once is missing in its rows."""
+    if before is None or (now.status == "ok" and now.seconds >= before.seconds):
+        return before or now
+    if before.status != "ok" and now.seconds >= before.seconds:
+        return before
+    seconds = min(before.seconds, now.seconds)
+    return replace(before, status="salvaged", seconds=seconds, reason=f"read again: {now.reason}")
+
+
+if __name__ == "__main__":
+    import soundfile
+
+    with tempfile.TemporaryDirectory() as folder, Decoder() as decoder:
+        path = Path(folder) / "dawn.wav"
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (16_000 * 12, 2)), 16_000)
+        sound = SoundSettings(channel="each")
+        found = [piece for piece, _ in context_pieces([Entry(path)], AudioSettings(), sound, decoder)]
+    for piece in found:
+        print(f"channel {piece.channel}: {piece.windows}, {piece.share:.0%}" if piece.windows else piece.outcome)
+    assert [piece.channel for piece in found] == [1, 1, 1, 2, 2, 2, 0] and found[-2].windows == ((10.0, 12.0),)

@@ -1,0 +1,57 @@
+"""How often a recording is drawn: as its length and its species say, never beyond the cap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_segments import event, of_length
+
+from archive.draws import counted_windows, expected_draws
+from config import AudioSettings
+
+AUDIO = AudioSettings()
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=200),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([1.0, 2.0, 4.0, 100.0]),
+    st.integers(0, 1000),
+)
+def test_draws_add_up_and_never_pass_the_cap(labels: list[str], balance: float, most: float, seed: int) -> None:
+    classes = [(label,) for label in labels]
+    windows = np.random.default_rng(seed).uniform(1, 6, len(labels))
+    of_length = expected_draws(classes, balance, most, windows)
+    assert of_length.sum() == pytest.approx(windows.sum()) and (of_length / windows).max() <= most + 1e-6
+    assert balance > 0 or np.allclose(of_length, windows)
+    for label in set(labels):  # within a species by length alone
+        rates = (of_length / windows)[[one == label for one in labels]]
+        assert np.allclose(rates, rates[0])
+    expected = expected_draws(classes, balance, most)
+    assert expected.sum() == pytest.approx(len(labels)) and expected.max() <= most + 1e-6
+    assert balance > 0 or np.allclose(expected, 1)
+    for one, other in zip(labels, expected, strict=True):
+        rarer = [e for label, e in zip(labels, expected, strict=True) if labels.count(label) < labels.count(one)]
+        assert all(e >= other - 1e-9 for e in rarer)
+
+
+def test_rare_species_are_drawn_more_often_by_the_square_root() -> None:
+    labels = [("common",)] * 90 + [("rare",)] * 10
+    expected = expected_draws(labels, 0.5, 100.0)
+    assert expected[90:].sum() / expected[:90].sum() == pytest.approx((10 / 90) ** 0.5)
+    capped = expected_draws(labels, 0.5, 1.5)
+    assert capped[90:].tolist() == [1.5] * 10 and capped.sum() == pytest.approx(100)
+
+
+def test_a_recording_counts_for_as_many_windows_as_it_is_long_and_never_for_more_than_the_cap() -> None:
+    seconds = (0.2, 5.0, 7.5, 30.0, 3600.0)
+    counts = [counted_windows(of_length(s), AUDIO, 6) for s in seconds]
+    assert counts == [1.0, 1.0, 1.5, 6.0, 6.0]
+    assert counted_windows(of_length(3600.0), AUDIO, 720) == 720.0
+    assert counted_windows(of_length(40.0), replace(AUDIO, context_seconds=20.0), 6) == 2.0
+    assert counted_windows(event(10.0, 22.5), AUDIO, 6) == 2.5 and counted_windows(event(10.0, 10.2), AUDIO, 6) == 1.0
+    assert counted_windows(replace(of_length(3600.0), keep=((0.0, 5.0), (60.0, 65.0))), AUDIO, 6) == 2.0

@@ -1,0 +1,84 @@
+"""What a model is given of a recording, and what became of the recording."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from config import AudioSettings
+from serving.contexts import Piece, SoundSettings, channels, context_pieces, worse
+from serving.inputs import Entry
+from serving.journal import open_journal
+from sounds.damage import Outcome
+from sounds.decoders import Decoder
+
+
+def pieces_of(path: Path, sound: SoundSettings, begun: int = 0) -> list[Piece]:
+    """All of a recording; of a journal that has the answers to its first contexts, what is left."""
+    entry = Entry(path)
+    with open_journal(path.with_suffix(""), {}, arrays=False) as journal, Decoder() as decoder:
+        if begun:
+            journal.keep_begun(entry, {"contexts": np.array([begun])})
+        return [piece for piece, _ in context_pieces([entry], AudioSettings(), sound, decoder, journal)]
+
+
+@pytest.fixture
+def two_channels(tmp_path: Path) -> Path:
+    """Twelve seconds."""
+    path = tmp_path / "two.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (16_000 * 12, 2)), 16_000)
+    return path
+
+
+def test_every_channel_is_read_by_itself_and_the_outcome_comes_last(two_channels: Path) -> None:
+    found = pieces_of(two_channels, SoundSettings(channel="each"))
+    assert [piece.channel for piece in found[:-1]] == [1, 1, 1, 2, 2, 2]
+    assert [piece.windows for piece in found[:3]] == [((0.0, 5.0),), ((5.0, 10.0),), ((10.0, 12.0),)]
+    assert [piece.outcome is not None for piece in found] == [False] * 6 + [True]
+    shares = [piece.share for piece in found[:-1]]
+    np.testing.assert_allclose(shares, np.array([5, 10, 12, 17, 22, 24]) / 24)
+
+
+def test_what_an_earlier_run_answered_is_left_out_and_no_more_than_that(two_channels: Path) -> None:
+    begun, *rest = pieces_of(two_channels, SoundSettings(), begun=2)
+    assert begun.begun is not None and [piece.windows for piece in rest] == [((10.0, 12.0),), ()]
+
+
+def test_what_reads_shorter_than_before_begins_anew(two_channels: Path) -> None:
+    first, again, *rest = pieces_of(two_channels, SoundSettings(), begun=4)
+    assert first.begun and again.begun == {} and len(rest) == 3 + 1
+
+
+def test_shifted_windows_are_counted_from_half_a_step_on(two_channels: Path) -> None:
+    found = pieces_of(two_channels, SoundSettings(tta=True))
+    assert [piece.windows for piece in found if piece.shifted] == [((0.0, 5.0),), ((5.0, 9.5),)]
+
+
+@pytest.mark.parametrize(("channel", "due"), [("mean", [0]), ("3", [3]), ("each", [1, 2])])
+def test_channels_are_counted_from_one_and_the_mean_is_none_of_them(channel: str, due: list[int]) -> None:
+    assert channels(SoundSettings(channel=channel), Outcome("ok", "", 60.0, 16_000, 2)) == due
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("shortest", -1.0), ("channel", "0"), ("channel", "left"), ("batch_size", 0)]
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(flag: str, value: object) -> None:
+    with pytest.raises(AssertionError, match=f"^--{flag} {value}: give "):
+        SoundSettings(**{flag: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - by name
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "status"),
+    [
+        ("ok", "ok", "ok"),
+        ("ok", "salvaged", "salvaged"),
+        ("salvaged", "ok", "salvaged"),
+        ("ok", "unreadable", "salvaged"),
+    ],
+)
+def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str, now: str, status: str) -> None:
+    first, second = (Outcome(word, word, 60.0 if word == "ok" else 30.0, 16_000, 2) for word in (before, now))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - words of a table
+    told = worse(worse(None, first), second)
+    assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
+    assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
