@@ -33,6 +33,7 @@ from config import (
     ExperimentsCommand,
     FinetuneCommand,
     PredictCommand,
+    Preset,
     PretrainCommand,
     QuantizeCommand,
     SurveyCommand,
@@ -281,10 +282,11 @@ def differing(runs: Sequence[Experiment]) -> list[str]:
 def default_settings(run: Experiment) -> dict[str, str]:
     """What the run's command and preset would have set, as far as they are known."""
     command = COMMANDS.get(run.kind)
-    preset = next((size for size in PRESETS if size == run.settings.get("preset")), None)
-    if command is None or (preset is None and has_preset(command)):
+    named = run.settings.get("preset")
+    presets: list[Preset] = [preset for preset in PRESETS if preset == named]
+    if command is None or (has_preset(command) and not presets):
         return {}
-    settings = default_command(command, preset or "base")
+    settings = default_command(command, presets[0]) if presets else default_command(command)
     return flatten(as_object(json.loads(json.dumps(settings, default=as_json))))
 
 

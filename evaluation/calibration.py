@@ -280,9 +280,10 @@ def thresholds_from_json(facts: Mapping[str, object], labels: Sequence[str], pat
 def threshold_from_json(stored: object, path: Path) -> Threshold:
     """One species' threshold; every number and text must be there, but for what an earlier version did not write."""
     assert isinstance(stored, dict), f"{path}: a stored threshold is {stored!r}; make the model file again"
-    item = {"least": 0.0} | cast(dict[str, Any], stored)  # an earlier version wrote none
+    item: dict[str, Any] = {"least": 0.0}  # an earlier version wrote none
+    item |= cast(dict[str, Any], stored)
     for name, meaning in KINDS.items():
-        value = item.get(name)
+        value: Any = item.get(name)
         if name == "precise" and "precise" in item and value is None:
             continue
         right = {"text": isinstance(value, str), "a number": is_number(value), "whole": is_whole(value)}[meaning]
