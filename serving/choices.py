@@ -70,7 +70,7 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if settings.min_conf is not None or settings.top_n else ", and have strict thresholds"
         print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
-    ranks = scorers[0].thresholds.ranks if settings.ranks else {}
+    ranks = scorers[0].thresholds.ranks if settings.ranks else dict[str, float]()
     return Choices(thresholds, wanted, settings.top_n, ranks, validated)
 
 

@@ -108,8 +108,9 @@ class Journal:
                 found = [Detection(**detection) for detection in facts.pop("found")]
                 if facts["recorded_at"] != entry.recorded_at:  # a table may have been corrected meanwhile
                     found = [replace(d, detected_at=clock_time(entry.recorded_at, d.start)) for d in found]
-                now = {name: getattr(entry, name) for name in KNOWN}
-                yield Analysed(**(facts | now | {"found": tuple(found), "events": ()}))
+                facts |= {name: getattr(entry, name) for name in KNOWN}
+                facts |= {"found": tuple(found), "events": ()}
+                yield Analysed(**facts)
 
     def recall_arrays(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Scored]]]:
         """Windows, probabilities and embeddings of the recordings that are done, where they are kept."""

@@ -84,11 +84,9 @@ class Progress:
 if __name__ == "__main__":
     entry, windows = Entry(Path("pond/long.flac"), size=1_000), Windows([0.0], [5.0])
     with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder), {}, arrays=False) as journal:
-        try:
-            with Progress(journal, total=1_000, batch_size=1) as progress:
-                progress.moved(Piece(entry, windows=((0.0, 5.0),), share=0.25), {(0, False): windows}, 1)
-                raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            kept = contexts_of(journal.recall_begun(entry))
-            print(f"stopped after {progress.shown} of {entry.size} bytes; {kept} context is kept")
+        progress = Progress(journal, total=1_000, batch_size=1)
+        progress.moved(Piece(entry, windows=((0.0, 5.0),), share=0.25), {(0, False): windows}, 1)
+        progress.save()
+        kept = contexts_of(journal.recall_begun(entry))
+        print(f"stopped after {progress.shown} of {entry.size} bytes; {kept} context is kept")
     assert (progress.shown, kept) == (250, 1)

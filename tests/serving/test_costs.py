@@ -17,7 +17,11 @@ def test_a_file_is_as_large_as_itself_and_the_weights_beside_it(
     path.write_bytes(bytes(1_230_000))
     weights.write_bytes(bytes(2_000_000))
     assert megabytes(path) == 1.23
-    monkeypatch.setattr("serving.costs.beside", lambda _: weights)
+
+    def named(_path: Path) -> Path:
+        return weights
+
+    monkeypatch.setattr("serving.costs.beside", named)
     assert megabytes(path) == 3.23
 
 
