@@ -127,8 +127,8 @@ def build(fold: int, recordings: Sequence[Recording], backgrounds: Sequence[Path
         return place
     place.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([SEED, fold])
-    chosen = [backgrounds[at] for at in rng.permutation(len(backgrounds))]
-    sites = [make_site(f"{fold}-{number:02}", chosen[number % len(chosen)], rng) for number in range(SITES)]
+    order: list[int] = rng.permutation(len(backgrounds)).tolist()
+    sites = [make_site(f"{fold}-{number:02}", backgrounds[order[number % len(order)]], rng) for number in range(SITES)]
     rows: list[tuple[str, Call]] = []
     for site in sites:
         for minute in range(MINUTES):

@@ -94,7 +94,7 @@ def test_a_third_is_empty_and_the_same_seed_gives_the_same_samples(hiss: Path, b
     def site() -> Site:
         return make_site("a", hiss, np.random.default_rng(9))
 
-    longest = list[float]()
+    longest, sound = list[float](), np.zeros(0, np.float32)
     for seed in range(5):
         sound, calls = make_soundscape(
             make_site("a", hiss, np.random.default_rng(9)), beeps, np.random.default_rng(seed)
@@ -124,7 +124,8 @@ def test_a_window_has_a_call_from_half_a_second_on_or_half_of_a_shorter_one(tmp_
     table.write_text(f"file,start,end,label,snr_db,source\n{text}")
     truth = truth_of(table, ["b.flac", "a.flac"], ("owl", "tit"))
     assert truth.shape == (24, 2) and not truth[:12].any()
-    found = {(int(window) - 12, ("owl", "tit")[species]) for window, species in np.argwhere(truth)}
+    rows, columns = np.nonzero(truth)
+    found = {(row - 12, ("owl", "tit")[column]) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)}
     assert found == {(1, "owl"), (1, "tit"), (2, "owl"), (3, "owl"), (2, "tit")}
 
 
