@@ -124,8 +124,8 @@ def test_a_window_has_a_call_from_half_a_second_on_or_half_of_a_shorter_one(tmp_
     table.write_text(f"file,start,end,label,snr_db,source\n{text}")
     truth = truth_of(table, ["b.flac", "a.flac"], ("owl", "tit"))
     assert truth.shape == (24, 2) and not truth[:12].any()
-    rows, columns = np.nonzero(truth)
-    found = {(row - 12, ("owl", "tit")[column]) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)}
+    there = np.argwhere(truth).tolist()
+    found = {(row - 12, ("owl", "tit")[column]) for row, column in there}
     assert found == {(1, "owl"), (1, "tit"), (2, "owl"), (3, "owl"), (2, "tit")}
 
 
