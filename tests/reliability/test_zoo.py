@@ -423,7 +423,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
 
     with monkeypatch.context() as patch:
         patch.setattr("predictor.Decoder", DecoderHere)
-        patch.setattr("predictor.open_recording", noted)
+        patch.setattr("serving.contexts.open_recording", noted)
         predict(config)
     assert read == ([path] if path.exists() else [])
     assert len(read_csv(tmp_path / "out" / "files.csv")) == 1 + path.exists()
