@@ -351,7 +351,7 @@ def test_the_same_results_and_seed_give_the_same_page(tmp_path: Path) -> None:
 def test_a_template_without_its_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report.html").write_text("<html></html>")
     monkeypatch.setattr(report, "TEMPLATE", tmp_path / "report.html")
-    with pytest.raises(AssertionError, match="lost the place for its data"):
+    with pytest.raises(AssertionError, match="lost the line for its data"):
         page_template(beside=False)
 
 

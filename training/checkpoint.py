@@ -253,7 +253,9 @@ def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[st
     tensors, facts = read_tensors(path, "encoder", "`python ssl_mae.py` writes one")
     assert facts["size"] == size, f"{path} is of size {facts['size']}, not {size}; add --preset {facts['size']}"
     stored = from_facts(AudioSettings, facts["audio"], path)
-    assert stored == audio, f"{path} was made for {stored}, this run asks for {audio}; give both the same --audio flags"
+    assert stored == audio, (
+        f"{path} was made for {stored}, this run asks for {audio}; give both stages the same --audio flags"
+    )
     layers = depth_of(facts, size, path) or SIZES[size].layers
     return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}, layers
 
