@@ -132,7 +132,7 @@ def report_speed(answer: Callable[[], object], windows: int, window_seconds: flo
 
 if __name__ == "__main__":
     print(cpu_name())
-    code = "import time; from serving import speed; speed.report(lambda: time.sleep(0.02), 2, 5.0, time.time())"
+    code = "import time; from serving import speed; speed.report_speed(lambda: time.sleep(0.02), 2, 5.0, time.time())"
     asleep = in_fresh_process(code)
     print(f"{asleep.milliseconds_per_window} ms a window, {asleep.times_real_time} x real time")
     assert 10 <= asleep.milliseconds_per_window < 100, "two windows in each 20 ms"
