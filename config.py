@@ -860,9 +860,7 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
     strange = NOT_OFFERED if command is PredictCommand else {} if has_preset(command) else {"preset": NO_PRESET}
     for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
-        if word.startswith("--") and name in strange:
-            print(f"error: --{name} is not offered: {strange[name]}", file=sys.stderr)
-            raise SystemExit(1)
+        assert not (word.startswith("--") and name in strange), f"--{name} is not offered: {strange[name]}"
     given = [*words_of_resumed(command, given), *words_of_file(command, given), *without("--config", given)]
     default = default_command(command, requested_preset(given))
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"

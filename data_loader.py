@@ -57,7 +57,7 @@ from config import AudioSettings, CollectionSettings, DataSettings, LabelledSett
 from runtime import processes
 from runtime.files import publish
 from runtime.runs import open_run
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
 from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
@@ -96,7 +96,7 @@ def survey(config: SurveyCommand) -> int:
     """The command: look at an archive and write down what it is; returns the exit code."""
     archive = read_archive(config.data)
     with open_run("data", config.run.root, config) as run:
-        print("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
+        show("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
         write_recordings(run.folder / "recordings.csv", archive.recordings)
         twice = duplicates_of(archive.recordings)
         if twice:
@@ -113,14 +113,14 @@ def survey(config: SurveyCommand) -> int:
         draw_summary(archive.recordings, archive.taxonomy, run.folder / "summary.png")
         run.facts.update(statuses=Counter(recording.status for recording in archive.recordings))
     folder = config.run.root / "data"
-    print(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
+    show(f"wrote {folder / 'recordings.csv'}, {folder / 'summary.png'}")
     if twice:
-        print(
+        show(
             f"{folder / 'duplicates.csv'} lists what was set aside as a duplicate, each behind what stays; "
             "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
         )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    print(f"next: {command_line(script, '--data.root', folder / 'recordings.csv')}")
+    show(f"next: {command_line(script, '--data.root', folder / 'recordings.csv')}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
@@ -135,7 +135,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     rows, doubtful = with_metadata(collection.recordings)
     rows, aside = considered_again(rows)
     for note in (*collection.notes, *doubtful):
-        print(note)
+        show(note)
     own_times = {row.path for row in rows if row.start is not None or row.keep}
     with processes.first_on_each_machine():
         examined = examine(sorted({row.path for row in rows if row.sound}))
@@ -167,7 +167,7 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
         for row in rows
         if not row.labels or row.labels[0] in common
     ]
-    print(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
+    show(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
     if isinstance(data, DataSettings) and data.no_call:
         rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
     return select_labels(taxonomy, kept), rows
@@ -182,7 +182,7 @@ def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) 
     archive = read_archive(replace(data, root=folder, layout="unlabeled"))
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be used; point --data.no_call and --data.noise at sound files"
-    print(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
+    show(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
     order = {row.group: zlib.crc32(row.group.encode()) for row in rows}
     if len(order) < FEW_GROUPS * len(folds):
         folds = tuple(sorted(folds, key=lambda fold: fold == data.valid_fold))
@@ -198,7 +198,7 @@ def read_unlabeled(data: CollectionSettings) -> list[Recording]:
     once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
     rows = list(once.values())
     assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
-    print(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
+    show(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
     return rows
 
 
@@ -215,7 +215,7 @@ def split(recordings: Sequence[Recording], data: WindowSettings) -> tuple[list[R
         f"--data.valid_fold {data.valid_fold} leaves {len(train)} recordings to train on, {len(valid)} to validate on; "
         f"folds are {sorted({recording.fold for recording in recordings})}; choose another, or lower --data.folds"
     )
-    print(f"training on {len(train)} recordings, validating on {len(valid)} (fold {data.valid_fold})")
+    show(f"training on {len(train)} recordings, validating on {len(valid)} (fold {data.valid_fold})")
     return train, valid
 
 
@@ -240,7 +240,7 @@ def labeled_loader(
     expected[~species] = no_call_draws(windows[~species], expected.sum(), data.no_call_share, data.most_draws)
     if not species.all():
         share = expected[~species].sum() / expected.sum()
-        print(f"{share:.1%} of the training windows are without a species (--data.no_call_share)")
+        show(f"{share:.1%} of the training windows are without a species (--data.no_call_share)")
     dataset = RandomWindows(recordings, taxonomy.labels, data, audio, seed)
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
@@ -279,9 +279,9 @@ def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 
         "point --augment.background at a folder of sound without animals"
     )
     if bad:
-        print(f"left out {len(bad)} of {len(paths)} recordings below {folder} that cannot be read; {bad[0]}")
+        show(f"left out {len(bad)} of {len(paths)} recordings below {folder} that cannot be read; {bad[0]}")
     bank = torch.from_numpy(np.stack([samples for windows in kept for samples in windows]))
-    print(f"{len(bank)} windows of {len(kept)} recordings to put under others, from {folder}")
+    show(f"{len(bank)} windows of {len(kept)} recordings to put under others, from {folder}")
     return bank
 
 
@@ -531,11 +531,11 @@ def refuse_too_bad(rows: Sequence[Recording], max_bad: float) -> None:
     files = len({row.path for row in rows})
     aside = [*bad, *{row.path: row for row in rows if row.status == "short"}.values()]  # a stub is no damage
     if aside:
-        print(f"set aside {len(aside):,} of {files:,} recordings:")
+        show(f"set aside {len(aside):,} of {files:,} recordings:")
         for row in aside[:WORST]:
-            print(f"  {row.name}: {row.status}, {row.reason}")
+            show(f"  {row.name}: {row.status}, {row.reason}")
         if len(aside) > WORST:
-            print(f"  ... and {len(aside) - WORST:,} more; recordings.csv has them all")
+            show(f"  ... and {len(aside) - WORST:,} more; recordings.csv has them all")
     assert len(aside) < max(files, 1) or not files, (
         f"none of {files} recordings can be used; the first: {aside[0].reason}"
     )

@@ -25,7 +25,7 @@ import numpy as np
 from config import DEMO_DATA
 from demo_data import write_field_season
 from runtime.files import publish
-from runtime.terminal import command_line, interrupt
+from runtime.terminal import command_line, interrupt, show
 from sounds.audio import open_recording
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def tour() -> None:
     started = time.time()
     say(1, "field season", "pretend species, their recordings, and a soundscape with known answers")
     season = write_field_season(DEMO_DATA)
-    print(f"recordings in {season.root}")
+    show(f"recordings in {season.root}")
     say(2, "look", "every recording is opened once")
     command("data_loader.py", "--data.root", season.root, "--run.root", RUNS)
     table = RUNS / "data" / "recordings.csv"
@@ -71,7 +71,7 @@ def tour() -> None:
     detected = read_detections(HERE / results / "detections.csv", season.soundscape)
     print_answers(names, planted, detected)
     draw_answers(season.soundscape, names, planted, detected, HERE / RUNS / "predict" / "answers.png")
-    print("\nwritten:")
+    show("\nwritten:")
     for path in (
         "data/summary.png",
         "data/recordings.csv",
@@ -86,21 +86,21 @@ def tour() -> None:
         "predict/answers.png",
         "predict/report.html",
     ):
-        print(f"  {RUNS / path}")
-    print(f"{time.time() - started:.0f} s in all. Next, or with a recording of your own:")
-    print(f"  {command_line('predictor.py', season.soundscape, '--model', HERE / model)}")
+        show(f"  {RUNS / path}")
+    show(f"{time.time() - started:.0f} s in all. Next, or with a recording of your own:")
+    show(f"  {command_line('predictor.py', season.soundscape, '--model', HERE / model)}")
 
 
 def say(number: int, title: str, what: str) -> None:
     """A heading."""
-    print(f"\n[{number}/8] {title}: {what}", flush=True)
+    show(f"\n[{number}/8] {title}: {what}")
 
 
 def command(script: str, *arguments: str | Path) -> None:
     """Run one of the commands, those that train with the demo preset; its failure is ours."""
     preset = ["--preset", "demo"] if script in ("ssl_mae.py", "main.py") else []
     words = [script, *preset, *map(str, arguments)]
-    print("$ python", " ".join(words), flush=True)
+    show("$ python", " ".join(words))
     with subprocess.Popen([sys.executable, *words], cwd=HERE) as child:
         try:
             code = child.wait()
@@ -136,7 +136,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 def print_answers(names: Mapping[str, str], planted: Sequence[Interval], detected: Sequence[Interval]) -> None:
     """A row for each species that was planted or detected, and the sum."""
-    print(f"{'species':24}{'calls':>6}{'found':>7}{'false':>7}{'best':>7}")
+    show(f"{'species':24}{'calls':>6}{'found':>7}{'false':>7}{'best':>7}")
     totals = [0, 0, 0]
     for label, name in names.items():
         calls = [call for call in planted if call.label == label]
@@ -150,9 +150,9 @@ def print_answers(names: Mapping[str, str], planted: Sequence[Interval], detecte
         ]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         best = max((d.confidence for d in found), default=0.0)
-        print(f"{name[:23]:24}{counts[0]:6}{counts[1]:7}{counts[2]:7}{best:7.2f}")
+        show(f"{name[:23]:24}{counts[0]:6}{counts[1]:7}{counts[2]:7}{best:7.2f}")
     share = 100 * totals[1] / max(totals[0], 1)
-    print(f"{'all':24}{totals[0]:6}{totals[1]:7}{totals[2]:7}   found {share:.0f} % of the planted calls")
+    show(f"{'all':24}{totals[0]:6}{totals[1]:7}{totals[2]:7}   found {share:.0f} % of the planted calls")
 
 
 def draw_answers(
@@ -207,5 +207,5 @@ if __name__ == "__main__":
         try:
             tour()
         except KeyboardInterrupt:
-            print("stopped; the same command begins anew", file=sys.stderr)
+            show("stopped; the same command begins anew", error=True)
             sys.exit(130)

@@ -42,7 +42,7 @@ from config import (
 )
 from runtime.cells import NUMBER, no_formula
 from runtime.files import as_json, publish
-from runtime.terminal import launch
+from runtime.terminal import launch, show
 
 SCORES = {  # the chief ones of each command: those the terminal shows
     "finetune": ("macro_auc", "cmap", "top1", "macro_f1", "mistake_distance", "epoch"),
@@ -96,9 +96,9 @@ def experiments(config: ExperimentsCommand) -> int:
     for kind in dict.fromkeys(run.kind for run in chosen):
         lines, left_out = layout(columns([run for run in chosen if run.kind == kind]), width)
         dropped += [name for name in left_out if name not in dropped]
-        print("\n".join(lines), end="\n\n")
+        show("\n".join(lines), end="\n\n")
     for name, why in strange.items():
-        print(printable(f"{name}: {why}"))
+        show(printable(f"{name}: {why}"))
     wanted = "run" if config.kind == "all" else f"{config.kind} run"
     instead = f" ({len(found)} of other kinds: --kind all)" if found else ""
     assert chosen, (
@@ -108,8 +108,8 @@ def experiments(config: ExperimentsCommand) -> int:
     if dropped:
         names = ", ".join(map(printable, dropped))
         text = f"too wide for this terminal, see the CSV: {names}"
-        print("\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False)))
-    print(f"wrote {config.out}: {len(chosen)} run{'s' if len(chosen) > 1 else ''}")
+        show("\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False)))
+    show(f"wrote {config.out}: {len(chosen)} run{'s' if len(chosen) > 1 else ''}")
     return 0
 
 

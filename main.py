@@ -46,7 +46,7 @@ from evaluation.held_out import (
 from model import BirdClefClassifier, Encoder
 from runtime.files import FIRST
 from runtime.runs import Run, past_starts, subfolder
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from sounds.discovery import find_recordings
 from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
@@ -109,7 +109,7 @@ def finetune(config: FinetuneCommand) -> int:
         forget(part.folder / "states")
     path = parts[0].folder / CLASSIFIER
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
-    print(f"wrote {path}{more}; next: {command_line('quantize.py', '--classifier', path)}")
+    show(f"wrote {path}{more}; next: {command_line('quantize.py', '--classifier', path)}")
     return 0
 
 
@@ -129,7 +129,7 @@ def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings
     assert not missing, f"{len(missing)} species have no training recording: {missing[:5]}; raise --data.min_recordings"
     unseen = [label for label in taxonomy.labels if not any(label in row.labels for row in valid)]
     rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
-    print(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
+    show(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
     return Plan(fold, weights, train, valid)
 
 
@@ -172,7 +172,7 @@ def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | Non
     used |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
     rows = [row for row in noise if row.path.resolve() not in used]
     if len(rows) < len(noise):
-        print(
+        show(
             f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are left out of it: they are in "
             "--data.root, --data.no_call or --augment.background too"
         )

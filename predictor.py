@@ -26,7 +26,7 @@ from pathlib import Path
 from config import Engine, PredictCommand
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb
-from runtime.terminal import launch
+from runtime.terminal import launch, show
 from serving.analysis import NOTHING, analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
@@ -69,7 +69,7 @@ def predict(config: PredictCommand) -> int:
         check_windows(sound, tables, scorers[0])
         analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
-        print("\n".join(notes))
+        show("\n".join(notes))
         assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
         single = len(entries) == 1 and entries[0].path in config.inputs
         if single and config.out is None and not tables.arrays:
@@ -86,10 +86,10 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
         ((_, outcome, scored),) = scores
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, analyser.scorers[0].taxonomy, analyser.choices)
-    print("\n".join(detection_lines(analysed.found, LISTED)) or "nothing reaches its threshold")
+    show("\n".join(detection_lines(analysed.found, LISTED)) or "nothing reaches its threshold")
     if outcome.status != "ok":
-        print(f"{outcome.status}: {outcome.reason}")
-    print(pace(outcome.seconds, time.time() - started))
+        show(f"{outcome.status}: {outcome.reason}")
+    show(pace(outcome.seconds, time.time() - started))
     return 0
 
 
@@ -107,7 +107,7 @@ def predict_archive(config: PredictCommand, analyser: Analyser, tables: TableSet
     ):
         run.facts.update(run_facts(analyser.scorers, config.inputs))
         waiting = still_to_do(own, journal, config.retry_failed)
-        print(f"results go to {folder}; if this is stopped, the same command goes on where it was")
+        show(f"results go to {folder}; if this is stopped, the same command goes on where it was")
         score_waiting(analyser, waiting, journal, config.fail_fast)
         run.facts.update(decoder_peak_memory_mb=peak_memory_mb(analyser.decoder.process.pid))
         if label:
@@ -121,10 +121,10 @@ def still_to_do(own: Sequence[Entry], journal: Journal, retry_failed: bool) -> l
     if retry_failed:
         waiting += [entry for entry in own if journal.is_done(entry) and not journal.is_settled(entry)]
     if len(waiting) < len(own):
-        print(f"resuming: {len(own) - len(waiting)} of {len(own)} recordings are done already")
+        show(f"resuming: {len(own) - len(waiting)} of {len(own)} recordings are done already")
     for entry in waiting:
         if journal.has_begun(entry):
-            print(f"resuming in the middle of {entry.path}")
+            show(f"resuming in the middle of {entry.path}")
     return waiting
 
 
@@ -140,7 +140,7 @@ def score_waiting(analyser: Analyser, waiting: Sequence[Entry], journal: Journal
             progress.finished(entry, outcome.seconds)
             assert not (fail_fast and outcome.status == "unreadable"), f"{entry.path}: {outcome.reason}"
     if waiting:
-        print(pace(progress.seconds, time.time() - started))
+        show(pace(progress.seconds, time.time() - started))
 
 
 def finish_shard(label: str, own: Sequence[Entry], count: int, journal: Journal, folder: Path) -> int:
@@ -150,8 +150,8 @@ def finish_shard(label: str, own: Sequence[Entry], count: int, journal: Journal,
         f"{len(own) - statuses.total()} of the {len(own)} recordings of this shard are not in {folder}; was "
         "something removed from its folder .parts meanwhile? the same command once more mends that"
     )
-    print(f"shard {label}: {len(own)} of {count} recordings are done ({status_counts(statuses) or 'none is its own'});")
-    print("when all shards are, the same command without --shard writes the tables")
+    show(f"shard {label}: {len(own)} of {count} recordings are done ({status_counts(statuses) or 'none is its own'});")
+    show("when all shards are, the same command without --shard writes the tables")
     return exit_code(statuses)
 
 
@@ -161,9 +161,9 @@ def finish_results(
     """All tables, and what they say in short."""
     totals = Totals()
     written = write_outputs(run.folder, entries, journal, analyser.scorers[0], analyser.sound, tables, totals)
-    print("\n".join(totals.lines()))
+    show("\n".join(totals.lines()))
     run.facts.update(recordings=totals.statuses, hours=totals.hours, detections=totals.detections)
-    print(f"wrote {', '.join(map(str, written))}")
+    show(f"wrote {', '.join(map(str, written))}")
     lost = sum(totals.statuses[status] for status in NOTHING)
     assert not entries or lost < len(entries), (
         f"none of the {len(entries)} recordings could be analysed; files.csv says why"
@@ -180,12 +180,12 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine) -> list[Sco
     scorers = [open_scorer(path, threads, engine) for path in paths]
     for scorer in scorers:
         size = f"{scorer.encoder}, " if scorer.encoder else ""
-        print(
+        show(
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
         if not scorer.verified:
-            print("unverified: this model was not compared with the trained network on enough held-out windows")
+            show("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (
             f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"

@@ -46,7 +46,7 @@ from heads import pool_tokens
 from model import Encoder, LogMel
 from runtime.files import publish, write_json
 from runtime.runs import Run, open_run
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from training.checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
 from training.device import autocast, half_precision, prepare_device
 
@@ -112,7 +112,7 @@ def probe(config: ProbeCommand) -> int:
         features, counts = all_features(encoder, rows, config, device, run)
         readable = [index for index, count in enumerate(counts) if count]
         if len(readable) < len(rows):
-            print(f"{len(rows) - len(readable)} recordings could not be read and are left out")
+            show(f"{len(rows) - len(readable)} recordings could not be read and are left out")
         rows, features = [rows[index] for index in readable], features[readable]
         folds = split_into_folds(rows, taxonomy.labels, config.data)
         truth = truth_table(rows, taxonomy.labels, config.audio) > 0
@@ -123,7 +123,7 @@ def probe(config: ProbeCommand) -> int:
         gaps = gaps_to_best(mixed, labelled)
         best = recommended(mixed, gaps, depths)
         costs = {count: layer_times(encoder, config.audio, device, count) for count in threads_of(device)}
-        print("\n".join(table(depths, alone, mixed, gaps, costs)))
+        show("\n".join(table(depths, alone, mixed, gaps, costs)))
         title = (
             f"{config.encoder.weights}: {len(rows)} recordings of {len(taxonomy.labels)} species, {len(folds)} folds"
         )
@@ -153,11 +153,11 @@ def probe(config: ProbeCommand) -> int:
         }
         write_json(run.folder / "probe.json", card)
         run.facts["scores"] = {"cmap": mixed[depths.index(best)].cmap, "top1": mixed[depths.index(best)].top1}
-    print(verdict(depths, alone, mixed, gaps, costs, best))
+    show(verdict(depths, alone, mixed, gaps, costs, best))
     words = changed_words("data", config.data, ProbeCommand.defaults(config.preset).data)
     words = ["--preset", size, "--data.root", str(config.data.root), *words]
     words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(best)]
-    print(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
+    show(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
     return 0
 
 
@@ -173,7 +173,7 @@ def drawn(rows: Sequence[Recording], most: int, seed: int) -> list[Recording]:
         turns.append((turn.setdefault(label, 0), index))
         turn[label] += 1
     kept = sorted(index for _, index in sorted(turns)[:most])
-    print(f"{most} of {len(rows)} recordings are drawn (--recordings)")
+    show(f"{most} of {len(rows)} recordings are drawn (--recordings)")
     return [rows[index] for index in kept]
 
 
@@ -218,7 +218,7 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         "lower --data.folds"
     )
     if lonely:
-        print(
+        show(
             f"{len(lonely)} of {len(groups)} species are in one group of recordings alone and cannot be judged: "
             f"{', '.join(lonely[:8])}{' ...' if len(lonely) > 8 else ''}"
         )
@@ -243,7 +243,7 @@ def all_features(
         found, facts = read_tensors(last, "features", f"delete {last}")
         tensors = found if facts["made_of"] == name else {}
     if tensors:
-        print(f"features of {len(rows)} recordings: {last}")
+        show(f"features of {len(rows)} recordings: {last}")
     else:
         means, counts = pooled_features(
             encoder, rows, config.audio, config.windows, device, SCRATCH / "features" / f"probe-{name[:24]}.safetensors"
@@ -302,7 +302,7 @@ def pooled_features(
         kept = read_tensors(begun, "features", f"delete {begun}")[0]
         done = len(kept["counts"])
         pooled.means[:done], pooled.counts[:done] = kept["means"].numpy(), kept["counts"].numpy()
-        print(f"{done} of {len(rows)} recordings have their features from a run that was stopped")
+        show(f"{done} of {len(rows)} recordings have their features from a run that was stopped")
     # contexts of all recordings in their order, a batch at a time
     waiting: list[tuple[int, Context]] = []
     first = done

@@ -40,7 +40,7 @@ from model import BirdClefClassifier
 from runtime.digests import beside
 from runtime.files import write_json
 from runtime.runs import open_run, peak_memory_mb
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
@@ -83,14 +83,14 @@ def quantize(config: QuantizeCommand) -> int:
         origin, windows = f"{len(scanned)} {origin}", model.windows
         recipe, costs = choose_recipe(model, torch.from_numpy(scanned), config.max_error)
         del model, scanned  # its weights are most of the memory that the rest would need
-        print(f"what INT8 costs each product, on {origin}:")
+        show(f"what INT8 costs each product, on {origin}:")
         print_costs(costs, recipe)
         # write INT8, and hold it against float32
         write_int8(float_path, int8_path, trained.facts, trained.verified, recipe)
         int8 = file_scores(int8_path, trained.held_out.contexts)
         labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
         judgement = judge(int8, floats, trained.held_out, labels, config.gate, spared, len(costs))
-        print(f"gate {judgement.verdict}: {judgement.text}")
+        show(f"gate {judgement.verdict}: {judgement.text}")
         refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
         moved = move_thresholds(trained, floats, int8, float_path, int8_path, recipe)
         write_changes(run.folder / "species.csv", int8, floats, trained.held_out, labels)
@@ -112,7 +112,7 @@ def quantize(config: QuantizeCommand) -> int:
         draw_card(run.folder / "quantize.png", costs, recipe, measured.parts, answers, title)
         if refused:
             set_aside(int8_path, float_path, judgement.reasons)
-    print(f"wrote {int8_path}; {next_command(config.classifier, int8_path)}")
+    show(f"wrote {int8_path}; {next_command(config.classifier, int8_path)}")
     return 0
 
 
@@ -124,13 +124,13 @@ def open_trained(config: QuantizeCommand) -> tuple[BirdClefClassifier, Trained]:
     )
     assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     model, facts = load_classifier(config.classifier)
-    print(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
+    show(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
     depths = probed_depths(config.run.root / "probe" / "probe.json", facts)  # refused now rather than at the end
     held_out = read_windows(config.classifier.with_name(HELD_OUT), facts, config.max_windows)
     if len(held_out.truth):
-        print(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
+        show(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
     else:
-        print("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
+        show("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
     enough = len(held_out.owner) >= enough_windows(config.gate.min_agreement)
     return model, Trained(config.classifier, facts, depths, held_out, len(held_out.truth) > 0 and enough)
 
@@ -186,7 +186,7 @@ def move_thresholds(
     thresholds = facts.thresholds.moved_to(floats[rows], int8[rows], facts.taxonomy)
     moved = facts.thresholds.differing(thresholds)
     if moved:
-        print(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
+        show(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
         write_int8(float_path, int8_path, replace(facts, thresholds=thresholds), trained.verified, recipe)
     return moved
 
@@ -270,18 +270,18 @@ def next_command(classifier: Path, model: Path) -> str:
 
 def print_costs(costs: Sequence[ProductCost], recipe: Recipe) -> None:
     """The costliest products, as a table, and all that are not INT8 of 7 bits."""
-    print(f"{'product':30}{'logits moved, 7 bits':>21}{'8 bits':>9}{'loudest / median':>18}")
+    show(f"{'product':30}{'logits moved, 7 bits':>21}{'8 bits':>9}{'loudest / median':>18}")
     for cost in costs[:SHOWN]:
-        print(f"{cost.name:30}{100 * cost.error:19.2f} %{100 * cost.error_8_bits:7.2f} %{cost.outlier:18.1f}")
+        show(f"{cost.name:30}{100 * cost.error:19.2f} %{100 * cost.error_8_bits:7.2f} %{cost.outlier:18.1f}")
     if len(costs) > SHOWN:
-        print(f"... and {len(costs) - SHOWN} cheaper ones")
+        show(f"... and {len(costs) - SHOWN} cheaper ones")
     left = {cost.name: cost.error_8_bits if cost.name in recipe.eight else cost.error for cost in costs}
     rest = 100 * combined_error(error for name, error in left.items() if name not in recipe.spared)
-    print(f"all INT8 products together: {rest:.1f} % of the logits' spread")
+    show(f"all INT8 products together: {rest:.1f} % of the logits' spread")
     if recipe.eight:
-        print(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(recipe.eight))}")
+        show(f"weights of 8 bits, slower on a CPU without VNNI: {', '.join(sorted(recipe.eight))}")
     for name, reason in recipe.spared.items():
-        print(f"{name} stays in float32: {reason}")
+        show(f"{name} stays in float32: {reason}")
 
 
 if __name__ == "__main__":

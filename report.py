@@ -38,7 +38,7 @@ from config import ReportCommand, Strategy
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.cells import no_formula
 from runtime.files import publish
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from serving.detections import DETECTION_COLUMNS as COLUMNS
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
@@ -107,10 +107,10 @@ def write_report(config: ReportCommand) -> int:
         file.write(f'<script type="application/json" id="data">{json_for_page(facts)}</script>\n{after}')
     # say what came out
     for line in troubles[:SHOWN]:
-        print(line)
+        show(line)
     size = page.stat().st_size / 1e6
-    print(f"{len(drawn)} of {len(results.detections)} detections, {len(troubles)} without sound, seed {config.seed}")
-    print(f"wrote {page} ({size:.1f} MB{f', with the clips in {folder}' if folder else ''}): open it in a browser")
+    show(f"{len(drawn)} of {len(results.detections)} detections, {len(troubles)} without sound, seed {config.seed}")
+    show(f"wrote {page} ({size:.1f} MB{f', with the clips in {folder}' if folder else ''}): open it in a browser")
     return 2 if troubles else 0
 
 
@@ -131,18 +131,18 @@ def apply_verdicts(config: ReportCommand) -> int:
         scientific = [names[threshold.label] for threshold in thresholds]
         write_thresholds(file, thresholds, scientific, "verdicts", results.model, undecided_labels(thresholds))
     write_training(folder, rows, results.detections, config.training)
-    print("\n".join(verdict_table(thresholds, config.precision)))
+    show("\n".join(verdict_table(thresholds, config.precision)))
     above = sum(is_rank(d.label) for d in settled)
-    print(f"{len(settled)} verdicts; {len(disputed)} contradicted and left out, {strangers} of no detection here")
+    show(f"{len(settled)} verdicts; {len(disputed)} contradicted and left out, {strangers} of no detection here")
     if above:
-        print(f"{above} of them are on answers above species, which have no threshold")
+        show(f"{above} of them are on answers above species, which have no threshold")
     negative = sum(row.listened for row in rows)
-    print(
+    show(
         f"{len(rows) - negative} windows with a species, {negative} hard negatives; left out: "
         f"{left_out['undecided']} in which something is undecided, {left_out['missing']} whose recording is not there"
     )
-    print(f"wrote {folder / 'thresholds.csv'}, {folder / 'recordings.csv'}")
-    print("\n".join(next_steps(config, results, folder)))
+    show(f"wrote {folder / 'thresholds.csv'}, {folder / 'recordings.csv'}")
+    show("\n".join(next_steps(config, results, folder)))
     return 2 if strangers or left_out["missing"] else 0
 
 

@@ -47,7 +47,7 @@ from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_value
 from runtime import processes
 from runtime.files import publish
 from runtime.runs import Run, draw_curves, keep_records, past_starts, peak_memory_mb, read_records, record
-from runtime.terminal import command_line, launch
+from runtime.terminal import command_line, launch, show
 from sounds.audio import read_window
 from training.augment import augment_batch
 from training.checkpoint import load_encoder, save_encoder
@@ -107,8 +107,8 @@ def pretrain(config: PretrainCommand) -> int:
                 progress.next_epoch()
         path, skill = save_pretrained(encoder, train, config, run, epochs)
     forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
-    print(f"skill {skill:.3f}: " + verdict(skill))
-    print(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
+    show(f"skill {skill:.3f}: " + verdict(skill))
+    show(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
     return 0
 
 

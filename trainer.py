@@ -38,6 +38,7 @@ from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder
 from runtime import processes
 from runtime.runs import Run, draw_curves, keep_records, peak_memory_mb, record
+from runtime.terminal import show
 from taxonomy import Taxonomy, pairwise_distances
 from training.device import autocast
 from training.frozen import fit_head
@@ -101,7 +102,7 @@ def train_classifier(
         epoch = progress.epoch
         validate_epoch(loop, progress, validation, config, run, measured)
         if settings.patience and epoch - progress.best_epoch >= settings.patience:
-            print(f"no better {settings.choose} in {settings.patience} epochs: stopping")
+            show(f"no better {settings.choose} in {settings.patience} epochs: stopping")
             progress.epoch = epochs + 1
             break
     assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
@@ -112,7 +113,7 @@ def train_classifier(
     windows = score_windows(best, valid, config.audio, device)
     card = scorecard(validation.truth, pool_windows(windows, len(valid)), validation.distances)
     what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
-    print(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
+    show(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
     return Trained(best, progress.best_epoch, windows)
 
 

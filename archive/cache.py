@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import Recording
+from runtime.terminal import show
 from sounds.audio import open_recording, read_samples
 from sounds.libsndfile import BLOCK_SECONDS
 from sounds.windows import network_input
@@ -81,7 +82,7 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
     hours = sum(recording.seconds for recording in files.values())
     share = sum(files[path].seconds for path in kept) / hours
     rest = "" if len(kept) == len(files) else ", the rest is decoded on the fly"
-    print(f"cache: {len(kept):,} of {len(files):,} recordings ({share:.0%} of hours) in {folder}{rest}")
+    show(f"cache: {len(kept):,} of {len(files):,} recordings ({share:.0%} of hours) in {folder}{rest}")
     return kept
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from archive.index import is_there
 from archive.recordings import Recording
 from archive.survey import VERSION, Examination, examine, open_ledger, remember
+from runtime.terminal import show
 from sounds.audio import open_recording, read_samples
 from sounds.windows import SILENCE
 
@@ -308,7 +309,7 @@ def without_duplicates(
             stays_for[goes] = stays
     count = len(stays_for)
     if count:
-        print(f"{count:,} recordings are duplicates of others: set aside")
+        show(f"{count:,} recordings are duplicates of others: set aside")
     changed = {path: order[path] for path in {*stays_for, *stays_for.values()}}
     ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
     left = [(one, other) for one, other in ends if one != other]

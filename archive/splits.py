@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from archive.recordings import Recording
 from config import CollectionSettings
+from runtime.terminal import show
 
 
 def join_groups(keys: Sequence[Collection[str]]) -> list[str]:
@@ -117,7 +118,7 @@ def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Reco
     )
     folds_given = {rows[index].fold for index in labelled}
     if given and len(folds_given) == 1:
-        print(
+        show(
             f"all {given} labelled recordings are in fold {folds_given.pop()}, so none could be held out: the column "
             f"fold is not used, {data.folds} folds are drawn"
         )
@@ -129,7 +130,7 @@ def with_folds(rows: Sequence[Recording], data: CollectionSettings) -> list[Reco
         groups = [rows[index].group for index in labelled]
         fold_of = dict(zip(groups, draw_folds(labels, groups, data.folds).tolist(), strict=True))
         if set(fold_of.values()) == {data.folds}:
-            print(
+            show(
                 f"{len(fold_of)} groups of labelled recordings cannot be divided into {data.folds} folds, so none can "
                 "be held out; lower --data.folds, or give the table a column fold"
             )

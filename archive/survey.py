@@ -33,6 +33,7 @@ from archive.segments import sound_shared
 from config import (
     SCRATCH,
 )
+from runtime.terminal import show
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
 from sounds.windows import SHORTEST_SECONDS
@@ -91,7 +92,7 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
                 note_down(ledger, fresh, stamps)
             assert known.keys() == stamps.keys(), f"{len(stamps.keys() - known.keys())} recordings were lost on the way"
             before = len(known) - len(missing)
-            print(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
+            show(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
     return known
 
 
@@ -252,12 +253,12 @@ def open_ledger() -> sqlite3.Connection:
         ledger.executescript(tables)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            print(f"{LEDGER}: {error}; nothing is remembered this time, make room or look at its permissions")
+            show(f"{LEDGER}: {error}; nothing is remembered this time, make room or look at its permissions")
             ledger = sqlite3.connect(":memory:")
             ledger.executescript(tables)
             return ledger
         LEDGER.replace(LEDGER.with_suffix(".damaged"))
-        print(f"{LEDGER} was damaged: set aside, everything is listened to again")
+        show(f"{LEDGER} was damaged: set aside, everything is listened to again")
         ledger = sqlite3.connect(LEDGER, timeout=60)
         ledger.executescript(tables)
     return ledger
@@ -288,7 +289,7 @@ def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[ob
         with ledger:
             ledger.executemany(statement, rows)
     except sqlite3.OperationalError as error:
-        print(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
+        show(f"{LEDGER}: {error}; what was found out now is not remembered, make room or look at its permissions")
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

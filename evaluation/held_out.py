@@ -54,6 +54,7 @@ from evaluation.metrics import (
 from evaluation.ranks import RankAnswer, deepest_answers, rank_groups, rank_probabilities, rank_truth
 from runtime.cells import no_formula, score_columns, write_row, write_scores
 from runtime.files import publish
+from runtime.terminal import show
 from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
 
 HELD_OUT, TRAINING = "held_out_recordings.csv", "training_recordings.csv"  # beside a classifier, for quantize.py
@@ -299,29 +300,29 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     areas = rank_roc_auc(truth, scores, rank_groups(taxonomy))
     figures |= {f"auc_{rank}": area for rank, area in areas.items() if np.isfinite(area)}
     figures |= intervals(truth, scores, held_out.groups, "macro_auc" in figures)
-    print(
+    show(
         f"{count} held-out recordings, {len(labelled)} of them with a species, {len(windows.owner)} windows, "
         f"{truth.shape[1]} species"
     )
     for name, rows in (("macro_auc", "all recordings"), ("cmap", "all recordings"), ("top1", "those with a species")):
-        print(f"  {figure_line(name, figures, rows)}")
+        show(f"  {figure_line(name, figures, rows)}")
     if ranked := [f"{rank} {areas[rank]:.3f}" for rank in areas if np.isfinite(areas[rank])]:
-        print(f"  AUC by rank          {', '.join(ranked)}")
-    print(
+        show(f"  AUC by rank          {', '.join(ranked)}")
+    show(
         f"  taxonomic distance   {figures['mistake_distance']:.3f} of the best answer, "
         f"{figures['least_cost_distance']:.3f} of the least costly one; {severity:.3f} of the false alarms at recall .5"
     )
-    print(
+    show(
         f"  calibration          temperature {calibration.temperature:.2f}; error {figures['calibration_error']:.3f} "
         f"of the highest window ({crossed.said})"
     )
-    print(f"  {rank_line(crossed, taxonomy)}")
+    show(f"  {rank_line(crossed, taxonomy)}")
     figures |= threshold_figures(crossed, judged)
-    print(*(f"  {line}" for line in threshold_lines(figures, crossed, calibration)), sep="\n")
+    show("\n".join(f"  {line}" for line in threshold_lines(figures, crossed, calibration)))
     empty, limits, hours = alarm_windows(crossed, calibration)
     for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
         figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
-        print(f"  false alarms         {alarms:.1f} per hour at {name}, on {hours:.2f} h without any species")
+        show(f"  false alarms         {alarms:.1f} per hour at {name}, on {hours:.2f} h without any species")
     write_held_out(folder, held_out, taxonomy)
     write_embeddings(folder / "embeddings.npz", held_out)
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,19 +29,19 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from runtime.terminal import show
+
 PATIENCE = timedelta(days=2)  # one process may survey an archive while the others wait; torchrun sees who has died
 Item = TypeVar("Item")
 
 
 def meet() -> None:
-    """Find the other processes that torchrun has started; from here on the first alone prints."""
+    """Find the other processes that torchrun has started."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     dist.init_process_group(timeout=PATIENCE)  # gloo for the CPU, NCCL for CUDA devices
     atexit.register(dist.destroy_process_group)
-    if rank():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
-    print(f"{count()} processes share each batch")
+    show(f"{count()} processes share each batch")
 
 
 def count() -> int:

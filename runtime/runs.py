@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from runtime.files import FIRST, as_json, birth, publish, read_json, sweep, write_json
-from runtime.terminal import command_line, shortest
+from runtime.terminal import command_line, shortest, show
 
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
@@ -65,7 +65,7 @@ def open_run(
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     run = begun_run(folder, settings, resumed)
-    print(f"run {folder}")
+    show(f"run {folder}")
     status = "failed"
     try:
         yield run
@@ -150,13 +150,13 @@ def subfolder(run: Run, name: str) -> Run:
     """A part of a run that has a log and curves of its own."""
     folder = run.folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"part {folder}")
+    show(f"part {folder}")
     return Run(folder, run.started, run.facts)
 
 
 def record(run: Run, **values: float | int | str | None) -> None:
     """Print one line, and append the same values as one line of metrics.jsonl, with the seconds since the start."""
-    print("  ".join(f"{name} {readable(value)}" for name, value in values.items()), flush=True)
+    show("  ".join(f"{name} {readable(value)}" for name, value in values.items()))
     line = {"seconds": round(time.time() - run.started, 2), **values}
     if not FIRST:
         return
@@ -254,7 +254,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
         same_host = facts.get("host") == socket.gethostname()
         if facts.get("status") == "running" and same_host and not is_alive(facts):
             write_json(path, facts | {"status": "interrupted"})
-            print(f"{path.parent} never finished: marked interrupted")
+            show(f"{path.parent} never finished: marked interrupted")
 
 
 def readable(value: float | int | str | None) -> str:

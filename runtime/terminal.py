@@ -3,7 +3,7 @@
     launch(predict, PredictCommand)              # 0 done, 1 nothing could be done, 2 done but some inputs failed
 
 `launch` is the border of every command: a user's mistake is one line, what is ours to mend leaves a traceback in a
-file, Ctrl-C is 130. What is printed cannot steer the terminal. No torch.
+file, Ctrl-C is 130. `show` is how a command prints: no name in it can steer the terminal. No torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO, cast
+from typing import NoReturn, cast
 
 from config import SCRATCH, Command, parse
 from runtime.files import FIRST, FULL, error_number, is_full
@@ -61,7 +60,7 @@ def launch(function: Callable[[Command], int], command: type[Command]) -> NoRetu
 
 
 def given_settings(command: type[Command]) -> Command:
-    """The settings from the command line, read once in a process, whose output is made plain before."""
+    """The settings from the command line, read once in a process."""
     if command not in GIVEN:
         if not FIRST and "train" not in {field.name for field in fields(command)}:
             leave(
@@ -71,8 +70,11 @@ def given_settings(command: type[Command]) -> Command:
             )
         if sys.flags.optimize:
             leave("error: python -O switches off the checks that protect your data; run without -O", 1)
-        plain_output()
-        GIVEN[command] = parse(command)
+        try:
+            GIVEN[command] = parse(command)
+        except (SystemExit, BrokenPipeError) as leaving:  # --help, whose reader may have left, or a mistyped flag
+            show(end="")
+            raise SystemExit(getattr(leaving, "code", 0)) from None
     return cast(Command, GIVEN[command])
 
 
@@ -166,34 +168,29 @@ def written_traceback() -> str:
 def leave(line: str, code: int) -> NoReturn:
     """Say why, and go."""
     line = line if FIRST else f"process {os.environ['RANK']}: {line}"
-    print(" ".join(shown(line).splitlines()), file=sys.stderr, flush=True)
+    show(" ".join(escaped(line).splitlines()), error=True)
     raise SystemExit(code)
 
 
-def plain_output() -> None:
-    """From here on no name that is printed can move the cursor, colour the terminal or turn round what is written, and
-    a reader who leaves (`| head`) ends nothing: the work goes on, and its tables are written."""
-    write = sys.stdout.write
+def show(*words: object, end: str = "\n", error: bool = False) -> None:
+    """Print for the person in front: every command prints with this alone.
 
-    def plainly(text: str) -> int | None:
-        return unless_left(sys.stdout, write, shown(text))
-
-    vars(sys.stdout)["write"] = plainly
-    vars(sys.stderr)["write"] = partial(unless_left, sys.stderr, sys.stderr.write)
-    for stream in (sys.stdout, sys.stderr):
-        vars(stream)["flush"] = partial(unless_left, stream, stream.flush)
-
-
-def unless_left(stream: TextIO, act: Callable[..., int | None], *words: str) -> int | None:
-    """Write to a stream, or flush it; where nobody reads it any more, it leads nowhere from here on."""
+    No name in it moves the cursor, colours the terminal or turns round what is written. A reader who leaves (`| head`)
+    ends nothing: the work goes on, and its tables are written. Of several processes the first alone prints.
+    error   on stderr, whichever process it is
+    """
+    if not FIRST and not error:
+        return
+    stream = sys.stderr if error else sys.stdout
+    text = escaped(" ".join(map(str, words)))
+    encoding = stream.encoding or "utf-8"
     try:
-        return act(*words)
-    except BrokenPipeError:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, file=stream, flush=True)
+    except BrokenPipeError:  # what is still in the stream, and all that follows, leads nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return act(*words)
 
 
-def shown(text: str) -> str:
+def escaped(text: str) -> str:
     """Text for a terminal: what would steer it as \\x1b, a byte of a name that is no UTF-8 as \\udcff."""
     return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
@@ -206,6 +203,8 @@ def interrupt(_signal: int = 0, _frame: FrameType | None = None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    print(shown("a name that would clear the screen: \x1b[2J"))
+    show("a name that would clear the screen: \x1b[2J")
     print(command_line("predictor.py", "a recording.wav"))
-    assert shown("\x1b[2J") == "\\x1b[2J" and command_line("predictor.py", "a b.wav").endswith("predictor.py 'a b.wav'")
+    assert escaped("\x1b[2J") == "\\x1b[2J" and command_line("predictor.py", "a b.wav").endswith(
+        "predictor.py 'a b.wav'"
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from config import PRESETS, SIZES, BudgetSettings, EncoderSize, Preset, encoder_size, size_in_words
 from runtime.files import read_json
+from runtime.terminal import show
 from serving import scorer as scoring
 from serving.speed import Speed
 from training.checkpoint import ClassifierFacts
@@ -49,14 +50,14 @@ def fit_budget(
     served_as = quickest_way(speeds, threads, refused)
     speed = speeds[served_as, threads]
     fitting, words = fits(speed, budget)
-    print(f"as {served_as}{', as INT8 is refused' if refused else ''}: {words}")
+    show(f"as {served_as}{', as INT8 is refused' if refused else ''}: {words}")
     if not fitting:
         advice = smaller_one(speed, served_as, threads, facts, budget, depths)
-        print(advice)
+        show(advice)
         words = f"{words}; {advice}"
     context_seconds, bytes_each = facts.audio.context_seconds, BYTES_EACH[served_as]
     largest, rates = largest_that_fits(speed, facts.encoder, budget, context_seconds, bytes_each)
-    print(f"largest size that would fit, estimated from this one: {largest or 'none'}")
+    show(f"largest size that would fit, estimated from this one: {largest or 'none'}")
     return Fit(served_as, fitting, words, largest, rates)
 
 

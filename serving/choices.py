@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from config import AudioSettings, PredictCommand
 from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
+from runtime.terminal import show
 from serving.detections import Choices, Scores
 from serving.scorer import Scorer
 from taxonomy import Taxonomy, decoded_text, match_species
@@ -69,7 +70,7 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
     shown = [validated[column] for column in np.flatnonzero(wanted)]
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if settings.min_conf is not None or settings.top_n else ", and have strict thresholds"
-        print(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
+        show(f"of {len(shown)} species {' and '.join(doubtful)}: they are marked in every table{strict}")
     ranks = scorers[0].thresholds.ranks if settings.ranks else dict[str, float]()
     return Choices(thresholds, wanted, settings.top_n, ranks, validated)
 
@@ -94,10 +95,10 @@ def listed_species(path: Path, strict: bool, taxonomy: Taxonomy) -> NDArray[np.b
     assert path.is_file(), f"--slist {path}: no such file"
     lines, encoding = decoded_text(path.read_bytes())
     if encoding:
-        print(f"{path} is not in UTF-8, read as {encoding}")
+        show(f"{path} is not in UTF-8, read as {encoding}")
     known, strange = match_species(lines.splitlines(), taxonomy)
     unknown = f"; not in it: {', '.join(strange)}" if strange else ""
-    print(f"{path}: {len(known)} species of the model{unknown}")
+    show(f"{path}: {len(known)} species of the model{unknown}")
     assert not (strange and strict), f"--strict: {len(strange)} lines of {path} are no species of the model"
     assert known, f"no line of {path} is a species of the model"
     return np.array([column in known for column in range(len(taxonomy.labels))])

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from runtime.digests import beside
+from runtime.terminal import show
 from serving import scorer as scoring
 from serving.export import front_end
 from serving.speed import Speed, in_fresh_process, measure, report_speed, time_by_part, time_graph
@@ -47,11 +48,11 @@ def measure_files(classifier: Path, float_path: Path, int8_path: Path, samples: 
     files = {"torch float32": classifier, "ONNX float32": float_path, "ONNX INT8": int8_path}
     files |= {"OpenVINO": float_path} if scoring.openvino_may_be_quicker() else {}
     sizes = {name: megabytes(path) for name, path in files.items()}
-    print(scoring.cpu_name())
+    show(scoring.cpu_name())
     print_speeds(speeds, sizes)
     front = time_graph(front_end(float_path), samples) / windows
     share = front / speeds["ONNX INT8", 1].milliseconds_per_window
-    print(f"of which the front end takes {front:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
+    show(f"of which the front end takes {front:.2f} ms, {100 * share:.0f} % of an INT8 window on one thread")
     parts = {name: time_by_part(path, samples) for name, path in (("float32", float_path), ("INT8", int8_path))}
     return Measured(speeds, sizes, front, parts)
 
@@ -85,10 +86,10 @@ def report_network(classifier: str, threads: int, started: float) -> None:
 
 def print_speeds(speeds: Mapping[tuple[str, int], Speed], sizes: Mapping[str, float]) -> None:
     """What each costs, as a table."""
-    print(f"{'':16}{'threads':>8}{'MB':>9}{'ms/window':>11}{'x real time':>13}{'memory MB':>11}{'start s':>9}")
+    show(f"{'':16}{'threads':>8}{'MB':>9}{'ms/window':>11}{'x real time':>13}{'memory MB':>11}{'start s':>9}")
     for (name, threads), speed in speeds.items():
         size = f"{sizes[name]:.2f}" if name in sizes else ""
-        print(
+        show(
             f"{name:16}{threads:8}{size:>9}{speed.milliseconds_per_window:11.2f}{speed.times_real_time:13.0f}"
             f"{speed.peak_memory_mb:11}{speed.start_seconds:9.2f}"
         )

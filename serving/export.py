@@ -40,6 +40,7 @@ from evaluation.calibration import thresholds_to_json
 from model import BirdClefClassifier
 from runtime.digests import blank, name_beside, seal, sha256
 from runtime.files import publish
+from runtime.terminal import show
 from serving import scorer as scoring
 from serving.sensitivity import EIGHT_BITS, LEVELS, PRODUCTS
 from taxonomy import to_json
@@ -68,7 +69,7 @@ class Deployed(nn.Module):
 
 def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
     """The float32 file, front end included, for any number of contexts at a time."""
-    print("exporting ...", flush=True)
+    show("exporting ...")
     large = sum(4 * parameter.numel() for parameter in model.parameters()) > LARGEST_FILE
     example = torch.zeros(2, model.log_mel.samples)
     batch = torch.export.Dim("batch", min=1, max=4096)

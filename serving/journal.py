@@ -30,6 +30,7 @@ import numpy as np
 
 from runtime.digests import blank, seal, sha256, state_of
 from runtime.files import publish
+from runtime.terminal import show
 from serving.detections import Analysed, Detection, Scored, clock_time
 from serving.inputs import Entry
 from sounds.decoders import may_pass
@@ -59,7 +60,7 @@ class Journal:
             sound = sha256(arrays) == digest
         if not sound:
             name = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-            print(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
+            show(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
         return sound
 
     def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:

@@ -21,6 +21,7 @@ from config import AudioSettings, PredictCommand, TableKind
 from evaluation.calibration import Thresholds
 from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
 from runtime.files import publish
+from runtime.terminal import show
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Scored, TableFacts, join
 from serving.embeddings import Embedded, write_vectors
@@ -141,7 +142,7 @@ def fill_submission(path: Path, sample: Path, entries: Sequence[Entry], journal:
     """submission.csv, like a sample of BirdCLEF's; prints what the two do not share."""
     rows = ((str(entry.path), scored[0].probabilities) for entry, scored in journal.recall_arrays(entries) if scored)
     report = write_submission(path, read_sample(sample), rows, scorer.taxonomy.labels)
-    print(
+    show(
         f"submission: {report.rows} rows, {report.filled_rows} of them without scores; {len(report.filled_labels)} "
         f"labels that the model lacks; {len(report.unasked)} scored windows that it does not ask for"
     )

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from config import PRESETS, SIZES, AudioSettings, Engine, from_facts, size_in_words
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
+from runtime.terminal import show
 from serving.guard import EXACT_INT8, bounded_options, check_graph, limit_process
 from taxonomy import Taxonomy, from_json
 
@@ -128,7 +129,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
     if wrong:
         wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"
         twin = float_twin(path, wrong)
-        print(f"{wrong}; {twin} is used instead, which is slower")
+        show(f"{wrong}; {twin} is used instead, which is slower")
         return replace(open_scorer(twin, threads), known_answer=wrong)
     taxonomy = from_json(facts["taxonomy"])
     return Scorer(
@@ -236,7 +237,7 @@ def open_quicker(path: Path, threads: int) -> Scorer:
     for _ in range(TRIED + 1):  # the first one warms up
         times.append([seconds_to_score(scorer, noise) for scorer in (ours, theirs)])
     one, other = (1000 * statistics.median(each) / threads for each in zip(*times[1:], strict=True))
-    print(f"--engine auto: {one:.1f} ms a context with ONNX Runtime, {other:.1f} ms with OpenVINO")
+    show(f"--engine auto: {one:.1f} ms a context with ONNX Runtime, {other:.1f} ms with OpenVINO")
     return theirs if other < FASTER * one else ours
 
 

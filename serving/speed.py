@@ -26,6 +26,7 @@ import onnxruntime as ort
 
 from config import Engine
 from runtime.runs import peak_memory_mb
+from runtime.terminal import show
 from serving.guard import bounded_options
 from serving.scorer import context_samples, cpu_name, open_scorer, score
 
@@ -127,7 +128,7 @@ def report_speed(answer: Callable[[], object], windows: int, window_seconds: flo
         "peak_memory_mb": peak_memory_mb(),
         "start_seconds": round(first, 2),
     }
-    print(json.dumps(figures))
+    show(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -185,3 +185,16 @@ def test_a_dangerous_line_would_be_seen(line: str, tmp_path: Path) -> None:
     assert not dangers(path, borders())
     path.write_text(line + "\n")
     assert dangers(path, borders())
+
+
+def prints(path: Path) -> list[int]:
+    """The lines outside of a demo that print by themselves."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
+    names = [node for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Name) and node.id == "print"]
+    return [name.lineno for name in names]
+
+
+def test_commands_print_with_show_alone_which_lets_no_name_steer_the_terminal() -> None:
+    """And `show` itself prints."""
+    assert [room(path) for path in program() if prints(path)] == ["runtime.terminal"]

@@ -46,6 +46,7 @@ from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runtime import processes
 from runtime.digests import blank, seal, state_of
 from runtime.files import FIRST, publish, read_json
+from runtime.terminal import show
 from taxonomy import Taxonomy, from_json, to_json
 
 FORMAT = 3  # of the facts; a file with a higher number was written by a later version
@@ -96,7 +97,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     source, size, depth = settings.weights, settings.size, settings.depth
     if source == "random":
         encoder = Encoder(encoder_size(size, depth), audio)
-        print(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
+        show(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
         return encoder
     if source.endswith(".safetensors"):
         tensors, found = own_encoder(Path(source), size, audio)
@@ -114,7 +115,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     fill(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
     freeze_positions(encoder.whisper)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
-    print(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
+    show(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
     return encoder
 
 
@@ -363,7 +364,7 @@ def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
 def download(name: str) -> Path:
     """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
     that hold an encoder; of an audio language model they are a small part."""
-    print(f"looking for {name} on the hub ...", flush=True)
+    show(f"looking for {name} on the hub ...")
     hub_logging.set_verbosity_error()
     wanted = ["config.json", "model.safetensors.index.json"]
     try:

@@ -11,6 +11,7 @@ import torch
 
 from config import RunSettings
 from runtime.processes import meet
+from runtime.terminal import show
 
 _half: dict[str, bool] = {}  # kind of device -> whether in bfloat16, as prepare_device decided for this process
 
@@ -38,7 +39,7 @@ def prepare_device(settings: RunSettings) -> torch.device:
     _half[device.type] = native if settings.precision == "auto" else settings.precision == "bfloat16"
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     slowly = "" if native or not half_precision(device) else ", slowly: it has no products of that kind"
-    print(f"computing on {name} ({'bfloat16' if half_precision(device) else 'float32'}{slowly})")
+    show(f"computing on {name} ({'bfloat16' if half_precision(device) else 'float32'}{slowly})")
     return device
 
 

@@ -31,6 +31,7 @@ from heads import PooledHead
 from model import BirdClefClassifier
 from runtime import processes
 from runtime.files import publish
+from runtime.terminal import show
 from sounds.audio import READING
 from training.checkpoint import digest
 from training.device import autocast, half_precision
@@ -96,7 +97,7 @@ def fit_on_features(
             update(loss, model.head.parameters(), optimizer, schedule, settings.clip)
             losses.append(loss.detach())
     last = float(torch.stack(losses[-max(1, updates // 10) :]).mean())
-    print(f"head fitted on {rows} windows of the frozen encoder: {updates} updates, loss {last:.4f}")
+    show(f"head fitted on {rows} windows of the frozen encoder: {updates} updates, loss {last:.4f}")
     return last
 
 
@@ -114,10 +115,10 @@ def frozen_features(
     if path.is_file():
         try:
             kept = Features(**load_file(path))
-            print(f"features of the frozen encoder: {len(kept.targets)} windows, kept from a run before in {path}")
+            show(f"features of the frozen encoder: {len(kept.targets)} windows, kept from a run before in {path}")
             return kept
         except (SafetensorError, OSError, TypeError):
-            print(f"{path} is damaged; computing it again")
+            show(f"{path} is damaged; computing it again")
     features = computed_features(model, loader, inputs, config, device, path.with_suffix(".begun"))
     keep_features(path, features, {})
     return features
@@ -181,7 +182,7 @@ def computed_features(
                     break
             if size > MOST_FEATURE_BYTES:
                 windows = sum(len(part.targets) for part in found)
-                print(f"the head is fitted on the first {windows} windows, whose features fill {size / 2**30:.1f} GiB")
+                show(f"the head is fitted on the first {windows} windows, whose features fill {size / 2**30:.1f} GiB")
                 break
     except KeyboardInterrupt as stop:
         if begun and done[0]:
@@ -204,9 +205,9 @@ def features_before(begun: Path | None, generator: torch.Generator) -> list[Feat
         summaries, targets, secondary = (torch.split(kept[name], sizes) for name in Features._fields)
         generator.set_state(kept["generator"])
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):
-        print(f"{begun} is damaged; computing it again")
+        show(f"{begun} is damaged; computing it again")
         return []
-    print(f"features of the frozen encoder: {sum(sizes)} windows from a run that was stopped")
+    show(f"features of the frozen encoder: {sum(sizes)} windows from a run that was stopped")
     return [Features(*each) for each in zip(summaries, targets, secondary, strict=True)]
 
 
@@ -222,7 +223,7 @@ def keep_features(path: Path, features: Features, more: Mapping[str, Tensor]) ->
         with publish(path) as temporary:
             save_file({name: part.contiguous() for name, part in {**features._asdict(), **more}.items()}, temporary)
     except (OSError, AssertionError) as error:
-        print(f"the features are not kept for the next time: {error}")
+        show(f"the features are not kept for the next time: {error}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import hashlib
 import math
 import re
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -35,7 +34,7 @@ from config import FinetuneCommand, PretrainCommand
 from runtime import processes
 from runtime.files import FIRST, publish, sync
 from runtime.runs import Run, open_run
-from runtime.terminal import interrupt
+from runtime.terminal import interrupt, show
 from training.optim import cosine_schedule, update
 
 MOST_SPOILED = 10  # updates that may be thrown away in a row
@@ -91,7 +90,7 @@ class Progress:
         """
         self.spoiled = self.spoiled + 1 if math.isnan(norm) else 0
         if self.spoiled:
-            print(
+            show(
                 f"epoch {self.epoch}, step {self.step}: no finite gradient, left out; recordings: {', '.join(names())}"
             )
         assert self.spoiled < MOST_SPOILED, (
@@ -136,7 +135,7 @@ class StateWriter:
         if self.stop_asked and time.monotonic() - self.stop_asked > PATIENCE:
             interrupt()
         if not self.stop_asked and FIRST:
-            print("\nstopping as soon as this step is done and its state is kept", file=sys.stderr, flush=True)
+            show("\nstopping as soon as this step is done and its state is kept", error=True)
         self.stop_asked = self.stop_asked or time.monotonic()
 
     @contextmanager
@@ -200,7 +199,7 @@ class StateWriter:
         processes.wait()  # for what all see, before one of them removes any
         for number, path in enumerate(states):
             if digest(path) != digest_in_name(path):
-                print(f"{path} is damaged; taking the state before it")
+                show(f"{path} is damaged; taking the state before it")
                 continue
             state = load_state(path)
             assert state["data"] == self.data, (
@@ -208,7 +207,7 @@ class StateWriter:
                 "those, or start a new run"
             )
             progress = self.put_back(state, path)
-            print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+            show(f"going on in epoch {progress.epoch} after {progress.step} steps")
             for damaged in states[:number]:  # or it would be taken for a newer one
                 damaged.unlink(missing_ok=True)
             return progress

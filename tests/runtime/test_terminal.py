@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -46,10 +47,10 @@ def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subproc
 def test_a_reader_who_leaves_early_ends_no_work(both: bool, tmp_path: Path) -> None:
     """As in `python predictor.py season/ | head -3`, and with 2>&1 before it."""
     body = f"""
-    import sys
+    from runtime.terminal import show
     for number in range(20_000):
-        print("line", number, flush=number % 2 == 0)
-    print("a warning", file=sys.stderr)
+        show("line", number)
+    show("a warning", error=True)
     open({str(tmp_path / "table.csv")!r}, "w").write("whole")
     return 2
 """
@@ -58,6 +59,24 @@ def test_a_reader_who_leaves_early_ends_no_work(both: bool, tmp_path: Path) -> N
     assert child.stdout is not None and child.stdout.readline() == b"line 0\n"
     child.stdout.close()
     assert child.wait(60) == 2 and (tmp_path / "table.csv").read_text() == "whole"
+
+
+def test_a_reader_who_leaves_the_help_early_sees_no_error() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "main.py", "--help"], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    assert child.stderr.read() == b"" and child.wait(60) == 0
+    child.stderr.close()
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("utf-8", "Größe"), ("ascii", r"Gr\xf6\xdfe")])
+def test_what_a_terminal_cannot_write_or_would_obey_is_escaped(encoding: str, printed: str) -> None:
+    body = r"    from runtime.terminal import show; show('Gr\xf6\xdfe \x1b[2J \udce9'); return 0"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(launching(body), cwd=HERE, env=environment, capture_output=True, check=True)
+    assert done.stdout == rf"{printed} \x1b[2J \udce9".encode() + b"\n"
 
 
 def test_a_mistake_of_the_user_is_one_line_and_exit_code_1() -> None:
