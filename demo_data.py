@@ -168,14 +168,14 @@ def write_field_season(
     if finished.is_file() and finished.read_text() == parameters:
         return season
     clear(root)
-    write_table(root / "taxonomy.csv", taxonomy_rows())
+    write_rows(root / "taxonomy.csv", pretend_taxonomy())
     with ThreadPoolExecutor() as pool:  # every recording has its own seed: who is written first does not matter
         soundscape = pool.submit(write_soundscape, season.soundscape, seed, soundscape_seconds)
         takes = enumerate(product(SPECIES, range(recordings_per_species)))
         labelled = [pool.submit(write_labelled, root, seed, i, species, take) for i, (species, take) in takes]
         unlabeled = [pool.submit(write_unlabeled, root, seed, i) for i in range(unlabeled_recordings)]
-    write_table(root / "train.csv", [recording.result() for recording in labelled])
-    write_table(season.answers, soundscape.result())
+    write_rows(root / "train.csv", [recording.result() for recording in labelled])
+    write_rows(season.answers, soundscape.result())
     for recording in unlabeled:
         recording.result()
     write_damaged(root / "damaged", root / "train_audio" / SPECIES[0].label / "FS100000.flac")
@@ -194,7 +194,7 @@ def clear(root: Path) -> None:
         shutil.rmtree(root / folder, ignore_errors=True)  # not there the first time
 
 
-def taxonomy_rows() -> list[dict[str, str]]:
+def pretend_taxonomy() -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for species in SPECIES:
         family = GENERA[species.genus].family
@@ -392,7 +392,7 @@ def weather(samples: int, levels: NDArray[np.float64], rng: Generator) -> Wavefo
     """
     coarse = np.linspace(0, len(levels) - 1, samples // COARSE + 2)
     moments = np.arange(len(levels))
-    rain, wind, hum = (interpolate(np.interp(coarse, moments, levels[:, kind] ** 2), samples) for kind in range(3))
+    rain, wind, hum = (to_full_rate(np.interp(coarse, moments, levels[:, kind] ** 2), samples) for kind in range(3))
     white = rng.standard_normal(samples + 1, np.float32)
     noise = (0.02 + 0.04 * rain) * (white[1:] + white[:-1])  # the mean of neighbours: softer towards 16 kHz
     noise += 0.05 * rain * drops(samples, rng)
@@ -420,10 +420,10 @@ def gusts(samples: int, rng: Generator) -> Waveform:
     rumble = np.fft.irfft(spectrum[0] + 1j * spectrum[1], coarse)
     swell = rng.uniform(0.2, 1.5, coarse // 700 + 2)
     rumble *= np.interp(np.arange(coarse) / 700, np.arange(len(swell)), swell) / rumble.std()
-    return interpolate(rumble, samples)
+    return to_full_rate(rumble, samples)
 
 
-def interpolate(coarse: NDArray[np.float64], samples: int) -> Waveform:
+def to_full_rate(coarse: NDArray[np.float64], samples: int) -> Waveform:
     """Values at 1 kHz (samples // 32 + 2,) -> (samples,) at 32 kHz, on straight lines between them."""
     ramp = np.arange(COARSE, dtype=np.float32) / COARSE
     values = coarse.astype(np.float32)[:, None]
@@ -460,7 +460,7 @@ def write_sound(path: Path, waveform: Waveform, peak: float) -> None:
             file.write(pcm[start : start + 4 * SAMPLE_RATE])
 
 
-def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()

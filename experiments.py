@@ -104,7 +104,7 @@ def experiments(config: ExperimentsCommand) -> int:
     assert chosen, (
         f"no {wanted} in {root}{instead}; make one (python main.py --help says how), or name its folder: --runs"
     )
-    write_table(columns(chosen, every_score=True), config.out)
+    write_columns(columns(chosen, every_score=True), config.out)
     if dropped:
         names = ", ".join(map(printable, dropped))
         text = f"too wide for this terminal, see the CSV: {names}"
@@ -142,7 +142,7 @@ def read_run(folder: Path) -> Experiment:
     )
     assert not is_dead(facts), f"says it is running, but its process {facts['pid']} is gone: it was killed"
     settings = flatten(as_object(facts.get("settings")))
-    kind, seconds = kind_of(name), number(facts.get("seconds"))
+    kind, seconds = kind_of(name), finite(facts.get("seconds"))
     return Experiment(
         run=folder.name,
         kind=kind,
@@ -201,12 +201,12 @@ def numbers(values: Mapping[str, Any], above: str = "") -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in values.items():
         flat |= numbers(as_object(value), f"{above}{name}_")
-        found = number(value)
+        found = finite(value)
         flat |= {} if found is None else {above + name: found}
     return flat
 
 
-def number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite number, or none."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
@@ -339,7 +339,7 @@ def layout(table: Sequence[Column], width: int) -> tuple[list[str], list[str]]:
     return fitting, [column.name for column in filled[count:]]
 
 
-def write_table(table: Sequence[Column], path: Path) -> None:
+def write_columns(table: Sequence[Column], path: Path) -> None:
     """experiments.csv: every column, every cell whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

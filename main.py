@@ -38,7 +38,7 @@ from evaluation.held_out import (
     HeldOut,
     calibrate,
     evaluate,
-    joined,
+    joined_parts,
     recording_scorecard,
     write_held_out,
     write_trained,
@@ -97,7 +97,7 @@ def finetune(config: FinetuneCommand) -> int:
         if not FIRST:  # of several processes one writes down what all have found
             return 0
         # one calibration for all of them, with which each is saved
-        held_out = joined([candidate.held_out for candidate in candidates])
+        held_out = joined_parts([candidate.held_out for candidate in candidates])
         calibration = calibrate(held_out, taxonomy)
         for plan, part, candidate in zip(plans, parts, candidates, strict=True):
             calibrated = calibration.applied(candidate.held_out)

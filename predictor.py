@@ -34,7 +34,7 @@ from serving.detections import Choices, detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
 from serving.outputs import TableSettings, write_outputs
-from serving.progress import Progress
+from serving.progress import ScoringProgress
 from serving.scorer import Scorer, cpu_name, open_scorer
 from serving.tallies import LISTED, Totals, status_counts
 from sounds.audio import READING
@@ -81,7 +81,7 @@ def predict(config: PredictCommand) -> int:
 def predict_one(analyser: Analyser, entry: Entry) -> int:
     """The detections of one recording, on the terminal alone."""
     started = time.time()
-    with Progress(None, entry.size, analyser.sound.batch_size) as progress:
+    with ScoringProgress(None, entry.size, analyser.sound.batch_size) as progress:
         scores = score_entries(analyser.scorers, [entry], analyser.sound, analyser.decoder, progress)
         ((_, outcome, scored),) = scores
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
@@ -131,12 +131,12 @@ def still_to_do(own: Sequence[Entry], journal: Journal, retry_failed: bool) -> l
 def score_waiting(analyser: Analyser, waiting: Sequence[Entry], journal: Journal, fail_fast: bool) -> None:
     """Score recordings and save what is found, with a bar that knows by their sizes how long the rest will take."""
     started, taxonomy = time.time(), analyser.scorers[0].taxonomy
-    with Progress(journal, sum(entry.size for entry in waiting), analyser.sound.batch_size) as progress:
+    with ScoringProgress(journal, sum(entry.size for entry in waiting), analyser.sound.batch_size) as progress:
         for entry, outcome, scored in score_entries(
             analyser.scorers, waiting, analyser.sound, analyser.decoder, progress
         ):
             analysed = analyse(entry, outcome, scored, taxonomy, analyser.choices)
-            journal.keep(entry, analysed, scored if journal.arrays else [])
+            journal.save(entry, analysed, scored if journal.arrays else [])
             progress.finished(entry, outcome.seconds)
             assert not (fail_fast and outcome.status == "unreadable"), f"{entry.path}: {outcome.reason}"
     if waiting:

@@ -47,7 +47,7 @@ from model import Encoder, LogMel
 from runtime.files import publish, write_json
 from runtime.runs import Run, open_run
 from runtime.terminal import command_line, launch, show
-from training.checkpoint import digest, load_encoder, read_tensors, size_of, write_tensors
+from training.checkpoint import load_encoder, read_tensors, size_of, weights_digest, write_tensors
 from training.device import autocast, half_precision, prepare_device
 
 BATCH = 16  # contexts that go through the encoder together
@@ -153,7 +153,7 @@ def probe(config: ProbeCommand) -> int:
         }
         write_json(run.folder / "probe.json", card)
         run.facts["scores"] = {"cmap": mixed[depths.index(best)].cmap, "top1": mixed[depths.index(best)].top1}
-    show(verdict(depths, alone, mixed, gaps, costs, best))
+    show(layers_in_words(depths, alone, mixed, gaps, costs, best))
     words = changed_words("data", config.data, ProbeCommand.defaults(config.preset).data)
     words = ["--preset", size, "--data.root", str(config.data.root), *words]
     words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(best)]
@@ -235,7 +235,13 @@ def all_features(
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """(recordings, layers, 3 * width) and how many windows of each; from the last run where that looked at the same."""
     seen = [(row.path, stamp(row.path), row.start, row.end, row.keep, row.alive) for row in rows]
-    made_of = (digest(encoder.whisper.state_dict()), asdict(config.audio), config.windows, half_precision(device), seen)
+    made_of = (
+        weights_digest(encoder.whisper.state_dict()),
+        asdict(config.audio),
+        config.windows,
+        half_precision(device),
+        seen,
+    )
     name = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
     last, path = config.run.root / "probe" / FEATURES, run.folder / FEATURES
     tensors: dict[str, Tensor] = {}
@@ -310,7 +316,7 @@ def pooled_features(
     try:
         for index, row in enumerate(bar, first):
             expected = math.ceil(sum(end - start for start, end in row.usable) / audio.context_seconds)
-            for context in spread(recording_contexts([row], audio), expected, max(1, windows // per_context)):
+            for context in spread_evenly(recording_contexts([row], audio), expected, max(1, windows // per_context)):
                 waiting.append((index, context))
                 if len(waiting) == BATCH:
                     add_batch(pooled, waiting, encoder, log_mel, per_context, device)
@@ -350,7 +356,7 @@ def add_batch(
     pooled.finish(batch[-1][0])
 
 
-def spread(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:
+def spread_evenly(contexts: Iterable[Context], expected: int, most: int) -> Iterator[Context]:
     """About `most` of them, evenly; one at least where there is one."""
     step = max(1, math.ceil(expected / most))
     first: list[Context] = []
@@ -544,7 +550,7 @@ def table(
     return lines
 
 
-def verdict(
+def layers_in_words(
     depths: Sequence[int],
     alone: Sequence[Score],
     mixed: Sequence[Score],

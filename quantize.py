@@ -58,7 +58,7 @@ Scores = NDArray[np.float32]  # (windows, species), of all contexts
 
 
 @dataclass(frozen=True)
-class Trained:
+class Compared:
     """What is known of the classifier, but for its weights, and what its files are compared on."""
 
     path: Path
@@ -116,7 +116,7 @@ def quantize(config: QuantizeCommand) -> int:
     return 0
 
 
-def open_trained(config: QuantizeCommand) -> tuple[BirdClefClassifier, Trained]:
+def open_trained(config: QuantizeCommand) -> tuple[BirdClefClassifier, Compared]:
     """The classifier, and the windows on which its files are compared."""
     folds = sorted(config.classifier.parent.glob("fold-*/classifier.safetensors"))
     assert config.classifier.is_file() or not folds, (
@@ -132,10 +132,10 @@ def open_trained(config: QuantizeCommand) -> tuple[BirdClefClassifier, Trained]:
     else:
         show("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
     enough = len(held_out.owner) >= enough_windows(config.gate.min_agreement)
-    return model, Trained(config.classifier, facts, depths, held_out, len(held_out.truth) > 0 and enough)
+    return model, Compared(config.classifier, facts, depths, held_out, len(held_out.truth) > 0 and enough)
 
 
-def write_float_file(model: BirdClefClassifier, trained: Trained, path: Path) -> tuple[Scores, float]:
+def write_float_file(model: BirdClefClassifier, trained: Compared, path: Path) -> tuple[Scores, float]:
     """The float32 file, which must answer as the network does: its answers, and by how much they differ at most."""
     contexts = trained.held_out.contexts
     write_float(model, trained.facts, path, len(trained.held_out.truth) > 0)
@@ -177,7 +177,7 @@ def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32
 
 
 def move_thresholds(
-    trained: Trained, floats: Scores, int8: Scores, float_path: Path, int8_path: Path, recipe: Recipe
+    trained: Compared, floats: Scores, int8: Scores, float_path: Path, int8_path: Path, recipe: Recipe
 ) -> int:
     """Write the INT8 file again with thresholds of its own, where it needs some; returns how many."""
     if not trained.verified:
@@ -191,7 +191,7 @@ def move_thresholds(
     return moved
 
 
-def trained_facts(trained: Trained, largest_difference: float) -> dict[str, object]:
+def trained_facts(trained: Compared, largest_difference: float) -> dict[str, object]:
     """Of quantize.json: the classifier, and what it was compared on."""
     return {
         "classifier": str(trained.path),

@@ -51,7 +51,7 @@ from serving.review import (
     verdict_thresholds,
     write_training,
 )
-from sounds.audio import probe
+from sounds.audio import examine_header
 from sounds.clips import Clip, cut_clip
 from sounds.discovery import OURS
 
@@ -222,7 +222,7 @@ def cut_clips(drawn: Sequence[Detected], results: Results, audio: Path | None) -
     """Picture and sound of each detection, in order, made on all cores; or why there is none."""
     find = sound_finder(results, audio)
     paths = {d.file: find(d.file) for d in drawn}
-    known = {path: probe(path) for path in dict.fromkeys(paths.values()) if path}
+    known = {path: examine_header(path) for path in dict.fromkeys(paths.values()) if path}
 
     def cut(d: Detected) -> Clip | str:
         path = paths[d.file]

@@ -54,7 +54,7 @@ from training.checkpoint import load_encoder, save_encoder
 from training.device import autocast, device_memory_mb, prepare_device
 from training.masking import contrast_scores, hide_tokens
 from training.optim import cosine_schedule, differential_groups, follow, update
-from training.states import Progress, Stateful, StateWriter, forget, training_run
+from training.states import Stateful, StateWriter, TrainingProgress, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
@@ -63,7 +63,7 @@ SKILLS = ("skill", "skill_over_mean", "held_out_mse")
 
 
 @dataclass(frozen=True)
-class Loop:
+class Pretraining:
     """All that moves while the autoencoder is trained, and what moves it."""
 
     model: MaskedAutoencoder
@@ -92,7 +92,7 @@ def pretrain(config: PretrainCommand) -> int:
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
-    loop = prepare_loop(encoder, train, config, device)
+    loop = prepare_pretraining(encoder, train, config, device)
     epochs = config.train.epochs_for(len(loop.loader))
     with training_run("mae", config) as run:
         data = fingerprint(train, held_out)
@@ -101,18 +101,20 @@ def pretrain(config: PretrainCommand) -> int:
         keep_records(run.folder, progress.records)
         windows = held_out_windows(held_out, config.audio)
         for epoch in range(progress.epoch, epochs + 1):
-            measured = train_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
+            measured = pretrain_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
             with writer.guarding(progress):
                 evaluate_epoch(loop, windows, config, run, epoch, measured)
                 progress.next_epoch()
         path, skill = save_pretrained(encoder, train, config, run, epochs)
     forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
-    show(f"skill {skill:.3f}: " + verdict(skill))
+    show(f"skill {skill:.3f}: " + skill_in_words(skill))
     show(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
     return 0
 
 
-def prepare_loop(encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, device: torch.device) -> Loop:
+def prepare_pretraining(
+    encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, device: torch.device
+) -> Pretraining:
     """Networks, batches, optimiser and schedule, before anything is learnt."""
     settings = config.train
     encoder.checkpointing = settings.checkpointing
@@ -133,13 +135,15 @@ def prepare_loop(encoder: Encoder, train: Sequence[Recording], config: PretrainC
     updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
     generator = torch.Generator().manual_seed(config.run.seed)
-    processes.spread(config.run.seed)
+    processes.spread_seed(config.run.seed)
     trivial = TrivialBaseline()
-    return Loop(model, teacher, trivial, log_mel, loader, optimizer, schedule, generator, call, reconstruct, device)
+    return Pretraining(
+        model, teacher, trivial, log_mel, loader, optimizer, schedule, generator, call, reconstruct, device
+    )
 
 
-def train_epoch(
-    loop: Loop, writer: StateWriter, progress: Progress, config: PretrainCommand, title: str
+def pretrain_epoch(
+    loop: Pretraining, writer: StateWriter, progress: TrainingProgress, config: PretrainCommand, title: str
 ) -> dict[str, float]:
     """The rest of an epoch; returns what is recorded of it."""
     settings, loader, model = config.train, loop.loader, loop.model
@@ -151,7 +155,7 @@ def train_epoch(
         for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
             last = step % settings.accumulate == 0 or step == len(loader)
             with processes.no_exchange(loop.call, model, last):
-                loss = training_loss(loop, of_all(batch, loop.device), config)
+                loss = pretraining_loss(loop, of_all(batch, loop.device), config)
                 norm = update(
                     loss * processes.count(),  # whose mean over the processes is taken
                     model.parameters(),
@@ -174,7 +178,7 @@ def train_epoch(
     return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": round(rate, 1)}
 
 
-def training_loss(loop: Loop, batch: Batch, config: PretrainCommand) -> Tensor:
+def pretraining_loss(loop: Pretraining, batch: Batch, config: PretrainCommand) -> Tensor:
     """The loss of one batch, of which each process has its part; the trivial baseline learns from it too."""
     mel = input_picture(loop.log_mel, batch, config, loop.generator)
     hidden = draw_mask(mel, config.mask, loop.generator)
@@ -188,7 +192,7 @@ def training_loss(loop: Loop, batch: Batch, config: PretrainCommand) -> Tensor:
 
 
 def evaluate_epoch(
-    loop: Loop,
+    loop: Pretraining,
     windows: NDArray[np.float32],
     config: PretrainCommand,
     run: Run,
@@ -264,7 +268,7 @@ class TrivialBaseline:
     def fit(self, target: Tensor, hidden: Tensor, share: float = 1.0) -> None:
         """Learn the one number from a training batch, of which this process may have a share, or nothing. Nothing is
         asked back from the device."""
-        line = torch.where(hidden[..., None], interpolate(target, hidden), 0.0)
+        line = torch.where(hidden[..., None], fill_hidden(target, hidden), 0.0)
         batch = torch.stack([(line * target).sum(), line.square().sum()]).double() * float(share > 0)
         self.sums = self.sums.to(batch.device) + batch
 
@@ -281,7 +285,7 @@ class TrivialBaseline:
         """Sums of squared error over the hidden tokens: of the mean, of the line."""
         truth = target[hidden]
         product, square = (float(value) for value in self.state_dict()["sums"])
-        line = interpolate(target, hidden)[hidden] * (product / square)
+        line = fill_hidden(target, hidden)[hidden] * (product / square)
         return float(truth.square().sum()), float((truth - line).square().sum())
 
 
@@ -320,7 +324,7 @@ def measures(picture: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return mean, picture.std(dim=2, keepdim=True).clamp(min=QUIETEST_DEVIATION)
 
 
-def interpolate(values: Tensor, hidden: Tensor) -> Tensor:
+def fill_hidden(values: Tensor, hidden: Tensor) -> Tensor:
     """Hidden tokens replaced by a straight line between their visible neighbours: (batch, tokens, values)."""
     tokens = hidden.shape[1]
     position = torch.arange(tokens, device=hidden.device).expand_as(hidden)
@@ -385,7 +389,7 @@ def held_out_windows(recordings: Sequence[Recording], audio: AudioSettings) -> N
     return np.stack(windows)
 
 
-def verdict(skill: float) -> str:
+def skill_in_words(skill: float) -> str:
     """What a skill means, in words."""
     if skill <= 0.0:
         return (

@@ -44,7 +44,7 @@ from training.device import autocast
 from training.frozen import fit_head
 from training.objective import LossInputs, augmented, label_loss
 from training.optim import between, cosine_schedule, differential_groups, follow, update
-from training.states import Progress, Stateful, StateWriter
+from training.states import Stateful, StateWriter, TrainingProgress
 
 VALIDATION_BATCH = 32
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
@@ -80,7 +80,7 @@ def train_classifier(
     resumed = any((run.folder / "states").glob("state-*.pt"))
     if settings.head_first(config.encoder.weights) and not resumed:
         fit_head(model, loader, inputs, config, device)
-    loop = prepare_loop(model, loader, config, run, device, data)
+    loop = prepare_finetuning(model, loader, config, run, device, data)
     progress = loop.writer.restore()
     keep_records(run.folder, progress.records)
     validation = Validation(
@@ -118,7 +118,7 @@ def train_classifier(
 
 
 @dataclass
-class Loop:
+class Finetuning:
     """All that moves while all weights are trained."""
 
     model: BirdClefClassifier
@@ -145,14 +145,14 @@ class Validation:
     kept: Mapping[Path, Path]  # waveforms that need not be decoded again
 
 
-def prepare_loop(
+def prepare_finetuning(
     model: BirdClefClassifier,
     loader: DataLoader[Batch],
     config: FinetuneCommand,
     run: Run,
     device: torch.device,
     data: str,
-) -> Loop:
+) -> Finetuning:
     """Optimiser, schedule, running mean, and the writer of their states."""
     settings = config.train
     model.encoder.checkpointing = settings.checkpointing
@@ -175,14 +175,14 @@ def prepare_loop(
     parts |= {"average": average} if settings.ema else {}
     parts |= {"start": start} if start is not None else {}
     writer = StateWriter(run.folder / "states", parts, generator, config.run.save_minutes, data)
-    processes.spread(config.run.seed)
+    processes.spread_seed(config.run.seed)
     call = processes.parallel(model, method, unused=True)  # the encoder's final norm has no part in the answer
     called = torch.compile(call) if settings.compile else call
-    return Loop(model, average, start, kept, best, loader, optimizer, schedule, generator, writer, called, device)
+    return Finetuning(model, average, start, kept, best, loader, optimizer, schedule, generator, writer, called, device)
 
 
 def train_epoch(
-    loop: Loop, progress: Progress, inputs: LossInputs, config: FinetuneCommand, epochs: int
+    loop: Finetuning, progress: TrainingProgress, inputs: LossInputs, config: FinetuneCommand, epochs: int
 ) -> dict[str, float]:
     """The rest of an epoch; returns what is recorded of it."""
     settings, loader, model = config.train, loop.loader, loop.model
@@ -223,8 +223,8 @@ def train_epoch(
 
 
 def validate_epoch(
-    loop: Loop,
-    progress: Progress,
+    loop: Finetuning,
+    progress: TrainingProgress,
     validation: Validation,
     config: FinetuneCommand,
     run: Run,
@@ -250,7 +250,7 @@ def validate_epoch(
             loop.best.load_state_dict(processes.whole(loop.kept.state_dict()))
 
 
-def training_loss(loop: Loop, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
+def training_loss(loop: Finetuning, batch: Batch, inputs: LossInputs, config: FinetuneCommand) -> Tensor:
     """The loss of one batch, made harder first; of several processes each computes the answers to its part of it."""
     batch, mel = augmented(batch, loop.model.log_mel, config.augment, inputs, loop.generator)
     with autocast(mel.device):

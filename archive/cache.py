@@ -68,7 +68,7 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
         size = HEADER + 2 * (files[path].seconds * sample_rate + 1)
         if room >= size:
             room -= size
-            if is_whole(targets[path], size, sample_rate):
+            if is_cached(targets[path], size, sample_rate):
                 kept[path] = targets[path]
             else:
                 wanted.append(path)
@@ -158,7 +158,7 @@ def cache_path(path: Path, sample_rate: int, folder: Path) -> Path:
     return folder / name[:2] / f"{name[2:]}.npy"
 
 
-def is_whole(kept: Path, size: float, sample_rate: int) -> bool:
+def is_cached(kept: Path, size: float, sample_rate: int) -> bool:
     """Whether a file is there and as long as its recording, to a tenth of a second."""
     try:
         return abs(kept.stat().st_size - size) < 0.2 * sample_rate

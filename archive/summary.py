@@ -140,8 +140,8 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
     others = sum(len(row.labels) > 1 for row in labelled)
     lines = [
         line("species", f"{len(counts):,} in {len(labelled):,} labelled rows: {', '.join(parts)}"),
-        line("commonest", with_names(counts.most_common(SHOWN), names)),
-        line("rarest", with_names(sorted(counts.items(), key=lambda item: (item[1], item[0]))[:SHOWN], names)),
+        line("commonest", counts_by_name(counts.most_common(SHOWN), names)),
+        line("rarest", counts_by_name(sorted(counts.items(), key=lambda item: (item[1], item[0]))[:SHOWN], names)),
     ]
     rare = sum(count < RARE for count in counts.values())
     lines += [line("", f"{rare:,} species have fewer than {RARE} recordings")] if rare else []
@@ -185,7 +185,7 @@ def hour_begun(row: Recording) -> int | None:
     return int(time[:2]) if time[:2].isdecimal() else None
 
 
-def with_names(counts: Iterable[tuple[str, int]], names: dict[str, str]) -> str:
+def counts_by_name(counts: Iterable[tuple[str, int]], names: dict[str, str]) -> str:
     return ", ".join(f"{names.get(label, label)} {count:,}" for label, count in counts)
 
 

@@ -48,7 +48,7 @@ EDGE_BINS = [round(edge * FRAME / RATE) for edge in BAND_EDGES]
 PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; pieces of equal length
 SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
-SERVE = "from archive import survey; survey.serve()"  # what a decoding process runs
+SERVE = "from archive import survey; survey.serve_examinations()"  # what a decoding process runs
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 
 
@@ -230,7 +230,7 @@ def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examina
         idle.put(decoder)
 
 
-def serve() -> None:
+def serve_examinations() -> None:
     """The decoding process: of each recording its examination."""
     answer_questions(examination_messages)
 

@@ -46,7 +46,7 @@ from serving.scorer import FORMAT, METADATA
 from ssl_mae import pretrain
 from taxonomy import Taxonomy, to_json
 from training import states
-from training.states import Progress, StateWriter, digest, digest_in_name
+from training.states import StateWriter, TrainingProgress, digest_in_name, state_digest
 
 Loop = Literal["mae", "finetune", "predict"]
 LOOPS: tuple[Loop, ...] = ("mae", "finetune", "predict")
@@ -218,10 +218,10 @@ def often(shared: mmap.mmap) -> None:
     states.MOST_TIME = 1e9
     Figure.savefig = blank_picture  # type: ignore[method-assign, assignment]  # in this process alone
     data_loader.window_loader = partial(data_loader.window_loader, start_method="fork")
-    keep_state: Callable[[StateWriter, Progress], Path] = StateWriter.save
-    keep_part = Journal.keep
+    keep_state: Callable[[StateWriter, TrainingProgress], Path] = StateWriter.save
+    keep_part = Journal.save
 
-    def marked_state(self: StateWriter, progress: Progress) -> Path:
+    def marked_state(self: StateWriter, progress: TrainingProgress) -> Path:
         shared[SAVING] = 1
         path = keep_state(self, progress)
         shared[SAVING] = 0
@@ -233,14 +233,14 @@ def often(shared: mmap.mmap) -> None:
         keep_part(self, entry, analysed, scored)
         shared[SAVING] = 0
 
-    save_if_due: Callable[[StateWriter, Progress], None] = StateWriter.save_if_due
+    save_if_due: Callable[[StateWriter, TrainingProgress], None] = StateWriter.save_if_due
 
-    def counted(self: StateWriter, progress: Progress) -> None:
+    def counted(self: StateWriter, progress: TrainingProgress) -> None:
         shared[STEPS] += 1
         save_if_due(self, progress)
 
     StateWriter.save_if_due = counted  # type: ignore[method-assign]  # in this process alone
-    StateWriter.save, Journal.keep = marked_state, marked_part  # type: ignore[method-assign]  # in this process alone
+    StateWriter.save, Journal.save = marked_state, marked_part  # type: ignore[method-assign]  # in this process alone
 
 
 def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
@@ -250,9 +250,9 @@ def blank_picture(_figure: Figure, path: Path, **_: object) -> None:
 
 def forget_random_states() -> None:
     """The control: what is resumed has everything but the states of its random numbers (replaced as in `often`)."""
-    restore: Callable[[StateWriter], Progress] = StateWriter.restore
+    restore: Callable[[StateWriter], TrainingProgress] = StateWriter.restore
 
-    def restored(self: StateWriter) -> Progress:
+    def restored(self: StateWriter) -> TrainingProgress:
         ours, everyones = self.generator.get_state(), torch.get_rng_state()
         progress = restore(self)
         self.generator.set_state(ours)
@@ -318,7 +318,9 @@ def damaged(folder: Path) -> int:
     """Files with a digest that is not theirs."""
     kept = [path for path in folder.rglob("state-*.pt") if digest_in_name(path)]
     parts = [path for path in folder.rglob("*.json") if path.parent.parent.name == ".parts"]
-    return sum(digest(path) != digest_in_name(path) for path in kept) + sum(state_of(path) != "sound" for path in parts)
+    return sum(state_digest(path) != digest_in_name(path) for path in kept) + sum(
+        state_of(path) != "sound" for path in parts
+    )
 
 
 def left_over(folder: Path) -> int:

@@ -42,7 +42,7 @@ from evaluation.held_out import (
     alarm_windows,
     calibrate,
     cross_fit,
-    joined,
+    joined_parts,
     judged_entries,
     pool_windows,
 )
@@ -170,7 +170,7 @@ def print_table(parts: Mapping[tuple[str, int], list[HeldOut]], taxonomy: Taxono
     print("|---|" + "---|" * (len(COLUMNS) + len(MEASURES)))
     first = mean_scores(parts, ARMS[0][0])
     for name, _ in ARMS:
-        whole = [joined(parts[name, seed]) for seed in SEEDS]
+        whole = [joined_parts(parts[name, seed]) for seed in SEEDS]
         cells = [f"{value:.3f}" for value in np.mean([figures(one, taxonomy) for one in whole], axis=0)]
         scores = mean_scores(parts, name)
         truth, groups = whole[0].truth, whole[0].groups
@@ -182,7 +182,7 @@ def print_table(parts: Mapping[tuple[str, int], list[HeldOut]], taxonomy: Taxono
 
 def mean_scores(parts: Mapping[tuple[str, int], list[HeldOut]], name: str) -> NDArray[np.float32]:
     """(recordings, species) of a loss, the seeds averaged."""
-    whole = [joined(parts[name, seed]) for seed in SEEDS]
+    whole = [joined_parts(parts[name, seed]) for seed in SEEDS]
     scores = np.stack([pool_windows(one.windows, len(one.recordings)) for one in whole])
     found: NDArray[np.float32] = scores.mean(axis=0).astype(np.float32)
     return found

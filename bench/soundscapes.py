@@ -41,7 +41,7 @@ from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted
 from runtime.files import publish
 from serving.export import write_float
 from serving.scorer import open_scorer, score
-from sounds.audio import probe, read_samples
+from sounds.audio import examine_header, read_samples
 from sounds.discovery import find_recordings
 from sounds.windows import network_input
 from training.checkpoint import load_classifier
@@ -188,7 +188,7 @@ def make_soundscape(
 
 def background_of(site: Site, rng: np.random.Generator) -> Waveform:
     """A minute of it from a random moment on; a short one goes on with itself, faded over half a second."""
-    sound = read_samples(site.background, 0, round(probe(site.background).seconds * RATE), RATE)
+    sound = read_samples(site.background, 0, round(examine_header(site.background).seconds * RATE), RATE)
     fade = min(RATE // 2, len(sound) // 4)
     ramp = np.sqrt(np.linspace(0, 1, fade, dtype=np.float32))
     minute = np.roll(sound, -int(rng.integers(len(sound))))
@@ -242,7 +242,7 @@ def quiet_recordings() -> list[Path]:
         annotated = {Path(row["filename"]).name for row in csv.DictReader(file)}
     season = [path for path in find_recordings([ANIMALS / "soundscapes"])[0] if path.name not in annotated]
     days = [path for path in season if path.name.startswith("maad_S4A")]  # one recorder: a few of its hours are enough
-    others = [path for path in season if path not in days and probe(path).seconds >= 10]
+    others = [path for path in season if path not in days and examine_header(path).seconds >= 10]
     return [*find_recordings([REST])[0], *others, *days[::6]]
 
 

@@ -272,7 +272,7 @@ def thresholds_from_json(facts: Mapping[str, object], labels: Sequence[str], pat
         f"{path}: its thresholds are of other labels than its answers; make the model file again"
     )
     limits: dict[str, Any] = cast(dict[str, Any], ranks) if isinstance(ranks, dict) else {"": ranks}
-    known = all(rank in RANKS and is_number(limit) and 0 <= limit <= 1 for rank, limit in limits.items())
+    known = all(rank in RANKS and is_json_number(limit) and 0 <= limit <= 1 for rank, limit in limits.items())
     assert known, f"{path}: {str(limits)[:60]} are no thresholds of ranks; make the model file again"
     return Thresholds(species, limits)
 
@@ -286,18 +286,20 @@ def threshold_from_json(stored: object, path: Path) -> Threshold:
         value: Any = item.get(name)
         if name == "precise" and "precise" in item and value is None:
             continue
-        right = {"text": isinstance(value, str), "a number": is_number(value), "whole": is_whole(value)}[meaning]
+        right = {"text": isinstance(value, str), "a number": is_json_number(value), "whole": is_json_whole(value)}[
+            meaning
+        ]
         assert right, f"{path}: stored {name} is {value!r}, not {meaning}; make the model file again"
         item[name] = {"text": str, "a number": float, "whole": int}[meaning](value)
     return Threshold(**{name: item[name] for name in KINDS})
 
 
-def is_number(value: object) -> bool:
+def is_json_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_whole(value: object) -> bool:
-    return is_number(value) and float(cast(float, value)).is_integer()
+def is_json_whole(value: object) -> bool:
+    return is_json_number(value) and float(cast(float, value)).is_integer()
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def loudest_windows(windows: WindowScores, recordings: int) -> NDArray[np.float3
     return highest
 
 
-def joined(parts: Sequence[HeldOut]) -> HeldOut:
+def joined_parts(parts: Sequence[HeldOut]) -> HeldOut:
     """The parts of a cross-validation as one: every recording judged by the model that was not trained on it."""
     offsets = np.cumsum([0, *(len(part.recordings) for part in parts)])
     silences = [part.silence for part in parts if part.silence]
@@ -503,14 +503,14 @@ def write_species(
             lineage[FAMILY],
             str(len(present)),
             str(len({groups[row] for row in present})),
-            number(areas[column]),
-            number(precisions[column]),
-            number(limit.best_f1),
-            number(limit.f1),
-            number(limit.precise),
-            number(limit.recall if limit.precise is not None else None),
-            number(share(held_out.truth[:, column] > 0, reported[:, column] & honest)),
-            number(share(reported[:, column], (held_out.truth[:, column] > 0) & honest)),
+            four_decimals(areas[column]),
+            four_decimals(precisions[column]),
+            four_decimals(limit.best_f1),
+            four_decimals(limit.f1),
+            four_decimals(limit.precise),
+            four_decimals(limit.recall if limit.precise is not None else None),
+            four_decimals(share_of(held_out.truth[:, column] > 0, reported[:, column] & honest)),
+            four_decimals(share_of(reported[:, column], (held_out.truth[:, column] > 0) & honest)),
             limit.note,
         ]
         rows.append((float(np.nan_to_num(precisions[column], nan=-1.0)), cells))
@@ -524,12 +524,12 @@ def write_species(
         table.writerows([no_formula(cell) for cell in cells] for _, cells in sorted(rows, key=lambda row: row[0]))
 
 
-def share(hits: NDArray[np.bool_], of: NDArray[np.bool_]) -> float | None:
+def share_of(hits: NDArray[np.bool_], of: NDArray[np.bool_]) -> float | None:
     """How many of some are hits; None of none."""
     return float(hits[of].mean()) if of.any() else None
 
 
-def number(value: float | None) -> str:
+def four_decimals(value: float | None) -> str:
     """Four decimals, nothing for what is not known."""
     return "" if value is None or not np.isfinite(value) else f"{value:.4f}"
 

@@ -78,7 +78,7 @@ def rank_names(taxonomy: Taxonomy) -> dict[str, tuple[str, ...]]:
     """Rank -> the scientific names of its taxa, in the order of their numbers; two of one name have another parent."""
     names: dict[str, tuple[str, ...]] = {}
     for depth, (rank, group) in enumerate(rank_groups(taxonomy).items(), start=CLASS):
-        first = [int(np.flatnonzero(group == taxon)[0]) for taxon in range(count(group))]
+        first = [int(np.flatnonzero(group == taxon)[0]) for taxon in range(group_count(group))]
         names[rank] = tuple(taxonomy.lineages[label][depth] for label in first)
     return names
 
@@ -95,7 +95,7 @@ def rank_probabilities(scores: NDArray[np.floating[Any]], group: NDArray[np.int6
     assert ((scores >= 0) & (scores <= 1)).all(), "scores below 0, above 1 or NaN; give probabilities, not logits"
     with np.errstate(divide="ignore"):  # log(0): what is certain stays certain
         absence = np.log1p(-scores.astype(np.float64))
-    taxa = [-np.expm1(absence[:, group == taxon].sum(axis=1)) for taxon in range(count(group))]
+    taxa = [-np.expm1(absence[:, group == taxon].sum(axis=1)) for taxon in range(group_count(group))]
     return np.stack(taxa, axis=1) if taxa else np.zeros((len(scores), 0))
 
 
@@ -104,11 +104,11 @@ def rank_truth(truth: NDArray[Any], group: NDArray[np.int64]) -> NDArray[np.bool
     assert truth.ndim == 2 and truth.shape[1:] == group.shape, (
         f"truth {truth.shape}, {group.shape} groups; both must be of the same labels"
     )
-    taxa = [(truth[:, group == taxon] > 0).any(axis=1) for taxon in range(count(group))]
+    taxa = [(truth[:, group == taxon] > 0).any(axis=1) for taxon in range(group_count(group))]
     return np.stack(taxa, axis=1) if taxa else np.zeros((len(truth), 0), np.bool_)
 
 
-def count(group: NDArray[np.int64]) -> int:
+def group_count(group: NDArray[np.int64]) -> int:
     return int(group.max(initial=-1)) + 1
 
 

@@ -217,7 +217,7 @@ def no_exchange(call: object, network: nn.Module, last: bool) -> AbstractContext
     return nullcontext()
 
 
-def spread(seed: int) -> None:
+def spread_seed(seed: int) -> None:
     """Let dropout fall differently in each process; the weights are drawn already, and the same everywhere."""
     if rank():
         torch.manual_seed(seed + rank())

@@ -17,13 +17,13 @@ from types import FrameType
 LINE = b"stopped; nothing was begun yet: give the same command again\n"
 
 
-def leave(_signal: int, _frame: FrameType | None) -> None:
+def leave_at_once(_signal: int, _frame: FrameType | None) -> None:
     """Say so, and go, past everything that is half imported."""
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, LINE)
     os._exit(130)
 
 
-def is_ours(program: str | None) -> bool:
+def is_command(program: str | None) -> bool:
     """Whether a program is one of the commands: a test or another program that imports one has signals of its own."""
     return program is not None and Path(program).resolve().parent == Path(__file__).resolve().parents[1]
 
@@ -31,10 +31,10 @@ def is_ours(program: str | None) -> bool:
 def watch() -> None:
     """From here on Ctrl-C, and a scheduler's SIGTERM, end the process at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+        signal.signal(number, leave_at_once)
 
 
-if is_ours(getattr(sys.modules["__main__"], "__file__", None)):
+if is_command(getattr(sys.modules["__main__"], "__file__", None)):
     watch()
 
 

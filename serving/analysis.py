@@ -20,7 +20,7 @@ from evaluation.calibration import Thresholds
 from serving.contexts import SoundSettings, channels, context_pieces
 from serving.detections import Analysed, Choices, Scored, averaged_shifts, detect, smoothed, weighted_by_file
 from serving.inputs import Entry
-from serving.progress import Progress
+from serving.progress import ScoringProgress
 from serving.scored_windows import ByChannel, Windows, unpacked
 from serving.scorer import Scorer, stream
 from sounds.damage import Outcome
@@ -35,7 +35,7 @@ def score_entries(
     entries: Iterable[Entry],
     sound: SoundSettings,
     decoder: Decoder,
-    progress: Progress | None = None,
+    progress: ScoringProgress | None = None,
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored; with embeddings where the journal wants arrays.
 

@@ -1,7 +1,7 @@
 """What is done already in a folder of results, so that a run that was cut off goes on where it stopped.
 
     with open_journal(folder, settings, shard="") as journal:
-        if not journal.is_done(entry): journal.keep(entry, analysed, scored)
+        if not journal.is_done(entry): journal.save(entry, analysed, scored)
         for analysed in journal.recall(entries): ...
 
 One part per recording, named after its path, size and time of change, written whole or not at all: a part that is there
@@ -63,7 +63,7 @@ class Journal:
             show(f"{name}: what was kept of it is damaged, or of an earlier version; it is analysed again")
         return sound
 
-    def keep(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
+    def save(self, entry: Entry, analysed: Analysed, scored: Sequence[Scored]) -> None:
         """Write the part of a recording; from then on it is done."""
         self.path(entry, "json").parent.mkdir(exist_ok=True)
         digest = ""
@@ -79,7 +79,7 @@ class Journal:
         write_sealed(self.path(entry, "json"), {"arrays": digest, "analysed": asdict(replace(analysed, events=()))})
         self.path(entry, "begun").unlink(missing_ok=True)
 
-    def keep_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
+    def save_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
         """Write what there is of a recording that is not done yet; behind its digest, so that damage shows."""
         path, content = self.path(entry, "begun"), io.BytesIO()
         np.savez(content, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
@@ -88,7 +88,7 @@ class Journal:
             temporary.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
 
     def recall_begun(self, entry: Entry) -> dict[str, Array] | None:
-        """What `keep_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
+        """What `save_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
         if not self.has_begun(entry):
             return None
         content = self.path(entry, "begun").read_bytes()
@@ -228,7 +228,7 @@ if __name__ == "__main__":
     dawn = Analysed("pond/dawn.wav", "pond", entry.recorded_at, 32_000, 1, 60.0, 60.0, 12, "ok", "", 1_000, 17, (frog,))
     with tempfile.TemporaryDirectory() as folder:
         with open_journal(Path(folder), {"min_conf": 0.5}, arrays=False) as journal:
-            journal.keep(entry, dawn, [])
+            journal.save(entry, dawn, [])
         with open_journal(Path(folder), {"min_conf": 0.5}, arrays=False) as journal:
             print(
                 "done already:", journal.is_done(entry), "after a change:", journal.is_done(replace(entry, size=2_000))

@@ -158,7 +158,7 @@ if __name__ == "__main__":
     dawn = Analysed("pond/dawn.wav", "pond", "", 32_000, 1, 5.0, 5.0, 1, "ok", "", 0, 0)
     window = Scored([0.0], [5.0], np.array([[0.75]], np.float32), np.zeros((1, 0), np.float32))
     with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder), {}, arrays=True) as journal:
-        journal.keep(entry, dawn, [window])
+        journal.save(entry, dawn, [window])
         settings, totals = TableSettings(rtype=("csv",), scores=True), Totals()
         written = write_outputs(Path(folder), [entry], journal, scorer, SoundSettings(), settings, totals)
         print(*(path.name for path in written), (Path(folder) / "scores.csv").read_text(), sep="\n", end="")

@@ -1,6 +1,6 @@
 """How far the recording at work is: on a bar, and in the journal, from which a run that is cut off goes on.
 
-    with Progress(journal, total, batch_size) as progress:
+    with ScoringProgress(journal, total, batch_size) as progress:
         progress.moved(piece, answered, contexts)
         progress.finished(entry, seconds)
 
@@ -23,7 +23,7 @@ from serving.scored_windows import ByChannel, Windows, contexts_of, packed
 SAVED_SECONDS, MOST_TIME = 20.0, 0.05  # of work between two states of a long recording, and the share saving may take
 
 
-class Progress:
+class ScoringProgress:
     """The bar and the state of one run; also a context manager, which saves the state when Ctrl-C ends it."""
 
     def __init__(self, journal: Journal | None, total: int, batch_size: int) -> None:
@@ -37,7 +37,7 @@ class Progress:
         self.earlier = self.contexts = 0  # of the one at work: answered by an earlier run, and by now
         self.state: tuple[Entry, ByChannel, int, dict[tuple[int, bool], int]] | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ScoringProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -76,7 +76,7 @@ class Progress:
         if self.journal and self.state:
             started = time.monotonic()
             entry, answered, contexts, rows = self.state
-            self.journal.keep_begun(entry, packed(answered, contexts, rows))
+            self.journal.save_begun(entry, packed(answered, contexts, rows))
             self.saved = time.monotonic()
             self.took = self.saved - started
 
@@ -84,7 +84,7 @@ class Progress:
 if __name__ == "__main__":
     entry, windows = Entry(Path("pond/long.flac"), size=1_000), Windows([0.0], [5.0])
     with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder), {}, arrays=False) as journal:
-        progress = Progress(journal, total=1_000, batch_size=1)
+        progress = ScoringProgress(journal, total=1_000, batch_size=1)
         progress.moved(Piece(entry, windows=((0.0, 5.0),), share=0.25), {(0, False): windows}, 1)
         progress.save()
         kept = contexts_of(journal.recall_begun(entry))

@@ -190,10 +190,10 @@ def training_rows(
                 recorded_at=plain_label(first.cell("Recorded at")),
             )
         )
-    return with_names(rows), left_out
+    return named_below_root(rows), left_out
 
 
-def with_names(rows: Sequence[Recording]) -> list[Recording]:
+def named_below_root(rows: Sequence[Recording]) -> list[Recording]:
     """Rows whose names lead from the folder that all of them are in."""
     if not rows:
         return []

@@ -101,7 +101,7 @@ def read_samples(path: Path, start: int, length: int, sample_rate: int) -> Wavef
     return streamed(path, start, length, sample_rate) if samples is None else samples
 
 
-def probe(path: Path) -> Outcome:
+def examine_header(path: Path) -> Outcome:
     """What a recording is: by its header, if its last moment lies where that says; else all of it is decoded.
 
     Damage before the last moment shows only to those who read the recording.

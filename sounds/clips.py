@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.audio import as_mp3, probe, read_samples
+from sounds.audio import as_mp3, examine_header, read_samples
 from sounds.damage import Outcome
 from sounds.windows import Waveform
 
@@ -51,10 +51,10 @@ class Clip:
 def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None) -> Clip | str:
     """A window of a recording, start and end in seconds, with AROUND_SECONDS before and after it.
 
-    known     what `audio.probe` said of the recording, where somebody has asked already
+    known     what `audio.examine_header` said of the recording, where somebody has asked already
     returns   the clip, or in one line why there is none
     """
-    outcome = known or probe(path)
+    outcome = known or examine_header(path)
     if outcome.status == "unreadable":
         return outcome.reason
     first, last = max(0.0, start - AROUND_SECONDS), min(end + AROUND_SECONDS, outcome.seconds)

@@ -35,7 +35,7 @@ from sounds.audio import OpenRecording, open_recording
 from sounds.damage import Outcome
 from sounds.windows import Waveform
 
-DECODE = "from sounds import decoders; decoders.serve()"  # what a decoding process runs
+DECODE = "from sounds import decoders; decoders.serve_blocks()"  # what a decoding process runs
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
 MOST_MEMORY = 2**33  # bytes a decoding process may take
 HEAD = struct.Struct("<?q")  # in front of a message: whether it is the last of its answer, and its bytes
@@ -178,7 +178,7 @@ class Decoder:
         return f"decoding did not go on within {limit:.0f} s"
 
 
-def serve() -> None:
+def serve_blocks() -> None:
     """The decoding process: of each recording its blocks and its outcome, as they come."""
     answer_questions(decoded_messages)
 

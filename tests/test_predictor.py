@@ -176,7 +176,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
     assert predict(command(stages, *inputs, out=tmp_path / "whole", **settings)) == 2
     expected = results(tmp_path / "whole")
     assert len(expected) > 10 and b"unreadable" in expected["files.csv"]
-    real = Journal.keep
+    real = Journal.save
     calls = 0
 
     def cut_off(journal: Journal, entry: Entry, *told: Any) -> None:

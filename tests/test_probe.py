@@ -32,7 +32,7 @@ from probe import (
     probe,
     recommended,
     split_into_folds,
-    spread,
+    spread_evenly,
 )
 from training.checkpoint import load_encoder, save_encoder
 
@@ -118,10 +118,10 @@ def test_two_folds_are_enough() -> None:
 
 
 def test_windows_are_spread_over_a_recording() -> None:
-    numbers = [list[Any](spread(cast(Any, range(count)), count, 4)) for count in (1, 3, 4, 12, 100)]
+    numbers = [list[Any](spread_evenly(cast(Any, range(count)), count, 4)) for count in (1, 3, 4, 12, 100)]
     assert numbers[0] == [0] and numbers[1] == [0, 1, 2] and numbers[2] == [0, 1, 2, 3]
     assert numbers[3] == [1, 4, 7, 10] and len(numbers[4]) == 4
-    assert list[Any](spread(cast(Any, range(2)), 100, 4)) == [0]
+    assert list[Any](spread_evenly(cast(Any, range(2)), 100, 4)) == [0]
 
 
 def test_the_layer_that_knows_the_species_is_found() -> None:

@@ -35,8 +35,8 @@ from quantize import quantize
 from runtime.runs import read_records
 from serving.scorer import open_scorer
 from sounds.audio import read_window
-from ssl_mae import TrivialBaseline, input_picture, interpolate, measure_skill, pretrain, target_of, verdict
-from training.checkpoint import digest, load_encoder
+from ssl_mae import TrivialBaseline, fill_hidden, input_picture, measure_skill, pretrain, skill_in_words, target_of
+from training.checkpoint import load_encoder, weights_digest
 from training.masking import hide_tokens
 
 TOKENS = 100
@@ -87,13 +87,13 @@ def test_a_silent_bin_is_not_blown_up() -> None:
 def test_interpolation_is_a_straight_line_between_what_is_seen() -> None:
     values = torch.tensor([[[0.0], [9.0], [9.0], [3.0], [9.0]]])
     hidden = torch.tensor([[False, True, True, False, True]])
-    assert interpolate(values, hidden)[0, :, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 3.0]
+    assert fill_hidden(values, hidden)[0, :, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 3.0]
 
 
 def test_interpolation_never_reads_what_is_hidden() -> None:
     values, hidden = torch.randn(4, TOKENS, 3), mask()
     other = torch.where(hidden[..., None], 99.0, values)
-    assert torch.equal(interpolate(values, hidden), interpolate(other, hidden))
+    assert torch.equal(fill_hidden(values, hidden), fill_hidden(other, hidden))
 
 
 def test_a_trivial_painter_goes_on_to_the_last_bit_from_what_it_has_heard() -> None:
@@ -172,7 +172,7 @@ def test_a_scaled_line_is_never_worse_than_the_mean_where_it_was_fitted() -> Non
 
 
 def test_the_verdict_says_when_nothing_was_learnt() -> None:
-    assert "no better" in verdict(-0.01) and "12.0 %" in verdict(0.12)
+    assert "no better" in skill_in_words(-0.01) and "12.0 %" in skill_in_words(0.12)
 
 
 def header_of(path: Path) -> tuple[list[str], dict[str, str]]:
@@ -239,5 +239,5 @@ def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: 
         config = replace(config, train=replace(config.train, epochs=1), data=replace(config.data, folds=2))
         config = replace(config, run=replace(config.run, root=tmp_path / run, device="cpu"))
         assert pretrain(config) == 0
-        digests.append(digest(load_file(tmp_path / run / "mae" / "encoder.safetensors")))
+        digests.append(weights_digest(load_file(tmp_path / run / "mae" / "encoder.safetensors")))
     assert digests[0] == digests[1]

@@ -110,9 +110,9 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
         tensors, found = hub_encoder(download(source), size)
     assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
     kept = depth or found
-    tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of(name) < found}
+    tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of_tensor(name) < found}
     encoder = Encoder(encoder_size(size, kept), audio)
-    fill(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
+    fill_weights(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
     freeze_positions(encoder.whisper)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     show(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
@@ -141,7 +141,7 @@ def size_of(weights: str) -> Preset | None:
     return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
 
 
-def layer_of(name: str) -> int:
+def layer_of_tensor(name: str) -> int:
     """12 for layers.12.fc1.weight, -1 outside the layers."""
     found = re.match(r"layers\.(\d{1,4})\.", name)
     return int(found[1]) if found else -1
@@ -220,7 +220,7 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
     encoder = Encoder(facts.encoder, facts.audio)
     check_head(head, encoder, len(facts.taxonomy.labels), tensors, path)
     model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
-    fill(model, tensors, str(path))
+    fill_weights(model, tensors, str(path))
     freeze_positions(model.encoder.whisper)
     return model.eval(), facts
 
@@ -385,7 +385,7 @@ def unreachable(name: str, reason: str) -> str:
     )
 
 
-def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+def fill_weights(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused."""
     wanted = network.state_dict()
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
@@ -434,7 +434,7 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     if facts.get("sealed"):
         assert state == "sound", damaged
     else:  # written by an earlier version, with a digest of its tensors alone
-        assert digest(tensors) == header.get("sha256"), damaged
+        assert weights_digest(tensors) == header.get("sha256"), damaged
     return tensors, facts
 
 
@@ -466,7 +466,7 @@ def open_tensors(path: Path, prefixes: tuple[str, ...], remedy: str) -> tuple[di
         raise AssertionError(f"{path} is damaged or no safetensors file ({said}); {remedy}") from error
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
+def weights_digest(tensors: dict[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes."""
     sha = hashlib.sha256()
     for name in sorted(tensors):

@@ -33,7 +33,7 @@ from runtime import processes
 from runtime.files import publish
 from runtime.terminal import show
 from sounds.audio import READING
-from training.checkpoint import digest
+from training.checkpoint import weights_digest
 from training.device import autocast, half_precision
 from training.objective import LossInputs, augmented, label_loss
 from training.optim import cosine_schedule, update
@@ -138,7 +138,7 @@ def features_key(
     settings = (config.data, config.audio, config.augment, config.run.seed, config.train.head_passes)
     under = None if inputs.backgrounds is None else float(inputs.backgrounds.double().square().sum())
     parts = (
-        digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
+        weights_digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
         (config.head.pooling, model.layers, config.train.batch_size, half_precision(device), under),
         (fingerprint(loader.dataset.recordings), list(loader.dataset.column), times, settings),
         READING,

@@ -24,7 +24,7 @@ def differential_groups(
     decay. Each trainable parameter is in exactly one group; frozen ones (the position table) are in none.
     """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    layers = 1 + max((layer for name in trainable if (layer := layer_of(name)) is not None), default=-1)
+    layers = 1 + max((layer for name in trainable if (layer := layer_of_parameter(name)) is not None), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trainable.items():
         rate = head_rate
@@ -37,13 +37,13 @@ def differential_groups(
 
 def depth_below_top(name: str, layers: int) -> int:
     """0 for the top layer and the final norm, `layers` for the stem."""
-    layer = layer_of(name)
+    layer = layer_of_parameter(name)
     if layer is not None:
         return layers - 1 - layer
     return layers if re.search(r"\.conv\d\.", name) else 0
 
 
-def layer_of(name: str) -> int | None:
+def layer_of_parameter(name: str) -> int | None:
     """12 for encoder.whisper.layers.12.fc1.weight, None outside the encoder's layers."""
     found = re.match(r"encoder\..*\blayers\.(\d+)\.", name)
     return int(found[1]) if found else None

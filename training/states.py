@@ -14,7 +14,6 @@ sampling that depends on seed and step alone, what follows is bit-identical on t
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import re
 import signal
@@ -32,6 +31,7 @@ from torch import nn
 
 from config import FinetuneCommand, PretrainCommand
 from runtime import processes
+from runtime.digests import sha256
 from runtime.files import FIRST, publish, sync
 from runtime.runs import Run, open_run
 from runtime.terminal import interrupt, show
@@ -54,7 +54,7 @@ class Stateful(Protocol):
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a loop has come."""
 
     epoch: int = 1
@@ -139,7 +139,7 @@ class StateWriter:
         self.stop_asked = self.stop_asked or time.monotonic()
 
     @contextmanager
-    def guarding(self, progress: Progress) -> Generator[None]:
+    def guarding(self, progress: TrainingProgress) -> Generator[None]:
         """While this lasts nothing is learnt, and a signal to stop does not wait: the state as it was is kept then."""
         before, many = copy.deepcopy(progress), processes.count() > 1
         if many:  # a later signal would find them in the midst of an exchange
@@ -153,7 +153,7 @@ class StateWriter:
                 self.save(before)
             raise
 
-    def save_if_due(self, progress: Progress) -> None:
+    def save_if_due(self, progress: TrainingProgress) -> None:
         """Keep the state where it is time to, or where the process was told to stop, which it then does."""
         waited = time.monotonic() - self.kept
         due = processes.rank() == 0 and waited > max(60 * self.minutes, self.took / MOST_TIME)
@@ -163,7 +163,7 @@ class StateWriter:
         if stop:
             interrupt()
 
-    def save(self, progress: Progress) -> Path:
+    def save(self, progress: TrainingProgress) -> Path:
         """Write a state, read it back, and only then let go of older ones."""
         started = time.monotonic()
         progress.fetch()
@@ -185,7 +185,7 @@ class StateWriter:
         with publish(plain, as_before) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
-        path = plain.with_name(f"{plain.stem}-{digest(plain)}.pt")
+        path = plain.with_name(f"{plain.stem}-{state_digest(plain)}.pt")
         plain.replace(path)
         sync(self.folder)  # before anything older goes
         for old in [*self.states()[KEPT:], *(other for other in self.folder.glob("state-*.pt") if not is_state(other))]:
@@ -193,12 +193,12 @@ class StateWriter:
         self.kept, self.took = time.monotonic(), time.monotonic() - started
         return path
 
-    def restore(self) -> Progress:
+    def restore(self) -> TrainingProgress:
         """Put everything back as the newest sound state has it; the beginning where none was ever kept."""
         states = self.states()
         processes.wait()  # for what all see, before one of them removes any
         for number, path in enumerate(states):
-            if digest(path) != digest_in_name(path):
+            if state_digest(path) != digest_in_name(path):
                 show(f"{path} is damaged; taking the state before it")
                 continue
             state = load_state(path)
@@ -212,9 +212,9 @@ class StateWriter:
                 damaged.unlink(missing_ok=True)
             return progress
         assert not states, f"no state in {self.folder} is sound; start again without --run.resume"
-        return Progress()
+        return TrainingProgress()
 
-    def put_back(self, state: Mapping[str, Any], path: Path) -> Progress:
+    def put_back(self, state: Mapping[str, Any], path: Path) -> TrainingProgress:
         """Weights, optimiser, schedule, random states and counters as they were."""
         try:
             for name, part in self.parts.items():
@@ -225,7 +225,7 @@ class StateWriter:
                 torch.set_rng_state(state["torch"][rank])
             if rank < len(state["cuda"]) and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"][rank])
-            return Progress(**state["progress"])
+            return TrainingProgress(**state["progress"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # another program's
             said = str(error).split("\n")[0][:200]
             raise AssertionError(f"{path} is no state of this loop ({said}); start a new run") from error
@@ -235,7 +235,7 @@ class StateWriter:
         found = (path for path in self.folder.glob("state-*.pt") if is_state(path))
         return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
-    def number(self, progress: Progress) -> int:
+    def number(self, progress: TrainingProgress) -> int:
         """Of a state, higher for a later one."""
         return progress.epoch * 10**9 + min(progress.step, 10**9 - 1)
 
@@ -300,10 +300,9 @@ def digest_in_name(path: Path) -> str:
     return found[2] if found else ""
 
 
-def digest(path: Path) -> str:
-    """The first half of a file's sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def state_digest(path: Path) -> str:
+    """The digest in the name of a state: the first quarter of the file's sha256."""
+    return sha256(path)[:16]
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
     victim = (
         "import os, time; from archive import survey\nlisten = survey.listen\n"
         f"def deadly(path):\n    if path.name == '2.wav': {deed}\n    return listen(path)\n"
-        "survey.listen = deadly\nsurvey.serve()"
+        "survey.listen = deadly\nsurvey.serve_examinations()"
     )
     replace_decoder(monkeypatch, victim)
     monkeypatch.setattr("sounds.decoders.GUARD_SECONDS", guard_seconds)
@@ -124,7 +124,7 @@ def test_what_may_pass_is_not_remembered(tmp_path: Path, monkeypatch: pytest.Mon
         replace_decoder(
             patch,
             "import os; from archive import survey\n"
-            "survey.listen = lambda path: os.kill(os.getpid(), 9)\nsurvey.serve()",
+            "survey.listen = lambda path: os.kill(os.getpid(), 9)\nsurvey.serve_examinations()",
         )
         assert examine([path])[path].reason.startswith("its decoder died (SIGKILL)")
     assert examine([path])[path].status == "ok"

@@ -22,7 +22,7 @@ from evaluation.held_out import (
     deal_out,
     evaluate,
     fit_rank_thresholds,
-    joined,
+    joined_parts,
     judged_entries,
     loudest_windows,
     pool_windows,
@@ -75,7 +75,7 @@ def test_parts_are_joined_so_that_each_window_keeps_its_recording() -> None:
         )
         for fold in (0, 1)
     ]
-    held_out = joined(parts)
+    held_out = joined_parts(parts)
     assert held_out.windows.owner.tolist() == [1, 0, 3, 2]
     assert [held_out.recordings[owner].fold for owner in held_out.windows.owner] == [0, 0, 1, 1]
     assert held_out.windows.scores[2, 0] == 1.0 and held_out.truth.shape == (4, 4)

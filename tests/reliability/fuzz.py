@@ -175,7 +175,7 @@ def audio_seeds(folder: Path) -> list[Seed]:
 
 def heard(path: Path) -> str:
     """Through the border: streamed, by seeking, and looked at."""
-    from sounds.audio import open_recording, probe, read_window
+    from sounds.audio import examine_header, open_recording, read_window
 
     recording, frames = open_recording(path, 16_000), 0
     for window in recording.windows(5.0):
@@ -186,7 +186,7 @@ def heard(path: Path) -> str:
     one = read_window(path, 0.5, 0.5, 16_000)
     if not np.isfinite(one).all() or len(one) not in (0, 8_000):
         return f"finding: a window of {len(one)} samples"
-    looked = probe(path)
+    looked = examine_header(path)
     outcome = recording.outcome
     empty = outcome.status in ("unreadable", "silent", "short")
     sane = outcome.seconds >= 0 and not (frames and empty) and "\n" not in outcome.reason

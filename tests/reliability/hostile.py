@@ -133,7 +133,7 @@ def watch(place: Path, log: int) -> None:
         elif event == "subprocess.Popen" and list(told[1])[1:] == [
             "-P",
             "-c",
-            "from sounds import decoders; decoders.serve()",
+            "from sounds import decoders; decoders.serve_blocks()",
         ]:
             pass  # ours; strace sees what it opens
         elif event in FORBIDDEN or (event == "compile" and MARKER in str(told[0])):
@@ -339,7 +339,7 @@ def state(content: object) -> Callable[[Path, Path], None]:
     def make(place: Path, _good: Path) -> None:
         import torch
 
-        from training.states import digest
+        from training.states import state_digest
 
         folder = place / "states"
         folder.mkdir()
@@ -349,7 +349,7 @@ def state(content: object) -> Callable[[Path, Path], None]:
             path.write_bytes(made)
         else:
             torch.save(made, path)
-        path.rename(folder / f"state-000100001-{digest(path)}.pt")
+        path.rename(folder / f"state-000100001-{state_digest(path)}.pt")
 
     return make
 

@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader
 
 from data_loader import Batch
 from model import BirdClefClassifier
-from trainer import Loop
+from trainer import Finetuning
 from training.optim import cosine_schedule
 from training.states import StateWriter
 
 
-def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = None, seed: int = 0) -> Loop:
+def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = None, seed: int = 0) -> Finetuning:
     """The loop of a model; `call` answers in its place."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = AdamW(model.parameters())
@@ -26,4 +26,4 @@ def loop_of(model: BirdClefClassifier, call: Callable[[Tensor], Any] | None = No
     schedule = cosine_schedule(optimizer, 1, 0.0)
     called = call or model.context_logits
     device = torch.device("cpu")
-    return Loop(model, model, None, model, model, nothing, optimizer, schedule, generator, writer, called, device)
+    return Finetuning(model, model, None, model, model, nothing, optimizer, schedule, generator, writer, called, device)

@@ -36,7 +36,7 @@ from serving.scorer import METADATA, open_scorer, score
 from serving.tables import write_tables
 from training.checkpoint import ClassifierFacts, load_classifier, read_tensors, save_classifier, save_encoder, stage_one
 from training.optim import cosine_schedule, update
-from training.states import KEPT, Progress, StateWriter, digest, digest_in_name, is_state
+from training.states import KEPT, StateWriter, TrainingProgress, digest_in_name, is_state, state_digest
 
 HERE = Path(__file__).parents[2]
 Record = Callable[[str, object], None]
@@ -51,7 +51,7 @@ def small_writer(folder: Path, version: int = 0) -> StateWriter:
 
 
 def keep_state(folder: Path, version: int) -> None:
-    small_writer(folder, version).save(Progress(step=version, moved=version))
+    small_writer(folder, version).save(TrainingProgress(step=version, moved=version))
 
 
 def version_of_state(folder: Path) -> str:
@@ -136,7 +136,7 @@ def version_of_onnx(folder: Path) -> str:
 
 def write_part(folder: Path, version: int) -> None:
     journal = Journal(folder, False)
-    journal.keep(ENTRY, replace(DAWN, windows=version), [])
+    journal.save(ENTRY, replace(DAWN, windows=version), [])
 
 
 def version_of_part(folder: Path) -> str:
@@ -145,7 +145,7 @@ def version_of_part(folder: Path) -> str:
 
 
 def write_part_with_arrays(folder: Path, version: int) -> None:
-    Journal(folder, True).keep(ENTRY, replace(DAWN, windows=version), [replace(LEFT, channel=version)])
+    Journal(folder, True).save(ENTRY, replace(DAWN, windows=version), [replace(LEFT, channel=version)])
 
 
 def version_of_part_with_arrays(folder: Path) -> str:
@@ -302,7 +302,7 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
             "archive.cache.write_waveform",
             "serving.export.write_float",
         ),  # may be deleted at any time; into a folder that goes away
-        *("runtime.processes.meet", "serving.journal.keep_begun"),  # /dev/null; into memory, before it is published
+        *("runtime.processes.meet", "serving.journal.save_begun"),  # /dev/null; into memory, before it is published
     }
     ours = {
         "loop.writer.save",
@@ -424,7 +424,7 @@ def test_at_any_moment_there_is_a_verified_state_and_never_one_more_than_may_be(
     def counted(folder: Path) -> str:
         nonlocal fewest, most, checked
         files = list((folder / "states").iterdir())
-        sound = [path for path in files if is_state(path) and digest(path) == digest_in_name(path)]
+        sound = [path for path in files if is_state(path) and state_digest(path) == digest_in_name(path)]
         fewest, most, checked = min(fewest, len(sound)), max(most, len(files)), checked + 1
         return "old"
 
@@ -470,7 +470,7 @@ def test_a_damaged_state_goes_once_a_sound_one_was_taken_and_never_before(
 def test_a_run_killed_within_its_very_first_save_begins_again(tmp_path: Path) -> None:
     (tmp_path / "states").mkdir()
     (tmp_path / "states" / "state-000100001.pt").write_bytes(b"half")
-    assert small_writer(tmp_path).restore() == Progress()
+    assert small_writer(tmp_path).restore() == TrainingProgress()
 
 
 # NaN
@@ -501,7 +501,7 @@ def test_one_poisoned_recording_in_a_thousand_is_named_and_does_no_harm(
 def learn(model: nn.Linear, sound: torch.Tensor, folder: Path) -> tuple[int, int]:
     """An epoch as the loops go through it; returns how many updates moved the weights, and of how many steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    schedule, progress, moved = cosine_schedule(optimizer, 125, 0.1), Progress(), 0
+    schedule, progress, moved = cosine_schedule(optimizer, 125, 0.1), TrainingProgress(), 0
     writer = StateWriter(folder, {"model": model}, torch.Generator())
     for step, rows in enumerate(torch.randperm(len(sound)).reshape(-1, 8), 1):
         before = model.weight.detach().clone()
@@ -543,18 +543,18 @@ def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(
     torch.manual_seed(0)
     model = nn.Linear(500, 500)  # 1 MB
     writer = StateWriter(small_disk / "states", {"model": model}, torch.Generator())
-    writer.save(Progress(step=1, moved=OLD))
+    writer.save(TrainingProgress(step=1, moved=OLD))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(int(2.4e6)))
     before = contents(small_disk / "states")
     with pytest.raises(
         AssertionError, match=r"disk full: .* needs 1\.0 MB or more, 0\.[0-9] MB are free there; make room"
     ):
-        writer.save(Progress(step=2, moved=NEW))
+        writer.save(TrainingProgress(step=2, moved=NEW))
     torch.manual_seed(1)
     with pytest.raises(AssertionError, match=r"disk full: .* needs .* MB or more, .* --run\.resume"):
         StateWriter(small_disk / "other", {"model": nn.Linear(600, 600)}, torch.Generator()).save(
-            Progress()
+            TrainingProgress()
         )  # size unknown
     assert contents(small_disk / "states") == before and not list((small_disk / "other").iterdir())
     assert writer.restore().moved == OLD
@@ -566,7 +566,7 @@ def test_on_a_full_disk_the_old_state_stays_and_one_line_says_what_is_needed(
         )
     assert [path.name for path in small_disk.iterdir() if path.is_file()] == ["ballast"]
     ballast.unlink()
-    writer.save(Progress(step=2, moved=NEW))
+    writer.save(TrainingProgress(step=2, moved=NEW))
     assert writer.restore().moved == NEW
     record_property("R6", "3 of 3 saves on a full disk left the old state as it was, said need and have, went on after")
 

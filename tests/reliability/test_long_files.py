@@ -21,7 +21,7 @@ from serving.analysis import score_entries
 from serving.contexts import SoundSettings
 from serving.inputs import Entry
 from serving.journal import Journal, open_journal
-from serving.progress import Progress
+from serving.progress import ScoringProgress
 from serving.scored_windows import Windows, packed
 from serving.scorer import open_scorer
 from sounds.decoders import Decoder
@@ -59,15 +59,15 @@ def tables(season: Path, out: str) -> dict[str, bytes]:
 
 def watched(monkeypatch: pytest.MonkeyPatch, after: int = 0, error: type[BaseException] = Killed) -> list[Moved]:
     """Count the contexts that are answered, and end the run after so many."""
-    moved, count = Progress.moved, list[Moved]()
+    moved, count = ScoringProgress.moved, list[Moved]()
 
-    def counting(self: Progress, piece: Any, heard: Any, contexts: int) -> None:
+    def counting(self: ScoringProgress, piece: Any, heard: Any, contexts: int) -> None:
         moved(self, piece, heard, contexts)
         count.append((contexts, self.shown))
         if len(count) == after:
             raise error
 
-    monkeypatch.setattr(Progress, "moved", counting)
+    monkeypatch.setattr(ScoringProgress, "moved", counting)
     return count
 
 
@@ -156,8 +156,8 @@ def test_what_reads_shorter_than_before_is_scored_as_it_reads_now(tmp_path: Path
     long = Windows([5.0 * k for k in range(20)], [5.0 * k + 5 for k in range(20)], species=1)
     long.probabilities.extend([0.5] * 20)
     with open_journal(tmp_path / "out", {}, arrays=False) as journal, Decoder() as decoder:
-        journal.keep_begun(entry, packed({(0, False): long}, 20, {(0, False): 20}))
-        with Progress(journal, 1, 1) as state:
+        journal.save_begun(entry, packed({(0, False): long}, 20, {(0, False): 20}))
+        with ScoringProgress(journal, 1, 1) as state:
             ((_, outcome, (scored,)),) = score_entries([scorer], [entry], SoundSettings(), decoder, state)
     assert outcome.seconds == 50.0 and scored.ends[-1] == 50.0 and len(scored.probabilities) == 10
 
@@ -167,7 +167,7 @@ def test_what_reads_shorter_than_before_is_scored_as_it_reads_now(tmp_path: Path
 def test_what_was_begun_with_other_arrays_is_not_gone_on_with(kept: bool, arrays: bool, tmp_path: Path) -> None:
     entry, some = Entry(tmp_path / "a.wav"), {"contexts": np.array([3])}
     with open_journal(tmp_path, {}, arrays=kept) as journal:
-        journal.keep_begun(entry, some)
+        journal.save_begun(entry, some)
         found = Journal(journal.parts, arrays).recall_begun(entry)
         assert (found is None) == (kept != arrays) and (found is None or found == some)
         assert journal.recall_begun(Entry(tmp_path / "b.wav")) is None
@@ -203,10 +203,10 @@ def test_ctrl_c_within_a_file_leaves_at_once_with_a_line_and_the_same_command_go
     out = season.parent / "out"
     program = (
         "import sys, time, predictor; from config import PredictCommand; from runtime.terminal import launch\n"
-        "from serving.progress import Progress\n"
-        "moved = Progress.moved\n"
+        "from serving.progress import ScoringProgress\n"
+        "moved = ScoringProgress.moved\n"
         "def slowly(*told):\n    moved(*told); print('moved', flush=True); time.sleep(0.05)\n"
-        "Progress.moved = slowly\n"
+        "ScoringProgress.moved = slowly\n"
         "launch(predictor.predict, PredictCommand)"
     )
     words: Sequence[str] = ("--model", str(season.parent / "m.onnx"), "--out", str(out), "--threads", "1")

@@ -25,7 +25,7 @@ from serving.analysis import score_entries
 from serving.contexts import SoundSettings
 from serving.inputs import Entry
 from serving.journal import open_journal
-from serving.progress import Progress
+from serving.progress import ScoringProgress
 from serving.scorer import Scorer, open_scorer
 from sounds.audio import OpenRecording, open_recording, read_window
 from sounds.decoders import Decoder
@@ -262,7 +262,7 @@ def test_memory_follows_the_windows_and_not_the_embeddings(tmp_path: Path) -> No
     path = sample(tmp_path, "pcm16.wav", noise(60.0))
     wide = open_scorer(write_beep_model(tmp_path / "wide.onnx", species=5, width=64), threads=1)
     for arrays, width in ((False, 0), (True, 64)):
-        with open_journal(tmp_path / str(width), {}, arrays) as journal, Progress(journal, 1, 1) as progress:
+        with open_journal(tmp_path / str(width), {}, arrays) as journal, ScoringProgress(journal, 1, 1) as progress:
             ((_, _, (scored,)),) = score_entries([wide], [Entry(path)], SoundSettings(), decoder(), progress)
         assert scored.probabilities.shape == (12, 5) and scored.embeddings.shape == (12, width)
         assert not scored.probabilities.flags.owndata  # what was gathered itself, no copy

@@ -19,7 +19,7 @@ def pieces_of(path: Path, sound: SoundSettings, begun: int = 0) -> list[Piece]:
     entry = Entry(path)
     with open_journal(path.with_suffix(""), {}, arrays=False) as journal, Decoder() as decoder:
         if begun:
-            journal.keep_begun(entry, {"contexts": np.array([begun])})
+            journal.save_begun(entry, {"contexts": np.array([begun])})
         return [piece for piece, _ in context_pieces([entry], AudioSettings(), sound, decoder, journal)]
 
 

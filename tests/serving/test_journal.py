@@ -22,7 +22,7 @@ LEFT = Scored([0.0, 2.5], [5.0, 7.5], np.array([[0.1], [1 / 3]], np.float32), np
 def test_what_was_kept_is_recalled_to_the_last_digit(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=True) as journal:
         assert not journal.is_done(ENTRY)
-        journal.keep(ENTRY, DAWN, [LEFT, replace(LEFT, channel=2)])
+        journal.save(ENTRY, DAWN, [LEFT, replace(LEFT, channel=2)])
         assert journal.is_done(ENTRY) and journal.is_settled(ENTRY)
         assert list(journal.recall([ENTRY, replace(ENTRY, path=Path("other.wav"))])) == [DAWN]
         ((entry, (left, right)),) = journal.recall_arrays([ENTRY])
@@ -33,7 +33,7 @@ def test_what_was_kept_is_recalled_to_the_last_digit(tmp_path: Path) -> None:
 
 def test_a_table_that_was_corrected_meanwhile_tells_site_and_time(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         (told,) = journal.recall([replace(ENTRY, site="ridge", recorded_at="2026-05-15T06:00:00")])
     assert (told.site, told.recorded_at) == ("ridge", "2026-05-15T06:00:00")
     assert {one.detected_at for one in told.found} == {"2026-05-15T06:00:00"}
@@ -41,7 +41,7 @@ def test_a_table_that_was_corrected_meanwhile_tells_site_and_time(tmp_path: Path
 
 def test_nothing_is_forgotten_while_a_shard_is_at_work(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False, shard="1/2") as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         with (
             pytest.raises(AssertionError, match="shard 1-of-2 is at work"),
             open_journal(tmp_path, {}, arrays=False, restart=True),
@@ -56,13 +56,13 @@ def test_what_may_pass_is_not_settled(tmp_path: Path) -> None:
     died = replace(DAWN, status="salvaged", reason="30.0 s were read, then its decoder died (SIGKILL)")
     with open_journal(tmp_path, {}, arrays=False) as journal:
         for told, settled in ((DAWN, True), (died, False), (replace(DAWN, status="unreadable"), False)):
-            journal.keep(ENTRY, told, [])
+            journal.save(ENTRY, told, [])
             assert journal.is_settled(ENTRY) == settled
 
 
 def test_a_recording_is_done_in_one_state_and_under_one_path(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         others = [replace(ENTRY, size=1_001), replace(ENTRY, mtime_ns=18), replace(ENTRY, path=Path("noon.wav"))]
         assert journal.is_done(ENTRY) and not any(map(journal.is_done, others))
         assert journal.is_done(replace(ENTRY, site="elsewhere"))
@@ -70,7 +70,7 @@ def test_a_recording_is_done_in_one_state_and_under_one_path(tmp_path: Path) -> 
 
 def test_without_its_arrays_a_recording_is_not_done_for_those_who_want_them(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
     with open_journal(tmp_path, {}, arrays=True) as journal:
         assert not journal.is_done(ENTRY) and not list(journal.recall([ENTRY]))
 
@@ -82,7 +82,7 @@ def test_a_part_cut_off_between_its_files_is_not_done(tmp_path: Path, monkeypatc
     with open_journal(tmp_path, {}, arrays=True) as journal:
         monkeypatch.setattr("serving.journal.json.dumps", full)
         with pytest.raises(AssertionError, match="disk full"):
-            journal.keep(ENTRY, DAWN, [LEFT])
+            journal.save(ENTRY, DAWN, [LEFT])
         assert not journal.is_done(ENTRY)
         assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
 
@@ -98,7 +98,7 @@ def test_a_part_cut_off_between_its_files_is_not_done(tmp_path: Path, monkeypatc
 )
 def test_other_settings_are_refused_and_named(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     with open_journal(tmp_path, {"overlap": 0.0, "thresholds": {"a": "1", "b": "1"}}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
     with pytest.raises(AssertionError, match=message), open_journal(tmp_path, settings, arrays=False):
         pass
     with open_journal(tmp_path, settings, arrays=False, restart=True) as journal:
@@ -116,7 +116,7 @@ def test_one_folder_has_one_writer_for_each_shard(tmp_path: Path) -> None:
 
 def test_to_start_again_forgets_nothing_that_another_process_or_shard_is_at_work_on(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         refused = open_journal(tmp_path, {}, arrays=False, restart=True)
         with pytest.raises(AssertionError, match="is at work"), refused:
             pass
@@ -130,7 +130,7 @@ def test_to_start_again_forgets_nothing_that_another_process_or_shard_is_at_work
 
 def test_a_part_holds_no_pickle(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=True) as journal:
-        journal.keep(ENTRY, DAWN, [LEFT])
+        journal.save(ENTRY, DAWN, [LEFT])
         with np.load(journal.path(ENTRY, "npz"), allow_pickle=False) as columns:
             assert {columns[name].dtype.kind for name in columns.files} <= {"f", "i"}
         assert json.loads(journal.path(ENTRY, "json").read_text())["analysed"]["file"] == str(ENTRY.path)
@@ -140,7 +140,7 @@ def test_recordings_come_back_in_the_order_that_was_asked_for(tmp_path: Path) ->
     entries = [replace(ENTRY, path=Path(f"{name}.wav")) for name in "dbca"]
     with open_journal(tmp_path, {}, arrays=False) as journal:
         for entry in entries:
-            journal.keep(entry, replace(DAWN, file=str(entry.path)), [])
+            journal.save(entry, replace(DAWN, file=str(entry.path)), [])
         assert [one.file for one in journal.recall(sorted(entries, key=lambda e: e.path))] == [
             "a.wav", "b.wav", "c.wav", "d.wav",
         ]  # fmt: skip
@@ -150,13 +150,13 @@ def test_a_damaged_part_is_made_again_and_damaged_settings_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_journal(tmp_path, {"overlap": 0.0}, arrays=False) as journal:
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         place = journal.path(ENTRY, "json")
         for content in (place.read_bytes()[:-7], b"", b"{}", b"\xff\xfe"):
             place.write_bytes(content)
             assert not journal.is_done(ENTRY) and not list(journal.recall([ENTRY]))
             assert "is damaged, or of an earlier version; it is analysed again" in capsys.readouterr().out
-        journal.keep(ENTRY, DAWN, [])
+        journal.save(ENTRY, DAWN, [])
         assert list(journal.recall([ENTRY])) == [DAWN]
     (tmp_path / ".parts" / "settings.json").write_text('{"overlap": 0.')
     with (

@@ -29,7 +29,7 @@ def written(folder: Path, tables: TableSettings, sound: SoundSettings | None = N
     with open_journal(folder, {}, tables.arrays) as journal:
         for entry in ENTRIES:
             pond = Analysed(str(entry.path), "pond", "", 16_000, 1, 10.0, 10.0, 2, "ok", "", 0, 0, frogs)
-            journal.keep(entry, pond, [Scored([0.0, 5.0], [5.0, 10.0], score, score, 1)])
+            journal.save(entry, pond, [Scored([0.0, 5.0], [5.0, 10.0], score, score, 1)])
         paths = write_outputs(folder, ENTRIES, journal, SCORER, sound or SoundSettings(), tables, totals)
     assert all(path.is_file() for path in paths)
     return [path.name for path in paths], totals

@@ -8,7 +8,7 @@ from serving import progress as room
 from serving.contexts import Piece
 from serving.inputs import Entry
 from serving.journal import open_journal
-from serving.progress import Progress
+from serving.progress import ScoringProgress
 from serving.scored_windows import Windows, contexts_of
 
 ENTRY = Entry(Path("long.flac"), size=1_000)
@@ -19,7 +19,7 @@ def saved(folder: Path, error: type[BaseException] | None, batch: int = 1, conte
     """How many contexts the journal has when something ends a run after so many."""
     with open_journal(folder, {}, arrays=False) as journal:
         try:
-            with Progress(journal, 1_000, batch) as progress:
+            with ScoringProgress(journal, 1_000, batch) as progress:
                 for count in range(1, contexts + 1):
                     progress.moved(PIECE, {(0, False): Windows([0.0], [5.0])}, count)
                 if error:
@@ -45,7 +45,7 @@ def test_it_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_bar_moves_by_bytes_and_never_back() -> None:
-    progress = Progress(None, 1_000, 1)
+    progress = ScoringProgress(None, 1_000, 1)
     shown = list[int]()
     for share in (0.25, 0.75, 0.5, 2.0):
         progress.moved(Piece(ENTRY, share=share), {}, len(shown) + 1)
@@ -55,7 +55,7 @@ def test_the_bar_moves_by_bytes_and_never_back() -> None:
 
 
 def test_what_an_earlier_run_scored_is_not_counted_as_work_of_this_one() -> None:
-    progress = Progress(None, 1_000, 1)
+    progress = ScoringProgress(None, 1_000, 1)
     for contexts in (10, 11, 12):  # nine were answered before
         progress.moved(PIECE, {}, contexts)
     progress.finished(ENTRY, 60.0)

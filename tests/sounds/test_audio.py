@@ -29,7 +29,7 @@ from broken import (
 )
 from opened import LOSSY, beep_time, heard, whole
 
-from sounds.audio import as_mp3, open_recording, probe, read_window
+from sounds.audio import as_mp3, examine_header, open_recording, read_window
 from sounds.damage import Outcome
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -51,7 +51,7 @@ def test_every_format_is_read_whole_and_the_beep_stays_where_it_was(name: str, t
     assert (outcome.status, outcome.reason, outcome.channels) == ("ok", "", 1)
     assert abs(outcome.seconds - 6.0) < 0.1
     assert abs(beep_time(path) - 4.0) < (0.05 if name in SOUNDFILE_KINDS else 0.09)  # the encoder of AAC starts early
-    assert probe(path) == outcome
+    assert examine_header(path) == outcome
 
 
 @pytest.mark.parametrize("name", sorted({*SOUNDFILE_KINDS, *FFMPEG_KINDS} - LOSSY))
@@ -152,8 +152,8 @@ def test_sixty_four_channels_are_mixed_to_their_mean(tmp_path: Path) -> None:
 
 def test_a_recording_known_by_its_header_alone_is_not_called_silent(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", noise(1.0))
-    assert probe(path) == whole(path)[1]  # what was heard is no part of what a recording is
-    assert math.isnan(probe(path).loudest)
+    assert examine_header(path) == whole(path)[1]  # what was heard is no part of what a recording is
+    assert math.isnan(examine_header(path).loudest)
 
 
 def test_a_name_that_is_no_utf8_is_read(tmp_path: Path) -> None:
@@ -199,7 +199,9 @@ def test_every_kind_of_damage_can_be_probed_and_searched_for_a_window(zoo: tuple
         window = read_window(folder / broken.name, 5.0, 1.0, RATE)
         assert len(window) == (0 if broken.status == "unreadable" else RATE), broken.name
         assert np.isfinite(window).all()
-        assert (probe(folder / broken.name).status == "unreadable") == (broken.status == "unreadable"), broken.name
+        assert (examine_header(folder / broken.name).status == "unreadable") == (broken.status == "unreadable"), (
+            broken.name
+        )
 
 
 def test_space_set_aside_and_never_written_is_told_from_sound(zoo: tuple[Path, list[Kind]]) -> None:
@@ -219,7 +221,7 @@ def test_half_a_file_is_salvaged(name: str, tmp_path: Path) -> None:
     assert 8.0 < outcome.seconds < 12.0
     assert windows[-1].end == pytest.approx(outcome.seconds, abs=0.001)
     assert abs(beep_time(path) - 4.0) < 0.09
-    assert probe(path) == outcome
+    assert examine_header(path) == outcome
 
 
 @pytest.mark.parametrize("name", ["pcm16.wav", "sound.flac", "sound.mp3"])

@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from sounds.audio import probe
+from sounds.audio import examine_header
 from sounds.clips import GREYS, ROWS, Clip, cut_clip, greys, png, spectrogram
 from sounds.damage import Outcome
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_heard_has_a_reason(tmp_path: Path) -> None:
 def test_half_a_file_is_heard_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = recording(tmp_path / "whole.flac")
     (tmp_path / "half.flac").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    known = probe(tmp_path / "half.flac")
+    known = examine_header(tmp_path / "half.flac")
     assert known.status == "salvaged" and 10 < known.seconds < 13
     clip = cut_clip(tmp_path / "half.flac", 5, 10, known)
     assert isinstance(clip, Clip) and 7 < clip.seconds <= 9.0

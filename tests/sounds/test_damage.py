@@ -19,7 +19,7 @@ from broken import (
 )
 from opened import analysed, clipped_from, heard, whole
 
-from sounds.audio import probe, read_samples, read_window
+from sounds.audio import examine_header, read_samples, read_window
 from sounds.windows import network_input
 
 
@@ -79,7 +79,7 @@ def test_a_suffix_that_lies_is_noted_and_one_that_says_nothing_is_not(tmp_path: 
         ("a", ""),
     ):
         (tmp_path / name).write_bytes(path.read_bytes())
-        for outcome in (whole(tmp_path / name)[1], probe(tmp_path / name)):
+        for outcome in (whole(tmp_path / name)[1], examine_header(tmp_path / name)):
             assert (outcome.status, outcome.reason) == ("ok", words)
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_sound_is_named_for_what_it_is(name: str, content: bytes, wor
     assert (windows, outcome.status, outcome.seconds, outcome.sample_rate) == ([], "unreadable", 0.0, 0)
     assert words in outcome.reason
     assert "\n" not in outcome.reason
-    assert probe(path) == outcome
+    assert examine_header(path) == outcome
 
 
 def test_a_pipe_a_folder_a_device_and_nothing_are_refused_without_waiting(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_pipe_a_folder_a_device_and_nothing_are_refused_without_waiting(tmp_pa
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     cases = {"pipe.wav": "pipe", "folder.wav": "folder", "loop.wav": "found", "none.wav": "found", "a\0b.wav": "found"}
     for name, word in cases.items():
-        for outcome in (whole(tmp_path / name)[1], probe(tmp_path / name)):
+        for outcome in (whole(tmp_path / name)[1], examine_header(tmp_path / name)):
             assert outcome.status == "unreadable"
             assert word in outcome.reason
     assert "device" in whole(Path("/dev/zero"))[1].reason

@@ -70,7 +70,7 @@ def deadly(self):
         if number == {block} and self.path.name == "victim.wav": {deed}
         yield block
 audio.OpenRecording.waveform = deadly
-decoders.serve()
+decoders.serve_blocks()
 """
 
 
@@ -161,7 +161,7 @@ def test_what_an_earlier_recording_did_to_its_decoder_is_not_held_against_the_ne
     code = (
         "import os; from sounds import audio, decoders\nwaveform, asked = audio.OpenRecording.waveform, []\n"
         "def spoilt(self):\n    asked.append(1)\n    if len(asked) == 2: os.kill(os.getpid(), 11)\n"
-        "    return waveform(self)\naudio.OpenRecording.waveform = spoilt\ndecoders.serve()"
+        "    return waveform(self)\naudio.OpenRecording.waveform = spoilt\ndecoders.serve_blocks()"
     )
     let_run(monkeypatch, code)
     with Decoder() as decoder:

@@ -11,7 +11,7 @@ import soundfile
 from broken import RATE, noise, number, put
 from numpy.typing import NDArray
 
-from sounds.audio import open_recording, probe, read_samples
+from sounds.audio import examine_header, open_recording, read_samples
 from sounds.damage import Outcome
 from sounds.headers import SHAPES, chunks_of, mended, read_header
 
@@ -78,7 +78,7 @@ def test_all_samples_behind_a_header_that_speaks_of_fewer_are_read(
         assert outcome.status == "salvaged" and outcome.reason.startswith("its header speaks of fewer samples"), share
         assert share == 0 or outcome.claimed_seconds == pytest.approx(share * SECONDS, abs=0.1)
         assert np.array_equal(read_samples(path, 19 * RATE, RATE, RATE), due[19 * RATE : 20 * RATE])
-        assert probe(path).seconds == outcome.seconds
+        assert examine_header(path).seconds == outcome.seconds
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -161,7 +161,7 @@ def test_sound_of_unknown_length_is_read_to_the_end_of_the_file(
     sound, outcome = whole(path)
     assert np.array_equal(sound, due) and outcome == honest and outcome.claimed_seconds == SECONDS
     assert np.array_equal(read_samples(path, 19 * RATE, 2 * RATE, RATE), due[19 * RATE :])
-    assert probe(path).seconds == SECONDS
+    assert examine_header(path).seconds == SECONDS
     if kind == "RF64":  # others end with their samples
         path.write_bytes(unknown_size(content, size) + LAST[kind])
         assert np.array_equal(whole(path)[0], due)

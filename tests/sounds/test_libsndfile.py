@@ -20,7 +20,7 @@ from broken import (
 )
 from opened import SCALED, faint_and_loud, heard, whole
 
-from sounds.audio import open_recording, probe, read_samples, read_window
+from sounds.audio import examine_header, open_recording, read_samples, read_window
 from sounds.damage import Outcome
 from sounds.discovery import find_recordings
 from sounds.headers import Header, mended
@@ -75,7 +75,7 @@ def test_every_real_recording_ends_the_same_by_seeking() -> None:
     for path in paths[::20]:
         windows, outcome = heard(path, 5.0)
         assert outcome.status == ("ok" if windows else "short")
-        assert probe(path) == outcome
+        assert examine_header(path) == outcome
         assert not windows or np.abs(read_window(path, windows[-1].start, 5.0, RATE) - windows[-1].samples).max() < 1e-5
 
 
@@ -111,7 +111,7 @@ def test_a_flac_without_a_length_or_with_twice_the_length_is_read_to_its_end(tmp
     streamed = whole(overwritten(path, 18, head.to_bytes(8, "big")))[1]
     assert (streamed.status, streamed.seconds) == ("ok", 5.0)
     doubled = overwritten(path, 18, (head | 10 * RATE).to_bytes(8, "big"))
-    for outcome in (whole(doubled)[1], probe(doubled)):
+    for outcome in (whole(doubled)[1], examine_header(doubled)):
         assert (outcome.status, outcome.seconds) == ("salvaged", 5.0)
         assert "5.0 s of the 10.0 s" in outcome.reason
 
@@ -122,7 +122,7 @@ def test_a_header_that_claims_more_than_a_file_can_hold_is_no_end(tmp_path: Path
     path = overwritten(sample(tmp_path, "w64.wav", noise(3.0)), 16, claim)
     recording = open_recording(path, RATE)
     list(recording.waveform())
-    assert recording.outcome.status in ("ok", "salvaged", "unreadable") and probe(path).status
+    assert recording.outcome.status in ("ok", "salvaged", "unreadable") and examine_header(path).status
 
 
 def test_float_samples_on_the_scale_of_integers_are_those_of_the_integers(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_whether_samples_are_integers_is_decided_once_for_a_file(
     early = read_samples(path, 15 * RATE, 5 * RATE, RATE)  # before anything else has been read
     assert np.array_equal(early, plain[15 * RATE : 20 * RATE]) and np.abs(early).max() == np.float32(14 / 32_768)
     sound, outcome = whole(path)
-    assert np.array_equal(sound, plain) and outcome.reason == SCALED and probe(path) == outcome
+    assert np.array_equal(sound, plain) and outcome.reason == SCALED and examine_header(path) == outcome
     assert outcome.loudest == np.abs(plain).max()
     for start in (0, 15, 28, loud, seconds - 5):
         window = read_window(path, start, 5.0, RATE)

@@ -19,7 +19,7 @@ from heads import PooledHead
 from main import finetune
 from model import BirdClefClassifier
 from runtime.runs import Run, read_records
-from trainer import prepare_loop, training_loss
+from trainer import prepare_finetuning, training_loss
 from training import frozen
 from training.checkpoint import load_classifier, load_encoder
 from training.frozen import HEAD_BATCH, computed_features, fit_head
@@ -207,7 +207,7 @@ def test_a_head_that_was_fitted_first_is_ahead_after_the_same_few_updates(task: 
 def test_every_rate_of_phase_two_rises_from_its_first_update(task: Task, tmp_path: Path) -> None:
     model = task.model()
     train = replace(task.config.train, epochs=10, warmup=0.5, layer_decay=0.5)
-    loop = prepare_loop(model, task.loader, replace(task.config, train=train), Run(tmp_path, 0.0, {}), CPU, "")
+    loop = prepare_finetuning(model, task.loader, replace(task.config, train=train), Run(tmp_path, 0.0, {}), CPU, "")
     peaks = [group["initial_lr"] for group in loop.optimizer.param_groups]
     assert len(set(peaks)) > 3, "head, layers, stem"
     rising = round(0.5 * 10 * len(task.loader))
@@ -306,12 +306,12 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
 
 def test_what_is_kept_lies_between_the_start_and_the_trained_weights(task: Task, tmp_path: Path) -> None:
     model, run, train = task.model(), Run(tmp_path, 0.0, {}), task.config.train
-    loop = prepare_loop(model, task.loader, task.config, run, CPU, "")
+    loop = prepare_finetuning(model, task.loader, task.config, run, CPU, "")
     assert loop.start is not None and loop.kept is not loop.average and train.blend == 0.5
     assert same(weights_of(loop.start), weights_of(model)) and loop.start is not model
     for changed in (replace(train, blend=1.0), replace(train, frozen=True)):
         config = replace(task.config, train=changed)
-        other = prepare_loop(copy.deepcopy(model), task.loader, config, run, CPU, "")
+        other = prepare_finetuning(copy.deepcopy(model), task.loader, config, run, CPU, "")
         assert other.start is None and other.kept is other.average
 
 

@@ -24,7 +24,7 @@ from runtime.files import birth
 from runtime.runs import past_starts
 from ssl_mae import pretrain
 from training import states
-from training.states import Progress, StateWriter
+from training.states import StateWriter, TrainingProgress
 
 HERE = Path(__file__).parents[2]
 FLAGS = {
@@ -62,7 +62,7 @@ def cut_off_at(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
     """Stop like a kill after some of all updates; the state is kept two updates before."""
     done = 0
 
-    def save_if_due(writer: StateWriter, progress: Progress) -> None:
+    def save_if_due(writer: StateWriter, progress: TrainingProgress) -> None:
         nonlocal done
         done += 1
         if done + 2 in updates:
@@ -149,7 +149,7 @@ def test_without_the_random_states_the_weights_differ(
 
 def test_losses_are_fetched_when_a_state_is_kept_and_are_then_all_there(tmp_path: Path) -> None:
     writer = StateWriter(tmp_path, {}, torch.Generator())
-    progress = Progress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
+    progress = TrainingProgress(step=3, losses=[0.5], pending=[torch.tensor(0.25), torch.tensor(float("nan"))])
     writer.save(progress)
     again = writer.restore()
     for kept in (progress, again):
@@ -225,10 +225,10 @@ def small(folder: Path) -> tuple[nn.Linear, StateWriter]:
 
 def test_every_flipped_bit_is_found_and_the_state_before_is_taken(tmp_path: Path) -> None:
     model, writer = small(tmp_path)
-    writer.save(Progress(step=1, moved=11))
+    writer.save(TrainingProgress(step=1, moved=11))
     with torch.no_grad():
         model.weight.zero_()
-    newest = writer.save(Progress(step=2, moved=12))
+    newest = writer.save(TrainingProgress(step=2, moved=12))
     content = newest.read_bytes()
     for place in range(0, len(content), max(1, len(content) // 100)):
         newest.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
@@ -247,7 +247,7 @@ def test_two_states_are_kept_and_what_was_never_finished_goes(tmp_path: Path) ->
     _, writer = small(tmp_path)
     (tmp_path / "state-000100001.pt").write_bytes(b"killed before it had its digest")
     for step in range(1, 6):
-        writer.save(Progress(step=step))
+        writer.save(TrainingProgress(step=step))
     assert [path.name[:21] for path in writer.states()] == ["state-000001000000005", "state-000001000000004"]
     assert len(list(tmp_path.iterdir())) == 2
     states.forget(tmp_path)
@@ -260,7 +260,7 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
 ) -> None:
     """Full disk at the first, the second, ... call of each operation, until none fails."""
     _, writer = small(tmp_path)
-    writer.save(Progress(step=1, moved=11))
+    writer.save(TrainingProgress(step=1, moved=11))
     targets = {
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
@@ -282,7 +282,7 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, faulty)
             try:
-                writer.save(Progress(step=2, moved=12))
+                writer.save(TrainingProgress(step=2, moved=12))
                 break
             except (OSError, AssertionError):  # of a full disk is told in a line
                 pass
@@ -294,7 +294,7 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
 def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_stop_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    progress = Progress(epoch=3, step=7)
+    progress = TrainingProgress(epoch=3, step=7)
     for _ in range(9):
         progress.watch(float("nan"), lambda: ["pond/a.wav", "b.wav"])
     assert "epoch 3, step 7: no finite gradient, left out; recordings: pond/a.wav, b.wav" in capsys.readouterr().out
