@@ -473,24 +473,12 @@ if __name__ == "__main__":
         sys.exit()
     began = time.perf_counter()
     season = write_field_season(DEFAULT_ROOT)
-    written = time.perf_counter()
-    assert write_field_season(DEFAULT_ROOT) == season
-    again = time.perf_counter()
-
-    recordings = {part: sorted((season.root / part).rglob("*.flac")) for part in FOLDERS[:3]}
-    minutes = {part: sum(soundfile.info(path).duration for path in recordings[part]) / 60 for part in recordings}
-    with season.answers.open(newline="") as file:
-        bouts = list(csv.DictReader(file))
-    present = {bout["primary_label"] for bout in bouts}
-    print(f"field season   {season.root}  ({written - began:.1f} s)")
+    print(f"field season   {season.root}  ({time.perf_counter() - began:.1f} s)")
     print(f"species        {len(SPECIES)}, from the {SPECIES[0].common_name} to the {SPECIES[-1].common_name}")
-    for part in recordings:
-        print(f"{part:<18} {len(recordings[part]):>4} recordings {minutes[part]:6.1f} min")
-    print(f"soundscape     {season.soundscape.name}: {len(bouts)} bouts of {len(present)} species")
+    for part in FOLDERS[:3]:
+        seconds = [soundfile.info(path).duration for path in (season.root / part).rglob("*.flac")]
+        print(f"{part:<18} {len(seconds):>4} recordings {sum(seconds) / 60:6.1f} min")
     print(f"answers        {season.answers}")
-
-    assert len(SPECIES) >= 16
-    assert 12 <= len(present) < len(SPECIES)
-    assert 30 <= len(bouts) <= 40
-    assert soundfile.info(season.soundscape).duration == 180
-    assert again - written < 0.1, f"an existing season took {again - written:.2f} s to recognise"
+    with season.answers.open(newline="") as file:
+        present = {bout["primary_label"] for bout in csv.DictReader(file)}
+    assert 12 <= len(present) < len(SPECIES), "of the species some are silent in the soundscape"

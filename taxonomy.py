@@ -474,8 +474,6 @@ if __name__ == "__main__":
         table.write_text(
             "primary_label,scientific_name,common_name,class_name,order,family\n"
             "greti,Parus major,Great Tit,Aves,Passeriformes,Paridae\n"
-            "bluti,Cyanistes caeruleus,Blue Tit,Aves,Passeriformes,Paridae\n"
-            "tawow,Strix aluco,Tawny Owl,Aves,Strigiformes,Strigidae\n"
             "frog,Rana temporaria,Common Frog,Amphibia,Anura,Ranidae\n"
             "bush,Tettigoniidae,Bush-crickets,Insecta,Orthoptera,Tettigoniidae\n"
             "green,Tettigonia viridissima,Great Green Bush-cricket ,Insecta,,Tettigoniidae\n"
@@ -483,8 +481,6 @@ if __name__ == "__main__":
         taxonomy = read_taxonomy(table)
     for label, lineage in zip(taxonomy.labels, taxonomy.lineages, strict=True):
         print(f"{label:6}", " > ".join(lineage))
-    steps = pairwise_distances(taxonomy) * 6
-    print("steps from the great tit:", dict(zip(taxonomy.labels, steps[0].round().astype(int).tolist(), strict=True)))
-    assert steps[0].round().tolist() == [0, 2, 4, 5, 6, 6], "the tree has changed its shape"
-    assert np.argwhere(ancestor_matrix(taxonomy)).tolist() == [[4, 5]], "only the family stands above another label"
-    assert taxonomy.lineages[5][ORDER] == "Orthoptera", "the order was not copied from the family's other row"
+    assert (pairwise_distances(taxonomy)[0] * 6).round().tolist() == [0, 5, 6, 6], "the tree has changed its shape"
+    assert np.argwhere(ancestor_matrix(taxonomy)).tolist() == [[2, 3]], "only the family stands above another label"
+    assert taxonomy.lineages[3][ORDER] == "Orthoptera", "the order was not copied from the family's other row"

@@ -195,17 +195,15 @@ if __name__ == "__main__":
 
     from sounds.audio import read_window
 
-    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as somewhere:
         root = Path(somewhere)
-        for name in ("long.flac", "short.flac"):
-            soundfile.write(root / name, rng.normal(0, 0.02, 32_000 * (60 if name == "long.flac" else 10)), 32_000)
-        rows = [Recording(root / "long.flac", "long.flac", seconds=60.0)]
-        rows += [Recording(root / "short.flac", "short.flac", seconds=10.0)]
+        rows = [Recording(root / f"{seconds}.flac", f"{seconds}.flac", seconds=seconds) for seconds in (60.0, 10.0)]
+        for row in rows:
+            soundfile.write(row.path, np.random.default_rng(0).normal(0, 0.02, round(32_000 * row.seconds)), 32_000)
         some = fill_cache(rows, 16_000, root / "cache", gigabytes=0.001)
         everything = fill_cache(rows, 16_000, root / "cache", gigabytes=1)
-        direct = read_window(root / "long.flac", 31.25, 5.0, 16_000)
-        quick = window_of(root / "long.flac", everything, 31.25, 5.0, 16_000)
+        direct = read_window(rows[0].path, 31.25, 5.0, 16_000)
+        quick = window_of(rows[0].path, everything, 31.25, 5.0, 16_000)
     print(f"largest difference of a window: {np.abs(direct - quick).max():.2g}")
-    assert list(some) == [root / "short.flac"], "of the same format, more short recordings than long ones fit"
+    assert list(some) == [rows[1].path], "of the same format, more short recordings than long ones fit"
     assert len(everything) == 2 and np.abs(direct - quick).max() < np.abs(direct).max() / 2**14

@@ -205,18 +205,16 @@ def wilson_interval(hits: int, trials: int, confidence: float = LEVEL) -> tuple[
 
 if __name__ == "__main__":
     generator = np.random.default_rng(0)
-    labels = ["clear", "vague", "rare"]
     honest = generator.normal(size=(600, 3)) * np.array([5, 1, 5]) - np.array([2, 1, 14])
     present = generator.random(honest.shape) < 1 / (1 + np.exp(-honest))
-    logits = 3 * honest  # a model with a good ear and too loud a voice
-    shouted = 1 / (1 + np.exp(-logits))
+    logits = 3 * honest  # of a model that is three times too sure
+    sure = 1 / (1 + np.exp(-logits))
     temperature = fit_temperature(logits, present)
-    calm = apply_temperature(shouted, temperature)
-    before, after = expected_calibration_error(shouted, present), expected_calibration_error(calm, present)
+    calm = apply_temperature(sure, temperature)
+    before, after = expected_calibration_error(sure, present), expected_calibration_error(calm, present)
     print(f"temperature {temperature:.2f}; off by {before:.3f} on average, {after:.3f} with it")
-    thresholds = fit_thresholds(calm, present, labels)
+    thresholds = fit_thresholds(calm, present, ["clear", "vague", "rare"])
     for threshold in thresholds:
-        said = threshold.note or f"precision {threshold.precision_low:.2f} to {threshold.precision_high:.2f}"
-        print(f"{threshold.label:6} from {threshold.applied:<5}", f"{threshold.positives:4} recordings:", said)
-    assert 2.5 < temperature < 3.5 and after < before / 2, "the shouting went unnoticed"
+        print(f"{threshold.label:6} from {threshold.applied} on; {threshold.positives} recordings {threshold.note}")
+    assert 2.5 < temperature < 3.5 and after < before / 2, "the temperature was not found"
     assert [threshold.note for threshold in thresholds] == ["", NEVER, TOO_FEW], "what is said of whom has changed"

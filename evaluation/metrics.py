@@ -389,23 +389,10 @@ if __name__ == "__main__":
     careless = truth * 1.5 + generator.permuted(1 - distances[species], axis=1) + generator.normal(size=truth.shape)
     for name, scores in (("careful", careful), ("careless", careless)):
         print(name, {key: round(value, 3) for key, value in scorecard(truth, scores, distances).items()})
-    recordists = np.arange(120) // 4
-    low, high = bootstrap_interval(
-        lambda weights: (
-            weighted_macro_roc_auc(truth, careful, weights) - weighted_macro_roc_auc(truth, careless, weights)
-        ),
-        recordists,
-    )
+
+    def gain(weights: Weights) -> NDArray[np.float64]:
+        return weighted_macro_roc_auc(truth, careful, weights) - weighted_macro_roc_auc(truth, careless, weights)
+
+    low, high = bootstrap_interval(gain, groups=np.arange(120) // 4)
     print(f"gain in macro ROC-AUC: {low:.3f} to {high:.3f}")
-    probabilities = 1 / (1 + np.exp(3 - 2 * careful))
-    orders = {"order": np.array([0, 0, 1, 2]), "species": np.arange(4)}  # the tits are of one order
-    print(
-        "ROC-AUC by rank:", {rank: round(area, 3) for rank, area in rank_roc_auc(truth, probabilities, orders).items()}
-    )
-    cautious = answers_scorecard(truth, least_cost_answers(probabilities, distances), distances)
-    print("least costly answers:", {key: round(value, 3) for key, value in cautious.items()})
-    severity, per_row = false_positive_severity(truth, careful, distances, recall=0.8)
-    print(f"finding 80 % costs {per_row:.2f} false alarms per row, {6 * severity:.1f} ranks off")
-    assert severity < false_positive_severity(truth, careless, distances, recall=0.8)[0]
-    assert mistake_severity(truth, careful, distances) < mistake_severity(truth, careless, distances)
-    assert low > 0 and abs(macro_roc_auc(truth, truth) - 1) < 1e-12
+    assert low > 0 and mistake_severity(truth, careful, distances) < mistake_severity(truth, careless, distances)

@@ -176,14 +176,12 @@ if __name__ == "__main__":
         return bytes([number << 3 | LENGTH, len(content)]) + content
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("MatMul", "Loop"):
-            path = Path(folder) / f"{name}.onnx"
-            path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, name.encode()))))
-            try:
-                check_graph(path, None)
-                print(name, "is let through")
-            except AssertionError as refusal:
-                print("refused:", refusal)
-                assert "'Loop'" in str(refusal)
-    print(f"and never more than {most_memory() / 2**30:.1f} GiB")
-    assert name == "Loop"
+        path = Path(folder) / "loop.onnx"
+        path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, b"MatMul"))))
+        check_graph(path, None)
+        path.write_bytes(field(GRAPH, field(NODES, field(OPERATOR, b"Loop"))))
+        try:
+            check_graph(path, None)
+        except AssertionError as refusal:
+            print("refused:", refusal)
+            assert "'Loop'" in str(refusal)

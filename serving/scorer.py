@@ -468,23 +468,16 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
-        graph = helper.make_graph(
-            [
-                helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1]),
-                helper.make_node("Tanh", ["sum"], ["probabilities"]),
-            ],
-            "loudness",
-            [helper.make_tensor_value_info("waveforms", TensorProto.FLOAT, ["batch", 80_000])],
-            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 1])],
-        )
+        nodes = [helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1])]
+        nodes += [helper.make_node("Tanh", ["sum"], ["probabilities"])]
+        shapes = {"waveforms": ["batch", 80_000], "probabilities": ["batch", 1]}
+        given, answered = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in shapes)
+        graph = helper.make_graph(nodes, "loudness", [given], [answered])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-        names = Taxonomy(
-            ("noise1",), ("Sonus clarus",), ("pretend noise",), (("a", "b", "c", "d", "e", "f", "g"),), (7,)
-        )
+        names = Taxonomy(("noise1",), ("Sonus clarus",), ("pretend noise",), (tuple("abcdefg"),), (7,))
         facts = {"format": FORMAT, "audio": {}, "taxonomy": to_json(names), "precision": "float32", "verified": False}
         helper.set_model_props(model, {METADATA: json.dumps(facts)})
         onnx.save(model, path)
-        scorer = open_scorer(path)
-        scores = score(scorer, np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
-        print(scorer.taxonomy.common_names[0], scores[:, 0].tolist())
+        scores = score(open_scorer(path), np.stack([np.zeros(80_000), np.ones(80_000)]).astype(np.float32))
+        print("silence and noise:", scores[:, 0].tolist())
         assert scores[:, 0].tolist() == [0.0, 1.0]

@@ -187,28 +187,19 @@ def streamed(path: Path, start: int, length: int, sample_rate: int) -> Waveform:
 
 
 if __name__ == "__main__":
-    beep = (0.5 * np.sin(2 * np.pi * 3_000 * np.arange(3_200) / 32_000)).astype(np.float32)
     meadow = np.random.default_rng(0).normal(0, 0.01, 12 * 32_000).astype(np.float32)
-    meadow[7 * 32_000 : 7 * 32_000 + len(beep)] += beep  # something calls at 7.0 s
+    meadow[7 * 32_000 : 7 * 32_000 + 3_200] += np.sin(2 * np.pi * 3_000 * np.arange(3_200) / 32_000)  # a call at 7 s
+    statuses: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         card = Path(folder)
         soundfile.write(card / "meadow.FLAC", meadow, 32_000)
         (card / "half.flac").write_bytes((card / "meadow.FLAC").read_bytes()[:300_000])
         (card / "notes.wav").write_text("The owl called twice, then it rained and I went home.\n")
-        loudest: dict[str, float] = {}
-        statuses: dict[str, str] = {}
         for path in sorted(card.iterdir()):
             recording = open_recording(path, 16_000)
-            for window in recording.windows(5.0):
-                peak = int(np.argmax(np.abs(window.samples)))
-                if np.abs(window.samples[peak]) > 0.3:
-                    loudest[path.name] = window.start + peak / 16_000
-            outcome = recording.outcome
-            statuses[path.name] = outcome.status
-            print(f"{path.name:12} {outcome.seconds:5.1f} s  {outcome.status} {outcome.reason}")
+            peaks = [float(np.abs(window.samples).max()) for window in recording.windows(5.0)]
+            statuses[path.name] = recording.outcome.status
+            print(f"{path.name:12} {recording.outcome.status} {recording.outcome.reason}", np.round(peaks, 2).tolist())
         called = read_window(card / "meadow.FLAC", 6.9, 0.3, 16_000)
-    print(f"the call was found at {loudest['meadow.FLAC']:.2f} s")
-
     assert statuses == {"half.flac": "salvaged", "meadow.FLAC": "ok", "notes.wav": "unreadable"}
-    assert 7.0 <= loudest["meadow.FLAC"] <= 7.1
     assert np.abs(called).max() > 0.4

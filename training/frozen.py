@@ -227,25 +227,17 @@ def keep_features(path: Path, features: Features, more: Mapping[str, Tensor]) ->
 
 
 if __name__ == "__main__":
-    import tempfile
-
     from config import SIZES, AudioSettings, LossSettings, parse
     from data_loader import labeled_loader, read_labeled
-    from demo_data import write_field_season
+    from demo_data import DEFAULT_ROOT, write_field_season
     from model import Encoder
     from training.objective import prepare_loss_inputs
 
-    with tempfile.TemporaryDirectory() as folder:
-        root = write_field_season(Path(folder) / "season").root
-        flags = ["--preset", "demo", "--data.root", str(root), "--data.cache", folder, "--train.head_updates", "60"]
-        config = parse(FinetuneCommand, flags)
-        taxonomy, recordings = read_labeled(config.data)
-        recordings = recordings[:48]
-        loader = labeled_loader(recordings, taxonomy, config.data, AudioSettings(), 16, seed=0)
-        cpu = torch.device("cpu")
-        loss_inputs = prepare_loss_inputs(taxonomy, recordings, LossSettings(), None, cpu)
-        network = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), len(taxonomy.labels), config.head)
-        before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
-        loss = fit_head(network, loader, loss_inputs, config, cpu)
-        assert all(torch.equal(value, before[name]) for name, value in network.encoder.state_dict().items())
-        assert loss < 0.25, "better than answering 1 / species everywhere"
+    root, cpu = write_field_season(DEFAULT_ROOT).root, torch.device("cpu")
+    config = parse(FinetuneCommand, ["--preset", "demo", "--data.root", str(root), "--train.head_updates", "60"])
+    taxonomy, recordings = read_labeled(config.data)
+    loader = labeled_loader(recordings[:48], taxonomy, config.data, AudioSettings(), 16, seed=0)
+    inputs = prepare_loss_inputs(taxonomy, recordings[:48], LossSettings(), None, cpu)
+    network = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), len(taxonomy.labels), config.head)
+    loss = fit_head(network, loader, inputs, config, cpu)
+    assert loss < 0.25, "better than answering 1 / species everywhere"
