@@ -8,6 +8,7 @@ model (its labels, its sample rate, its window) are no settings: they travel ins
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import math
@@ -15,9 +16,8 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 import tyro
 
@@ -489,8 +489,7 @@ class ProbeCommand:
     @classmethod
     def defaults(cls, preset: Preset) -> ProbeCommand:
         """All settings as a preset has them."""
-        start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
-        return cls(preset, LabelledSettings(data_defaults(preset).root), start)
+        return cls(preset, LabelledSettings(data_defaults(preset).root), whisper(preset))
 
 
 @dataclass(frozen=True)
@@ -526,10 +525,9 @@ class PretrainCommand:
     @classmethod
     def defaults(cls, preset: Preset) -> PretrainCommand:
         """All settings as a preset has them."""
-        start = EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}")
         usual = data_defaults(preset)  # of an hour, as without labels every window is as good
         data = WindowSettings(usual.root, workers=usual.workers, most_windows=720)
-        return cls(preset, data, start, replace(PRETRAIN[preset], beta2=0.95))
+        return cls(preset, data, whisper(preset), replace(PRETRAIN[preset], beta2=0.95))
 
 
 @dataclass(frozen=True)
@@ -564,8 +562,7 @@ class FinetuneCommand:
     @classmethod
     def defaults(cls, preset: Preset) -> FinetuneCommand:
         """All settings as a preset has them."""
-        weights = "random" if preset == "demo" else f"openai/whisper-{preset}"
-        start = EncoderSettings(preset, weights, DEPTH.get(preset, 0))
+        start = whisper(preset, DEPTH.get(preset, 0))
         augment = AugmentSettings(mixup=0.25, mask=0.25) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
         return cls(preset, data_defaults(preset), start, train, augment=augment)
@@ -834,6 +831,11 @@ FINETUNE: dict[Preset, FinetuneSettings] = {
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
 
 
+def whisper(preset: Preset, depth: int = 0) -> EncoderSettings:
+    """The encoder that a preset starts from: Whisper's own, and for the demo random weights, which need no download."""
+    return EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
+
+
 def data_defaults(preset: Preset) -> DataSettings:
     """Where a preset looks for recordings."""
     return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
@@ -861,8 +863,9 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
     for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
         assert not (word.startswith("--") and name in strange), f"--{name} is not offered: {strange[name]}"
-    given = [*words_of_resumed(command, given), *words_of_file(command, given), *without("--config", given)]
-    default = default_command(command, requested_preset(given))
+    early: EarlyFlags = early_flags(given)
+    given = [*words_of_resumed(command, early.resume), *words_of_file(command, early.config), *early.rest]
+    default = default_command(command, early_flags(given).preset)
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
@@ -891,12 +894,33 @@ def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
     return kind(**given)
 
 
-def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[str]:
-    """The command line of the run that --run.resume names, as its run.json has it; empty where there is none to read.
+class EarlyFlags(NamedTuple):
+    """The flags that must be known before all others, whose defaults they decide; of two of a kind the last counts."""
+
+    preset: Preset
+    config: str  # empty where it is not given
+    resume: str
+    rest: list[str]  # the command line without --config
+
+
+def early_flags(arguments: Sequence[str]) -> EarlyFlags:
+    """The early flags of a command line."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config", nargs="?", default="")
+    rest = flags.parse_known_args(arguments)[1]
+    flags.add_argument("--preset", nargs="?")
+    flags.add_argument("--run.resume", dest="resume", nargs="?", default="")
+    given = flags.parse_known_args(arguments)[0]
+    known: list[Preset] = [preset for preset in PRESETS if preset == given.preset]
+    preset = known[0] if known else "base"  # a mistyped one is refused with the rest
+    return EarlyFlags(preset, given.config or "", given.resume or "", rest)
+
+
+def words_of_resumed(command: type[Command], folder: str) -> list[str]:
+    """The command line of the run in a folder, as its run.json has it; empty where there is none to read.
 
     Settings that the command does not have are left out: whoever opens the run refuses it then, and says why.
     """
-    folder = value_of("--run.resume", arguments)
     try:
         stored: object = json.loads((Path(folder) / "run.json").read_bytes())["settings"] if folder else {}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # whoever opens the run says what is wrong
@@ -904,9 +928,8 @@ def words_of_resumed(command: type[Command], arguments: Sequence[str]) -> list[s
     return words_of(cast(object, stored), asdict(default_command(command))) if isinstance(stored, dict) else []
 
 
-def words_of_file(command: type[Command], arguments: Sequence[str]) -> list[str]:
-    """The settings of the file that --config names, as flags: a run.json, or only what is under "settings" in it."""
-    path = value_of("--config", arguments)
+def words_of_file(command: type[Command], path: str) -> list[str]:
+    """The settings of a file as flags: a run.json, or only what is under "settings" in it."""
     if not path:
         return []
     remedy = '--config takes the run.json of a run, or JSON with settings as its "settings" are'
@@ -940,19 +963,6 @@ def unknown_names(stored: object, known: object, name: str = "") -> list[str]:
     return found
 
 
-def without(name: str, arguments: Sequence[str]) -> list[str]:
-    """A command line without a flag and its value."""
-    found: list[str] = []
-    skip = False
-    for word in arguments:
-        flag, equals, _ = word.partition("=")
-        if skip or flag == name:
-            skip = not skip and not equals
-            continue
-        found.append(word)
-    return found
-
-
 def words_of(stored: object, known: object, name: str = "") -> list[str]:
     """Settings as flags: {"train": {"epochs": 3}} -> --train.epochs 3."""
     if isinstance(known, dict):
@@ -976,27 +986,6 @@ def changed_words(name: str, section: object, usual: object) -> list[str]:
     """The flags that make a section of settings what it is: --data.root birds --data.folds 4."""
     given, known = (asdict(cast(Any, one)) for one in (section, usual))
     return words_of({key: value for key, value in given.items() if value != known[key]}, known, f".{name}")
-
-
-def value_of(name: str, arguments: Sequence[str]) -> str:
-    """What a flag is given on a command line, the last time if several; empty where it is not there."""
-    found = ""
-    for flag, value in pairwise([*arguments, ""]):
-        flag, equals, own = flag.partition("=")
-        if flag.replace("-", "_") == name.replace("-", "_"):
-            found = own if equals else value
-    return found
-
-
-def requested_preset(arguments: Sequence[str]) -> Preset:
-    """The preset named on a command line: needed first, because it decides the defaults of everything else."""
-    found: Preset = "base"
-    for flag, value in pairwise([*arguments, ""]):
-        name = value if flag == "--preset" else flag.removeprefix("--preset=")
-        for preset in PRESETS:
-            if name == preset and flag.startswith("--preset"):
-                found = preset  # of two, the last one counts, as for any flag
-    return found
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,8 +39,9 @@ from config import (
     default_command,
     has_preset,
 )
-from runtime.cells import NUMBER, no_formula
-from runtime.files import as_json, publish
+from runtime.cells import NUMBER, no_formula, open_text
+from runtime.files import as_json
+from runtime.runs import flat, is_dead
 from runtime.terminal import launch, show
 
 SCORES = {  # the chief ones of each command: those the terminal shows
@@ -141,7 +141,7 @@ def read_run(folder: Path) -> Experiment:
         "its run.json lacks name, status or started: none of ours"
     )
     assert not is_dead(facts), f"says it is running, but its process {facts['pid']} is gone: it was killed"
-    settings = flatten(as_object(facts.get("settings")))
+    settings = settings_in_words(as_object(facts.get("settings")))
     kind, seconds = kind_of(name), finite(facts.get("seconds"))
     return Experiment(
         run=folder.name,
@@ -211,25 +211,14 @@ def finite(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
-def is_dead(facts: Mapping[str, Any]) -> bool:
-    """Whether a run of this machine says it is running though its process is gone."""
-    here = facts.get("status") == "running" and facts.get("host") == socket.gethostname()
-    pid = facts.get("pid")
-    return here and isinstance(pid, int) and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists()
-
-
 def kind_of(name: str) -> str:
     """finetune for finetune-012."""
     return re.sub(r"-[0-9]+$", "", name)
 
 
-def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Sections within sections as names with dots: {"loss": {"alpha": 4.0}} -> {"loss.alpha": "4"}."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        inner = as_object(value)
-        flat |= flatten(inner, f"{above}{name}.") if inner else {above + name: as_text(value)}
-    return flat
+def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings by their flags, as text: {"loss": {"alpha": 4.0}} -> {"loss.alpha": "4"}."""
+    return {name: as_text(value) for name, value in flat(settings).items()}
 
 
 def as_text(value: Any) -> str:
@@ -287,7 +276,7 @@ def default_settings(run: Experiment) -> dict[str, str]:
     if command is None or (has_preset(command) and not presets):
         return {}
     settings = default_command(command, presets[0]) if presets else default_command(command)
-    return flatten(as_object(json.loads(json.dumps(settings, default=as_json))))
+    return settings_in_words(as_object(json.loads(json.dumps(settings, default=as_json))))
 
 
 def shorten(cells: Sequence[str]) -> list[str]:
@@ -341,11 +330,7 @@ def layout(table: Sequence[Column], width: int) -> tuple[list[str], list[str]]:
 
 def write_columns(table: Sequence[Column], path: Path) -> None:
     """experiments.csv: every column, every cell whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        publish(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with open_text(path) as file:
         writer = csv.writer(file, lineterminator="\r\n")  # with "\n" alone Python 3.11 leaves "\r" in a cell unquoted
         writer.writerow([no_formula(column.name) for column in table])
         for cells in zip(*(column.whole for column in table), strict=True):

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
-ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
+from config import ClassWeights, LossKind
+
 LOSS_KINDS: tuple[LossKind, ...] = get_args(LossKind)
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)
 WEIGHED_BY_DISTANCE: tuple[LossKind, ...] = ("bce", "focal", "asymmetric")  # each absent species has a term of its own

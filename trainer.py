@@ -23,16 +23,7 @@ from tqdm import tqdm
 
 from archive.recordings import Recording
 from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings
-from data_loader import (
-    Batch,
-    Context,
-    kept_beside,
-    of_all,
-    recording_contexts,
-    recordings_of,
-    set_epoch,
-    truth_table,
-)
+from data_loader import Batch, Context, kept_beside, of_all, recording_contexts, recordings_of, set_epoch, truth_table
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder

@@ -139,7 +139,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
         through = counts_through(lines, decimal, index)
         notes += [f"{table.relative_to(root)} is not in UTF-8, read as {encoding}"] if encoding else []
         column = label_column(table, lines, asked)
-        columns[column] += bool(column)
+        columns[column] += 1
         if not lines and "begin_time_s" in table_columns(table):
             recordings.append(replace(annotated_sound(root, "", table, index, source), listened=True))
         for where, line in deduplicated(lines, column):
@@ -167,16 +167,24 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
                     crossing = f"{where}: begins in {recording.name} and ends here; make two selections of it"
                     recordings.append(refused(replace(other, labels=present), crossing))
     # what to say, and the recordings that no table speaks of
-    if tables:
-        used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
-        notes.append(f"{len(tables)} tables of annotations; labels are in the column {used or 'of none of them'}")
+    notes += notes_on_tables(columns, nameless, elsewhere) if tables else []
+    mentioned = {recording.name for recording in recordings}
+    rest, warnings = plain_sounds(root, [name for name in sounds if name not in mentioned], source)
+    return Found(list(labels.values()), recordings + rest, notes + warnings)
+
+
+def notes_on_tables(columns: Mapping[str, int], nameless: int, elsewhere: Iterable[str]) -> list[str]:
+    """What to say of all tables together.
+
+    columns    with the labels, and in how many tables; blank where a table has no rows
+    """
+    used = ", ".join(f"{column} ({count})" for column, count in sorted(columns.items()) if column)
+    notes = [f"{sum(columns.values())} tables of annotations; labels are in the column {used or 'of none of them'}"]
     if nameless:
         notes.append(f"{nameless} annotations have no label and were left out")
     if elsewhere:
         notes.append(f"found in another folder than the table of their name: {listed(dict.fromkeys(elsewhere))}")
-    mentioned = {recording.name for recording in recordings}
-    rest, warnings = plain_sounds(root, [name for name in sounds if name not in mentioned], source)
-    return Found(list(labels.values()), recordings + rest, notes + warnings)
+    return notes
 
 
 def closed_labels(found: Found, rows: Sequence[Row]) -> Found:

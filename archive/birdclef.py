@@ -8,11 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from archive.annotations import (
-    LONGEST_CELL,
-    annotated,
-    closed_labels,
-)
+from archive.annotations import LONGEST_CELL, annotated, closed_labels
 from archive.collection import SourceFolder
 from archive.index import (
     NO_AUTHOR,
@@ -27,9 +23,7 @@ from archive.index import (
     sounds_below,
     subfolders,
 )
-from archive.lineages import (
-    taxonomy_rows,
-)
+from archive.lineages import taxonomy_rows
 from archive.recordings import Recording, is_number, path_within, whole_number
 from sounds.discovery import SUFFIXES
 from taxonomy import read_table

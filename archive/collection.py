@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from archive.annotations import (
-    RAVEN_NAME,
-    table_kind,
-)
-from archive.index import (
-    NameIndex,
-    files_below,
-    sounds_below,
-)
+from archive.annotations import RAVEN_NAME, table_kind
+from archive.index import NameIndex, files_below, sounds_below
 from archive.recordings import Recording
 from taxonomy import Taxonomy
 

@@ -6,25 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from archive.annotations import (
-    NO_LABEL,
-)
+from archive.annotations import NO_LABEL
 from archive.collection import SourceFolder
-from archive.index import (
-    Found,
-    checked_name,
-    plain_sounds,
-    sound_row,
-)
-from archive.lineages import (
-    Row,
-    label_row,
-    reference,
-    scientific_form,
-    shipped,
-    taxonomy_rows,
-    with_lineages,
-)
+from archive.index import Found, checked_name, plain_sounds, sound_row
+from archive.lineages import Row, label_row, reference, scientific_form, shipped, taxonomy_rows, with_lineages
 from archive.recordings import Recording
 from taxonomy import BLANKS, checked_rows, key
 

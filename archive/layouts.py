@@ -28,12 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
-from archive.annotations import (
-    clock_seconds,
-    decimal_sign,
-    read_annotations,
-    table_columns,
-)
+from archive.annotations import clock_seconds, decimal_sign, read_annotations, table_columns
 from archive.birdclef import read_birdclef
 from archive.collection import Collection, SourceFolder
 from archive.folders import known_names, looks_like_label, read_folders
@@ -51,11 +46,7 @@ from archive.index import (
     stranger,
     subfolders,
 )
-from archive.lineages import (
-    UPPER,
-    Row,
-    merged,
-)
+from archive.lineages import UPPER, Row, merged
 from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from archive.recordings import Recording, read_recordings
 from config import CollectionSettings

@@ -16,42 +16,22 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from runtime.files import publish
 from taxonomy import read_table
 
 MARK = 5  # bytes that distinguish one recording from another
+TEXTS = (  # columns that are text as it stands, called as the fields of a Recording are
+    *("source", "recording_id", "author", "site", "latitude", "longitude", "recorded_at", "make", "serial"),
+    *("temperature", "rating", "license", "group"),
+)
 COLUMNS = (
-    "root",
-    "path",
-    "start",
-    "end",
-    "labels",
-    "listened",
-    "absent",
-    "keep",
-    "alive",
-    "source",
-    "recording_id",
-    "author",
-    "site",
-    "latitude",
-    "longitude",
-    "recorded_at",
-    "make",
-    "serial",
-    "temperature",
-    "rating",
-    "license",
-    "group",
-    "fold",
-    "seconds",
-    "sample_rate",
-    "channels",
-    "status",
-    "reason",
+    *("root", "path", "start", "end", "labels", "listened", "absent", "keep", "alive"),
+    *TEXTS,
+    *("fold", "seconds", "sample_rate", "channels", "status", "reason"),
 )
 SOUND = ("ok", "salvaged")  # a row of another status is kept for the record and is never used
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would take for more than text
@@ -162,21 +142,9 @@ def cells(recording: Recording) -> list[str]:
         ";".join(recording.labels),
         "yes" if recording.listened else "",
         ";".join(recording.absent),
-        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.keep),
-        ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in recording.alive),
-        recording.source,
-        recording.recording_id,
-        recording.author,
-        recording.site,
-        recording.latitude,
-        recording.longitude,
-        recording.recorded_at,
-        recording.make,
-        recording.serial,
-        recording.temperature,
-        recording.rating,
-        recording.license,
-        recording.group,
+        segments_text(recording.keep),
+        segments_text(recording.alive),
+        *(getattr(recording, name) for name in TEXTS),
         str(recording.fold) if recording.fold >= 0 else "",
         seconds_text(recording.seconds),
         str(recording.sample_rate),
@@ -192,11 +160,10 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
     root, name = Path(cell["root"]), cell["path"]
     below = name and "\0" not in name and not name.startswith("/") and ".." not in Path(name).parts
     assert below, f"{where}: {name!r} leaves {root}; paths must stay below their root"  # the root may hold links
-    return Recording(
+    found = Recording(
         root / name,
         name,
         labels=parts(cell.get("labels", "")),
-        group=cell.get("group", ""),
         fold=whole_number(cell.get("fold", "") or "-1", "fold", where),
         seconds=real(cell.get("seconds", "") or "0", "seconds", where),
         start=real(cell["start"], "start", where) if cell.get("start") else None,
@@ -205,23 +172,13 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         absent=parts(cell.get("absent", "")),
         keep=tuple(segment(part, "keep", where) for part in parts(cell.get("keep", ""))),
         alive=tuple(segment(part, "alive", where) for part in parts(cell.get("alive", ""))),
-        source=cell.get("source", ""),
-        recording_id=cell.get("recording_id", ""),
-        author=cell.get("author", ""),
-        site=cell.get("site", ""),
-        latitude=cell.get("latitude", ""),
-        longitude=cell.get("longitude", ""),
-        recorded_at=cell.get("recorded_at", ""),
-        make=cell.get("make", ""),
-        serial=cell.get("serial", ""),
-        temperature=cell.get("temperature", ""),
-        rating=cell.get("rating", ""),
-        license=cell.get("license", ""),
         sample_rate=whole_number(cell.get("sample_rate", "") or "0", "sample_rate", where),
         channels=whole_number(cell.get("channels", "") or "0", "channels", where),
         status=cell.get("status", "") or "ok",
         reason=cell.get("reason", ""),
     )
+    texts: dict[str, Any] = {column: cell.get(column, "") for column in TEXTS}
+    return replace(found, **texts)
 
 
 def harmless(cell: str) -> str:
@@ -237,6 +194,11 @@ def literal(cell: str) -> str:
 def seconds_text(value: float | None) -> str:
     """Seconds to at most four decimals, nothing for nothing."""
     return "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def segments_text(segments: Iterable[tuple[float, float]]) -> str:
+    """0.9-7.3;9-12."""
+    return ";".join(f"{seconds_text(start)}-{seconds_text(end)}" for start, end in segments)
 
 
 def parts(cell: str) -> tuple[str, ...]:
@@ -291,14 +253,9 @@ def file_mark(path: Path) -> bytes:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        rows = [
-            Recording(
-                root / "owl.ogg", "owl.ogg", ("tawow", "greti"), "by Ada", 2, 61.5, author="Ada", latitude="-4.5"
-            ),
-            Recording(
-                root / "=pond.wav", "=pond.wav", keep=((0.9, 7.3),), listened=True, status="silent", reason="..."
-            ),
-        ]
+        owl = Recording(root / "owl.ogg", "owl.ogg", ("tawow", "greti"), "by Ada", 2, 61.5, latitude="-4.5")
+        pond = Recording(root / "=pond.wav", "=pond.wav", keep=((0.9, 7.3),), listened=True, status="silent")
+        rows = [owl, pond]
         write_recordings(root / "recordings.csv", rows)
         print((root / "recordings.csv").read_text())
         assert read_recordings(root / "recordings.csv") == rows

@@ -30,9 +30,7 @@ from tqdm import tqdm
 
 from archive.recordings import SOUND, Recording, overlaps
 from archive.segments import sound_shared
-from config import (
-    SCRATCH,
-)
+from config import SCRATCH
 from runtime.terminal import show
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass

@@ -34,17 +34,8 @@ STRICT, CAREFUL = 0.9, 0.5  # the lowest thresholds of a species that no, or too
 LEVEL = 0.95  # of every interval that is shown, both sides together
 MARKS = ("", "yes", "too few", "never")  # whether a species was validated, the best first; blank: nobody can say
 COLUMNS = (
-    "label",
-    "scientific_name",
-    "threshold",
-    "target",
-    "precision_low_95",
-    "precision_high_95",
-    "n_positive",
-    "n_negative",
-    "source",
-    "model",
-    "note",
+    *("label", "scientific_name", "threshold", "target", "precision_low_95", "precision_high_95"),
+    *("n_positive", "n_negative", "source", "model", "note"),
 )
 KINDS = {  # of what is stored of a threshold
     "label": "text",

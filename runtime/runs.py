@@ -140,9 +140,8 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their flags: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= (
-            flat(cast(dict[str, Any], value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
+        inner = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+        found |= flat(inner, f"{prefix}{name}.") if inner else {prefix + name: value}
     return found
 
 
@@ -228,6 +227,12 @@ def is_alive(facts: Mapping[str, Any]) -> bool:
     return facts.get("host") == socket.gethostname() and bool(born) and same
 
 
+def is_dead(facts: Mapping[str, Any]) -> bool:
+    """Whether a run of this machine says that it is running, and by which process, and that is gone."""
+    here = facts.get("status") == "running" and facts.get("host") == socket.gethostname()
+    return here and isinstance(facts.get("pid"), int) and not is_alive(facts)
+
+
 def new_folder(root: Path, name: str) -> Path:
     """The next free number, taken at once, so that two runs that start together get two folders."""
     number = max((number_of(folder, name) for folder in root.glob(f"{name}-*")), default=0)
@@ -251,8 +256,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
     """Runs of this host that say `running` though their process is gone were killed: say so."""
     for path in sorted(root.glob(f"{name}-*/run.json")):
         facts = read_json(path, "delete it")
-        same_host = facts.get("host") == socket.gethostname()
-        if facts.get("status") == "running" and same_host and not is_alive(facts):
+        if is_dead(facts):
             write_json(path, facts | {"status": "interrupted"})
             show(f"{path.parent} never finished: marked interrupted")
 

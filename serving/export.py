@@ -446,7 +446,7 @@ if __name__ == "__main__":
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(64, 8)).astype(np.float32) * np.array([1, 1, 1, 1, 1, 1, 1, 100], np.float32)
     nodes = [onnx.helper.make_node("MatMul", ["sound", "weight"], ["answer"], "product")]
-    shapes = {"sound": ["rows", 64], "answer": ["rows", 8]}
+    shapes: dict[str, list[str | int | None]] = {"sound": ["rows", 64], "answer": ["rows", 8]}
     given, answered = (onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
     toy = onnx.helper.make_graph(nodes, "toy", [given], [answered], [numpy_helper.from_array(weight, "weight")])
     graph = onnx.helper.make_model(toy, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)

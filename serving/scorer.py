@@ -470,7 +470,7 @@ if __name__ == "__main__":
         path = Path(folder) / "loudness.onnx"  # a "model" of one species, which is present as far as it is loud
         nodes = [helper.make_node("ReduceL1", ["waveforms"], ["sum"], axes=[1])]
         nodes += [helper.make_node("Tanh", ["sum"], ["probabilities"])]
-        shapes = {"waveforms": ["batch", 80_000], "probabilities": ["batch", 1]}
+        shapes: dict[str, list[str | int | None]] = {"waveforms": ["batch", 80_000], "probabilities": ["batch", 1]}
         given, answered = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in shapes)
         graph = helper.make_graph(nodes, "loudness", [given], [answered])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

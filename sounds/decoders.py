@@ -44,11 +44,7 @@ READ = 2**20  # bytes at once
 BEGINNING, DYING = 60.0, 1.0  # seconds that the beginning and the end of a process may take
 READY = b"ready\n"  # what a process of ours says first
 PASSING = (
-    "its decoder died",
-    "decoding did not",
-    "cannot be read",
-    "cannot be found",
-    "reading broke off",
+    *("its decoder died", "decoding did not", "cannot be read", "cannot be found", "reading broke off"),
     "it changed",
 )
 

@@ -20,16 +20,15 @@ from experiments import (
     columns,
     differing,
     experiments,
-    flatten,
-    is_dead,
     layout,
     read_run,
     read_runs,
+    settings_in_words,
     shorten,
 )
 from runtime.cells import no_formula
 from runtime.files import write_json
-from runtime.runs import open_run, record
+from runtime.runs import is_dead, open_run, record
 
 HERE = Path(__file__).parents[1]
 DEMO = replace(FinetuneCommand.defaults("demo"), train=FinetuneSettings(10, 8, choose="cmap"))
@@ -140,7 +139,7 @@ def test_a_run_older_than_a_setting_counts_as_its_default(tmp_path: Path) -> Non
 def test_sections_become_names_with_dots_and_numbers_are_compared_as_numbers() -> None:
     nested = {"a": {"b": {"c": 4.0}, "d": None}, "e": [1.5, -2.0], "f": True, "g": {}, "rate": 2e-05}
     flat = {"a.b.c": "4", "a.d": "", "e": "[1.5, -2.0]", "f": "True", "g": "{}", "rate": "2e-05"}
-    assert flatten(nested) == flat
+    assert settings_in_words(nested) == flat
 
 
 def test_scores_are_those_of_the_kept_epoch(root: Path) -> None:
