@@ -24,11 +24,11 @@ import tyro
 
 def scratch() -> Path:
     """Where intermediates go: below /tmp, in a folder of the user's own where another user was there first."""
-    mine = Path("/tmp/wildwhisper")
-    if mine.exists() and mine.stat().st_uid != os.getuid():
-        mine = Path(f"/tmp/wildwhisper-{os.getuid()}")
-    assert not mine.exists() or mine.stat().st_uid == os.getuid(), f"{mine} belongs to somebody else; remove it"
-    return mine
+    folder = Path("/tmp/wildwhisper")
+    if folder.exists() and folder.stat().st_uid != os.getuid():
+        folder = Path(f"/tmp/wildwhisper-{os.getuid()}")
+    assert not folder.exists() or folder.stat().st_uid == os.getuid(), f"{folder} belongs to somebody else; remove it"
+    return folder
 
 
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
@@ -966,9 +966,9 @@ def unknown_names(stored: object, known: object, name: str = "") -> list[str]:
 def words_of(stored: object, known: object, name: str = "") -> list[str]:
     """Settings as flags: {"train": {"epochs": 3}} -> --train.epochs 3."""
     if isinstance(known, dict):
-        mine = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
+        given = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
         inner = cast(dict[str, object], known).items()
-        return [word for key, one in inner if key in mine for word in words_of(mine[key], one, f"{name}.{key}")]
+        return [word for key, one in inner if key in given for word in words_of(given[key], one, f"{name}.{key}")]
     flag = f"--{name[1:]}"
     assert stored is not None or known is None, f"{flag} is null in the settings; give it a value, or leave it out"
     if isinstance(stored, bool):

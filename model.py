@@ -22,7 +22,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings
 from heads import build_head, received_layers
 
-LOCALITY = 30.0  # attention score of a decoder token for its own place, at the start
+LOCALITY = 30.0  # attention score of a decoder token for its own position, at the start
 STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
 WHISPER_RATE, WIDE_RATE = 16_000, 32_000  # Hz
 WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for

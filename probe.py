@@ -586,7 +586,7 @@ def draw_layers(
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     figure.suptitle(title if len(title) < 120 else f"...{title[-117:]}", fontsize=11)
-    places = depths if len(depths) <= 12 else depths[::2]
+    ticks = depths if len(depths) <= 12 else depths[::2]
     for column, (name, of) in enumerate((("cmAP", 0), ("top-1 accuracy", 1)), 1):
         axes = figure.add_subplot(1, 3, column)
         axes.plot(depths, [one[:2][of] for one in mixed], "o-", color="#0b6e4f", label="layers 1 to this, side by side")
@@ -594,7 +594,7 @@ def draw_layers(
         axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0, label=f"recommended: depth {best}")
         axes.set_title(f"{name}, mean of the held-out folds", fontsize=10)
         axes.set_xlabel("layer")
-        axes.set_xticks(places)
+        axes.set_xticks(ticks)
         axes.grid(axis="y", alpha=0.3)
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, high - LEAST_RANGE), high)  # what differs by chance shall not look like a cliff
@@ -607,7 +607,7 @@ def draw_layers(
     axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0)
     axes.set_title("milliseconds a window, down to this layer", fontsize=10)
     axes.set_xlabel("layer")
-    axes.set_xticks(places)
+    axes.set_xticks(ticks)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")

@@ -1,4 +1,4 @@
-"""What held-out recordings or verdicts tell about a model's scores: its temperature, its thresholds, how far off it is.
+"""What held-out recordings or verdicts show of a model's scores: its temperature, its thresholds, how far off it is.
 
     temperature = fit_temperature(logits, truth)                     # of each recording's highest window
     probabilities = apply_temperature(scores, temperature)
@@ -93,11 +93,11 @@ def reliability_points(
     assert ((scores >= 0) & (scores <= 1)).all(), "scores below 0, above 1 or NaN; give probabilities, not logits"
     assert bins > 0, f"{bins} bins; choose at least 1"
     p = scores.astype(np.float64).ravel()
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
-    count = np.bincount(place, minlength=bins)
+    index = np.minimum((p * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
     held = count > 0
-    mean = np.bincount(place, p, bins)[held] / count[held]
-    share = np.bincount(place, (truth > 0).ravel().astype(np.float64), bins)[held] / count[held]
+    mean = np.bincount(index, p, bins)[held] / count[held]
+    share = np.bincount(index, (truth > 0).ravel().astype(np.float64), bins)[held] / count[held]
     return mean, share, count[held].astype(np.int64)
 
 
@@ -131,8 +131,8 @@ def fit_thresholds(
     judged = np.ones(truth.shape, np.bool_) if valid is None else valid
     assert judged.shape == truth.shape, f"valid {judged.shape}, truth {truth.shape}; give one for each"
     return [
-        fit_threshold(scores[judged[:, place], place], truth[judged[:, place], place] > 0, label, wanted, least)
-        for place, label in enumerate(labels)
+        fit_threshold(scores[judged[:, index], index], truth[judged[:, index], index] > 0, label, wanted, least)
+        for index, label in enumerate(labels)
     ]
 
 
@@ -173,15 +173,15 @@ def fit_threshold(scores: Numbers, present: NDArray[np.bool_], label: str, wante
     return replace(fitted, precision_low=low, precision_high=high, recall=found / positives)
 
 
-def parting(levels: Numbers, place: int) -> float:
-    """A short number that levels[place] reaches and the next lower level does not, near the middle of the two.
+def parting(levels: Numbers, index: int) -> float:
+    """A short number that levels[index] reaches and the next lower level does not, near the middle of the two.
 
     levels   (levels,) different scores, the highest first
     """
-    upper = levels[place]
-    if place + 1 == len(levels):
+    upper = levels[index]
+    if index + 1 == len(levels):
         return float(upper)
-    lower, kind = levels[place + 1], levels.dtype.type
+    lower, kind = levels[index + 1], levels.dtype.type
     middle = (float(lower) + float(upper)) / 2
     short = (round(middle, digits) for digits in range(1, 18))
     # compared in the kind of the scores: a float32 score is compared with a threshold that was rounded to float32

@@ -175,12 +175,12 @@ def joined_parts(parts: Sequence[HeldOut]) -> HeldOut:
 
 def subset(held_out: HeldOut, chosen: NDArray[np.bool_]) -> HeldOut:
     """Some of the recordings, and their windows; chosen (recordings,)."""
-    own, place = held_out.windows, chosen.cumsum() - 1
+    own, index = held_out.windows, chosen.cumsum() - 1
     kept = chosen[own.owner]
     return HeldOut(
         [recording for recording, wanted in zip(held_out.recordings, chosen, strict=True) if wanted],
         held_out.truth[chosen],
-        WindowScores(place[own.owner[kept]], own.starts[kept], own.ends[kept], own.scores[kept], own.embeddings[kept]),
+        WindowScores(index[own.owner[kept]], own.starts[kept], own.ends[kept], own.scores[kept], own.embeddings[kept]),
         held_out.silence,
     )
 
@@ -554,12 +554,12 @@ def draw_confusion(path: Path, scores: NDArray[np.float32], truth: NDArray[np.fl
     bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=np.sqrt([0, 0.05, 0.2, 0.5, 1]).tolist())
     bar.ax.set_yticklabels(["0", "5 %", "20 %", "50 %", "100 %"])
     bar.set_label("share of the recordings of a species")
-    for place, (one, other) in enumerate(pairwise(order)):
+    for index, (one, other) in enumerate(pairwise(order)):
         ranks = [lineages[one][: rank + 1] != lineages[other][: rank + 1] for rank in (CLASS, FAMILY)]
         if ranks[1]:
             colour, width = ("0.3", 1.2) if ranks[0] else ("0.8", 0.5)
-            axes.axhline(place + 0.5, color=colour, linewidth=width)
-            axes.axvline(place + 0.5, color=colour, linewidth=width)
+            axes.axhline(index + 0.5, color=colour, linewidth=width)
+            axes.axvline(index + 0.5, color=colour, linewidth=width)
     if len(order) <= NAMED:
         names = [taxonomy.common_names[column] or taxonomy.labels[column] for column in order]
         axes.set_xticks(range(len(order)), names, rotation=90, fontsize=7)

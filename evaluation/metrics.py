@@ -304,12 +304,12 @@ def weights_by_score(
     a higher score, and of all with at least this one; each (scores, draws)."""
     order = np.argsort(-scores, kind="stable")
     ordered, falling = weights[order], scores[order]
-    places = np.flatnonzero(present[order])
-    levels, first = np.unique(-falling[places], return_index=True)
+    rows = np.flatnonzero(present[order])
+    levels, first = np.unique(-falling[rows], return_index=True)
     starts = np.searchsorted(-falling, levels, side="left")
     ends = np.searchsorted(-falling, levels, side="right")
     running = np.concatenate([np.zeros((1, weights.shape[1])), ordered.cumsum(axis=0)])
-    return np.add.reduceat(ordered[places], first, axis=0), running[starts], running[ends]
+    return np.add.reduceat(ordered[rows], first, axis=0), running[starts], running[ends]
 
 
 def steps_off(truth: Truth, scores: Scores, distances: Scores) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""Libraries that tell their makers of their use are told not to: what is scored where stays on the machine.
+"""Libraries that report their use to their makers are kept from it: what is scored where stays on the machine.
 
     import runtime.privacy  # before anything that loads ONNX Runtime or OpenVINO
 

@@ -54,7 +54,7 @@ def open_run(
 
     settings  a dataclass; stored in run.json with versions, times and the status: running, finished, failed,
               interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
-    folder    a place of the user's own choice instead, without number and link
+    folder    a folder of the user's own choice instead, without number and link
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     kept      what is to be said of a run that is stopped: what is kept, and how to go on
     """

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from config import EncoderSize
 from evaluation.calibration import thresholds_to_json
 from model import BirdClefClassifier
-from runtime.digests import blank, name_beside, seal, sha256
+from runtime.digests import blank, name_beside, sha256, write_digest
 from runtime.files import publish
 from runtime.terminal import show
 from serving import scorer as scoring
@@ -170,7 +170,7 @@ def finish(graph: onnx.ModelProto, path: Path, weights: Path | None = None) -> N
     graph.metadata_props.add(key="seal", value=blank(digest))
     with publish(path, graph.ByteSize()) as temporary:
         onnx.save(graph, temporary)
-        seal(temporary)
+        write_digest(temporary)
     ours = re.compile(rf"{re.escape(path.name)}\.([0-9a-f]{{16}}\.)?data")
     for old in path.parent.iterdir():
         if ours.fullmatch(old.name) and old.name != weights_name:

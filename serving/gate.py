@@ -92,7 +92,7 @@ def compare_answers(
 def auc_drops(
     int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: ComparedWindows, labels: Sequence[str]
 ) -> dict[str, float | str]:
-    """What recordings are told apart worse by, of two files' answers (recordings, species)."""
+    """By what recordings are distinguished worse, of two files' answers (recordings, species)."""
     truth = held_out.truth
     drops = class_roc_auc(truth, floats) - class_roc_auc(truth, int8)
     figures: dict[str, float | str] = {

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.digests import blank, seal, sha256, state_of
+from runtime.digests import blank, sha256, state_of, write_digest
 from runtime.files import publish
 from runtime.terminal import show
 from serving.detections import Analysed, Detection, Scored, clock_time
@@ -76,7 +76,7 @@ class Journal:
             with publish(self.path(entry, "npz")) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **columns)
             digest = sha256(self.path(entry, "npz"))
-        write_sealed(self.path(entry, "json"), {"arrays": digest, "analysed": asdict(replace(analysed, events=()))})
+        write_signed(self.path(entry, "json"), {"arrays": digest, "analysed": asdict(replace(analysed, events=()))})
         self.path(entry, "begun").unlink(missing_ok=True)
 
     def save_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
@@ -167,12 +167,12 @@ def open_journal(
         kept = kept_settings(folder)
         if kept:
             differ = [name for name in sorted({*wanted, *kept}) if wanted.get(name) != kept.get(name)]
-            changes = "; ".join(change(name, kept.get(name), wanted.get(name)) for name in differ)
+            changes = "; ".join(change_in_words(name, kept.get(name), wanted.get(name)) for name in differ)
             assert not differ, (
                 f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
             )
         else:
-            write_sealed(parts / "settings.json", {"settings": wanted})
+            write_signed(parts / "settings.json", {"settings": wanted})
         yield Journal(parts, arrays)
 
 
@@ -199,14 +199,14 @@ def refuse_busy(lock: Path, folder: Path) -> None:
             raise AssertionError(f"shard {lock.name[4:]} is at work in {folder}; wait for it, or end it") from None
 
 
-def write_sealed(path: Path, content: Mapping[str, object]) -> None:
+def write_signed(path: Path, content: Mapping[str, object]) -> None:
     """A JSON file that shows when it is damaged."""
     with publish(path) as temporary:
         temporary.write_text(json.dumps({"seal": blank(), **content}), encoding="utf-8")
-        seal(temporary)
+        write_digest(temporary)
 
 
-def change(name: str, was: Any, now: Any) -> str:
+def change_in_words(name: str, was: Any, now: Any) -> str:
     """What differs between two settings, in few words."""
     values = f"{name} was {str(was)[:40]!r}, is {str(now)[:40]!r}"
     if isinstance(was, dict) and isinstance(now, dict):

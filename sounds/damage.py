@@ -30,7 +30,7 @@ QUIET, LOUD = 10**-2.5, 2.5  # loudest samples of a recording that are worth a w
 CLIPPED, CLIPPED_SHARE, CLIPPED_PEAK = 0.99, 0.5, 0.5  # half of a second within 1 % of its peak, if that is high
 INTEGERS, INTEGER_PEAK, INTEGER_SHARE = 2.0**15, 16.0, 0.1  # float files that hold the numbers of 16-bit ones
 SCANS, SCAN_FRAMES = (64, 4096), 1024  # so many pieces of a file decide that, or so many more where these cannot
-DEAD_SECONDS = 1.0  # the grain in which sound is told apart from silence
+DEAD_SECONDS = 1.0  # the grain in which sound is distinguished from silence
 LOUDEST = 2.0**31  # a sample beyond any recorder's scale is damage, as NaN is
 FAINT_MEAN = 0.1  # of its channels' RMS: unrelated channels keep at least an eighth, the root of 1 / MOST_CHANNELS
 SOUND_SIGNS = {
@@ -112,7 +112,7 @@ class Reading:
 
     @property
     def grain(self) -> int:
-        """Frames in which sound is told apart from silence, counted from the beginning of the recording."""
+        """Frames in which sound is distinguished from silence, counted from the beginning of the recording."""
         return round(DEAD_SECONDS * self.sample_rate)
 
     def take(self, block: NDArray[np.float32]) -> Waveform:
@@ -204,7 +204,7 @@ class Reading:
         if self.loudest < QUIET and not (silent or short):
             decibels = -20 * math.log10(max(self.loudest, 1e-9))
             notes.append(
-                f"very quiet, its loudest sample {decibels:.0f} dB below full scale; raised before it is heard"
+                f"very quiet, its loudest sample {decibels:.0f} dB below full scale; raised before it is analysed"
             )
         return Outcome(
             "silent" if silent else "short" if short else "salvaged" if faults else "ok",

@@ -80,7 +80,7 @@ def augment_mel(mel: Tensor, settings: AugmentSettings, generator: torch.Generat
 
 
 def draw_stripes(rows: int, size: int, count: int, longest: int, generator: torch.Generator) -> Tensor:
-    """(2, count, rows) the first place of each stripe and the first one behind it: up to `longest` of `size` places."""
+    """(2, count, rows) the first position of each stripe and the first one behind it: up to `longest` of `size`."""
     bounds: list[Tensor] = []
     for _ in range(count):
         length = torch.rand(rows, generator=generator) * longest
@@ -90,10 +90,10 @@ def draw_stripes(rows: int, size: int, count: int, longest: int, generator: torc
 
 
 def within(stripes: Tensor, size: int) -> Tensor:
-    """(rows, size) whether a place is in any of the stripes (2, count, rows)."""
-    place = torch.arange(size, device=stripes.device)
+    """(rows, size) whether a position is in any of the stripes (2, count, rows)."""
+    position = torch.arange(size, device=stripes.device)
     starts, ends = stripes[..., None]
-    inside: Tensor = ((place >= starts) & (place < ends)).any(dim=0)
+    inside: Tensor = ((position >= starts) & (position < ends)).any(dim=0)
     return inside
 
 
@@ -111,12 +111,12 @@ def control_tone(waveforms: Tensor, probability: float, generator: torch.Generat
     counts = torch.randint(fewest, most + 1, (batch, 1), generator=generator)
     widths = 0.5 + torch.rand(batch, most - 1, generator=generator)  # none so narrow that it would ring for long
     widths = torch.where(torch.arange(most - 1) < counts - 1, widths, 0.0)
-    places = torch.cat([torch.zeros(batch, 1), widths.cumsum(dim=1)], dim=1)
+    positions = torch.cat([torch.zeros(batch, 1), widths.cumsum(dim=1)], dim=1)
     low, high = TONE_DB
     decibels = low + (high - low) * torch.rand(batch, most, generator=generator)
     if not len(rows):  # MKL refuses to transform nothing
         return waveforms
-    points = torch.stack([places / places[:, -1:], decibels])[:, rows].to(waveforms.device, non_blocking=True)
+    points = torch.stack([positions / positions[:, -1:], decibels])[:, rows].to(waveforms.device, non_blocking=True)
     rows = rows.to(waveforms.device, non_blocking=True)
     before = waveforms[rows]
     curve = tone_curve(points[0], points[1], samples // 2 + 1)
@@ -124,19 +124,19 @@ def control_tone(waveforms: Tensor, probability: float, generator: torch.Generat
     return waveforms.index_copy(0, rows, after * (power(before) / power(after).clamp(min=SILENCE)).sqrt())
 
 
-def tone_curve(places: Tensor, decibels: Tensor, bins: int) -> Tensor:
+def tone_curve(positions: Tensor, decibels: Tensor, bins: int) -> Tensor:
     """Curves through some points, smooth over the logarithm of frequency.
 
-    places    (batch, points) rising from 0, the lowest frequency and all below, to 1, half the sample rate; of several
-              at one place the first counts
-    decibels  (batch, points) gains there
+    positions  (batch, points) rising from 0, the lowest frequency and all below, to 1, half the sample rate; of
+               several at one position the first counts
+    decibels   (batch, points) gains there
 
     returns   (batch, bins) factors from 0 Hz to half the sample rate
     """
-    hertz = torch.arange(bins, device=places.device) / (bins - 1)  # 1: half the sample rate
+    hertz = torch.arange(bins, device=positions.device) / (bins - 1)  # 1: half the sample rate
     pitch = (1 + torch.log2(hertz) / TONE_OCTAVES).clamp(min=0.0)
     level = decibels[:, :1].expand(-1, bins)
-    for start, end, step in zip(places.T[:-1], places.T[1:], decibels.diff(dim=1).T, strict=True):
+    for start, end, step in zip(positions.T[:-1], positions.T[1:], decibels.diff(dim=1).T, strict=True):
         way = ((pitch - start[:, None]) / (end - start).clamp(min=1e-6)[:, None]).clamp(0.0, 1.0)
         level = level + step[:, None] * way.square() * (3 - 2 * way)
     return torch.pow(10.0, level / 20)

@@ -4,7 +4,7 @@
     save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
 
 Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
-ever left silently random; our own files are sealed, so that a flipped bit is found.
+ever left silently random; our own files hold their digest, so that a flipped bit is found.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_
 from heads import build_head, received_layers
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runtime import processes
-from runtime.digests import blank, seal, state_of
+from runtime.digests import blank, state_of, write_digest
 from runtime.files import FIRST, publish, read_json
 from runtime.terminal import show
 from taxonomy import Taxonomy, from_json, to_json
@@ -413,7 +413,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, ob
     size = sum(tensor.nbytes for tensor in whole.values()) + len(about)
     with publish(path, size) as temporary:
         save_file(whole, temporary, metadata={"wild_whisper": about, "seal": blank(), "format": "pt"})
-        seal(temporary)
+        write_digest(temporary)
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

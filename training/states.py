@@ -1,4 +1,4 @@
-"""A training loop's whole state, kept now and then and when it is told to stop, so that it goes on as if nothing was.
+"""A training loop's whole state, kept now and then and when it has to stop, so that it goes on as if nothing was.
 
     writer = StateWriter(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
     progress = writer.restore()
@@ -117,7 +117,7 @@ class StateWriter:
     ) -> None:
         self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
         self.kept, self.took = time.monotonic(), 0.0
-        self.stop_asked = 0.0  # when the process was told to stop
+        self.stop_asked = 0.0  # when the signal to stop came
 
     @contextmanager
     def listening(self) -> Generator[None]:
@@ -154,7 +154,7 @@ class StateWriter:
             raise
 
     def save_if_due(self, progress: TrainingProgress) -> None:
-        """Keep the state where it is time to, or where the process was told to stop, which it then does."""
+        """Keep the state where it is time to, or where a signal to stop has come, which it then does."""
         waited = time.monotonic() - self.kept
         due = processes.rank() == 0 and waited > max(60 * self.minutes, self.took / MOST_TIME)
         stop, due_now = processes.summed(float(self.stop_asked > 0), float(due))  # all of them, in the same step

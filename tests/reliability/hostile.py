@@ -310,7 +310,7 @@ def facts(change: Callable[[dict[str, Any]], object], name: str = "classifier") 
     """A good file of ours whose facts were changed: tensors and digest are right."""
 
     def make(place: Path, good: Path) -> None:
-        from runtime.digests import seal
+        from runtime.digests import write_digest
 
         raw = (good / f"{name}.safetensors").read_bytes()
         size = int.from_bytes(raw[:8], "little")
@@ -319,7 +319,7 @@ def facts(change: Callable[[dict[str, Any]], object], name: str = "classifier") 
         changed = change(told)
         header["__metadata__"]["wild_whisper"] = changed if isinstance(changed, str) else json.dumps(told)
         (place / f"{name}.safetensors").write_bytes(tensors(header, raw[8 + size :]))
-        seal(place / f"{name}.safetensors")
+        write_digest(place / f"{name}.safetensors")
 
     return make
 

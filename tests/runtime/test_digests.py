@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.digests import BLOCK, WORDS, ZEROS, beside, blank, name_beside, seal, sha256, state_of
+from runtime.digests import BLOCK, WORDS, ZEROS, beside, blank, name_beside, sha256, state_of, write_digest
 
 
 def sealed(path: Path, before: bytes = b"", behind: bytes = b"") -> Path:
     path.write_bytes(before + blank().encode() + behind)
-    seal(path)
+    write_digest(path)
     return path
 
 
@@ -36,9 +36,9 @@ def test_the_seal_may_stand_anywhere_and_any_flipped_bit_is_found(before: int, t
 def test_a_file_without_a_seal_says_so_and_gets_none(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"of a hub")
-    assert state_of(path) == "unsealed" and beside(path) is None
+    assert state_of(path) == "unsigned" and beside(path) is None
     with pytest.raises(AssertionError, match="has no place for a seal"):
-        seal(path)
+        write_digest(path)
 
 
 def test_the_file_beside_it_belongs_to_it(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_file_beside_it_belongs_to_it(tmp_path: Path) -> None:
     told = sha256(tmp_path / "weights")
     weights = (tmp_path / "weights").rename(tmp_path / name_beside("a", told))
     (tmp_path / "a").write_text(f"graph {blank(told)}")
-    seal(tmp_path / "a")
+    write_digest(tmp_path / "a")
     assert beside(tmp_path / "a") == weights and state_of(tmp_path / "a") == "sound"
     weights.write_bytes(b"weighty")
     assert state_of(tmp_path / "a") == "damaged"

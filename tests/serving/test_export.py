@@ -21,7 +21,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
 from model import BirdClefClassifier, Encoder
-from runtime.digests import beside, seal
+from runtime.digests import beside, write_digest
 from serving.export import Recipe, Rounding, products, quantise_products, quantised_weight, write_float, write_int8
 from serving.scorer import KNOWN_GRAPHS, Scorer, cpu_name, int8_fault, known_product, open_scorer, score, stream
 from serving.sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, input_channels, linear_layers, smoothing
@@ -218,7 +218,7 @@ def test_our_int8_is_that_of_onnx_runtimes_own_quantiser(
         weight_type=QuantType.QInt8,
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
-    seal(tmp_path / "theirs.onnx")
+    write_digest(tmp_path / "theirs.onnx")
     windows = noise(3)
     ours, theirs = (score(open_scorer(tmp_path / name), windows) for name in ("ours.onnx", "theirs.onnx"))
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
