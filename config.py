@@ -883,6 +883,11 @@ def default_command(command: type[Settings], preset: Preset = "base") -> Setting
     return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
 
 
+def part_of(kind: type[Section], command: object) -> Section:
+    """The settings of a command that a smaller dataclass has under the same names."""
+    return kind(**{field.name: getattr(command, field.name) for field in fields(cast(Any, kind))})
+
+
 def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
     """A section of settings as it travelled in a model file; what is damaged or foreign is refused."""
     defaults: dict[str, object] = {field.name: field.default for field in fields(cast(Any, kind))}

@@ -496,9 +496,8 @@ def window_loader(
         pin_memory=torch.cuda.is_available(),  # copied to a GPU while it computes
         multiprocessing_context=start_method if workers else None,
         worker_init_fn=leave_signals_to_the_parent,
-        generator=torch.Generator().manual_seed(
-            0
-        ),  # of its own: a loader begun in mid-epoch must draw nothing from ours
+        # of its own: a loader begun in mid-epoch must draw nothing from ours
+        generator=torch.Generator().manual_seed(0),
     )
 
 

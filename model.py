@@ -79,9 +79,8 @@ class LogMel(nn.Module):
             even = torch.cat([rising + falling, middle], dim=-1) @ self.cosines
             odd = (rising - falling) @ self.sines
             log = ((even.square() + odd.square()) @ self.filters).clamp(min=1e-10).log10()
-            floor = (
-                log[:, :, : self.mels].amax(dim=(1, 2), keepdim=True) - 8.0
-            )  # per window: a loud neighbour must not change a quiet one
+            # per window: a loud neighbour must not change a quiet one
+            floor = log[:, :, : self.mels].amax(dim=(1, 2), keepdim=True) - 8.0
             return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
 
     def frames(self, padded: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from archive.index import (
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
 from archive.recordings import Recording, path_within
+from runtime.files import read_json
 from sounds.discovery import SUFFIXES, holds_our_run
 from taxonomy import key
 
@@ -311,12 +312,7 @@ def all_have(value: object, keys: set[str], empty: bool) -> bool:
 def read_page(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     assert size <= MOST_JSON_BYTES, f"{path} has {size / 2**30:.1f} GiB; split it, at most 2 are read"
-    try:
-        document: object = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise AssertionError(f"{path} is no JSON ({error}); download it again") from None
-    assert isinstance(document, dict), f"{path} holds no JSON object; download it again"
-    return cast(dict[str, object], document)
+    return read_json(path, "download it again")
 
 
 def located(document: dict[str, object], name: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:

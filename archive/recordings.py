@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.cells import seconds
 from runtime.files import publish
 from taxonomy import read_table
 
@@ -193,7 +194,7 @@ def literal(cell: str) -> str:
 
 def seconds_text(value: float | None) -> str:
     """Seconds to at most four decimals, nothing for nothing."""
-    return "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
+    return "" if value is None else seconds(value)
 
 
 def segments_text(segments: Iterable[tuple[float, float]]) -> str:

@@ -118,11 +118,16 @@ def write_json(path: Path, content: object) -> None:
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """A JSON object of a file that anybody may have written."""
+    return json_object(path.read_bytes(), str(path), remedy)
+
+
+def json_object(text: str | bytes, where: str, remedy: str) -> dict[str, Any]:
+    """A JSON object out of a text that stands somewhere, which the message names."""
     try:
-        content: object = json.loads(path.read_bytes())
+        content: object = json.loads(text)
     except (ValueError, RecursionError) as error:  # bad JSON, or bytes that are no UTF-8
-        raise AssertionError(f"{path} is damaged ({error}); {remedy}") from None
-    assert isinstance(content, dict), f"{path} holds no JSON object but {str(content)[:40]!r}; {remedy}"
+        raise AssertionError(f"{where} is damaged, no JSON ({error}); {remedy}") from None
+    assert isinstance(content, dict), f"{where} holds no JSON object but {str(content)[:40]!r}; {remedy}"
     return cast(dict[str, Any], content)
 
 

@@ -91,8 +91,7 @@ def part(rows: Tensor) -> Tensor:
 
 def share(rows: int) -> float:
     """How much of a batch this process has."""
-    own_span = span(rows)
-    return len(range(rows)[own_span]) / rows
+    return len(range(rows)[span(rows)]) / rows
 
 
 def gathered(rows: Tensor) -> Tensor:

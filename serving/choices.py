@@ -1,6 +1,6 @@
 """What counts as a detection, from the flags and from what the models bring: thresholds, species, marks.
 
-    choices = choose_detections(ChoiceSettings.of(config), scorers)
+    choices = choose_detections(part_of(ChoiceSettings, config), scorers)
 
 Reads    thresholds.csv and a list of species, where they are given
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from config import AudioSettings, PredictCommand
+from config import AudioSettings
 from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
 from runtime.terminal import show
 from serving.detections import Choices, Scores
@@ -40,18 +40,6 @@ class ChoiceSettings:
         assert self.min_conf is None or 0 <= self.min_conf <= 1, f"--min_conf {self.min_conf}: give 0 to 1"
         assert self.top_n >= 0, f"--top_n {self.top_n}: give a number of species"
         assert not self.strict or self.slist, "--strict is about the lines of --slist; add that, or leave it out"
-
-    @classmethod
-    def of(cls, config: PredictCommand) -> ChoiceSettings:
-        """The part of a command that is about what is reported."""
-        return cls(
-            min_conf=config.min_conf,
-            thresholds=config.thresholds,
-            top_n=config.top_n,
-            slist=config.slist,
-            strict=config.strict,
-            ranks=config.ranks,
-        )
 
 
 def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Choices:

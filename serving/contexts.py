@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import AudioSettings, PredictCommand
+from config import AudioSettings
 from serving.inputs import Entry
 from serving.journal import Journal
 from serving.scored_windows import Numbers, contexts_of
@@ -43,19 +43,6 @@ class SoundSettings:
         known = self.channel in ("mean", "each") or (self.channel.isdecimal() and int(self.channel) > 0)
         assert known, f"--channel {self.channel}: give mean, each, or a number from 1"
         assert self.batch_size >= 1, f"--batch_size {self.batch_size}: give 1 or more"
-
-    @classmethod
-    def of(cls, config: PredictCommand) -> SoundSettings:
-        """The part of a command that is about sound."""
-        return cls(
-            overlap=config.overlap,
-            shortest=config.shortest,
-            channel=config.channel,
-            tta=config.tta,
-            smooth=config.smooth,
-            file_weight=config.file_weight,
-            batch_size=config.batch_size,
-        )
 
 
 @dataclass(frozen=True)

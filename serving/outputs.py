@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import AudioSettings, PredictCommand, TableKind
+from config import AudioSettings, TableKind
 from evaluation.calibration import Thresholds
 from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
 from runtime.files import publish
@@ -56,19 +56,6 @@ class TableSettings:
     def arrays(self) -> bool:
         """Whether more than detections is asked for."""
         return bool(self.scores or self.submission or self.embeddings)
-
-    @classmethod
-    def of(cls, config: PredictCommand) -> TableSettings:
-        """The part of a command that is about what is written."""
-        return cls(
-            rtype=config.rtype,
-            split_tables=config.split_tables,
-            bom=config.bom,
-            merge_gap=config.merge_gap,
-            scores=config.scores,
-            submission=config.submission,
-            embeddings=config.embeddings,
-        )
 
 
 def write_outputs(

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from config import PRESETS, SIZES, AudioSettings, Engine, from_facts, size_in_words
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
+from runtime.files import json_object
 from runtime.terminal import show
 from serving.guard import EXACT_INT8, bounded_options, check_graph, limit_process
 from taxonomy import Taxonomy, from_json
@@ -447,11 +448,7 @@ def read_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Our facts from an ONNX file's metadata."""
     text = metadata.get(METADATA)
     assert text is not None, f"{path} is an ONNX file of another origin; `python quantize.py` writes ours"
-    try:
-        stored: object = json.loads(text)
-    except (ValueError, RecursionError) as error:  # bad JSON
-        raise AssertionError(f"{path}: its facts are damaged ({error}); `python quantize.py` writes it anew") from None
-    facts = cast(dict[str, Any], stored) if isinstance(stored, dict) else dict[str, Any]()
+    facts = json_object(text, f"{path}: its metadata", "`python quantize.py` writes it anew")
     lacking = NEEDED - facts.keys()
     assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; `python quantize.py` writes it anew"
     version: object = facts["format"]

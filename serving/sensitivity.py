@@ -40,9 +40,7 @@ class ProductCost:
     """One linear layer of the encoder."""
 
     name: str  # layers.0.fc2
-    error: (
-        float  # mean change (rms) of the logits where it alone is INT8, weights of 7 bits, as a share of their spread
-    )
+    error: float  # rms change of the logits where it alone is INT8, weights of 7 bits, as a share of their spread
     error_8_bits: float  # the same, weights of 8 bits
     outlier: float  # its loudest input channel over the median one, before smoothing
     smoothed: bool  # whether it costs less so

@@ -152,9 +152,8 @@ def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], so
     there, unknown = size - sound.start, sound.size >= (MOST_FRAMES if wide else MOST_BYTES)
     claims = max(1.0, sound.size / there) if there > 0 and not unknown else 1.0
     stated_end = sound.start + sound.size
-    if unknown and (
-        wide or stated_end > size
-    ):  # as a recorder that cannot come back leaves it: not every decoder reads that
+    # as a recorder that cannot come back leaves it: not every decoder reads that
+    if unknown and (wide or stated_end > size):
         end = end_of_sound(file, shape, sound.start, size)
         known = tuple(patches(file, kind, shape, before, sound, end))
         if known or wide:
@@ -164,9 +163,8 @@ def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], so
     if stated_end >= size or glued or goes_on(file, shape, stated_end, size):
         return Header((), size, claims, False, glued)
     end = end_of_sound(file, shape, stated_end, size)
-    begun = (
-        sound.size > STUB or size - stated_end <= STUB
-    )  # else never finished, whatever follows: a microphone's zeros, say
+    # else never finished, whatever follows: a microphone's zeros, say
+    begun = sound.size > STUB or size - stated_end <= STUB
     if end - stated_end <= STUB or (begun and is_blank(file, stated_end, end)):
         return Header((), size, claims, False, glued)
     claims = max(0, sound.size - shape.lead) / (end - sound.start - shape.lead)

@@ -45,7 +45,7 @@ from heads import build_head, received_layers
 from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
 from runtime import processes
 from runtime.digests import blank, state_of, write_digest
-from runtime.files import FIRST, publish, read_json
+from runtime.files import FIRST, json_object, publish, read_json
 from runtime.terminal import show
 from taxonomy import Taxonomy, from_json, to_json
 
@@ -423,7 +423,7 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     state = state_of(path)
     assert state != "damaged", damaged
     tensors, header = open_tensors(path, ("",), remedy)
-    facts = facts_in_header(header.get("wild_whisper", "{}"), path, remedy)
+    facts = json_object(header.get("wild_whisper", "{}"), f"{path}: its header", f"{remedy} anew")
     assert facts.get("kind") == kind, f"{path} is no {kind} of this project (it says {facts.get('kind')}); {remedy}"
     version = facts.get("format")
     assert isinstance(version, int), f"{path}: its format {version!r} is no number; {remedy} anew"
@@ -436,16 +436,6 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     else:  # written by an earlier version, with a digest of its tensors alone
         assert weights_digest(tensors) == header.get("sha256"), damaged
     return tensors, facts
-
-
-def facts_in_header(text: str, path: Path, remedy: str) -> dict[str, Any]:
-    """The facts in a file's header."""
-    try:
-        facts: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AssertionError(f"{path}: its facts are damaged ({error}); {remedy} anew") from None
-    assert isinstance(facts, dict), f"{path}: its facts are damaged; {remedy} anew"
-    return cast(dict[str, Any], facts)
 
 
 def refuse_giant(path: Path, remedy: str) -> None:

@@ -90,15 +90,15 @@ def test_hostile_names_in_json_do_not_leave_the_root(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ('{"audio": [', "is no JSON"),
+        ('{"audio": [', "no JSON"),
         ('{"audio": 3}', "audio is no list"),
         ('{"audio": [3]}', r"audio\[0\] is no object"),
-        ('["audio": 1]', "is no JSON"),
+        ('["audio": 1]', "no JSON"),
         ('[{"audio": 1}]', "holds no JSON object"),
-        ('{"audio": ' + "[" * 100_000 + "]" * 100_000 + "}", "is no JSON|is no object"),
+        ('{"audio": ' + "[" * 100_000 + "]" * 100_000 + "}", "no JSON|is no object"),
         ('{"audio": [], "annotations": [{"audio_id": 1, "category_id": 9}]}', r"annotations\[0\]: category '9'"),
-        ('{"audio": ' + "9" * 5000 + "}", "is no JSON"),
-        (b'{"audio": "\xff"}', "is no JSON"),
+        ('{"audio": ' + "9" * 5000 + "}", "no JSON"),
+        (b'{"audio": "\xff"}', "no JSON"),
     ],
 )
 def test_json_that_is_spoilt_is_refused_in_one_line_where_the_flag_takes_it_for_a_page(
