@@ -92,12 +92,42 @@ class Score(NamedTuple):
     top1: float
     answers: list[NDArray[np.float64]]  # for each fold (held-out recordings, species)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"cmap": self.cmap, "top1": self.top1}
+
 
 class Gap(NamedTuple):
     """How far a depth is behind the best one, in cmAP of the same recordings."""
 
     behind: float
     error: float  # standard error of that difference
+
+
+class Findings(NamedTuple):
+    """What was found of each depth."""
+
+    depths: Sequence[int]
+    alone: Sequence[Score]  # of that layer by itself
+    mixed: Sequence[Score]  # of layers 1 to that one, side by side
+    gaps: Sequence[Gap]
+    costs: dict[int, list[float]]  # by number of threads, seconds until a window has passed layer 1, 2, ...
+    best: int  # the depth that is recommended
+
+    def facts(self) -> dict[str, object]:
+        """As probe.json has them."""
+        depths, mixed = self.depths, zip(self.depths, self.mixed, self.gaps, strict=True)
+        return {
+            "depths": depths,
+            "alone": [{"layer": depth, **score.figures} for depth, score in zip(depths, self.alone, strict=True)],
+            "layers_1_to": [{"depth": depth, **score.figures, **gap._asdict()} for depth, score, gap in mixed],
+            "milliseconds_per_window": {
+                in_threads(count): [round(1000 * seconds, 3) for seconds in times]
+                for count, times in self.costs.items()
+            },
+            "recommended_depth": self.best,
+            "flags": f"--encoder.depth {self.best}",
+        }
 
 
 def probe(config: ProbeCommand) -> int:
@@ -121,13 +151,11 @@ def probe(config: ProbeCommand) -> int:
         depths = depths_of(encoder.size.layers)
         alone, mixed = judge_layers(features, depths, labelled)
         gaps = gaps_to_best(mixed, labelled)
-        best = recommended(mixed, gaps, depths)
         costs = {count: layer_times(encoder, config.audio, device, count) for count in threads_of(device)}
-        show("\n".join(table(depths, alone, mixed, gaps, costs)))
-        title = (
-            f"{config.encoder.weights}: {len(rows)} recordings of {len(taxonomy.labels)} species, {len(folds)} folds"
-        )
-        draw_layers(run.folder / "layers.png", title, depths, alone, mixed, costs, best)
+        found = Findings(depths, alone, mixed, gaps, costs, recommended(mixed, gaps, depths))
+        show("\n".join(table(found)))
+        what = f"{len(rows)} recordings of {len(taxonomy.labels)} species, {len(folds)} folds"
+        draw_layers(run.folder / "layers.png", f"{config.encoder.weights}: {what}", found)
         card = {
             "weights": config.encoder.weights,
             "size": size,
@@ -136,27 +164,14 @@ def probe(config: ProbeCommand) -> int:
             "windows": int(sum(counts)),
             "species": len(taxonomy.labels),
             "folds": len(folds),
-            "depths": depths,
-            "alone": [
-                {"layer": depth, "cmap": one.cmap, "top1": one.top1} for depth, one in zip(depths, alone, strict=True)
-            ],
-            "layers_1_to": [
-                {"depth": depth, "cmap": one.cmap, "top1": one.top1} | gap._asdict()
-                for depth, one, gap in zip(depths, mixed, gaps, strict=True)
-            ],
-            "milliseconds_per_window": {
-                f"{count} thread{'s' if count > 1 else ''}": [round(1000 * seconds, 3) for seconds in times]
-                for count, times in costs.items()
-            },
-            "recommended_depth": best,
-            "flags": f"--encoder.depth {best}",
         }
-        write_json(run.folder / "probe.json", card)
-        run.facts["scores"] = {"cmap": mixed[depths.index(best)].cmap, "top1": mixed[depths.index(best)].top1}
-    show(layers_in_words(depths, alone, mixed, gaps, costs, best))
+        write_json(run.folder / "probe.json", card | found.facts())
+        best = mixed[depths.index(found.best)]
+        run.facts["scores"] = {"cmap": best.cmap, "top1": best.top1}
+    show(layers_in_words(found))
     words = changed_words("data", config.data, ProbeCommand.defaults(config.preset).data)
     words = ["--preset", size, "--data.root", str(config.data.root), *words]
-    words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(best)]
+    words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(found.best)]
     show(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
     return 0
 
@@ -525,92 +540,78 @@ def layer_times(encoder: Encoder, audio: AudioSettings, device: torch.device, th
     return times
 
 
-def table(
-    depths: Sequence[int],
-    alone: Sequence[Score],
-    mixed: Sequence[Score],
-    gaps: Sequence[Gap],
-    costs: dict[int, list[float]],
-) -> list[str]:
+def in_threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def table(found: Findings) -> list[str]:
     """The lines of the printed table."""
-    threads = "".join(f"{f'{count} thread' + 's' * (count > 1):>12}" for count in costs)
+    threads = "".join(f"{in_threads(count):>12}" for count in found.costs)
     spans = f"{'this layer alone':^16}  {'layers 1 to this, side by side':^36}"
     lines = [
-        f"{'':>6}  {spans}  {'milliseconds a window':^{12 * len(costs)}}",
+        f"{'':>6}  {spans}  {'milliseconds a window':^{12 * len(found.costs)}}",
         f"{'layer':>6}  {'cmAP':>8}{'top-1':>8}  {'cmAP':>8}{'top-1':>8}{'behind the best':>20}  {threads}{'share':>9}",
     ]
-    for depth, one, many, gap in zip(depths, alone, mixed, gaps, strict=True):
-        spent = "".join(f"{1000 * times[depth - 1]:12.1f}" for times in costs.values())
-        share = np.mean([times[depth - 1] / times[-1] for times in costs.values()])
+    for depth, one, many, gap in zip(found.depths, found.alone, found.mixed, found.gaps, strict=True):
+        spent = "".join(f"{1000 * times[depth - 1]:12.1f}" for times in found.costs.values())
         behind = f"{gap.behind:.3f} ± {gap.error:.3f}" if gap.behind > 0 else "the best"
         lines.append(
             f"{depth:6}  {one.cmap:8.3f}{one.top1:8.3f}  {many.cmap:8.3f}{many.top1:8.3f}{behind:>20}"
-            f"  {spent}{share:9.0%}"
+            f"  {spent}{share_of_time(found, depth):9.0%}"
         )
     return lines
 
 
-def layers_in_words(
-    depths: Sequence[int],
-    alone: Sequence[Score],
-    mixed: Sequence[Score],
-    gaps: Sequence[Gap],
-    costs: dict[int, list[float]],
-    best: int,
-) -> str:
+def share_of_time(found: Findings, depth: int) -> float:
+    """How much of the whole encoder's time the lowest layers take."""
+    return float(np.mean([times[depth - 1] / times[-1] for times in found.costs.values()]))
+
+
+def layers_in_words(found: Findings) -> str:
     """What the figures say, in words."""
-    index = depths.index(best)
+    index, depths, alone, mixed = found.depths.index(found.best), found.depths, found.alone, found.mixed
     single = max(range(len(depths)), key=lambda at: alone[at].cmap)
-    share = np.mean([times[best - 1] / times[-1] for times in costs.values()])
     top = depths[max(range(len(depths)), key=lambda at: mixed[at].cmap)]
-    behind = f"{gaps[index].behind:.3f} (± {gaps[index].error:.3f}) behind depth {top}, the best"
+    gap = found.gaps[index]
+    behind = f"{gap.behind:.3f} (± {gap.error:.3f}) behind depth {top}, the best"
     return (
         f"layer {depths[single]} is the best single layer (cmAP {alone[single].cmap:.3f}). Recommended: "
-        f"--encoder.depth {best}: layers 1 to {best} side by side have cmAP {mixed[index].cmap:.3f} and top-1 "
-        f"{mixed[index].top1:.3f}, "
-        f"{behind if top != best else 'the best of all depths'}, for {share:.0%} of the encoder's time"
+        f"--encoder.depth {found.best}: layers 1 to {found.best} side by side have cmAP {mixed[index].cmap:.3f} and "
+        f"top-1 {mixed[index].top1:.3f}, {behind if top != found.best else 'the best of all depths'}, for "
+        f"{share_of_time(found, found.best):.0%} of the encoder's time"
     )
 
 
-def draw_layers(
-    path: Path,
-    title: str,
-    depths: Sequence[int],
-    alone: Sequence[Score],
-    mixed: Sequence[Score],
-    costs: dict[int, list[float]],
-    best: int,
-) -> None:
+def draw_layers(path: Path, title: str, found: Findings) -> None:
     """layers.png: cmAP and top-1 by layer, alone and with all below it, and what a window costs down to each."""
     from matplotlib.figure import Figure  # slow to import, and only drawn once
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     figure.suptitle(title if len(title) < 120 else f"...{title[-117:]}", fontsize=11)
-    ticks = depths if len(depths) <= 12 else depths[::2]
+    depths, best = found.depths, found.best
     for column, (name, of) in enumerate((("cmAP", 0), ("top-1 accuracy", 1)), 1):
         axes = figure.add_subplot(1, 3, column)
-        axes.plot(depths, [one[:2][of] for one in mixed], "o-", color="#0b6e4f", label="layers 1 to this, side by side")
-        axes.plot(depths, [one[:2][of] for one in alone], "s--", color="#c1666b", label="this layer alone")
+        mixed, alone = ([score[:2][of] for score in scores] for scores in (found.mixed, found.alone))
+        axes.plot(depths, mixed, "o-", color="#0b6e4f", label="layers 1 to this, side by side")
+        axes.plot(depths, alone, "s--", color="#c1666b", label="this layer alone")
         axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0, label=f"recommended: depth {best}")
         axes.set_title(f"{name}, mean of the held-out folds", fontsize=10)
-        axes.set_xlabel("layer")
-        axes.set_xticks(ticks)
-        axes.grid(axis="y", alpha=0.3)
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, high - LEAST_RANGE), high)  # what differs by chance shall not look like a cliff
         if column == 1:
             axes.legend(fontsize=8, loc="best")
     axes = figure.add_subplot(1, 3, 3)
-    for (count, times), color in zip(costs.items(), ("#33658a", "#f6ae2d"), strict=False):
-        layers, name = range(1, len(times) + 1), f"{count} thread{'s' if count > 1 else ''}"
-        axes.plot(layers, [1000 * seconds for seconds in times], "o-", color=color, label=name)
+    for (count, times), color in zip(found.costs.items(), ("#33658a", "#f6ae2d"), strict=False):
+        milliseconds = [1000 * seconds for seconds in times]
+        axes.plot(range(1, len(times) + 1), milliseconds, "o-", color=color, label=in_threads(count))
     axes.axvline(best, color="0.6", linewidth=8, alpha=0.3, zorder=0)
     axes.set_title("milliseconds a window, down to this layer", fontsize=10)
-    axes.set_xlabel("layer")
-    axes.set_xticks(ticks)
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")
+    for axes in figure.axes:
+        axes.set_xlabel("layer")
+        axes.set_xticks(depths if len(depths) <= 12 else depths[::2])
+        axes.grid(axis="y", alpha=0.3)
     with publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
