@@ -37,7 +37,7 @@ def write_digest(path: Path) -> None:
     """Put its digest into a file that holds the blank."""
     with path.open("r+b") as file:
         position = position_of(file)
-        assert position is not None, f"{path} has no position for a digest"
+        assert position is not None, f"{path} has no place for a digest"
         digest = digest_of(file, position)
         file.seek(position)
         file.write(digest)

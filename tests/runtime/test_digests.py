@@ -37,7 +37,7 @@ def test_a_file_without_a_seal_says_so_and_gets_none(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"of a hub")
     assert state_of(path) == "unsigned" and beside(path) is None
-    with pytest.raises(AssertionError, match="has no place for a seal"):
+    with pytest.raises(AssertionError, match="has no place for a digest"):
         write_digest(path)
 
 
