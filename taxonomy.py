@@ -7,16 +7,13 @@ Reads    taxonomy.csv: primary_label, scientific_name, common_name, class_name a
          species and finest_rank where the file has them (a label may be a family or an order)
 
 A node of the tree is its whole path from the root, never a name: the gannet Morus and the mulberry Morus stay apart.
-Detections are named with it too, so numpy is all it needs.
+Detections are named with it too, so numpy is all it needs; runtime/csvs.py reads the table.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +21,8 @@ from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.csvs import read_table
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 CLASS, ORDER, FAMILY, GENUS, SPECIES = range(2, 7)  # positions in RANKS
@@ -62,8 +61,6 @@ MECHANISMS = {  # what makes the sound; the finer rank counts first, so a cicada
     "Crocodylia": "larynx",
 }
 BLANKS = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown", "unclassified", "incertae sedis")
-ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, decoded with surrogateescape; U+FFFD is a character
-NOT_UTF8 = re.compile("[\0\udc80-\udcff]")
 PHYLUM = {word.casefold(): phylum for phylum, classes in ANIMAL_CLASSES.items() for word in classes}
 MECHANISM = {word.casefold(): mechanism for word, mechanism in MECHANISMS.items()}
 
@@ -229,84 +226,6 @@ def from_json(stored: Mapping[str, object]) -> Taxonomy:
     )
 
 
-def read_table(path: Path, required: Iterable[str], unique: str = "") -> list[tuple[str, dict[str, str]]]:
-    """(where it stands, cells by column) of every row of a csv file that is not empty, all cells text and trimmed.
-
-    required  columns that must be there
-    unique    a column in which no value may stand twice; none by default
-    Errors: another encoding than UTF-8, a missing or doubled column and a row of another length are named with their
-    line and the remedy.
-    """
-    assert path.is_file(), f"no {path.name} in {path.parent}; give a table in the layout of BirdCLEF's"
-    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    spoilt = NOT_UTF8.search(text)
-    line = text.count("\n", 0, spoilt.start()) + 1 if spoilt else 0
-    assert not spoilt, f"{path} line {line} is not in UTF-8; save the table as UTF-8"
-    rows: list[tuple[str, dict[str, str]]] = []
-    first: dict[str, str] = {}
-    for where, cells in csv_rows(path, io.StringIO(text, newline=""), delimiter(text), required):
-        row = {column: cell.strip() for column, cell in cells.items()}
-        other = first.setdefault(row[unique], where) if unique else where
-        assert other == where, f"{where}: {unique} {row[unique]} stands at {other} already; keep one row"
-        rows.append((where, row))
-    assert rows, f"{path} has a header and no rows; add one row each"
-    return rows
-
-
-def csv_rows(
-    path: Path, lines: Iterable[str], mark: str, required: Iterable[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a csv file stands, and its cells by column, untrimmed; rows of nothing but blanks are left out.
-
-    lines   of the file, wherever they come from; `mark` parts their cells
-    """
-    table = csv_cells(path, lines, mark)
-    header = [name.strip() for name in next(table, (1, list[str]()))[1]]
-    absent = [name for name in required if name not in header]
-    assert not absent, f"{path}: no columns {absent}, found {header[:20]}; name them so, separated by commas"
-    assert not repeats(header), f"{path}: a column occurs twice in {header[:20]}; keep one"
-    for number, cells in table:
-        if any(cell.strip() for cell in cells):
-            where = f"{path} line {number}"
-            assert len(cells) == len(header), f"{where}: {len(cells)} cells, not {len(header)}; quote inner commas"
-            yield where, dict(zip(header, cells, strict=True))
-
-
-def csv_cells(path: Path, lines: Iterable[str], mark: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """The number of the last line of each row of a csv file, and its cells; the only reader of other people's.
-
-    strict   an error where a quote is left open, which swallows the rows behind it
-    """
-    table, last = csv.reader(lines, delimiter=mark, strict=strict), 0
-    try:
-        for cells in table:
-            last = table.line_num
-            yield last, cells
-    except csv.Error as error:
-        raise AssertionError(f"{path} line {last + 1}: {error}; mend the row, perhaps a quote is left open") from None
-
-
-def decoded_text(raw: bytes) -> tuple[str, str]:
-    """The text of a table or a list, lines ended alike, and its encoding where that is not UTF-8: what Raven, Excel and
-    editors on Windows write. Damage is known by the bytes: a U+FFFD that is written properly is a character.
-    """
-    encoding = "utf-8-sig"
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif raw[:2].count(0) == 1:  # a Latin letter without a mark in front
-        encoding = "utf-16-be" if raw[0] == 0 else "utf-16-le"
-    elif ESCAPED.search(raw.decode("utf-8", errors="surrogateescape")):
-        encoding = "cp1252"
-    content = raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    return content, {"utf-8-sig": "", "cp1252": "Latin-1"}.get(encoding, "UTF-16")
-
-
-def delimiter(text: str) -> str:
-    """What parts the cells of a csv table, by its first line; Excel takes semicolons in many countries."""
-    header = text.partition("\n")[0]
-    return ";" if header.count(";") > header.count(",") else ","
-
-
 def names_high_rank(row: Mapping[str, str]) -> bool:
     """Whether a label stands above the classes, so that it has none: Animalia, Chordata."""
     written = key(row.get("finest_rank", ""))
@@ -423,10 +342,6 @@ def numbered(things: Iterable[object]) -> NDArray[np.int64]:
 def key(name: str) -> str:
     """What two spellings of one name have in common."""
     return " ".join(normalize("NFC", name).split()).casefold()
-
-
-def repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) < len(names)
 
 
 def items(stored: Mapping[str, object], name: str) -> list[object]:

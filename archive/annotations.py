@@ -37,7 +37,8 @@ from archive.index import (
 )
 from archive.lineages import Row, label_row, shipped, taxonomy_rows, with_lineages
 from archive.recordings import Recording, is_number, path_within
-from taxonomy import BLANKS, csv_cells, decoded_text, delimiter, key
+from runtime.csvs import csv_cells, decoded_text, delimiter
+from taxonomy import BLANKS, key
 
 NO_LABEL = frozenset({"noise", "other", "background", "silence"})  # folders without any species
 LONGEST_CELL = 4096  # characters of a list of labels, or of the names of columns

@@ -25,8 +25,8 @@ from archive.index import (
 )
 from archive.lineages import taxonomy_rows
 from archive.recordings import Recording, is_number, path_within, whole_number
+from runtime.csvs import read_table
 from sounds.discovery import SUFFIXES
-from taxonomy import read_table
 
 AUDIO_FOLDERS = ("train_audio", "audio")
 LISTENING_FOLDERS = ("train_soundscapes", "unlabeled")  # beside train.csv

@@ -50,8 +50,9 @@ from archive.lineages import UPPER, Row, merged
 from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from archive.recordings import Recording, read_recordings
 from config import CollectionSettings
+from runtime.csvs import read_table
 from sounds.discovery import SUFFIXES
-from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key, read_table
+from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key
 
 SIDE_BY_SIDE = "side by side"  # chosen by auto alone
 

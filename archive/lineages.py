@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from taxonomy import BLANKS, checked_rows, key, read_table
+from runtime.csvs import read_table
+from taxonomy import BLANKS, checked_rows, key
 
 LONGEST_HEADER = 4096  # characters
 LINEAGES = Path(__file__).parents[1] / "lineages"

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.cells import seconds
+from runtime.csvs import read_table
 from runtime.files import publish
-from taxonomy import read_table
 
 MARK = 5  # bytes that distinguish one recording from another
 TEXTS = (  # columns that are text as it stands, called as the fields of a Recording are

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.ranks import rank_groups, rank_probabilities
-from taxonomy import RANKS, Taxonomy, read_table, repeats
+from runtime.csvs import read_table, repeats
+from taxonomy import RANKS, Taxonomy
 
 TOO_FEW, NEVER = "too few to say", "never precise enough"
 UNVALIDATED, SILENCED = "never validated", "never right: silenced"

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from config import AudioSettings
 from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
+from runtime.csvs import decoded_text
 from runtime.terminal import show
 from serving.detections import Choices, Scores
 from serving.scorer import Scorer
-from taxonomy import Taxonomy, decoded_text, match_species
+from taxonomy import Taxonomy, match_species
 
 MIN_CONF = 0.25  # of a model that brings no thresholds
 DOUBTFUL = {"never": "were never validated", "too few": "were validated on too few recordings"}

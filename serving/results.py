@@ -24,9 +24,9 @@ from typing import Any
 
 from archive.index import NameIndex, is_there, sounds_below
 from archive.recordings import is_number, path_within
+from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
-from taxonomy import ESCAPED, csv_rows, delimiter
 
 INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")

@@ -31,9 +31,10 @@ from archive.lineages import label_row, shipped, with_lineages
 from archive.recordings import Recording, read_recordings, write_recordings
 from evaluation.calibration import LEVEL, NEVER, SILENCED, TOO_FEW, Threshold, just_above
 from runtime.cells import no_formula
+from runtime.csvs import read_table
 from runtime.files import publish
 from serving.results import NEEDED, Detected, Results, detected, hidden, read_results, rows_of
-from taxonomy import RANKS, key, read_table
+from taxonomy import RANKS, key
 
 ADDED = ("validation", "Verdict", "True species", "Reviewer", "Judged at")  # to the columns of detections.csv
 LEAST = 20  # verdicts, of both kinds together, before anything is said

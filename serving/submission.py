@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.cells import open_text
-from taxonomy import delimiter, read_table
+from runtime.csvs import delimiter, read_table
 
 STEP_SECONDS = 5  # of BirdCLEF's rows
 

@@ -12,7 +12,8 @@ from archive.collection import Collection
 from archive.layouts import read_collection
 from archive.recordings import Recording, write_recordings
 from config import DataSettings, Layout
-from taxonomy import RANKS, read_table, table_rows
+from runtime.csvs import read_table
+from taxonomy import RANKS, table_rows
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 BIRDCLEF, ANIMALS = SHARED / "birdclef2025", SHARED / "animals"

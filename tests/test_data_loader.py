@@ -54,12 +54,13 @@ from data_loader import (
     window_loader,
 )
 from demo_data import FieldSeason
+from runtime.csvs import read_table
 from serving.contexts import SoundSettings
 from serving.contexts import context_pieces as pieces_of_predictor
 from serving.inputs import Entry
 from sounds.audio import open_recording, read_window
 from sounds.decoders import Decoder
-from taxonomy import RANKS, Taxonomy, read_table, read_taxonomy
+from taxonomy import RANKS, Taxonomy, read_taxonomy
 
 AUDIO = AudioSettings()
 ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"

@@ -202,9 +202,10 @@ def table_seeds() -> list[Seed]:
     from archive.portals import located, read_page
     from archive.recordings import read_recordings
     from evaluation.calibration import read_thresholds
+    from runtime.csvs import read_table
     from serving.results import NEEDED, detected, rows_of
     from serving.submission import read_sample
-    from taxonomy import pairwise_distances, read_table, read_taxonomy
+    from taxonomy import pairwise_distances, read_taxonomy
 
     def taxonomy(path: Path) -> str:
         assert np.isfinite(pairwise_distances(read_taxonomy(path))).all()
