@@ -83,6 +83,13 @@ def size_in_words(size: Preset, layers: int) -> str:
     return size if layers == SIZES[size].layers else f"{size}, the lowest {layers} of {SIZES[size].layers} layers"
 
 
+def refuse_below(least: int, settings: object, *flags: str) -> None:
+    """Refuse a setting that is too small, by its flag: data.workers, without the dashes in front."""
+    for flag in flags:
+        value = getattr(settings, flag.rpartition(".")[2])
+        assert value >= least, f"--{flag} {value}: give {least} or more"
+
+
 @dataclass(frozen=True)
 class AudioSettings:
     """The sound that the network gets at a time. Written into every model file and read back from there."""
@@ -158,9 +165,8 @@ class WindowSettings(CollectionSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.most_windows >= 1, f"--data.most_windows {self.most_windows}: give 1 or more"
-        assert self.cache_gb >= 0, f"--data.cache_gb {self.cache_gb}: give 0 or more"
-        assert self.workers >= 0, f"--data.workers {self.workers}: give 0 or more"
+        refuse_below(1, self, "data.most_windows")
+        refuse_below(0, self, "data.cache_gb", "data.workers")
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class DataSettings(LabelledSettings, WindowSettings):
         super().__post_init__()
         assert 0 <= self.balance <= 1, f"--data.balance {self.balance}: give a share, 0 to 1"
         assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
-        assert self.most_draws >= 1, f"--data.most_draws {self.most_draws}: give 1 or more"
+        refuse_below(1, self, "data.most_draws")
 
 
 @dataclass(frozen=True)
@@ -238,9 +244,8 @@ class TrainSettings:
     """Of several processes (torchrun) each holds a part of weights, gradients and moments, not all: for small GPUs."""
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
-            assert value >= 1, f"--train.{name} {value}: give 1 or more"
-        assert self.updates >= 0, f"--train.updates {self.updates}: give 0 or more"
+        refuse_below(1, self, "train.epochs", "train.batch_size", "train.accumulate")
+        refuse_below(0, self, "train.updates")
         assert not (self.shard and self.compile), "--train.shard and --train.compile do not go together; give one"
 
     def epochs_for(self, batches: int) -> int:
@@ -282,10 +287,8 @@ class FinetuneSettings(TrainSettings):
         assert not (self.patience and self.choose == "last"), (
             "--train.patience waits for a better epoch, and the last one is kept: add --train.choose cmap"
         )
-        assert self.validate_every >= 1, f"--train.validate_every {self.validate_every}: give 1 or more"
-        assert self.head_passes >= 1, f"--train.head_passes {self.head_passes}: give 1 or more"
-        assert self.head_epochs >= 1, f"--train.head_epochs {self.head_epochs}: give 1 or more"
-        assert self.head_updates >= 0, f"--train.head_updates {self.head_updates}: give 0 or more"
+        refuse_below(1, self, "train.validate_every", "train.head_passes", "train.head_epochs")
+        refuse_below(0, self, "train.head_updates")
         assert self.head_updates or not self.frozen, "--train.frozen fits the head alone: give it --train.head_updates"
         assert 0 < self.blend <= 1, f"--train.blend {self.blend}: give a share, above 0 and at most 1"
         assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.98"
@@ -355,7 +358,7 @@ class HeadSettings:
     """Share of the features left out while training."""
 
     def __post_init__(self) -> None:
-        assert self.layers >= 1, f"--head.layers {self.layers}: give 1 or more"
+        refuse_below(1, self, "head.layers")
         assert 0 <= self.dropout < 1, f"--head.dropout {self.dropout}: give 0 to less than 1"
 
 
@@ -483,8 +486,8 @@ class ProbeCommand:
     run: ProbeRunSettings = ProbeRunSettings()
 
     def __post_init__(self) -> None:
-        assert self.windows >= 1, f"--windows {self.windows}: give 1 or more"
-        assert self.recordings >= 10, f"--recordings {self.recordings}: give 10 or more"
+        refuse_below(1, self, "windows")
+        refuse_below(10, self, "recordings")
 
     @classmethod
     def defaults(cls, preset: Preset) -> ProbeCommand:
@@ -758,7 +761,8 @@ class ReportCommand:
     """With --apply: the recordings.csv of the training so far, for main.py to learn from those and these."""
 
     def __post_init__(self) -> None:
-        assert self.per_species >= 1, f"--per_species {self.per_species}: give 1 or more"
+        refuse_below(1, self, "per_species", "max_clips")
+        refuse_below(0, self, "seed")
         for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title")
         usual = {field.name: field.default for field in fields(self)}
         idle = [
@@ -768,8 +772,6 @@ class ReportCommand:
         ]
         kind = "is of the page, and changes nothing with --apply" if self.apply else "changes nothing without --apply"
         assert not idle, f"--{idle[0]} {kind}; leave it out"
-        assert self.max_clips >= 1, f"--max_clips {self.max_clips}: give 1 or more"
-        assert self.seed >= 0, f"--seed {self.seed}: give 0 or more"
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
 
 

@@ -444,11 +444,7 @@ def coordinates(
 
 
 def regression(
-    inside: NDArray[np.float64],
-    main: NDArray[np.int64],
-    outside: NDArray[np.float64],
-    species: int,
-    strength: float,
+    inside: NDArray[np.float64], main: NDArray[np.int64], outside: NDArray[np.float64], species: int, strength: float
 ) -> NDArray[np.float64]:
     """(rows, species) probabilities of a logistic regression for the rows that it was not fitted to."""
     with warnings.catch_warnings():

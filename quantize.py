@@ -216,10 +216,7 @@ def recipe_facts(recipe: Recipe, costs: Sequence[ProductCost], origin: str) -> d
 def judgement_facts(judgement: Judgement, measured: Measured, moved: int) -> dict[str, object]:
     """Of quantize.json: what the INT8 file is worth."""
     speed = measured.speeds["ONNX INT8", measured.threads]
-    cost = {
-        "megabytes": measured.megabytes["ONNX INT8"],
-        "milliseconds_per_window": speed.milliseconds_per_window,
-    }
+    cost = {"megabytes": measured.megabytes["ONNX INT8"], "milliseconds_per_window": speed.milliseconds_per_window}
     return {"gate": judgement.verdict, "int8": {**judgement.figures, **cost}, "thresholds_moved": moved}
 
 

@@ -302,14 +302,8 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
         "columns": COLUMNS,
         "added": ADDED,
         "species": [
-            [
-                label,
-                first[label].cell("Common name"),
-                first[label].cell("Scientific name"),
-                counts[label],
-                first[label].cell("Validated"),
-            ]
-            for label in labels
+            [label, d.cell("Common name"), d.cell("Scientific name"), counts[label], d.cell("Validated")]
+            for label, d in ((label, first[label]) for label in labels)
         ],
         "calls": [[*hour, count] for hour, count in calls.items()],
         "effort": [[*where, round(seconds)] for where, seconds in effort(results.files).items()],

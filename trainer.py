@@ -206,11 +206,7 @@ def train_epoch(
                 loop.writer.save_if_due(progress)
     progress.fetch()
     rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
-    return {
-        "loss": float(np.nanmean(progress.losses)),
-        "windows_per_second": rate,
-        "memory_mb": peak_memory_mb(),
-    }
+    return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": rate, "memory_mb": peak_memory_mb()}
 
 
 def validate_epoch(

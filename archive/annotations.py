@@ -262,11 +262,7 @@ def segment_times(line: Mapping[str, str], decimal: str = "") -> tuple[float | N
     if start is None or end is None:
         unclear = [cell for cell in (first_cell, last_cell) if EITHER.fullmatch(cell)]
         if unclear:
-            return (
-                None,
-                None,
-                f"{unclear[0]!r} may be thousands or a fraction; write a point, or no comma",
-            )
+            return None, None, f"{unclear[0]!r} may be thousands or a fraction; write a point, or no comma"
         return None, None, f"{first_cell!r} to {last_cell!r} are no times; write seconds, or hours:minutes:seconds"
     if time_columns(line)[2]:
         end = round(start + end, DECIMALS)

@@ -184,10 +184,7 @@ def parallel(network: nn.Module, method: str, unused: bool = False) -> Callable[
     if count() == 1 or isinstance(network, FSDPModule):
         return cast(Callable[..., Any], getattr(network, method))
     return DistributedDataParallel(
-        Call(network, method),
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=unused,
+        Call(network, method), broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
     )
 
 

@@ -165,11 +165,7 @@ def gate_line(figures: Mapping[str, float | str]) -> str:
 
 
 def write_changes(
-    path: Path,
-    int8: NDArray[np.float32],
-    floats: NDArray[np.float32],
-    held_out: ComparedWindows,
-    labels: Sequence[str],
+    path: Path, int8: NDArray[np.float32], floats: NDArray[np.float32], held_out: ComparedWindows, labels: Sequence[str]
 ) -> None:
     """What INT8 changes for each species: its probabilities, and its AUC where some recordings have it and some not."""
     change = np.abs(int8 - floats)[held_out.rows]

@@ -225,10 +225,7 @@ def write_training(
         ]
     write_recordings(folder / "recordings.csv", [*before, *rows])
     columns = dict.fromkeys(column for _, row in lineages for column in row)
-    with (
-        publish(folder / "taxonomy.csv") as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with publish(folder / "taxonomy.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(columns) or ["primary_label", "scientific_name"], "", lineterminator="\n")
         table.writeheader()
         table.writerows(row for _, row in lineages)

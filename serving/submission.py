@@ -52,10 +52,7 @@ def read_sample(path: Path) -> Sample:
 
 
 def write_submission(
-    path: Path,
-    sample: Sample,
-    scores: Iterable[tuple[str, NDArray[np.float32]]],
-    labels: Sequence[str],
+    path: Path, sample: Sample, scores: Iterable[tuple[str, NDArray[np.float32]]], labels: Sequence[str]
 ) -> SubmissionReport:
     """The probabilities of soundscapes in the layout of BirdCLEF: row_id is <stem>_<second in which the window ends>.
 

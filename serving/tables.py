@@ -37,7 +37,7 @@ EVENT_COLUMNS = (
     *("Mean confidence", "Windows", "Species code", "Site", "Recorded at", "Detected at", "Channel"),
     *("Model", "Validated"),
 )
-FILE_COLUMNS = (
+FILE_COLUMNS = (  # but for `detections`, called as the fields of Analysed
     *("file", "site", "recorded_at", "sample_rate", "channels", "seconds_claimed", "seconds_analysed"),
     *("seconds_silent", "windows", "detections", "status", "reason", "size", "mtime_ns", "latitude"),
     *("longitude", "make", "serial", "temperature"),
@@ -121,27 +121,9 @@ def write_sheet(file: TextIO, rows: Rows, facts: TableFacts, recording: Analysed
 
 def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
     """One row for every input, so that "nothing detected" and "not analysed" differ."""
-    yield [
-        plain_path(recording.file),
-        recording.site,
-        recording.recorded_at,
-        str(recording.sample_rate),
-        str(recording.channels),
-        seconds(recording.seconds_claimed),
-        seconds(recording.seconds_analysed),
-        seconds(recording.seconds_silent),
-        str(recording.windows),
-        str(len(recording.found)),
-        recording.status,
-        recording.reason,
-        str(recording.size),
-        str(recording.mtime_ns),
-        recording.latitude,
-        recording.longitude,
-        recording.make,
-        recording.serial,
-        recording.temperature,
-    ]
+    facts = vars(recording) | {"file": plain_path(recording.file), "detections": len(recording.found)}
+    values = (facts[column] for column in FILE_COLUMNS)
+    yield [seconds(value) if isinstance(value, float) else str(value) for value in values]
 
 
 def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
@@ -211,10 +193,7 @@ def raven_tables(exports: Path, facts: TableFacts, split: bool) -> Generator[Wri
     without any window has none, as an empty table would say that there is nothing in it.
     """
     before, count = 0.0, 0  # seconds and selections of the recordings listed so far
-    with (
-        open_text(exports / "raven.selections.txt") as table,
-        open_text(exports / "raven.list.txt") as names,
-    ):
+    with open_text(exports / "raven.selections.txt") as table, open_text(exports / "raven.list.txt") as names:
         write_line(table, RAVEN_COLUMNS)
 
         def write(recording: Analysed) -> None:

@@ -195,11 +195,7 @@ def mix(
 
 
 def add_background(
-    waveforms: Tensor,
-    backgrounds: Tensor,
-    probability: float,
-    snr_db: tuple[float, float],
-    generator: torch.Generator,
+    waveforms: Tensor, backgrounds: Tensor, probability: float, snr_db: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
     """One of the backgrounds, cyclically shifted, under the window. Silence stays silent, and silence adds nothing.
 

@@ -21,12 +21,7 @@ Strategy = Literal["span", "random", "block", "energy"]
 
 
 def hide_tokens(
-    batch: int,
-    tokens: int,
-    ratio: float,
-    strategy: Strategy,
-    generator: torch.Generator,
-    scores: Tensor | None = None,
+    batch: int, tokens: int, ratio: float, strategy: Strategy, generator: torch.Generator, scores: Tensor | None = None
 ) -> Tensor:
     """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state.
 
