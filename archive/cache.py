@@ -1,7 +1,7 @@
 """Waveforms kept ready: recordings decoded and resampled once, so that a window costs a read instead of a decode.
 
     cache = fill_cache(recordings, sample_rate=16_000, folder=Path("/tmp/wildwhisper/cache"), gigabytes=20)
-    samples = cached_window(cache[path], start_seconds=61.5, window_seconds=5.0, sample_rate=16_000)
+    samples = window_of(path, cache, start_seconds=61.5, window_seconds=5.0, sample_rate=16_000)
 
 Writes   one .npy of int16 for each recording that is kept, 115 MB for an hour at 16 kHz; may be deleted at any time
 
@@ -86,14 +86,6 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
     return kept
 
 
-def cached_window(kept: Path, start_seconds: float, window_seconds: float, sample_rate: int) -> NDArray[np.float32]:
-    """What `audio.read_window` gives, within one step of int16 below the recording's peak: (window_samples,), or (0,)
-    where the recording has ended or the file is gone."""
-    length = round(window_seconds * sample_rate)
-    samples = cached_samples(kept, round(start_seconds * sample_rate), length)
-    return network_input(samples, length) if len(samples) else samples
-
-
 def cached_samples(kept: Path, start: int, length: int) -> NDArray[np.float32]:
     """Samples start to start + length of a recording, fewer at its end, none where the file is gone."""
     try:
@@ -111,7 +103,8 @@ def cached_samples(kept: Path, start: int, length: int) -> NDArray[np.float32]:
 def window_of(
     path: Path, kept: Mapping[Path, Path], start_seconds: float, window_seconds: float, sample_rate: int
 ) -> NDArray[np.float32]:
-    """One window of a recording, from the cache where it is kept, else from the recording itself."""
+    """What `audio.read_window` gives, (window_samples,) or (0,) where the recording has ended: from the cache, within
+    one step of int16 below the recording's peak, else from the recording itself."""
     length = round(window_seconds * sample_rate)
     samples = samples_of(path, kept, start_seconds, window_seconds, sample_rate)
     return network_input(samples, length) if len(samples) else samples

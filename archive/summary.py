@@ -26,7 +26,6 @@ SHOWN = 5  # of anything: the screen is small
 WIDTH, INDENT = 100, 15  # characters
 UNKNOWN = "class unknown"
 RARE = 5  # recordings: a species with fewer is hard to learn and harder to validate
-FEW_HOURS = 0.1  # of the day known
 
 
 def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds: int) -> list[str]:

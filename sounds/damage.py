@@ -70,7 +70,6 @@ class Outcome:
     channels: int  # of the file; 0 when unreadable
     claimed_seconds: float = field(default=0.0, compare=False)  # by its header, as decoded where that says nothing
     loudest: float = field(default=0.0, compare=False)  # sample of the mono mix; 0 for silence, NaN where not decoded
-    zero_tail_seconds: float = field(default=0.0, compare=False)  # of nothing but zeros, at the end
     dead: tuple[tuple[float, float], ...] = field(default=(), compare=False)  # start and end of what holds no sound
 
     @property
@@ -98,7 +97,6 @@ class Reading:
     unended: bool = False  # an Ogg file without the mark that ends one
     header: Header = field(default_factory=Header)  # how far that can be believed
     loudest: float = 0.0  # sample of the mono mix
-    zero_tail: int = 0  # frames of nothing but zeros, at the end
     digest: hashlib.blake2b | None = None  # of all samples as they are, where somebody wants one
     integers: bool | None = None  # its samples are those of a 16-bit file; None: not yet known
     dead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # first frame and end of no sound
@@ -129,12 +127,7 @@ class Reading:
             block = block / np.float32(INTEGERS)
         mixed = self.mix(block[:, [self.channel - 1]] if self.channel else block)
         self.silence_clipped(mixed)
-        peak = max(float(mixed.max()), -float(mixed.min()))
-        self.loudest = max(self.loudest, peak)
-        if not peak:
-            self.zero_tail += len(mixed)
-        else:
-            self.zero_tail = 0 if mixed[-1] else int(np.argmax(mixed[::-1] != 0))
+        self.loudest = max(self.loudest, float(mixed.max()), -float(mixed.min()))
         self.taken += len(block)
         return mixed
 
@@ -214,7 +207,6 @@ class Reading:
             self.channels,
             self.claimed / rate or seconds,
             self.loudest,
-            self.zero_tail / rate,
             tuple((start / rate, end / rate) for start, end in self.dead),
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from archive.cache import HEADER, cached_window, fill_cache, gain, window_of
+from archive.cache import HEADER, fill_cache, gain, window_of
 from archive.recordings import Recording
 from sounds.audio import read_samples, read_window
 from sounds.windows import fill_window
@@ -33,7 +33,7 @@ def test_a_cached_window_is_the_decoded_one_within_one_step_of_int16(rows: list[
         step = 2.0 ** np.ceil(np.log2(np.abs(whole).max())) / 2**15
         for start in (0.0, 3.21, 5.0, 8.0):
             direct = read_window(row.path, start, 5.0, 16_000)
-            cached = cached_window(kept[row.path], start, 5.0, 16_000)
+            cached = window_of(row.path, kept, start, 5.0, 16_000)
             assert cached.shape == direct.shape and cached.dtype == np.float32
             plain = fill_window(read_samples(row.path, round(start * 16_000), 80_000, 16_000), 80_000)
             raised = float(direct.std() / plain.std())  # 1, but for a faint recording

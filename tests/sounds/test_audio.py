@@ -207,7 +207,7 @@ def test_every_kind_of_damage_can_be_probed_and_searched_for_a_window(zoo: tuple
 def test_space_set_aside_and_never_written_is_told_from_sound(zoo: tuple[Path, list[Kind]]) -> None:
     folder, _ = zoo
     for name, tail in (("tail.wav", 5.0), ("size_0_tail.wav", 5.0), ("silent.flac", SECONDS), ("guano.wav", 0.0)):
-        assert whole(folder / name)[1].zero_tail_seconds == tail
+        assert whole(folder / name)[1].silent_seconds == tail
 
 
 @pytest.mark.parametrize(
