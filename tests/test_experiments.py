@@ -271,7 +271,7 @@ def test_odd_values_where_others_are_expected_leave_cells_empty(tmp_path: Path) 
 def test_only_a_running_run_of_this_machine_can_be_dead() -> None:
     gone = {"status": "running", "host": socket.gethostname(), "pid": 2**22 + 1}  # above the kernel's largest
     assert is_dead(gone)
-    for other in ({"status": "finished"}, {"host": "elsewhere"}, {"pid": os.getpid()}, {"pid": None}):
+    for other in ({"status": "finished"}, {"host": "elsewhere"}, {"pid": os.getppid()}, {"pid": None}):
         assert not is_dead(gone | other)
 
 

@@ -867,7 +867,7 @@ def graph_kinds() -> list[Kind]:
         Kind("onnx_pickle", raw(lambda _: pickle.dumps(Payload())), scored(), "refused", "damaged or no ONNX"),
         Kind("onnx_no_facts", toy(told="nothing"), scored(), "refused", "of another origin"),
         Kind("onnx_facts_deep", toy(told=DEEP), scored(), "refused", "its metadata is damaged"),
-        Kind("onnx_facts_list", toy(told="[]"), scored(), "refused", "does not say its"),
+        Kind("onnx_facts_list", toy(told="[]"), scored(), "refused", "holds no JSON object"),
         Kind("onnx_audio", toy(told={"audio": {"sample_rate": -1}}), scored(), "refused", "sample_rate"),
         Kind("onnx_audio_list", toy(told={"audio": [1]}), scored(), "refused", "AudioSettings"),
         Kind("onnx_labels", toy(told=labelled(labels=["x", "y"])), scored(), "refused", "2 labels with"),
