@@ -309,7 +309,8 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
         "writer.save",
         "self.save",
         "progress.save",
-    }  # the states of a run: seen where they write
+        "journal.save",
+    }  # states and parts of a run: seen where they write
     found = set[str]()
     for path in program():
         if path.stem in ("demo_data", "demo"):
