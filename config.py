@@ -882,6 +882,11 @@ def default_command(command: type[Settings], preset: Preset = "base") -> Setting
     return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
 
 
+def part_of(command: object, kind: type[Section]) -> Section:
+    """Those settings of a command that one room takes, by their names."""
+    return kind(**{field.name: getattr(command, field.name) for field in fields(cast(Any, kind))})
+
+
 def from_facts(kind: type[Section], stored: object, path: Path) -> Section:
     """A section of settings as it travelled in a model file; what is damaged or foreign is refused."""
     defaults: dict[str, object] = {field.name: field.default for field in fields(cast(Any, kind))}

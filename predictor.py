@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import Engine, PredictCommand
+from config import Engine, PredictCommand, part_of
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb
 from runtime.terminal import launch
@@ -63,7 +63,7 @@ def predict(config: PredictCommand) -> int:
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    sound, tables, choice = SoundSettings.of(config), TableSettings.of(config), ChoiceSettings.of(config)
+    sound, tables, choice = (part_of(config, kind) for kind in (SoundSettings, TableSettings, ChoiceSettings))
     with Decoder() as decoder:  # its imports take as long as opening a model does
         scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])

@@ -1,6 +1,6 @@
 """What counts as a detection, from the flags and from what the models bring: thresholds, species, marks.
 
-    choices = choose_detections(ChoiceSettings.of(config), scorers)
+    choices = choose_detections(part_of(config, ChoiceSettings), scorers)
 
 Reads    thresholds.csv and a list of species, where they are given
 """
@@ -28,29 +28,17 @@ DOUBTFUL = {"never": "were never validated", "too few": "were validated on too f
 class ChoiceSettings:
     """What is reported; the flags of these names say more."""
 
-    min_conf: float | None = None
-    thresholds: Path | None = None
-    top_n: int = 0
-    slist: Path | None = None
-    strict: bool = False
-    ranks: bool = False
+    min_conf: float | None = PredictCommand.min_conf
+    thresholds: Path | None = PredictCommand.thresholds
+    top_n: int = PredictCommand.top_n
+    slist: Path | None = PredictCommand.slist
+    strict: bool = PredictCommand.strict
+    ranks: bool = PredictCommand.ranks
 
     def __post_init__(self) -> None:
         assert self.min_conf is None or 0 <= self.min_conf <= 1, f"--min_conf {self.min_conf}: give 0 to 1"
         assert self.top_n >= 0, f"--top_n {self.top_n}: give a number of species"
         assert not self.strict or self.slist, "--strict is about the lines of --slist; add that, or leave it out"
-
-    @classmethod
-    def of(cls, config: PredictCommand) -> ChoiceSettings:
-        """The part of a command that is about what is reported."""
-        return cls(
-            min_conf=config.min_conf,
-            thresholds=config.thresholds,
-            top_n=config.top_n,
-            slist=config.slist,
-            strict=config.strict,
-            ranks=config.ranks,
-        )
 
 
 def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Choices:

@@ -19,14 +19,10 @@ from evaluation.ranks import deepest_answers
 from taxonomy import Taxonomy
 
 SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
+WHERE = ("Species code", "Site", "Recorded at", "Detected at", "Channel", "Model")
 DETECTION_COLUMNS = (
     *SIX,
-    "Species code",
-    "Site",
-    "Recorded at",
-    "Detected at",
-    "Channel",
-    "Model",
+    *WHERE,
     "Window (s)",
     "Overlap (s)",
     "Min conf",

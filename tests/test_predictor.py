@@ -22,7 +22,7 @@ from test_scorer import present, pretend_openvino, toy
 from test_zoo import loudness_model
 
 from archive.recordings import Recording, write_recordings
-from config import PredictCommand, TableKind
+from config import PredictCommand, TableKind, part_of
 from demo_data import FieldSeason
 from evaluation.calibration import SILENCED, UNVALIDATED, Threshold, Thresholds, thresholds_to_json
 from predictor import predict
@@ -56,7 +56,7 @@ def scored_by(
     scorers: Sequence[Scorer], entry: Entry, config: PredictCommand
 ) -> list[tuple[Entry, Outcome, list[Scored]]]:
     with Decoder() as decoder:
-        return list(score_entries(scorers, [entry], SoundSettings.of(config), decoder))
+        return list(score_entries(scorers, [entry], part_of(config, SoundSettings), decoder))
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -103,7 +103,9 @@ def test_one_recording_on_the_terminal_and_in_a_table_gets_the_same_answers(
 ) -> None:
     config = command(stages, season.soundscape, ranks=ranks, min_conf=0.9)
     scorer = open_scorer(stages.model)
-    assert choose_detections(ChoiceSettings.of(config), [scorer]).ranks == (scorer.thresholds.ranks if ranks else {})
+    assert choose_detections(part_of(config, ChoiceSettings), [scorer]).ranks == (
+        scorer.thresholds.ranks if ranks else {}
+    )
     assert predict(config) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d\d\.\d - ", line)]
     assert predict(replace(config, out=tmp_path)) == 0
@@ -528,7 +530,7 @@ def test_a_species_list_keeps_its_species_and_says_what_it_did_not_know(
         predict(replace(config, strict=True))
     for encoding in ("utf-8-sig", "cp1252", "utf-16", "utf-16-be"):
         (tmp_path / "list.txt").write_bytes(f"{wanted}\r\nNumenius arquata_Großer Brachvogel\r\n".encode(encoding))
-        choices = choose_detections(ChoiceSettings.of(config), [open_scorer(stages.model)])
+        choices = choose_detections(part_of(config, ChoiceSettings), [open_scorer(stages.model)])
         assert np.flatnonzero(choices.wanted).tolist() == [2]
         said = capsys.readouterr().out
         assert "not in it: Numenius arquata_Großer Brachvogel" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config import AudioSettings, PredictCommand
+from config import AudioSettings, PredictCommand, part_of
 from evaluation.calibration import UNVALIDATED, Threshold, Thresholds
 from serving.choices import ChoiceSettings, choose_detections, listed_species, validated_species
 from serving.scorer import Scorer
@@ -86,10 +86,10 @@ def test_answers_above_the_species_are_given_on_request_alone() -> None:
 def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(settings: dict[str, object]) -> None:
     config = replace(PredictCommand(()), **settings)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     with pytest.raises(AssertionError, match=f"^--{next(iter(settings))} "):
-        ChoiceSettings.of(config)
+        part_of(config, ChoiceSettings)
 
 
 def test_a_choice_takes_the_flags_of_its_own_names() -> None:
     config = PredictCommand((), min_conf=0.5, top_n=3, ranks=True)
-    assert ChoiceSettings.of(config) == ChoiceSettings(min_conf=0.5, top_n=3, ranks=True)
-    assert np.isclose(ChoiceSettings.of(config).min_conf or 0, 0.5)
+    assert part_of(config, ChoiceSettings) == ChoiceSettings(min_conf=0.5, top_n=3, ranks=True)
+    assert np.isclose(part_of(config, ChoiceSettings).min_conf or 0, 0.5)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config import AudioSettings, PredictCommand
+from config import AudioSettings, PredictCommand, part_of
 from evaluation.calibration import Thresholds
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Detection, Scored
@@ -69,8 +69,8 @@ def test_a_recording_that_is_missing_twice_there_or_out_of_order_is_noticed(tmp_
 
 def test_tables_take_the_flags_of_their_own_names_and_refuse_those_that_make_no_sense() -> None:
     config = PredictCommand((), bom=True, merge_gap=3.0, scores=True)
-    assert TableSettings.of(config) == TableSettings(bom=True, merge_gap=3.0, scores=True)
-    assert TableSettings.of(config).arrays and not TableSettings().arrays
+    assert part_of(config, TableSettings) == TableSettings(bom=True, merge_gap=3.0, scores=True)
+    assert part_of(config, TableSettings).arrays and not TableSettings().arrays
     with pytest.raises(AssertionError, match=r"^--merge_gap -1"):
         TableSettings(merge_gap=-1.0)
     with pytest.raises(AssertionError, match=r"^--split_tables"):
