@@ -293,23 +293,11 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
         r"(write_text|write_bytes|savefig|savez|save_file|torch\.save|onnx\.save|to_json_file|\.save)$"
     )
     elsewhere = {
-        *(
-            "runtime.runs.record",
-            "serving.journal.open_journal",
-            "runtime.digests.seal",
-        ),  # a line; a lock; a temporary file
-        *(
-            "archive.cache.write_waveform",
-            "serving.export.write_float",
-        ),  # may be deleted at any time; into a folder that goes away
+        *("runtime.runs.record", "serving.journal.open_journal", "runtime.digests.seal"),  # a line; a lock; aside first
+        *("archive.cache.write_waveform", "serving.export.write_float"),  # goes at any time; into a folder that goes
         *("runtime.processes.meet", "serving.journal.keep_begun"),  # /dev/null; into memory, before it is published
     }
-    ours = {
-        "loop.writer.save",
-        "writer.save",
-        "self.save",
-        "progress.save",
-    }  # the states of a run: seen where they write
+    ours = {"loop.writer.save", "writer.save", "self.save", "progress.save"}  # states: seen where they write
     found = set[str]()
     for path in program():
         if path.stem in ("demo_data", "demo"):
