@@ -63,7 +63,8 @@ def predict(config: PredictCommand) -> int:
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    sound, tables, choice = (part_of(config, kind) for kind in (SoundSettings, TableSettings, ChoiceSettings))
+    sound, tables = part_of(config, SoundSettings), part_of(config, TableSettings)
+    choice = part_of(config, ChoiceSettings)
     with Decoder() as decoder:  # its imports take as long as opening a model does
         scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])

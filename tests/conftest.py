@@ -6,7 +6,7 @@ import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - be
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ def float32_unless_told() -> Iterator[None]:
 
 
 @contextmanager
-def shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Generator[Path]:
     """One folder for all processes of tests, each at its turn: the first fills it, the others find it filled."""
     base = factory.getbasetemp()
     folder = (base.parent if worker else base) / name
