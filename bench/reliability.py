@@ -51,7 +51,6 @@ class Found:
 
 def bench(quick: bool) -> int:
     """Run the tests that tell figures, print the table; returns the exit code."""
-    files = [path for path in sorted((HERE / "tests").glob("test_*.py")) if "record_property" in path.read_text()]
     REPORT.parent.mkdir(exist_ok=True)
     words = [
         "-q",
@@ -62,10 +61,15 @@ def bench(quick: bool) -> int:
         f"--junitxml={REPORT}",
         *(["-m", "not slow"] if quick else []),
     ]
-    subprocess.run([sys.executable, "-m", "pytest", *words, *map(str, files)], cwd=HERE, check=False)
+    subprocess.run([sys.executable, "-m", "pytest", *words, *map(str, telling_files())], cwd=HERE, check=False)
     found = figures(REPORT)
     print("\n".join(table(found)))
     return int(any(not found[goal].figures or found[goal].failed for goal in GOALS))
+
+
+def telling_files() -> list[Path]:
+    """The files of tests that tell figures."""
+    return [path for path in sorted((HERE / "tests").rglob("test_*.py")) if "record_property" in path.read_text()]
 
 
 def figures(report: Path) -> dict[str, Found]:

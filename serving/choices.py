@@ -30,12 +30,12 @@ DOUBTFUL = {"never": "were never validated", "too few": "were validated on too f
 class ChoiceSettings:
     """What is reported; the flags of these names say more."""
 
-    min_conf: float | None = None
-    thresholds: Path | None = None
-    top_n: int = 0
-    slist: Path | None = None
-    strict: bool = False
-    ranks: bool = False
+    min_conf: float | None = PredictCommand.min_conf
+    thresholds: Path | None = PredictCommand.thresholds
+    top_n: int = PredictCommand.top_n
+    slist: Path | None = PredictCommand.slist
+    strict: bool = PredictCommand.strict
+    ranks: bool = PredictCommand.ranks
 
     def __post_init__(self) -> None:
         assert self.min_conf is None or 0 <= self.min_conf <= 1, f"--min_conf {self.min_conf}: give 0 to 1"

@@ -21,7 +21,7 @@ from serving.scored_windows import Numbers, contexts_of
 from sounds.audio import open_recording
 from sounds.damage import Outcome, Reading
 from sounds.decoders import Decoder
-from sounds.windows import SHORTEST_SECONDS, contexts, rows_with_sound
+from sounds.windows import contexts, rows_with_sound
 
 Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -30,13 +30,13 @@ Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
 class SoundSettings:
     """How recordings are cut into windows, and what is made of their scores; the flags of these names say more."""
 
-    overlap: float = 0.0  # seconds
-    shortest: float = SHORTEST_SECONDS
-    channel: str = "mean"
-    tta: bool = False
-    smooth: bool = False
-    file_weight: bool = False
-    batch_size: int = 1  # contexts
+    overlap: float = PredictCommand.overlap  # seconds
+    shortest: float = PredictCommand.shortest
+    channel: str = PredictCommand.channel
+    tta: bool = PredictCommand.tta
+    smooth: bool = PredictCommand.smooth
+    file_weight: bool = PredictCommand.file_weight
+    batch_size: int = PredictCommand.batch_size  # contexts
 
     def __post_init__(self) -> None:
         assert self.shortest >= 0, f"--shortest {self.shortest}: give seconds, 0 or more"

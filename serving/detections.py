@@ -19,10 +19,11 @@ from evaluation.ranks import deepest_answers
 from taxonomy import Taxonomy
 
 SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
+WHERE = ("Species code", "Site", "Recorded at", "Detected at", "Channel", "Model")
 DETECTION_COLUMNS = (
     *SIX,
-    *("Species code", "Site", "Recorded at", "Detected at", "Channel", "Model", "Window (s)"),
-    *("Overlap (s)", "Min conf", "Runners up", "Validated"),
+    *WHERE,
+    *("Window (s)", "Overlap (s)", "Min conf", "Runners up", "Validated"),
 )
 KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
 RUNNERS_UP = 2

@@ -40,13 +40,13 @@ KINDS = {"csv": "csv", "table": "raven", "audacity": "audacity", "kaleidoscope":
 class TableSettings:
     """What is written; the flags of these names say more."""
 
-    rtype: tuple[TableKind, ...] = ("csv", "table")
-    split_tables: bool = False
-    bom: bool = False
-    merge_gap: float | None = None
-    scores: bool = False
-    submission: Path | None = None
-    embeddings: Path | None = None
+    rtype: tuple[TableKind, ...] = PredictCommand.rtype
+    split_tables: bool = PredictCommand.split_tables
+    bom: bool = PredictCommand.bom
+    merge_gap: float | None = PredictCommand.merge_gap
+    scores: bool = PredictCommand.scores
+    submission: Path | None = PredictCommand.submission
+    embeddings: Path | None = PredictCommand.embeddings
 
     def __post_init__(self) -> None:
         assert self.merge_gap is None or self.merge_gap >= 0, f"--merge_gap {self.merge_gap}: give seconds"

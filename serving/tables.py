@@ -29,13 +29,12 @@ from typing import TextIO
 
 from runtime.cells import bare, no_formula, open_text, plain_path, seconds, write_line, write_row
 from runtime.files import publish
-from serving.detections import DETECTION_COLUMNS, SIX, Analysed, Detection, Event, TableFacts, validation_mark
+from serving.detections import DETECTION_COLUMNS, SIX, WHERE, Analysed, Detection, Event, TableFacts, validation_mark
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
 EVENT_COLUMNS = (
     *SIX,
-    *("Mean confidence", "Windows", "Species code", "Site", "Recorded at", "Detected at", "Channel"),
-    *("Model", "Validated"),
+    *("Mean confidence", "Windows", *WHERE, "Validated"),
 )
 FILE_COLUMNS = (  # but for `detections`, called as the fields of Analysed
     *("file", "site", "recorded_at", "sample_rate", "channels", "seconds_claimed", "seconds_analysed"),
@@ -130,12 +129,7 @@ def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]
     for found in recording.found:
         yield [
             *six(recording, found),
-            found.label,
-            recording.site,
-            recording.recorded_at,
-            found.detected_at,
-            channel(found),
-            facts.model,
+            *where(recording, found, facts),
             seconds(facts.window_seconds),
             seconds(facts.overlap),
             f"{found.threshold:g}",
@@ -150,14 +144,14 @@ def event_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
             *six(recording, event),
             f"{event.mean_confidence:.4f}",
             str(event.windows),
-            event.label,
-            recording.site,
-            recording.recorded_at,
-            event.detected_at,
-            channel(event),
-            facts.model,
+            *where(recording, event, facts),
             event.validated,
         ]
+
+
+def where(recording: Analysed, found: Detection | Event, facts: TableFacts) -> list[str]:
+    """Cells of `WHERE`."""
+    return [found.label, recording.site, recording.recorded_at, found.detected_at, channel(found), facts.model]
 
 
 def six(recording: Analysed, found: Detection | Event) -> list[str]:
@@ -305,12 +299,7 @@ def parquet_rows(recording: Analysed, facts: TableFacts) -> Iterator[dict[str, o
             found.common_name,
             found.confidence,
             plain_path(recording.file),
-            found.label,
-            recording.site,
-            recording.recorded_at,
-            found.detected_at,
-            channel(found),
-            facts.model,
+            *where(recording, found, facts),
             facts.window_seconds,
             facts.overlap,
             found.threshold,

@@ -3,9 +3,11 @@
 import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
+import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +55,22 @@ def float32_unless_told() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Generator[Path]:
+    """One folder for all processes of tests, each at its turn: the first fills it, the others find it filled."""
+    base = factory.getbasetemp()
+    folder = (base.parent if worker else base) / name
+    folder.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def season(tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
     """Eight recordings of each of the pretend species, and a short soundscape."""
-    return write_field_season(
-        tmp_path_factory.mktemp("season"), recordings_per_species=8, unlabeled_recordings=8, soundscape_seconds=40
-    )
+    with shared_folder(tmp_path_factory, "season") as folder:
+        return write_field_season(folder, recordings_per_species=8, unlabeled_recordings=8, soundscape_seconds=40)
 
 
 @dataclass(frozen=True)
@@ -73,24 +85,30 @@ class Stages:
 
 
 @pytest.fixture(scope="session")
-def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    """The stages run once, briefly, in this process."""
+def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """The stages run once, briefly."""
+    with shared_folder(tmp_path_factory, "runs") as runs:
+        if not (runs / "quantize").exists():  # which points to the last stage's run once that has ended well
+            run_stages(season, runs)
+    encoder, classifier = runs / "mae" / "encoder.safetensors", runs / "finetune" / "classifier.safetensors"
+    int8 = runs / "quantize" / "classifier.int8.onnx"
+    return Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)
+
+
+def run_stages(season: FieldSeason, runs: Path) -> None:
+    """The stages in this process."""
     from config import FinetuneCommand, PretrainCommand, QuantizeCommand, parse
     from main import finetune
     from quantize import quantize
     from ssl_mae import pretrain
 
-    runs = tmp_path_factory.mktemp("runs")
     shared = ["--preset", "demo", "--run.root", str(runs)]
     data = ["--data.root", str(season.root), "--run.device", "cpu", "--data.cache", str(runs / "cache")]
     assert pretrain(parse(PretrainCommand, [*shared, *data, "--train.epochs", "2"])) == 0
-    encoder = runs / "mae" / "encoder.safetensors"
-    flags = ["--train.epochs", "6", "--train.head_updates", "150", "--encoder.weights", str(encoder)]
+    flags = ["--train.epochs", "6", "--train.head_updates", "150"]
+    flags += ["--encoder.weights", str(runs / "mae" / "encoder.safetensors")]
     assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
-    classifier = runs / "finetune" / "classifier.safetensors"
-    flags = ["--run.root", str(runs), "--classifier", str(classifier)]
+    flags = ["--run.root", str(runs), "--classifier", str(runs / "finetune" / "classifier.safetensors")]
     flags += ["--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
     flags += ["--max_error", "0.1"]  # so that all products of this small network are INT8 of 7 bits
     assert quantize(parse(QuantizeCommand, flags)) == 0
-    int8 = runs / "quantize" / "classifier.int8.onnx"
-    yield Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)

@@ -230,16 +230,13 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     again = json.loads((tmp_path / "probe" / "probe.json").read_text())
     assert f"features of {card['recordings']} recordings: {tmp_path / 'probe'}" in capsys.readouterr().out
     assert again["alone"] == card["alone"] and (tmp_path / "probe-002" / "features.safetensors").is_file()
-    assert probe(arguments(season.root, tmp_path, "--windows", "1", "--recordings", "60")) == 0
-    assert "features of" not in capsys.readouterr().out
-
-
-def test_the_size_is_that_of_the_weights_and_a_depth_is_obeyed(season: FieldSeason, tmp_path: Path) -> None:
+    # an encoder from a file, cut: the size is that of its weights, the depth is obeyed, the features are its own
     encoder = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
     save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AudioSettings(), {})
     config = arguments(season.root, tmp_path, "--encoder.weights", str(tmp_path / "whisper"), "--encoder.depth", "2")
     config = replace(config, encoder=replace(config.encoder, size="large-v3"), recordings=60, windows=1)
     assert probe(config) == 0
+    assert "features of" not in capsys.readouterr().out
     card = json.loads((tmp_path / "probe" / "probe.json").read_text())
     assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2]
 

@@ -90,16 +90,13 @@ def test_a_piece_is_as_loud_as_its_answer_says_above_the_background(
 
 
 def test_a_third_is_empty_and_the_same_seed_gives_the_same_samples(hiss: Path, beeps: list[Recording]) -> None:
-
     def site() -> Site:
         return make_site("a", hiss, np.random.default_rng(9))
 
     longest, sound = list[float](), np.zeros(0, np.float32)
     for seed in range(5):
-        sound, calls = make_soundscape(
-            make_site("a", hiss, np.random.default_rng(9)), beeps, np.random.default_rng(seed)
-        )
-        again = make_soundscape(make_site("a", hiss, np.random.default_rng(9)), beeps, np.random.default_rng(seed))
+        sound, calls = make_soundscape(site(), beeps, np.random.default_rng(seed))
+        again = make_soundscape(site(), beeps, np.random.default_rng(seed))
         assert np.array_equal(sound, again[0]) and calls == again[1]
         assert len(sound) == SECONDS * RATE and 0.09 < np.abs(sound).max() <= 1
         busy = sorted((call.start, call.end) for call in calls)

@@ -973,6 +973,7 @@ def report_kinds() -> list[Kind]:
     page = command("report", "results", "--audio", ".")
     plain = command("report", "results")
     verdicts = "Start (s),End (s),Confidence,File,Species code,Verdict,Common name\n"
+    applied = command("report", "results", "--apply", "v.csv")
     return [
         Kind("report_up", results(["0,5,F,f,0.9,../../good/outside/secret.wav,x"]), page, "refused", "is not there"),
         Kind("report_absolute", results(["0,5,F,f,0.9,{good}/outside/secret.wav,x"]), page, "refused", "not there"),
@@ -983,19 +984,12 @@ def report_kinds() -> list[Kind]:
         Kind("report_shifted", results(["0,5,F,f,0.9,sound.wav,x,"]), plain, "refused", "8 cells, not 7"),
         Kind("report_quote", results(['0,5,F,f,0.9,sound.wav,"x']), plain, "refused", "a quote is left open"),
         Kind("report_files", results(files="file,status\na\n"), plain, "refused", "1 cells, not 2"),
-        Kind(
-            "verdict_strange",
-            results(more={"v.csv": verdicts + "0,5,0.9,sound.wav,x,<script>,frog\n"}),
-            command("report", "results", "--apply", "v.csv"),
-            "refused",
-            "none of yes, no, unsure",
-        ),
-        Kind(
-            "verdict_strangers",
-            results(more={"v.csv": verdicts + "0,5,0.9,../../etc/passwd,x,yes,frog\n"}),
-            command("report", "results", "--apply", "v.csv"),
-            "refused",
-            "no verdict",
+        *(
+            Kind(name, results(more={"v.csv": f"{verdicts}0,5,0.9,{row},frog\n"}), applied, "refused", words)
+            for name, row, words in (
+                ("verdict_strange", "sound.wav,x,<script>", "none of yes, no, unsure"),
+                ("verdict_strangers", "../../etc/passwd,x,yes", "no verdict"),
+            )
         ),
         Kind(
             "thresholds_formula",

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bench.reliability import GOALS, figures, table
+from bench.reliability import GOALS, figures, table, telling_files
 
 HERE = Path(__file__).parents[2]
 CASE = '<testcase name="{name}"><properties><property name="{goal}" value="{value}"/></properties>{end}</testcase>'
@@ -11,7 +11,7 @@ CASE = '<testcase name="{name}"><properties><property name="{goal}" value="{valu
 
 def test_every_goal_has_a_test_that_tells_its_figure_and_a_row_in_the_docs() -> None:
     assert list(GOALS) == [f"R{number}" for number in range(1, 23)]
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "tests").rglob("test_*.py"))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in telling_files())
     telling = set(re.findall(r'record_property\(\s*"(R\d+)"', tests))
     telling |= set(re.findall(r'record_property\("(R\d+)" if .* else "(R\d+)"', tests)[0])
     assert telling == set(GOALS)

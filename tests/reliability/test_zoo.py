@@ -164,14 +164,19 @@ def written(name: str, how: str) -> str:
 # ---- every kind ---------------------------------------------------------------------------------------------------
 
 
+def only_row(told: Told, name: str, due: str) -> tuple[dict[str, str], list[str]]:
+    """The row of a name, none where it should have been skipped; and what is wrong with how many there are."""
+    rows = told.rows.get(name, [])
+    return rows[0] if rows else {}, [f"{len(rows)} rows"] * (len(rows) != (due != "skipped"))
+
+
 def faults_of_prediction(kind: Kind, told: Told) -> list[str]:
     """What is not as it should be in the row of a kind in files.csv."""
-    rows, due = told.rows.get(written(kind.name, ""), []), kind.predicted or kind.status
-    if due == "skipped":
-        return [f"{len(rows)} rows"] if rows else []
-    if len(rows) != 1:
-        return [f"{len(rows)} rows"]
-    row, calls = rows[0], told.calls.get(written(kind.name, ""), ())
+    name, due = written(kind.name, ""), kind.predicted or kind.status
+    row, faults = only_row(told, name, due)
+    if faults or not row:
+        return faults
+    calls = told.calls.get(name, ())
     faults = faults_of_row(
         kind, row["status"], due, row["reason"], float(row["seconds_analysed"]) + float(row["seconds_silent"])
     )
@@ -182,12 +187,10 @@ def faults_of_prediction(kind: Kind, told: Told) -> list[str]:
 
 def faults_of_survey(kind: Kind, told: Told) -> list[str]:
     """The same in recordings.csv; the kinds of broken.py are one sound, of which one copy stays."""
-    rows, due = told.rows.get(written(kind.name, "backslashreplace"), []), kind.surveyed or kind.status
-    if due == "skipped":
-        return [f"{len(rows)} rows"] if rows else []
-    if len(rows) != 1:
-        return [f"{len(rows)} rows"]
-    row = rows[0]
+    due = kind.surveyed or kind.status
+    row, faults = only_row(told, written(kind.name, "backslashreplace"), due)
+    if faults or not row:
+        return faults
     if row["status"] == "duplicate" and due in ("ok", "salvaged") and kind.name.startswith("damage/"):
         stays = told.rows[row["reason"].partition(" as ")[2]]
         return [] if stays[0]["status"] in ("ok", "salvaged") else [f"its twin is {stays[0]}"]

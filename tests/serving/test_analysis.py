@@ -23,16 +23,16 @@ def windows_of(scores: list[float], first: float = 0.0) -> Windows:
     return windows
 
 
-ANSWERED = {(0, False): windows_of([0.0, 1.0, 0.0]), (0, True): windows_of([0.5, 0.5], 2.5)}
+ANSWERED = {(0, False): windows_of([0.0, 0.8, 0.0]), (0, True): windows_of([0.5, 0.5], 2.5)}
 
 
 @pytest.mark.parametrize(
     ("sound", "due"),
     [
-        (SoundSettings(), [0.0, 1.0, 0.0]),
-        (SoundSettings(tta=True), [0.5 / 3, 3 / 4, 0.5 / 3]),  # twice its own, once each neighbour
-        (SoundSettings(smooth=True), [0.2 / 0.7, 0.4 / 0.8, 0.2 / 0.7]),  # at the ends over those that are there
-        (SoundSettings(file_weight=True), [0.0, 1.0, 0.0]),
+        (SoundSettings(), [0.0, 0.8, 0.0]),
+        (SoundSettings(tta=True), [0.5 / 3, 2.6 / 4, 0.5 / 3]),  # twice its own, once each neighbour
+        (SoundSettings(smooth=True), [0.16 / 0.7, 0.32 / 0.8, 0.16 / 0.7]),  # at the ends over those that are there
+        (SoundSettings(file_weight=True), [0.0, 0.64, 0.0]),
     ],
 )
 def test_the_windows_of_a_channel_are_averaged_and_weighted_as_asked(sound: SoundSettings, due: list[float]) -> None:

@@ -12,64 +12,56 @@ from serving.gate import compare_answers
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
 
+LABELS = ("Parus major", "Corvus corax")
+KIN = ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Ficta")
+TAXONOMY = Taxonomy(LABELS, LABELS, LABELS, tuple((*KIN, label) for label in LABELS), (7, 7))
+FACTS = ClassifierFacts("demo", AudioSettings(), HeadSettings(), TAXONOMY, {})
+
 
 def test_products_are_judged_on_one_context_of_each_recording(tmp_path: Path) -> None:
-    names = ("a", "b")
-    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
     rows: list[Recording] = []
     for number in range(3):
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16_000 * 60), 16_000)
-        rows.append(Recording(path, path.name, ("a",), seconds=60.0))
+        rows.append(Recording(path, path.name, LABELS[:1], seconds=60.0))
     write_recordings(tmp_path / "training_recordings.csv", rows)
-    held_out = read_windows(tmp_path / "held_out_recordings.csv", facts, 10)
-    contexts, source = scanned_contexts(tmp_path / "classifier.safetensors", facts, held_out)
+    held_out = read_windows(tmp_path / "held_out_recordings.csv", FACTS, 10)
+    contexts, source = scanned_contexts(tmp_path / "classifier.safetensors", FACTS, held_out)
     assert len(contexts) == 3 and source == "training contexts", "not twelve windows of each"
 
 
 def test_the_gate_hears_the_stretches_that_were_held_out_whatever_their_labels_look_like(tmp_path: Path) -> None:
-    kin = ("Animalia", "Chordata", "Aves", "Passeriformes", "Fictidae", "Ficta")
-    labels = ("Parus major", "Corvus corax")
-    taxonomy = Taxonomy(labels, labels, labels, tuple((*kin, label) for label in labels), (7, 7))
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
     wave = np.repeat(np.linspace(0.01, 0.5, 60), 16_000).astype(np.float32)  # louder with every second
     wave *= np.resize(np.repeat([1, -1], 8), wave.shape).astype(np.float32)
     soundfile.write(tmp_path / "hour.wav", wave, 16_000)
     stretches = [
         Recording(tmp_path / "hour.wav", "hour.wav", (label,), seconds=60.0, start=start, end=start + 5, fold=0)
-        for label, start in zip(labels, (10.0, 40.0), strict=True)
+        for label, start in zip(LABELS, (10.0, 40.0), strict=True)
     ]
     write_recordings(tmp_path / "held_out_recordings.csv", stretches)
-    held_out = read_windows(tmp_path / "held_out_recordings.csv", facts, 100)
+    held_out = read_windows(tmp_path / "held_out_recordings.csv", FACTS, 100)
     assert held_out.contexts.shape == (2, 80_000) and len(held_out.owner) == 2
     for context, truth in zip(held_out.contexts, held_out.truth, strict=True):
         start = 10 if truth[0] else 40
         np.testing.assert_allclose(context, wave[16_000 * start : 16_000 * (start + 5)], atol=1e-3)
     assert sorted(held_out.truth.tolist()) == [[0.0, 1.0], [1.0, 0.0]]
     answers = np.array([[0.9, 0.1], [0.1, 0.9]], np.float32)
-    assert "macro_auc_drop" in compare_answers(answers, answers, held_out, labels)
+    assert "macro_auc_drop" in compare_answers(answers, answers, held_out, LABELS)
 
 
 def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
-    names = ("a", "b")
-    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
     soundfile.write(tmp_path / "long.wav", np.resize([0.25, -0.25], 16_000 * 600), 16_000)
     write_recordings(
-        tmp_path / "held_out_recordings.csv", [Recording(tmp_path / "long.wav", "long.wav", ("a",), seconds=600.0)]
+        tmp_path / "held_out_recordings.csv", [Recording(tmp_path / "long.wav", "long.wav", LABELS[:1], seconds=600.0)]
     )
-    assert len(read_windows(tmp_path / "held_out_recordings.csv", facts, 10).owner) == 10
+    assert len(read_windows(tmp_path / "held_out_recordings.csv", FACTS, 10).owner) == 10
 
 
 def test_without_recordings_it_is_the_same_noise_every_time_and_nothing_is_known_of_it(tmp_path: Path) -> None:
-    names = ("a", "b")
-    taxonomy = Taxonomy(names, names, names, tuple(("k", "p", "c", "o", "f", "g", name) for name in names), (7, 7))
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
-    held_out = read_windows(tmp_path / "none.csv", facts, 10)
+    held_out = read_windows(tmp_path / "none.csv", FACTS, 10)
     assert held_out.contexts.shape == (32, 80_000) and held_out.truth.shape == (0, 2)
-    np.testing.assert_array_equal(held_out.contexts, noise(facts).contexts)
-    assert scanned_contexts(tmp_path / "c.safetensors", facts, held_out)[1] == "contexts of noise"
+    np.testing.assert_array_equal(held_out.contexts, noise(FACTS).contexts)
+    assert scanned_contexts(tmp_path / "c.safetensors", FACTS, held_out)[1] == "contexts of noise"
 
 
 def test_windows_are_pooled_by_recording_whatever_their_contexts() -> None:

@@ -32,8 +32,6 @@ from opened import LOSSY, beep_time, heard, whole
 from sounds.audio import as_mp3, examine_header, open_recording, read_window
 from sounds.damage import Outcome
 
-SHARED = Path(__file__).parents[3] / "shared"
-
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Kind]]:
