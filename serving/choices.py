@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from config import AudioSettings
+from config import AudioSettings, PredictCommand
 from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
 from runtime.csvs import decoded_text
 from runtime.terminal import show

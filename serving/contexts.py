@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import AudioSettings
+from config import AudioSettings, PredictCommand
 from serving.inputs import Entry
 from serving.journal import Journal
 from serving.scored_windows import Numbers, contexts_of

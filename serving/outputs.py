@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import AudioSettings, TableKind
+from config import AudioSettings, PredictCommand, TableKind
 from evaluation.calibration import Thresholds
 from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
 from runtime.files import publish
