@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -167,7 +167,7 @@ def prepare_loop(
     model = network_for(encoder, config, imitated).to(device)
     method = "both" if isinstance(model, ImitatingAutoencoder) else "forward"
     if settings.shard:
-        decoder = model.layers if isinstance(model, MaskedAutoencoder) else []
+        decoder = [*model.layers] if isinstance(model, MaskedAutoencoder) else list[nn.Module]()
         processes.divide(model, [*encoder.whisper.layers, *decoder], *(["both"] if method == "both" else []))
         if teacher:
             processes.divide(teacher, teacher.whisper.layers, "layer_states")

@@ -360,8 +360,8 @@ def npz_columns(path: Path) -> Columns:
         with np.load(path) as file:
             arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        said = str(error).split("\n")[0][:200]
-        raise AssertionError(f"{path} is damaged or no .npz of plain arrays ({said}); write it again") from None
+        why = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no .npz of plain arrays ({why}); write it again") from None
     named = columns_in(path, arrays)
     vectors = arrays[named["embedding"]]
     assert vectors.dtype.kind == "f" and vectors.ndim == 2, (
@@ -381,8 +381,8 @@ def parquet_columns(path: Path) -> Columns:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        said = str(error).split("\n")[0][:200]
-        raise AssertionError(f"{path} is damaged or no Parquet file ({said}); write it again") from None
+        why = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no Parquet file ({why}); write it again") from None
     named = columns_in(path, table.columns.tolist())
     starts = numbers(path, "start", table[named["start"]].to_numpy())
     ends = numbers(path, "end", table[named["end"]].to_numpy()) if "end" in named else np.full(len(starts), np.nan)
