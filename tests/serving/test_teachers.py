@@ -269,7 +269,7 @@ def test_a_few_vectors_of_nan_are_left_out_and_many_are_refused(
     assert "1 vectors of" in (said := capsys.readouterr().out) and "pond/a.wav at 0.7 s" in said
     vectors[:5] = np.inf
     write_vectors(path, [Embedded("a.wav", starts.tolist(), (starts + 1).tolist(), vectors)], "toy")
-    with pytest.raises(AssertionError, match="6 of 30 vectors .* NaN"):
+    with pytest.raises(AssertionError, match=r"6 of 30 vectors .* NaN"):
         targets_of(open_teacher(path, PLAIN, recordings), recordings)
 
 

@@ -1,7 +1,6 @@
 """The student answers from the tokens that its teacher's window is about, and is judged by how much nearer it comes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +122,7 @@ def test_windows_that_do_not_fit_are_refused_in_a_line(rows: list[Recording]) ->
         prepare_imitation(rows, few, rows, few[:, :2], SECONDS, data_of(rows), AUDIO)
 
 
-def test_other_vectors_or_windows_are_another_imitation(rows: list[Recording], tmp_path: Path) -> None:
+def test_other_vectors_or_windows_are_another_imitation(rows: list[Recording]) -> None:
     vectors = np.random.default_rng(0).normal(size=(11, 3))
     first, again = imitated_of(rows, vectors), imitated_of(rows, vectors)
     vectors[3, 1] += 1e-3

@@ -218,7 +218,18 @@ def test_an_imitation_refuses_another_table_and_goes_on_with_its_own(
     ]
     write_vectors(table, rows, "nobody")
     words = ["--preset", "demo", "--data.root", str(root), "--run.device", "cpu", "--train.epochs", "1", "--data.folds"]
-    words += ["2", "--target", "embeddings", "--teacher", str(table), "--train.batch_size", "1", "--imitation.license"]
+    words += [
+        "2",
+        "--data.valid_fold",
+        "1",
+        "--target",
+        "embeddings",
+        "--teacher",
+        str(table),
+        "--train.batch_size",
+        "1",
+        "--imitation.license",
+    ]
     words += ["CC BY-NC 4.0", "--data.cache", str(tmp_path / "cache")]
     for name in ("whole", "cut"):
         with monkeypatch.context() as patch:
