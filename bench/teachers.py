@@ -83,7 +83,7 @@ def bench(fold: int, epochs: int, ways: Sequence[str]) -> None:
 
 
 def all_sound(fold: int) -> list[Recording]:
-    """Labelled recordings and half of the noise with their folds, and soundscapes with annotations in a fold that
+    """All recordings and half of the noise with their folds, without a label, and soundscapes with annotations in a fold that
     trains: into all others bench.soundscapes lays calls, which no classifier may have been trained on."""
     data = DataSettings(ANIMALS, valid_fold=fold)
     rows = [*read_unlabeled(data), *read_noise(HEARD, data, FOLDS)]
@@ -93,7 +93,7 @@ def all_sound(fold: int) -> list[Recording]:
     for row in read_unlabeled(elsewhere):
         if row.path.name in annotated and row.path not in {known.path for known in rows}:
             rows.append(replace(row, fold=(fold + 1) % len(FOLDS), group=f"soundscape {row.group}"))
-    return rows
+    return [replace(row, labels=(), listened=False, absent=()) for row in rows]
 
 
 def write_table(path: Path, recordings: Sequence[Recording], owner: np.ndarray, vectors: Table) -> None:

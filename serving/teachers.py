@@ -82,16 +82,19 @@ class Targets:
     vectors: Vectors  # (rows, values)
 
 
-def open_teacher(path: Path, settings: ImitationSettings, recordings: Sequence[Recording]) -> Teacher:
+def open_teacher(
+    path: Path, settings: ImitationSettings, recordings: Sequence[Recording], folder: Path | None = None
+) -> Teacher:
     """A teacher, ready to be asked.
 
     recordings   that a table may speak of
+    folder       where the answers of an ONNX teacher are kept, by default below /tmp/wildwhisper
     Errors: a file that is missing, damaged or dangerous, or of which rate, window or output are not known or said twice
     in different ways; a table without a needed column, with vectors of several lengths, or of none of these recordings.
     """
     assert path.is_file(), f"no teacher at {path}; --teacher takes an ONNX file or a table of embeddings"
     if path.suffix == ".onnx":
-        return open_network(path, settings)
+        return open_network(path, settings, folder or SCRATCH / "teachers")
     assert path.suffix in TABLES, f"{path}: a teacher is an .onnx file, or a table of embeddings: {', '.join(TABLES)}"
     return open_table(path, settings, recordings)
 
@@ -135,7 +138,7 @@ def asked(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | N
         pool.shutdown(cancel_futures=True)
 
 
-def open_network(path: Path, settings: ImitationSettings) -> Teacher:
+def open_network(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
     """A teacher that is an ONNX file; nothing of it is trusted unchecked."""
     state, weights = inspect(path)
     assert state != "damaged", f"{path} is damaged: it does not match its digest; copy it again"
@@ -153,8 +156,8 @@ def open_network(path: Path, settings: ImitationSettings) -> Teacher:
     name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
     licence = settings.license or metadata.get("license") or metadata.get("licence") or "unknown"
     known = repr((VERSION, READING, digest, rate, window, context, output))
-    folder = SCRATCH / "teachers" / hashlib.sha256(known.encode()).hexdigest()[:24]
-    ask = Network(path, session, output, rate, window, context, folder)
+    kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
+    ask = Network(path, session, output, rate, window, context, kept)
     earlier = ours.get("provenance", {}).get("teachers") if isinstance(ours.get("provenance"), dict) else None
     return Teacher(path, {"name": name, "license": licence, "sha256": digest}, window, ask, earlier)
 
@@ -242,8 +245,7 @@ def geometry(
     """Rate in Hz, seconds of a window, seconds that the network takes at a time: by its metadata, its input, or flags,
     which must not contradict each other."""
     inputs = session.get_inputs()
-    shape = inputs[0].shape if inputs else []
-    assert len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(shape) == 2, (
+    assert len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2, (
         f"{path} takes {[(entry.name, entry.type, entry.shape) for entry in inputs]}, not waveforms (batch, samples)"
     )
     audio = from_facts(AudioSettings, ours["audio"], path) if "audio" in ours else None
@@ -251,7 +253,8 @@ def geometry(
     window_said = audio.window_seconds if audio else said_number(metadata, "window_seconds", path)
     rate = agreed(path, "sample_rate", "Hz", settings.sample_rate, rate_said)
     assert rate, f"{path} does not say at which rate it takes sound; add --imitation.sample_rate"
-    samples = shape[1] if isinstance(shape[1], int) and shape[1] > 0 else 0
+    length = inputs[0].shape[1]  # a word where any will do
+    samples = length if isinstance(length, int) and length > 0 else 0
     window = agreed(path, "window_seconds", "s", settings.window_seconds, window_said) or samples / rate
     assert window, f"{path} does not say how much sound it takes at a time; add --imitation.window_seconds"
     context = audio.context_seconds if audio else window
@@ -438,8 +441,6 @@ if __name__ == "__main__":
     from onnx import TensorProto, helper
 
     with tempfile.TemporaryDirectory() as place:
-        SCRATCH = Path(place) / "scratch"
-        rng = np.random.default_rng(0)
         tone = np.sin(2 * np.pi * 440 * np.arange(12_000) / 4_000)
         soundfile.write(Path(place) / "a.wav", np.concatenate([0.5 * tone[:4_000], 0.1 * tone[:4_000]]), 4_000)
         dawn = Recording(Path(place) / "a.wav", "a.wav", seconds=2.0)
@@ -456,7 +457,7 @@ if __name__ == "__main__":
         )
         helper.set_model_props(model, {"sample_rate": "4000", "license": "CC0"})
         onnx.save(model, Path(place) / "loudness.onnx")
-        teacher = open_teacher(Path(place) / "loudness.onnx", ImitationSettings(), [dawn])
+        teacher = open_teacher(Path(place) / "loudness.onnx", ImitationSettings(), [dawn], Path(place))
         targets = targets_of(teacher, [dawn])
     print(teacher.facts["name"], f"({teacher.facts['license']}), windows of {teacher.seconds:g} s:")
     for row, vector in zip(targets.rows, targets.vectors, strict=True):

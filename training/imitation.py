@@ -76,7 +76,8 @@ def prepare_imitation(
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
     assert spread.any(), f"the teacher's {len(vectors)} vectors are all the same; choose another output or teacher"
     spread = np.maximum(spread, QUIETEST_SPREAD * spread.mean())
-    chosen = np.sort(np.random.default_rng(0).permutation(len(held_out_rows))[:HELD_OUT_WINDOWS])
+    drawn: list[int] = np.random.default_rng(0).permutation(len(held_out_rows))[:HELD_OUT_WINDOWS].tolist()
+    chosen = sorted(drawn)
     windows = SegmentWindows([held_out_rows[index] for index in chosen], replace(data, cache_gb=0.0), audio, seed=0)
     items = [windows[0, number, number] for number in range(len(chosen))]
     batch = collate(items, round(audio.context_seconds * audio.sample_rate), 2)

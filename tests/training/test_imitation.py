@@ -1,5 +1,6 @@
 """The student answers from the tokens that its teacher's window is about, and is judged by how much nearer it comes."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -46,7 +47,7 @@ def imitated_of(rows: list[Recording], vectors: np.ndarray, seconds: float = SEC
 
 def test_the_tokens_inside_are_those_of_the_segment() -> None:
     found = inside(torch.tensor([0.0, 1.5, 2.99, 99.0]), 2.0, 250)
-    first = found.int().argmax(dim=1).tolist()
+    first = [int(row.int().argmax()) for row in found]
     assert found.sum(dim=1).tolist() == [100] * 4 and first == [0, 75, 150, 150]
     assert inside(torch.tensor([0.0]), 5.0, 250).all()
 
@@ -86,9 +87,9 @@ def pitch_inside(mel: Tensor, within: Tensor) -> list[float]:
     frames = within.repeat_interleave(2, dim=1)[:, None]
     bins = mel.masked_fill(~frames, -9.0).amax(dim=2).argmax(dim=1)
     # Slaney's scale: 80 bins up to 8 kHz, linear to 1 kHz
-    step, top = np.log(6.4) / 27, 15 + np.log(8) / (np.log(6.4) / 27)
-    mels = (bins.double().numpy() + 1) * top / 81
-    return list(np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) * step)))
+    step, top = math.log(6.4) / 27, 15 + math.log(8) / (math.log(6.4) / 27)
+    mels = [(int(number) + 1) * top / 81 for number in bins]
+    return [mel * 1000 / 15 if mel < 15 else 1000 * math.exp((mel - 15) * step) for mel in mels]
 
 
 def test_the_teacher_itself_has_skill_one_and_its_best_single_vector_none(rows: list[Recording]) -> None:
