@@ -110,13 +110,13 @@ def pretrain(config: PretrainCommand) -> int:
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
+    teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
     teachers = teachers_of(stage_one(config.encoder.weights))
-    imitated = None
-    if config.teacher:
-        teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out])
+    if teacher:
         teachers += [*teachers_of({"teachers": teacher.earlier}), teacher.facts]
+    if teachers:
         print(licence_note(teachers))
-        imitated = ask_teacher(teacher, train, held_out, config)
+    imitated = ask_teacher(teacher, train, held_out, config) if teacher else None
     loop = prepare_loop(encoder, train, config, device, imitated)
     epochs = config.train.epochs_for(len(loop.loader))
     with training_run("mae", config) as run:

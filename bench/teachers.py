@@ -83,8 +83,8 @@ def bench(fold: int, epochs: int, ways: Sequence[str]) -> None:
 
 
 def all_sound(fold: int) -> list[Recording]:
-    """All recordings and half of the noise with their folds, without a label, and soundscapes with annotations in a fold that
-    trains: into all others bench.soundscapes lays calls, which no classifier may have been trained on."""
+    """All recordings and half of the noise with their folds, without a label, and soundscapes with annotations in a
+    fold that trains: into all others bench.soundscapes lays calls, which no classifier may have been trained on."""
     data = DataSettings(ANIMALS, valid_fold=fold)
     rows = [*read_unlabeled(data), *read_noise(HEARD, data, FOLDS)]
     with (ANIMALS / "soundscapes" / "annotations.csv").open(encoding="utf-8", newline="") as file:
