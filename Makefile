@@ -7,7 +7,7 @@
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
-# make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=3
+# make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
@@ -63,7 +63,7 @@ bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet
 
 bench-teachers: $(READY)
-	@.venv/bin/python -m bench.teachers $(or $(FOLD),0) $(or $(EPOCHS),3)
+	@.venv/bin/python -m bench.teachers $(or $(FOLD),0) $(or $(EPOCHS),2)
 
 bench-gpu: $(READY)
 	@.venv/bin/python -m bench.gpu pack

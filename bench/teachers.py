@@ -151,6 +151,6 @@ def compare(fold: int, recordings: Sequence[Recording], means: Table, scored: di
 if __name__ == "__main__":
     bench(
         int(sys.argv[1]) if len(sys.argv) > 1 else 0,
-        int(sys.argv[2]) if len(sys.argv) > 2 else 3,
+        int(sys.argv[2]) if len(sys.argv) > 2 else 2,
         ("frozen", "full") if "full" in sys.argv[3:] else ("frozen",),
     )
