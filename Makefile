@@ -7,6 +7,7 @@
 # make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
+# make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
@@ -24,7 +25,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -60,6 +61,9 @@ bench-whisper: $(READY)
 
 bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet
+
+bench-teachers: $(READY)
+	@.venv/bin/python -m bench.teachers $(or $(FOLD),0) $(or $(EPOCHS),2)
 
 bench-gpu: $(READY)
 	@.venv/bin/python -m bench.gpu pack

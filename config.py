@@ -313,6 +313,29 @@ class MaskSettings:
 
 
 @dataclass(frozen=True)
+class ImitationSettings:
+    """What the teacher of --target embeddings is, where its file does not say so itself, and what counts beside it."""
+
+    sample_rate: int = 0
+    """Hz of the sound that an ONNX teacher takes; 0: as its metadata say."""
+    window_seconds: float = 0.0
+    """Seconds of sound that one of its vectors is about; 0: as its metadata, its input or the ends in its table say."""
+    output: str = ""
+    """Which output of an ONNX teacher is imitated; by default the one that is called embeddings, or the only one."""
+    name: str = ""
+    """What the teacher is called in all files that come of it; by default as its file says, or as it is called."""
+    license: str = ""
+    """The licence of the teacher's weights, which is handed on to all files that come of it."""
+    reconstruction: float = 0.0
+    """How much masked reconstruction counts beside the imitation, from what is left visible; 0: nothing is hidden."""
+
+    def __post_init__(self) -> None:
+        assert self.sample_rate >= 0, f"--imitation.sample_rate {self.sample_rate}: give Hz, or 0"
+        assert 0 <= self.window_seconds <= 30, f"--imitation.window_seconds {self.window_seconds}: give up to 30, or 0"
+        assert self.reconstruction >= 0, f"--imitation.reconstruction {self.reconstruction}: give 0 or more"
+
+
+@dataclass(frozen=True)
 class MixtureSettings:
     """What makes training harder than the recordings are. Probabilities of 0 turn a step off."""
 
@@ -507,6 +530,7 @@ class PretrainCommand:
                 --train.epochs   how long; each draws a few windows of every recording
 
     Examples: python ssl_mae.py --preset base --data.root recordings/
+              python ssl_mae.py --preset base --data.root recordings/ --target embeddings --teacher perch.parquet
               python ssl_mae.py --run.resume runs/mae-003
     """
 
@@ -516,14 +540,29 @@ class PretrainCommand:
     encoder: EncoderSettings
     train: TrainSettings
     mask: MaskSettings = MaskSettings()
-    target: Literal["mel", "teacher"] = "mel"
+    target: Literal["mel", "teacher", "embeddings"] = "mel"
     """What is reconstructed of a hidden token. mel: its log-mel picture; teacher: what a running mean of the encoder
-    makes of it when nothing is hidden."""
+    makes of it when nothing is hidden. embeddings: what another network, --teacher, makes of the sound is imitated."""
     teacher_decay: float = 0.999
-    """How much of the teacher is left after each update."""
+    """With --target teacher: how much of the running mean is left after each update."""
+    teacher: Path | None = None
+    """With --target embeddings: an ONNX file that takes waveforms, or a table of embeddings (.npz, .parquet, .csv with
+    file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then."""
+    imitation: ImitationSettings = ImitationSettings()
     augment: MixtureSettings = MixtureSettings(mixup=0.3, roll=0.0)
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
+
+    def __post_init__(self) -> None:
+        imitates = self.target == "embeddings"
+        assert imitates == (self.teacher is not None), (
+            "--target embeddings imitates a teacher: add --teacher and an ONNX file or a table of embeddings"
+            if imitates
+            else "--teacher changes nothing without --target embeddings; add that, or leave it out"
+        )
+        assert imitates or self.imitation == ImitationSettings(), (
+            "--imitation changes nothing without --target embeddings; leave it out"
+        )
 
     @classmethod
     def defaults(cls, preset: Preset) -> PretrainCommand:

@@ -65,6 +65,7 @@ from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
 WORST = 10  # bad recordings shown
+MOST_ROWS = 2**24  # of segments, whose numbers a float32 still holds exactly
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 
 
@@ -254,6 +255,19 @@ def unlabeled_loader(
     return window_loader(dataset, EpochBatches(windows, batch_size, seed), data.workers)
 
 
+def segment_loader(
+    rows: Sequence[Recording], data: WindowSettings, audio: AudioSettings, batch_size: int, seed: int
+) -> DataLoader[Batch]:
+    """Windows around labelled segments, each row once an epoch, but of no recording more than --data.most_windows;
+    `len` as above. A batch's targets are (batch, 2): the row's index, the second at which its segment begins.
+    """
+    assert len(rows) <= MOST_ROWS, f"{len(rows)} segments, and no more than {MOST_ROWS} can be told apart; give fewer"
+    many = Counter(row.path for row in rows)
+    expected = np.array([min(1.0, data.most_windows / many[row.path]) for row in rows])
+    dataset = SegmentWindows(rows, data, audio, seed)
+    return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
+
+
 def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0) -> Tensor:
     """Windows of all recordings below a folder, to be put under others: (count, samples), 128 MB for 400 of 5 s.
 
@@ -426,7 +440,8 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
             if row.start is not None and row.end is not None:
                 self.annotations.setdefault(row.path, []).append(Annotation(row.start, row.end, row.labels))
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def drawn(self, key: tuple[int, int, int]) -> tuple[Recording, float, float, NDArray[np.float32]]:
+        """The recording, start and end in seconds of the window, and its samples, none where it cannot be read."""
         epoch, draw, index = key
         recording, audio = self.recordings[index], self.audio
         rng = np.random.default_rng((self.seed, epoch, draw))
@@ -435,6 +450,10 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         samples = window_of(recording.path, self.kept, start, seconds, audio.sample_rate)
         if len(samples):
             samples = fill_window(samples, round(audio.context_seconds * audio.sample_rate))
+        return recording, start, end, samples
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        recording, start, end, samples = self.drawn(key)
         labels = np.zeros((2, len(self.column)), np.float32)
         for rank, label in enumerate(recording.labels):
             if label in self.column:
@@ -444,6 +463,20 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
                 labels[0, [self.column[label] for label in annotation.labels if label in self.column]] = 1.0
         labels[1] *= 1 - labels[0]
         return samples, labels
+
+
+class SegmentWindows(RandomWindows):
+    """Key (epoch, number of the draw, index) -> a window with the segment of that row in it, and in place of labels
+    (2, 2) the index and the second of the window at which the segment begins."""
+
+    def __init__(self, rows: Sequence[Recording], data: WindowSettings, audio: AudioSettings, seed: int) -> None:
+        super().__init__(rows, ("index", "begin"), data, audio, seed)
+        self.annotations = {}  # of these rows nobody asks for labels
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        row, start, _, samples = self.drawn(key)
+        begin = max(0.0, (row.start or 0.0) - start)
+        return samples, np.array([[key[2], begin], [0.0, 0.0]], np.float32)
 
 
 class EpochBatches(Sampler[list[tuple[int, int, int]]]):

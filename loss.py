@@ -1,5 +1,5 @@
-"""What a mistake costs: five losses by name and a weight by taxonomic distance for stage 2, masked reconstruction for
-stage 1.
+"""What a mistake costs: five losses by name and a weight by taxonomic distance for stage 2, masked reconstruction and
+imitation for stage 1.
 
     valid = valid_mask(present, ancestors)                      # a bird is no false alarm where a blackbird sings
     weights = distance_weights(logits, targets, distances, alpha=1.0, present=present, valid=valid)
@@ -320,6 +320,20 @@ def masked_reconstruction_loss(prediction: Tensor, target: Tensor, hidden: Tenso
         # chosen before it is squared: the gradient of a square would carry a NaN through
         error = torch.where(hidden[..., None], prediction.float() - target.float(), 0.0)
         return error.square().sum() / (hidden.sum() * target.shape[-1])
+
+
+def imitation_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """How far a student's vectors point from its teacher's: 1 - cosine, mean over the batch.
+
+    prediction  (batch, values)
+    target      (batch, values)
+    returns     ()               float32, 0 where they point the same way, 2 where they point away from each other
+    """
+    assert prediction.ndim == 2 and prediction.shape == target.shape, (
+        f"prediction {tuple(prediction.shape)} for target {tuple(target.shape)}; both must be (batch, values)"
+    )
+    with torch.autocast(prediction.device.type, enabled=False):
+        return (1 - F.cosine_similarity(prediction.float(), target.float(), dim=1)).mean()
 
 
 def distance_to_present(distances: Tensor, present: Tensor) -> Tensor:

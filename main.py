@@ -50,7 +50,7 @@ from runtime.terminal import command_line, launch, show
 from sounds.discovery import find_recordings
 from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
-from training.checkpoint import ClassifierFacts, load_encoder, save_classifier, stage_one
+from training.checkpoint import ClassifierFacts, licence_note, load_encoder, save_classifier, stage_one, teachers_of
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
 from training.states import forget, training_run
@@ -107,6 +107,8 @@ def finetune(config: FinetuneCommand) -> int:
         run.facts["scores"] = evaluate(run.folder, calibration.applied(held_out), calibration, taxonomy)
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
+    if note := licence_note(teachers_of(candidates[0].facts.provenance)):
+        show(note)
     path = parts[0].folder / CLASSIFIER
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     show(f"wrote {path}{more}; next: {command_line('quantize.py', '--classifier', path)}")
@@ -158,6 +160,7 @@ def train_plan(
         "held_out_fold": plan.fold,
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
+        "teachers": teachers_of(stage_one(plan.weights)),
     }
     facts = ClassifierFacts(
         config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers

@@ -249,7 +249,11 @@ class MaskedAutoencoder(nn.Module):
             look_nearby(layer.self_attn, size.decoder_width, size.decoder_width // size.decoder_heads)
 
     def forward(self, mel: Tensor, hidden: Tensor) -> Tensor:
-        visible = self.project(self.encoder(mel, hidden))
+        return self.reconstruction(self.encoder(mel, hidden), hidden)
+
+    def reconstruction(self, encoded: Tensor, hidden: Tensor) -> Tensor:
+        """What the decoder makes of the encoder's output for the visible tokens: (batch, tokens, values)."""
+        visible = self.project(encoded)
         keep = visible_indices(hidden)[..., None].expand(-1, -1, visible.shape[2])
         states = self.mask_token.to(visible.dtype).expand(*hidden.shape, -1).scatter(1, keep, visible)
         states = states + self.positions[: hidden.shape[1]]
@@ -257,6 +261,68 @@ class MaskedAutoencoder(nn.Module):
             states = layer(states, src_key_padding_mask=hidden)
         reconstruction: Tensor = self.paint(self.norm(states))
         return reconstruction
+
+
+class Imitation(nn.Module):
+    """What a teacher would make of a segment of sound, by what some of the encoder's layers make of it.
+
+    forward   states, a list of (batch, tokens, width), one for each layer; inside (batch, tokens) bool, which tokens
+              belong to the segment, at least one in each row -> (batch, values)
+    Each token of each layer is normalised, as the heads of stage 2 do that. Mean and maximum over the segment, and one
+    linear layer on them; so what the teacher knows is laid down where such a head will look for it.
+    """
+
+    def __init__(self, size: EncoderSize, values: int) -> None:
+        super().__init__()
+        self.layers = received_layers(HeadSettings(), size.layers)
+        self.norm = nn.LayerNorm(2 * len(self.layers) * size.width)
+        self.project = nn.Linear(2 * len(self.layers) * size.width, values)
+
+    def forward(self, states: list[Tensor], inside: Tensor) -> Tensor:
+        parts: list[Tensor] = []
+        counted = inside[..., None]
+        with torch.autocast(inside.device.type, enabled=False):
+            for number in self.layers:
+                tokens = F.layer_norm(states[number - 1].float(), states[number - 1].shape[2:])
+                parts.append((tokens * counted).sum(dim=1) / counted.sum(dim=1))
+                parts.append(tokens.masked_fill(~counted, -torch.inf).amax(dim=1))
+            vectors: Tensor = self.project(self.norm(torch.cat(parts, dim=1)))
+            return vectors
+
+
+class Imitator(nn.Module):
+    """The encoder, and behind it a small projection to a teacher's embeddings. Only the encoder is kept.
+
+    forward   mel (batch, channels, frames), inside (batch, tokens) bool -> (batch, values)
+    """
+
+    def __init__(self, encoder: Encoder, values: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.imitation = Imitation(encoder.size, values)
+
+    def forward(self, mel: Tensor, inside: Tensor) -> Tensor:
+        vectors: Tensor = self.imitation(self.encoder.layer_states(mel), inside)
+        return vectors
+
+
+class ImitatingAutoencoder(MaskedAutoencoder):
+    """The autoencoder that says, besides, what a teacher would make of a segment of which it sees a part.
+
+    both      mel, hidden as in forward; inside (batch, tokens) bool
+              -> reconstruction (batch, tokens, values), vectors (batch, teacher's values)
+    """
+
+    def __init__(self, encoder: Encoder, values: int) -> None:
+        super().__init__(encoder)
+        self.imitation = Imitation(encoder.size, values)
+
+    def both(self, mel: Tensor, hidden: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.encoder.layer_states(mel, hidden)
+        seen = inside.gather(1, visible_indices(hidden))
+        seen = seen | ~seen.any(dim=1, keepdim=True)  # all that is visible, where nothing of the segment is
+        vectors: Tensor = self.imitation(states, seen)
+        return self.reconstruction(self.encoder.whisper.layer_norm(states[-1]), hidden), vectors
 
 
 def look_nearby(attention: nn.MultiheadAttention, width: int, head: int) -> None:

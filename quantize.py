@@ -49,7 +49,7 @@ from serving.costs import Measured, measure_files
 from serving.export import Recipe, write_float, write_int8
 from serving.gate import Judgement, enough_windows, judge, write_changes
 from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
-from training.checkpoint import ClassifierFacts, load_classifier
+from training.checkpoint import ClassifierFacts, licence_note, load_classifier, teachers_of
 from training.device import available_cores
 
 FLOAT_TOLERANCE = 1e-4
@@ -74,6 +74,7 @@ def quantize(config: QuantizeCommand) -> int:
     torch.set_num_threads(config.run.threads or available_cores())
     model, trained = open_trained(config)
     scanned, origin = scanned_contexts(config.classifier, trained.facts, trained.held_out)
+    licence = licence_note(teachers_of(trained.facts.provenance))
     with open_run("quantize", config.run.root, config) as run:
         # write float32, held against the trained network
         float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
@@ -108,10 +109,12 @@ def quantize(config: QuantizeCommand) -> int:
         }
         write_json(run.folder / "quantize.json", card)
         answers = floats[trained.held_out.rows], int8[trained.held_out.rows]
-        title = card_title(judgement, len(costs) - spared, len(costs))
+        title = card_title(judgement, len(costs) - spared, len(costs), licence)
         draw_card(run.folder / "quantize.png", costs, recipe, measured.parts, answers, title)
         if refused:
             set_aside(int8_path, float_path, judgement.reasons)
+    if licence:
+        show(licence)
     show(f"wrote {int8_path}; {next_command(config.classifier, int8_path)}")
     return 0
 
@@ -200,6 +203,8 @@ def trained_facts(trained: Compared, largest_difference: float) -> dict[str, obj
         "verified": trained.verified,
         "windows": len(trained.held_out.owner),
         "largest_float_difference": largest_difference,
+        "teachers": teachers_of(trained.facts.provenance),
+        "licence_note": licence_note(teachers_of(trained.facts.provenance)),
     }
 
 
@@ -236,11 +241,12 @@ def cost_facts(measured: Measured, fit: Fit) -> dict[str, object]:
     }
 
 
-def card_title(judgement: Judgement, int8: int, products: int) -> str:
-    """The heading of quantize.png."""
+def card_title(judgement: Judgement, int8: int, products: int, licence: str) -> str:
+    """The heading of quantize.png; below it what the licence of a teacher asks for."""
     figures = judgement.figures
     agreed = f"{100 * float(figures['top1_agreement']):.1f} % of {figures['windows']} windows"
-    return f"gate {judgement.verdict}: same best species in {agreed}; {int8} of {products} products in INT8"
+    heading = f"gate {judgement.verdict}: same best species in {agreed}; {int8} of {products} products in INT8"
+    return f"{heading}\n{licence}" if licence else heading
 
 
 def set_aside(int8_path: Path, float_path: Path, reasons: Sequence[str]) -> None:

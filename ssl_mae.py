@@ -7,7 +7,8 @@ Writes   runs/mae/: encoder.safetensors, metrics.jsonl, curves.png, reconstructi
 
 Most of each window is hidden; the encoder sees the rest, a small decoder reconstructs what is missing, and is thrown
 away at the end. How well it does is reported as skill: the share of the error of the best trivial baseline that is
-gone. A mean squared error on its own says nothing.
+gone. A mean squared error on its own says nothing. With --target embeddings it imitates what another network, its
+teacher, makes of the sound, alone or beside that; the projection to the teacher's vectors is thrown away too.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -41,17 +43,29 @@ from tqdm import tqdm
 
 from archive.recordings import Recording, marks
 from config import AudioSettings, MaskSettings, changed_words
-from data_loader import Batch, fingerprint, of_all, read_unlabeled, recordings_of, set_epoch, split, unlabeled_loader
-from loss import masked_reconstruction_loss
-from model import Encoder, LogMel, MaskedAutoencoder, token_picture, token_values
+from data_loader import (
+    Batch,
+    fingerprint,
+    of_all,
+    read_unlabeled,
+    recordings_of,
+    segment_loader,
+    set_epoch,
+    split,
+    unlabeled_loader,
+)
+from loss import imitation_loss, masked_reconstruction_loss
+from model import Encoder, ImitatingAutoencoder, Imitator, LogMel, MaskedAutoencoder, token_picture, token_values
 from runtime import processes
 from runtime.files import publish
 from runtime.runs import Run, draw_curves, keep_records, past_starts, peak_memory_mb, read_records, record
 from runtime.terminal import command_line, launch, show
+from serving.teachers import Teacher, open_teacher, targets_of
 from sounds.audio import read_window
 from training.augment import augment_batch
-from training.checkpoint import load_encoder, save_encoder
+from training.checkpoint import licence_note, load_encoder, save_encoder, stage_one, teachers_of
 from training.device import autocast, device_memory_mb, prepare_device
+from training.imitation import Imitated, measure_imitation, prepare_imitation
 from training.masking import contrast_scores, hide_tokens
 from training.optim import cosine_schedule, differential_groups, follow, update
 from training.states import Stateful, StateWriter, TrainingProgress, forget, training_run
@@ -59,23 +73,27 @@ from training.states import Stateful, StateWriter, TrainingProgress, forget, tra
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
 PICTURES = 3
-SKILLS = ("skill", "skill_over_mean", "held_out_mse")
+SKILLS = (
+    *("skill", "skill_over_mean", "held_out_mse"),
+    *("cosine", "trivial_cosine", "reconstruction_skill"),  # of an imitation
+)
 
 
 @dataclass(frozen=True)
 class Pretraining:
     """All that moves while the autoencoder is trained, and what moves it."""
 
-    model: MaskedAutoencoder
+    model: MaskedAutoencoder | Imitator
     teacher: Encoder | None  # a running mean of the encoder, whose output is the target
+    imitated: Imitated | None  # what another network makes of the sound
     trivial: TrivialBaseline
     log_mel: LogMel
     loader: DataLoader[Batch]
     optimizer: AdamW
     schedule: LambdaLR
     generator: torch.Generator
-    call: Callable[..., Tensor]  # the model as all processes call it
-    reconstruct: Callable[..., Tensor]  # the same, compiled where that is asked for
+    call: Callable[..., Any]  # the model as all processes call it
+    reconstruct: Callable[..., Any]  # the same, compiled where that is asked for
     device: torch.device
 
     @property
@@ -92,42 +110,72 @@ def pretrain(config: PretrainCommand) -> int:
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     train, held_out = split(read_unlabeled(config.data), config.data)
-    loop = prepare_pretraining(encoder, train, config, device)
+    teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
+    teachers = teachers_of(stage_one(config.encoder.weights))
+    if teacher:
+        teachers += [*teachers_of({"teachers": teacher.earlier}), teacher.facts]
+    if teachers:
+        show(licence_note(teachers))
+    imitated = ask_teacher(teacher, train, held_out, config) if teacher else None
+    loop = prepare_pretraining(encoder, train, config, device, imitated)
     epochs = config.train.epochs_for(len(loop.loader))
     with training_run("mae", config) as run:
-        data = fingerprint(train, held_out)
+        data = fingerprint(train, held_out) + (imitated.digest if imitated else "")
         writer = StateWriter(run.folder / "states", loop.parts, loop.generator, config.run.save_minutes, data)
         progress = writer.restore()
         keep_records(run.folder, progress.records)
-        windows = held_out_windows(held_out, config.audio)
+        reconstructs = isinstance(loop.model, MaskedAutoencoder)
+        windows = held_out_windows(held_out, config.audio) if reconstructs else np.zeros((0, 0), np.float32)
         for epoch in range(progress.epoch, epochs + 1):
             measured = pretrain_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
             with writer.guarding(progress):
                 evaluate_epoch(loop, windows, config, run, epoch, measured)
                 progress.next_epoch()
-        path, skill = save_pretrained(encoder, train, config, run, epochs)
+        path, skill = save_pretrained(encoder, train, config, run, epochs, teachers)
     forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
-    show(f"skill {skill:.3f}: " + skill_in_words(skill))
+    show(f"skill {skill:.3f}: " + (imitation_verdict(skill) if imitated else skill_in_words(skill)))
     show(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
     return 0
 
 
+def ask_teacher(
+    teacher: Teacher, train: Sequence[Recording], held_out: Sequence[Recording], config: PretrainCommand
+) -> Imitated:
+    """What a teacher makes of the recordings: of those that train of all windows, of the others for as many recordings
+    as the skill is measured on."""
+    chosen: list[int] = np.random.default_rng(0).permutation(len(held_out))[:HELD_OUT_WINDOWS].tolist()
+    ours, theirs = targets_of(teacher, train), targets_of(teacher, [held_out[index] for index in sorted(chosen)])
+    show(
+        f"to be imitated: {teacher.facts['name']}, {ours.vectors.shape[1]:,} values of {len(ours.rows):,} windows of "
+        f"{teacher.seconds:g} s; {len(theirs.rows):,} held out"
+    )
+    both = (ours.rows, ours.vectors, theirs.rows, theirs.vectors)
+    return prepare_imitation(*both, teacher.seconds, config.data, config.audio)
+
+
 def prepare_pretraining(
-    encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, device: torch.device
+    encoder: Encoder,
+    train: Sequence[Recording],
+    config: PretrainCommand,
+    device: torch.device,
+    imitated: Imitated | None,
 ) -> Pretraining:
     """Networks, batches, optimiser and schedule, before anything is learnt."""
     settings = config.train
     encoder.checkpointing = settings.checkpointing
     teacher = copy.deepcopy(encoder).eval().requires_grad_(False).to(device) if config.target == "teacher" else None
-    model = MaskedAutoencoder(encoder, encoder.size.width if teacher else 0).to(device)
+    model = network_for(encoder, config, imitated).to(device)
+    method = "both" if isinstance(model, ImitatingAutoencoder) else "forward"
     if settings.shard:
-        processes.divide(model, [*encoder.whisper.layers, *model.layers])
+        decoder = [*model.layers] if isinstance(model, MaskedAutoencoder) else list[nn.Module]()
+        processes.divide(model, [*encoder.whisper.layers, *decoder], *(["both"] if method == "both" else []))
         if teacher:
             processes.divide(teacher, teacher.whisper.layers, "layer_states")
-    call = processes.parallel(model, "forward")
-    reconstruct: Callable[..., Tensor] = torch.compile(call) if settings.compile else call
+    call = processes.parallel(model, method, unused=isinstance(model, Imitator))  # the encoder's final norm has no part
+    reconstruct: Callable[..., Any] = torch.compile(call) if settings.compile else call
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
-    loader = unlabeled_loader(train, config.data, config.audio, settings.batch_size, config.run.seed)
+    of_windows = (config.data, config.audio, settings.batch_size, config.run.seed)
+    loader = segment_loader(imitated.rows, *of_windows) if imitated else unlabeled_loader(train, *of_windows)
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )
@@ -137,9 +185,16 @@ def prepare_pretraining(
     generator = torch.Generator().manual_seed(config.run.seed)
     processes.spread_seed(config.run.seed)
     trivial = TrivialBaseline()
-    return Pretraining(
-        model, teacher, trivial, log_mel, loader, optimizer, schedule, generator, call, reconstruct, device
-    )
+    moving = (optimizer, schedule, generator)
+    return Pretraining(model, teacher, imitated, trivial, log_mel, loader, *moving, call, reconstruct, device)
+
+
+def network_for(encoder: Encoder, config: PretrainCommand, imitated: Imitated | None) -> MaskedAutoencoder | Imitator:
+    """The encoder with what is put behind it for a while."""
+    if imitated is None:
+        return MaskedAutoencoder(encoder, encoder.size.width if config.target == "teacher" else 0)
+    kind = ImitatingAutoencoder if config.imitation.reconstruction else Imitator
+    return kind(encoder, imitated.vectors.shape[1])
 
 
 def pretrain_epoch(
@@ -181,14 +236,26 @@ def pretrain_epoch(
 def pretraining_loss(loop: Pretraining, batch: Batch, config: PretrainCommand) -> Tensor:
     """The loss of one batch, of which each process has its part; the trivial baseline learns from it too."""
     mel = input_picture(loop.log_mel, batch, config, loop.generator)
-    hidden = draw_mask(mel, config.mask, loop.generator)
     share = processes.share(len(mel))
+    wanted = [processes.part(rows) for rows in loop.imitated.wanted(batch, mel.shape[2] // 2)] if loop.imitated else []
+    # imitation alone, nothing hidden
+    if isinstance(loop.model, Imitator):
+        vectors, inside = wanted
+        with autocast(loop.device):
+            answer = loop.reconstruct(processes.part(mel), inside)
+        return share * imitation_loss(answer, vectors)
+    # masked reconstruction, alone or beside an imitation
+    hidden = draw_mask(mel, config.mask, loop.generator)
     mel, hidden = processes.part(mel), processes.part(hidden)
     target = target_of(mel, hidden, loop.teacher)
     loop.trivial.fit(target, hidden, share)
     with autocast(loop.device):
-        reconstruction = loop.reconstruct(mel, hidden)
-    return share * masked_reconstruction_loss(reconstruction, target, hidden)
+        answers = loop.reconstruct(mel, hidden, *wanted[1:])
+    if not wanted:
+        return share * masked_reconstruction_loss(answers, target, hidden)
+    reconstruction, vectors = answers
+    masked = masked_reconstruction_loss(reconstruction, target, hidden)
+    return share * (imitation_loss(vectors, wanted[0]) + config.imitation.reconstruction * masked)
 
 
 def evaluate_epoch(
@@ -201,7 +268,12 @@ def evaluate_epoch(
 ) -> None:
     """Skill on the held-out windows: recorded, and drawn."""
     model, teacher, log_mel, device = loop.model, loop.teacher, loop.log_mel, loop.device
-    skills = measure_skill(model, teacher, log_mel, windows, loop.trivial, config.mask, device)
+    skills: dict[str, float] = {}
+    if isinstance(model, MaskedAutoencoder):
+        skills = measure_skill(model, teacher, log_mel, windows, loop.trivial, config.mask, device)
+    if loop.imitated:
+        reconstructed = {"reconstruction_skill": skills["skill"]} if skills else {}
+        skills = skills_of_imitation(loop, config) | reconstructed
     record(
         run,
         epoch=epoch,
@@ -211,12 +283,34 @@ def evaluate_epoch(
         memory_mb=device_memory_mb(device) or peak_memory_mb(),
     )
     processes.wait()  # for the record
-    draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": ["skill", "skill_over_mean"]})
-    draw_reconstruction(run, model, teacher, log_mel, windows, config.mask, device)
+    shown = ["skill", "cosine", "trivial_cosine"] if loop.imitated else ["skill", "skill_over_mean"]
+    draw_curves(run, {"loss": ["loss"], "skill on held-out recordings": shown})
+    if isinstance(model, MaskedAutoencoder):
+        draw_reconstruction(run, model, teacher, log_mel, windows, config.mask, device)
+
+
+def skills_of_imitation(loop: Pretraining, config: PretrainCommand) -> dict[str, float]:
+    """How near the student comes to its teacher on held-out windows, of which it sees as much as in training."""
+    model, imitated = loop.model.eval(), loop.imitated
+    assert imitated is not None and isinstance(model, Imitator | ImitatingAutoencoder), "nothing is imitated"
+    generator = torch.Generator().manual_seed(0)
+
+    def predict(mel: Tensor, inside: Tensor) -> Tensor:
+        if isinstance(model, ImitatingAutoencoder):
+            return model.both(mel, draw_mask(mel, config.mask, generator), inside)[1]
+        vectors: Tensor = model(mel, inside)
+        return vectors
+
+    return measure_imitation(predict, loop.log_mel, imitated, loop.device)
 
 
 def save_pretrained(
-    encoder: Encoder, train: Sequence[Recording], config: PretrainCommand, run: Run, epochs: int
+    encoder: Encoder,
+    train: Sequence[Recording],
+    config: PretrainCommand,
+    run: Run,
+    epochs: int,
+    teachers: Sequence[dict[str, str]],
 ) -> tuple[Path, float]:
     """encoder.safetensors with where it comes from; its path, and its skill after the last epoch."""
     skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
@@ -227,6 +321,7 @@ def save_pretrained(
         "held_out_fold": config.data.valid_fold,
         "heard": marks(row.path for row in train),  # main.py must not hold these out
         "epochs": epochs,
+        "teachers": list(teachers),
         **skills,
     }
     path = run.folder / "encoder.safetensors"
@@ -247,8 +342,10 @@ def next_step(config: PretrainCommand, encoder: Path, labelled: bool) -> str:
 
 def input_picture(log_mel: LogMel, batch: Batch, config: PretrainCommand, generator: torch.Generator) -> Tensor:
     """What the autoencoder sees of a batch: (batch, mels, frames), louder or softer, some windows mixed."""
-    waveforms = batch.waveforms
-    mixed, _ = augment_batch(waveforms, waveforms.new_zeros(len(waveforms), 1), config.augment, generator)
+    waveforms, settings = batch.waveforms, config.augment
+    if config.target == "embeddings":  # of which the teacher knows nothing
+        settings = replace(settings, mixup=0.0, roll=0.0, splice=0.0)
+    mixed, _ = augment_batch(waveforms, waveforms.new_zeros(len(waveforms), 1), settings, generator)
     mel: Tensor = log_mel(mixed)
     if config.mask.shuffle:
         mel = mel[:, :, torch.randperm(mel.shape[2], generator=generator).to(mel.device)]
@@ -396,6 +493,13 @@ def skill_in_words(skill: float) -> str:
             "no better than a trivial baseline; the encoder has not learnt from context yet (more epochs, more sound)"
         )
     return f"{100 * skill:.1f} % of the error of the best trivial baseline is gone"
+
+
+def imitation_verdict(skill: float) -> str:
+    """What the skill of an imitation means, in words."""
+    if skill <= 0.0:
+        return "no nearer to the teacher than one vector for all sound; more epochs, or more sound"
+    return f"{100 * skill:.1f} % of the way to the teacher from the best single vector"
 
 
 @torch.no_grad()

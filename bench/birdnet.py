@@ -90,19 +90,24 @@ def figures(truth: Table, scores: Table) -> tuple[float, ...]:
 
 
 def out_of_fold(
-    owner: NDArray[np.int64], features: Table, taxonomy: Taxonomy, recordings: Sequence[Recording]
+    owner: NDArray[np.int64],
+    features: Table,
+    taxonomy: Taxonomy,
+    recordings: Sequence[Recording],
+    wanted: Sequence[int] = FOLDS,
 ) -> Table:
     """(recordings, species): probabilities of each recording, the mean of its windows, by a regression that was fitted
     on the other folds.
 
     owner      (windows,) index of the recording
     features   (windows, values)
+    wanted     folds whose recordings are scored; 0 for the others
     """
     column = {label: index for index, label in enumerate(taxonomy.labels)}
     labels = np.array([column[recordings[index].labels[0]] for index in owner])
     folds = np.array([recording.fold for recording in recordings])
     scores = np.zeros((len(features), len(column)), np.float32)
-    for fold in FOLDS:
+    for fold in wanted:
         with redirect_stdout(None):
             split(recordings, DataSettings(ANIMALS, valid_fold=fold))  # refuses groups that stand in several folds
         held_out = folds[owner] == fold

@@ -1,6 +1,7 @@
 """What an ONNX file holds, looked through before any engine opens it: a graph is a program, and may be a stranger's.
 
     check_graph(Path("classifier.onnx"), None)      # refuses loops, branches, functions, and weights from elsewhere
+    check_graph(Path("teacher.onnx"), None, FOREIGN)   # the same of a network that others exported
     options = bounded_options()               # a session that never takes more than its share of memory
     limit_process()                                 # the same for an engine without such a limit
 
@@ -37,11 +38,24 @@ OPERATORS = frozenset(  # what serving/export.py writes for any size and head, a
         """,
     )
 )
+FOREIGN = OPERATORS | frozenset(  # and of what other exporters write for networks of sound: arithmetic all the same
+    re.findall(
+        r"\w+",
+        """
+        And ArgMax ArgMin AveragePool BatchNormalization Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum
+        Elu Equal Floor GatherElements GatherND GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
+        GroupNormalization HammingWindow HannWindow HardSigmoid HardSwish InstanceNormalization IsNaN LeakyRelu Less
+        LessOrEqual LogSoftmax LpNormalization MaxPool MelWeightMatrix Mish Mod Not Or PRelu Range ReduceLogSumExp
+        ReduceProd ReduceSumSquare Resize Round STFT Selu Sign Size Softplus Softsign Sum Tile
+        """,
+    )
+)
 CONTRIBUTED = frozenset({"MultiHeadAttention"})  # of com.microsoft
 GRAPH, TRAINING, FUNCTIONS = 7, 20, 25  # fields of a model
 NODES, INITIALIZERS, SPARSE = 1, 5, 15  # of a graph
 OPERATOR, ATTRIBUTES, DOMAIN = 4, 5, 7  # of a node
 INNER = frozenset({5, 6, 10, 11, 14, 15, 22, 23})  # fields of an attribute: tensors, graphs, types, sparse tensors
+TENSOR = 5  # of an attribute: a tensor, as Constant has one
 EXTERNAL = 13  # of a tensor: where its values are, as pairs of texts
 VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5  # how a field is laid down
 LARGEST_DATA = 2**34  # bytes beside the file
@@ -49,12 +63,14 @@ SHARE = 0.75  # of the memory that scoring may take
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
 
 
-def check_graph(path: Path, named: Path | None) -> None:
+def check_graph(path: Path, named: Path | None, operators: frozenset[str] = OPERATORS) -> None:
     """Refuse a graph that could run for ever or read what lies elsewhere, in one line.
 
-    named   the file that the seal names beside it (digests.inspect)
-    Errors: an operator that serving/export.py never writes, functions, graphs and tensors inside of nodes, sparse
-    tensors; weights in any file but the one that the seal names, or .data behind the same name; a link instead of it.
+    named       the file that the seal names beside it (digests.inspect)
+    operators   that are let through: what serving/export.py writes, or FOREIGN, with the tensors of its constants
+    Errors: an operator that is not among these, functions, graphs inside of nodes, and tensors but for constants of
+    FOREIGN, sparse tensors; weights in any file but the one that the seal names, or .data behind the same name; a link
+    instead of it.
     """
     assert path.stat().st_size, f"{path} is empty; copy it again"
     locations = set[str]()
@@ -63,7 +79,7 @@ def check_graph(path: Path, named: Path | None) -> None:
     for number, graph in fields(model, path):
         assert number not in (TRAINING, FUNCTIONS), f"{path} holds functions or training; {remedy()}"
         if number == GRAPH:
-            check_nodes(graph, path, locations)
+            check_nodes(graph, path, locations, operators)
     beside = named or path.with_name(f"{path.name}.data")
     assert locations <= {beside.name}, (
         f"{path} wants weights from {sorted(locations)[0]!r}; they are only read from {beside.name} beside it; "
@@ -76,27 +92,41 @@ def check_graph(path: Path, named: Path | None) -> None:
         assert facts.st_size <= LARGEST_DATA, f"{beside} has {facts.st_size} bytes, more than any Whisper encoder"
 
 
-def check_nodes(graph: memoryview, path: Path, locations: set[str]) -> None:
+def check_nodes(graph: memoryview, path: Path, locations: set[str], operators: frozenset[str]) -> None:
     """The operators of a graph, and the names of the files that hold its weights, which are added to `locations`."""
     for number, part in fields(graph, path):
         assert number != SPARSE, f"{path} holds sparse tensors; {remedy()}"
         if number == NODES:
-            name, domain = "", ""
+            name, domain, attributes = "", "", list[memoryview]()
             for inner, value in fields(part, path):
                 if inner == OPERATOR:
                     name = field_text(value)
                 elif inner == DOMAIN:
                     domain = field_text(value)
                 elif inner == ATTRIBUTES:
-                    strange = INNER & {number for number, _ in fields(value, path)}
-                    assert not strange, f"{path}: a {name[:40]!r} holds a graph or a tensor of its own; {remedy()}"
-            known = OPERATORS if domain in ("", "ai.onnx") else CONTRIBUTED if domain == "com.microsoft" else ()
+                    attributes.append(value)
+            for attribute in attributes:
+                for inner, value in fields(attribute, path):
+                    constant = inner == TENSOR and name in operators - OPERATORS and name.startswith("Constant")
+                    assert constant or inner not in INNER, (
+                        f"{path}: a {name[:40]!r} holds a graph or a tensor of its own; {remedy()}"
+                    )
+                    if constant:
+                        locations |= location_of(value, path)
+            known = operators if domain in ("", "ai.onnx") else CONTRIBUTED if domain == "com.microsoft" else ()
             assert name in known, f"{path} holds the operator {f'{domain}.{name}'.strip('.')[:80]!r}; {remedy()}"
         elif number == INITIALIZERS:
-            for inner, value in fields(part, path):
-                if inner == EXTERNAL:
-                    pair = {number: field_text(content) for number, content in fields(value, path)}
-                    locations |= {pair.get(2, "")} if pair.get(1) == "location" else set[str]()
+            locations |= location_of(part, path)
+
+
+def location_of(tensor: memoryview, path: Path) -> set[str]:
+    """The file in which the values of a tensor lie; nothing where the tensor holds them itself."""
+    found = set[str]()
+    for number, value in fields(tensor, path):
+        if number == EXTERNAL:
+            pair = {inner: field_text(content) for inner, content in fields(value, path)}
+            found |= {pair.get(2, "")} if pair.get(1) == "location" else set[str]()
+    return found
 
 
 def fields(message: memoryview, path: Path) -> Iterator[tuple[int, memoryview]]:

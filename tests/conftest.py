@@ -46,6 +46,16 @@ def features_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session", autouse=True)
+def teachers_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor what a teacher made of it."""
+    from serving import teachers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teachers, "SCRATCH", tmp_path_factory.mktemp("teachers"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def float32_unless_told() -> Iterator[None]:
     """On any CPU the same numbers; bfloat16 has tests of its own."""
     from training import device

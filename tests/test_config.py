@@ -250,3 +250,18 @@ def test_a_setting_that_begins_like_a_flag_comes_back_and_one_that_is_null_is_re
     file.write_text('{"data": {"root": null}}', encoding="utf-8")
     with pytest.raises(AssertionError, match=r"--data\.root is null"):
         parse(FinetuneCommand, ["--config", str(file)])
+
+
+def test_a_teacher_and_the_target_that_imitates_it_go_together() -> None:
+    demo = ["--preset", "demo"]
+    imitating = parse(PretrainCommand, [*demo, "--target", "embeddings", "--teacher", "t.npz"])
+    assert imitating.teacher == Path("t.npz") and imitating.imitation.reconstruction == 0.0
+    wrong = {
+        "add --teacher": ["--target", "embeddings"],
+        "without --target embeddings; add that": ["--teacher", "t.npz"],
+        "--imitation changes nothing": ["--imitation.name", "BirdNET"],
+        "give up to 30": ["--target", "embeddings", "--teacher", "t.npz", "--imitation.window_seconds", "60"],
+    }
+    for said, flags in wrong.items():
+        with pytest.raises(AssertionError, match=said):
+            parse(PretrainCommand, [*demo, *flags])

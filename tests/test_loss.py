@@ -25,6 +25,7 @@ from loss import (
     distance_weights,
     focal_loss,
     hierarchical_distance_loss,
+    imitation_loss,
     least_of_all,
     least_over_present,
     masked_reconstruction_loss,
@@ -812,3 +813,13 @@ def test_cost_sensitive_posterior_is_where_theory_puts_it() -> None:
         loss = hierarchical_distance_loss(score.expand(10, 2), targets, distances, alpha=1.0, unit_mean=False)
         score.data -= 2.0 * gradient(loss, score)
     assert float(score.detach()[0, 0].sigmoid()) == pytest.approx(0.1 / (0.1 + 0.9 * 2), abs=1e-3)
+
+
+def test_an_imitation_costs_by_where_vectors_point_and_not_by_how_long_they_are() -> None:
+    target = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [1.0, 1.0]])
+    same, opposite = imitation_loss(5 * target, target), imitation_loss(-target, target)
+    assert float(same) == pytest.approx(0.0, abs=1e-6) and float(opposite) == pytest.approx(2.0)
+    turned = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])  # by 90, 0, 45 and 0 degrees
+    assert float(imitation_loss(turned, target)) == pytest.approx((1 + 1 - 0.5**0.5) / 4)
+    with pytest.raises(AssertionError, match=r"both must be \(batch, values\)"):
+        imitation_loss(target[:, :1], target)

@@ -15,6 +15,8 @@ from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling, Pre
 from model import (
     BirdClefClassifier,
     Encoder,
+    ImitatingAutoencoder,
+    Imitator,
     LogMel,
     MaskedAutoencoder,
     sinusoids,
@@ -497,3 +499,39 @@ def test_the_band_above_8_khz_reaches_the_head_though_the_encoder_is_deaf_to_it(
     (states, _), (others, _) = model.window_states(mel), model.window_states(cicada)
     assert all(torch.equal(one, other) for one, other in zip(states, others, strict=True))
     assert (model.context_logits(mel) - model.context_logits(cicada)).abs().max() > 0.05
+
+
+def small_imitation() -> tuple[ImitatingAutoencoder, Tensor, Tensor, Tensor]:
+    """A student beside the mask, and a batch: pictures, what is hidden, what belongs to the teacher's window."""
+    torch.manual_seed(0)
+    model = ImitatingAutoencoder(Encoder(EncoderSize(16, 32, 3, 2, 1, 16, 2)), 5).eval()
+    mel = torch.randn(2, 16, 80, requires_grad=True)
+    hidden = torch.arange(40).expand(2, -1) % 3 == 0
+    inside = (torch.arange(40) >= 10) & (torch.arange(40) < 25)
+    return model, mel, hidden, inside.expand(2, -1)
+
+
+def test_an_imitation_is_of_the_tokens_inside_alone() -> None:
+    model, _, _, inside = small_imitation()
+    states = [torch.randn(2, 40, 32) for _ in range(3)]
+    answer = model.imitation(states, inside)
+    outside = [torch.where(inside[..., None], state, 7.0) for state in states]
+    within = [torch.where(inside[..., None], 7.0 + state.flip(1), state) for state in states]
+    assert answer.shape == (2, 5) and torch.equal(model.imitation(outside, inside), answer)
+    assert not torch.allclose(model.imitation(within, inside), answer)  # negative control
+
+
+def test_beside_the_mask_the_student_imitates_from_what_is_visible() -> None:
+    model, mel, hidden, inside = small_imitation()
+    reconstruction, vectors = model.both(mel, hidden, inside)
+    assert torch.equal(reconstruction, model(mel, hidden)) and vectors.shape == (2, 5)
+    (gradient,) = torch.autograd.grad(vectors.square().sum(), mel)
+    covered = hidden.repeat_interleave(2, dim=1)[:, None].expand_as(gradient)
+    assert bool((gradient[covered] == 0).all()) and bool((gradient[~covered] != 0).any())
+    (whole,) = torch.autograd.grad(Imitator(model.encoder, 5)(mel, inside).square().sum(), mel)
+    assert bool((whole[covered] != 0).any())  # negative control
+
+
+def test_a_window_of_which_nothing_is_visible_is_imitated_from_the_rest() -> None:
+    model, mel, _, inside = small_imitation()
+    assert bool(model.both(mel, inside, inside)[1].isfinite().all())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import Stages
@@ -33,10 +34,11 @@ from model import Encoder, LogMel, MaskedAutoencoder
 from predictor import predict
 from quantize import quantize
 from runtime.runs import read_records
-from serving.scorer import open_scorer
+from serving.embeddings import Embedded, write_vectors
+from serving.scorer import METADATA, open_scorer
 from sounds.audio import read_window
 from ssl_mae import TrivialBaseline, fill_hidden, input_picture, measure_skill, pretrain, skill_in_words, target_of
-from training.checkpoint import load_encoder, weights_digest
+from training.checkpoint import load_classifier, load_encoder, stage_one, teachers_of, weights_digest
 from training.masking import hide_tokens
 
 TOKENS = 100
@@ -230,6 +232,43 @@ def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason,
     assert predict(parse(PredictCommand, [str(season.soundscape), *model])) == 0
     with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
         load_encoder(EncoderSettings("demo", str(encoder)), AudioSettings())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_name_and_licence_of_a_teacher_go_with_every_file_that_comes_of_it(
+    closed: bool, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, sounds = np.random.default_rng(0), sorted((season.root / "train_audio").rglob("*.flac"))[::3]
+    rows = [
+        Embedded(path.relative_to(season.root).as_posix(), [0.0], [3.0], rng.normal(size=(1, 4)).astype(np.float32))
+        for path in sounds
+    ]
+    write_vectors(tmp_path / "birdnet.npz", rows, "BirdNET 2.4")
+    shared = ["--preset", "demo", "--run.root", str(tmp_path), "--run.device", "cpu"]
+    shared += ["--data.root", str(season.root), "--data.cache", str(tmp_path / "cache"), "--train.epochs", "1"]
+    licence = "CC BY-NC-SA 4.0" if closed else "CC BY-SA 4.0"
+    taught = ["--target", "embeddings", "--teacher", str(tmp_path / "birdnet.npz"), "--imitation.license", licence]
+    assert pretrain(parse(PretrainCommand, [*shared, *taught])) == 0
+    encoder = str(tmp_path / "mae" / "encoder.safetensors")
+    assert pretrain(parse(PretrainCommand, [*shared, "--encoder.weights", encoder])) == 0  # by masks, from there on
+    encoder = str(tmp_path / "mae" / "encoder.safetensors")
+    head = ["--encoder.weights", encoder, "--train.frozen", "--train.head_updates", "20"]
+    assert finetune(parse(FinetuneCommand, [*shared, *head])) == 0
+    classifier = str(tmp_path / "finetune" / "classifier.safetensors")
+    command = ["--run.root", str(tmp_path), "--classifier", classifier, "--gate.allow_worse"]
+    assert quantize(parse(QuantizeCommand, command)) == 0
+    assert capsys.readouterr().out.count("NON-COMMERCIAL: the encoder imitates BirdNET 2.4") == (4 if closed else 0)
+    found = [stage_one(encoder), load_classifier(Path(classifier))[1].provenance]
+    for name in ("classifier.onnx", "classifier.int8.onnx"):
+        properties = onnx.load(tmp_path / "quantize" / name).metadata_props
+        (facts,) = (json.loads(entry.value) for entry in properties if entry.key == METADATA)
+        found.append(facts["provenance"])
+    found.append(json.loads((tmp_path / "quantize" / "quantize.json").read_text()))
+    for provenance in found:
+        (teacher,) = teachers_of(provenance)
+        assert (teacher["name"], teacher["license"]) == ("BirdNET 2.4", licence)
+    assert str(found[-1]["licence_note"]).startswith("NON-COMMERCIAL") == closed
 
 
 def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: Path) -> None:

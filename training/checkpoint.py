@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -52,6 +52,7 @@ from taxonomy import Taxonomy, from_json, to_json
 FORMAT = 3  # of the facts; a file with a higher number was written by a later version
 MOST_LAYERS = 1_000  # that a head receives
 LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
+NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[ -]?commercial", re.IGNORECASE)
 SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
 NEEDED = {  # facts of a file by its kind
     "encoder": frozenset({"format", "size", "audio", "provenance"}),
@@ -155,6 +156,28 @@ def stage_one(source: str) -> dict[str, object]:
         "provenance"
     ]
     return provenance
+
+
+def teachers_of(provenance: Mapping[str, object]) -> list[dict[str, str]]:
+    """Whose embeddings were imitated on the way to a file, as its provenance has it: name, license and sha256 of each;
+    what is no such list is none."""
+    found = provenance.get("teachers")
+    every = cast(list[object], found) if isinstance(found, list) else []
+    facts = [cast(dict[object, object], one) for one in every if isinstance(one, dict)]
+    return [{str(key)[:40]: str(value)[:200] for key, value in one.items()} for one in facts]
+
+
+def licence_note(teachers: Sequence[Mapping[str, str]]) -> str:
+    """A line on the licences of teachers, loud where one is non-commercial; nothing where there was no teacher."""
+    if not teachers:
+        return ""
+    names = ", ".join(f"{one.get('name', 'unknown')} (licence: {one.get('license', 'unknown')})" for one in teachers)
+    closed = any(NON_COMMERCIAL.search(one.get("license", "")) for one in teachers)
+    unknown = any(one.get("license", "unknown") == "unknown" for one in teachers)
+    note = f"the encoder imitates {names}"
+    if closed:
+        return f"NON-COMMERCIAL: {note}; use what comes of it on those terms alone"
+    return f"{note}; find out what that licence allows, and give it: --imitation.license" if unknown else note
 
 
 def save_encoder(

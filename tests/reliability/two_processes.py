@@ -19,16 +19,17 @@ import torch
 from loops import loop_of
 from torch import Tensor, nn
 
-from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings, LossSettings, PretrainCommand
+from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings, ImitationSettings, LossSettings, PretrainCommand
 from data_loader import Batch, EpochBatches, of_all
 from heads import PooledHead
 from loss import LOSS_KINDS, masked_reconstruction_loss
-from model import BirdClefClassifier, Encoder, LogMel, MaskedAutoencoder
+from model import BirdClefClassifier, Encoder, ImitatingAutoencoder, Imitator, LogMel, MaskedAutoencoder
 from runtime import processes
-from ssl_mae import TrivialBaseline, draw_mask, input_picture, target_of
+from ssl_mae import Pretraining, TrivialBaseline, draw_mask, input_picture, pretraining_loss, target_of
 from trainer import training_loss
 from training import frozen
 from training.frozen import fit_head
+from training.imitation import Imitated
 from training.objective import LossInputs
 from training.optim import cosine_schedule, differential_groups, update
 from training.states import Stateful
@@ -48,6 +49,9 @@ def main(out: Path) -> None:
         found |= {f"bce, {rows} rows": finetune_gap(rows, "bce", divided=False)}
     found |= {f"{kind}, 5 rows": finetune_gap(5, kind, divided=False) for kind in LOSS_KINDS if kind != "bce"}
     found |= {"divided, mae": mae_gap(5, divided=True), "divided, bce": finetune_gap(5, "bce", divided=True)}
+    found |= {f"imitation, {rows} rows": imitation_gap(rows, 0.0, divided=False) for rows in (5, 1)}
+    found |= {"imitation beside the mask, 5 rows": imitation_gap(5, 0.5, divided=False)}
+    found |= {f"divided, imitation {weight}": imitation_gap(5, weight, divided=True) for weight in (0.0, 0.5)}
     found |= {"each its own loss": finetune_gap(5, "soft_auc", divided=False, apart=True)}
     found |= {"states": states_survive(), "head": head_gap()}
     if processes.rank() == 0:
@@ -128,6 +132,31 @@ def mae_gap(rows: int, divided: bool) -> float:
         torch.autograd.backward(loss)
 
     return gap(lambda: MaskedAutoencoder(Encoder(SIZES["demo"], AUDIO)), step, "forward", divided)
+
+
+def imitation_gap(rows: int, weight: float, divided: bool) -> float:
+    """The step of stage 1 with a teacher, alone or beside the mask."""
+    settings = ImitationSettings(reconstruction=weight)
+    config = PretrainCommand.defaults("demo")
+    config = replace(config, target="embeddings", teacher=Path("nobody.npz"), imitation=settings)
+    mine, everything = (Batch(part[0], torch.zeros(0, 2), part[2]) for part in batch_of(rows))
+    targets = torch.stack([torch.arange(rows).float(), 0.1 * torch.arange(rows)], dim=1)
+    mine, everything = mine._replace(targets=targets[processes.span(rows)]), everything._replace(targets=targets)
+    vectors = torch.randn(rows, 6, generator=torch.Generator().manual_seed(0))
+    imitated = Imitated([], vectors, everything, vectors, 0.4, "")
+    kind = ImitatingAutoencoder if weight else Imitator
+    method = "both" if weight else "forward"
+
+    def step(network: nn.Module, together: bool) -> None:
+        assert isinstance(network, MaskedAutoencoder | Imitator)
+        call = processes.parallel(network, method, unused=not weight)
+        nothing, generator = cast(Any, None), torch.Generator().manual_seed(1)
+        parts = (network, None, imitated, TrivialBaseline(), LogMel(AUDIO, 80))
+        loop = Pretraining(*parts, nothing, nothing, nothing, generator, call, call, CPU)
+        batch = of_all(mine if together else everything, CPU)
+        torch.autograd.backward(pretraining_loss(loop, batch, config) * processes.count())
+
+    return gap(lambda: kind(Encoder(SIZES["demo"], AUDIO), 6), step, method, divided)
 
 
 def finetune_gap(rows: int, kind: str, divided: bool, apart: bool = False) -> float:

@@ -97,7 +97,7 @@ def test_every_process_hears_what_the_others_have(found: dict[str, Any]) -> None
 
 def test_two_processes_have_the_gradients_of_one(found: dict[str, Any]) -> None:
     gaps = {name: gap for name, gap in found.items() if "rows" in name or "divided" in name}
-    assert len(gaps) == 6 + len(LOSS_KINDS) - 1 + 2
+    assert len(gaps) == 6 + len(LOSS_KINDS) - 1 + 2 + 5
     assert max(gaps.values()) < 1e-4, gaps
     assert found["each its own loss"] > 0.1  # negative control: a loss that looks at pairs is not a mean of two
 

@@ -19,12 +19,14 @@ from model import BirdClefClassifier, Encoder
 from taxonomy import Taxonomy
 from training.checkpoint import (
     ClassifierFacts,
+    licence_note,
     load_classifier,
     load_encoder,
     read_tensors,
     save_classifier,
     save_encoder,
     size_of,
+    teachers_of,
     write_tensors,
 )
 
@@ -494,3 +496,23 @@ def test_dimensions_of_no_whisper_are_refused_in_a_line(change: dict[str, object
     with pytest.raises(AssertionError, match=words) as refusal:
         load(folder)
     assert "\n" not in str(refusal.value)
+
+
+PERCH = {"name": "Perch 2", "license": "Apache-2.0", "sha256": "ab"}
+
+
+def test_a_non_commercial_teacher_is_said_loudly_and_any_other_plainly() -> None:
+    assert licence_note([]) == ""
+    assert licence_note([PERCH]) == "the encoder imitates Perch 2 (licence: Apache-2.0)"
+    for closed in ("CC BY-NC-SA 4.0", "cc-by-nc", "Non-Commercial", "for noncommercial use", "CC BY-NC 4.0"):
+        note = licence_note([PERCH, {"name": "BirdNET", "license": closed}])
+        assert note.startswith("NON-COMMERCIAL: ") and f"BirdNET (licence: {closed})" in note and "\n" not in note
+    for open_one in ("CC BY-SA 4.0", "MIT", "licence of the Nancy council", "once"):
+        assert not licence_note([{"name": "one", "license": open_one}]).startswith("NON")
+    assert "--imitation.license" in licence_note([{"name": "one", "license": "unknown"}])
+
+
+def test_teachers_are_read_from_a_provenance_whatever_stands_there() -> None:
+    assert teachers_of({"teachers": [PERCH]}) == [PERCH]
+    assert teachers_of({}) == teachers_of({"teachers": "BirdNET"}) == teachers_of({"teachers": [1, "x"]}) == []
+    assert teachers_of({"teachers": [{"name": 3, 4: None}]}) == [{"name": "3", "4": "None"}]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from demo_data import FieldSeason
 from main import finetune
 from runtime.files import birth
 from runtime.runs import past_starts
+from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
 from training import states
 from training.states import StateWriter, TrainingProgress
@@ -33,8 +35,9 @@ FLAGS = {
         *("--head.dropout", "0.1", "--augment.mixup", "0.5", "--train.choose", "last"),
     ),
     "mae": ("--encoder.weights", "random", "--train.epochs", "2", "--target", "teacher"),
+    "imitation": ("--encoder.weights", "random", "--train.epochs", "2", "--target", "embeddings"),
 }
-RESULT = {"finetune": "classifier.safetensors", "mae": "encoder.safetensors"}
+RESULT = {"finetune": "classifier.safetensors", "mae": "encoder.safetensors", "imitation": "encoder.safetensors"}
 Outcome = tuple[dict[str, Any], bytes, list[dict[str, Any]]]
 TIMES = ("seconds", "windows_per_second", "memory_mb")
 
@@ -42,13 +45,33 @@ TIMES = ("seconds", "windows_per_second", "memory_mb")
 def train(stage: str, season: FieldSeason, root: Path, *more: str) -> None:
     shared = ["--preset", "demo", "--run.root", str(root), "--run.device", "cpu", "--data.root", str(season.root)]
     words = [*shared, "--data.cache", str(root / "cache"), *FLAGS[stage], *more]
+    if stage == "imitation":
+        words += ["--teacher", str(season.root / "teacher.npz"), "--imitation.reconstruction", "0.5"]
+        random_table(season, season.root / "teacher.npz")
     code = finetune(parse(FinetuneCommand, words)) if stage == "finetune" else pretrain(parse(PretrainCommand, words))
     assert code == 0
 
 
+def random_table(season: FieldSeason, path: Path) -> None:
+    """Vectors of nobody for every two seconds of a few recordings of the season, the same each time."""
+    rng, sounds = np.random.default_rng(0), sorted((season.root / "train_audio").rglob("*.flac"))[::2]
+    starts = [0.0, 2.0]
+    vectors = [rng.normal(size=(2, 6)).astype(np.float32) for _ in sounds]
+    rows = [
+        Embedded(sound.relative_to(season.root).as_posix(), starts, [2.0, 4.0], two)
+        for sound, two in zip(sounds, vectors, strict=True)
+    ]
+    write_vectors(path, rows, "nobody")
+
+
+def run_of(root: Path, stage: str) -> Path:
+    """The folder of a stage's first run."""
+    return root / f"{'finetune' if stage == 'finetune' else 'mae'}-001"
+
+
 def outcome(root: Path, stage: str) -> Outcome:
     """The file's facts and its weights, byte for byte, and what was recorded without what a clock said."""
-    run = root / f"{stage}-001"
+    run = run_of(root, stage)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     content = (run / RESULT[stage]).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")  # the library writes the facts in any order
@@ -81,12 +104,12 @@ def whole(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> dict
         root = tmp_path_factory.mktemp(stage)
         train(stage, season, root)
         found[stage] = outcome(root, stage)
-        assert not (root / f"{stage}-001" / "states").exists()
+        assert not (run_of(root, stage) / "states").exists()
     return found
 
 
 @pytest.mark.slow  # and so is the control below: test_kill.py has both in small
-@pytest.mark.parametrize("stage", ["finetune", "mae"])
+@pytest.mark.parametrize("stage", ["finetune", "mae", "imitation"])
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     stage: str,
     whole: dict[str, Outcome],
@@ -98,11 +121,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     with pytest.raises(KeyboardInterrupt):
         train(stage, season, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(stage, season, tmp_path, "--run.resume", str(tmp_path / f"{stage}-001"))
+        train(stage, season, tmp_path, "--run.resume", str(run_of(tmp_path, stage)))
     monkeypatch.undo()
-    train(stage, season, tmp_path, "--run.resume", str(tmp_path / f"{stage}-001"), "--data.workers", "1")
+    train(stage, season, tmp_path, "--run.resume", str(run_of(tmp_path, stage)), "--data.workers", "1")
     assert outcome(tmp_path, stage) == whole[stage]
-    facts = json.loads((tmp_path / f"{stage}-001" / "run.json").read_text())
+    facts = json.loads((run_of(tmp_path, stage) / "run.json").read_text())
     assert facts["status"] == "finished" and len(facts["started_before"]) == 2
 
 
@@ -121,7 +144,7 @@ def test_in_bfloat16_too(
         cut_off_at(patch, 4)
         with pytest.raises(KeyboardInterrupt):
             train(stage, season, cut, *half)
-    train(stage, season, cut, *half, "--run.resume", str(cut / f"{stage}-001"))
+    train(stage, season, cut, *half, "--run.resume", str(run_of(cut, stage)))
     assert outcome(cut, stage) == outcome(uncut, stage)
     assert outcome(cut, stage)[1] != whole[stage][1]  # negative control: it was bfloat16
 
@@ -183,6 +206,53 @@ def test_other_settings_and_other_recordings_are_refused(
             patch.setattr(f"main.{name}", told)
             with pytest.raises(AssertionError, match=r"the recordings are not those .*, or their split or species"):
                 train("finetune", season, tmp_path, *resume)
+
+
+def test_an_imitation_refuses_another_table_and_goes_on_with_its_own(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = season.root / "unlabeled"
+    table, rng = tmp_path / "teacher.npz", np.random.default_rng(0)
+    rows = [
+        Embedded(path.name, [0.0], [3.0], rng.normal(size=(1, 4)).astype(np.float32)) for path in root.rglob("*.flac")
+    ]
+    write_vectors(table, rows, "nobody")
+    words = ["--preset", "demo", "--data.root", str(root), "--run.device", "cpu", "--train.epochs", "1", "--data.folds"]
+    words += [
+        "2",
+        "--data.valid_fold",
+        "1",
+        "--target",
+        "embeddings",
+        "--teacher",
+        str(table),
+        "--train.batch_size",
+        "1",
+        "--imitation.license",
+    ]
+    words += ["CC BY-NC 4.0", "--data.cache", str(tmp_path / "cache")]
+    for name in ("whole", "cut"):
+        with monkeypatch.context() as patch:
+            if name == "cut":
+                cut_off_at(patch, 3)
+                with pytest.raises(KeyboardInterrupt):
+                    pretrain(parse(PretrainCommand, [*words, "--run.root", str(tmp_path / name)]))
+            else:
+                assert pretrain(parse(PretrainCommand, [*words, "--run.root", str(tmp_path / name)])) == 0
+    resumed = ["--run.resume", str(tmp_path / "cut" / "mae-001")]
+    other = [replace(row, vectors=row.vectors + np.float32(number == 3)) for number, row in enumerate(rows)]
+    write_vectors(table, other, "nobody")
+    with pytest.raises(AssertionError, match="not those that this run began with"):
+        pretrain(parse(PretrainCommand, resumed))
+    write_vectors(table, rows, "nobody")
+    assert pretrain(parse(PretrainCommand, resumed)) == 0
+    assert outcome(tmp_path / "cut", "imitation") == outcome(tmp_path / "whole", "imitation")
+    facts = json.loads(outcome(tmp_path / "cut", "imitation")[0]["__metadata__"]["wild_whisper"])
+    (teacher,) = facts["provenance"]["teachers"]
+    assert (teacher["name"], teacher["license"]) == ("nobody", "CC BY-NC 4.0") and len(teacher["sha256"]) == 64
+    assert all(
+        name.startswith("model.encoder.") for name in outcome(tmp_path / "cut", "imitation")[0] if name[0] != "_"
+    )
 
 
 def test_stage_one_refuses_other_held_out_recordings_too(

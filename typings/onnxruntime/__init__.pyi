@@ -24,6 +24,8 @@ class ModelMetadata:
 
 class NodeArg:
     name: str
+    shape: Sequence[int | str | None]
+    type: str
 
 class SessionOptions:
     intra_op_num_threads: int
@@ -40,6 +42,7 @@ class InferenceSession:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]: ...
+    def get_inputs(self) -> Sequence[NodeArg]: ...
     def get_outputs(self) -> Sequence[NodeArg]: ...
     def get_modelmeta(self) -> ModelMetadata: ...
     def end_profiling(self) -> str: ...

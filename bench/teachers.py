@@ -1,0 +1,156 @@
+"""How much of BirdNET's lead Whisper makes up by imitating its embeddings on sound without labels.
+
+    make bench-teachers          (or: .venv/bin/python -m bench.teachers [fold] [epochs] [full])
+
+Reads    ../shared/animals: all recordings, whatever their labels, half of noise, and of the soundscapes those that
+         bench.soundscapes lays nothing into; ../shared/whisper-base
+Writes   runs/teachers/fold-0/: recordings.csv, birdnet.npz, a run of stage 1 and runs of stage 2, which are not done
+         again; prints one table
+
+Whisper base, its lowest layers as main.py takes them, imitates BirdNET 2.4 on the folds that train, without a label and
+without a mask. Then the same head is fitted on Whisper as it is and on Whisper as it has become, both frozen (`full`:
+fine-tuned too), and judged on the fold held out from both stages, beside a logistic regression on BirdNET's own
+embeddings, as in bench.birdnet.
+
+BirdNET's model is licensed CC BY-NC-SA 4.0: all that comes of it here stays in runs/, and says so in its provenance.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from archive.recordings import Recording, write_recordings
+from bench.arms import difference, held_out, is_finished
+from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold
+from bench.folds import FOLDS
+from bench.ingredients import HEARD, deal_noise
+from bench.whisper import SHARED, WEIGHTS
+from config import DEPTH, AudioSettings, DataSettings
+from data_loader import read_labeled, read_noise, read_unlabeled, truth_table
+from serving.embeddings import Embedded, write_vectors
+
+RUNS, SECONDS = Path("runs/teachers"), 3.0  # of a window of BirdNET's
+NAME, LICENSE = "BirdNET 2.4", "CC BY-NC-SA 4.0"
+BASE = ("--preset", "base", "--encoder.depth", str(DEPTH["base"]), "--run.threads", "1", "--data.workers", "0")
+IMITATE = (
+    *("--target", "embeddings", "--imitation.name", NAME, "--imitation.license", LICENSE),
+    *("--train.batch_size", "16", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3", "--train.warmup", "0.1"),
+)
+AS_IS, IMITATED = "Whisper base as it is", "after imitating BirdNET"
+
+
+def bench(fold: int, epochs: int, ways: Sequence[str]) -> None:
+    """Embed, imitate, fit heads, print.
+
+    ways   of stage 2: frozen, full
+    """
+    for path in (ANIMALS, WEIGHTS):
+        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
+    deal_noise()
+    place = RUNS / f"fold-{fold}"
+    place.mkdir(parents=True, exist_ok=True)
+    # what BirdNET makes of all sound
+    with redirect_stdout(None):
+        recordings = all_sound(fold)
+    write_recordings(place / "recordings.csv", recordings)
+    owner, vectors = embeddings(recordings)
+    write_table(place / "birdnet.npz", recordings, owner, vectors)
+    # stage 1, and stage 2 with and without it
+    data = ("--data.root", str(place / "recordings.csv"), "--data.valid_fold", str(fold))
+    words = (*BASE, *data, "--encoder.weights", str(WEIGHTS), *IMITATE, "--train.epochs", str(epochs))
+    stage_one = command(
+        "ssl_mae.py", place / f"imitated-{epochs}", "mae", *words, "--teacher", str(place / "birdnet.npz")
+    )
+    scored: dict[str, Path] = {}
+    for way in ways:
+        for name, weights in ((AS_IS, WEIGHTS), (IMITATED, stage_one / "encoder.safetensors")):
+            folder = place / f"{way}-{'as-is' if name == AS_IS else f'imitated-{epochs}'}"
+            flags = (*BASE, *SHARED, "--data.valid_fold", str(fold), "--encoder.weights", str(weights))
+            scored[f"{name}, {way}"] = command(
+                "main.py", folder, "finetune", *flags, *(["--train.frozen"] if way == "frozen" else [])
+            )
+    compare(fold, recordings, mean_of_windows(owner, vectors), scored)
+
+
+def all_sound(fold: int) -> list[Recording]:
+    """All recordings and half of the noise with their folds, without a label, and soundscapes with annotations in a
+    fold that trains: into all others bench.soundscapes lays calls, which no classifier may have been trained on."""
+    data = DataSettings(ANIMALS, valid_fold=fold)
+    rows = [*read_unlabeled(data), *read_noise(HEARD, data, FOLDS)]
+    with (ANIMALS / "soundscapes" / "annotations.csv").open(encoding="utf-8", newline="") as file:
+        annotated = {Path(row["filename"]).name for row in csv.DictReader(file)}
+    elsewhere = replace(data, root=ANIMALS / "soundscapes", layout="unlabeled")
+    for row in read_unlabeled(elsewhere):
+        if row.path.name in annotated and row.path not in {known.path for known in rows}:
+            rows.append(replace(row, fold=(fold + 1) % len(FOLDS), group=f"soundscape {row.group}"))
+    return [replace(row, labels=(), listened=False, absent=()) for row in rows]
+
+
+def write_table(path: Path, recordings: Sequence[Recording], owner: np.ndarray, vectors: Table) -> None:
+    """BirdNET's windows follow each other from the beginning of each recording."""
+    embedded: list[Embedded] = []
+    for index, recording in enumerate(recordings):
+        own = vectors[owner == index]
+        starts = [SECONDS * number for number in range(len(own))]
+        embedded.append(Embedded(recording.name, starts, [start + SECONDS for start in starts], own))
+    write_vectors(path, embedded, NAME)
+
+
+def command(script: str, place: Path, kind: str, *words: str) -> Path:
+    """A stage's run in a folder of its own: done once, gone on with where it was stopped."""
+    run, started = place / f"{kind}-001", time.monotonic()
+    if not is_finished(run):
+        place.mkdir(parents=True, exist_ok=True)
+        again = ("--run.resume", str(run)) if (run / "states").is_dir() else (*words, "--run.root", str(place))
+        with (place / "printed.txt").open("a", encoding="utf-8") as file:
+            code = subprocess.run([sys.executable, script, *again], stdout=file, stderr=subprocess.STDOUT, check=False)
+        assert code.returncode == 0 and is_finished(run), f"{script} left with {code.returncode}: see {file.name}"
+        print(f"{place.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    return run
+
+
+def compare(fold: int, recordings: Sequence[Recording], means: Table, scored: dict[str, Path]) -> None:
+    """One line for each classifier, and how much of BirdNET's lead is made up."""
+    with redirect_stdout(None):
+        taxonomy, rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
+    paths, row_of = [str(row.path.resolve()) for row in rows], {row.path: n for n, row in enumerate(recordings)}
+    truth, own = truth_table(rows, taxonomy.labels, AudioSettings()), np.array([row.fold == fold for row in rows])
+    features = means[[row_of[row.path] for row in rows]]
+    birdnet = out_of_fold(np.arange(len(rows)), features, taxonomy, rows, (fold,))
+    tables = {name: held_out(run / "held_out_scores.csv", paths, taxonomy.labels) for name, run in scored.items()}
+    tables[f"{NAME}, logistic regression"] = birdnet
+    print(f"\n{own.sum()} recordings of fold {fold}, {len(taxonomy.labels)} species")
+    print(f"{'':40}{'macro AUC':>12}{'cmAP':>12}{'top-1':>12}")
+    found = {name: figures(truth[own], scores[own]) for name, scores in tables.items()}
+    for name, values in found.items():
+        print(f"{name:40}" + "".join(f"{value:12.3f}" for value in values))
+    groups = np.array([row.group for row in rows])
+    goal = found[f"{NAME}, logistic regression"]
+    for name in tables:
+        if name.startswith(IMITATED):
+            before = name.replace(IMITATED, AS_IS)
+            low, middle, high = difference(truth, [tables[name]], [tables[before]], groups)
+            print(f"{name} - as it is: cmAP {middle:+.3f} [{low:+.3f}, {high:+.3f}]")
+            for number, measure in enumerate(("macro AUC", "cmAP", "top-1")):
+                lead = goal[number] - found[before][number]
+                gained = found[name][number] - found[before][number]
+                share = f"{gained / lead:.0%} of it" if lead > 0 else "no lead to make up"
+                print(f"  {measure}: BirdNET leads by {lead:+.3f}, {gained:+.3f} made up: {share}")
+
+
+if __name__ == "__main__":
+    bench(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 0,
+        int(sys.argv[2]) if len(sys.argv) > 2 else 2,
+        ("frozen", "full") if "full" in sys.argv[3:] else ("frozen",),
+    )

@@ -1,0 +1,466 @@
+"""What another network makes of recordings: an ONNX file that takes waveforms, or a table of embeddings it left.
+
+    teacher = open_teacher(Path("perch.onnx"), config.imitation, recordings)
+    targets = targets_of(teacher, recordings)        # a row for each of its windows, and what it makes of it
+
+Reads    .onnx; .npz, .parquet or .csv with file, start, end and embedding, as predictor.py and BirdNET-Analyzer write
+Writes   /tmp/wildwhisper/teachers: what an ONNX teacher makes of each recording, once; may be deleted at any time
+
+A teacher is somebody else's work: its name and licence are handed on to all that is made with its help.
+"""
+
+from __future__ import annotations
+
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from archive.cache import cache_path
+from archive.index import NameIndex
+from archive.recordings import Recording
+from archive.segments import shares
+from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
+from runtime import processes
+from runtime.csvs import read_table
+from runtime.digests import inspect
+from runtime.terminal import show
+from serving.guard import FOREIGN, bounded_options, check_graph
+from serving.scorer import METADATA, file_digest, reason
+from sounds.audio import READING, open_recording
+from sounds.windows import contexts
+
+COLUMNS = {  # what is needed of a table, and what it is called there
+    "file": ("file", "file_path", "filepath", "filename", "path", "source", "source_id", "recording"),
+    "start": ("start", "start_s", "start_time", "begin", "offset", "offset_s"),
+    "end": ("end", "end_s", "end_time"),
+    "embedding": ("embedding", "embeddings", "vector", "vectors"),
+}
+TABLES = (".npz", ".parquet", ".csv")
+MOST_BAD = 0.1  # share of vectors that may be damaged
+VERSION = 1  # raise it whenever the same teacher would be asked differently
+Times = NDArray[np.float64]  # (windows, 2) start and end in seconds
+Vectors = NDArray[np.float32]  # (windows, values)
+
+
+class Answers(NamedTuple):
+    """What a teacher makes of the windows of one recording."""
+
+    times: Times
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Somebody whose embeddings can be had."""
+
+    path: Path
+    facts: dict[str, str]  # name, license, sha256
+    seconds: float  # of sound that a vector is about
+    answers: Callable[[Recording], Answers | None]  # None: nothing is known of this recording
+    earlier: object = None  # what an ONNX file of this project says of teachers of its own
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be imitated."""
+
+    rows: list[Recording]  # one for each window: its recording, with start and end
+    vectors: Vectors  # (rows, values)
+
+
+def open_teacher(
+    path: Path, settings: ImitationSettings, recordings: Sequence[Recording], folder: Path | None = None
+) -> Teacher:
+    """A teacher, ready to be asked.
+
+    recordings   that a table may speak of
+    folder       where the answers of an ONNX teacher are kept, by default below /tmp/wildwhisper
+    Errors: a file that is missing, damaged or dangerous, or of which rate, window or output are not known or said twice
+    in different ways; a table without a needed column, with vectors of several lengths, or of none of these recordings.
+    """
+    assert path.is_file(), f"no teacher at {path}; --teacher takes an ONNX file or a table of embeddings"
+    if path.suffix == ".onnx":
+        return open_network(path, settings, folder or SCRATCH / "teachers")
+    assert path.suffix in TABLES, f"{path}: a teacher is an .onnx file, or a table of embeddings: {', '.join(TABLES)}"
+    return open_table(path, settings, recordings)
+
+
+def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
+    """All windows of some recordings of which the teacher has something to say, in their order.
+
+    Errors: when it says nothing of any, or too many of its vectors hold values that are not finite.
+    """
+    with processes.first_on_each_machine():
+        every = asked(teacher, recordings)
+    rows, vectors, damaged, unknown = list[Recording](), list[NDArray[np.float32]](), list[str](), 0
+    for recording, answers in zip(recordings, every, strict=True):
+        unknown += answers is None
+        for (start, end), vector in zip(*answers, strict=True) if answers else ():
+            if any(shares(float(start), float(end), *part) for part in recording.usable):
+                sound = bool(np.isfinite(vector).all()) and bool(vector.any())
+                damaged += [] if sound else [f"{recording.name} at {start:g} s"]
+                rows += [replace(recording, start=float(start), end=float(end))] if sound else []
+                vectors += [vector] if sound else []
+    if damaged:
+        show(f"{len(damaged)} vectors of {teacher.path} hold NaN or nothing and are left out: {damaged[0]}, ...")
+    assert len(damaged) <= MOST_BAD * (len(rows) + len(damaged)), (
+        f"{len(damaged)} of {len(rows) + len(damaged)} vectors of {teacher.path} hold NaN or nothing, such as that of "
+        f"{damaged[0]}; compute them again (float16 does not suffice for quiet sound)"
+    )
+    assert rows, f"{teacher.path} has no vector for any of {len(recordings)} recordings; give a teacher that knows them"
+    if unknown:
+        show(f"{unknown} of {len(recordings)} recordings are not in {teacher.path}, and are left out")
+    return Targets(rows, np.stack(vectors))
+
+
+def asked(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | None]:
+    """What a teacher says of each recording; several are asked about at a time."""
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        work = pool.map(teacher.answers, recordings)
+        bar = tqdm(work, teacher.path.name, len(recordings), unit="file", disable=processes.no_bar(), leave=False)
+        return list(bar)
+    finally:  # what was answered is kept: the same command goes on from there
+        pool.shutdown(cancel_futures=True)
+
+
+def open_network(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
+    """A teacher that is an ONNX file; nothing of it is trusted unchecked."""
+    state, weights = inspect(path)
+    assert state != "damaged", f"{path} is damaged: it does not match its digest; copy it again"
+    check_graph(path, weights, FOREIGN)
+    try:
+        session = ort.InferenceSession(str(path), bounded_options(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the engine's own errors share no narrower type
+        raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
+    metadata = session.get_modelmeta().custom_metadata_map
+    ours = stored_facts(metadata, path)
+    rate, window, context = geometry(path, session, metadata, ours, settings)
+    output = output_of(path, session, settings.output)
+    beside = weights or path.with_name(f"{path.name}.data")
+    digest = file_digest([path, *([beside] if beside.is_file() else [])])
+    name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
+    licence = settings.license or metadata.get("license") or metadata.get("licence") or "unknown"
+    known = repr((VERSION, READING, digest, rate, window, context, output))
+    kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
+    ask = Network(path, session, output, rate, window, context, kept)
+    earlier = ours.get("provenance", {}).get("teachers") if isinstance(ours.get("provenance"), dict) else None
+    return Teacher(path, {"name": name, "license": licence, "sha256": digest}, window, ask, earlier)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An ONNX teacher, called with a recording; what it answered once it is not asked again."""
+
+    path: Path
+    session: ort.InferenceSession
+    output: str
+    rate: int  # Hz
+    window: float  # seconds
+    context: float  # seconds that it takes at a time, one window or several
+    folder: Path  # where answers are kept
+
+    def __call__(self, recording: Recording) -> Answers:
+        kept = cache_path(recording.path, self.rate, self.folder).with_suffix(".npz")
+        found = kept_answers(kept)
+        if found is None:
+            found = self.computed(recording)
+            keep_answers(kept, found)
+        return found
+
+    def computed(self, recording: Recording) -> Answers:
+        """Its answers to all windows of a recording that hold sound."""
+        times, vectors = list[tuple[float, float]](), list[NDArray[np.float32]]()
+        entry, count = self.session.get_inputs()[0].name, round(self.context / self.window)
+        blocks = open_recording(recording.path, self.rate).waveform()
+        for context, windows in contexts(blocks, self.rate, self.context, self.window):
+            try:
+                (answer,) = self.session.run([self.output], {entry: context.samples[None]})
+            except Exception as error:  # as above
+                raise AssertionError(f"{self.path} cannot be run ({reason(error)}); export it again") from error
+            assert answer.ndim == 2 and len(answer) == count, (
+                f"{self.path} answers {answer.shape} to one piece of sound, not ({count}, values); name another output "
+                "with --imitation.output"
+            )
+            times += windows
+            vectors += list(answer[: len(windows)].astype(np.float32))
+        shape = vectors[0].shape if vectors else (0,)
+        return Answers(np.array(times, np.float64).reshape(-1, 2), np.array(vectors, np.float32).reshape(-1, *shape))
+
+
+def kept_answers(kept: Path) -> Answers | None:
+    """What was answered before, where that is there and whole."""
+    try:
+        with np.load(kept) as file:
+            return Answers(file["times"], file["vectors"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def keep_answers(kept: Path, answers: Answers) -> None:
+    """Write answers for the next time, whole or not at all; a full disk keeps nobody from going on."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(".part", dir=kept.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, times=answers.times, vectors=answers.vectors)
+            Path(name).replace(kept)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def stored_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What a file of this project says of itself; nothing of a file of another origin."""
+    try:
+        stored: object = json.loads(metadata.get(METADATA, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise AssertionError(f"{path}: its facts are damaged ({error}); copy it again") from None
+    return cast(dict[str, Any], stored) if isinstance(stored, dict) else {}
+
+
+def geometry(
+    path: Path,
+    session: ort.InferenceSession,
+    metadata: Mapping[str, str],
+    ours: Mapping[str, Any],
+    settings: ImitationSettings,
+) -> tuple[int, float, float]:
+    """Rate in Hz, seconds of a window, seconds that the network takes at a time: by its metadata, its input, or flags,
+    which must not contradict each other."""
+    inputs = session.get_inputs()
+    assert len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2, (
+        f"{path} takes {[(entry.name, entry.type, entry.shape) for entry in inputs]}, not waveforms (batch, samples)"
+    )
+    audio = from_facts(AudioSettings, ours["audio"], path) if "audio" in ours else None
+    rate_said = audio.sample_rate if audio else said_number(metadata, "sample_rate", path)
+    window_said = audio.window_seconds if audio else said_number(metadata, "window_seconds", path)
+    rate = agreed(path, "sample_rate", "Hz", settings.sample_rate, rate_said)
+    assert rate, f"{path} does not say at which rate it takes sound; add --imitation.sample_rate"
+    length = inputs[0].shape[1]  # a word where any will do
+    samples = length if isinstance(length, int) and length > 0 else 0
+    window = agreed(path, "window_seconds", "s", settings.window_seconds, window_said) or samples / rate
+    assert window, f"{path} does not say how much sound it takes at a time; add --imitation.window_seconds"
+    context = audio.context_seconds if audio else window
+    assert not samples or samples == round(context * rate), (
+        f"{path} takes {samples} samples at a time, {samples / rate:g} s at {rate:g} Hz, not {context:g} s: its rate "
+        "or window is another one; mend --imitation.sample_rate or --imitation.window_seconds"
+    )
+    return round(rate), window, context
+
+
+def agreed(path: Path, flag: str, unit: str, given: float, said: float) -> float:
+    """A number that a flag gives or a file says itself, 0 where neither does."""
+    assert not (given and said) or math.isclose(given, said), (
+        f"{path} takes {said:g} {unit} by its metadata, and --imitation.{flag} says {given:g}; leave the flag out"
+    )
+    return given or said
+
+
+def said_number(metadata: Mapping[str, str], key: str, path: Path) -> float:
+    """A number in the metadata, 0 where there is none."""
+    text = metadata.get(key, "0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    assert number >= 0 and math.isfinite(number), f"{path}: {key} {text[:40]!r} in its metadata is no number"
+    return number
+
+
+def output_of(path: Path, session: ort.InferenceSession, wanted: str) -> str:
+    """The name of the output that holds the embeddings."""
+    names = [output.name for output in session.get_outputs()]
+    assert not wanted or wanted in names, f"{path} has no output {wanted!r}; --imitation.output: one of {names}"
+    usual = [name for name in names if name in COLUMNS["embedding"]]
+    found = wanted or (usual or names)[0]
+    assert wanted or len(usual or names) == 1, f"{path} has several outputs; add --imitation.output, one of {names}"
+    return found
+
+
+class Columns(NamedTuple):
+    """A table of embeddings."""
+
+    files: list[str]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]  # NaN where the table does not say
+    vectors: Vectors
+    said: Mapping[str, str]  # name and license, where it says so
+
+
+def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Recording]) -> Teacher:
+    """A teacher of which only a table of embeddings is there."""
+    table = {".npz": npz_columns, ".parquet": parquet_columns, ".csv": csv_columns}[path.suffix](path)
+    rows, shape = len(table.files), table.vectors.shape
+    assert rows and shape[0] == rows == len(table.starts) == len(table.ends) and len(shape) == 2 and shape[1], (
+        f"{path}: {rows} files, {len(table.starts)} starts and embeddings {shape}; one vector for each row is needed"
+    )
+    assert np.isfinite(table.starts).all() and (table.starts >= 0).all(), f"{path}: a start is no number of seconds"
+    lengths = table.ends - table.starts
+    assert settings.window_seconds or np.isfinite(lengths).all(), (
+        f"{path} does not say where its windows end; add --imitation.window_seconds"
+    )
+    assert settings.sample_rate == 0 and not settings.output, (
+        f"{path} is a table: --imitation.sample_rate and --imitation.output are for ONNX files; leave them out"
+    )
+    seconds = settings.window_seconds or float(lengths.max())
+    assert seconds > 0, f"{path}: its windows end before they begin"
+    own = rows_of_recordings(path, table.files, recordings)
+
+    def answers(recording: Recording) -> Answers | None:
+        found = own.get(recording.name)
+        if found is None:
+            return None
+        starts = table.starts[found]
+        return Answers(np.stack([starts, starts + seconds], axis=1), table.vectors[found])
+
+    name = settings.name or table.said.get("name") or path.name
+    licence = settings.license or table.said.get("license") or "unknown"
+    return Teacher(path, {"name": name, "license": licence, "sha256": file_digest([path])}, seconds, answers)
+
+
+def rows_of_recordings(path: Path, files: Sequence[str], recordings: Iterable[Recording]) -> dict[str, list[int]]:
+    """Name of a recording -> its rows in the table, in the order of the table."""
+    index = NameIndex(recording.name for recording in recordings)
+    found: dict[str, list[int]] = {}
+    strangers: list[str] = []
+    names = {file: index.find(file) for file in dict.fromkeys(files)}
+    for row, file in enumerate(files):
+        if len(names[file]) == 1:
+            found.setdefault(names[file][0], []).append(row)
+    strangers = [file for file, meant in names.items() if len(meant) != 1]
+    remedy = "point --data.root at the recordings that the table was made of"
+    assert found, (
+        f"none of the {len(names)} recordings in {path} is below --data.root, {strangers[0]} for one; {remedy}"
+    )
+    if strangers:
+        show(
+            f"{len(strangers)} of {len(names)} recordings in {path} are not below --data.root, or not usable, such as "
+            f"{strangers[0]}; their rows are left out"
+        )
+    return found
+
+
+def npz_columns(path: Path) -> Columns:
+    """A table of numpy's arrays; nothing in it is unpickled."""
+    try:
+        with np.load(path) as file:
+            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        why = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no .npz of plain arrays ({why}); write it again") from None
+    named = columns_in(path, arrays)
+    vectors = arrays[named["embedding"]]
+    assert vectors.dtype.kind == "f" and vectors.ndim == 2, (
+        f"{path}: its embeddings are {vectors.dtype} {vectors.shape}, not numbers of (rows, values)"
+    )
+    starts = numbers(path, "start", arrays[named["start"]])
+    ends = numbers(path, "end", arrays[named["end"]]) if "end" in named else np.full(len(starts), np.nan)
+    files = [str(name) for name in arrays[named["file"]].reshape(-1).tolist()]
+    said = {key: str(arrays[found]) for key, found in (("name", "model"), ("license", "license")) if found in arrays}
+    return Columns(files, starts, ends, vectors.astype(np.float32), said)
+
+
+def parquet_columns(path: Path) -> Columns:
+    """A Parquet table whose column of embeddings holds lists of numbers."""
+    import pandas as pd  # slow to import, and seldom needed
+
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        why = str(error).split("\n")[0][:200]
+        raise AssertionError(f"{path} is damaged or no Parquet file ({why}); write it again") from None
+    named = columns_in(path, table.columns.tolist())
+    starts = numbers(path, "start", table[named["start"]].to_numpy())
+    ends = numbers(path, "end", table[named["end"]].to_numpy()) if "end" in named else np.full(len(starts), np.nan)
+    vectors = stacked(path, table[named["embedding"]].tolist())
+    said = {str(key): str(value) for key, value in table.attrs.items()}
+    return Columns([str(name) for name in table[named["file"]]], starts, ends, vectors, said)
+
+
+def csv_columns(path: Path) -> Columns:
+    """BirdNET-Analyzer's layout: the vector is one cell, its numbers parted by commas."""
+    rows = [row for _, row in read_table(path, ())]
+    named = columns_in(path, rows[0])
+    starts = numbers(path, "start", [row[named["start"]] for row in rows])
+    ends = numbers(path, "end", [row[named["end"]] for row in rows]) if "end" in named else np.full(len(rows), np.nan)
+    vectors = stacked(path, [row[named["embedding"]].strip("[]").split(",") for row in rows])
+    return Columns([row[named["file"]] for row in rows], starts, ends, vectors, {})
+
+
+def columns_in(path: Path, there: Iterable[object]) -> dict[str, str]:
+    """What each needed column is called in a table; the end alone may be missing."""
+    names = {str(name).casefold(): str(name) for name in there}
+    found = {key: names[alias] for key, aliases in COLUMNS.items() for alias in reversed(aliases) if alias in names}
+    lacking = [key for key in COLUMNS if key not in found and key != "end"]
+    assert not lacking, (
+        f"{path} has no column {lacking[0]} (one of {', '.join(COLUMNS[lacking[0]])}); it has {', '.join(names)[:120]}"
+    )
+    return found
+
+
+def numbers(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
+    """A column of seconds: (rows,)."""
+    try:
+        return np.asarray(cells, np.float64).reshape(-1)
+    except (ValueError, TypeError):
+        raise AssertionError(f"{path}: a cell of its column {column} is no number of seconds") from None
+
+
+def stacked(path: Path, cells: Sequence[Any]) -> Vectors:
+    """A column of lists of numbers: (rows, values)."""
+    widths = sorted({len(cell) if hasattr(cell, "__len__") else -1 for cell in cells})
+    assert len(widths) == 1 and widths[0] > 0, (
+        f"{path}: vectors of {', '.join(map(str, widths[:4]))} values; all of a table must be of the same teacher"
+    )
+    try:
+        return np.array([np.asarray(cell, np.float32) for cell in cells])
+    except (ValueError, TypeError):
+        raise AssertionError(f"{path}: a cell of its embeddings holds more than numbers") from None
+
+
+if __name__ == "__main__":
+    import onnx
+    import soundfile
+    from onnx import TensorProto, helper
+
+    with tempfile.TemporaryDirectory() as place:
+        tone = np.sin(2 * np.pi * 440 * np.arange(12_000) / 4_000)
+        soundfile.write(Path(place) / "a.wav", np.concatenate([0.5 * tone[:4_000], 0.1 * tone[:4_000]]), 4_000)
+        dawn = Recording(Path(place) / "a.wav", "a.wav", seconds=2.0)
+        nodes = [
+            helper.make_node("ReduceL1", ["sound"], ["loudness"], axes=[1]),
+            helper.make_node("Concat", ["loudness", "loudness"], ["embedding"], axis=1),
+        ]
+        sound = helper.make_tensor_value_info("sound", TensorProto.FLOAT, ["batch", 4_000])
+        vectors = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 2])
+        model = helper.make_model(
+            helper.make_graph(nodes, "loudness", [sound], [vectors]),
+            opset_imports=[helper.make_opsetid("", 13)],
+            ir_version=8,
+        )
+        helper.set_model_props(model, {"sample_rate": "4000", "license": "CC0"})
+        onnx.save(model, Path(place) / "loudness.onnx")
+        teacher = open_teacher(Path(place) / "loudness.onnx", ImitationSettings(), [dawn], Path(place))
+        targets = targets_of(teacher, [dawn])
+    print(teacher.facts["name"], f"({teacher.facts['license']}), windows of {teacher.seconds:g} s:")
+    for row, vector in zip(targets.rows, targets.vectors, strict=True):
+        print(f"{row.start:g} to {row.end:g} s: {vector.round(1).tolist()}")
+    assert targets.vectors.shape == (2, 2) and abs(targets.vectors[0, 0] / targets.vectors[1, 0] - 5) < 0.01

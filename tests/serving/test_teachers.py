@@ -1,0 +1,310 @@
+"""A teacher is asked about each recording once, at its own rate; what is wrong with one is said in a line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from archive.recordings import Recording
+from config import ImitationSettings
+from runtime.cells import open_text, write_row
+from serving import teachers
+from serving.embeddings import Embedded, write_vectors
+from serving.guard import FOREIGN, OPERATORS, check_graph
+from serving.scorer import METADATA
+from serving.teachers import Network, open_teacher, targets_of
+
+PLAIN = ImitationSettings()
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    """Two recordings at 8 kHz: 4 s in which each second is louder than the one before, and 2 s."""
+    root, rng = tmp_path_factory.mktemp("sound"), np.random.default_rng(0)
+    found: list[Recording] = []
+    for name, levels in (("pond/a.wav", (0.1, 0.2, 0.3, 0.4)), ("b.wav", (0.4, 0.1))):
+        sound = np.concatenate([level * np.sign(rng.normal(size=8_000)) for level in levels])
+        (root / name).parent.mkdir(exist_ok=True)
+        soundfile.write(root / name, sound, 8_000, subtype="FLOAT")
+        found.append(Recording(root / name, name, seconds=float(len(levels)), fold=0))
+    return found
+
+
+def network(path: Path, facts: dict[str, str] | None = None, samples: int = 8_000, *more: onnx.NodeProto) -> Path:
+    """A teacher whose vectors are (loudness, twice the loudness): sums of magnitudes."""
+    two = numpy_helper.from_array(np.array([[1.0, 2.0]], np.float32), "two")
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    nodes = [
+        helper.make_node("ReduceL1", ["sound", "axes"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "two"], ["v"]),
+    ]
+    graph = helper.make_graph(
+        [*nodes, *more],
+        "loudness",
+        [helper.make_tensor_value_info("sound", TensorProto.FLOAT, ["batch", samples])],
+        [helper.make_tensor_value_info("v", TensorProto.FLOAT, ["batch", 2])],
+        [two, axes],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, {"sample_rate": "8000", "license": "CC0"} if facts is None else facts)
+    onnx.save(model, path)
+    return path
+
+
+def test_each_window_gets_the_answer_to_its_own_sound(recordings: list[Recording], tmp_path: Path) -> None:
+    teacher = open_teacher(network(tmp_path / "t.onnx"), PLAIN, recordings)
+    targets = targets_of(teacher, recordings)
+    assert teacher.seconds == 1.0 and teacher.facts["license"] == "CC0" and teacher.facts["name"] == "t.onnx"
+    assert [(row.name, row.start, row.end) for row in targets.rows] == [
+        *(("pond/a.wav", float(second), second + 1.0) for second in range(4)),
+        *(("b.wav", float(second), second + 1.0) for second in range(2)),
+    ]
+    levels = 8_000 * np.array([0.1, 0.2, 0.3, 0.4, 0.4, 0.1])
+    assert targets.vectors == pytest.approx(np.stack([levels, 2 * levels], axis=1), rel=0.02)  # less the mean
+    assert targets.vectors.dtype == np.float32
+
+
+def test_a_teacher_of_another_rate_gets_sound_of_its_own(recordings: list[Recording], tmp_path: Path) -> None:
+    path = network(tmp_path / "t.onnx", {}, samples=32_000)
+    targets = targets_of(open_teacher(path, ImitationSettings(sample_rate=16_000), recordings), recordings)
+    assert [(row.start, row.end) for row in targets.rows] == [(0.0, 2.0), (2.0, 4.0), (0.0, 2.0)]
+    slower = open_teacher(path, ImitationSettings(sample_rate=32_000), recordings)
+    assert slower.seconds == 1.0 and len(targets_of(slower, recordings).rows) == 6
+
+
+def test_a_recording_is_asked_about_once_until_it_or_the_teacher_changes(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    computed = Network.computed
+
+    def counted(self: Network, recording: Recording) -> teachers.Answers:
+        asked.append(recording.name)
+        return computed(self, recording)
+
+    monkeypatch.setattr(Network, "computed", counted)
+    monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
+    path = network(tmp_path / "t.onnx")
+    first = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    again = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert sorted(asked) == ["b.wav", "pond/a.wav"] and np.array_equal(first.vectors, again.vectors)
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(recordings[1].path.read_bytes())
+    targets_of(open_teacher(path, PLAIN, recordings), [replace(recordings[1], path=copy)])
+    assert len(asked) == 3
+    targets_of(open_teacher(network(path, {"sample_rate": "8000"}), PLAIN, recordings), recordings)
+    assert len(asked) == 5
+    for kept in (tmp_path / "scratch").rglob("*.npz"):  # damage is found, and mended
+        kept.write_bytes(kept.read_bytes()[:-40])
+    mended = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert len(asked) == 7 and np.array_equal(mended.vectors, first.vectors)
+
+
+def test_what_was_answered_before_it_was_stopped_is_not_asked_again(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
+    path, computed = network(tmp_path / "t.onnx"), Network.computed
+
+    def stopped(self: Network, recording: Recording) -> teachers.Answers:
+        if recording.name == "b.wav":
+            raise KeyboardInterrupt
+        return computed(self, recording)
+
+    monkeypatch.setattr(Network, "computed", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        targets_of(open_teacher(path, PLAIN, recordings), recordings)
+
+    def only_b(self: Network, recording: Recording) -> teachers.Answers:
+        assert recording.name == "b.wav"
+        return computed(self, recording)
+
+    monkeypatch.setattr(Network, "computed", only_b)
+    assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings).rows) == 6
+
+
+REFUSED: dict[str, tuple[dict[str, str], ImitationSettings, str]] = {
+    "another rate than it says": ({"sample_rate": "8000"}, ImitationSettings(sample_rate=16_000), "leave the flag out"),
+    "no rate": ({}, PLAIN, "add --imitation.sample_rate"),
+    "a rate that is none": ({"sample_rate": "fast"}, PLAIN, "is no number"),
+    "a window that its input is not": ({"sample_rate": "8000", "window_seconds": "3"}, PLAIN, "not 3 s"),
+    "an output that it has not": ({"sample_rate": "8000"}, ImitationSettings(output="logits"), "one of"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_contradicts_itself_or_a_flag_is_refused(name: str, tmp_path: Path) -> None:
+    facts, settings, said = REFUSED[name]
+    with pytest.raises(AssertionError, match=said) as refusal:
+        open_teacher(network(tmp_path / "t.onnx", facts), settings, [])
+    assert "\n" not in str(refusal.value) and str(tmp_path / "t.onnx") in str(refusal.value)
+    open_teacher(network(tmp_path / "t.onnx"), PLAIN, [])  # negative control
+
+
+def test_a_dangerous_or_damaged_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    path = network(tmp_path / "t.onnx", None, 8_000, helper.make_node("If", ["sum"], ["x"]))
+    with pytest.raises(AssertionError, match="'If'"):
+        open_teacher(path, PLAIN, [])
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(AssertionError, match="damaged"):
+        open_teacher(path, PLAIN, [])
+    with pytest.raises(AssertionError, match="no teacher at"):
+        open_teacher(tmp_path / "nobody.onnx", PLAIN, [])
+
+
+def constant(path: Path, location: str) -> Path:
+    """A teacher with a tensor inside of a node, whose values lie in another file where one is named."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "zeros")
+    path = network(path, None, 8_000, helper.make_node("Constant", [], ["zeros"], value=tensor))
+    model = onnx.load(path)
+    if location:
+        inner = model.graph.node[-1].attribute[0].t
+        inner.data_location = TensorProto.EXTERNAL
+        inner.ClearField("raw_data")
+        inner.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_constants_of_others_are_let_through_and_their_files_are_not(tmp_path: Path) -> None:
+    check_graph(constant(tmp_path / "t.onnx", ""), None, FOREIGN)
+    with pytest.raises(AssertionError, match="a tensor of its own"):  # our own files have none
+        check_graph(tmp_path / "t.onnx", None)
+    with pytest.raises(AssertionError, match="/etc/passwd"):
+        check_graph(constant(tmp_path / "t.onnx", "/etc/passwd"), None, FOREIGN)
+    assert OPERATORS < FOREIGN and FOREIGN.isdisjoint({"Loop", "Scan", "If", "SequenceMap", "Optional", "RandomNormal"})
+
+
+def test_a_file_of_this_project_says_itself_what_it_takes_and_whom_it_imitated(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    audio = {"sample_rate": 8_000, "window_seconds": 1.0, "context_seconds": 1.0}
+    perch = [{"name": "Perch", "license": "Apache-2.0", "sha256": "ab"}]
+    facts = json.dumps({"audio": audio, "provenance": {"teachers": perch}})
+    teacher = open_teacher(network(tmp_path / "t.onnx", {METADATA: facts}), PLAIN, recordings)
+    assert teacher.seconds == 1.0 and teacher.earlier == perch
+    assert len(targets_of(teacher, recordings).rows) == 6
+
+
+FILES, TIMES = ("/else/pond/a.wav", "/else/pond/a.wav", "b.wav"), ((0.0, 2.0), (1.0, 3.0), (0.0, 2.0))
+VECTORS = np.array([[1.0, 2.0], [3.0, 4.5], [5.0, 6.0]], np.float32)
+
+
+def npz(path: Path, vectors: NDArray[np.float32], files: tuple[str, ...] = FILES) -> Path:
+    write_vectors(
+        path.with_suffix(".npz"),
+        [
+            Embedded(file, [start], [end], vector[None])
+            for file, (start, end), vector in zip(files, TIMES, vectors, strict=True)
+        ],
+        "BirdNET",
+    )
+    return path.with_suffix(".npz")
+
+
+def csv(path: Path, vectors: NDArray[np.float32], files: tuple[str, ...] = FILES) -> Path:
+    with open_text(path.with_suffix(".csv")) as file:
+        write_row(file, ("file_path", "start", "end", "embedding"))
+        for name, (start, end), vector in zip(files, TIMES, vectors, strict=True):
+            write_row(file, (name, str(start), str(end), ",".join(map(str, vector))))
+    return path.with_suffix(".csv")
+
+
+def parquet(path: Path, vectors: NDArray[np.float32], files: tuple[str, ...] = FILES) -> Path:
+    starts, ends = zip(*TIMES, strict=True)
+    table = pd.DataFrame({"filename": files, "start_s": starts, "end_s": ends, "embedding": list(vectors)})
+    table.attrs["license"] = "CC BY-NC-SA 4.0"
+    table.to_parquet(path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+Writer = Callable[..., Path]
+
+
+@pytest.mark.parametrize("write", [npz, csv, parquet])
+def test_a_table_is_read_as_it_was_written(write: Writer, recordings: list[Recording], tmp_path: Path) -> None:
+    teacher = open_teacher(write(tmp_path / "t", VECTORS), PLAIN, recordings)
+    targets = targets_of(teacher, recordings)
+    assert [(row.name, row.start, row.end) for row in targets.rows] == [
+        ("pond/a.wav", 0.0, 2.0), ("pond/a.wav", 1.0, 3.0), ("b.wav", 0.0, 2.0),
+    ]  # fmt: skip
+    assert np.array_equal(targets.vectors, VECTORS) and teacher.seconds == 2.0
+    assert all(row.path.is_file() for row in targets.rows)
+    assert teacher.facts["license"] == ("CC BY-NC-SA 4.0" if write is parquet else "unknown")
+    named = open_teacher(teacher.path, ImitationSettings(name="BirdNET 2.4", license="NC"), recordings)
+    assert (named.facts["name"], named.facts["license"]) == ("BirdNET 2.4", "NC")
+
+
+@pytest.mark.parametrize("write", [npz, csv, parquet])
+def test_recordings_that_are_not_there_are_counted_and_a_table_of_nothing_else_is_refused(
+    write: Writer, recordings: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = open_teacher(write(tmp_path / "t", VECTORS, ("gone.wav", "a.wav", "a.wav")), PLAIN, recordings)
+    assert "1 of 2 recordings in" in capsys.readouterr().out
+    targets = targets_of(teacher, recordings)
+    assert np.array_equal(targets.vectors, VECTORS[1:])
+    assert "1 of 2 recordings are not in" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match=r"none of the 1 recordings .* gone\.wav .* point --data\.root"):
+        open_teacher(write(tmp_path / "t", VECTORS, ("gone.wav",) * 3), PLAIN, recordings)
+
+
+def test_a_few_vectors_of_nan_are_left_out_and_many_are_refused(
+    recordings: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = np.arange(0, 3, 0.1)
+    vectors = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    vectors[7, 1] = np.nan
+    path = tmp_path / "t.npz"
+    write_vectors(path, [Embedded("a.wav", starts.tolist(), (starts + 1).tolist(), vectors)], "toy")
+    targets = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert np.array_equal(targets.vectors, np.delete(vectors, 7, axis=0)) and len(targets.rows) == 29
+    assert "1 vectors of" in (said := capsys.readouterr().out) and "pond/a.wav at 0.7 s" in said
+    vectors[:5] = np.inf
+    write_vectors(path, [Embedded("a.wav", starts.tolist(), (starts + 1).tolist(), vectors)], "toy")
+    with pytest.raises(AssertionError, match=r"6 of 30 vectors .* NaN"):
+        targets_of(open_teacher(path, PLAIN, recordings), recordings)
+
+
+def test_windows_beyond_the_sound_of_a_recording_are_left_out(recordings: list[Recording], tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    write_vectors(path, [Embedded("b.wav", [0.0, 1.5, 7.0], [2.0, 3.5, 9.0], VECTORS)], "toy")
+    targets = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert [row.start for row in targets.rows] == [0.0, 1.5] and np.array_equal(targets.vectors, VECTORS[:2])
+
+
+def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recording], tmp_path: Path) -> None:
+    uneven = [np.zeros(2), np.zeros(3), np.zeros(2)]
+    frame = pd.DataFrame({"file": FILES, "start": [0, 1, 0], "end": [2, 3, 2], "embedding": uneven})
+    frame.to_parquet(tmp_path / "uneven.parquet")
+    frame.drop(columns="start").to_parquet(tmp_path / "startless.parquet")
+    frame.drop(columns="end").assign(embedding=list(VECTORS)).to_parquet(tmp_path / "endless.parquet")
+    frame.assign(embedding=["x", "y", "z"]).to_parquet(tmp_path / "words.parquet")
+    np.savez(tmp_path / "pickled.npz", filename=np.array(FILES, object), start=np.zeros(3), embedding=VECTORS)
+    with np.load(npz(tmp_path / "good", VECTORS)) as good:
+        arrays = {name: good[name] for name in good.files if name != "file"}
+    np.savez(tmp_path / "short.npz", allow_pickle=False, filename=np.array(FILES[:2]), **arrays)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:99])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "t.txt").write_text("0 3 1,2,3")
+    said = {
+        "uneven.parquet": "vectors of 2, 3 values", "startless.parquet": "no column start",
+        "endless.parquet": "add --imitation.window_seconds", "words.parquet": "holds more than numbers",
+        "pickled.npz": "no .npz of plain arrays", "short.npz": "2 files", "cut.npz": "damaged",
+        "cut.parquet": "damaged", "t.txt": "a teacher is an .onnx file",
+    }  # fmt: skip
+    for name, words in said.items():
+        with pytest.raises(AssertionError, match=words) as refusal:
+            open_teacher(tmp_path / name, PLAIN, recordings)
+        assert "\n" not in str(refusal.value) and name in str(refusal.value)
+    open_teacher(tmp_path / "endless.parquet", ImitationSettings(window_seconds=2.0), recordings)  # negative controls
+    open_teacher(tmp_path / "good.npz", PLAIN, recordings)
+    with pytest.raises(AssertionError, match="for ONNX files"):
+        open_teacher(tmp_path / "good.npz", ImitationSettings(sample_rate=48_000), recordings)
