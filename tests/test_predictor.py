@@ -190,7 +190,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         real(journal, entry, *told)
 
-    monkeypatch.setattr(Journal, "keep", cut_off)
+    monkeypatch.setattr(Journal, "save", cut_off)
     stops = 0
     while True:
         try:

@@ -597,7 +597,7 @@ def sentences(function: ast.FunctionDef) -> Iterator[str]:
     """Texts of three words and more, other than docstrings and what is asserted or printed."""
     aside: list[ast.AST] = [node for node in function.body if isinstance(node, ast.Expr)]
     for node in ast.walk(function):
-        printed = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        printed = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "show"
         aside += [node] if printed or isinstance(node, ast.Assert) else []
         aside += node.values if isinstance(node, ast.JoinedStr) else []
     known = {id(part) for node in aside for part in ast.walk(node)}

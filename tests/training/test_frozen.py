@@ -251,7 +251,7 @@ def test_random_weights_skip_the_head_phase_and_others_do_not(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trainer.fit_head", noted)
-    monkeypatch.setattr("trainer.prepare_loop", noted_loop)
+    monkeypatch.setattr("trainer.prepare_finetuning", noted_loop)
     for weights, expected in (("random", []), (str(stages.encoder), ["head"])):
         asked.clear()
         with pytest.raises(KeyboardInterrupt):

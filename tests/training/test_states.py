@@ -324,7 +324,7 @@ def test_two_states_are_kept_and_what_was_never_finished_goes(tmp_path: Path) ->
     assert not tmp_path.exists()
 
 
-@pytest.mark.parametrize("operation", ["fsync", "replace", "open", "torch.save", "digest"])
+@pytest.mark.parametrize("operation", ["fsync", "replace", "open", "torch.save", "state_digest"])
 def test_a_fault_at_any_operation_leaves_the_last_good_state(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +335,7 @@ def test_a_fault_at_any_operation_leaves_the_last_good_state(
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
         "open": (Path, "open"),
-        "digest": (states, "digest"),
+        "state_digest": (states, "state_digest"),
     }
     owner, name = targets.get(operation, (torch, "save"))
     real, failing, calls = getattr(owner, name), 1, 0
