@@ -8,7 +8,18 @@ import pytest
 from house import HERE, rooms
 
 COMMANDS = (  # have tests of their own
-    *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments", "probe"),
+    *(
+        "data_loader",
+        "ssl_mae",
+        "main",
+        "quantize",
+        "predictor",
+        "report",
+        "demo",
+        "experiments",
+        "probe",
+        "pseudo_label",
+    ),
 )
 NURSERY = str(HERE / "tests" / "reliability" / "demo_nursery.py")
 ROOMS = [room for room in rooms() if room not in COMMANDS]
