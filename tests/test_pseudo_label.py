@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+import torch
 from conftest import Stages
 from onnx import numpy_helper
 from test_states import FLAGS, cut_off_at, outcome
@@ -18,14 +19,18 @@ from test_zoo import loudness_model
 
 import pseudo_label as command
 from archive.recordings import Recording, read_recordings, write_recordings
-from config import FinetuneCommand, PseudoLabelCommand, parse
-from data_loader import Context, recording_contexts
+from config import SIZES, FinetuneCommand, PseudoLabelCommand, parse
+from data_loader import Context, labeled_loader, read_labeled, recording_contexts
 from demo_data import FieldSeason
-from main import finetune
+from main import Plan, check_teachers, finetune
+from model import BirdClefClassifier, Encoder
 from pseudo_label import pseudo_label
+from runtime.digests import sha256
 from serving.scorer import open_scorer, score
 from sounds.discovery import find_recordings
 from training.checkpoint import load_classifier
+from training.frozen import features_key
+from training.objective import prepare_loss_inputs
 
 
 def write_windows(path: Path, *levels: float) -> None:
@@ -185,41 +190,58 @@ def test_training_learns_from_pseudo_labels_and_says_where_they_are_from(
     run = tmp_path / "finetune-001"
     _, facts = load_classifier(run / "classifier.safetensors")
     assert facts.provenance["pseudo_labels"] == {"table": str(table), "windows": 8, "teachers": ["finetune-007"]}
-    assert len(json.loads((run / "run.json").read_text())["pseudo_labels"]) == 64
-    # the features of other scores are other features
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
-    assert "kept from a run before" in capsys.readouterr().out
-    table.write_text(table.read_text().replace("0.75;0.25", "0.75;0.5", 1))
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
-    assert "kept from a run before" not in capsys.readouterr().out
-    weights = [(tmp_path / f"finetune-00{number}" / "classifier.safetensors").read_bytes() for number in (1, 2, 3)]
-    lengths = [8 + int.from_bytes(content[:8], "little") for content in weights]
-    first, second, third = (content[length:] for content, length in zip(weights, lengths, strict=True))
-    assert first == second != third
+    assert json.loads((run / "run.json").read_text())["pseudo_labels"] == sha256(table)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+def test_features_of_other_pseudo_labels_are_other_features(season: FieldSeason, tmp_path: Path) -> None:
+    config = parse(FinetuneCommand, words_of(season, tmp_path))
+    taxonomy, recordings = read_labeled(config.data)
+    pseudo = read_recordings(table_of(season, tmp_path / "pseudo"))
+    inputs = prepare_loss_inputs(taxonomy, recordings, config.loss, None, torch.device("cpu"))
+    network = BirdClefClassifier(Encoder(SIZES["demo"]), config.audio, len(taxonomy.labels), config.head)
+
+    def key(rows: Sequence[Recording]) -> str:
+        loader = labeled_loader(recordings, taxonomy, config.data, config.audio, 8, 0, rows)
+        return features_key(network, loader, inputs, config, torch.device("cpu"))
+
+    others = [replace(pseudo[0], scores=(0.75, 0.5)), *pseudo[1:]]
+    assert key(pseudo) == key(list(pseudo)) and len({key(pseudo), key(others), key(pseudo[1:]), key([])}) == 4
+
+
+def checked(season: FieldSeason, tmp_path: Path, *flags: object, **teacher: object) -> None:
+    """A run with these flags on labels of this teacher, as far as both are compared."""
+    table = table_of(season, tmp_path / "pseudo", run="finetune-007", **teacher)
+    config = parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table, *flags))
+    check_teachers(config, [Plan(config.data.valid_fold, "random", [], [])], layers=3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "other"),
+    [((), {}), (("--run.seed", 1), {}), ((), {"encoder": "base"}), ((), {"weights": "mae"}), ((), {"seed": 7})],
+)
 def test_a_student_that_is_its_teacher_is_told_so(
-    seed: int, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: Sequence[object],
+    other: dict[str, object],
+    season: FieldSeason,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    teacher = {"run": "finetune-007", "encoder": "demo", "weights": "random", "seed": 0}
-    table = table_of(season, tmp_path / "pseudo", **teacher)
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table, "--run.seed", seed))) == 0
+    checked(season, tmp_path, *flags, **({"encoder": "demo", "weights": "random", "seed": 0} | other))
     said = capsys.readouterr().out
-    assert ("teacher and student do not differ: finetune-007" in said) == (seed == 0)
-    assert ("add --run.seed 1" in said) == (seed == 0)
+    same = not flags and not other
+    assert ("teacher and student do not differ: finetune-007" in said) == ("add --run.seed 1" in said) == same
 
 
 def test_labels_of_a_classifier_that_was_trained_on_what_is_held_out_are_refused(
     season: FieldSeason, tmp_path: Path
 ) -> None:
-    table = table_of(season, tmp_path / "pseudo", run="finetune-007", data=str(season.root), held_out_fold=1)
+    teacher = {"data": str(season.root), "held_out_fold": 1}
     with pytest.raises(
         AssertionError, match=r"trained on fold 0 that this run would hold out; add --data\.valid_fold 1"
     ):
-        finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table)))
-    words = words_of(season, tmp_path, "--data.pseudo", table, "--data.valid_fold", 1)
-    assert finetune(parse(FinetuneCommand, words)) == 0
+        checked(season, tmp_path, **teacher)
+    checked(season, tmp_path, "--data.valid_fold", 1, **teacher)
+    checked(season, tmp_path, **(teacher | {"data": "elsewhere"}))
 
 
 @pytest.mark.slow
