@@ -71,7 +71,8 @@ class Round(NamedTuple):
 def pseudo_label(config: PseudoLabelCommand) -> int:
     """The command; returns the exit code."""
     assert config.inputs, "no recordings given; for example: python pseudo_label.py season/ --model M --out pseudo/"
-    absent = [str(path) for path in (*config.inputs, *[config.judge] * bool(config.judge)) if not path.exists()]
+    given = [*config.inputs, *([config.judge] if config.judge else [])]
+    absent = [str(path) for path in given if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     if config.rounds:
         return self_train(config)
