@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,8 @@ def teachers_of(path: Path) -> list[Mapping[str, Any]]:
     """The classifiers that labelled a table, as run.json beside it has them; none where nothing is written of them."""
     beside = path.with_name("run.json")
     teachers: object = read_json(beside, "label again").get(TEACHERS) if beside.is_file() else None
-    return [one for one in teachers if isinstance(one, dict)] if isinstance(teachers, list) else []
+    each = cast(list[object], teachers) if isinstance(teachers, list) else []
+    return [cast(dict[str, Any], teacher) for teacher in each if isinstance(teacher, dict)]
 
 
 if __name__ == "__main__":

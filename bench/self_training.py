@@ -96,7 +96,8 @@ def build(fold: int, kind: str, recordings: Sequence[Recording]) -> None:
         return
     place.mkdir(parents=True, exist_ok=True)
     backgrounds, which = quiet_recordings(), list(MINUTES).index(kind)
-    order = np.random.default_rng([SEED, fold]).permutation(len(backgrounds))[which :: len(MINUTES)].tolist()
+    order: list[int] = np.random.default_rng([SEED, fold]).permutation(len(backgrounds)).tolist()
+    order = order[which :: len(MINUTES)]
     rng = np.random.default_rng([SEED, fold, which])
     names = [f"{fold}-{kind}-{number:02}" for number in range(SITES)]
     sites = [make_site(name, backgrounds[order[at % len(order)]], rng) for at, name in enumerate(names)]

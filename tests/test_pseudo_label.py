@@ -287,11 +287,17 @@ def rounds(
     def trained(_config: PseudoLabelCommand, _first: Path, number: int, _table: Path) -> Path:
         return runs[number]
 
+    def judged_by(_config: PseudoLabelCommand, run: Path) -> float:
+        return figures[runs.index(run)]
+
+    def exported(run: Path, _place: Path) -> Path:
+        return Path(f"of-{run.name}")
+
     replaced: dict[str, Callable[..., Any]] = {
         "label_recordings": label_recordings,
         "trained": trained,
-        "judged_by": lambda _config, run: figures[runs.index(run)],
-        "exported": lambda run, _place: Path(f"of-{run.name}"),
+        "judged_by": judged_by,
+        "exported": exported,
     }
     for name, function in replaced.items():
         monkeypatch.setattr(command, name, function)

@@ -86,13 +86,25 @@ def test_a_whole_table_is_read_with_the_true_length_of_its_files(
 
 def cell(old: str, new: str) -> Callable[[Path], object]:
     """A table with another cell in its first row."""
-    return lambda table: table.write_text(table.read_text().replace(old, new, 1))
+
+    def write(table: Path) -> None:
+        table.write_text(table.read_text().replace(old, new, 1))
+
+    return write
+
+
+def without_sound(table: Path) -> None:
+    (table.parent / "pond" / "dawn.wav").unlink()
+
+
+def with_damaged_sound(table: Path) -> None:
+    (table.parent / "pond" / "dawn.wav").write_text("rain")
 
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda table: table.unlink(), r"no table .*recordings\.csv; `python pseudo_label\.py"),
+        (Path.unlink, r"no table .*recordings\.csv; `python pseudo_label\.py"),
         (cell("frog;owl", "toad;owl"), r"has 1 labels that are no species of this training, \['toad'\]"),
         (cell("0.9;0.3", "nan;0.3"), r"line 2: scores 'nan' is no number"),
         (cell("0.9;0.3", "1.9;0.3"), r"line 2: scores '1\.9;0\.3' of the labels 'frog;owl'; give each a score from 0"),
@@ -101,8 +113,8 @@ def cell(old: str, new: str) -> Callable[[Path], object]:
         (cell("0.9;0.3", ""), r"1 of 2 labelled rows are windows with scores; give --data\.pseudo the table that"),
         (cell("10,12", "10,13"), r"the window from 10 to 13 s of pond/dawn\.wav does not lie within its 12 s"),
         (cell("10,12", "12,10"), r"the window from 12 to 10 s of pond/dawn\.wav does not lie"),
-        (lambda table: (table.parent / "pond/dawn.wav").unlink(), r"1 of 1 recordings are not there, such as .*dawn"),
-        (lambda table: (table.parent / "pond/dawn.wav").write_text("rain"), "does not lie within its 0 s"),
+        (without_sound, r"1 of 1 recordings are not there, such as .*dawn"),
+        (with_damaged_sound, "does not lie within its 0 s"),
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_named(
