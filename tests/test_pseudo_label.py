@@ -260,7 +260,7 @@ def test_a_run_with_pseudo_labels_that_was_cut_off_ends_with_the_same_weights(
     resumed = parse(FinetuneCommand, ["--run.resume", str(cut / "finetune-001")])
     before = table.read_text()
     table.write_text(before.replace("0.75;0.25", "0.75;0.5", 1))
-    with pytest.raises(AssertionError, match="other recordings"):
+    with pytest.raises(AssertionError, match="the recordings are not those that this run began with"):
         finetune(resumed)
     table.write_text(before)
     assert finetune(resumed) == 0
