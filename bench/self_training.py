@@ -14,7 +14,7 @@ each further one on what the one before it makes of the given sites too.
 
 `python -m bench.self_training 0 2` does two folds, so that two processes may share the work; arms are named by their
 letters: b with all brakes, n without any, m without the limit of mass, s with windows drawn evenly over all sites, t
-with the seed of the teacher. Intervals are over the sites that judge; differences to round 0 are paired.
+with the seed of the teacher, c without pseudo-labels at all: what another seed alone changes. Intervals are over the sites that judge; differences to round 0 are paired.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ ARMS = (
     Arm("m", "without the limit of mass", FREE_MASS, True),
     Arm("s", "windows drawn evenly", EVEN_SITES, True),
     Arm("t", "the teacher's seed", (), False),
+    Arm("c", "recordings alone, other seeds (control)", (), True),
 )
-USUAL = "bn"
+USUAL, CONTROL = "bnc", "c"
 
 
 def bench(folds: Sequence[int], letters: str) -> None:
@@ -111,7 +112,7 @@ def train(fold: int, arm: Arm, number: int) -> None:
         return
     place.mkdir(parents=True, exist_ok=True)
     more: tuple[str, ...] = ()
-    if number:
+    if number and arm.letter != CONTROL:
         with redirect_stdout(None):
             model = exported((place_of(fold, arm, number - 1) / "finetune").resolve(), place)
         words = ("--model", str(model), "--out", str(place / "pseudo"), "--site_regex", SITE, "--threads", "1")
@@ -148,7 +149,7 @@ def print_table(folds: Sequence[int], arms: Sequence[Arm]) -> None:
             difference = statistic(found.truth, found.scores) - statistic(found.truth, first.scores)
             differences.append(f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" if number else "")
         tables = [place_of(fold, arm, number) / "pseudo" / "recordings.csv" for fold in folds]
-        windows = sum(len(table.read_text(encoding="utf-8").splitlines()) - 1 for table in tables if number)
+        windows = sum(len(table.read_text(encoding="utf-8").splitlines()) - 1 for table in tables if table.is_file())
         name = f"{arm.name}, round {number}" if number else "round 0: recordings alone"
         print(f"| {name} | " + " | ".join([*cells, *differences, str(windows or "")]) + " |")
 
