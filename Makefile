@@ -25,7 +25,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-ingredients bench-context bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -71,6 +71,9 @@ bench-gpu: $(READY)
 
 bench-soundscapes: $(READY)
 	@.venv/bin/python -m bench.soundscapes $(FOLDERS)
+
+bench-self-training: $(READY)
+	@.venv/bin/python -m bench.self_training $(FOLDS) $(ARMS)
 
 bench-losses: $(READY)
 	@.venv/bin/python -m bench.losses

@@ -186,12 +186,25 @@ class DataSettings(LabelledSettings, WindowSettings):
     that each would be taken more than most_draws times."""
     noise: Path | None = None
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
+    pseudo: Path | None = None
+    """Windows labelled by a classifier, pseudo/recordings.csv of pseudo_label.py: stage 2 learns from them too."""
+    pseudo_share: float = 0.4
+    """This share of the training windows has such labels, or less where pseudo_mass or most_draws say so."""
+    pseudo_mass: float = 1.0
+    """The scores drawn of a species sum to at most so many times the recordings drawn of it that people labelled, so
+    that what the classifier mistakes for a species cannot outvote what is known of it. 0: no limit."""
+    pseudo_sites: float = 0.5
+    """How much sites with few such windows are favoured: 0 takes each window as often, 1 each site, 0.5 goes by the
+    square root."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         assert 0 <= self.balance <= 1, f"--data.balance {self.balance}: give a share, 0 to 1"
         assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
         refuse_below(1, self, "data.most_draws")
+        assert 0 < self.pseudo_share <= 0.9, f"--data.pseudo_share {self.pseudo_share}: give a share, up to 0.9"
+        assert 0 <= self.pseudo_mass < math.inf, f"--data.pseudo_mass {self.pseudo_mass}: give 0 or more"
+        assert 0 <= self.pseudo_sites <= 1, f"--data.pseudo_sites {self.pseudo_sites}: give a share, 0 to 1"
 
 
 @dataclass(frozen=True)
@@ -755,6 +768,65 @@ class PredictCommand:
 
 
 @dataclass(frozen=True)
+class PseudoLabelCommand:
+    """Self-training: label recordings that nobody labelled with classifiers, so that main.py can learn from them too.
+
+    Reads recordings and one or several classifiers; writes recordings.csv to --out: the windows in which a species is
+    likely, with scores, for main.py --data.pseudo. The same command again goes on where it was stopped.
+
+    With --rounds it alternates: label, train, judge; and stops when the next classifier is worse than the best so far.
+    Every training is a numbered run of main.py with the settings of --student, but for --run.seed.
+
+    Start with  --model     the classifier, in the form that quantize.py writes
+                --judge     labelled recordings of other sites, which are never pseudo-labelled
+                --rounds    how often to label and train
+
+    Examples: python pseudo_label.py season/ --model runs/quantize/classifier.int8.onnx --out pseudo/
+              python main.py --data.root recordings/ --data.pseudo pseudo/recordings.csv --run.seed 1
+              python pseudo_label.py season/ --out pseudo/ --rounds 3 --student runs/finetune --judge annotated/
+    """
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
+    model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """The classifier, runs/quantize/classifier.int8.onnx if none is named, or that of --student with --rounds. Give the
+    flag several times to take the mean of several with the same species."""
+    out: Path = Path("pseudo")
+    """Folder for the table; with --rounds for a folder of each round, and rounds.csv."""
+    lowest: float = 0.1
+    """A score below it counts as 0."""
+    highest: float = 0.95
+    """A score above it counts as this: no label of a classifier is certain."""
+    sure: float = 0.5
+    """A window in which no species reaches it is left out."""
+    limits: Path | None = None
+    """A csv table with the columns label, lowest and highest, for species with limits of their own."""
+    held_out: tuple[str, ...] = ()
+    """Sites that are not labelled, to judge by later."""
+    judge: Path | None = None
+    """Labelled recordings, in any layout that main.py reads, to judge each round by; nothing of their sites is
+    labelled by a classifier. Without it the held-out recordings of --student judge."""
+    site_regex: str = ""
+    """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else it is what the recorder wrote into
+    the file's name, or the folder's name."""
+    rounds: int = 0
+    """Label and train so often; 0 only labels."""
+    student: Path = Path("runs/finetune")
+    """With --rounds: a finished run of main.py. Each training has its settings; it is round 0, the first to beat."""
+    threads: int = 0
+    """CPU threads that score; 0 takes all cores."""
+    restart: bool = False
+    """Forget what was done in --out before."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.lowest <= self.highest <= 1, (
+            f"--lowest {self.lowest} --highest {self.highest}: give scores from 0 to 1, the lowest first"
+        )
+        assert 0 <= self.sure <= 1, f"--sure {self.sure}: give a score from 0 to 1"
+        assert self.rounds >= 0, f"--rounds {self.rounds}: give 0 or more"
+
+
+@dataclass(frozen=True)
 class ReportCommand:
     """Listen to what was detected, in one HTML file that opens offline, and make something of the verdicts.
 
@@ -892,6 +964,7 @@ Command = TypeVar(
     FinetuneCommand,
     QuantizeCommand,
     PredictCommand,
+    PseudoLabelCommand,
     ReportCommand,
     ExperimentsCommand,
 )

@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from archive.cache import fill_cache, kept_bytes, samples_of, waveform_of, window_of
-from archive.draws import counted_windows, expected_draws, no_call_draws
+from archive.draws import counted_windows, expected_draws, no_call_draws, pseudo_draws
 from archive.duplicates import beside_twins, considered_again, duplicates_of, without_duplicates
 from archive.index import with_metadata
 from archive.layouts import read_collection
@@ -89,7 +89,7 @@ class Batch(NamedTuple):
     """The input of one training step."""
 
     waveforms: Tensor  # (batch, samples) float32
-    targets: Tensor  # (batch, species) 1 for the primary label
+    targets: Tensor  # (batch, species) 1 for the primary label; of pseudo-labels the scores
     secondary: Tensor  # (batch, species) 1 for species that are also there, more or less audibly
 
 
@@ -227,9 +227,10 @@ def labeled_loader(
     audio: AudioSettings,
     batch_size: int,
     seed: int,
+    pseudo: Sequence[Recording] = (),
 ) -> DataLoader[Batch]:
     """Random windows of recordings in proportion to their length, of rare species more, of common ones less; windows of
-    recordings without a species are a share of their own.
+    recordings without a species are a share of their own, and so are those whose labels are a classifier's.
 
     `len` of it is the number of batches in an epoch, the same in every epoch and process.
     """
@@ -242,8 +243,32 @@ def labeled_loader(
     if not species.all():
         share = expected[~species].sum() / expected.sum()
         show(f"{share:.1%} of the training windows are without a species (--data.no_call_share)")
-    dataset = RandomWindows(recordings, taxonomy.labels, data, audio, seed)
+    if pseudo:
+        expected = np.concatenate([expected, expected_pseudo(pseudo, recordings, expected, data)])
+    dataset = RandomWindows([*recordings, *pseudo], taxonomy.labels, data, audio, seed)
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
+
+
+def expected_pseudo(
+    pseudo: Sequence[Recording], recordings: Sequence[Recording], expected: NDArray[np.float64], data: DataSettings
+) -> NDArray[np.float64]:
+    """How often each window with pseudo-labels is drawn in an epoch, beside recordings with their own `expected`."""
+    real: Counter[str] = Counter()
+    for row, count in zip(recordings, expected.tolist(), strict=True):
+        real.update(dict.fromkeys(row.labels[:1], count))
+    draws = pseudo_draws(
+        pseudo,
+        real,
+        share=data.pseudo_share,
+        sites=data.pseudo_sites,
+        most=data.most_draws,
+        mass=data.pseudo_mass,
+        others=float(expected.sum()),
+    )
+    share = draws.sum() / (draws.sum() + expected.sum())
+    held = ", held down by --data.pseudo_mass or --data.most_draws" if share < data.pseudo_share - 0.005 else ""
+    show(f"{share:.1%} of the training windows have pseudo-labels (--data.pseudo_share{held})")
+    return draws
 
 
 def unlabeled_loader(
@@ -391,10 +416,14 @@ def batches_of(loader: DataLoader[Batch]) -> EpochBatches:
 
 
 def fingerprint(*parts: Sequence[Recording], taxonomy: Taxonomy | None = None) -> str:
-    """What is learnt from and judged by, in a word: the same for the same recordings, segments and labels in the same
-    order, in the same parts, with species of the same lineage."""
+    """What is learnt from and judged by, in a word: the same for the same recordings, segments, labels and scores in
+    the same order, in the same parts, with species of the same lineage."""
     facts = [
-        [(row.name, row.labels, row.seconds, row.start, row.end, row.keep, *row.alive) for row in part]
+        [
+            (row.name, row.labels, row.seconds, row.start, row.end, row.keep, *row.alive)
+            + ((row.site, row.scores) if row.scores else ())  # the site of these decides how often they are drawn
+            for row in part
+        ]
         for part in parts
     ]
     kin = (taxonomy.labels, taxonomy.lineages, taxonomy.finest) if taxonomy else ()
@@ -408,10 +437,12 @@ class Annotation:
     start: float
     end: float
     labels: tuple[str, ...]
+    scores: tuple[float, ...]  # 1 for what somebody labelled
 
 
 class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
-    """Key (epoch, number of the draw, index) -> a window of that recording, and its labels (2, species).
+    """Key (epoch, number of the draw, index) -> a window of that recording, and its labels (2, species): 1 or, where
+    they are a classifier's, its scores.
 
     Everything is decided by (seed, epoch, number of the draw). A labelled segment lies within its window, or the window
     within it; all annotations of the recording that share enough with the window count.
@@ -438,7 +469,8 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
         self.annotations: dict[Path, list[Annotation]] = {}
         for row in self.recordings:
             if row.start is not None and row.end is not None:
-                self.annotations.setdefault(row.path, []).append(Annotation(row.start, row.end, row.labels))
+                scores = row.scores or (1.0,) * len(row.labels)
+                self.annotations.setdefault(row.path, []).append(Annotation(row.start, row.end, row.labels, scores))
 
     def drawn(self, key: tuple[int, int, int]) -> tuple[Recording, float, float, NDArray[np.float32]]:
         """The recording, start and end in seconds of the window, and its samples, none where it cannot be read."""
@@ -455,12 +487,14 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         recording, start, end, samples = self.drawn(key)
         labels = np.zeros((2, len(self.column)), np.float32)
-        for rank, label in enumerate(recording.labels):
+        for rank, label in enumerate(recording.labels if not recording.scores else ()):
             if label in self.column:
                 labels[min(rank, 1), self.column[label]] = 1.0
         for annotation in self.annotations.get(recording.path, []):
             if shares(start, end, annotation.start, annotation.end):
-                labels[0, [self.column[label] for label in annotation.labels if label in self.column]] = 1.0
+                for label, score in zip(annotation.labels, annotation.scores, strict=True):
+                    if label in self.column:
+                        labels[0, self.column[label]] = max(labels[0, self.column[label]], score)
         labels[1] *= 1 - labels[0]
         return samples, labels
 

@@ -2,9 +2,10 @@
 
     python main.py --data.root data/birdclef-2025 --encoder.weights runs/mae/encoder.safetensors
     python main.py --data.root data/birdclef-2025 --train.folds 0 1 2 3        # one model each, all recordings judged
+    python main.py --data.root data/birdclef-2025 --data.pseudo pseudo/recordings.csv --run.seed 1
 
 Reads    labelled recordings in any layout of archive/layouts.py, or recordings.csv; encoder.safetensors or a
-         Whisper checkpoint
+         Whisper checkpoint; windows labelled by a classifier, from pseudo_label.py
 Writes   runs/finetune/: classifier.safetensors, metrics.jsonl, curves.png (with several folds: in a folder for each);
          held_out_scores.csv, held_out_recordings.csv, training_recordings.csv, embeddings.npz, species.csv,
          thresholds.csv, confusion.png, reliability.png, run.json
@@ -15,7 +16,7 @@ from __future__ import annotations
 import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
-from config import FinetuneCommand
+from config import FinetuneCommand, size_in_words
 from runtime.terminal import answer_early
 
 if __name__ == "__main__":
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archive.pseudo_labels import apart_from, labelling_models, read_pseudo_labels
 from archive.recordings import Recording, marked
 from data_loader import fingerprint, labeled_loader, noise_bank, read_labeled, read_noise, split, truth_table
 from evaluation.held_out import (
@@ -44,6 +46,7 @@ from evaluation.held_out import (
     write_trained,
 )
 from model import BirdClefClassifier, Encoder
+from runtime.digests import sha256
 from runtime.files import FIRST
 from runtime.runs import Run, past_starts, subfolder
 from runtime.terminal import command_line, launch, show
@@ -65,6 +68,7 @@ class Plan(NamedTuple):
     weights: str  # of the encoder it starts from
     train: list[Recording]
     valid: list[Recording]
+    pseudo: Sequence[Recording] = ()  # windows with a classifier's labels, to be learnt from too
 
 
 class Candidate(NamedTuple):
@@ -81,11 +85,17 @@ def finetune(config: FinetuneCommand) -> int:
         past_starts(config.run.resume, "finetune", config)
     device = prepare_device(config.run)
     taxonomy, recordings = read_labeled(config.data)
-    plans = [plan_fold(config, fold, taxonomy, recordings) for fold in config.train.folds or (config.data.valid_fold,)]
+    pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
+    folds = config.train.folds or (config.data.valid_fold,)
+    plans = [plan_fold(config, fold, taxonomy, recordings, pseudo) for fold in folds]
     encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
+    if config.data.pseudo:
+        check_labelling_models(config, plans, encoder.size.layers)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
     backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
+    table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
+        run.facts.update({"pseudo_labels": table} if table else {})
         # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         candidates: list[Candidate] = []
@@ -115,7 +125,13 @@ def finetune(config: FinetuneCommand) -> int:
     return 0
 
 
-def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings: list[Recording]) -> Plan:
+def plan_fold(
+    config: FinetuneCommand,
+    fold: int,
+    taxonomy: Taxonomy,
+    recordings: list[Recording],
+    pseudo: Sequence[Recording] = (),
+) -> Plan:
     """The parts of a split, once it is certain that nothing of what is held out was learnt from before."""
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
@@ -132,7 +148,28 @@ def plan_fold(config: FinetuneCommand, fold: int, taxonomy: Taxonomy, recordings
     unseen = [label for label in taxonomy.labels if not any(label in row.labels for row in valid)]
     rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
     show(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
-    return Plan(fold, weights, train, valid)
+    return Plan(fold, weights, train, valid, apart_from(pseudo, train, valid) if pseudo else [])
+
+
+def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layers: int) -> None:
+    """Refuse pseudo-labels by a classifier that was trained on what is held out here; say where student and teacher are
+    one and the same network before they are trained."""
+    assert config.data.pseudo is not None, "no --data.pseudo, so there are no teachers"
+    table, seed = config.data.pseudo, config.run.seed
+    own = {"encoder": size_in_words(config.encoder.size, layers), "seed": seed}
+    for teacher in labelling_models(table):
+        name = f"{teacher.get('run', 'a classifier')} ({teacher.get('model')})"
+        for plan in plans:
+            fold = teacher.get("held_out_fold")
+            assert teacher.get("data") != str(config.data.root) or fold == plan.fold, (
+                f"{table} was labelled by {name}, which was trained on fold {plan.fold} that this run would hold out; "
+                f"add --data.valid_fold {fold}, or label with a classifier that held out fold {plan.fold}"
+            )
+            if own | {"weights": plan.weights} == {key: teacher.get(key) for key in (*own, "weights")}:
+                show(
+                    f"teacher and student do not differ: {name} has the encoder ({own['encoder']}, {plan.weights}) and "
+                    f"the seed {seed} of this run, which will repeat its mistakes; add --run.seed {seed + 1}"
+                )
 
 
 def train_plan(
@@ -146,10 +183,11 @@ def train_plan(
     device: torch.device,
 ) -> Candidate:
     """One classifier, and what it makes of the recordings held out from it."""
-    loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, config.train.batch_size, config.run.seed)
+    size, pseudo = config.train.batch_size, plan.pseudo
+    loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, size, config.run.seed, pseudo)
     model = BirdClefClassifier(encoder, config.audio, len(taxonomy.labels), config.head).to(device)
     inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds, device)
-    data = fingerprint(plan.train, plan.valid, taxonomy=taxonomy)
+    data = fingerprint(plan.train, plan.valid, *[pseudo] * bool(pseudo), taxonomy=taxonomy)
     trained = train_classifier(model, loader, inputs, plan.valid, taxonomy, config, run, device, data)
     rows = unheard_noise(noise, plan, config.augment.background)
     silence = score_windows(trained.model, rows, config.audio, device) if rows else None
@@ -161,7 +199,11 @@ def train_plan(
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
         "teachers": teachers_of(stage_one(plan.weights)),
+        "seed": config.run.seed,
     }
+    if config.data.pseudo:
+        teachers = [str(teacher.get("run", "unknown")) for teacher in labelling_models(config.data.pseudo)]
+        provenance["pseudo_labels"] = {"table": str(config.data.pseudo), "windows": len(pseudo), "teachers": teachers}
     facts = ClassifierFacts(
         config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
     )

@@ -7,7 +7,7 @@ What is drawn then, and in which order, is for `data_loader.EpochBatches` to say
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,37 @@ def no_call_draws(windows: NDArray[np.float64], others: float, share: float, mos
     """
     draws: NDArray[np.float64] = windows * min(most, share / (1 - share) * others / max(float(windows.sum()), 1.0))
     return draws
+
+
+def pseudo_draws(
+    windows: Sequence[Recording],
+    real: Mapping[str, float],
+    *,
+    share: float,
+    sites: float,
+    most: float,
+    mass: float,
+    others: float,
+) -> NDArray[np.float64]:
+    """How often each window with a classifier's scores for labels is drawn in an epoch.
+
+    real     draws of recordings that people labelled with a species, by species
+    share    of all draws, or less where a window would be drawn more than `most` times
+    sites    0: each window as often; 1: each site; between: in proportion to (windows of its site) ** -sites
+    mass     the scores that are drawn of a species sum to at most so many times its real draws: the windows with its
+             label are drawn less often, those of several species by the strictest limit; 0: no limit
+    others   draws of all recordings that people labelled
+    """
+    expected = expected_draws([(window.site,) for window in windows], sites, most)
+    expected *= min(most, share / (1 - share) * others / len(windows))
+    expected = np.minimum(expected, most)
+    drawn: dict[str, float] = {}
+    for window, count in zip(windows, expected.tolist(), strict=True):
+        for label, score in zip(window.labels, window.scores, strict=True):
+            drawn[label] = drawn.get(label, 0.0) + count * score
+    held = {label: min(1.0, mass * real.get(label, 0.0) / total) if mass else 1.0 for label, total in drawn.items()}
+    limited: NDArray[np.float64] = expected * [min(held[label] for label in window.labels) for window in windows]
+    return limited
 
 
 if __name__ == "__main__":

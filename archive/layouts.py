@@ -144,6 +144,10 @@ def read_own_table(path: Path) -> Found:
         "a recordings.csv that data_loader.py wrote"
     )
     recordings = [present(recording) for recording in read_recordings(path)]
+    assert not any(recording.scores for recording in recordings), (
+        f"{path} holds a classifier's labels, by which nothing can be judged; give it as --data.pseudo, and recordings "
+        "that people labelled as --data.root"
+    )
     if len({recording.name for recording in recordings}) < len({recording.path for recording in recordings}):
         common = Path(os.path.commonpath([recording.path for recording in recordings]))  # joined from several tables
         recordings = [replace(row, name=row.path.relative_to(common).as_posix()) for row in recordings]

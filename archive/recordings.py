@@ -34,6 +34,7 @@ COLUMNS = (
     *TEXTS,
     *("fold", "seconds", "sample_rate", "channels", "status", "reason"),
 )
+SCORES = "scores"  # one more column, of a table whose labels are a classifier's
 SOUND = ("ok", "salvaged")  # a row of another status is kept for the record and is never used
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would take for more than text
 
@@ -70,6 +71,7 @@ class Recording:
     channels: int = 0
     status: str = "ok"  # ok, salvaged; else why it is set aside: unreadable, silent, short, missing, duplicate, refused
     reason: str = ""
+    scores: tuple[float, ...] = ()  # of its labels, 0 to 1, where they are a classifier's; none: they are somebody's
 
     @property
     def day(self) -> str:
@@ -106,11 +108,13 @@ def read_recordings(path: Path) -> list[Recording]:
 
 def write_recordings(path: Path, recordings: Sequence[Recording]) -> None:
     """All rows in their order, whole or not at all."""
+    soft = any(recording.scores for recording in recordings)
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table.writerow((*COLUMNS, SCORES) if soft else COLUMNS)
         for recording in recordings:
-            table.writerow([harmless(cell) for cell in cells(recording)])
+            row = [*cells(recording), ";".join(map(seconds_text, recording.scores))]
+            table.writerow([harmless(cell) for cell in row[: len(COLUMNS) + soft]])
 
 
 def overlaps(
@@ -161,10 +165,15 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
     root, name = Path(cell["root"]), cell["path"]
     below = name and "\0" not in name and not name.startswith("/") and ".." not in Path(name).parts
     assert below, f"{where}: {name!r} leaves {root}; paths must stay below their root"  # the root may hold links
+    labels = parts(cell.get("labels", ""))
+    scores = tuple(real(part, SCORES, where) for part in parts(cell.get(SCORES, "")))
+    assert not scores or (len(scores) == len(labels) and min(scores) >= 0 and max(scores) <= 1), (
+        f"{where}: scores {cell[SCORES]!r} of the labels {cell.get('labels', '')!r}; give each a score from 0 to 1"
+    )
     found = Recording(
         root / name,
         name,
-        labels=parts(cell.get("labels", "")),
+        labels=labels,
         fold=whole_number(cell.get("fold", "") or "-1", "fold", where),
         seconds=real(cell.get("seconds", "") or "0", "seconds", where),
         start=real(cell["start"], "start", where) if cell.get("start") else None,
@@ -177,6 +186,7 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         channels=whole_number(cell.get("channels", "") or "0", "channels", where),
         status=cell.get("status", "") or "ok",
         reason=cell.get("reason", ""),
+        scores=scores,
     )
     texts: dict[str, Any] = {column: cell.get(column, "") for column in TEXTS}
     return replace(found, **texts)

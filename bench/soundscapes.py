@@ -129,9 +129,17 @@ def build(fold: int, recordings: Sequence[Recording], backgrounds: Sequence[Path
     rng = np.random.default_rng([SEED, fold])
     order: list[int] = rng.permutation(len(backgrounds)).tolist()
     sites = [make_site(f"{fold}-{number:02}", backgrounds[order[number % len(order)]], rng) for number in range(SITES)]
+    write_soundscapes(place, sites, MINUTES, recordings, rng)
+    return place
+
+
+def write_soundscapes(
+    place: Path, sites: Sequence[Site], minutes: int, recordings: Sequence[Recording], rng: np.random.Generator
+) -> None:
+    """So many minutes of each site as files, and answers.csv."""
     rows: list[tuple[str, Call]] = []
     for site in sites:
-        for minute in range(MINUTES):
+        for minute in range(minutes):
             empty = rng.random() < 1 / 8
             sound, calls = make_soundscape(site, [] if empty else recordings, rng)
             name = f"{site.name}-{minute}.flac"
@@ -141,7 +149,6 @@ def build(fold: int, recordings: Sequence[Recording], backgrounds: Sequence[Path
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", *Call._fields))
         writer.writerows((name, *call) for name, call in rows)
-    return place
 
 
 def make_site(name: str, background: Path, rng: np.random.Generator) -> Site:

@@ -29,6 +29,7 @@ from runtime.terminal import command_line, shortest, show
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
 )
+TRAINERS = {"mae": "ssl_mae.py", "finetune": "main.py"}  # the commands that resume a run
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
 
 
@@ -72,7 +73,7 @@ def open_run(
         status = "finished"
     except KeyboardInterrupt as stop:
         status = "interrupted"
-        script = Path(sys.argv[0]).name
+        script = TRAINERS.get(name, Path(sys.argv[0]).name)  # pseudo_label.py trains too
         if any(folder.rglob("states/state-*.pt")):
             kept = f"its state is kept; go on with: {command_line(script, '--run.resume', shortest(folder))}"
         stop.args = stop.args or (f"{shortest(folder)} is marked as interrupted; {kept}",)

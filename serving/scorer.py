@@ -25,7 +25,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -94,6 +94,7 @@ class Scorer:
     known_answer: str  # of INT8 on this CPU: exact, not asked, or what was wrong, and this is the float32 twin
     encoder: str = ""  # its size and depth in words, as far as the file says
     engine: str = "onnxruntime"  # or openvino in float32, openvino in bfloat16
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what main.py wrote of its training
 
     @property
     def windows(self) -> int:
@@ -146,6 +147,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         "exact" if facts["precision"] == "int8" else "not asked",
         encoder_in_words(facts),
         name,
+        provenance_of(facts),
     )
 
 
@@ -264,6 +266,12 @@ def encoder_in_words(facts: Mapping[str, Any]) -> str:
         if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers:
             return size_in_words(preset, depth or SIZES[preset].layers)
     return ""
+
+
+def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of its training; nothing where it says nothing that could be read."""
+    stored: object = facts.get("provenance")
+    return cast(dict[str, Any], stored) if isinstance(stored, dict) else {}
 
 
 def int8_fault() -> str:

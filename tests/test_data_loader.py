@@ -1048,3 +1048,50 @@ def test_real_recordings_are_read_and_split_whole() -> None:
     train, valid = split(recordings, data)
     assert (len(taxonomy.labels), len(recordings)) == (30, 653)  # two of 655 are the same sound as another
     assert {r.fold for r in valid} == {0} and not {r.group for r in train} & {r.group for r in valid}
+
+
+def test_pseudo_labels_are_targets_as_they_were_scored_and_a_share_of_the_windows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weather(tmp_path)
+    real = [replace(of_length(5.0, "a"), path=tmp_path / "five.wav")] * 12
+    minute = Recording(tmp_path / "minute.wav", "minute.wav", ("b", "a"), seconds=60.0, site="pond")
+    pseudo = [
+        replace(minute, start=5.0, end=10.0, scores=(0.75, 0.25)),
+        replace(minute, start=10.0, end=15.0, scores=(0.5, 0.125)),
+    ]
+    loose = settings(tmp_path, pseudo_mass=0.0, balance=0.0)
+    loader = labeled_loader([*real, of_length(5.0, "b")], species("a", "b"), loose, AUDIO, 8, 0, pseudo)
+    assert "38.1% of the training windows have pseudo-labels" in capsys.readouterr().out, "8 of 21: each four times"
+    windows = cast(RandomWindows, loader.dataset)
+    for index, level, expected in ((13, 0.02, [0.25, 0.75]), (14, 0.03, [0.125, 0.5]), (0, 0.45, [1, 0])):
+        samples, labels = windows[0, 0, index]
+        assert np.abs(samples).max() == pytest.approx(level, rel=1e-3) and labels.tolist() == [expected, [0, 0]]
+    set_epoch(loader, 1)
+    drawn = Counter(index for _, _, index in batches_of(loader).keys())  # noqa: SIM118
+    assert drawn[13] == drawn[14] == 4 and sum(drawn.values()) == 21
+    strict = replace(loose, pseudo_mass=1.0)
+    labeled_loader([*real, of_length(5.0, "b")], species("a", "b"), strict, AUDIO, 8, 0, pseudo)
+    assert "11.0% of the training windows have pseudo-labels" in capsys.readouterr().out, "a fifth: 5 of b for 1"
+
+
+def test_a_context_has_the_highest_score_of_its_windows(tmp_path: Path) -> None:
+    weather(tmp_path)
+    minute = Recording(tmp_path / "minute.wav", "minute.wav", seconds=60.0, site="pond")
+    pseudo = [
+        replace(minute, labels=("a", "b"), start=5.0, end=10.0, scores=(0.75, 0.25)),
+        replace(minute, labels=("b",), start=10.0, end=15.0, scores=(0.5,)),
+    ]
+    long = replace(AUDIO, context_seconds=20.0)
+    windows = RandomWindows(pseudo, ("a", "b"), settings(tmp_path), long, seed=0)
+    assert windows[0, 0, 1][1].tolist() == [[0.75, 0.5], [0, 0]]
+    alone = RandomWindows(pseudo[1:], ("a", "b"), settings(tmp_path), long, seed=0)
+    assert alone[0, 0, 0][1].tolist() == [[0, 0.5], [0, 0]]
+
+
+def test_scores_and_sites_of_pseudo_labels_are_in_the_fingerprint() -> None:
+    row = replace(event(0, 5), scores=(0.5,), site="pond")
+    same = fingerprint([row])
+    assert same == fingerprint([replace(row, author="Ada")])
+    assert len({same, fingerprint([replace(row, scores=(0.6,))]), fingerprint([replace(row, site="ridge")])}) == 3
+    assert fingerprint([replace(row, scores=())]) == fingerprint([replace(row, scores=(), site="ridge")])

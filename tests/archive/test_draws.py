@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_segments import event, of_length
 
-from archive.draws import counted_windows, expected_draws
+from archive.draws import counted_windows, expected_draws, pseudo_draws
+from archive.recordings import Recording
 from config import AudioSettings
 
 AUDIO = AudioSettings()
@@ -55,3 +56,40 @@ def test_a_recording_counts_for_as_many_windows_as_it_is_long_and_never_for_more
     assert counted_windows(of_length(40.0), replace(AUDIO, context_seconds=20.0), 6) == 2.0
     assert counted_windows(event(10.0, 22.5), AUDIO, 6) == 2.5 and counted_windows(event(10.0, 10.2), AUDIO, 6) == 1.0
     assert counted_windows(replace(of_length(3600.0), keep=((0.0, 5.0), (60.0, 65.0))), AUDIO, 6) == 2.0
+
+
+def scored(site: str, **scores: float) -> Recording:
+    """A window with a classifier's labels."""
+    return replace(event(0, 5, *scores), site=site, scores=tuple(scores.values()))
+
+
+def drawn(windows: list[Recording], real: dict[str, float], **changes: float) -> list[float]:
+    """How often each is drawn beside 60 other draws, rounded."""
+    usual = {"share": 0.4, "sites": 0.5, "most": 4.0, "mass": 1.0, "others": 60.0}
+    return [round(float(count), 6) for count in pseudo_draws(windows, real, **(usual | changes))]
+
+
+def test_pseudo_labels_of_a_species_never_weigh_more_than_what_people_labelled_of_it() -> None:
+    windows = [scored("pond", frog=0.5)] * 10 + [scored("pond", owl=0.8)] * 10
+    assert drawn(windows, {"frog": 30, "owl": 8}) == [2.0] * 10 + [1.0] * 10, "2 x 10 x .8 owls are twice 8"
+    assert drawn(windows, {"frog": 30, "owl": 8}, mass=0.5) == [2.0] * 10 + [0.5] * 10
+    assert drawn(windows, {"frog": 30, "owl": 8}, mass=0) == [2.0] * 20, "without the limit"
+    assert drawn(windows, {"frog": 30}) == [2.0] * 10 + [0.0] * 10, "nobody has labelled an owl"
+
+
+def test_a_window_of_several_species_goes_by_the_strictest_limit() -> None:
+    windows = [scored("pond", frog=0.5, owl=0.8)] * 10 + [scored("pond", frog=0.5)] * 10
+    found = drawn(windows, {"frog": 10, "owl": 4})
+    assert found == [0.5] * 10 + [1.0] * 10, "16 owls for 4, 20 frogs for 10"
+
+
+def test_large_sites_are_drawn_by_the_root_of_their_share() -> None:
+    windows = [scored("pond", frog=0.1)] * 16 + [scored("ridge", frog=0.1)] * 4
+    for sites, pond in ((0.0, 0.8), (0.5, 2 / 3), (1.0, 0.5)):
+        found = drawn(windows, {"frog": 99}, sites=sites, others=30)
+        assert sum(found) == pytest.approx(20) and sum(found[:16]) == pytest.approx(20 * pond)
+
+
+def test_few_windows_are_drawn_no_more_often_than_any_other() -> None:
+    assert drawn([scored("pond", frog=0.1)] * 3, {"frog": 99}) == [4.0] * 3
+    assert drawn([scored("pond", frog=0.1)] * 3, {"frog": 99}, most=1.5) == [1.5] * 3

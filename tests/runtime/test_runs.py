@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_ctrl_c_marks_a_run_as_interrupted(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_run("mae", tmp_path, {}) as run:
         raise KeyboardInterrupt
     assert status(run.folder) == "interrupted" and not (tmp_path / "mae").exists()
+
+
+def test_a_training_that_another_command_began_is_resumed_with_the_command_that_trains(tmp_path: Path) -> None:
+    """As pseudo_label.py begins those of main.py; of a run without a state the same command goes on."""
+    with pytest.raises(KeyboardInterrupt) as caught, open_run("finetune", tmp_path, {}) as run:
+        (run.folder / "states").mkdir()
+        (run.folder / "states" / "state-1.pt").touch()
+        raise KeyboardInterrupt
+    assert re.search(r"go on with: \S+ \S*main\.py --run\.resume \S+finetune-001$", str(caught.value))
+    with pytest.raises(KeyboardInterrupt) as caught, open_run("finetune", tmp_path, {}):
+        raise KeyboardInterrupt
+    assert str(caught.value).endswith("give the same command again")
 
 
 def test_a_killed_run_is_marked_by_the_next_one(tmp_path: Path) -> None:

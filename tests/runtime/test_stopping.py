@@ -25,7 +25,10 @@ from training.objective import prepare_loss_inputs
 
 HERE = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-COMMANDS = (*("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "probe", "experiments", "demo"),)
+COMMANDS = (
+    *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "probe", "experiments", "demo"),
+    "pseudo_label",
+)
 
 
 def catches(process: int, number: int) -> bool:

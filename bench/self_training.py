@@ -1,0 +1,178 @@
+"""What self-training is worth on soundscapes, with its brakes and without: rounds of labelling and training, judged on
+sites that were never labelled.
+
+    make bench-self-training          (or: .venv/bin/python -m bench.self_training [folds] [arms])
+
+Reads    ../shared/animals: labels with at least 8 recordings, folds 0 to 3; ../shared/whisper-base
+Writes   /tmp/wildwhisper/self-training/<fold>/: soundscapes made up as in bench.soundscapes; runs/self-training/, where
+         what is done already is not done again; then prints one table of what is there
+
+Half of a fold's recordings, group by group, are laid into some sites, whose sound is given to pseudo_label.py without
+answers; the other half into other sites, over other backgrounds, which judge. No classifier was trained on either.
+Each classifier is the head of frozen Whisper base, as row c of bench.whisper: round 0 is trained on recordings alone,
+each further one on what the one before it makes of the given sites too.
+
+`python -m bench.self_training 0 2` does two folds, so that two processes may share the work; arms are named by their
+letters: b with all brakes, n without any, m without the limit of mass, s with windows drawn evenly over all sites, t
+with the seed of the teacher, c without pseudo-labels at all: what another seed alone changes. Intervals are over the
+sites that judge; differences to round 0 are paired.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from archive.recordings import Recording
+from bench.arms import is_finished, start_finetune
+from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.folds import FOLDS, gain
+from bench.ingredients import deal_noise
+from bench.soundscapes import SEED, Judged, answers, make_site, quiet_recordings, write_soundscapes
+from bench.whisper import BASE, SHARED
+from config import SCRATCH, AudioSettings, DataSettings
+from data_loader import read_labeled, truth_table
+from evaluation.held_out import deal_out
+from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap, weighted_macro_roc_auc
+from pseudo_label import exported
+
+RUNS, FOLDER = Path("runs/self-training"), SCRATCH / "self-training"
+ROUNDS = 2
+GIVEN, JUDGING = "given", "judging"
+SITES, MINUTES = 8, {GIVEN: 6, JUDGING: 4}  # of either kind in each fold; soundscapes of a minute at each site
+SITE = r"/([^/]+)-\d+\.flac$"  # in the name of a file
+MEASURES = (("cmAP", cmap, weighted_cmap), ("macro AUC", macro_roc_auc, weighted_macro_roc_auc))
+FREE_MASS, EVEN_SITES = ("--data.pseudo_mass", "0"), ("--data.pseudo_sites", "0")
+
+
+class Arm(NamedTuple):
+    """A way to go through the rounds."""
+
+    letter: str
+    name: str
+    flags: tuple[str, ...]
+    other_seed: bool  # whether each round has a seed of its own
+
+
+ARMS = (
+    Arm("b", "with brakes", (), True),
+    Arm("n", "without brakes", (*FREE_MASS, *EVEN_SITES), False),
+    Arm("m", "without the limit of mass", FREE_MASS, True),
+    Arm("s", "windows drawn evenly", EVEN_SITES, True),
+    Arm("t", "the teacher's seed", (), False),
+    Arm("c", "recordings alone, other seeds (control)", (), True),
+)
+USUAL, CONTROL = "bnc", "c"
+
+
+def bench(folds: Sequence[int], letters: str) -> None:
+    """Do what is not done yet, then print the table."""
+    deal_noise()
+    with redirect_stdout(None):
+        taxonomy, rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
+    arms = [arm for arm in ARMS if arm.letter in letters]
+    for fold in folds:
+        own = [row for row in rows if row.fold == fold]
+        part = deal_out(
+            np.array([row.group for row in own]), truth_table(own, taxonomy.labels, AudioSettings()), parts=2
+        )
+        for number, kind in enumerate(MINUTES):
+            build(fold, kind, [row for row, half in zip(own, part, strict=True) if half == number])
+        for arm in arms:
+            for number in range(ROUNDS + 1):
+                train(fold, arm, number)
+    print_table(folds, arms)
+
+
+def build(fold: int, kind: str, recordings: Sequence[Recording]) -> None:
+    """The soundscapes of the sites of one kind; made where they are not there."""
+    place = FOLDER / str(fold) / kind
+    if (place / "answers.csv").is_file():
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    backgrounds, which = quiet_recordings(), list(MINUTES).index(kind)
+    order: list[int] = np.random.default_rng([SEED, fold]).permutation(len(backgrounds)).tolist()
+    order = order[which :: len(MINUTES)]
+    rng = np.random.default_rng([SEED, fold, which])
+    names = [f"{fold}-{kind}-{number:02}" for number in range(SITES)]
+    sites = [make_site(name, backgrounds[order[at % len(order)]], rng) for at, name in enumerate(names)]
+    write_soundscapes(place, sites, MINUTES[kind], recordings, rng)
+
+
+def train(fold: int, arm: Arm, number: int) -> None:
+    """A round: label the given sites with the classifier of the round before, and train; round 0 only trains."""
+    place = place_of(fold, arm, number)
+    if is_finished(place / "finetune"):
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    more: tuple[str, ...] = ()
+    if number and arm.letter != CONTROL:
+        with redirect_stdout(None):
+            model = exported((place_of(fold, arm, number - 1) / "finetune").resolve(), place)
+        words = ("--model", str(model), "--out", str(place / "pseudo"), "--site_regex", SITE, "--threads", "1")
+        with (place / "labelled.txt").open("w", encoding="utf-8") as file:
+            command = [sys.executable, "pseudo_label.py", str(FOLDER / str(fold) / GIVEN), *words]
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        assert code == 0, f"pseudo_label.py left with {code}; what it printed is in {place / 'labelled.txt'}"
+        more = ("--data.pseudo", str(place / "pseudo" / "recordings.csv"), *arm.flags)
+    seed = str(number if arm.other_seed else 0)
+    flags = (*BASE, "--train.frozen", *SHARED, "--data.valid_fold", str(fold), "--run.seed", seed, *more)
+    code = start_finetune(place, *flags).wait()
+    assert code == 0, f"main.py left with {code}; what it printed is in {place / 'printed.txt'}"
+    print(f"fold {fold}, {arm.name}, round {number}: trained", flush=True)
+
+
+def print_table(folds: Sequence[int], arms: Sequence[Arm]) -> None:
+    """Every round of every arm on the sites that judge, and its difference to round 0."""
+    first = judged(folds, arms[0], 0)
+    hours = len(first.truth) * 5 / 3600
+    print(f"\nfolds {', '.join(map(str, folds))}: {hours:.2f} h of {len(set(first.sites))} sites that judge")
+    names = [name for name, _, _ in MEASURES]
+    print("| | " + " | ".join([*names, *(f"{name} - round 0" for name in names)]) + " | windows labelled |")
+    print("|---" * (2 + 2 * len(names)) + "|")
+    for arm, number in [(arms[0], 0), *((arm, number) for arm in arms for number in range(1, ROUNDS + 1))]:
+        found = judged(folds, arm, number)
+        assert np.array_equal(found.truth, first.truth), "the rounds were judged on other windows"
+        cells, differences = list[str](), list[str]()
+        for _, statistic, weighted in MEASURES:
+            low, high = bootstrap_interval(partial(weighted, found.truth, found.scores), found.sites)
+            cells.append(f"{statistic(found.truth, found.scores):.3f} [{low:.3f}, {high:.3f}]")
+            low, high = bootstrap_interval(
+                partial(gain, weighted, found.truth, found.scores, first.scores), found.sites
+            )
+            difference = statistic(found.truth, found.scores) - statistic(found.truth, first.scores)
+            differences.append(f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" if number else "")
+        tables = [place_of(fold, arm, number) / "pseudo" / "recordings.csv" for fold in folds]
+        windows = sum(len(table.read_text(encoding="utf-8").splitlines()) - 1 for table in tables if table.is_file())
+        name = f"{arm.name}, round {number}" if number else "round 0: recordings alone"
+        print(f"| {name} | " + " | ".join([*cells, *differences, str(windows or "")]) + " |")
+
+
+def judged(folds: Sequence[int], arm: Arm, number: int) -> Judged:
+    """The answers of a round to the sites that judge, of all folds."""
+    parts = [
+        answers(
+            place_of(fold, arm, number) / "finetune" / "classifier.safetensors",
+            FOLDER / str(fold) / JUDGING,
+            place_of(fold, arm, number) / "judged.onnx",
+        )
+        for fold in folds
+    ]
+    return Judged(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def place_of(fold: int, arm: Arm, number: int) -> Path:
+    """Where a round is kept; round 0 is common to all arms."""
+    return RUNS / str(fold) / (f"{arm.letter}-{number}" if number else "0")
+
+
+if __name__ == "__main__":
+    numbers = tuple(int(word) for word in sys.argv[1:] if word.isdecimal())
+    bench(numbers or FOLDS, "".join(word for word in sys.argv[1:] if not word.isdecimal()) or USUAL)

@@ -1,0 +1,301 @@
+"""Self-training: recordings that nobody labelled, labelled by classifiers, for main.py to learn from them too.
+
+    python pseudo_label.py season/ --model runs/quantize/classifier.int8.onnx --out pseudo/
+    python main.py --data.root recordings/ --data.pseudo pseudo/recordings.csv --run.seed 1
+    python pseudo_label.py season/ --out pseudo/ --rounds 3 --student runs/finetune --judge annotated/
+
+Reads    recordings, folders of them or a recordings.csv; classifier.int8.onnx; with --rounds a run of main.py
+Writes   pseudo/: recordings.csv, a row per window with its labels and their scores, run.json; with --rounds a folder
+         for each round, rounds.csv, and numbered runs of main.py
+
+Windows are read and scored as predictor.py does it, and what is scored is kept: the same command goes on where it was
+stopped, with other limits (--lowest, --highest, --sure) too. What keeps a classifier from teaching itself its own
+mistakes: scores are labels and none is certain; main.py draws no more of a species than people labelled of it, and
+large sites less (--data.pseudo_mass, --data.pseudo_sites); each round has a seed of its own; what judges is of sites
+that are never labelled; and the rounds end when it says that they harm.
+"""
+
+from __future__ import annotations
+
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
+from config import PseudoLabelCommand
+from runtime.terminal import answer_early
+
+if __name__ == "__main__":
+    answer_early(PseudoLabelCommand)  # before anything is imported that takes seconds
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from archive.pseudo_labels import TEACHERS, Limits, read_limits
+from archive.recorders import read_name
+from archive.recordings import Recording, write_recordings
+from config import FinetuneCommand, LabelledSettings, parse
+from predictor import MODEL, Analyser, exit_code, open_models, score_waiting, still_to_do
+from runtime.digests import sha256
+from runtime.files import as_json, publish, read_json
+from runtime.runs import MAY_DIFFER, flat, open_run
+from runtime.terminal import command_line, launch, show
+from serving.choices import model_hash
+from serving.contexts import SoundSettings
+from serving.detections import Choices
+from serving.inputs import Entry, find_entries
+from serving.journal import Journal, open_journal
+from serving.scorer import Scorer
+from sounds.audio import READING
+from sounds.decoders import Decoder
+
+TABLE = "recordings.csv"
+KNOWN = ("run", "data", "encoder", "seed", "held_out_fold")  # of a classifier's training
+
+
+class Round(NamedTuple):
+    """A training, and what it is worth; 0 is the one without pseudo-labels."""
+
+    number: int
+    run: Path
+    cmap: float
+    windows: int  # with pseudo-labels
+
+
+def pseudo_label(config: PseudoLabelCommand) -> int:
+    """The command; returns the exit code."""
+    assert config.inputs, "no recordings given; for example: python pseudo_label.py season/ --model M --out pseudo/"
+    given = [*config.inputs, *([config.judge] if config.judge else [])]
+    absent = [str(path) for path in given if not path.exists()]
+    assert not absent, f"not found: {', '.join(absent[:5])}"
+    if config.rounds:
+        return self_train(config)
+    code, _ = label_recordings(config)
+    show(
+        f"next: {command_line('main.py', '--data.pseudo', config.out / TABLE, '--run.seed', '1')}, and its --data.root"
+    )
+    return code
+
+
+# --- labelling ------------------------------------------------------------------------------------------------------
+
+
+def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
+    """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
+    with Decoder() as decoder:
+        scorers = open_models(config.model or (MODEL,), config.threads, "onnxruntime")
+        labels = scorers[0].taxonomy.labels
+        limits = read_limits(config.limits, labels, config.lowest, config.highest, config.sure)
+        entries = entries_to_label(config)
+        nothing = Choices(np.full(len(labels), np.inf, np.float32), np.ones(len(labels), np.bool_))
+        analyser = Analyser(scorers, SoundSettings(), nothing, decoder)
+        settings = {"reading": READING, "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
+        with (
+            open_journal(config.out, settings, arrays=True, restart=config.restart) as journal,
+            open_run(
+                "pseudo", config.out, config, config.out, kept="what is scored is kept: repeat the command"
+            ) as run,
+        ):
+            score_waiting(analyser, still_to_do(entries, journal, retry_failed=False), journal, fail_fast=False)
+            statuses = Counter(str(journal.read_facts(entry)["status"]) for entry in entries)
+            rows = list(labelled_windows(entries, journal, limits, config.inputs))
+            assert rows, (
+                f"in none of {len(entries)} recordings a window has a species with a score of {config.sure:g} or more "
+                f"({dict(statuses)}); lower --sure"
+            )
+            write_recordings(config.out / TABLE, rows)
+            run.facts.update({TEACHERS: [facts_of(scorer) for scorer in scorers], "windows": len(rows)})
+    mass, sites = Counter[str](), Counter(row.site for row in rows)
+    for row in rows:
+        mass.update(dict(zip(row.labels, row.scores, strict=True)))
+    show(f"wrote {config.out / TABLE}: {len(rows)} windows of {len(sites)} sites, {len(mass)} of {len(labels)} species")
+    show("most of " + ", ".join(f"{label} ({total:.1f})" for label, total in mass.most_common(5)))
+    return exit_code(statuses), len(rows)
+
+
+def entries_to_label(config: PseudoLabelCommand) -> list[Entry]:
+    """The recordings, each with its site, without those of sites that are held out or judge."""
+    entries = with_sites(config, config.inputs)
+    assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
+    judging = with_sites(config, (config.judge,)) if config.judge else []
+    unknown = sorted(set(config.held_out) - {entry.site for entry in entries})
+    assert not unknown, (
+        f"--held_out {' '.join(unknown)}: no such site; there are {', '.join(sorted({e.site for e in entries})[:10])}"
+    )
+    aside = {*config.held_out, *(entry.site for entry in judging)}
+    paths = {entry.path.resolve() for entry in judging}
+    kept = [entry for entry in entries if entry.site not in aside and entry.path.resolve() not in paths]
+    if len(kept) < len(entries):
+        show(f"{len(entries) - len(kept)} of {len(entries)} recordings are not labelled: their sites are held out")
+    assert kept, (
+        f"all {len(entries)} recordings are of sites that are held out ({', '.join(sorted(aside)[:5])}); give others, "
+        "or say with --site_regex where the site stands in a path"
+    )
+    return kept
+
+
+def with_sites(config: PseudoLabelCommand, inputs: Sequence[Path]) -> list[Entry]:
+    """The recordings of some inputs; where a folder's name is all that is known of the site, what the recorder wrote
+    into the file's name counts before it."""
+    entries, notes = find_entries(inputs, config.site_regex)
+    show("\n".join(notes), end="\n" * bool(notes))
+    if config.site_regex:
+        return entries
+    folders = {entry.path: Path(os.path.realpath(entry.path)).parent.name for entry in entries}
+    named = (entry.site != folders[entry.path] or not read_name(entry.path.name).site for entry in entries)
+    return [
+        entry if known else replace(entry, site=read_name(entry.path.name).site)
+        for entry, known in zip(entries, named, strict=True)
+    ]
+
+
+def labelled_windows(
+    entries: Sequence[Entry], journal: Journal, limits: Limits, inputs: Sequence[Path]
+) -> Iterator[Recording]:
+    """The windows that have labels, in the order of the recordings and of time."""
+    for entry, channels in journal.recall_arrays(entries):
+        facts = journal.read_facts(entry)
+        path = entry.path.absolute()
+        above = [place.absolute() for place in inputs if place.is_dir() and path.is_relative_to(place.absolute())]
+        known = Recording(
+            path,
+            path.relative_to(above[0] if above else path.parent).as_posix(),
+            seconds=facts["seconds_analysed"] + facts["seconds_silent"],
+            source="pseudo-labels",
+            site=entry.site,
+            latitude=entry.latitude,
+            longitude=entry.longitude,
+            recorded_at=entry.recorded_at,
+        )
+        for scored in channels:
+            for start, end, row in zip(scored.starts, scored.ends, scored.probabilities, strict=True):
+                labels, scores = limits.labels_of(row)
+                if labels:
+                    yield replace(known, start=start, end=end, labels=labels, scores=scores)
+
+
+def facts_of(scorer: Scorer) -> dict[str, Any]:
+    """What is to be remembered of a teacher; its `encoder` is the size in words, `weights` what it was trained from."""
+    known = {name: scorer.provenance[name] for name in KNOWN if name in scorer.provenance}
+    weights = known.pop("encoder", "")
+    return {"model": str(scorer.path), "sha256": scorer.sha256, **known, "encoder": scorer.encoder, "weights": weights}
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def self_train(config: PseudoLabelCommand) -> int:
+    """Label, train and judge in turn, until it does harm or --rounds are done; returns the exit code."""
+    first = config.student.resolve()
+    settings = read_json(first / "run.json", "name a run of main.py with --student") if first.is_dir() else {}
+    assert settings.get("status") == "finished" and (first / "classifier.safetensors").is_file(), (
+        f"{config.student} is no finished run of main.py with one classifier; train one, and name its folder: --student"
+    )
+    config.out.mkdir(parents=True, exist_ok=True)
+    rounds = [Round(0, first, judged_by(config, first), 0)]
+    code, best, models = 0, rounds[0], config.model
+    judges = str(config.judge or f"the held-out recordings of {config.student}")
+    show(f"round 0: cmAP {best.cmap:.4f} on {judges}")
+    for number in range(1, config.rounds + 1):
+        place = config.out / f"round-{number}"
+        place.mkdir(exist_ok=True)
+        models = models or (exported(rounds[-1].run, place),)
+        code, windows = label_recordings(replace(config, model=models, out=place, rounds=0))
+        run = trained(config, first, number, place / TABLE)
+        rounds.append(Round(number, run, judged_by(config, run), windows))
+        write_rounds(config.out / "rounds.csv", rounds)
+        models = ()
+        show(
+            f"round {number}: cmAP {rounds[-1].cmap:.4f} on {judges}, best before {best.cmap:.4f} (round {best.number})"
+        )
+        if rounds[-1].cmap < best.cmap:
+            show(f"round {number} is worse than round {best.number}: stopping, as further rounds would learn from it")
+            break
+        best = rounds[-1]
+    path = best.run / "classifier.safetensors"
+    show(f"the best is round {best.number}; next: {command_line('quantize.py', '--classifier', path)}")
+    return code
+
+
+def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -> Path:
+    """The folder of a round's training: of one that has finished, else of one that is begun or goes on now."""
+    from main import finetune  # torch takes seconds, and labelling alone does without it
+
+    wanted = parse(FinetuneCommand, ["--config", str(first / "run.json"), "--data.pseudo", str(table)])
+    wanted = replace(wanted, run=replace(wanted.run, seed=wanted.run.seed + number))
+    before = runs_like(wanted, sha256(table))
+    if "finished" in before.values():
+        show(f"round {number} is trained already")
+    else:
+        begun = [] if config.restart else list(before)
+        code = finetune(parse(FinetuneCommand, ["--run.resume", str(begun[-1])]) if begun else wanted)
+        assert code == 0, f"round {number} was not trained; see what main.py printed above"
+    return next(run for run, status in runs_like(wanted, sha256(table)).items() if status == "finished")
+
+
+def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:
+    """The runs with these settings and this digest of their pseudo-labels, the oldest first, and how they ended."""
+    found: dict[Path, str] = {}
+    settings = settled(json.loads(json.dumps(wanted, default=as_json)))
+    for path in sorted(wanted.run.root.glob("finetune-*/run.json")):
+        facts = read_json(path, "remove its folder")
+        status, own = facts.get("status"), facts.get("settings")
+        of_table = status != "finished" or facts.get("pseudo_labels") == table  # others are asked when they are resumed
+        if isinstance(own, dict) and settled(cast(dict[str, Any], own)) == settings and of_table:
+            found[path.parent.resolve()] = str(status)
+    return found
+
+
+def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their flags, without those that may differ between two starts of one run."""
+    return {name: value for name, value in flat(settings).items() if name not in MAY_DIFFER}
+
+
+def exported(run: Path, place: Path) -> Path:
+    """The classifier of a run as a float32 file to score with, named after its content."""
+    from serving.export import write_float
+    from training.checkpoint import load_classifier
+
+    classifier = run / "classifier.safetensors"
+    path = place / f"teacher-{sha256(classifier)[:12]}.onnx"
+    if not path.is_file():
+        network, facts = load_classifier(classifier)
+        write_float(network, facts, path, False)
+    return path
+
+
+def judged_by(config: PseudoLabelCommand, run: Path) -> float:
+    """cmAP of a run's classifier on the recordings of --judge, else on those that main.py held out."""
+    if config.judge is None:
+        return float(read_json(run / "run.json", "train again")["scores"]["cmap"])
+    import torch
+
+    from data_loader import read_labeled, truth_table
+    from evaluation.held_out import pool_windows
+    from evaluation.metrics import cmap
+    from trainer import score_windows
+    from training.checkpoint import load_classifier
+
+    network, facts = load_classifier(run / "classifier.safetensors")
+    _, rows = read_labeled(LabelledSettings(config.judge))
+    truth = truth_table(rows, facts.taxonomy.labels, facts.audio)
+    assert truth.any(), f"none of the species of {run} is labelled in {config.judge}; give --judge recordings of them"
+    return cmap(truth, pool_windows(score_windows(network, rows, facts.audio, torch.device("cpu")), len(rows)))
+
+
+def write_rounds(path: Path, rounds: Sequence[Round]) -> None:
+    """All rounds so far, a row each."""
+    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(Round._fields)
+        table.writerows((each.number, each.run, f"{each.cmap:.6f}", each.windows) for each in rounds)
+
+
+if __name__ == "__main__":
+    launch(pseudo_label, PseudoLabelCommand)

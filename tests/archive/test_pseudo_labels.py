@@ -1,0 +1,149 @@
+"""A classifier's scores become labels as the limits say, and a table that cannot be trained on is named."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from archive.layouts import read_collection
+from archive.pseudo_labels import apart_from, labelling_models, read_limits, read_pseudo_labels
+from archive.recordings import COLUMNS, Recording, read_recordings, write_recordings
+from config import DataSettings
+
+SPECIES = ("frog", "owl", "newt")
+
+
+def labels_of(*scores: float, table: Path | None = None) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    return read_limits(table, SPECIES, 0.1, 0.9, 0.5).labels_of(np.array(scores, np.float32))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two windows of 12 s of noise."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 12 * 16_000)
+    (tmp_path / "pond").mkdir()
+    soundfile.write(tmp_path / "pond" / "dawn.wav", noise, 16_000)
+    row = Recording(tmp_path / "pond" / "dawn.wav", "pond/dawn.wav", seconds=12.0, site="pond")
+    first = replace(row, labels=("frog", "owl"), scores=(0.9, 0.3), start=0.0, end=5.0)
+    write_recordings(
+        tmp_path / "recordings.csv", [first, replace(first, labels=("owl",), scores=(0.6,), start=10.0, end=12.0)]
+    )
+    return tmp_path / "recordings.csv"
+
+
+def test_what_is_below_the_lowest_counts_as_nothing_and_nothing_is_above_the_highest() -> None:
+    assert labels_of(0.3, 0.97, 0.09) == (("owl", "frog"), (0.9, 0.3))
+    assert labels_of(0.1, 0.5, 0.0999) == (("owl", "frog"), (0.5, 0.1)), "the limits themselves are within"
+    assert labels_of(0.95, 0.99, 0.97) == (("owl", "newt", "frog"), (0.9, 0.9, 0.9)), "in the order of the scores"
+
+
+def test_a_window_in_which_no_species_is_sure_has_no_label() -> None:
+    assert labels_of(0.49, 0.49, 0.49) == ((), ())
+    assert labels_of(0.51, 0.49, 0.49)[0] == SPECIES
+
+
+def test_a_species_may_have_limits_of_its_own(tmp_path: Path) -> None:
+    table = tmp_path / "limits.csv"
+    table.write_text("label,lowest,highest\nowl,0.7,\nnewt,,0.6\n")
+    assert labels_of(0.95, 0.69, 0.8, table=table) == (("frog", "newt"), (0.9, 0.6))
+    assert labels_of(0.95, 0.71, 0.8, table=table) == (("frog", "newt", "owl"), (0.9, 0.6, 0.71))
+    assert labels_of(0.95, 0.69, 0.8) == (("frog", "newt", "owl"), (0.9, 0.8, 0.69)), "without it"
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("toad,0.1,0.9", "line 2: 'toad' is no species of the classifier"),
+        ("owl,1.2,", "line 2: lowest '1.2'; give a score from 0 to 1"),
+        ("owl,nan,", "line 2: lowest 'nan'; give a score"),
+        ("owl,0.95,", "line 2: lowest 0.95 is above highest 0.9"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_named(row: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "limits.csv").write_text(f"label,lowest,highest\n{row}\n")
+    with pytest.raises(AssertionError, match=complaint):
+        labels_of(0.9, 0.9, 0.9, table=tmp_path / "limits.csv")
+
+
+def test_scores_survive_the_way_to_disk_and_other_tables_have_no_such_column(table: Path, tmp_path: Path) -> None:
+    rows = read_recordings(table)
+    assert [(row.labels, row.scores) for row in rows] == [(("frog", "owl"), (0.9, 0.3)), (("owl",), (0.6,))]
+    assert table.read_text().splitlines()[0] == ",".join((*COLUMNS, "scores"))
+    write_recordings(tmp_path / "others.csv", [replace(row, scores=()) for row in rows])
+    assert (tmp_path / "others.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_a_whole_table_is_read_with_the_true_length_of_its_files(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_pseudo_labels(table, SPECIES)
+    assert [(row.start, row.end, row.seconds, row.status) for row in rows] == [(0, 5, 12, "ok"), (10, 12, 12, "ok")]
+    assert "2 windows of 1 recordings of 1 sites with pseudo-labels (sum 2)" in capsys.readouterr().out
+
+
+def cell(old: str, new: str) -> Callable[[Path], object]:
+    """A table with another cell in its first row."""
+
+    def write(table: Path) -> None:
+        table.write_text(table.read_text().replace(old, new, 1))
+
+    return write
+
+
+def without_sound(table: Path) -> None:
+    (table.parent / "pond" / "dawn.wav").unlink()
+
+
+def with_damaged_sound(table: Path) -> None:
+    (table.parent / "pond" / "dawn.wav").write_text("rain")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (Path.unlink, r"no table .*recordings\.csv; `python pseudo_label\.py"),
+        (cell("frog;owl", "toad;owl"), r"has 1 labels that are no species of this training, \['toad'\]"),
+        (cell("0.9;0.3", "nan;0.3"), r"line 2: scores 'nan' is no number"),
+        (cell("0.9;0.3", "1.9;0.3"), r"line 2: scores '1\.9;0\.3' of the labels 'frog;owl'; give each a score from 0"),
+        (cell("0.9;0.3", "0.9;-0.3"), r"line 2: scores '0\.9;-0\.3' of the labels"),
+        (cell("0.9;0.3", "0.9"), r"line 2: scores '0\.9' of the labels 'frog;owl'"),
+        (cell("0.9;0.3", ""), r"1 of 2 labelled rows are windows with scores; give --data\.pseudo the table that"),
+        (cell("10,12", "10,13"), r"the window from 10 to 13 s of pond/dawn\.wav does not lie within its 12 s"),
+        (cell("10,12", "12,10"), r"the window from 12 to 10 s of pond/dawn\.wav does not lie"),
+        (without_sound, r"1 of 1 recordings are not there, such as .*dawn"),
+        (with_damaged_sound, "does not lie within its 0 s"),
+    ],
+)
+def test_a_table_that_cannot_be_trained_on_is_named(
+    spoil: Callable[[Path], object], complaint: str, table: Path
+) -> None:
+    spoil(table)
+    with pytest.raises(AssertionError, match=complaint) as caught:
+        read_pseudo_labels(table, SPECIES)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_of_a_site_that_is_held_out_and_nothing_that_people_labelled_is_learnt_from(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_pseudo_labels(table, SPECIES)
+    other = Recording(Path("/else/a.wav"), "a.wav", ("frog",), site="ridge")
+    assert apart_from(rows, [other], [other]) == rows
+    assert apart_from(rows, [replace(other, path=rows[0].path)], [other]) == []
+    assert apart_from(rows, [replace(other, site="pond")], [other]) == rows, "a site that trains may be learnt from"
+    assert apart_from(rows, [other], [replace(other, site="pond")]) == []
+    assert capsys.readouterr().out.count("2 of 2 windows with pseudo-labels are left out") == 2
+
+
+def test_it_is_no_data_root(table: Path) -> None:
+    with pytest.raises(AssertionError, match=r"holds a classifier's labels, .* give it as --data\.pseudo"):
+        read_collection(DataSettings(table))
+
+
+def test_who_labelled_a_table_stands_beside_it(table: Path) -> None:
+    assert labelling_models(table) == []
+    (table.parent / "run.json").write_text('{"teachers": [{"run": "finetune-001", "seed": 0}, 7]}')
+    assert labelling_models(table) == [{"run": "finetune-001", "seed": 0}]
