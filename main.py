@@ -84,7 +84,8 @@ def finetune(config: FinetuneCommand) -> int:
     plans = [plan_fold(config, fold, taxonomy, recordings) for fold in config.train.folds or (config.data.valid_fold,)]
     encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
-    backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
+    background = config.augment.background or config.data.no_call
+    backgrounds = noise_bank(background, config.audio) if background and config.augment.noise else None
     with training_run("finetune", config) as run:
         # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
