@@ -370,12 +370,16 @@ class MixtureSettings:
 class AugmentSettings(MixtureSettings):
     """What makes training harder than the recordings are. Probabilities of 0 turn a step off."""
 
+    isolate: float = 0.5
+    """Probability that a piece of a tenth to four fifths of the window is left alone in it, as a call in a soundscape
+    is; the loudest of four."""
     background: Path | None = None
-    """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay."""
+    """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay. Without it
+    those of --data.no_call are put there."""
     noise: float = 0.5
     """Probability of such a background, where a folder is given."""
-    snr_db: tuple[float, float] = (3.0, 30.0)
-    """Range of how far the background stays below the window, dB."""
+    snr_db: tuple[float, float] = (-2.0, 28.0)
+    """Range of how far the background stays below the window where that is loudest, dB."""
     mask: float = 0.5
     """Probability of hiding stripes of time and of frequency in the log-mel picture."""
 

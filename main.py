@@ -92,7 +92,8 @@ def finetune(config: FinetuneCommand) -> int:
     if config.data.pseudo:
         check_labelling_models(config, plans, encoder.size.layers)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
-    backgrounds = noise_bank(config.augment.background, config.audio) if config.augment.background else None
+    background = config.augment.background or config.data.no_call
+    backgrounds = noise_bank(background, config.audio) if background and config.augment.noise else None
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
         run.facts.update({"pseudo_labels": table} if table else {})

@@ -1,12 +1,14 @@
-"""A batch in, a harder batch out: tone, level, shift in time, other animals, weather, stripes hidden from the picture.
+"""A batch in, a harder batch out: tone, level, shift in time, a short call left alone, other animals, weather, stripes
+hidden from the picture.
 
     waveforms, targets = augment_batch(waveforms, targets, config.augment, generator, backgrounds)
     mel = augment_mel(log_mel(waveforms), config.augment, generator)
 
 Waveforms are mixed, never log-mel pictures: sound adds up in the air. No change of pitch or speed: both carry species.
-All chance comes from one generator on the CPU. Tone, splice, further sources and background draw from it only where
-they are switched on, so runs without them stay what they were. What is drawn, a few numbers for each row, goes to the
-device of the sound without waiting for it, and nothing is ever asked back: a GPU is not kept from what it has to do.
+All chance comes from one generator on the CPU. Tone, isolation, splice, further sources and background draw from it
+only where they are switched on, so runs without them stay what they were. What is drawn, a few numbers for each row,
+goes to the device of the sound without waiting for it, and nothing is ever asked back: a GPU is not kept from what it
+has to do.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from config import AugmentSettings, MixtureSettings
 
 TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames of 10 ms, mel bins
 SPLICED = (0.2, 0.6)  # shortest and longest segment of another recording, shares of the window
+ISOLATED = (0.1, 0.8)  # shortest and longest piece that is left alone, shares of the window
+ISOLATED_DRAWS = 4  # of which the loudest is taken, for there the animal is
 FADE = 160  # samples of cross-fade at either end of it: 10 ms at 16 kHz
+LOUD = 0.1  # of the window: the loudest piece of this length is what a background is compared with
 TONE_POINTS = (4, 8)  # fewest and most points that a tone control goes through
 TONE_DB = (-20.0, 6.0)  # lowest and highest of them
 TONE_OCTAVES = 8  # below half the sample rate: 31 Hz to 8 kHz at 16 kHz
@@ -51,6 +56,8 @@ def augment_batch(
     shifts = torch.randint(samples, (batch,), generator=generator)
     shifts = torch.where(chosen(batch, settings.roll, generator), shifts, 0)
     waveforms = roll_rows(waveforms, shifts)
+    if isinstance(settings, AugmentSettings) and settings.isolate > 0:
+        waveforms = isolate(waveforms, settings.isolate, generator)
     if settings.splice > 0:
         waveforms, targets = splice(waveforms, targets, settings.splice, generator)
     waveforms, targets = mix(waveforms, targets, settings.mixup, settings.sources, generator)
@@ -142,6 +149,28 @@ def tone_curve(positions: Tensor, decibels: Tensor, bins: int) -> Tensor:
     return torch.pow(10.0, level / 20)
 
 
+def isolate(waveforms: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """One short piece of the window left alone, with silence before and behind it: a call as a soundscape has it.
+
+    Published clips are cut to their animal, and a short one is repeated until the window is full, so that without this
+    a network is never given a window with a single call in it (LOG.md says what that costs).
+
+    waveforms  (batch, samples)
+    """
+    batch, samples = waveforms.shape
+    shortest, longest = ISOLATED
+    rows = chosen(batch, probability, generator).to(waveforms.device, non_blocking=True)[:, None]
+    lengths = (samples * (shortest + (longest - shortest) * torch.rand(batch, generator=generator))).round().long()
+    drawn = [draw_below(samples - lengths + 1, generator) for _ in range(ISOLATED_DRAWS)]
+    starts = torch.stack(drawn, dim=1).to(waveforms.device, non_blocking=True)
+    lengths = lengths.to(waveforms.device, non_blocking=True)[:, None]
+    energy = torch.nn.functional.pad(waveforms.square().cumsum(dim=1), (1, 0))
+    loudest = (energy.gather(1, starts + lengths) - energy.gather(1, starts)).argmax(dim=1, keepdim=True)
+    inside = torch.arange(samples, device=waveforms.device) - starts.gather(1, loudest)  # 0: the first sample
+    share = (torch.minimum(inside + 1, lengths - inside) / FADE).clamp(0.0, 1.0)
+    return torch.where(rows, waveforms * share, waveforms)
+
+
 def splice(waveforms: Tensor, targets: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A segment of the window replaced by one of another row, with a short cross-fade at either end so that no click
     is made; the labels of both count, though a call may have lain in what was cut away.
@@ -201,7 +230,7 @@ def add_background(
 
     waveforms    (batch, samples)
     backgrounds  (count, samples) on any device; only what is used is moved
-    snr_db       range of the power of the row over the power of what is added to it, dB
+    snr_db       range of the power of the row, where it is loudest, over the power of what is added to it, dB
     """
     batch, samples = waveforms.shape
     assert len(backgrounds) and backgrounds.shape[1] == samples, (
@@ -214,7 +243,7 @@ def add_background(
     ratio = gains(batch, snr_db, generator).to(waveforms.device, non_blocking=True)
     chance = backgrounds[which.to(backgrounds.device, non_blocking=True)]
     noise = roll_rows(chance.to(waveforms, non_blocking=True), shifts)
-    factor = (power(waveforms) / power(noise).clamp(min=SILENCE)).sqrt() / ratio
+    factor = (loudest_power(waveforms) / power(noise).clamp(min=SILENCE)).sqrt() / ratio
     return torch.where(disturbed, waveforms + noise * factor, waveforms)
 
 
@@ -245,6 +274,13 @@ def level_ratio(waveforms: Tensor, others: Tensor, generator: torch.Generator) -
 def power(waveforms: Tensor) -> Tensor:
     """(batch, 1) mean squares of the rows."""
     return waveforms.square().mean(dim=1, keepdim=True)
+
+
+def loudest_power(waveforms: Tensor) -> Tensor:
+    """(batch, 1) mean squares of the loudest piece of each row, `LOUD` of the window long."""
+    length = max(1, round(LOUD * waveforms.shape[1]))
+    powers = torch.nn.functional.avg_pool1d(waveforms.square()[:, None], length, max(1, length // 2))
+    return powers.amax(dim=2)
 
 
 def chosen(batch: int, probability: float, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from torchaudio.functional import mask_along_axis_iid
 from config import AugmentSettings
 from training.augment import (
     FADE,
+    ISOLATED,
     MEL_MASKS,
     SPLICED,
     TIME_MASKS,
@@ -21,6 +22,7 @@ from training.augment import (
     chosen,
     control_tone,
     gains,
+    isolate,
     level_ratio,
     mix,
     roll_rows,
@@ -28,9 +30,9 @@ from training.augment import (
     tone_curve,
 )
 
-OFF = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, splice=0.0, filter=0.0, mask=0.0)
-EVERYTHING = AugmentSettings(mixup=1.0, sources=3, noise=1.0, roll=1.0, splice=1.0, filter=1.0, mask=1.0)
-SOME = AugmentSettings(mixup=1.0, noise=0.0, roll=1.0, mask=1.0)
+OFF = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, splice=0.0, filter=0.0, mask=0.0, isolate=0.0)
+EVERYTHING = AugmentSettings(mixup=1.0, sources=3, noise=1.0, roll=1.0, splice=1.0, filter=1.0, mask=1.0, isolate=1.0)
+SOME = AugmentSettings(mixup=1.0, noise=0.0, roll=1.0, mask=1.0, isolate=0.0)
 SEEDS = range(20)
 
 
@@ -84,7 +86,12 @@ def as_before(
 @pytest.mark.parametrize("rows", [1, 2, 6])
 @pytest.mark.parametrize(
     "settings",
-    [AugmentSettings(), OFF, AugmentSettings(mixup=1.0, roll=1.0), AugmentSettings(mixup=0.3, roll=0.0, mask=0.0)],
+    [
+        AugmentSettings(isolate=0.0),
+        OFF,
+        AugmentSettings(mixup=1.0, roll=1.0, isolate=0.0),
+        AugmentSettings(mixup=0.3, roll=0.0, mask=0.0, isolate=0.0),
+    ],
 )
 def test_without_the_newer_steps_every_bit_is_what_it_was(settings: AugmentSettings, rows: int) -> None:
     waveforms, labels = batch(rows)
@@ -105,6 +112,7 @@ def test_without_the_newer_steps_every_bit_is_what_it_was(settings: AugmentSetti
         replace(SOME, noise=1.0),
         replace(SOME, mixup=0.0),
         replace(SOME, roll=0.0),
+        replace(SOME, isolate=1.0),
     ],
 )
 def test_each_step_makes_a_difference(settings: AugmentSettings) -> None:
@@ -174,16 +182,21 @@ def test_waveforms_are_mixed_and_not_their_pictures() -> None:
         assert (decibels(mixed, torch.cat([sound, sound])) > 2).all()
 
 
-def test_the_background_lies_as_far_below_as_drawn() -> None:
+def test_the_background_lies_as_far_below_what_is_loudest_as_drawn() -> None:
     waveforms, labels = batch(50)
     waveforms = waveforms * gains(50, (-60.0, 0.0), generator(3))
+    waveforms[:, 600:] *= 0.01  # a call of 600 samples, then hardly anything
+    call = waveforms[:, :400]  # a tenth of the window
     for ratio in (-5.0, 3.0, 30.0):
         settings = replace(OFF, noise=1.0, snr_db=(ratio, ratio))
         noisy, kept = augment_batch(waveforms, labels, settings, generator(), wind())
-        assert (decibels(waveforms, noisy - waveforms) - ratio).abs().max() < 0.1 and torch.equal(kept, labels)
+        below = decibels(call, noisy - waveforms)
+        assert (below - ratio).abs().median() < 0.5 and (below - ratio).max() < 0.1 and torch.equal(kept, labels)
+        whole = decibels(waveforms, noisy - waveforms)  # negative control: the mean of the window is much less
+        assert (whole - ratio).median() < -6
     noisy, _ = augment_batch(waveforms, labels, replace(OFF, noise=1.0, snr_db=(3.0, 30.0)), generator(), wind())
-    ratios = decibels(waveforms, noisy - waveforms)
-    assert 2.9 < ratios.min() < 8 and 25 < ratios.max() < 30.1
+    ratios = decibels(call, noisy - waveforms)
+    assert 2 < ratios.min() < 8 and 25 < ratios.max() < 30.1
 
 
 def test_the_background_is_one_of_those_given_shifted_in_a_circle() -> None:
@@ -298,6 +311,39 @@ def test_a_splice_holds_a_stretch_of_the_other_recording_and_leaves_the_rest() -
     assert len(shifts) > 100 and min(shifts) < -1000 and max(shifts) > 1000  # from anywhere to anywhere
 
 
+def test_an_isolated_piece_is_where_it_was_and_silence_is_about_it() -> None:
+    waveforms, labels = batch()
+    lengths: list[int] = []
+    for seed in SEEDS:
+        isolated, kept = augment_batch(waveforms, labels, replace(OFF, isolate=1.0), generator(seed))
+        assert torch.equal(kept, labels)
+        for row in range(6):
+            there = isolated[row].nonzero()[:, 0]
+            start, end = int(there[0]), int(there[-1]) + 1
+            inside = slice(start + FADE, end - FADE)
+            assert torch.equal(isolated[row, inside], waveforms[row, inside])
+            lengths.append(end - start)
+    low, high = ISOLATED
+    assert low * 4000 - 2 <= min(lengths) < low * 4000 + 200 and high * 4000 - 200 < max(lengths) <= high * 4000 + 2
+
+
+def test_what_is_isolated_is_rather_what_is_loud() -> None:
+    waveforms = torch.randn(500, 4000, generator=generator()) / 1000
+    waveforms[:, 1000:1500] *= 1000  # a call in hiss
+    held = isolate(waveforms, 1.0, generator()).square().sum(dim=1) / waveforms.square().sum(dim=1)
+    starts, ends = torch.rand(2, 500, generator=generator(1))
+    anywhere = 0.1 + 0.7 * starts  # negative control: one piece of the same lengths, drawn without listening
+    begin = (1 - anywhere) * ends
+    overlap = (torch.minimum(begin + anywhere, torch.tensor(0.375)) - begin.clamp(min=0.25)).clamp(min=0) / 0.125
+    assert held.mean() > 0.8 > 0.65 > overlap.mean()
+
+
+def test_about_as_many_windows_as_asked_for_are_isolated() -> None:
+    waveforms = torch.randn(400, 4000, generator=generator())
+    assert 0.2 < (isolate(waveforms, 0.3, generator()) != waveforms).any(dim=1).float().mean() < 0.4
+    assert torch.equal(isolate(waveforms, 0.0, generator()), waveforms)
+
+
 def steps_beyond(spliced: Tensor, union: Tensor, sounds: Tensor) -> Tensor:
     """(batch,) how much further a row's loudest step goes than those of the recordings it is made of."""
     steps = sounds.diff(dim=1).abs().amax(dim=1)
@@ -378,10 +424,11 @@ def test_a_row_depends_on_those_it_has_the_labels_of_and_on_no_other() -> None:
     waveforms, labels = batch(16)
     changed = waveforms.clone()
     changed[3] = torch.randn(4000, generator=generator(1)) / 5
+    whole = replace(EVERYTHING, isolate=0.0)  # of what is isolated, a piece may be spliced that is silent
     heard: set[bool] = set()
     for seed in SEEDS:
-        first, union = augment_batch(waveforms, labels, EVERYTHING, generator(seed), wind())
-        second, again = augment_batch(changed, labels, EVERYTHING, generator(seed), wind())
+        first, union = augment_batch(waveforms, labels, whole, generator(seed), wind())
+        second, again = augment_batch(changed, labels, whole, generator(seed), wind())
         assert torch.equal(union, again)
         assert (first != second).any(dim=1).tolist() == (union[:, 3] > 0).tolist()
         heard |= {bool(value) for value in union[:, 3]}
