@@ -30,7 +30,7 @@ import math
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -293,14 +293,18 @@ def segment_loader(
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
 
-def noise_bank(folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0) -> Tensor:
+def noise_bank(
+    folder: Path, audio: AudioSettings, most: int = 400, seed: int = 0, only: Collection[Path] | None = None
+) -> Tensor:
     """Windows of all recordings below a folder, to be put under others: (count, samples), 128 MB for 400 of 5 s.
 
     most   windows, one of each recording in turn; of a long recording any of its first `most`
+    only   resolved paths: no other recordings are taken
 
     Errors: what cannot be read is left out and counted; a folder of nothing else is refused.
     """
     rng, (paths, notes) = np.random.default_rng(seed), find_recordings([folder])
+    paths = [path for path in paths if only is None or path.resolve() in only]
     kept, bad = list[list[NDArray[np.float32]]](), list[str]()  # windows of each recording
     for index in rng.permutation(len(paths)):
         recording = open_recording(paths[int(index)], audio.sample_rate)

@@ -92,8 +92,6 @@ def finetune(config: FinetuneCommand) -> int:
     if config.data.pseudo:
         check_labelling_models(config, plans, encoder.size.layers)
     noise = read_noise(config.data.noise, config.data) if config.data.noise else []
-    background = config.augment.background or config.data.no_call
-    backgrounds = noise_bank(background, config.audio) if background and config.augment.noise else None
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
         run.facts.update({"pseudo_labels": table} if table else {})
@@ -104,7 +102,7 @@ def finetune(config: FinetuneCommand) -> int:
             if candidates:  # the first has its encoder
                 torch.manual_seed(config.run.seed)
                 encoder = load_encoder(replace(config.encoder, weights=plan.weights), config.audio)
-            candidates.append(train_plan(plan, encoder, config, taxonomy, noise, backgrounds, part, device))
+            candidates.append(train_plan(plan, encoder, config, taxonomy, noise, part, device))
         if not FIRST:  # of several processes one writes down what all have found
             return 0
         # one calibration for all of them, with which each is saved
@@ -179,7 +177,6 @@ def train_plan(
     config: FinetuneCommand,
     taxonomy: Taxonomy,
     noise: list[Recording],
-    backgrounds: Tensor | None,
     run: Run,
     device: torch.device,
 ) -> Candidate:
@@ -187,7 +184,7 @@ def train_plan(
     size, pseudo = config.train.batch_size, plan.pseudo
     loader = labeled_loader(plan.train, taxonomy, config.data, config.audio, size, config.run.seed, pseudo)
     model = BirdClefClassifier(encoder, config.audio, len(taxonomy.labels), config.head).to(device)
-    inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds, device)
+    inputs = prepare_loss_inputs(taxonomy, plan.train, config.loss, backgrounds_of(plan, config), device)
     data = fingerprint(plan.train, plan.valid, *[pseudo] * bool(pseudo), taxonomy=taxonomy)
     trained = train_classifier(model, loader, inputs, plan.valid, taxonomy, config, run, device, data)
     rows = unheard_noise(noise, plan, config.augment.background)
@@ -210,6 +207,18 @@ def train_plan(
     )
     truth = truth_table(plan.valid, taxonomy.labels, config.audio)
     return Candidate(trained.model.cpu(), facts, HeldOut(plan.valid, truth, trained.windows, silence))
+
+
+def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
+    """(count, samples) what is put under the training windows: of --augment.background, else of those recordings of
+    --data.no_call that are trained on."""
+    folder = config.augment.background or config.data.no_call
+    if not folder or not config.augment.noise:
+        return None
+    if config.augment.background:
+        return noise_bank(folder, config.audio)
+    only = {row.path.resolve() for row in plan.train if not row.labels}
+    return noise_bank(folder, config.audio, only=only) if only else None
 
 
 def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:

@@ -888,6 +888,15 @@ def test_a_bank_of_noise_takes_one_window_of_each_recording_in_turn(
         assert max(float(first), float(second)) >= 0.39 and first != second  # never two of one recording
 
 
+def test_a_bank_of_noise_holds_none_of_the_recordings_that_it_may_not_have(tmp_path: Path) -> None:
+    """Those that false alarms are counted on lie in the same folder."""
+    weather(tmp_path)
+    every = noise_bank(tmp_path, AUDIO)
+    sound = [path for path in sorted(tmp_path.rglob("*.wav")) if path.name != "notes.wav"]
+    counts = [len(noise_bank(tmp_path, AUDIO, only={path.resolve()})) for path in sound]
+    assert sum(counts) == len(every) > max(counts) and min(counts) > 0
+
+
 def test_a_bank_of_noise_without_any_sound_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"found no audio files.* point --augment\.background at a folder"):
         noise_bank(tmp_path, AUDIO)
