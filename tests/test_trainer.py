@@ -107,7 +107,9 @@ def test_of_a_small_folder_more_epochs_are_made_until_there_are_as_many_updates_
         replace(settings, updates=-1)
 
 
-PLAIN = replace(FinetuneCommand.defaults("demo"), augment=AugmentSettings((0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0))
+PLAIN = replace(
+    FinetuneCommand.defaults("demo"), augment=AugmentSettings((0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0, isolate=0.0)
+)
 
 
 def inputs_of(species: int, moments: float = 0.0) -> LossInputs:

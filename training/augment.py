@@ -311,6 +311,6 @@ if __name__ == "__main__":
     mixture, labels = augment_batch(sounds, present, everything, torch.Generator().manual_seed(0), wind)
     print("species in each window:", labels.sum(dim=1), "levels", mixture.square().mean(dim=1).sqrt())
     assert labels.sum(dim=1).min() >= 2 and mixture.isfinite().all()
-    nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, mask=0.0)
+    nothing = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, noise=0.0, roll=0.0, mask=0.0, isolate=0.0)
     same, labels = augment_batch(sounds, present, nothing, torch.Generator().manual_seed(0), wind)
     assert torch.equal(same, sounds) and torch.equal(labels, present)

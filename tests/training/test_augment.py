@@ -454,7 +454,7 @@ def test_a_batch_of_one_has_nobody_to_mix_with() -> None:
 
 def test_what_is_mixed_into_silence_is_heard() -> None:
     waveforms = torch.stack([torch.zeros(16_000), torch.randn(16_000, generator=torch.Generator().manual_seed(0))])
-    settings = AugmentSettings(gain_db=(0.0, 0.0), mixup=1.0, roll=0.0, mask=0.0)
+    settings = AugmentSettings(gain_db=(0.0, 0.0), mixup=1.0, roll=0.0, mask=0.0, isolate=0.0)
     mixed, labels = augment_batch(waveforms, torch.eye(2), settings, torch.Generator().manual_seed(1))
     assert labels[0].tolist() == [1.0, 1.0]
     level = mixed[0].square().mean().sqrt()

@@ -20,7 +20,7 @@ def test_of_mixed_windows_the_labels_of_both_count() -> None:
     batch = Batch(torch.randn(4, 16_000), torch.eye(4), torch.eye(4).roll(1, dims=0))
 
     def mixed(share: float) -> Batch:
-        settings = AugmentSettings((0.0, 0.0), mixup=share, roll=0.0, mask=0.0)
+        settings = AugmentSettings((0.0, 0.0), mixup=share, roll=0.0, mask=0.0, isolate=0.0)
         chance = torch.Generator().manual_seed(0)
         harder, mel = augmented(batch, lambda waveforms: waveforms[:, None, :100], settings, nothing_special(4), chance)
         assert torch.equal(mel[:, 0], harder.waveforms[:, :100]), "the picture is that of the mixture"
