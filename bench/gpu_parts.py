@@ -79,6 +79,7 @@ ARMS = (
     Arm("frozen, no-call recordings", ("--train.frozen", "--data.no_call", "{noise_seen}")),
     Arm("fine-tuned, no EMA", ("--train.ema", "0")),
     Arm("fine-tuned, no roll", ("--augment.roll", "0")),
+    Arm("fine-tuned, no short calls left alone", ("--augment.isolate", "0")),
     Arm("fine-tuned, random filters", ("--augment.filter", "0.5")),
     Arm("fine-tuned, no head first", ("--train.head_updates", "0", "--train.blend", "1", "--train.epochs", "8")),
     Arm("fine-tuned, no balance", ("--data.balance", "0")),

@@ -31,6 +31,7 @@ ARMS = (
     Arm("without stripes", ("--augment.mask", "0")),
     Arm("without gain", ("--augment.gain_db", "0", "0")),
     Arm("without roll", ("--augment.roll", "0")),
+    Arm("without short calls left alone", ("--augment.isolate", "0")),
     Arm("without EMA", ("--train.ema", "0")),
     Arm("without balance", ("--data.balance", "0")),
     Arm("without distances", ("--loss.alpha", "0")),

@@ -200,7 +200,7 @@ def test_the_loss_falls(stages: Stages) -> None:
 def heard_with(season: FieldSeason, shuffle: bool = False) -> torch.Tensor:
     """What the autoencoder sees of one batch."""
     config = PretrainCommand.defaults("demo")
-    unchanged = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0)
+    unchanged = AugmentSettings(gain_db=(0.0, 0.0), mixup=0.0, roll=0.0, mask=0.0, isolate=0.0)
     config = replace(config, mask=replace(config.mask, shuffle=shuffle), augment=unchanged)
     sound = read_window(next((season.root / "unlabeled").rglob("*.flac")), 0.0, 5.0, 16_000)
     batch = Batch(torch.from_numpy(sound)[None], torch.zeros(1, 0), torch.zeros(1, 0))

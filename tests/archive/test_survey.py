@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,8 +180,18 @@ def test_an_interrupted_survey_leaves_no_process_behind(tmp_path: Path) -> None:
     assert decoders
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0
-    time.sleep(0.5)
-    assert not [pid for pid in decoders if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]
+    assert gone(decoders, 10.0)
+    assert not gone([os.getpid()], 0.1)  # negative control
+
+
+def gone(pids: Sequence[int], seconds: float) -> bool:
+    """Whether all these processes end within some seconds."""
+    deadline = time.monotonic() + seconds
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def children(pid: int) -> list[int]:

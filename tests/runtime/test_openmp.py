@@ -17,7 +17,7 @@ from house import ORDER
 from serving.guard import bounded_options
 
 HERE = Path(__file__).parents[2]
-LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe")  # the commands that load torch
+LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label")  # the commands that load torch
 
 
 def told_to_openmp(program: str, **more: str) -> dict[str, str]:
