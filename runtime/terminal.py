@@ -176,12 +176,13 @@ def show(*words: object, end: str = "\n", error: bool = False) -> None:
     """Print for the person in front: every command prints with this alone.
 
     No name in it moves the cursor, colours the terminal or turns round what is written. A reader who leaves (`| head`)
-    ends nothing: the work goes on, and its tables are written. Of several processes the first alone prints.
+    ends nothing: the work goes on, and its tables are written. Of several processes the first alone prints. Where there
+    is no stream (a service, `redirect_stdout(None)`) nothing is printed, as `print` does it.
     error   on stderr, whichever process it is
     """
-    if not FIRST and not error:
-        return
     stream = sys.stderr if error else sys.stdout
+    if stream is None or (not FIRST and not error):
+        return
     text = escaped(" ".join(map(str, words)))
     encoding = stream.encoding or "utf-8"
     try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,7 +23,7 @@ from config import (
     ReportCommand,
     SurveyCommand,
 )
-from runtime.terminal import remedy_for_memory
+from runtime.terminal import remedy_for_memory, show
 
 HERE = Path(__file__).parents[2]
 
@@ -179,3 +180,10 @@ launch(command, QuantizeCommand)
     child.send_signal(signal.SIGTERM)
     assert child.wait(timeout=20) == 130 and time.time() - started < 10
     child.stdout.close()
+
+
+def test_without_a_stream_nothing_is_shown_and_nothing_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with redirect_stdout(None):
+        show("into nothing")
+    show("into the stream")
+    assert capsys.readouterr().out == "into the stream\n"
