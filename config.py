@@ -622,6 +622,7 @@ class FinetuneCommand:
     def defaults(cls, preset: Preset) -> FinetuneCommand:
         """All settings as a preset has them."""
         start = whisper(preset, DEPTH.get(preset, 0))
+        # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
         return cls(preset, data_defaults(preset), start, train, augment=augment)

@@ -217,7 +217,8 @@ def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
         return None
     if config.augment.background:
         return noise_bank(folder, config.audio)
-    only = {row.path.resolve() for row in plan.train if not row.labels}
+    trained = {row.path.resolve() for row in plan.train if not row.labels}
+    only = trained & {path.resolve() for path in find_recordings([folder])[0]}  # none where all are held out
     return noise_bank(folder, config.audio, only=only) if only else None
 
 

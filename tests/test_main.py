@@ -15,7 +15,7 @@ from archive.recordings import Recording
 from config import FinetuneCommand, parse
 from data_loader import read_labeled
 from demo_data import FieldSeason
-from main import Plan, finetune, unheard_noise
+from main import Plan, backgrounds_of, finetune, unheard_noise
 from training.checkpoint import load_classifier
 
 
@@ -153,3 +153,25 @@ def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_fol
     assert [row.fold for row in read_labeled(replace(data, no_call=tmp_path))[1] if not row.labels] == [
         row.fold for row in added
     ]
+
+
+def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp_path: Path) -> None:
+    """Those that are held out measure false alarms; recordings of the archive without a species are none of them."""
+    (tmp_path / "noise").mkdir()
+    paths = [tmp_path / "noise" / "rain.wav", tmp_path / "noise" / "wind.wav", tmp_path / "pond.wav"]
+    for level, path in zip((0.1, 0.2, 0.3), paths, strict=True):
+        soundfile.write(path, np.tile([level, -level], 40_000), 16_000)
+    rain, wind, pond = (Recording(path, path.name, seconds=5.0) for path in paths)
+    words = ["--data.root", str(tmp_path), "--data.no_call", str(tmp_path / "noise")]
+    config = parse(FinetuneCommand, words)
+    bank = backgrounds_of(Plan(0, "random", [wind, pond], [rain]), config)
+    assert bank is not None and bank.shape == (1, 80_000) and abs(float(bank.abs().max()) - 0.2) < 1e-3
+    assert backgrounds_of(Plan(0, "random", [pond], [rain, wind]), config) is None, "all are held out"
+    both = backgrounds_of(
+        Plan(0, "random", [pond], [rain]), parse(FinetuneCommand, [*words, "--augment.background", words[3]])
+    )
+    assert both is not None and len(both) == 2, "a folder that is named is taken whole"
+    assert (
+        backgrounds_of(Plan(0, "random", [wind], [rain]), parse(FinetuneCommand, [*words, "--augment.noise", "0"]))
+        is None
+    )
