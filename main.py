@@ -196,12 +196,17 @@ def train_plan(
         "held_out_fold": plan.fold,
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
-        "teachers": teachers_of(stage_one(plan.weights)),
+        "teachers": teachers_of(stage_one(plan.weights)),  # and those of the classifiers that labelled, below
         "seed": config.run.seed,
     }
     if config.data.pseudo:
-        teachers = [str(teacher.get("run", "unknown")) for teacher in labelling_models(config.data.pseudo)]
-        provenance["pseudo_labels"] = {"table": str(config.data.pseudo), "windows": len(pseudo), "teachers": teachers}
+        models = labelling_models(config.data.pseudo)
+        names = [str(model.get("run", "unknown")) for model in models]
+        provenance["pseudo_labels"] = {"table": str(config.data.pseudo), "windows": len(pseudo), "teachers": names}
+        helpers = teachers_of(provenance)
+        for one in [one for model in models for one in teachers_of(model)]:
+            helpers += [] if one in helpers else [one]
+        provenance["teachers"] = helpers
     facts = ClassifierFacts(
         config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
     )

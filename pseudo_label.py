@@ -56,7 +56,7 @@ from sounds.audio import READING
 from sounds.decoders import Decoder
 
 TABLE = "recordings.csv"
-KNOWN = ("run", "data", "encoder", "seed", "held_out_fold")  # of a classifier's training
+KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training
 
 
 class Round(NamedTuple):

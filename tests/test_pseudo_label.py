@@ -193,6 +193,17 @@ def test_training_learns_from_pseudo_labels_and_says_where_they_are_from(
     assert json.loads((run / "run.json").read_text())["pseudo_labels"] == sha256(table)
 
 
+def test_the_licence_of_a_labelling_classifiers_own_teacher_goes_with_the_student(
+    season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    birdnet = {"name": "BirdNET", "license": "CC BY-NC-SA 4.0", "sha256": "0" * 64}
+    table = table_of(season, tmp_path / "pseudo", run="finetune-007", seed=3, teachers=[birdnet])
+    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
+    assert "NON-COMMERCIAL: made with the help of BirdNET" in capsys.readouterr().out
+    _, facts = load_classifier(tmp_path / "finetune-001" / "classifier.safetensors")
+    assert facts.provenance["teachers"] == [birdnet]
+
+
 def test_features_of_other_pseudo_labels_are_other_features(season: FieldSeason, tmp_path: Path) -> None:
     config = parse(FinetuneCommand, words_of(season, tmp_path))
     taxonomy, recordings = read_labeled(config.data)

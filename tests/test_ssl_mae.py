@@ -258,7 +258,7 @@ def test_the_name_and_licence_of_a_teacher_go_with_every_file_that_comes_of_it(
     classifier = str(tmp_path / "finetune" / "classifier.safetensors")
     command = ["--run.root", str(tmp_path), "--classifier", classifier, "--gate.allow_worse"]
     assert quantize(parse(QuantizeCommand, command)) == 0
-    assert capsys.readouterr().out.count("NON-COMMERCIAL: the encoder imitates BirdNET 2.4") == (4 if closed else 0)
+    assert capsys.readouterr().out.count("NON-COMMERCIAL: made with the help of BirdNET 2.4") == (4 if closed else 0)
     found = [stage_one(encoder), load_classifier(Path(classifier))[1].provenance]
     for name in ("classifier.onnx", "classifier.int8.onnx"):
         properties = onnx.load(tmp_path / "quantize" / name).metadata_props

@@ -159,8 +159,8 @@ def stage_one(source: str) -> dict[str, object]:
 
 
 def teachers_of(provenance: Mapping[str, object]) -> list[dict[str, str]]:
-    """Whose embeddings were imitated on the way to a file, as its provenance has it: name, license and sha256 of each;
-    what is no such list is none."""
+    """Whose embeddings were imitated on the way to a file, or to a classifier that labelled for it, as its provenance
+    has it: name, license and sha256 of each; what is no such list is none."""
     found = provenance.get("teachers")
     every = cast(list[object], found) if isinstance(found, list) else []
     facts = [cast(dict[object, object], one) for one in every if isinstance(one, dict)]
@@ -174,7 +174,7 @@ def licence_note(teachers: Sequence[Mapping[str, str]]) -> str:
     names = ", ".join(f"{one.get('name', 'unknown')} (licence: {one.get('license', 'unknown')})" for one in teachers)
     closed = any(NON_COMMERCIAL.search(one.get("license", "")) for one in teachers)
     unknown = any(one.get("license", "unknown") == "unknown" for one in teachers)
-    note = f"the encoder imitates {names}"
+    note = f"made with the help of {names}"
     if closed:
         return f"NON-COMMERCIAL: {note}; use what comes of it on those terms alone"
     return f"{note}; find out what that licence allows, and give it: --imitation.license" if unknown else note

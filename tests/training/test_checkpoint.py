@@ -503,7 +503,7 @@ PERCH = {"name": "Perch 2", "license": "Apache-2.0", "sha256": "ab"}
 
 def test_a_non_commercial_teacher_is_said_loudly_and_any_other_plainly() -> None:
     assert licence_note([]) == ""
-    assert licence_note([PERCH]) == "the encoder imitates Perch 2 (licence: Apache-2.0)"
+    assert licence_note([PERCH]) == "made with the help of Perch 2 (licence: Apache-2.0)"
     for closed in ("CC BY-NC-SA 4.0", "cc-by-nc", "Non-Commercial", "for noncommercial use", "CC BY-NC 4.0"):
         note = licence_note([PERCH, {"name": "BirdNET", "license": closed}])
         assert note.startswith("NON-COMMERCIAL: ") and f"BirdNET (licence: {closed})" in note and "\n" not in note
