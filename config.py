@@ -653,6 +653,21 @@ class BudgetSettings:
     """Resident memory."""
 
 
+BlendOf = Literal["logits", "probabilities", "ranks"]
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """How several classifiers become one file."""
+
+    of: BlendOf = "logits"
+    """What the mean is of: their logits; their probabilities; or the rank of a window's score among those of held-out
+    recordings, species by species."""
+    weights: Literal["fitted", "equal"] = "fitted"
+    """fitted: on recordings that were held out of all members, and kept if they are better than equal ones on groups
+    that they were not fitted on; equal: the same for each."""
+
+
 @dataclass(frozen=True)
 class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
@@ -665,12 +680,15 @@ class QuantizeCommand:
                 --budget.minutes    how long the recordings to be scored may take
                 --gate.min_agreement in what share of the held-out windows INT8 has to name the same species
 
+    Of several classifiers one file becomes: what they have in common is computed once.
+
     Examples: python quantize.py
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
+              python quantize.py --classifier a/classifier.safetensors --classifier b/classifier.safetensors
     """
 
-    classifier: Path = Path("runs/finetune/classifier.safetensors")
-    """The classifier that main.py wrote."""
+    classifier: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """The classifier that main.py wrote, by default runs/finetune/classifier.safetensors; several make an ensemble."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
     max_error: float = 0.025
@@ -678,6 +696,7 @@ class QuantizeCommand:
     8 bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
+    blend: BlendSettings = BlendSettings()
     run: QuickRunSettings = QuickRunSettings()
 
 
@@ -910,7 +929,7 @@ class ExperimentsCommand:
 
 
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
-REPEATED = ("--model",)  # with one value each time
+REPEATED = ("--model", "--classifier")  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py

@@ -198,13 +198,17 @@ def stacked(parts: Sequence[WindowScores], offsets: NDArray[np.int64]) -> Window
 
 def calibrate(held_out: HeldOut, taxonomy: Taxonomy) -> Calibration:
     """Fit temperature and thresholds, those per species and those per rank, on the highest window of each recording."""
-    highest = loudest_windows(held_out.windows, len(held_out.recordings))
-    judged = judged_entries(held_out.truth, taxonomy)
+    return calibrate_highest(loudest_windows(held_out.windows, len(held_out.recordings)), held_out.truth, taxonomy)
+
+
+def calibrate_highest(highest: NDArray[np.float32], truth: NDArray[np.float32], taxonomy: Taxonomy) -> Calibration:
+    """The same; (recordings, species) probabilities of the highest windows, and what is there."""
+    judged = judged_entries(truth, taxonomy)
     sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
-    temperature = fit_temperature(np.log(sure / (1 - sure)), held_out.truth[judged])
+    temperature = fit_temperature(np.log(sure / (1 - sure)), truth[judged])
     calm = apply_temperature(highest, temperature).astype(np.float32)
-    species = fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged)
-    return Calibration(temperature, Thresholds(tuple(species), fit_rank_thresholds(calm, held_out.truth, taxonomy)))
+    species = fit_thresholds(calm, truth, taxonomy.labels, PRECISE, FEWEST, judged)
+    return Calibration(temperature, Thresholds(tuple(species), fit_rank_thresholds(calm, truth, taxonomy)))
 
 
 def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, parts: int = PARTS) -> CrossFit:
