@@ -749,6 +749,13 @@ class PredictCommand:
     """Only the species of this list: a line each, `Scientific name_Common name`, either of them, or a label."""
     strict: bool = False
     """A line of --slist that is no species of the model is an error."""
+    only: tuple[str, ...] = ()
+    """Only species of these groups: birds frogs bats, or any taxon of their lineages: Passeriformes Hylidae."""
+    prior: Path | None = None
+    """A csv of what is likely where and when: species, probability; site, or latitude and longitude; week (ISO, 1 to
+    53). It is added to the logits, so that no species is deleted; what has no row keeps its score."""
+    prior_weight: float = 1.0
+    """How much of the logit of --prior is added: 1 takes the table at its word, 0.5 half of it."""
     ranks: bool = False
     """Where no species is sure enough, write the genus, family, order or class that is."""
     merge_gap: float | None = None
@@ -936,7 +943,9 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
     **dict.fromkeys(("output", "o"), "it is called --out here"),
     **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
-    **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
+    **dict.fromkeys(
+        ("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list, --prior a table"
+    ),
     "preset": NO_PRESET,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
     **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model uses the band that it was trained on"),
