@@ -590,6 +590,20 @@ class PretrainCommand:
 
 
 @dataclass(frozen=True)
+class CalibrationSettings:
+    """What the thresholds that travel with a classifier are fitted for, beside the precision on held-out recordings."""
+
+    alarms_per_hour: float = 20.0
+    """Where there is held-out sound without any species (--data.noise, --data.no_call): no threshold is lower than what
+    its windows reach so many times an hour. 0 fits to precision alone."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.alarms_per_hour <= 3600, (
+            f"--calibrate.alarms_per_hour {self.alarms_per_hour}: give false alarms an hour, 0 for no limit"
+        )
+
+
+@dataclass(frozen=True)
 class FinetuneCommand:
     """Stage 2: fine-tune the encoder and a shallow head into a multi-label species classifier.
 
@@ -615,6 +629,7 @@ class FinetuneCommand:
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
+    calibrate: CalibrationSettings = CalibrationSettings()
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
