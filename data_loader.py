@@ -60,8 +60,8 @@ from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
-from sounds.negatives import SECONDS as NEGATIVE_SECONDS
 from sounds.negatives import KINDS, negatives_folder, negatives_place
+from sounds.negatives import SECONDS as NEGATIVE_SECONDS
 from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
 from taxonomy import Taxonomy, select_labels, table_rows
 
