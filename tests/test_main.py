@@ -160,9 +160,9 @@ def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_fol
 
 @pytest.fixture
 def little_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Made-up noise of a second each, five of every kind, and the folder of it."""
+    """Made-up noise of a second each, eight of every kind, and the folder of it."""
     monkeypatch.setattr(negatives, "SCRATCH", tmp_path / "scratch")
-    monkeypatch.setattr(negatives, "EACH", 5)
+    monkeypatch.setattr(negatives, "EACH", 8)
     for room, name in ((negatives, "SECONDS"), (data_loader, "NEGATIVE_SECONDS")):
         monkeypatch.setattr(room, name, 1.0)
     return negatives.negatives_place()
@@ -178,7 +178,7 @@ def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
     taxonomy, rows = read_labeled(config.data)
     plan = plan_fold(config, 0, taxonomy, rows)
     made_up = [row for row in rows if row.path.parent == little_noise]
-    assert len(made_up) == 55 and not any(row.labels for row in made_up)
+    assert len(made_up) == 88 and not any(row.labels for row in made_up)
     assert sorted(row.path for row in plan.quiet) == sorted(row.path for row in made_up if row.fold == 0)
     parts = plan.quiet, [row for row in plan.train if row in made_up]
     held_out, trained = ({row.path.stem.partition("-")[0] for row in part} for part in parts)
@@ -187,7 +187,7 @@ def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
     labeled_loader(plan.train, taxonomy, config.data, config.audio, 8, 0)
     assert "10.0% of the training windows are made-up noise (--data.synthetic_noise)" in capsys.readouterr().out
     bank = backgrounds_of(plan, replace(config, augment=replace(config.augment, noise=0.5)))
-    assert bank is not None and len(bank) == len(parts[1]) == 40
+    assert bank is not None and len(bank) == len(parts[1]) == 64
 
 
 def test_without_real_noise_false_alarms_are_counted_and_thresholds_fitted_on_made_up_noise(
