@@ -41,6 +41,10 @@ ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
+LOWEST_RATE, HIGHEST_RATE = 1_000, 500_000  # Hz that a network may get
+WIDE_RATE = 32_000  # Hz, of Whisper's picture with the band above 8 kHz added
+MOST_FRAMES = 3_000  # of a context: Whisper's 30 s, for which its table of positions was made
+LONGEST_FFT = 16_384  # samples
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v2", "large-v3")
 
 
@@ -95,21 +99,85 @@ class AudioSettings:
     """The sound that the network gets at a time. Written into every model file and read back from there."""
 
     sample_rate: int = 16_000
-    """Hz. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 adds mel channels from 8 to
-    16 kHz, for insects and high birds, of which a Whisper checkpoint knows nothing until it is trained."""
+    """Hz, 1000 to 500000. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 with none of
+    the five flags hop_seconds to mels adds mel channels from 8 to 16 kHz, for insects and high birds, of which a
+    Whisper checkpoint knows nothing until it is trained. At every other geometry the same number of mel channels is
+    spread over another band. --sound bat, whale, ... sets them all."""
     window_seconds: float = 5.0
     """Seconds of sound that an answer is about."""
     context_seconds: float = 5.0
-    """Seconds of sound the network gets at once, a multiple of window_seconds up to 30: it answers for every window
-    of it. A call is easier to know among others of its kind; costs a little more for each second of sound."""
+    """Seconds of sound the network gets at once, a multiple of window_seconds, 30 s at most (3000 hops): it answers for
+    every window of it. A call is easier to know among others of its kind; costs a little more for each second."""
+    hop_seconds: float = 0.01
+    """Seconds from one column of the mel picture to the next, a whole number of samples; two of them are a token. So
+    short that a call has some tokens, so long that a window has not many: its cost is that of its tokens."""
+    fft: int = 0
+    """Samples of each Fourier transform, even; 0: 2.5 hops, as Whisper's 25 ms. More tell lower pitches apart."""
+    lowest_hz: float = 0.0
+    """Where the lowest mel channel begins."""
+    highest_hz: float = 0.0
+    """Where the highest mel channel ends; 0: at half the sample rate."""
+    mels: int = 0
+    """Number of mel channels; 0: as many as the encoder's size has. Others need --encoder.weights random."""
 
     def __post_init__(self) -> None:
-        assert 1_000 <= self.sample_rate <= 1_000_000, f"--audio.sample_rate {self.sample_rate}: give 16000 or 32000"
-        assert 0.02 <= self.window_seconds <= 30, f"--audio.window_seconds {self.window_seconds}: give 0.02 to 30"
-        windows = self.context_seconds / self.window_seconds
-        assert windows >= 1 and abs(windows - round(windows)) < 1e-6 and self.context_seconds <= 30, (
-            f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to 30"
+        rate, hop, top = self.sample_rate, self.sample_rate * self.hop_seconds, self.sample_rate / 2
+        assert LOWEST_RATE <= rate <= HIGHEST_RATE, f"--audio.sample_rate {rate}: give 1000 to 500000"
+        assert hop > 0.5 and abs(hop - round(hop)) < 0.01, (
+            f"--audio.sample_rate {rate} --audio.hop_seconds {self.hop_seconds:g}: a hop is {hop:g} samples and must "
+            f"be a whole number of them; give --audio.hop_seconds {max(round(hop), 1) / rate:.10g}, or another rate"
         )
+        assert self.window_seconds >= 2 * self.hop_seconds, (
+            f"--audio.window_seconds {self.window_seconds:g}: give {2 * self.hop_seconds:g} (a token) or more"
+        )
+        windows, longest = self.context_seconds / self.window_seconds, MOST_FRAMES * round(hop) / rate
+        assert windows >= 1 - 1e-6 and abs(windows - round(windows)) < 1e-6, (
+            f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to "
+            f"{longest:g}"
+        )
+        assert self.frames <= MOST_FRAMES, (
+            f"--audio.context_seconds {self.context_seconds:g} is {math.ceil(self.frames / 2):,} tokens of two hops, "
+            f"and {MOST_FRAMES // 2} are the most; give {longest:g} or less, or a longer --audio.hop_seconds"
+        )
+        most = min(LONGEST_FFT, 2 * self.samples - 2)
+        assert 4 <= self.fft_samples <= most and self.fft_samples % 2 == 0, (
+            f"--audio.fft {self.fft_samples}: give an even number from 4 to {most} for {self.samples:,} samples of context"
+        )
+        assert 0 <= self.lowest_hz < (self.highest_hz or top) <= top, (
+            f"--audio.lowest_hz {self.lowest_hz:g} --audio.highest_hz {self.highest_hz:g}: give 0 to {top:g}, half of "
+            "--audio.sample_rate, the lowest first"
+        )
+        assert 0 <= self.mels <= 512, f"--audio.mels {self.mels}: give 1 to 512, or 0"
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.sample_rate * self.hop_seconds)
+
+    @property
+    def fft_samples(self) -> int:
+        """Samples of each Fourier transform."""
+        return self.fft or 2 * max(2, round(1.25 * self.hop))
+
+    @property
+    def samples(self) -> int:
+        """Samples of a context."""
+        return round(self.context_seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Columns of a context's mel picture, the last one begun where the context is no whole number of hops."""
+        return math.ceil(self.samples / self.hop)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the picture is Whisper's own with more channels above: at 32 kHz, where nothing else is chosen."""
+        return self == AudioSettings(WIDE_RATE, self.window_seconds, self.context_seconds)
+
+    @property
+    def top_hz(self) -> float:
+        """Where the highest mel channel ends."""
+        return self.highest_hz or self.sample_rate / 2
 
 
 @dataclass(frozen=True)
