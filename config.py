@@ -31,6 +31,7 @@ def scratch() -> Path:
     return folder
 
 
+Sound = Literal["bird", "wide", "bat", "insect", "frog", "whale"]
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["pooled", "attention"]
@@ -141,7 +142,8 @@ class AudioSettings:
         )
         most = min(LONGEST_FFT, 2 * self.samples - 2)
         assert 4 <= self.fft_samples <= most and self.fft_samples % 2 == 0, (
-            f"--audio.fft {self.fft_samples}: give an even number from 4 to {most} for {self.samples:,} samples of context"
+            f"--audio.fft {self.fft_samples}: give an even number from 4 to {most}, for a context has {self.samples} "
+            "samples"
         )
         assert 0 <= self.lowest_hz < (self.highest_hz or top) <= top, (
             f"--audio.lowest_hz {self.lowest_hz:g} --audio.highest_hz {self.highest_hz:g}: give 0 to {top:g}, half of "
@@ -178,6 +180,26 @@ class AudioSettings:
     def top_hz(self) -> float:
         """Where the highest mel channel ends."""
         return self.highest_hz or self.sample_rate / 2
+
+
+# What --sound stands for: the band in which the animals call, a hop so short that a call is some tokens long, an FFT so
+# long that neighbouring channels differ, windows of 250 to 500 tokens. All are starts, and bird and wide alone are
+# measured here (LOG.md).
+# bat       the rate, FFT, hop and band of BatDetect2, https://github.com/macaodha/batdetect2, detector/parameters.py;
+#           WhisperSeg takes the same hop for mice, at 300 kHz from 35 kHz, https://github.com/nianlonggu/WhisperSeg.
+#           A call of 5 ms is five tokens
+# insect    recorders for audible sound go to 96 kHz, bush-crickets beyond 20; pulses follow each other in 10 to 50 ms
+# frog      Whisper's own rate; notes are low, so all channels lie below 6 kHz, on a longer FFT
+# whale     baleen whales call below 1 kHz for a second or more; clips of right whales are shared at 2 kHz, as those of
+#           https://www.kaggle.com/c/whale-detection-challenge. Toothed whales need insect or bat
+SOUNDS: dict[Sound, AudioSettings] = {
+    "bird": AudioSettings(),
+    "wide": AudioSettings(WIDE_RATE),
+    "bat": AudioSettings(256_000, 0.5, 0.5, 0.000_5, 512, 10_000, 120_000),
+    "insect": AudioSettings(96_000, 5.0, 5.0, 0.005, 2048, 1_000, 48_000),
+    "frog": AudioSettings(16_000, 5.0, 5.0, 0.01, 512, 100, 6_000),
+    "whale": AudioSettings(2_000, 15.0, 15.0, 0.025, 512, 5, 1_000),
+}
 
 
 @dataclass(frozen=True)
@@ -590,6 +612,10 @@ class ProbeCommand:
     """At most so many windows of each recording, spread over it."""
     recordings: int = 2_000
     """At most so many recordings, the species taking turns. 2000 take minutes with Whisper base on two cores."""
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: ProbeRunSettings = ProbeRunSettings()
 
@@ -598,9 +624,10 @@ class ProbeCommand:
         refuse_below(10, self, "recordings")
 
     @classmethod
-    def defaults(cls, preset: Preset) -> ProbeCommand:
-        """All settings as a preset has them."""
-        return cls(preset, LabelledSettings(data_defaults(preset).root), whisper(preset))
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> ProbeCommand:
+        """All settings as a preset and a kind of sound have them."""
+        data = LabelledSettings(data_defaults(preset).root)
+        return cls(preset, data, whisper(preset), sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -635,6 +662,10 @@ class PretrainCommand:
     file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then."""
     imitation: ImitationSettings = ImitationSettings()
     augment: MixtureSettings = MixtureSettings(mixup=0.3, roll=0.0)
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
@@ -650,11 +681,12 @@ class PretrainCommand:
         )
 
     @classmethod
-    def defaults(cls, preset: Preset) -> PretrainCommand:
-        """All settings as a preset has them."""
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> PretrainCommand:
+        """All settings as a preset and a kind of sound have them."""
         usual = data_defaults(preset)  # of an hour, as without labels every window is as good
         data = WindowSettings(usual.root, workers=usual.workers, most_windows=720)
-        return cls(preset, data, whisper(preset), replace(PRETRAIN[preset], beta2=0.95))
+        train = replace(PRETRAIN[preset], beta2=0.95)
+        return cls(preset, data, whisper(preset), train, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -683,17 +715,21 @@ class FinetuneCommand:
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
     @classmethod
-    def defaults(cls, preset: Preset) -> FinetuneCommand:
-        """All settings as a preset has them."""
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> FinetuneCommand:
+        """All settings as a preset and a kind of sound have them."""
         start = whisper(preset, DEPTH.get(preset, 0))
         # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
-        return cls(preset, data_defaults(preset), start, train, augment=augment)
+        return cls(preset, data_defaults(preset), start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -980,6 +1016,7 @@ class ExperimentsCommand:
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model",)  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
+NO_SOUND = "it is a fact of the model, and travels in its file; leave it out"
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
@@ -987,6 +1024,7 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
     **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
     **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
     "preset": NO_PRESET,
+    "sound": NO_SOUND,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
     **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model uses the band that it was trained on"),
 }
@@ -1046,13 +1084,15 @@ Command = TypeVar(
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    strange = NOT_OFFERED if command is PredictCommand else {} if has_preset(command) else {"preset": NO_PRESET}
+    unneeded = {} if has_preset(command) else {"preset": NO_PRESET, "sound": NO_SOUND}
+    strange = NOT_OFFERED if command is PredictCommand else unneeded
     for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
         assert not (word.startswith("--") and name in strange), f"--{name} is not offered: {strange[name]}"
     early: EarlyFlags = early_flags(given)
     given = [*words_of_resumed(command, early.resume), *words_of_file(command, early.config), *early.rest]
-    default = default_command(command, early_flags(given).preset)
+    early = early_flags(given)
+    default = default_command(command, early.preset, early.sound)
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
@@ -1065,9 +1105,9 @@ def has_preset(command: type[object]) -> bool:
     return any(field.name == "preset" for field in fields(cast(Any, command)))
 
 
-def default_command(command: type[Settings], preset: Preset = "base") -> Settings:
-    """All settings of a command that is given no flag, or --preset alone."""
-    return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
+def default_command(command: type[Settings], preset: Preset = "base", sound: Sound = "bird") -> Settings:
+    """All settings of a command that is given no flag, or --preset and --sound alone."""
+    return cast(Settings, cast(Any, command).defaults(preset, sound) if has_preset(command) else command())
 
 
 def part_of(kind: type[Section], command: object) -> Section:
@@ -1090,6 +1130,7 @@ class EarlyFlags(NamedTuple):
     """The flags that must be known before all others, whose defaults they decide; of two of a kind the last counts."""
 
     preset: Preset
+    sound: Sound
     config: str  # empty where it is not given
     resume: str
     rest: list[str]  # the command line without --config
@@ -1101,11 +1142,13 @@ def early_flags(arguments: Sequence[str]) -> EarlyFlags:
     flags.add_argument("--config", nargs="?", default="")
     rest = flags.parse_known_args(arguments)[1]
     flags.add_argument("--preset", nargs="?")
+    flags.add_argument("--sound", nargs="?")
     flags.add_argument("--run.resume", dest="resume", nargs="?", default="")
     given = flags.parse_known_args(arguments)[0]
     known: list[Preset] = [preset for preset in PRESETS if preset == given.preset]
     preset = known[0] if known else "base"  # a mistyped one is refused with the rest
-    return EarlyFlags(preset, given.config or "", given.resume or "", rest)
+    sounds: list[Sound] = [sound for sound in SOUNDS if sound == given.sound]
+    return EarlyFlags(preset, sounds[0] if sounds else "bird", given.config or "", given.resume or "", rest)
 
 
 def words_of_resumed(command: type[Command], folder: str) -> list[str]:
@@ -1172,6 +1215,11 @@ def words_of(stored: object, known: object, name: str = "") -> list[str]:
     if flag == "--run.resume":
         return []
     return [f"{flag}={stored}"] if isinstance(stored, str) else [flag, *map(str, values)]
+
+
+def sound_words(sound: Sound) -> list[str]:
+    """The flag that names the kind of sound, where it is not what it is without one."""
+    return [] if sound == "bird" else ["--sound", sound]
 
 
 def changed_words(name: str, section: object, usual: object) -> list[str]:

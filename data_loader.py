@@ -60,7 +60,15 @@ from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
-from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
+from sounds.windows import (
+    SHORTEST_SECONDS,
+    contexts,
+    fill_window,
+    holds_sound,
+    least_sound,
+    network_input,
+    rows_with_sound,
+)
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
@@ -201,6 +209,22 @@ def read_unlabeled(data: CollectionSettings) -> list[Recording]:
     assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
     show(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
     return rows
+
+
+def within_band(recordings: Sequence[Recording], audio: AudioSettings) -> list[Recording]:
+    """Those that were recorded at a rate at which there can be anything in the band that the network gets."""
+    kept = [row for row in recordings if not row.sample_rate or row.sample_rate > 2 * audio.lowest_hz]
+    highest = max((row.sample_rate for row in recordings), default=0)
+    assert kept or not recordings, (
+        f"none of {len(recordings)} recordings holds anything above {audio.lowest_hz:g} Hz, where the network begins: "
+        f"the highest sample rate is {highest} Hz; choose another --sound, or lower --audio.lowest_hz"
+    )
+    if len(kept) < len(recordings):
+        show(
+            f"left out {len(recordings) - len(kept)} of {len(recordings)} recordings with sample rates of at most "
+            f"{2 * audio.lowest_hz:g} Hz, in which nothing is above --audio.lowest_hz {audio.lowest_hz:g}"
+        )
+    return kept
 
 
 def split(recordings: Sequence[Recording], data: WindowSettings) -> tuple[list[Recording], list[Recording]]:
@@ -358,7 +382,7 @@ def recording_contexts(
             rate = audio.sample_rate
             samples = samples_of(recording.path, kept, begin, length, rate)
             window = samples[round((start - begin) * rate) :][: round((end - start) * rate)]
-            if holds_sound(window, rate, worth_a_window(end - start)):
+            if holds_sound(window, rate, least_sound(worth_a_window(end - start), audio.window_seconds)):
                 filled = fill_window(network_input(samples, round(length * rate)), round(audio.context_seconds * rate))
                 yield Context(index, filled, (first,), ((start, end),))
 

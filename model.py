@@ -49,6 +49,7 @@ class LogMel(nn.Module):
     def __init__(self, audio: AudioSettings, mels: int) -> None:
         super().__init__()
         self.hop, self.fft, self.samples = audio.hop, audio.fft_samples, audio.samples
+        self.hop_seconds = audio.hop / audio.sample_rate
         half = self.fft // 2
         channels, highest = mel_channels(audio, mels)
         self.judged = mels if audio.wide else channels  # channels whose maximum decides where the floor is

@@ -255,6 +255,7 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "working_directory": str(Path.cwd()),
         "inputs": [str(path.resolve()) for path in inputs],
         "engines": [scorer.engine for scorer in scorers],
+        "band_hz": [scorers[0].audio.lowest_hz, scorers[0].audio.top_hz],
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
     }

@@ -20,10 +20,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from archive.index import NameIndex, is_there, sounds_below
 from archive.recordings import is_number, path_within
+from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
@@ -76,6 +77,17 @@ class Results:
         """The sha256 of the model's file, or what else the table calls it."""
         digest = self.facts.get("model_sha256")
         return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
+
+    @property
+    def top_hz(self) -> float:
+        """Where the model's band ends; 0 where nobody says."""
+        return top_of(self.facts.get("band_hz"))
+
+
+def top_of(band: object) -> float:
+    """Where a band ends, as run.json has it: [lowest, highest] in Hz; 0 where it is none."""
+    highest = cast(list[object], band)[-1] if isinstance(band, list) and band else 0
+    return float(highest) if isinstance(highest, int | float) and 0 < highest <= HIGHEST_RATE else 0.0
 
 
 def read_results(folder: Path) -> Results:
