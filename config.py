@@ -218,12 +218,18 @@ class CollectionSettings:
     """What becomes of recordings that hold the same sound as another one with the same labels: they are set aside, and
     duplicates.csv lists them; or they stay, in the same group as the other one. A recording with a row in keep.csv
     stays whatever is said here."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves (TE in GUANO does): 10
+    for most old bat detectors. Then all seconds and frequencies are those of the animal."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
     folds: int = 5
     """How many parts to split the recordings into, where the table has no column `fold`."""
 
     def __post_init__(self) -> None:
+        assert 1 <= self.time_expansion <= 100, (
+            f"--data.time_expansion {self.time_expansion}: give 1 to 100, such as 10"
+        )
         assert 0 <= self.max_bad <= 1, f"--data.max_bad {self.max_bad}: give a share, 0 to 1"
         assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
 
@@ -853,6 +859,9 @@ class PredictCommand:
     """Multiply by the highest probability of the species in the recording: a better ranking, no probability."""
     site_regex: str = ""
     """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else the folder's name."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves: 10 for most old bat
+    detectors. Then all seconds and frequencies are those of the animal."""
     timezone: str = ""
     """Of clocks that do not name theirs: America/Bogota, UTC."""
     shard: str = ""
@@ -918,6 +927,8 @@ class PseudoLabelCommand:
     site_regex: str = ""
     """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else it is what the recorder wrote into
     the file's name, or the folder's name."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves."""
     rounds: int = 0
     """Label and train so often; 0 only labels."""
     student: Path = Path("runs/finetune")
@@ -1026,7 +1037,8 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
     "preset": NO_PRESET,
     "sound": NO_SOUND,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
-    **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model uses the band that it was trained on"),
+    **dict.fromkeys(("fmin", "fmax"), "the model uses the band that it was trained on"),
+    "audio_speed": "it is called --time_expansion here: 10 undoes a tenfold one",
 }
 
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published

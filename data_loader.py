@@ -60,6 +60,7 @@ from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
+from sounds.notes import undo_expansion
 from sounds.windows import (
     SHORTEST_SECONDS,
     contexts,
@@ -140,6 +141,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
     """
     assert data.root.exists(), missing_root(data.root)
+    undo_expansion(data.time_expansion)
     collection = read_collection(data)
     rows, doubtful = with_metadata(collection.recordings)
     rows, aside = considered_again(rows)

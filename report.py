@@ -54,6 +54,7 @@ from serving.review import (
 from sounds.audio import examine_header
 from sounds.clips import Clip, cut_clip
 from sounds.discovery import OURS
+from sounds.notes import undo_expansion
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
@@ -72,6 +73,7 @@ def report(config: ReportCommand) -> int:
 def write_report(config: ReportCommand) -> int:
     """Draw a sample of the detections and write the page; 2 where some of them have no sound."""
     results = read_results(config.results)
+    undo_expansion(results.time_expansion)
     drawn = draw_sample(results.detections, config.strategy, config.per_species, config.max_clips, config.seed)
     shown = hidden(results) if config.hide_paths else results
     page = config.out or results.folder / "report.html"

@@ -28,6 +28,7 @@ from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
+from sounds.notes import MOST_EXPANSION
 
 INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -77,6 +78,13 @@ class Results:
         """The sha256 of the model's file, or what else the table calls it."""
         digest = self.facts.get("model_sha256")
         return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
+
+    @property
+    def time_expansion(self) -> int:
+        """The --time_expansion of the run, within bounds; 1 where nobody says."""
+        settings: object = self.facts.get("settings")
+        given = cast(dict[str, object], settings).get("time_expansion") if isinstance(settings, dict) else 1
+        return given if isinstance(given, int) and 1 <= given <= MOST_EXPANSION else 1
 
     @property
     def top_hz(self) -> float:
