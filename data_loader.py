@@ -75,6 +75,7 @@ from taxonomy import Taxonomy, select_labels, table_rows
 BAD = ("unreadable", "silent", "missing")
 WORST = 10  # bad recordings shown
 MOST_ROWS = 2**24  # of segments, whose numbers a float32 still holds exactly
+ENERGY_HZ = 8_000  # below it recordings were examined
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 
 
@@ -494,6 +495,10 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
             self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
         self.profiles: dict[Path, NDArray[np.float64]] = {}
         if data.window == "energy":
+            assert audio.lowest_hz < ENERGY_HZ, (
+                f"--data.window energy looks for what stands out below {ENERGY_HZ} Hz, and the network gets nothing "
+                "from there; leave it out"
+            )
             examined = examine(sorted({recording.path for recording in self.recordings}))
             self.profiles = {path: profile_of(examination) for path, examination in examined.items()}
         self.annotations: dict[Path, list[Annotation]] = {}

@@ -73,7 +73,7 @@ def chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
                 long = int.from_bytes(body[8:16], "little") if header[:4] == b"ds64" else long
                 yield from wav_chunk(header[:4], body)
             length = long if header[:4] == b"data" and length == 2**32 - 1 and long else length
-            file.seek(start + length + length % 2)
+            file.seek(min(start + length + length % 2, size))
 
 
 def wav_chunk(name: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
