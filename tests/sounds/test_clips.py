@@ -164,7 +164,7 @@ def test_ultrasound_is_played_slower_and_drawn_up_to_where_the_band_ends(
     path = tmp_path / "bat.wav"
     samples = np.random.default_rng(0).normal(0, 0.002, 3 * rate)
     call = np.arange(rate // 100)  # 10 ms, 1.1 s after the beginning
-    samples[11 * rate // 10 :][: len(call)] += 0.25 * np.sin(2 * np.pi * hertz * call / rate)
+    samples[11 * rate // 10 :][: len(call)] += 0.25 * np.sin(2 * np.pi * hertz * call / rate) * np.hanning(len(call))
     soundfile.write(path, samples, rate)
     clip = cut_clip(path, 1.0, 1.5, None, top)
     assert isinstance(clip, Clip) and clip.slowed == slowed and clip.top_hz == top
@@ -177,9 +177,9 @@ def test_ultrasound_is_played_slower_and_drawn_up_to_where_the_band_ends(
     heard = np.abs(np.fft.rfft(piece * np.hanning(len(piece)))).argmax() * played / len(piece)
     assert heard == pytest.approx(hertz / slowed, rel=0.03)
     picture = pixels(clip).astype(float)
-    row, column = np.unravel_index(picture.argmin(), picture.shape)
-    assert abs((ROWS - row - 0.5) * top / ROWS - hertz) <= 2 * top / ROWS
-    assert abs((column + 0.5) * clip.seconds / picture.shape[1] - clip.lead - 0.105) < 0.015
+    row, column = (float(places.mean()) for places in np.nonzero(picture == 0))
+    assert abs((ROWS - row - 0.5) * top / ROWS - hertz) <= top / ROWS
+    assert abs((column + 0.5) * clip.seconds / picture.shape[1] - clip.lead - 0.105) < 0.005
     audible = cut_clip(path, 1.0, 1.5)  # negative control: where nobody says that it is a bat's
     assert isinstance(audible, Clip) and audible.slowed == 1 and audible.top_hz == 16_000
 
