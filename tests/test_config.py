@@ -271,7 +271,7 @@ def test_a_teacher_and_the_target_that_imitates_it_go_together() -> None:
 
 @pytest.mark.parametrize("command", [FinetuneCommand, PretrainCommand, ProbeCommand])
 def test_a_kind_of_sound_sets_the_whole_geometry_and_a_flag_beside_it_wins(
-    command: type[FinetuneCommand] | type[PretrainCommand] | type[ProbeCommand],
+    command: type[FinetuneCommand],
 ) -> None:
     for sound, audio in SOUNDS.items():
         found = parse(command, ["--sound", sound])

@@ -85,7 +85,7 @@ def test_the_geometry_travels_in_every_file(bats: Path) -> None:
 def test_the_served_file_equals_the_trained_network_at_another_geometry(bats: Path) -> None:
     network, facts = load_classifier(bats / "runs" / "finetune" / "classifier.safetensors")
     sound = torch.randn(3, facts.audio.samples, generator=torch.Generator().manual_seed(0)) * 0.05
-    session = ort.InferenceSession(bats / "classifier.onnx")
+    session = ort.InferenceSession(str(bats / "classifier.onnx"))
     found = session.run(["probabilities"], {"waveforms": sound.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(found, network(sound).sigmoid().numpy(), atol=1e-5)
