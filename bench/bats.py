@@ -135,7 +135,7 @@ def judge(model: Path) -> dict[str, float]:
     return {
         "calls": len(nearest),
         "windows": len(truth),
-        "AUC": float(roc_auc_score(truth, np.r_[quiet, loud], average="macro")),
+        "AUC": float(roc_auc_score(truth, np.r_[quiet, loud], average=None)),
         "recall": float(np.mean(np.array(nearest) > limit)),
     }
 
