@@ -8,6 +8,7 @@
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2
+# make bench-recipe   all steps one after the other, each judged against the one before; FOLD=0 WAY="full mask"
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
 # make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
@@ -26,7 +27,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-ingredients bench-context bench-bats bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -72,6 +73,9 @@ bench-gpu: $(READY)
 
 bench-soundscapes: $(READY)
 	@.venv/bin/python -m bench.soundscapes $(FOLDERS)
+
+bench-recipe: $(READY)
+	@.venv/bin/python -m bench.recipe $(or $(FOLD),0) $(WAY)
 
 bench-self-training: $(READY)
 	@.venv/bin/python -m bench.self_training $(FOLDS) $(ARMS)

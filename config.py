@@ -696,6 +696,20 @@ class PretrainCommand:
 
 
 @dataclass(frozen=True)
+class CalibrationSettings:
+    """What the thresholds that travel with a classifier are fitted for, beside the precision on held-out recordings."""
+
+    alarms_per_hour: float = 20.0
+    """Where there is held-out sound without any species (--data.noise, --data.no_call): no threshold is lower than what
+    its windows reach so many times an hour. 0 fits to precision alone."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.alarms_per_hour <= 3600, (
+            f"--calibrate.alarms_per_hour {self.alarms_per_hour}: give false alarms an hour, 0 for no limit"
+        )
+
+
+@dataclass(frozen=True)
 class FinetuneCommand:
     """Stage 2: fine-tune the encoder and a shallow head into a multi-label species classifier.
 
@@ -721,6 +735,7 @@ class FinetuneCommand:
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
+    calibrate: CalibrationSettings = CalibrationSettings()
     sound: Sound = "bird"
     """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
     bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
@@ -763,6 +778,21 @@ class BudgetSettings:
     """Resident memory."""
 
 
+BlendOf = Literal["logits", "probabilities", "ranks"]
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """How several classifiers become one file."""
+
+    of: BlendOf = "logits"
+    """What the mean is of: their logits; their probabilities; or the rank of a window's score among those of held-out
+    recordings, species by species."""
+    weights: Literal["fitted", "equal"] = "fitted"
+    """fitted: on recordings that were held out of all members, and kept if they are better than equal ones on groups
+    that they were not fitted on; equal: the same for each."""
+
+
 @dataclass(frozen=True)
 class QuantizeCommand:
     """Stage 3: one ONNX file that takes waveforms and gives probabilities, in INT8, for a plain CPU.
@@ -775,12 +805,15 @@ class QuantizeCommand:
                 --budget.minutes    how long the recordings to be scored may take
                 --gate.min_agreement in what share of the held-out windows INT8 has to name the same species
 
+    Of several classifiers one file becomes: what they have in common is computed once.
+
     Examples: python quantize.py
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
+              python quantize.py --classifier a/classifier.safetensors --classifier b/classifier.safetensors
     """
 
-    classifier: Path = Path("runs/finetune/classifier.safetensors")
-    """The classifier that main.py wrote."""
+    classifier: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """The classifier that main.py wrote, by default runs/finetune/classifier.safetensors; several make an ensemble."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
     max_error: float = 0.025
@@ -788,6 +821,7 @@ class QuantizeCommand:
     8 bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
     """Held-out windows to compare on."""
+    blend: BlendSettings = BlendSettings()
     run: QuickRunSettings = QuickRunSettings()
 
 
@@ -840,6 +874,13 @@ class PredictCommand:
     """Only the species of this list: a line each, `Scientific name_Common name`, either of them, or a label."""
     strict: bool = False
     """A line of --slist that is no species of the model is an error."""
+    only: tuple[str, ...] = ()
+    """Only species of these groups: birds frogs bats, or any taxon of their lineages: Passeriformes Hylidae."""
+    prior: Path | None = None
+    """A csv of what is likely where and when: species, probability; site, or latitude and longitude; week (ISO, 1 to
+    53). It is added to the logits, so that no species is deleted; what has no row keeps its score."""
+    prior_weight: float = 1.0
+    """How much of the logit of --prior is added: 1 takes the table at its word, 0.5 half of it."""
     ranks: bool = False
     """Where no species is sure enough, write the genus, family, order or class that is."""
     merge_gap: float | None = None
@@ -1025,7 +1066,7 @@ class ExperimentsCommand:
 
 
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
-REPEATED = ("--model",)  # with one value each time
+REPEATED = ("--model", "--classifier")  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
 NO_SOUND = "it is a fact of the model, and travels in its file; leave it out"
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
@@ -1033,7 +1074,9 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
     **dict.fromkeys(("output", "o"), "it is called --out here"),
     **dict.fromkeys(("input", "i"), "recordings are named without a flag: python predictor.py season/"),
-    **dict.fromkeys(("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list"),
+    **dict.fromkeys(
+        ("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list, --prior a table"
+    ),
     "preset": NO_PRESET,
     "sound": NO_SOUND,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",

@@ -117,7 +117,7 @@ def finetune(config: FinetuneCommand) -> int:
             return 0
         # one calibration for all of them, with which each is saved
         held_out = joined_parts([candidate.held_out for candidate in candidates])
-        calibration = calibrate(held_out, taxonomy)
+        calibration = calibrate(held_out, taxonomy, config.calibrate.alarms_per_hour)
         for plan, part, candidate in zip(plans, parts, candidates, strict=True):
             calibrated = calibration.applied(candidate.held_out)
             save_calibrated(part.folder / CLASSIFIER, candidate, calibration, recording_scorecard(calibrated, taxonomy))

@@ -34,6 +34,7 @@ from serving.detections import Choices, detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
 from serving.outputs import TableSettings, write_outputs
+from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
 from serving.scorer import Scorer, cpu_name, open_scorer
 from serving.tallies import LISTED, Totals, status_counts
@@ -57,6 +58,7 @@ class Analyser:
     sound: SoundSettings
     choices: Choices
     decoder: Decoder
+    prior: Prior | None = None
 
 
 def predict(config: PredictCommand) -> int:
@@ -70,7 +72,9 @@ def predict(config: PredictCommand) -> int:
     with Decoder() as decoder:  # its imports take as long as opening a model does
         scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])
-        analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder)
+        assert config.prior or config.prior_weight == 1, "--prior_weight is about --prior; add that, or leave it out"
+        prior = read_prior(config.prior, scorers[0].taxonomy, config.prior_weight) if config.prior else None
+        analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder, prior)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
@@ -85,7 +89,7 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
     """The detections of one recording, on the terminal alone."""
     started = time.time()
     with ScoringProgress(None, entry.size, analyser.sound.batch_size) as progress:
-        scores = score_entries(analyser.scorers, [entry], analyser.sound, analyser.decoder, progress)
+        scores = score_entries(analyser.scorers, [entry], analyser.sound, analyser.decoder, progress, analyser.prior)
         ((_, outcome, scored),) = scores
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, analyser.scorers[0].taxonomy, analyser.choices)
@@ -136,7 +140,7 @@ def score_waiting(analyser: Analyser, waiting: Sequence[Entry], journal: Journal
     started, taxonomy = time.time(), analyser.scorers[0].taxonomy
     with ScoringProgress(journal, sum(entry.size for entry in waiting), analyser.sound.batch_size) as progress:
         for entry, outcome, scored in score_entries(
-            analyser.scorers, waiting, analyser.sound, analyser.decoder, progress
+            analyser.scorers, waiting, analyser.sound, analyser.decoder, progress, analyser.prior
         ):
             analysed = analyse(entry, outcome, scored, taxonomy, analyser.choices)
             journal.save(entry, analysed, scored if journal.arrays else [])
@@ -244,6 +248,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
         "model": model_hash(scorers)[:16],
         "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
+        "prior": f"{analyser.prior.digest[:16]} x {analyser.prior.weight:g}" if analyser.prior else "",
         "species": [label for label, wanted in zip(labels, choices.wanted, strict=True) if wanted],
     }
 

@@ -24,9 +24,10 @@ from runtime.terminal import answer_early
 if __name__ == "__main__":
     answer_early(QuantizeCommand)  # before torch is imported, which takes seconds
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,24 +35,27 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import read_recordings
-from config import size_in_words
+from config import SCRATCH, size_in_words
+from evaluation.blending import blended
 from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
-from runtime.digests import beside
+from runtime.digests import beside, sha256
 from runtime.files import write_json
 from runtime.runs import open_run, peak_memory_mb
 from runtime.terminal import command_line, launch, show
 from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
-from serving.comparison import ComparedWindows, read_windows, scanned_contexts
+from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts
 from serving.costs import Measured, measure_files
+from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
 from serving.export import Recipe, write_float, write_int8
 from serving.gate import Judgement, enough_windows, judge, write_changes
 from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
-from training.checkpoint import ClassifierFacts, licence_note, load_classifier, teachers_of
+from training.checkpoint import ClassifierFacts, licence_note, load_classifier, teachers_of, weights_digest
 from training.device import available_cores
 
+CLASSIFIER = Path("runs/finetune/classifier.safetensors")
 FLOAT_TOLERANCE = 1e-4
 SHOWN = 8  # products named in the table
 Scores = NDArray[np.float32]  # (windows, species), of all contexts
@@ -68,74 +72,210 @@ class Compared:
     verified: bool  # whether there are enough held-out windows to judge a file by
 
 
+class Choice(NamedTuple):
+    """What becomes of the products of an encoder, and what that was chosen by."""
+
+    recipe: Recipe
+    costs: Sequence[ProductCost]
+    origin: str  # of the sound that they were judged on
+
+
+@dataclass(frozen=True)
+class Files:
+    """What was written, of one classifier or of several that were blended."""
+
+    trained: Compared
+    float_path: Path
+    int8_path: Path
+    floats: Scores  # what the float32 file answers to all contexts
+    largest: float  # how far that is from the trained network
+    recipe: Recipe  # of several classifiers: layers count on from one to the next
+    costs: Sequence[ProductCost]
+    origin: str  # of the sound that the products were judged on
+    rewrite: Callable[[ClassifierFacts], None]  # writes the INT8 file again, with other facts
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])  # of quantize.json: how they were blended
+    members: int = 1
+
+
 def quantize(config: QuantizeCommand) -> int:
     """The whole of stage 3; returns the exit code."""
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
-    model, trained = open_trained(config)
-    scanned, origin = scanned_contexts(config.classifier, trained.facts, trained.held_out)
-    licence = licence_note(teachers_of(trained.facts.provenance))
+    paths = config.classifier or (CLASSIFIER,)
+    assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
+    for path in paths:
+        refuse_missing(path)
+    model, trained = open_trained(paths[0], config) if len(paths) == 1 else (None, open_members(paths, config))
     with open_run("quantize", config.run.root, config) as run:
-        # write float32, held against the trained network
-        float_path, int8_path = run.folder / "classifier.onnx", run.folder / "classifier.int8.onnx"
-        floats, largest = write_float_file(model, trained, float_path)
-        refuse_broken_cpu()
-        # measure what INT8 costs each product, and choose its form
-        origin, windows = f"{len(scanned)} {origin}", model.windows
-        recipe, costs = choose_recipe(model, torch.from_numpy(scanned), config.max_error)
-        del model, scanned  # its weights are most of the memory that the rest would need
-        show(f"what INT8 costs each product, on {origin}:")
-        print_costs(costs, recipe)
-        # write INT8, and hold it against float32
-        write_int8(float_path, int8_path, trained.facts, trained.verified, recipe)
-        int8 = file_scores(int8_path, trained.held_out.contexts)
-        labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
-        judgement = judge(int8, floats, trained.held_out, labels, config.gate, spared, len(costs))
-        show(f"gate {judgement.verdict}: {judgement.text}")
-        refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
-        moved = move_thresholds(trained, floats, int8, float_path, int8_path, recipe)
-        write_changes(run.folder / "species.csv", int8, floats, trained.held_out, labels)
-        # measure both, and hold them against the budget
-        samples = trained.held_out.contexts.shape[1]
-        measured = measure_files(config.classifier, float_path, int8_path, samples, windows)
-        fit = fit_budget(measured.speeds, trained.facts, config.budget, refused, trained.depths)
-        # report
-        card = {
-            **trained_facts(trained, largest),
-            **recipe_facts(recipe, costs, origin),
-            **judgement_facts(judgement, measured, moved),
-            **cost_facts(measured, fit),
-            "peak_memory_mb": peak_memory_mb(),
-        }
-        write_json(run.folder / "quantize.json", card)
-        answers = floats[trained.held_out.rows], int8[trained.held_out.rows]
-        title = card_title(judgement, len(costs) - spared, len(costs), licence)
-        draw_card(run.folder / "quantize.png", costs, recipe, measured.parts, answers, title)
-        if refused:
-            set_aside(int8_path, float_path, judgement.reasons)
+        if model is None:
+            files = write_blended(trained, paths, run.folder, config)
+        else:
+            files = write_files(model, trained, run.folder / "classifier", config.max_error)
+            del model  # its weights are most of the memory that the rest would need
+        int8_path, licence = files.int8_path, report(files, run.folder, config)
     if licence:
         show(licence)
-    show(f"wrote {int8_path}; {next_command(config.classifier, int8_path)}")
+    show(f"wrote {int8_path}; {next_command(paths[0], int8_path)}")
     return 0
 
 
-def open_trained(config: QuantizeCommand) -> tuple[BirdClefClassifier, Compared]:
-    """The classifier, and the windows on which its files are compared."""
-    folds = sorted(config.classifier.parent.glob("fold-*/classifier.safetensors"))
-    assert config.classifier.is_file() or not folds, (
-        f"{config.classifier} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}"
+def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
+    """Hold the INT8 file against the float32 one, measure both, write the card; returns what a licence asks for.
+
+    Errors: a file that the gate refuses is set aside, and the command ends with what can be done.
+    """
+    trained, recipe, costs, floats = files.trained, files.recipe, files.costs, files.floats
+    # hold INT8 against float32
+    int8 = file_scores(files.int8_path, trained.held_out.contexts)
+    labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
+    judgement = judge(int8, floats, trained.held_out, labels, config.gate, spared, len(costs))
+    show(f"gate {judgement.verdict}: {judgement.text}")
+    refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
+    moved = move_thresholds(files, int8)
+    write_changes(folder / "species.csv", int8, floats, trained.held_out, labels)
+    # measure both, and hold them against the budget
+    audio, samples = trained.facts.audio, trained.held_out.contexts.shape[1]
+    windows = round(audio.context_seconds / audio.window_seconds)
+    network = trained.path if files.members == 1 else None
+    measured = measure_files(network, files.float_path, files.int8_path, samples, windows)
+    fit = fit_budget(measured.speeds, trained.facts, config.budget, refused, trained.depths, files.members)
+    # the card
+    card = {
+        **trained_facts(trained, files.largest),
+        **files.facts,
+        **recipe_facts(recipe, costs, files.origin),
+        **judgement_facts(judgement, measured, moved),
+        **cost_facts(measured, fit),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    write_json(folder / "quantize.json", card)
+    answers, licence = (floats[trained.held_out.rows], int8[trained.held_out.rows]), card["licence_note"]
+    assert isinstance(licence, str), "a licence is a text"
+    title = card_title(judgement, len(costs) - spared, len(costs), licence)
+    draw_card(folder / "quantize.png", costs, recipe, measured.parts, answers, title)
+    if refused:
+        set_aside(files.int8_path, files.float_path, judgement.reasons)
+    return licence
+
+
+def refuse_missing(path: Path) -> None:
+    """A classifier that is not there, with those of its folds, if they are."""
+    folds = sorted(path.parent.glob("fold-*/classifier.safetensors"))
+    assert path.is_file() or not folds, (
+        f"{path} is not there, but one for each of {len(folds)} folds; for example --classifier {folds[0]}, or all of "
+        "them, which makes an ensemble"
     )
-    assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
-    model, facts = load_classifier(config.classifier)
-    show(f"classifier {config.classifier}: {size_in_words(facts.size, facts.encoder.layers)}")
+
+
+def open_trained(path: Path, config: QuantizeCommand) -> tuple[BirdClefClassifier, Compared]:
+    """The classifier, and the windows on which its files are compared."""
+    model, facts = load_classifier(path)
+    show(f"classifier {path}: {size_in_words(facts.size, facts.encoder.layers)}")
     depths = probed_depths(config.run.root / "probe" / "probe.json", facts)  # refused now rather than at the end
-    held_out = read_windows(config.classifier.with_name(HELD_OUT), facts, config.max_windows)
+    held_out = read_windows(path.with_name(HELD_OUT), facts, config.max_windows)
     if len(held_out.truth):
         show(f"comparing on {len(held_out.owner)} held-out windows of {len(held_out.truth)} recordings")
     else:
         show("no held-out recordings can be read: comparing on noise, and marking the files as unverified")
     enough = len(held_out.owner) >= enough_windows(config.gate.min_agreement)
-    return model, Compared(config.classifier, facts, depths, held_out, len(held_out.truth) > 0 and enough)
+    return model, Compared(path, facts, depths, held_out, len(held_out.truth) > 0 and enough)
+
+
+def write_files(
+    model: BirdClefClassifier, trained: Compared, name: Path, limit: float, known: Choice | None = None
+) -> Files:
+    """Both files of one classifier, as NAME.onnx and NAME.int8.onnx.
+
+    limit   how far INT8 may move the logits
+    known   the recipe of a classifier with the same encoder, and what it was chosen by
+    """
+    float_path, int8_path = name.with_suffix(".onnx"), name.with_suffix(".int8.onnx")
+    # write float32, held against the trained network
+    floats, largest = write_float_file(model, trained, float_path)
+    refuse_broken_cpu()
+    # measure what INT8 costs each product, and choose its form
+    if known is None:
+        scanned, origin = scanned_contexts(trained.path, trained.facts, trained.held_out)
+        origin = f"{len(scanned)} {origin}"
+        known = Choice(*choose_recipe(model, torch.from_numpy(scanned), limit), origin)
+        show(f"what INT8 costs each product, on {origin}:")
+        print_costs(known.costs, known.recipe)
+    # write INT8
+    recipe = known.recipe
+
+    def rewrite(facts: ClassifierFacts) -> None:
+        write_int8(float_path, int8_path, facts, trained.verified, recipe)
+
+    rewrite(trained.facts)
+    return Files(trained, float_path, int8_path, floats, largest, recipe, known.costs, known.origin, rewrite)
+
+
+def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
+    """What the members of an ensemble have in common, and the recordings held out of all of them."""
+    members = [load_classifier(path)[1] for path in paths]
+    facts = common_facts(paths, members)
+    common = held_out_of_all(paths)
+    table = paths[0].with_name(HELD_OUT)
+    held_out = read_windows(table, facts, config.max_windows, only=common or None)
+    judged = bool(common) and len(held_out.truth) > 0
+    assert judged or config.blend.of != "ranks", (
+        "--blend.of ranks needs recordings that were held out of all members, and there are none; blend logits"
+    )
+    if judged:
+        show(f"{len(paths)} members; {len(held_out.truth)} recordings were held out of all of them")
+    else:
+        show(
+            f"{len(paths)} members; no recording was held out of all of them: weights are equal, thresholds the mean "
+            "of theirs, and nobody can say what the ensemble is worth"
+        )
+    enough = len(held_out.owner) >= enough_windows(config.gate.min_agreement)
+    return Compared(paths[0], facts, {}, held_out, judged and enough)
+
+
+def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
+    """Both files of an ensemble; those of its members stay below /tmp."""
+    place = SCRATCH / "ensembles" / f"{folder.name}-{sha256(paths[0])[:8]}"
+    place.mkdir(parents=True, exist_ok=True)
+    known, members = dict[str, Choice](), list[Files]()
+    for number, path in enumerate(paths, 1):
+        model, facts = load_classifier(path)
+        show(f"member {number}, {path}: {size_in_words(facts.size, facts.encoder.layers)}")
+        key, own = weights_digest(model.encoder.state_dict()), replace(ensemble, path=path, facts=facts)
+        files = write_files(model, own, place / f"member-{number}", config.max_error, known.get(key))
+        known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
+        members.append(files)
+    judged = bool(held_out_of_all(paths)) and len(ensemble.held_out.truth) > 0
+    answers = np.stack([files.floats for files in members])
+    blend, facts, line = blend_members(answers, ensemble.held_out, ensemble.facts, config.blend, judged)
+    show(line)
+    trained = replace(ensemble, facts=facts)
+    recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
+    int8 = {"products": len(costs), "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
+    float_path, int8_path = folder / "classifier.onnx", folder / "classifier.int8.onnx"
+
+    def rewrite(facts: ClassifierFacts) -> None:
+        parts = [files.int8_path for files in members]
+        write_ensemble(parts, int8_path, facts, blend, "int8", trained.verified, int8)
+
+    write_ensemble([files.float_path for files in members], float_path, facts, blend, "float32", trained.verified)
+    rewrite(facts)
+    floats = file_scores(float_path, trained.held_out.contexts)
+    largest = float(np.abs(floats - blended(blend, answers)).max())
+    assert largest <= FLOAT_TOLERANCE, f"{float_path} differs from its members by {largest:.1e}: do not deploy it"
+    said = {"members": [str(path) for path in paths], "blend": blend.of, "weights": blend.weights, "worth": line}
+    return Files(
+        trained,
+        float_path,
+        int8_path,
+        floats,
+        max(largest, *(files.largest for files in members)),
+        recipe,
+        costs,
+        members[0].origin,
+        rewrite,
+        said,
+        len(members),
+    )
 
 
 def write_float_file(model: BirdClefClassifier, trained: Compared, path: Path) -> tuple[Scores, float]:
@@ -179,18 +319,17 @@ def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32
     return scoring.score(scoring.open_scorer(path), shown)
 
 
-def move_thresholds(
-    trained: Compared, floats: Scores, int8: Scores, float_path: Path, int8_path: Path, recipe: Recipe
-) -> int:
+def move_thresholds(files: Files, int8: Scores) -> int:
     """Write the INT8 file again with thresholds of its own, where it needs some; returns how many."""
+    trained = files.trained
     if not trained.verified:
         return 0
     facts, rows = trained.facts, trained.held_out.rows
-    thresholds = facts.thresholds.moved_to(floats[rows], int8[rows], facts.taxonomy)
+    thresholds = facts.thresholds.moved_to(files.floats[rows], int8[rows], facts.taxonomy)
     moved = facts.thresholds.differing(thresholds)
     if moved:
         show(f"{moved} thresholds are moved, so that INT8 reports as many of these windows as float32 does")
-        write_int8(float_path, int8_path, replace(facts, thresholds=thresholds), trained.verified, recipe)
+        files.rewrite(replace(facts, thresholds=thresholds))
     return moved
 
 

@@ -79,16 +79,22 @@ def bench(folds: Sequence[int], letters: str) -> None:
         taxonomy, rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
     arms = [arm for arm in ARMS if arm.letter in letters]
     for fold in folds:
-        own = [row for row in rows if row.fold == fold]
-        part = deal_out(
-            np.array([row.group for row in own]), truth_table(own, taxonomy.labels, AudioSettings()), parts=2
-        )
-        for number, kind in enumerate(MINUTES):
-            build(fold, kind, [row for row, half in zip(own, part, strict=True) if half == number])
+        for kind, recordings in halves(fold, rows, taxonomy.labels).items():
+            build(fold, kind, recordings)
         for arm in arms:
             for number in range(ROUNDS + 1):
                 train(fold, arm, number)
     print_table(folds, arms)
+
+
+def halves(fold: int, rows: Sequence[Recording], labels: tuple[str, ...]) -> dict[str, list[Recording]]:
+    """The recordings of a fold, group by group: those that are laid into the given sites, and the others."""
+    own = [row for row in rows if row.fold == fold]
+    part = deal_out(np.array([row.group for row in own]), truth_table(own, labels, AudioSettings()), parts=2)
+    return {
+        kind: [row for row, half in zip(own, part, strict=True) if half == number]
+        for number, kind in enumerate(MINUTES)
+    }
 
 
 def build(fold: int, kind: str, recordings: Sequence[Recording]) -> None:
@@ -116,17 +122,22 @@ def train(fold: int, arm: Arm, number: int) -> None:
     if number and arm.letter != CONTROL:
         with redirect_stdout(None):
             model = exported((place_of(fold, arm, number - 1) / "finetune").resolve(), place)
-        words = ("--model", str(model), "--out", str(place / "pseudo"), "--site_regex", SITE, "--threads", "1")
-        with (place / "labelled.txt").open("w", encoding="utf-8") as file:
-            command = [sys.executable, "pseudo_label.py", str(FOLDER / str(fold) / GIVEN), *words]
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-        assert code == 0, f"pseudo_label.py left with {code}; what it printed is in {place / 'labelled.txt'}"
-        more = ("--data.pseudo", str(place / "pseudo" / "recordings.csv"), *arm.flags)
+        more = ("--data.pseudo", str(label_sites(model, fold, place)), *arm.flags)
     seed = str(number if arm.other_seed else 0)
     flags = (*BASE, "--train.frozen", *SHARED, "--data.valid_fold", str(fold), "--run.seed", seed, *more)
     code = start_finetune(place, *flags).wait()
     assert code == 0, f"main.py left with {code}; what it printed is in {place / 'printed.txt'}"
     print(f"fold {fold}, {arm.name}, round {number}: trained", flush=True)
+
+
+def label_sites(model: Path, fold: int, place: Path) -> Path:
+    """The table that pseudo_label.py makes of the given sites of a fold with an ONNX file."""
+    words = ("--model", str(model), "--out", str(place / "pseudo"), "--site_regex", SITE, "--threads", "1")
+    with (place / "labelled.txt").open("w", encoding="utf-8") as file:
+        command = [sys.executable, "pseudo_label.py", str(FOLDER / str(fold) / GIVEN), *words]
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    assert code == 0, f"pseudo_label.py left with {code}; what it printed is in {place / 'labelled.txt'}"
+    return place / "pseudo" / "recordings.csv"
 
 
 def print_table(folds: Sequence[int], arms: Sequence[Arm]) -> None:

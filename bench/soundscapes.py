@@ -44,7 +44,7 @@ from serving.scorer import open_scorer, score
 from sounds.audio import examine_header, read_samples
 from sounds.discovery import find_recordings
 from sounds.windows import network_input
-from training.checkpoint import load_classifier
+from training.checkpoint import ClassifierFacts, load_classifier
 
 FOLDER, RATE = SCRATCH / "soundscapes", 32_000
 SITES, MINUTES = 16, 2  # of each fold; soundscapes of a minute at each site
@@ -254,14 +254,19 @@ def quiet_recordings() -> list[Path]:
 
 
 def answers(classifier: Path, place: Path, model: Path) -> Judged:
-    """What the float32 file of a classifier says of every window of a fold."""
+    """What the float32 file of a classifier, written to `model`, says of every window of a fold."""
     network, facts = load_classifier(classifier)
     model.parent.mkdir(parents=True, exist_ok=True)
     with redirect_stdout(None):
         write_float(network, facts, model, True)
+    return answers_of_file(model, facts, place)
+
+
+def answers_of_file(model: Path, facts: ClassifierFacts, place: Path) -> Judged:
+    """The same of an ONNX file of that classifier, float32 or INT8."""
     scorer, labels = open_scorer(model), facts.taxonomy.labels
     context, rate = facts.audio.context_seconds, facts.audio.sample_rate
-    assert SECONDS % context == 0 and facts.audio.window_seconds == WINDOW, f"{classifier}: contexts of {context} s"
+    assert SECONDS % context == 0 and facts.audio.window_seconds == WINDOW, f"{model}: contexts of {context} s"
     files = sorted(place.glob("*.flac"))
     due = truth_of(place / "answers.csv", [path.name for path in files], labels)
     samples = round(context * rate)

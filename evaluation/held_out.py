@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ from evaluation.fitting import (
     fit_temperature,
     fit_threshold,
     fit_thresholds,
+    noise_floor,
     reliability_points,
 )
 from evaluation.metrics import (
@@ -102,6 +103,8 @@ class Calibration:
 
     temperature: float
     thresholds: Thresholds  # a rank's best taxon is right nine times out of ten from its threshold on
+    alarms: float = 0.0  # false alarms an hour that they were fitted for, 0: for precision alone
+    floor: float = 0.0  # below which none of them is therefore
 
     def applied(self, held_out: HeldOut) -> HeldOut:
         """The same with the probabilities as the calibrated classifier gives them."""
@@ -119,9 +122,10 @@ class CrossFit:
 
     Where all are of one group there are no others: then `parts` is 1, and everything was fitted on what it answers."""
 
-    held_out: HeldOut  # at the temperature of its part; what has no species (silence) at the one that ships
+    held_out: HeldOut  # at the temperature of its part; silence that nothing was fitted on at the one that ships
     part: NDArray[np.int64]  # (recordings,)
     calibrations: tuple[Calibration, ...]  # by part
+    silence_part: NDArray[np.int64] | None = None  # (windows of silence,) where thresholds were fitted on it too
 
     @property
     def said(self) -> str:
@@ -196,34 +200,84 @@ def stacked(parts: Sequence[WindowScores], offsets: NDArray[np.int64]) -> Window
     )
 
 
-def calibrate(held_out: HeldOut, taxonomy: Taxonomy) -> Calibration:
-    """Fit temperature and thresholds, those per species and those per rank, on the highest window of each recording."""
+def calibrate(held_out: HeldOut, taxonomy: Taxonomy, alarms: float = 0.0) -> Calibration:
+    """Fit temperature and thresholds, those per species and those per rank, on the highest window of each recording.
+
+    alarms   false alarms an hour that thresholds may give in windows without any species; 0: no matter how many
+    """
     highest = loudest_windows(held_out.windows, len(held_out.recordings))
-    judged = judged_entries(held_out.truth, taxonomy)
+    empty, hours = windows_of_nothing(held_out)
+    return calibrate_highest(highest, held_out.truth, taxonomy, alarms, empty, hours)
+
+
+def calibrate_highest(
+    highest: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    taxonomy: Taxonomy,
+    alarms: float = 0.0,
+    empty: NDArray[np.float32] | None = None,
+    hours: float = 0.0,
+) -> Calibration:
+    """The same; (recordings, species) probabilities of the highest windows, and what is there; empty (windows, species)
+    and hours of windows without any species."""
+    judged = judged_entries(truth, taxonomy)
     sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
-    temperature = fit_temperature(np.log(sure / (1 - sure)), held_out.truth[judged])
+    temperature = fit_temperature(np.log(sure / (1 - sure)), truth[judged])
     calm = apply_temperature(highest, temperature).astype(np.float32)
-    species = fit_thresholds(calm, held_out.truth, taxonomy.labels, PRECISE, FEWEST, judged)
-    return Calibration(temperature, Thresholds(tuple(species), fit_rank_thresholds(calm, held_out.truth, taxonomy)))
+    floor = 0.0
+    if alarms and empty is not None and len(empty):
+        floor = noise_floor(apply_temperature(empty, temperature), hours, alarms)
+    species = fit_thresholds(calm, truth, taxonomy.labels, PRECISE, FEWEST, judged, floor)
+    ranks = {rank: max(limit, floor) for rank, limit in fit_rank_thresholds(calm, truth, taxonomy).items()}
+    return Calibration(temperature, Thresholds(tuple(species), ranks), alarms, floor)
+
+
+def windows_of_nothing(held_out: HeldOut) -> tuple[NDArray[np.float32], float]:
+    """(windows, species) of recordings without any species, and their hours."""
+    own, noise = held_out.windows, held_out.silence
+    empty = held_out.truth[own.owner].max(axis=1) == 0
+    hours = float((own.ends - own.starts)[empty].sum()) / 3600
+    if noise is None:
+        return own.scores[empty], hours
+    return np.concatenate([own.scores[empty], noise.scores]), hours + noise.hours
 
 
 def cross_fit(held_out: HeldOut, calibration: Calibration, taxonomy: Taxonomy, parts: int = PARTS) -> CrossFit:
-    """Fit temperature and thresholds anew for each part of the recordings on the others; groups stay whole.
+    """Fit temperature and thresholds anew for each part of the recordings on the others; groups stay whole. Silence is
+    parted in the same way where thresholds are fitted on it.
 
     held_out      calibrated
     calibration   what was fitted on all of it; alone where all recordings are of one group
     """
-    groups = held_out.groups
+    groups, silence = held_out.groups, held_out.silence
     count = min(parts, len(np.unique(groups)))
     if count == 1:
         return CrossFit(held_out, np.zeros(len(groups), np.int64), (calibration,))
     part = deal_out(groups, held_out.truth, count)
-    fitted = tuple(calibrate(subset(held_out, part != number), taxonomy) for number in range(count))
+    silence_part = silence.owner % count if silence and calibration.floor else None
+    fitted = list[Calibration]()
+    for number in range(count):
+        others = subset(held_out, part != number)
+        if silence and silence_part is not None:
+            others = replace(others, silence=chosen_windows(silence, silence_part != number))
+        fitted.append(calibrate(others, taxonomy, calibration.alarms))
     scores = held_out.windows.scores.copy()
+    calm = silence.scores.copy() if silence else None
     for number, one in enumerate(fitted):
         own = part[held_out.windows.owner] == number
         scores[own] = apply_temperature(scores[own], one.temperature)
-    return CrossFit(replace(held_out, windows=replace(held_out.windows, scores=scores)), part, fitted)
+        if calm is not None and silence_part is not None:
+            quiet = silence_part == number
+            calm[quiet] = apply_temperature(calm[quiet], one.temperature)
+    if silence and calm is not None:
+        silence = replace(silence, scores=calm)
+    crossed = replace(held_out, windows=replace(held_out.windows, scores=scores), silence=silence)
+    return CrossFit(crossed, part, tuple(fitted), silence_part)
+
+
+def chosen_windows(windows: WindowScores, chosen: NDArray[np.bool_]) -> WindowScores:
+    """Some of them; chosen (windows,)."""
+    return WindowScores(*(getattr(windows, field.name)[chosen] for field in fields(windows)))
 
 
 def deal_out(groups: NDArray[np.str_], truth: NDArray[np.float32], parts: int) -> NDArray[np.int64]:
@@ -322,7 +376,8 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     empty, limits, hours = alarm_windows(crossed, calibration)
     for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
         figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
-        show(f"  false alarms         {alarms:.1f} per hour at {name}, on {hours:.2f} h without any species")
+        fitted = f" ({crossed.said})" if name == "thresholds" and calibration.floor else ""
+        show(f"  false alarms         {alarms:.1f} per hour at {name}{fitted}, on {hours:.2f} h without any species")
     write_held_out(folder, held_out, taxonomy)
     write_embeddings(folder / "embeddings.npz", held_out)
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
@@ -387,6 +442,8 @@ def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration
     few, never = marks.count("too few"), marks.count("never")
     precise = sum(limit.precise is not None for limit in calibration.thresholds.species)
     lines = [f"thresholds           precision {PRECISE:g} reached by {precise} species, too few to say for {few}"]
+    if calibration.floor:
+        lines.append(f"  none below           {calibration.floor:.3f}, for {calibration.alarms:g} false alarms an hour")
     if few or never:
         lines[0] += f", {never} never validated: strict ones for these, and a mark in every table"
     if "precise_precision" in figures:
@@ -403,17 +460,17 @@ def alarm_windows(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """The windows in which any detection is a false alarm: scores and thresholds (windows, species), and their hours.
 
-    Noise is other sound than what thresholds were fitted on, and meets those that ship; held-out recordings without a
-    label meet those that were fitted on the others."""
+    Held-out recordings without a label meet thresholds that were fitted on the others, and so does noise, if any was
+    fitted on it; else it meets those that ship."""
     own, noise = crossed.held_out.windows, crossed.held_out.silence
     empty = crossed.held_out.truth[own.owner].max(axis=1) == 0
-    scores, limits = own.scores[empty], crossed.thresholds()[0][own.owner[empty]]
-    hours = float((own.ends - own.starts)[empty].sum()) / 3600
+    limits = crossed.thresholds()[0][own.owner[empty]]
+    scores, hours = windows_of_nothing(crossed.held_out)
     if noise is not None:
-        scores = np.concatenate([scores, noise.scores])
-        shipped = calibration.thresholds.applied
-        limits = np.concatenate([limits, np.broadcast_to(shipped, noise.scores.shape)])
-        hours += noise.hours
+        met = np.broadcast_to(calibration.thresholds.applied, noise.scores.shape)
+        if crossed.silence_part is not None:
+            met = np.array([fitted.thresholds.applied for fitted in crossed.calibrations])[crossed.silence_part]
+        limits = np.concatenate([limits, met])
     return scores, limits, hours
 
 

@@ -20,6 +20,7 @@ from evaluation.calibration import Thresholds
 from serving.contexts import SoundSettings, channels, context_pieces
 from serving.detections import Analysed, Choices, Scored, averaged_shifts, detect, smoothed, weighted_by_file
 from serving.inputs import Entry
+from serving.priors import Prior
 from serving.progress import ScoringProgress
 from serving.scored_windows import ByChannel, Windows, unpacked
 from serving.scorer import Scorer, stream
@@ -36,9 +37,11 @@ def score_entries(
     sound: SoundSettings,
     decoder: Decoder,
     progress: ScoringProgress | None = None,
+    prior: Prior | None = None,
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored; with embeddings where the journal wants arrays.
 
+    prior      what is likely where and when, which the scores are moved by
     progress   where it is shown and saved how far the recording at work is; what its journal has is not scored again
     """
     answered: ByChannel = {}
@@ -58,6 +61,8 @@ def score_entries(
         if piece.outcome is not None:
             numbers = channels(sound, piece.outcome)
             scored = [scored_channel(answered, channel, species, sound) for channel in numbers]
+            if prior:
+                scored = [replace(one, probabilities=prior.applied(one.probabilities, piece.entry)) for one in scored]
             yield piece.entry, piece.outcome, scored
             answered, contexts = {}, 0
 

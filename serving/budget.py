@@ -40,17 +40,25 @@ def fit_budget(
     budget: BudgetSettings,
     refused: bool,
     depths: Mapping[int, float],
+    members: int = 1,
 ) -> Fit:
     """Whether the budget suffices for the file that is kept, printed with what else would fit.
 
-    speeds   by way of serving and number of threads, of which the most count
-    depths   what probe.py says: cmAP by depth
+    speeds    by way of serving and number of threads, of which the most count
+    depths    what probe.py says: cmAP by depth
+    members   classifiers that the file blends
     """
     threads = max(threads for _, threads in speeds)
     served_as = quickest_way(speeds, threads, refused)
     speed = speeds[served_as, threads]
     fitting, words = fits(speed, budget)
     show(f"as {served_as}{', as INT8 is refused' if refused else ''}: {words}")
+    if members > 1:
+        if not fitting:
+            advice = fewer_members(speed, budget, members)
+            show(advice)
+            words = f"{words}; {advice}"
+        return Fit(served_as, fitting, words, None, {})
     if not fitting:
         advice = smaller_one(speed, served_as, threads, facts, budget, depths)
         show(advice)
@@ -58,6 +66,15 @@ def fit_budget(
     largest, rates = largest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     show(f"largest size that would fit, estimated from this one: {largest or 'none'}")
     return Fit(served_as, fitting, words, largest, rates)
+
+
+def fewer_members(speed: Speed, budget: BudgetSettings, members: int) -> str:
+    """How many members would fit in the time, if each takes the same share of it, in a sentence."""
+    minutes = budget.audio_hours * 60 / speed.times_real_time
+    fitting = min(members - 1, math.floor(members * budget.minutes / minutes))
+    return f"{members} members do not fit {budget.minutes:g} minutes and {budget.memory_gb:g} GB; " + (
+        f"{fitting} may, and members with the same frozen encoder cost hardly more than one" if fitting else "none does"
+    )
 
 
 def fits(speed: Speed, budget: BudgetSettings) -> tuple[bool, str]:

@@ -20,9 +20,27 @@ from runtime.csvs import decoded_text
 from runtime.terminal import show
 from serving.detections import Choices, Scores
 from serving.scorer import Scorer
-from taxonomy import Taxonomy, match_species
+from taxonomy import CLASS, ORDER, Taxonomy, match_species
 
 MIN_CONF = 0.25  # of a model that brings no thresholds
+GROUPS = {  # what people call them -> taxa of a lineage; those of GBIF's tree
+    "birds": ("Aves",),
+    "mammals": ("Mammalia",),
+    "bats": ("Chiroptera",),
+    "whales": ("Cetacea", "Balaenopteridae", "Balaenidae", "Physeteridae", "Delphinidae", "Phocoenidae", "Ziphiidae"),
+    "amphibians": ("Amphibia",),
+    "frogs": ("Anura",),
+    "toads": ("Bufonidae",),
+    "reptiles": ("Reptilia", "Squamata", "Crocodylia", "Testudines"),
+    "geckos": ("Gekkonidae", "Phyllodactylidae", "Sphaerodactylidae", "Eublepharidae"),
+    "fish": ("Actinopterygii",),
+    "insects": ("Insecta",),
+    "crickets": ("Gryllidae", "Trigonidiidae", "Gryllotalpidae", "Mogoplistidae"),
+    "grasshoppers": ("Acrididae",),
+    "cicadas": ("Cicadidae",),
+    "songbirds": ("Passeriformes",),
+    "owls": ("Strigiformes",),
+}
 DOUBTFUL = {"never": "were never validated", "too few": "were validated on too few recordings"}
 
 
@@ -35,6 +53,7 @@ class ChoiceSettings:
     top_n: int = PredictCommand.top_n
     slist: Path | None = PredictCommand.slist
     strict: bool = PredictCommand.strict
+    only: tuple[str, ...] = PredictCommand.only
     ranks: bool = PredictCommand.ranks
 
     def __post_init__(self) -> None:
@@ -56,6 +75,9 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
     wanted = np.ones(len(taxonomy.labels), np.bool_)
     if settings.slist:
         wanted = listed_species(settings.slist, settings.strict, taxonomy)
+    if settings.only:
+        wanted &= species_of_groups(settings.only, taxonomy)
+        assert wanted.any(), f"--only {' '.join(settings.only)}: none of these is on {settings.slist}"
     shown = [validated[column] for column in np.flatnonzero(wanted)]
     if doubtful := [f"{shown.count(word)} {said}" for word, said in DOUBTFUL.items() if word in shown]:
         strict = "" if settings.min_conf is not None or settings.top_n else ", and have strict thresholds"
@@ -91,6 +113,26 @@ def listed_species(path: Path, strict: bool, taxonomy: Taxonomy) -> NDArray[np.b
     assert not (strange and strict), f"--strict: {len(strange)} lines of {path} are no species of the model"
     assert known, f"no line of {path} is a species of the model"
     return np.array([column in known for column in range(len(taxonomy.labels))])
+
+
+def species_of_groups(words: Sequence[str], taxonomy: Taxonomy) -> NDArray[np.bool_]:
+    """(species,) which of the model's belong to a group of animals, by plain words or by the names of their lineages.
+
+    Errors: a word that is no group of the model's is refused with the classes and orders that there are.
+    """
+    lineages = [{taxon.casefold() for taxon in lineage} for lineage in taxonomy.lineages]
+    wanted = np.zeros(len(lineages), np.bool_)
+    for word in words:
+        taxa = GROUPS.get(word.casefold(), (word,))
+        own = np.array([any(taxon.casefold() in lineage for taxon in taxa) for lineage in lineages])
+        there = sorted({taxon for lineage in taxonomy.lineages for taxon in lineage[CLASS : ORDER + 1]})
+        named = [taxon for taxon in there if not taxon.startswith("?")]
+        assert own.any(), (
+            f"--only {word}: no species of the model belongs to {' or '.join(taxa)}; it knows {', '.join(named[:12])}"
+        )
+        wanted |= own
+    show(f"only {' and '.join(words)}: {int(wanted.sum())} of {len(wanted)} species")
+    return wanted
 
 
 def validated_species(scorers: Sequence[Scorer]) -> list[str]:

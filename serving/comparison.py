@@ -9,17 +9,19 @@ Reads    held_out_recordings.csv and training_recordings.csv beside a classifier
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archive.recordings import read_recordings
+from archive.recordings import Recording, read_recordings
 from data_loader import recording_contexts, truth_table
 from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, pool_windows
 from training.checkpoint import ClassifierFacts
 
+Segment = tuple[Path, float | None, float | None]  # of a recording: start and end, where it is labelled
 SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
 
 
@@ -34,15 +36,19 @@ class ComparedWindows:
     groups: NDArray[np.str_]  # (recordings,) what is alike
 
 
-def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> ComparedWindows:
+def read_windows(
+    table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0, only: Collection[Segment] | None = None
+) -> ComparedWindows:
     """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
     they are still there; else noise, and no truth.
 
     most_of_each   contexts of each recording at most; 0 is all
+    only           the recordings that count (`segment_of`), where not all do
     """
     labels, audio = facts.taxonomy.labels, facts.audio
     windows = round(audio.context_seconds / audio.window_seconds)
     listed = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
+    listed = [row for row in listed if only is None or segment_of(row) in only]
     order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
     contexts, rows, owner = list[NDArray[np.float32]](), list[int](), list[int]()
     used, taken = dict[int, int](), Counter[int]()  # by position in `order`: the recording's number here, its contexts
@@ -62,6 +68,18 @@ def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: i
     groups = np.array([listed[index].group or str(listed[index].path) for index in indices])
     truth = truth_table(listed, labels, audio)[indices]
     return ComparedWindows(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
+
+
+def segment_of(row: Recording) -> Segment:
+    """What tells a recording, or a labelled segment of one, from all others."""
+    return row.path.resolve(), row.start, row.end
+
+
+def held_out_of_all(classifiers: Sequence[Path]) -> frozenset[Segment]:
+    """The recordings that none of some classifiers was trained on, as the tables beside them say."""
+    tables = [path.with_name(HELD_OUT) for path in classifiers]
+    every = [{segment_of(row) for row in read_recordings(table)} if table.is_file() else set() for table in tables]
+    return frozenset(set[Segment].intersection(*every))
 
 
 def noise(facts: ClassifierFacts) -> ComparedWindows:
@@ -101,7 +119,7 @@ if __name__ == "__main__":
 
     import soundfile
 
-    from archive.recordings import Recording, write_recordings
+    from archive.recordings import write_recordings
     from config import AudioSettings, HeadSettings
     from taxonomy import Taxonomy
 

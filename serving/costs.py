@@ -39,13 +39,15 @@ class Measured:
         return max(threads for _, threads in self.speeds)
 
 
-def measure_files(classifier: Path, float_path: Path, int8_path: Path, samples: int, windows: int) -> Measured:
+def measure_files(classifier: Path | None, float_path: Path, int8_path: Path, samples: int, windows: int) -> Measured:
     """What the trained network and both files cost, printed as a table.
 
+    classifier         the trained network; None: of several there is none
     samples, windows   of a context: its length, and how many windows it holds
     """
     speeds = measure_all(classifier, float_path, int8_path)
-    files = {"torch float32": classifier, "ONNX float32": float_path, "ONNX INT8": int8_path}
+    files = {"torch float32": classifier} if classifier else {}
+    files |= {"ONNX float32": float_path, "ONNX INT8": int8_path}
     files |= {"OpenVINO": float_path} if scoring.openvino_may_be_quicker() else {}
     sizes = {name: megabytes(path) for name, path in files.items()}
     show(scoring.cpu_name())
@@ -57,13 +59,14 @@ def measure_files(classifier: Path, float_path: Path, int8_path: Path, samples: 
     return Measured(speeds, sizes, front, parts)
 
 
-def measure_all(classifier: Path, float_path: Path, int8_path: Path) -> dict[tuple[str, int], Speed]:
+def measure_all(classifier: Path | None, float_path: Path, int8_path: Path) -> dict[tuple[str, int], Speed]:
     """The trained network and both files, with one thread and two."""
     found: dict[tuple[str, int], Speed] = {}
-    path = str(classifier.resolve())
     for threads in sorted({1, min(2, available_cores())}):
-        program = f"from serving import costs; costs.report_network({path!r}, {threads}, started)"
-        found["torch float32", threads] = in_fresh_process(f"import time; started = time.time(); {program}")
+        if classifier:
+            path = str(classifier.resolve())
+            program = f"from serving import costs; costs.report_network({path!r}, {threads}, started)"
+            found["torch float32", threads] = in_fresh_process(f"import time; started = time.time(); {program}")
         found["ONNX float32", threads] = measure(float_path, threads)
         found["ONNX INT8", threads] = measure(int8_path, threads)
         if scoring.openvino_may_be_quicker():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import predictor
+import quantize
 from config import (
     DEMO_DATA,
     PRESETS,
@@ -86,7 +87,7 @@ def test_by_default_the_last_epoch_of_a_running_mean_is_kept() -> None:
 
 
 def test_defaults_chain_from_command_to_command() -> None:
-    assert QuantizeCommand().classifier == Path("runs/finetune/classifier.safetensors")
+    assert Path("runs/finetune/classifier.safetensors") == quantize.CLASSIFIER and not QuantizeCommand().classifier
     assert Path("runs/quantize/classifier.int8.onnx") == predictor.MODEL and not PredictCommand().model
     assert PretrainCommand.defaults("base").encoder.weights == "openai/whisper-base"
 

@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
     write_epochs(adapted, {"epoch": 1, "skill": 0.2, "skill_over_mean": 0.3}, {"epoch": 2, "skill": 0.1})
     for number, place in ((1, "one"), (2, "two")):
         classifier = Path(f"/a/long/way/to/everything/{place}/that/was/ever/trained/classifier.safetensors")
-        small = write_run(runs, f"quantize-{number:03d}", 51 + number, QuantizeCommand(classifier))
+        small = write_run(runs, f"quantize-{number:03d}", 51 + number, QuantizeCommand((classifier,)))
         card = {"top1_agreement": 0.995, "megabytes": 1.61, "milliseconds_per_window": 5.7}
         write_json(small / "quantize.json", {"float32": {"megabytes": 2.6}, "int8": card})
     (runs / "mae-002").mkdir()

@@ -202,6 +202,25 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
     assert stops >= 4 and results(tmp_path / "cut") == expected
 
 
+def test_a_prior_moves_every_score_of_its_species_and_no_other(
+    stages: Stages, season: FieldSeason, tmp_path: Path
+) -> None:
+    label, *others = open_scorer(stages.model).taxonomy.labels
+    table = tmp_path / "prior.csv"
+    table.write_text(f"species,probability\n{label},0.2\n")
+    plain = command(stages, season.soundscape, out=tmp_path / "plain", scores=True)
+    assert predict(plain) == 0 and predict(replace(plain, out=tmp_path / "moved", prior=table)) == 0
+    scores = (rows(tmp_path / name / "scores.csv") for name in ("plain", "moved"))
+    for before, after in zip(*scores, strict=True):
+        p = float(before[label])
+        assert float(after[label]) == pytest.approx(0.25 * p / (1 - p + 0.25 * p), abs=1e-5)
+        assert all(before[other] == after[other] for other in others)
+    with pytest.raises(AssertionError, match=r"results of other settings \(prior was '', is"):
+        predict(replace(plain, prior=table))
+    with pytest.raises(AssertionError, match="--prior_weight is about --prior"):
+        predict(replace(plain, prior_weight=0.5))
+
+
 def test_results_of_other_settings_are_never_mixed(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
     folder = season.root / "unlabeled"
     assert predict(command(stages, folder, out=tmp_path, min_conf=0.1)) == 0

@@ -97,7 +97,7 @@ def test_held_out_windows_are_drawn_from_all_species_and_not_from_the_top_of_the
 def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand(stages.classifier, GateSettings(min_agreement=1.01))
+    config = QuantizeCommand((stages.classifier,), GateSettings(min_agreement=1.01))
     config = replace(config, run=replace(config.run, root=tmp_path))
     with pytest.raises(AssertionError, match=r"no INT8 file: another best species .*--gate\.allow_worse"):
         quantize(config)
@@ -115,7 +115,7 @@ def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
 def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_allows(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand(stages.classifier, GateSettings(allow_worse=True), max_error=0.0)
+    config = QuantizeCommand((stages.classifier,), GateSettings(allow_worse=True), max_error=0.0)
     with pytest.raises(AssertionError, match="no INT8 file: 18 of its 18 products would be float32, so it is none"):
         quantize(replace(config, run=replace(config.run, root=tmp_path)))
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("gate "))
@@ -147,7 +147,7 @@ def nothing_smoothed(_model: object, _peaks: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.usefixtures("unmeasured")
 def test_planted_outliers_are_smoothed_and_every_product_is_int8(stages: Stages, tmp_path: Path) -> None:
-    config = QuantizeCommand(spoiled(stages, tmp_path), GateSettings(min_agreement=0.9), max_error=0.1)
+    config = QuantizeCommand((spoiled(stages, tmp_path),), GateSettings(min_agreement=0.9), max_error=0.1)
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
     assert card["kept_in_float32"] == {} and card["gate"] == "passed" and card["int8"]["top1_agreement"] >= 0.98
@@ -159,7 +159,7 @@ def test_outliers_that_are_not_smoothed_stay_in_float32_and_without_that_the_gat
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("quantize.smoothing", nothing_smoothed)
-    config = QuantizeCommand(spoiled(stages, tmp_path), GateSettings(min_agreement=0.98), max_error=0.1)
+    config = QuantizeCommand((spoiled(stages, tmp_path),), GateSettings(min_agreement=0.98), max_error=0.1)
     with pytest.raises(AssertionError, match="no INT8 file: another best species"):  # negative control: it is bad
         quantize(replace(config, max_error=1e9, run=replace(config.run, root=tmp_path / "worse")))
     capsys.readouterr()
@@ -185,7 +185,7 @@ def test_the_int8_file_reports_as_many_held_out_windows_of_each_species_as_the_f
 ) -> None:
     monkeypatch.setattr("quantize.smoothing", nothing_smoothed)
     gate = GateSettings(min_agreement=0.9, allow_worse=True)
-    config = QuantizeCommand(spoiled(stages, tmp_path), gate, max_error=1e9)
+    config = QuantizeCommand((spoiled(stages, tmp_path),), gate, max_error=1e9)
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     held_out, counts = held_out_of(stages), list[list[int]]()
     for name, source in (("classifier.onnx", "classifier.onnx"), ("classifier.int8.onnx", "classifier.int8.onnx"),
@@ -211,14 +211,14 @@ def test_after_training_by_folds_the_way_to_one_of_them_is_told(tmp_path: Path) 
     (tmp_path / "fold-2").mkdir()
     (tmp_path / "fold-2" / "classifier.safetensors").touch()
     with pytest.raises(AssertionError, match=r"one for each of 1 folds; for example --classifier .*fold-2"):
-        quantize(QuantizeCommand(tmp_path / "classifier.safetensors"))
+        quantize(QuantizeCommand((tmp_path / "classifier.safetensors",)))
 
 
 def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tmp_path: Path) -> None:
     lonely = tmp_path / "classifier.safetensors"
     lonely.write_bytes(stages.classifier.read_bytes())
-    assert open_trained(QuantizeCommand(stages.classifier, GateSettings(min_agreement=0.9)))[1].verified  # control
-    trained = open_trained(QuantizeCommand(lonely))[1]
+    assert open_trained(stages.classifier, QuantizeCommand(gate=GateSettings(min_agreement=0.9)))[1].verified  # control
+    trained = open_trained(lonely, QuantizeCommand())[1]
     nothing = np.zeros((32, 3), np.float32)
     assert not trained.verified
     assert "macro_auc_drop" not in compare_answers(nothing, nothing, trained.held_out, ("a", "b", "c"))
@@ -228,7 +228,7 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
 def test_the_card_and_the_screen_say_which_depth_would_fit(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand(stages.classifier, GateSettings(min_agreement=0.9), max_error=0.1)
+    config = QuantizeCommand((stages.classifier,), GateSettings(min_agreement=0.9), max_error=0.1)
     config = replace(config, budget=BudgetSettings(minutes=1.2), run=replace(config.run, root=tmp_path))
     assert quantize(config) == 0  # 11.7 h at 500 x real time: 1.4 minutes
     advice = "demo does not fit 1.2 minutes and 2 GB on 1 core; depth 2 would; `python probe.py` says at what cmAP"

@@ -16,6 +16,7 @@ from evaluation.fitting import (
     expected_calibration_error,
     fit_temperature,
     fit_thresholds,
+    noise_floor,
     reliability_points,
     wilson_interval,
 )
@@ -274,3 +275,41 @@ def test_scores_that_do_not_fit_are_refused() -> None:
         one([0.5], [1], wanted=90)
     with pytest.raises(AssertionError, match="valid"):
         one([0.5], [1], valid=np.ones((2, 1), np.bool_))
+
+
+def windows_of_noise(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """(windows, 3) probabilities of a model that is sometimes sure of nothing: logits with an exponential tail."""
+    rng = np.random.default_rng(seed)
+    highest = rng.exponential(1.0, count) - 2
+    scores = np.full((count, 3), 0.01, np.float32)
+    scores[np.arange(count), rng.integers(0, 3, count)] = 1 / (1 + np.exp(-highest))
+    return scores
+
+
+@pytest.mark.parametrize("wanted", [200.0, 40.0, 10.0, 1.0])
+def test_a_floor_is_reached_as_often_in_other_noise_as_was_asked_for(wanted: float) -> None:
+    """720 windows an hour; fitted on a quarter of an hour each time, judged on the whole distribution."""
+    floors = np.array([noise_floor(windows_of_noise(180, seed), 0.25, wanted) for seed in range(200)])
+    rates = 720 * np.exp(-(np.log(floors / (1 - floors)) + 2))
+    assert 0.6 * wanted < float(np.median(rates)) < 1.6 * wanted
+
+
+def test_a_floor_rises_with_the_calm_that_is_asked_for_and_stays_a_probability() -> None:
+    noise = windows_of_noise(180)
+    floors = [noise_floor(noise, 0.25, wanted) for wanted in (720.0, 100.0, 10.0, 1.0, 1e-9)]
+    assert floors == sorted(floors) and floors[-1] == 0.9999 and floors[0] < 0.2
+
+
+def test_too_little_noise_says_nothing_and_noise_that_is_all_alike_has_its_own_level() -> None:
+    assert noise_floor(windows_of_noise(19), 0.03, 1.0) == 0.0 < noise_floor(windows_of_noise(20), 0.03, 1.0)
+    assert noise_floor(np.full((40, 2), 0.3, np.float32), 0.05, 1.0) == pytest.approx(0.3)
+    with pytest.raises(AssertionError, match="more than none"):
+        noise_floor(windows_of_noise(20), 0.03, 0.0)
+
+
+def test_no_threshold_lies_below_a_floor_and_its_figures_are_those_at_what_is_applied() -> None:
+    scores, heard = np.array([0.2, 0.4, 0.6, 0.8] * 10), np.array([0, 1, 1, 1] * 10)
+    free, floored = (fit_thresholds(scores[:, None], heard[:, None], ["greti"], floor=floor)[0] for floor in (0.0, 0.7))
+    assert free.applied < 0.7 == floored.applied and floored.recall == pytest.approx(1 / 3) and free.recall == 1.0
+    none = fit_thresholds(scores[:, None], 0 * heard[:, None], ["greti"], floor=0.95)[0]
+    assert none.applied == 0.95

@@ -18,6 +18,7 @@ from evaluation.held_out import (
     WindowScores,
     alarm_windows,
     calibrate,
+    chosen_windows,
     cross_fit,
     deal_out,
     evaluate,
@@ -187,6 +188,45 @@ def test_false_alarms_are_counted_at_thresholds_that_were_not_fitted_on_their_so
         assert (limits[row] == others.thresholds.applied).all()
     assert alarm_windows(cross_fit(made_up(40), shipped, FOUR), shipped)[2] == 0.0
     assert Calibration(2.0, Thresholds()).applied(made_up(4)).silence is None
+
+
+def with_noise(held_out: HeldOut, surest: NDArray[np.float64]) -> HeldOut:
+    """The same beside noise of 5 s each, in which one species has these logits."""
+    scores = np.full((len(surest), 4), 0.01, np.float32)
+    scores[:, 2] = 1 / (1 + np.exp(-surest))
+    return replace(held_out, silence=windows(list(range(len(surest))), scores, 5.0))
+
+
+def test_thresholds_for_few_false_alarms_are_fitted_on_noise_and_judged_on_other_noise(tmp_path: Path) -> None:
+    held_out = with_noise(made_up(120), np.random.default_rng(0).exponential(1.5, 200) - 1)
+    free, quiet = calibrate(held_out, FOUR), calibrate(held_out, FOUR, alarms=20.0)
+    assert free.floor == 0 < quiet.floor <= min(quiet.thresholds.applied) and (quiet.alarms, free.alarms) == (20.0, 0)
+    assert all(limit >= quiet.floor for limit in quiet.thresholds.ranks.values())
+    crossed = cross_fit(quiet.applied(held_out), quiet, FOUR)
+    scores, limits, hours = alarm_windows(crossed, quiet)
+    assert hours == pytest.approx(1000 / 3600)
+    silence = quiet.applied(held_out).silence
+    assert silence is not None and crossed.silence_part is not None
+    for number in range(5):
+        mine = crossed.silence_part == number
+        noise = held_out.silence
+        assert noise is not None
+        others = replace(subset(held_out, crossed.part != number), silence=chosen_windows(noise, ~mine))
+        expected = calibrate(quiet.applied(others), FOUR, 20.0)
+        assert np.allclose(limits[mine], expected.thresholds.applied)
+    alarms = (scores >= limits).any(axis=1).sum() / hours
+    assert 3 < alarms < 60  # asked for 20
+    free_alarms = (silence.scores >= free.thresholds.applied).any(axis=1).sum() / hours
+    assert free_alarms > 3 * alarms  # control
+    figures = evaluate(tmp_path, quiet.applied(held_out), quiet, FOUR)
+    assert figures["false_alarms_per_hour_at_thresholds"] == pytest.approx(alarms)
+
+
+def test_without_noise_a_limit_on_false_alarms_changes_nothing() -> None:
+    held_out = made_up(60)
+    assert calibrate(held_out, FOUR, alarms=1.0) == replace(calibrate(held_out, FOUR), alarms=1.0)
+    crossed = cross_fit(held_out, calibrate(held_out, FOUR, alarms=1.0), FOUR)
+    assert crossed.silence_part is None
 
 
 def test_bird_is_no_mistake_where_a_tit_sings_and_a_tit_none_where_bird_is_written() -> None:

@@ -139,3 +139,12 @@ def test_advice_is_given_where_the_budget_does_not_suffice_and_only_there(capsys
     assert (short.served_as, short.fits) == ("ONNX float32", False)
     assert "; base does not fit 1.3 minutes and 2 GB on 1 core; depth 1 would" in short.words
     assert "as ONNX float32, as INT8 is refused: 11.7 h" in capsys.readouterr().out
+
+
+def test_an_ensemble_that_does_not_fit_is_told_how_many_members_may(capsys: pytest.CaptureFixture[str]) -> None:
+    speeds = {("ONNX INT8", 2): Speed(40.0, 100.0, 400, 1.0)}  # 11.7 h: 7.02 minutes, 1.4 for each of five
+    fit = fit_budget(speeds, facts_of("base"), BudgetSettings(minutes=4.5), refused=False, depths={}, members=5)
+    advice = "5 members do not fit 4.5 minutes and 2 GB; 3 may, and members with the same frozen encoder cost"
+    assert not fit.fits and advice in fit.words and advice in capsys.readouterr().out and fit.largest is None
+    assert "none does" in fit_budget(speeds, facts_of("base"), BudgetSettings(minutes=1.0), False, {}, 5).words
+    assert fit_budget(speeds, facts_of("base"), BudgetSettings(), False, {}, 5).fits

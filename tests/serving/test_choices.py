@@ -8,7 +8,7 @@ import pytest
 
 from config import AudioSettings, PredictCommand, part_of
 from evaluation.calibration import UNVALIDATED, Threshold, Thresholds
-from serving.choices import ChoiceSettings, choose_detections, listed_species, validated_species
+from serving.choices import ChoiceSettings, choose_detections, listed_species, species_of_groups, validated_species
 from serving.scorer import Scorer
 from taxonomy import Taxonomy
 
@@ -91,3 +91,53 @@ def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(settings: dict[str
 def test_a_choice_takes_the_flags_of_its_own_names() -> None:
     config = PredictCommand((), min_conf=0.5, top_n=3, ranks=True)
     assert part_of(ChoiceSettings, config) == ChoiceSettings(min_conf=0.5, top_n=3, ranks=True)
+
+
+TREE = Taxonomy(
+    ("tit", "owl", "frog", "bird"),
+    ("Parus major", "Strix aluco", "Rana ficta", "Aves"),
+    ("Great tit", "Tawny owl", "frog", "bird"),
+    (
+        ("Animalia", "Chordata", "Aves", "Passeriformes", "Paridae", "Parus", "Parus major"),
+        ("Animalia", "Chordata", "Aves", "Strigiformes", "Strigidae", "Strix", "Strix aluco"),
+        ("Animalia", "Chordata", "Amphibia", "Anura", "Ranidae", "Rana", "Rana ficta"),
+        ("Animalia", "Chordata", "Aves", "?bird order", "?bird family", "?bird genus", "?bird"),
+    ),
+    (7, 7, 7, 3),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("birds",), ["tit", "owl", "bird"]),
+        (("Frogs",), ["frog"]),
+        (("owls", "frogs"), ["owl", "frog"]),
+        (("passeriformes",), ["tit"]),
+        (("Ranidae", "strix"), ["owl", "frog"]),
+        (("Chordata",), ["tit", "owl", "frog", "bird"]),
+    ],
+)
+def test_groups_are_named_in_plain_words_or_by_any_taxon(words: tuple[str, ...], wanted: list[str]) -> None:
+    columns = species_of_groups(words, TREE)
+    assert [label for label, own in zip(TREE.labels, columns, strict=True) if own] == wanted
+
+
+def test_a_group_without_a_species_of_the_model_is_refused_with_those_there_are() -> None:
+    with pytest.raises(AssertionError) as refusal:
+        species_of_groups(("birds", "bats"), TREE)
+    assert str(refusal.value) == (
+        "--only bats: no species of the model belongs to Chiroptera; it knows Amphibia, Anura, Aves, Passeriformes, "
+        "Strigiformes"
+    )
+
+
+def test_a_group_and_a_list_go_together_and_must_have_something_in_common(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("toad\n")
+    scorer = model([0.5, 0.5])
+    both = choose_detections(ChoiceSettings(slist=listed, only=("frogs",)), [scorer])
+    assert both.wanted.tolist() == [False, True]
+    other = replace(scorer, taxonomy=replace(FROGS, lineages=(FROGS.lineages[0], TREE.lineages[0])))
+    with pytest.raises(AssertionError, match="--only frogs: none of these is on"):
+        choose_detections(ChoiceSettings(slist=listed, only=("frogs",)), [other])

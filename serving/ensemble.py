@@ -1,0 +1,329 @@
+"""Several served files -> one: it takes the same waveforms, and blends what they answer inside its graph.
+
+    write_ensemble([Path("a.onnx"), Path("b.onnx")], Path("classifier.onnx"), facts, blend, "float32", verified=True)
+
+What the members have in common is computed once: the front end where its geometry is the same, and the whole encoder of
+heads that were fitted on the same frozen one. The embeddings are those of the first member.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
+
+from config import BlendSettings, size_in_words
+from evaluation.blending import LIMIT, Blend, blended, equal_blend, fit_blend
+from evaluation.calibration import Threshold, Thresholds
+from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
+from runtime.digests import sha256
+from serving.comparison import ComparedWindows
+from serving.export import Recipe, save, set_facts
+from serving.sensitivity import ProductCost
+from training.checkpoint import ClassifierFacts, teachers_of
+
+LEAST = 1e-7  # the least probability that has a logit here, of one that was blended
+
+
+def write_ensemble(
+    members: Sequence[Path],
+    path: Path,
+    facts: ClassifierFacts,
+    blend: Blend,
+    precision: str,
+    verified: bool,
+    int8: Mapping[str, object] | None = None,
+) -> None:
+    """Publish the members as one file.
+
+    facts   of the ensemble (`common_facts`)
+    int8    of INT8 members: what is in float32 all the same, as set_facts has it
+    """
+    graph = joined([load(member) for member in members], blend)
+    set_facts(graph, facts, precision, verified, int8)
+    save(graph, path)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """A graph with all its weights."""
+    graph = onnx.load(path, load_external_data=False)
+    load_external_data_for_model(graph, str(path.parent))
+    return graph
+
+
+def joined(members: Sequence[onnx.ModelProto], blend: Blend) -> onnx.ModelProto:
+    """One graph of several, what they have in common once."""
+    first = members[0]
+    versions = {(one.domain, one.version) for member in members for one in member.opset_import}
+    assert len({domain for domain, _ in versions}) == len(versions), (
+        "the members were exported by different versions of ONNX; make all files anew with `python quantize.py`"
+    )
+    nodes, constants = list[onnx.NodeProto](), list[onnx.TensorProto]()
+    logits, embeddings = list[str](), list[str]()
+    for number, member in enumerate(members):
+        own = prefixed(member.graph, f"member_{number}/")
+        makers = {node.output[0]: node for node in own.node}
+        last = makers[own.output[0].name]
+        assert last.op_type == "Sigmoid", f"member {number + 1} ends in {last.op_type}, not in probabilities"
+        logits.append(last.input[0])
+        embeddings.append(own.output[1].name)
+        nodes += [node for node in own.node if node is not last]
+        constants += own.initializer
+    nodes += blending(logits, blend, constants)
+    nodes.append(helper.make_node("Identity", [embeddings[0]], ["embeddings"], "embeddings"))
+    nodes, constants = shared(nodes, constants)
+    outputs = [output.name for output in first.graph.output]
+    nodes = needed(nodes, outputs)
+    used = {name for node in nodes for name in node.input}
+    kept = [constant for constant in constants if constant.name in used]
+    graph = helper.make_graph(nodes, "ensemble", first.graph.input, first.graph.output, kept)
+    imports = [helper.make_opsetid(domain, version) for domain, version in sorted(versions)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=first.ir_version)
+
+
+def prefixed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+    """The same with names of its own, but for its input."""
+    found = onnx.GraphProto()
+    found.CopyFrom(graph)
+    kept = {"", *(given.name for given in graph.input)}
+    for node in found.node:
+        node.name = f"{prefix}{node.name}"
+        for names in (node.input, node.output):
+            names[:] = [name if name in kept else f"{prefix}{name}" for name in names]
+    for part in (*found.initializer, *found.output):
+        part.name = f"{prefix}{part.name}"
+    return found
+
+
+def blending(logits: Sequence[str], blend: Blend, constants: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
+    """Nodes from the members' logits to probabilities, as evaluation.blending.blended; their constants are added."""
+    nodes = list[onnx.NodeProto]()
+
+    def constant(value: NDArray[np.floating] | float, name: str) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value, np.float32), f"blend/{name}"))
+        return f"blend/{name}"
+
+    def add(kind: str, inputs: Sequence[str], name: str, **attributes: int) -> str:
+        nodes.append(helper.make_node(kind, list(inputs), [f"blend/{name}"], f"blend/{name}"))
+        nodes[-1].attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        return f"blend/{name}"
+
+    limits = [constant(-LIMIT, "lowest"), constant(LIMIT, "highest")]
+    unit = [constant(0.0, "zero"), constant(1.0, "one")]
+    parts = list[str]()
+    for number, (name, weight) in enumerate(zip(logits, blend.weights, strict=True)):
+        part = add("Clip", [name, *limits], f"logits_{number}")
+        if blend.of == "probabilities":
+            part = add("Sigmoid", [part], f"probabilities_{number}")
+        if blend.of == "ranks":
+            low, high = blend.levels[number, :-1], blend.levels[number, 1:]
+            axis = numpy_helper.from_array(np.array([1], np.int64), f"blend/axis_{number}")
+            constants.append(axis)
+            part = add("Unsqueeze", [part, axis.name], f"rows_{number}")  # (windows, 1, species)
+            part = add("Sub", [part, constant(low, f"low_{number}")], f"above_{number}")
+            part = add("Mul", [part, constant(1 / (high - low), f"slope_{number}")], f"steps_{number}")
+            part = add("Clip", [part, *unit], f"passed_{number}")
+            part = add("ReduceMean", [part, axis.name], f"ranks_{number}", keepdims=0)
+        parts.append(add("Mul", [part, constant(weight, f"weight_{number}")], f"weighted_{number}"))
+    z = parts[0]
+    for number, part in enumerate(parts[1:], 1):
+        z = add("Add", [z, part], f"sum_{number}")
+    if blend.of != "logits":
+        z = add("Clip", [z, constant(LEAST, "least"), constant(1 - LEAST, "most")], "share")
+        rest = add("Sub", [unit[1], z], "rest")
+        z = add("Sub", [add("Log", [z], "log"), add("Log", [rest], "log_rest")], "logit")
+        z = add("Clip", [z, *limits], "mean")
+    z = add("Add", [add("Mul", [z, constant(blend.scale, "scale")], "scaled"), constant(blend.bias, "bias")], "moved")
+    nodes.append(helper.make_node("Sigmoid", [z], ["probabilities"], "probabilities"))
+    return nodes
+
+
+def shared(
+    nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Without what is computed twice: a node that does the same to the same as one before it, a constant that is equal
+    to another."""
+    same, kept_constants = dict[str, str](), list[onnx.TensorProto]()
+    known = dict[bytes, list[str]]()
+    for tensor in constants:
+        values = numpy_helper.to_array(tensor)
+        key = hashlib.sha256(f"{values.dtype} {values.shape} ".encode() + values.tobytes()).digest()
+        if key in known:
+            same[tensor.name] = known[key][0]
+        else:
+            known[key] = [tensor.name]
+            kept_constants.append(tensor)
+    kept = list[onnx.NodeProto]()
+    for node in nodes:
+        node.input[:] = [same.get(name, name) for name in node.input]
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        key = "\n".join([node.domain, node.op_type, *node.input]).encode() + b"\0".join(attributes)
+        if key in known:
+            same |= dict(zip(node.output, known[key], strict=True))
+        else:
+            known[key] = list(node.output)
+            kept.append(node)
+    return kept, kept_constants
+
+
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in their order."""
+    wanted, kept = set(outputs), list[onnx.NodeProto]()
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def common_facts(paths: Sequence[Path], members: Sequence[ClassifierFacts]) -> ClassifierFacts:
+    """The facts of the ensemble: those of the first member, and in the provenance who the others are.
+
+    Errors: members that answer for other species, or take other sound, are refused in one line.
+    """
+    first = members[0]
+    for path, other in zip(paths[1:], members[1:], strict=True):
+        assert other.taxonomy == first.taxonomy, (
+            f"{path} knows other species than {paths[0]}; train all members on the same table of recordings"
+        )
+        ours, theirs = first.audio, other.audio
+        for name in ("sample_rate", "window_seconds", "context_seconds"):
+            assert getattr(ours, name) == getattr(theirs, name), (
+                f"{path} takes sound with {name} {getattr(theirs, name)}, {paths[0]} with {getattr(ours, name)}; train "
+                f"all members with the same --audio.{name}"
+            )
+    teachers = {str(sorted(one.items())): one for facts in members for one in teachers_of(facts.provenance)}
+    every: list[dict[str, object]] = [
+        {"sha256": sha256(path), "encoder": size_in_words(facts.size, facts.encoder.layers)} | facts.provenance
+        for path, facts in zip(paths, members, strict=True)
+    ]
+    provenance: dict[str, object] = {"members": every}
+    if teachers:
+        provenance["teachers"] = list(teachers.values())
+    return replace(first, provenance=provenance, thresholds=mean_thresholds([facts.thresholds for facts in members]))
+
+
+def mean_thresholds(members: Sequence[Thresholds]) -> Thresholds:
+    """Thresholds for an ensemble whose members have no held-out recording in common: the mean, as logits, of those that
+    were fitted for each of them; precise where all are, and as sure as the least sure."""
+    if not all(member.species for member in members):
+        return Thresholds()
+    species = tuple(mean_threshold(same) for same in zip(*(member.species for member in members), strict=True))
+    common = set[str].intersection(*(set(member.ranks) for member in members))
+    return Thresholds(
+        species, {rank: mean_limit([member.ranks[rank] for member in members]) for rank in sorted(common)}
+    )
+
+
+def mean_threshold(members: Sequence[Threshold]) -> Threshold:
+    """The same of one species; its recordings are those of all members."""
+    best = mean_limit([one.best_f1 for one in members])
+    precise = [one.precise for one in members if one.precise is not None]
+    every = len(precise) == len(members)
+    unsure = max(members, key=lambda one: (one.precise is None, -one.precision_low))
+    return Threshold(
+        unsure.label,
+        best_f1=best,
+        f1=min(one.f1 for one in members),
+        precise=mean_limit(precise) if every else None,
+        precision_low=min(one.precision_low for one in members),
+        recall=min(one.recall for one in members),
+        positives=sum(one.positives for one in members),
+        negatives=sum(one.negatives for one in members),
+        note=unsure.note,
+        precision_high=max(one.precision_high for one in members),
+        wanted=unsure.wanted,
+        least=max(one.least for one in members),
+    )
+
+
+def mean_limit(limits: Sequence[float]) -> float:
+    """The probability whose logit is the mean."""
+    halves = np.array([[limit, 1 - limit] for limit in limits]).clip(1e-9)
+    middle = np.exp(np.log(halves).mean(axis=0))
+    return float(round(middle[0] / middle.sum(), 6))
+
+
+def blend_members(
+    members: NDArray[np.float32],
+    held_out: ComparedWindows,
+    facts: ClassifierFacts,
+    settings: BlendSettings,
+    judged: bool,
+) -> tuple[Blend, ClassifierFacts, str]:
+    """How members are blended; the facts with the thresholds of that; and, in a line, what it is worth.
+
+    members   (members, windows of all contexts, species) probabilities
+    judged    whether the recordings were held out of all members; else weights are equal, thresholds theirs
+    """
+    if not judged:
+        blend = equal_blend(settings.of, len(members))
+        return blend, facts, f"blend of {settings.of}, equal weights; not judged"
+    windows, owner, truth = members[:, held_out.rows], held_out.owner, held_out.truth
+    sure = judged_entries(truth, facts.taxonomy)
+    blend, worth = fit_blend(settings.of, windows, owner, truth, held_out.groups, sure, settings.weights == "fitted")
+    times, scores = np.zeros(len(owner)), blended(blend, windows)
+    highest = loudest_windows(WindowScores(owner, times, times, scores, scores[:, :0]), len(truth))
+    calibration = calibrate_highest(highest, truth, facts.taxonomy)
+    cooled = replace(blend, scale=blend.scale / calibration.temperature, bias=blend.bias / calibration.temperature)
+    alone, weights = (" ".join(f"{value:.3f}" for value in values) for values in (worth.members, blend.weights))
+    line = f"cmAP on {len(truth)} recordings held out of all: members {alone}; equal weights {worth.equal:.3f}"
+    if settings.weights == "fitted":
+        line += f", fitted {worth.fitted:.3f} on groups that they were not fitted on"
+    return cooled, replace(facts, thresholds=calibration.thresholds), f"{line}; kept: {weights}"
+
+
+def joined_recipes(
+    recipes: Sequence[Recipe], costs: Sequence[Sequence[ProductCost]]
+) -> tuple[Recipe, list[ProductCost]]:
+    """What became of the products of all members, whose layers count on from one member to the next."""
+    spared, eight, every, offset = dict[str, str](), list[str](), list[ProductCost](), 0
+    for recipe, own in zip(recipes, costs, strict=True):
+        names = {cost.name: moved_on(cost.name, offset) for cost in own}
+        spared |= {names[name]: why for name, why in recipe.spared.items()}
+        eight += [names[name] for name in recipe.eight]
+        every += [replace(cost, name=names[cost.name]) for cost in own]
+        offset += 1 + max(int(name.split(".")[1]) for name in names)
+    return Recipe(spared, eight), every
+
+
+def moved_on(name: str, offset: int) -> str:
+    """layers.0.fc2 -> layers.4.fc2"""
+    _, layer, product = name.split(".", 2)
+    return f"layers.{int(layer) + offset}.{product}"
+
+
+if __name__ == "__main__":
+    import onnxruntime as ort
+
+    rng = np.random.default_rng(0)
+    front, sound = rng.normal(size=(8, 6)).astype(np.float32), rng.normal(size=(3, 8)).astype(np.float32)
+    graphs = list[onnx.ModelProto]()
+    for _ in range(2):
+        parts = {"front": front, "head": rng.normal(size=(6, 2)).astype(np.float32)}
+        steps = [("MatMul", ["waveforms", "front"], "features"), ("MatMul", ["features", "head"], "logits")]
+        steps += [("Sigmoid", ["logits"], "probabilities"), ("Identity", ["features"], "embeddings")]
+        made = [helper.make_node(kind, inputs, [name], name) for kind, inputs, name in steps]
+        shapes: dict[str, list[str | int | None]] = {"waveforms": ["n", 8], "probabilities": ["n", 2]}
+        shapes["embeddings"] = ["n", 6]
+        ends = [helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+        weights = [numpy_helper.from_array(values, name) for name, values in parts.items()]
+        graph = helper.make_graph(made, "member", ends[:1], ends[1:], weights)
+        graphs.append(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    blend = equal_blend("probabilities", 2)
+    one = joined(graphs, blend)
+    answers = [
+        ort.InferenceSession(model.SerializeToString()).run(["probabilities"], {"waveforms": sound})[0]
+        for model in (*graphs, one)
+    ]
+    products = sum(node.op_type == "MatMul" for node in one.graph.node)
+    print(f"two members: {products} products of 4; largest difference {np.abs(answers[2] - answers[:2]).max():.2f}")
+    assert products == 3, "the front end is computed once"
+    assert np.allclose(answers[2], blended(blend, np.stack(answers[:2])), atol=1e-6)
