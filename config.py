@@ -282,6 +282,10 @@ class DataSettings(LabelledSettings, WindowSettings):
     that each would be taken more than most_draws times."""
     noise: Path | None = None
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
+    synthetic_noise: float = 0.0
+    """This share of the training windows is made-up rain, wind, water, engines, hum, handling, clicks, clipping and
+    babble, so that a classifier does not take them for animals; where there is no real noise to count false alarms on,
+    they are counted on the part that is held out."""
     pseudo: Path | None = None
     """Windows labelled by a classifier, pseudo/recordings.csv of pseudo_label.py: stage 2 learns from them too."""
     pseudo_share: float = 0.4
@@ -297,6 +301,7 @@ class DataSettings(LabelledSettings, WindowSettings):
         super().__post_init__()
         assert 0 <= self.balance <= 1, f"--data.balance {self.balance}: give a share, 0 to 1"
         assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
+        assert 0 <= self.synthetic_noise <= 0.5, f"--data.synthetic_noise {self.synthetic_noise}: give 0 to 0.5"
         refuse_below(1, self, "data.most_draws")
         assert 0 < self.pseudo_share <= 0.9, f"--data.pseudo_share {self.pseudo_share}: give a share, up to 0.9"
         assert 0 <= self.pseudo_mass < math.inf, f"--data.pseudo_mass {self.pseudo_mass}: give 0 or more"
@@ -471,7 +476,7 @@ class AugmentSettings(MixtureSettings):
     is; the loudest of four."""
     background: Path | None = None
     """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay. Without it
-    those of --data.no_call are put there."""
+    those of --data.no_call that are trained on are put there, else made-up noise."""
     noise: float = 0.5
     """Probability of such a background, where a folder is given."""
     snr_db: tuple[float, float] = (-2.0, 28.0)
@@ -750,7 +755,8 @@ class FinetuneCommand:
         # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
-        return cls(preset, data_defaults(preset), start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
+        data = replace(data_defaults(preset), synthetic_noise=0.0 if preset == "demo" else SYNTHETIC_NOISE)
+        return cls(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -1065,6 +1071,7 @@ class ExperimentsCommand:
     """The CSV; one that is there is replaced."""
 
 
+SYNTHETIC_NOISE = 0.1  # of the training windows, measured with Whisper's weights only
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model", "--classifier")  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone

@@ -60,6 +60,8 @@ from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
 from sounds.discovery import find_recordings
+from sounds.negatives import KINDS, negatives_folder, negatives_place
+from sounds.negatives import SECONDS as NEGATIVE_SECONDS
 from sounds.notes import undo_expansion
 from sounds.windows import (
     SHORTEST_SECONDS,
@@ -180,8 +182,12 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
         if not row.labels or row.labels[0] in common
     ]
     show(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
-    if isinstance(data, DataSettings) and data.no_call:
-        rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
+    if isinstance(data, DataSettings):
+        folds = tuple(sorted({row.fold for row in rows}))
+        if data.no_call:
+            rows += read_noise(data.no_call, data, folds)
+        if data.synthetic_noise:
+            rows += synthetic_noise(folds)
     return select_labels(taxonomy, kept), rows
 
 
@@ -203,6 +209,31 @@ def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) 
         replace(row, listened=True, group=f"no call {row.group}", fold=folds[order[row.group] % len(folds)])
         for row in rows
     ]
+
+
+def synthetic_noise(folds: tuple[int, ...]) -> list[Recording]:
+    """Made-up recordings without any animal. A fold holds out whole kinds: a network that was trained on some rain is
+    never wrong about more of it, and what is counted there would say nothing of other noise."""
+    with processes.first_on_each_machine():
+        folder = negatives_folder()
+    rows = [
+        Recording(
+            path,
+            f"{folder.name}/{path.name}",
+            listened=True,
+            group=f"made up {path.stem}",
+            fold=folds[list(KINDS).index(path.stem.partition("-")[0]) % len(folds)],
+            seconds=NEGATIVE_SECONDS,
+        )
+        for path in sorted(folder.glob("*.flac"))
+    ]
+    show(f"{len(rows)} recordings of made-up noise, {hours(rows):.2f} h, from {folder}")
+    return rows
+
+
+def is_synthetic(row: Recording) -> bool:
+    """Whether a recording is made-up noise."""
+    return not row.labels and row.path.parent == negatives_place()
 
 
 def read_unlabeled(data: CollectionSettings) -> list[Recording]:
@@ -263,13 +294,20 @@ def labeled_loader(
     """
     windows = np.array([counted_windows(row, audio, data.most_windows) for row in recordings])
     species = np.array([bool(row.labels) for row in recordings])
+    made_up = np.array([is_synthetic(row) for row in recordings])
+    real = ~species & ~made_up
     expected = np.zeros(len(recordings))
     classes = [row.labels[:1] for row in recordings if row.labels]
     expected[species] = expected_draws(classes, data.balance, data.most_draws, windows[species])
-    expected[~species] = no_call_draws(windows[~species], expected.sum(), data.no_call_share, data.most_draws)
-    if not species.all():
-        share = expected[~species].sum() / expected.sum()
-        show(f"{share:.1%} of the training windows are without a species (--data.no_call_share)")
+    animals = expected.sum()
+    for rows, share in ((real, data.no_call_share), (made_up, data.synthetic_noise)):
+        expected[rows] = no_call_draws(windows[rows], animals, share, data.most_draws)
+    for rows, words in (
+        (real, "without a species (--data.no_call_share)"),
+        (made_up, "made-up noise (--data.synthetic_noise)"),
+    ):
+        if rows.any():
+            show(f"{expected[rows].sum() / expected.sum():.1%} of the training windows are {words}")
     if pseudo:
         expected = np.concatenate([expected, expected_pseudo(pseudo, recordings, expected, data)])
     dataset = RandomWindows([*recordings, *pseudo], taxonomy.labels, data, audio, seed)

@@ -36,6 +36,7 @@ from archive.pseudo_labels import apart_from, labelling_models, read_pseudo_labe
 from archive.recordings import Recording, marked
 from data_loader import (
     fingerprint,
+    is_synthetic,
     labeled_loader,
     noise_bank,
     read_labeled,
@@ -60,6 +61,7 @@ from runtime.files import FIRST
 from runtime.runs import Run, past_starts, subfolder
 from runtime.terminal import command_line, launch, show
 from sounds.discovery import find_recordings
+from sounds.negatives import negatives_folder
 from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
 from training.checkpoint import ClassifierFacts, licence_note, load_encoder, save_classifier, stage_one, teachers_of
@@ -78,6 +80,7 @@ class Plan(NamedTuple):
     train: list[Recording]
     valid: list[Recording]
     pseudo: Sequence[Recording] = ()  # windows with a classifier's labels, to be learnt from too
+    quiet: Sequence[Recording] = ()  # made-up noise that is held out, on which alarms are counted where none is real
 
 
 class Candidate(NamedTuple):
@@ -157,7 +160,9 @@ def plan_fold(
     unseen = [label for label in taxonomy.labels if not any(label in row.labels for row in valid)]
     rest = f"; trained, but not in the held-out fold: {', '.join(unseen[:10])}" if unseen else ""
     show(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
-    return Plan(fold, weights, train, valid, apart_from(pseudo, train, valid) if pseudo else [])
+    quiet = [row for row in valid if is_synthetic(row)]
+    valid = [row for row in valid if not is_synthetic(row)]
+    return Plan(fold, weights, train, valid, apart_from(pseudo, train, valid) if pseudo else [], quiet)
 
 
 def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layers: int) -> None:
@@ -198,6 +203,9 @@ def train_plan(
     data = fingerprint(plan.train, plan.valid, *[pseudo] * bool(pseudo), taxonomy=taxonomy)
     trained = train_classifier(model, loader, inputs, plan.valid, taxonomy, config, run, device, data)
     rows = unheard_noise(noise, plan, config.augment.background)
+    if plan.quiet and not rows and all(row.labels for row in plan.valid):
+        show("no real noise is held out: false alarms are those in made-up noise")
+        rows = list(plan.quiet)
     silence = score_windows(trained.model, rows, config.audio, device) if rows else None
     provenance: dict[str, object] = {
         "run": run.folder.name,
@@ -227,15 +235,17 @@ def train_plan(
 
 def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
     """(count, samples) what is put under the training windows: of --augment.background, else of those recordings of
-    --data.no_call that are trained on."""
-    folder = config.augment.background or config.data.no_call
-    if not folder or not config.augment.noise:
+    --data.no_call that are trained on, else of made-up noise."""
+    if not config.augment.noise:
         return None
     if config.augment.background:
-        return noise_bank(folder, config.audio)
+        return noise_bank(config.augment.background, config.audio)
     trained = {row.path.resolve() for row in plan.train if not row.labels}
-    only = trained & {path.resolve() for path in find_recordings([folder])[0]}  # none where all are held out
-    return noise_bank(folder, config.audio, only=only) if only else None
+    for folder in (config.data.no_call, negatives_folder() if config.data.synthetic_noise else None):
+        only = trained & {path.resolve() for path in find_recordings([folder])[0]} if folder else set[Path]()
+        if folder and only:  # none where all are held out
+            return noise_bank(folder, config.audio, only=only)
+    return None
 
 
 def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:

@@ -123,6 +123,11 @@ def examine_header(path: Path) -> Outcome:
     return reading.outcome()
 
 
+def write_flac(path: Path, samples: Waveform, sample_rate: int) -> None:
+    """A waveform as a FLAC file of 16 bits."""
+    soundfile.write(path, samples, sample_rate, format="FLAC", subtype="PCM_16")
+
+
 def as_mp3(samples: Waveform, sample_rate: int) -> bytes:
     """A piece of sound (samples,) as an MP3 file in mono, which every browser plays; at 24 kHz some 4 kB a second.
 

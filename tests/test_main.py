@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 import soundfile
 from conftest import Stages
 
+import data_loader
 from archive.recordings import Recording
-from config import FinetuneCommand, parse
-from data_loader import read_labeled
+from config import PRESETS, FinetuneCommand, parse
+from data_loader import labeled_loader, read_labeled
 from demo_data import FieldSeason
-from main import Plan, backgrounds_of, finetune, unheard_noise
+from main import Plan, backgrounds_of, finetune, plan_fold, unheard_noise
+from sounds import negatives
 from training.checkpoint import load_classifier
 
 
@@ -155,6 +158,56 @@ def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_fol
     ]
 
 
+@pytest.fixture
+def little_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made-up noise of a second each, five of every kind, and the folder of it."""
+    monkeypatch.setattr(negatives, "SCRATCH", tmp_path / "scratch")
+    monkeypatch.setattr(negatives, "EACH", 5)
+    for room, name in ((negatives, "SECONDS"), (data_loader, "NEGATIVE_SECONDS")):
+        monkeypatch.setattr(room, name, 1.0)
+    return negatives.negatives_place()
+
+
+def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
+    little_noise: Path, season: FieldSeason, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parse(FinetuneCommand, ["--preset", "demo", "--data.root", str(season.root)])
+    config = replace(
+        config, data=replace(config.data, synthetic_noise=0.1), encoder=replace(config.encoder, weights="random")
+    )
+    taxonomy, rows = read_labeled(config.data)
+    plan = plan_fold(config, 0, taxonomy, rows)
+    made_up = [row for row in rows if row.path.parent == little_noise]
+    assert len(made_up) == 55 and not any(row.labels for row in made_up)
+    assert sorted(row.path for row in plan.quiet) == sorted(row.path for row in made_up if row.fold == 0)
+    parts = plan.quiet, [row for row in plan.train if row in made_up]
+    held_out, trained = ({row.path.stem.partition("-")[0] for row in part} for part in parts)
+    assert held_out == {"rain", "hum", "hiss"} and trained == set(negatives.KINDS) - held_out
+    assert not set(plan.valid) & set(made_up) and not set(plan.train) & set(plan.quiet)
+    labeled_loader(plan.train, taxonomy, config.data, config.audio, 8, 0)
+    assert "10.0% of the training windows are made-up noise (--data.synthetic_noise)" in capsys.readouterr().out
+    bank = backgrounds_of(plan, replace(config, augment=replace(config.augment, noise=0.5)))
+    assert bank is not None and len(bank) == len(parts[1]) == 40
+
+
+def test_without_real_noise_false_alarms_are_counted_and_thresholds_fitted_on_made_up_noise(
+    little_noise: Path, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--preset", "demo", "--data.root", str(season.root), "--encoder.weights", "random", "--train.epochs", "1"]
+    words += ["--data.synthetic_noise", "0.1", "--run.root", str(tmp_path), "--data.cache", str(tmp_path / "cache")]
+    assert finetune(parse(FinetuneCommand, words)) == 0
+    said = capsys.readouterr().out
+    assert "no real noise is held out: false alarms are those in made-up noise" in said and "none below" in said
+    assert re.search(r"false alarms +[0-9.]+ per hour at thresholds \(cross-fitted\), on 0\.0\d h", said)
+    held_out = (tmp_path / "finetune" / "held_out_recordings.csv").read_text()
+    assert str(little_noise) not in held_out and str(season.root) in held_out
+
+
+def test_only_with_whispers_weights_is_noise_made_up_by_default() -> None:
+    shares = {preset: FinetuneCommand.defaults(preset).data.synthetic_noise for preset in PRESETS}
+    assert shares.pop("demo") == 0 and set(shares.values()) == {0.1}
+
+
 def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp_path: Path) -> None:
     """Those that are held out measure false alarms; recordings of the archive without a species are none of them."""
     (tmp_path / "noise").mkdir()
@@ -162,7 +215,7 @@ def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp
     for level, path in zip((0.1, 0.2, 0.3), paths, strict=True):
         soundfile.write(path, np.tile([level, -level], 40_000), 16_000)
     rain, wind, pond = (Recording(path, path.name, seconds=5.0) for path in paths)
-    words = ["--data.root", str(tmp_path), "--data.no_call", str(tmp_path / "noise")]
+    words = ["--data.root", str(tmp_path), "--data.no_call", str(tmp_path / "noise"), "--data.synthetic_noise", "0"]
     config = parse(FinetuneCommand, words)
     bank = backgrounds_of(Plan(0, "random", [wind, pond], [rain]), config)
     assert bank is not None and bank.shape == (1, 80_000) and abs(float(bank.abs().max()) - 0.2) < 1e-3
