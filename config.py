@@ -31,6 +31,7 @@ def scratch() -> Path:
     return folder
 
 
+Sound = Literal["bird", "wide", "bat", "insect", "frog", "whale"]
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
 Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "annotations", "unlabeled"]
 Pooling = Literal["pooled", "attention"]
@@ -41,6 +42,10 @@ ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
+LOWEST_RATE, HIGHEST_RATE = 1_000, 500_000  # Hz that a network may get
+WIDE_RATE = 32_000  # Hz, of Whisper's picture with the band above 8 kHz added
+MOST_FRAMES = 3_000  # of a context: Whisper's 30 s, for which its table of positions was made
+LONGEST_FFT = 16_384  # samples
 PRESETS: tuple[Preset, ...] = ("demo", "tiny", "base", "small", "medium", "large-v2", "large-v3")
 
 
@@ -95,21 +100,106 @@ class AudioSettings:
     """The sound that the network gets at a time. Written into every model file and read back from there."""
 
     sample_rate: int = 16_000
-    """Hz. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 adds mel channels from 8 to
-    16 kHz, for insects and high birds, of which a Whisper checkpoint knows nothing until it is trained."""
+    """Hz, 1000 to 500000. Recordings of any rate are resampled to it. 16000 is what Whisper knows; 32000 with none of
+    the five flags hop_seconds to mels adds mel channels from 8 to 16 kHz, for insects and high birds, of which a
+    Whisper checkpoint knows nothing until it is trained. At every other geometry the same number of mel channels is
+    spread over another band. --sound bat, whale, ... sets them all."""
     window_seconds: float = 5.0
     """Seconds of sound that an answer is about."""
     context_seconds: float = 5.0
-    """Seconds of sound the network gets at once, a multiple of window_seconds up to 30: it answers for every window
-    of it. A call is easier to know among others of its kind; costs a little more for each second of sound."""
+    """Seconds of sound the network gets at once, a multiple of window_seconds, 30 s at most (3000 hops): it answers for
+    every window of it. A call is easier to know among others of its kind; costs a little more for each second."""
+    hop_seconds: float = 0.01
+    """Seconds from one column of the mel picture to the next, a whole number of samples; two of them are a token. So
+    short that a call has some tokens, so long that a window has not many: its cost is that of its tokens."""
+    fft: int = 0
+    """Samples of each Fourier transform, even; 0: 2.5 hops, as Whisper's 25 ms. More tell lower pitches apart."""
+    lowest_hz: float = 0.0
+    """Where the lowest mel channel begins."""
+    highest_hz: float = 0.0
+    """Where the highest mel channel ends; 0: at half the sample rate."""
+    mels: int = 0
+    """Number of mel channels; 0: as many as the encoder's size has. Others need --encoder.weights random."""
 
     def __post_init__(self) -> None:
-        assert 1_000 <= self.sample_rate <= 1_000_000, f"--audio.sample_rate {self.sample_rate}: give 16000 or 32000"
-        assert 0.02 <= self.window_seconds <= 30, f"--audio.window_seconds {self.window_seconds}: give 0.02 to 30"
-        windows = self.context_seconds / self.window_seconds
-        assert windows >= 1 and abs(windows - round(windows)) < 1e-6 and self.context_seconds <= 30, (
-            f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to 30"
+        rate, hop, top = self.sample_rate, self.sample_rate * self.hop_seconds, self.sample_rate / 2
+        assert LOWEST_RATE <= rate <= HIGHEST_RATE, f"--audio.sample_rate {rate}: give 1000 to 500000"
+        assert hop > 0.5 and abs(hop - round(hop)) < 0.01, (
+            f"--audio.sample_rate {rate} --audio.hop_seconds {self.hop_seconds:g}: a hop is {hop:g} samples and must "
+            f"be a whole number of them; give --audio.hop_seconds {max(round(hop), 1) / rate:.10g}, or another rate"
         )
+        assert self.window_seconds >= 2 * self.hop_seconds, (
+            f"--audio.window_seconds {self.window_seconds:g}: give {2 * self.hop_seconds:g} (a token) or more"
+        )
+        windows, longest = self.context_seconds / self.window_seconds, MOST_FRAMES * round(hop) / rate
+        assert windows >= 1 - 1e-6 and abs(windows - round(windows)) < 1e-6, (
+            f"--audio.context_seconds {self.context_seconds}: give a multiple of {self.window_seconds:g} up to "
+            f"{longest:g}"
+        )
+        assert self.frames <= MOST_FRAMES, (
+            f"--audio.context_seconds {self.context_seconds:g} is {math.ceil(self.frames / 2):,} tokens of two hops, "
+            f"and {MOST_FRAMES // 2} are the most; give {longest:g} or less, or a longer --audio.hop_seconds"
+        )
+        most = min(LONGEST_FFT, 2 * self.samples - 2)
+        assert 4 <= self.fft_samples <= most and self.fft_samples % 2 == 0, (
+            f"--audio.fft {self.fft_samples}: give an even number from 4 to {most}, for a context has {self.samples} "
+            "samples"
+        )
+        assert 0 <= self.lowest_hz < (self.highest_hz or top) <= top, (
+            f"--audio.lowest_hz {self.lowest_hz:g} --audio.highest_hz {self.highest_hz:g}: give 0 to {top:g}, half of "
+            "--audio.sample_rate, the lowest first"
+        )
+        assert 0 <= self.mels <= 512, f"--audio.mels {self.mels}: give 1 to 512, or 0"
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.sample_rate * self.hop_seconds)
+
+    @property
+    def fft_samples(self) -> int:
+        """Samples of each Fourier transform."""
+        return self.fft or 2 * max(2, round(1.25 * self.hop))
+
+    @property
+    def samples(self) -> int:
+        """Samples of a context."""
+        return round(self.context_seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Columns of a context's mel picture, the last one begun where the context is no whole number of hops."""
+        return math.ceil(self.samples / self.hop)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the picture is Whisper's own with more channels above: at 32 kHz, where nothing else is chosen."""
+        return self == AudioSettings(WIDE_RATE, self.window_seconds, self.context_seconds)
+
+    @property
+    def top_hz(self) -> float:
+        """Where the highest mel channel ends."""
+        return self.highest_hz or self.sample_rate / 2
+
+
+# What --sound stands for: the band in which the animals call, a hop so short that a call is some tokens long, an FFT so
+# long that neighbouring channels differ, windows of 250 to 500 tokens. All are starts, and bird and wide alone are
+# measured here (LOG.md).
+# bat       the rate, FFT, hop and band of BatDetect2, https://github.com/macaodha/batdetect2, detector/parameters.py;
+#           WhisperSeg takes the same hop for mice, at 300 kHz from 35 kHz, https://github.com/nianlonggu/WhisperSeg.
+#           A call of 5 ms is five tokens
+# insect    recorders for audible sound go to 96 kHz, bush-crickets beyond 20; pulses follow each other in 10 to 50 ms
+# frog      Whisper's own rate; notes are low, so all channels lie below 6 kHz, on a longer FFT
+# whale     baleen whales call below 1 kHz for a second or more; clips of right whales are shared at 2 kHz, as those of
+#           https://www.kaggle.com/c/whale-detection-challenge. Toothed whales need insect or bat
+SOUNDS: dict[Sound, AudioSettings] = {
+    "bird": AudioSettings(),
+    "wide": AudioSettings(WIDE_RATE),
+    "bat": AudioSettings(256_000, 0.5, 0.5, 0.000_5, 512, 10_000, 120_000),
+    "insect": AudioSettings(96_000, 5.0, 5.0, 0.005, 2048, 1_000, 48_000),
+    "frog": AudioSettings(16_000, 5.0, 5.0, 0.01, 512, 100, 6_000),
+    "whale": AudioSettings(2_000, 15.0, 15.0, 0.025, 512, 5, 1_000),
+}
 
 
 @dataclass(frozen=True)
@@ -128,12 +218,18 @@ class CollectionSettings:
     """What becomes of recordings that hold the same sound as another one with the same labels: they are set aside, and
     duplicates.csv lists them; or they stay, in the same group as the other one. A recording with a row in keep.csv
     stays whatever is said here."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves (TE in GUANO does): 10
+    for most old bat detectors. Then all seconds and frequencies are those of the animal."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
     folds: int = 5
     """How many parts to split the recordings into, where the table has no column `fold`."""
 
     def __post_init__(self) -> None:
+        assert 1 <= self.time_expansion <= 100, (
+            f"--data.time_expansion {self.time_expansion}: give 1 to 100, such as 10"
+        )
         assert 0 <= self.max_bad <= 1, f"--data.max_bad {self.max_bad}: give a share, 0 to 1"
         assert self.folds >= 2, f"--data.folds {self.folds}: give 2 or more, one of them is held out"
 
@@ -527,6 +623,10 @@ class ProbeCommand:
     """At most so many windows of each recording, spread over it."""
     recordings: int = 2_000
     """At most so many recordings, the species taking turns. 2000 take minutes with Whisper base on two cores."""
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: ProbeRunSettings = ProbeRunSettings()
 
@@ -535,9 +635,10 @@ class ProbeCommand:
         refuse_below(10, self, "recordings")
 
     @classmethod
-    def defaults(cls, preset: Preset) -> ProbeCommand:
-        """All settings as a preset has them."""
-        return cls(preset, LabelledSettings(data_defaults(preset).root), whisper(preset))
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> ProbeCommand:
+        """All settings as a preset and a kind of sound have them."""
+        data = LabelledSettings(data_defaults(preset).root)
+        return cls(preset, data, whisper(preset), sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -572,6 +673,10 @@ class PretrainCommand:
     file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then."""
     imitation: ImitationSettings = ImitationSettings()
     augment: MixtureSettings = MixtureSettings(mixup=0.3, roll=0.0)
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
@@ -587,11 +692,12 @@ class PretrainCommand:
         )
 
     @classmethod
-    def defaults(cls, preset: Preset) -> PretrainCommand:
-        """All settings as a preset has them."""
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> PretrainCommand:
+        """All settings as a preset and a kind of sound have them."""
         usual = data_defaults(preset)  # of an hour, as without labels every window is as good
         data = WindowSettings(usual.root, workers=usual.workers, most_windows=720)
-        return cls(preset, data, whisper(preset), replace(PRETRAIN[preset], beta2=0.95))
+        train = replace(PRETRAIN[preset], beta2=0.95)
+        return cls(preset, data, whisper(preset), train, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -635,18 +741,22 @@ class FinetuneCommand:
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
     calibrate: CalibrationSettings = CalibrationSettings()
+    sound: Sound = "bird"
+    """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
+    bat: 256 kHz, 10 to 120 kHz in windows of 0.5 s; insect: 96 kHz, 1 to 48 kHz; frog: 0.1 to 6 kHz, low pitches
+    apart; whale: 2 kHz, 5 to 1000 Hz in windows of 15 s. Any --audio flag beside it wins."""
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
     @classmethod
-    def defaults(cls, preset: Preset) -> FinetuneCommand:
-        """All settings as a preset has them."""
+    def defaults(cls, preset: Preset, sound: Sound = "bird") -> FinetuneCommand:
+        """All settings as a preset and a kind of sound have them."""
         start = whisper(preset, DEPTH.get(preset, 0))
         # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
         data = replace(data_defaults(preset), synthetic_noise=0.0 if preset == "demo" else SYNTHETIC_NOISE)
-        return cls(preset, data, start, train, augment=augment)
+        return cls(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -796,6 +906,9 @@ class PredictCommand:
     """Multiply by the highest probability of the species in the recording: a better ranking, no probability."""
     site_regex: str = ""
     """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else the folder's name."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves: 10 for most old bat
+    detectors. Then all seconds and frequencies are those of the animal."""
     timezone: str = ""
     """Of clocks that do not name theirs: America/Bogota, UTC."""
     shard: str = ""
@@ -861,6 +974,8 @@ class PseudoLabelCommand:
     site_regex: str = ""
     """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else it is what the recorder wrote into
     the file's name, or the folder's name."""
+    time_expansion: int = 1
+    """How many times slower than it was the sound plays, of files that do not say so themselves."""
     rounds: int = 0
     """Label and train so often; 0 only labels."""
     student: Path = Path("runs/finetune")
@@ -960,6 +1075,7 @@ SYNTHETIC_NOISE = 0.1  # of the training windows, measured with Whisper's weight
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model", "--classifier")  # with one value each time
 POSITIONAL = ("inputs", "results")  # given on the command line alone
+NO_SOUND = "it is a fact of the model, and travels in its file; leave it out"
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
     **dict.fromkeys(("min_confidence", "confidence", "threshold"), "it is called --min_conf here"),
@@ -969,8 +1085,10 @@ NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.p
         ("lat", "lon", "week", "sf_thresh"), "there is no geographic model here; --slist takes a list, --prior a table"
     ),
     "preset": NO_PRESET,
+    "sound": NO_SOUND,
     "sensitivity": "probabilities are calibrated in training; choose --min_conf or --thresholds",
-    **dict.fromkeys(("fmin", "fmax", "audio_speed"), "the model uses the band that it was trained on"),
+    **dict.fromkeys(("fmin", "fmax"), "the model uses the band that it was trained on"),
+    "audio_speed": "it is called --time_expansion here: 10 undoes a tenfold one",
 }
 
 # Stage 1, per size: learning rates at the effective batch (batch_size x accumulate). Interpolated between published
@@ -1028,13 +1146,15 @@ Command = TypeVar(
 def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Command:
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    strange = NOT_OFFERED if command is PredictCommand else {} if has_preset(command) else {"preset": NO_PRESET}
+    unneeded = {} if has_preset(command) else {"preset": NO_PRESET, "sound": NO_SOUND}
+    strange = NOT_OFFERED if command is PredictCommand else unneeded
     for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")
         assert not (word.startswith("--") and name in strange), f"--{name} is not offered: {strange[name]}"
     early: EarlyFlags = early_flags(given)
     given = [*words_of_resumed(command, early.resume), *words_of_file(command, early.config), *early.rest]
-    default = default_command(command, early_flags(given).preset)
+    early = early_flags(given)
+    default = default_command(command, early.preset, early.sound)
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
@@ -1047,9 +1167,9 @@ def has_preset(command: type[object]) -> bool:
     return any(field.name == "preset" for field in fields(cast(Any, command)))
 
 
-def default_command(command: type[Settings], preset: Preset = "base") -> Settings:
-    """All settings of a command that is given no flag, or --preset alone."""
-    return cast(Settings, cast(Any, command).defaults(preset) if has_preset(command) else command())
+def default_command(command: type[Settings], preset: Preset = "base", sound: Sound = "bird") -> Settings:
+    """All settings of a command that is given no flag, or --preset and --sound alone."""
+    return cast(Settings, cast(Any, command).defaults(preset, sound) if has_preset(command) else command())
 
 
 def part_of(kind: type[Section], command: object) -> Section:
@@ -1072,6 +1192,7 @@ class EarlyFlags(NamedTuple):
     """The flags that must be known before all others, whose defaults they decide; of two of a kind the last counts."""
 
     preset: Preset
+    sound: Sound
     config: str  # empty where it is not given
     resume: str
     rest: list[str]  # the command line without --config
@@ -1083,11 +1204,13 @@ def early_flags(arguments: Sequence[str]) -> EarlyFlags:
     flags.add_argument("--config", nargs="?", default="")
     rest = flags.parse_known_args(arguments)[1]
     flags.add_argument("--preset", nargs="?")
+    flags.add_argument("--sound", nargs="?")
     flags.add_argument("--run.resume", dest="resume", nargs="?", default="")
     given = flags.parse_known_args(arguments)[0]
     known: list[Preset] = [preset for preset in PRESETS if preset == given.preset]
     preset = known[0] if known else "base"  # a mistyped one is refused with the rest
-    return EarlyFlags(preset, given.config or "", given.resume or "", rest)
+    sounds: list[Sound] = [sound for sound in SOUNDS if sound == given.sound]
+    return EarlyFlags(preset, sounds[0] if sounds else "bird", given.config or "", given.resume or "", rest)
 
 
 def words_of_resumed(command: type[Command], folder: str) -> list[str]:
@@ -1154,6 +1277,11 @@ def words_of(stored: object, known: object, name: str = "") -> list[str]:
     if flag == "--run.resume":
         return []
     return [f"{flag}={stored}"] if isinstance(stored, str) else [flag, *map(str, values)]
+
+
+def sound_words(sound: Sound) -> list[str]:
+    """The flag that names the kind of sound, where it is not what it is without one."""
+    return [] if sound == "bird" else ["--sound", sound]
 
 
 def changed_words(name: str, section: object, usual: object) -> list[str]:

@@ -62,12 +62,22 @@ from sounds.audio import open_recording
 from sounds.discovery import find_recordings
 from sounds.negatives import KINDS, negatives_folder, negatives_place
 from sounds.negatives import SECONDS as NEGATIVE_SECONDS
-from sounds.windows import SHORTEST_SECONDS, contexts, fill_window, holds_sound, network_input, rows_with_sound
+from sounds.notes import undo_expansion
+from sounds.windows import (
+    SHORTEST_SECONDS,
+    contexts,
+    fill_window,
+    holds_sound,
+    least_sound,
+    network_input,
+    rows_with_sound,
+)
 from taxonomy import Taxonomy, select_labels, table_rows
 
 BAD = ("unreadable", "silent", "missing")
 WORST = 10  # bad recordings shown
 MOST_ROWS = 2**24  # of segments, whose numbers a float32 still holds exactly
+ENERGY_HZ = 8_000  # below it recordings were examined
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 
 
@@ -134,6 +144,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
     """
     assert data.root.exists(), missing_root(data.root)
+    undo_expansion(data.time_expansion)
     collection = read_collection(data)
     rows, doubtful = with_metadata(collection.recordings)
     rows, aside = considered_again(rows)
@@ -232,6 +243,22 @@ def read_unlabeled(data: CollectionSettings) -> list[Recording]:
     assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
     show(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
     return rows
+
+
+def within_band(recordings: Sequence[Recording], audio: AudioSettings) -> list[Recording]:
+    """Those that were recorded at a rate at which there can be anything in the band that the network gets."""
+    kept = [row for row in recordings if not row.sample_rate or row.sample_rate > 2 * audio.lowest_hz]
+    highest = max((row.sample_rate for row in recordings), default=0)
+    assert kept or not recordings, (
+        f"none of {len(recordings)} recordings holds anything above {audio.lowest_hz:g} Hz, where the network begins: "
+        f"the highest sample rate is {highest} Hz; choose another --sound, or lower --audio.lowest_hz"
+    )
+    if len(kept) < len(recordings):
+        show(
+            f"left out {len(recordings) - len(kept)} of {len(recordings)} recordings with sample rates of at most "
+            f"{2 * audio.lowest_hz:g} Hz, in which nothing is above --audio.lowest_hz {audio.lowest_hz:g}"
+        )
+    return kept
 
 
 def split(recordings: Sequence[Recording], data: WindowSettings) -> tuple[list[Recording], list[Recording]]:
@@ -396,7 +423,7 @@ def recording_contexts(
             rate = audio.sample_rate
             samples = samples_of(recording.path, kept, begin, length, rate)
             window = samples[round((start - begin) * rate) :][: round((end - start) * rate)]
-            if holds_sound(window, rate, worth_a_window(end - start)):
+            if holds_sound(window, rate, least_sound(worth_a_window(end - start), audio.window_seconds)):
                 filled = fill_window(network_input(samples, round(length * rate)), round(audio.context_seconds * rate))
                 yield Context(index, filled, (first,), ((start, end),))
 
@@ -506,6 +533,10 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
             self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
         self.profiles: dict[Path, NDArray[np.float64]] = {}
         if data.window == "energy":
+            assert audio.lowest_hz < ENERGY_HZ, (
+                f"--data.window energy looks for what stands out below {ENERGY_HZ} Hz, and the network gets nothing "
+                "from there; leave it out"
+            )
             examined = examine(sorted({recording.path for recording in self.recordings}))
             self.profiles = {path: profile_of(examination) for path, examination in examined.items()}
         self.annotations: dict[Path, list[Annotation]] = {}

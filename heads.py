@@ -25,7 +25,7 @@ from runtime.processes import mean_of_all
 STATISTICS = 3  # of each value over time: mean, deviation, maximum
 SMALLEST_DEVIATION = 1e-4  # a feature that hardly varies is not blown up beyond this
 SMALLEST_SHARE = 0.01  # that a new batch has in the running moments, once a hundred have been seen
-MOMENT_TOKENS = 25  # of 20 ms: the pooled head describes a moment by half a second
+MOMENT_TOKENS = 25  # of 20 ms: the pooled head describes a moment by half a second, or 25 tokens of another length
 
 
 class PooledHead(nn.Module):

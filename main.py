@@ -43,6 +43,7 @@ from data_loader import (
     read_noise,
     split,
     truth_table,
+    within_band,
 )
 from evaluation.held_out import (
     Calibration,
@@ -96,13 +97,14 @@ def finetune(config: FinetuneCommand) -> int:
         past_starts(config.run.resume, "finetune", config)
     device = prepare_device(config.run)
     taxonomy, recordings = read_labeled(config.data)
+    recordings = within_band(recordings, config.audio)
     pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
     folds = config.train.folds or (config.data.valid_fold,)
     plans = [plan_fold(config, fold, taxonomy, recordings, pseudo) for fold in folds]
     encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     if config.data.pseudo:
         check_labelling_models(config, plans, encoder.size.layers)
-    noise = read_noise(config.data.noise, config.data) if config.data.noise else []
+    noise = within_band(read_noise(config.data.noise, config.data), config.audio) if config.data.noise else []
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
         run.facts.update({"pseudo_labels": table} if table else {})
@@ -212,6 +214,7 @@ def train_plan(
         "held_out_fold": plan.fold,
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
+        "sound": config.sound,
         "teachers": teachers_of(stage_one(plan.weights)),  # and those of the classifiers that labelled, below
         "seed": config.run.seed,
     }

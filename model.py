@@ -4,12 +4,14 @@ Architecture alone; no files are read or written here (training/checkpoint.py do
 
     waveforms (batch, samples) -> LogMel (batch, mels, frames) -> Encoder (batch, tokens, width) -> head -> logits
 
-A frame is 10 ms, a token is two frames. 5 s are 500 frames and 250 tokens; nothing is padded to Whisper's 30 s.
+A frame is a hop of the settings (10 ms unless they say otherwise), a token is two frames. 5 s are 500 frames and 250
+tokens; nothing is padded to Whisper's 30 s.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 import torch.utils.checkpoint
@@ -24,47 +26,44 @@ from heads import build_head, received_layers
 
 LOCALITY = 30.0  # attention score of a decoder token for its own position, at the start
 STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random weights
-WHISPER_RATE, WIDE_RATE = 16_000, 32_000  # Hz
+WHISPER_RATE = 16_000  # Hz
 WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for
+WHISPER_FFT, WHISPER_BIN = 400, 40.0  # samples, and Hz between two bins
 
 
 class LogMel(nn.Module):
-    """Waveform -> Whisper's log-mel picture, each window normalised by its own maximum.
+    """Waveform -> Whisper's log-mel picture at any geometry, each window normalised by its own maximum.
 
-    forward   (batch, samples) float32 -> (batch, channels, samples / hop) float32, about -1 .. 2
-    At 32 kHz the picture has the same frames and the same bins up to 8 kHz, and above them more of the same spacing up
-    to 16 kHz; the maximum is taken below 8 kHz, so a loud cicada does not push a bird into the floor.
+    forward   (batch, samples) float32 -> (batch, channels, frames) float32, about -1 .. 2; frames = samples / hop
+    At other rates, hops, FFTs and bands a tone or hiss of the same level, spread over as many bins, is as bright as at
+    Whisper's own. At 32 kHz with nothing else chosen the picture has Whisper's frames and bins up to 8 kHz, and above
+    them more of the same spacing up to 16 kHz; the maximum is taken below 8 kHz, so a loud cicada does not push a bird
+    into the floor.
     The short-time Fourier transform is two products with tables of windowed cosines and sines, so that the layer
     exports to ONNX as plain matrix products and the served file gets exactly the input of training. Each frame is
     folded at its middle first: cosines see the even part, sines the odd one, at half the cost and rounding error.
-    source    https://github.com/openai/whisper/blob/main/whisper/audio.py
+    source    https://github.com/openai/whisper/blob/main/whisper/audio.py; other rates, hops and bands on the same
+              channels: https://github.com/nianlonggu/WhisperSeg, audio_utils.py
     """
 
     def __init__(self, audio: AudioSettings, mels: int) -> None:
         super().__init__()
-        self.hop = audio.sample_rate // 100
-        self.fft = audio.sample_rate // 40
-        self.samples = round(audio.context_seconds * audio.sample_rate)
-        self.mels = mels
-        assert audio.sample_rate in (WHISPER_RATE, WIDE_RATE), (
-            f"audio.sample_rate {audio.sample_rate}: Whisper's front end takes {WHISPER_RATE} Hz, or {WIDE_RATE} with "
-            "the band above 8 kHz added"
-        )
-        assert 0 < self.samples <= 30 * audio.sample_rate and self.samples % (2 * self.hop) == 0, (
-            f"audio.context_seconds {audio.context_seconds}: give a multiple of 0.02, at most 30"
-        )
+        self.hop, self.fft, self.samples = audio.hop, audio.fft_samples, audio.samples
+        self.hop_seconds = audio.hop / audio.sample_rate
         half = self.fft // 2
-        window = torch.hann_window(self.fft, dtype=torch.float64)[1 : half + 1, None]
-        angle = 2 * math.pi / self.fft * torch.outer(torch.arange(1, half + 1), torch.arange(half + 1)).double()
-        window = window * (WHISPER_RATE / audio.sample_rate)  # the same sound, the same power, at any rate
         channels, highest = mel_channels(audio, mels)
-        filters = melscale_fbanks(half + 1, 0.0, highest, channels, audio.sample_rate, "slaney", "slaney")
+        self.judged = mels if audio.wide else channels  # channels whose maximum decides where the floor is
+        window = torch.hann_window(self.fft, dtype=torch.float64)[1 : half + 1, None]
+        window = window * (WHISPER_FFT / self.fft)  # the same tone, the same power, at any geometry
+        filters = mel_filters(audio, channels, highest)
+        bins = used_bins(filters) if audio.lowest_hz or audio.highest_hz else slice(0, half + 1)
+        angle = 2 * math.pi / self.fft * torch.outer(torch.arange(1, half + 1), torch.arange(half + 1)[bins]).double()
         self.cosines: Tensor
         self.sines: Tensor
         self.filters: Tensor
         self.register_buffer("cosines", (window * angle.cos()).float(), persistent=False)  # the last row: the middle
         self.register_buffer("sines", (window * angle.sin()).float()[:-1], persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("filters", filters[bins], persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         with torch.autocast(waveforms.device.type, enabled=False):
@@ -80,14 +79,19 @@ class LogMel(nn.Module):
             odd = (rising - falling) @ self.sines
             log = ((even.square() + odd.square()) @ self.filters).clamp(min=1e-10).log10()
             # per window: a loud neighbour must not change a quiet one
-            floor = log[:, :, : self.mels].amax(dim=(1, 2), keepdim=True) - 8.0
+            floor = log[:, :, : self.judged].amax(dim=(1, 2), keepdim=True) - 8.0
             return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
 
     def frames(self, padded: Tensor) -> Tensor:
-        """(batch, samples + fft) -> (batch, frames, fft): a frame is its hop, the next one, and half of the third."""
-        count = self.samples // self.hop
-        hops = padded[:, : (count + 2) * self.hop].reshape(-1, count + 2, self.hop)
-        return torch.cat([hops[:, :count], hops[:, 1 : count + 1], hops[:, 2:, : self.fft - 2 * self.hop]], dim=2)
+        """(batch, samples + fft) -> (batch, frames, fft): a frame is its hop, the next ones, and a part of the last."""
+        count, hops_each = math.ceil(self.samples / self.hop), math.ceil(self.fft / self.hop)
+        length = (count + hops_each - 1) * self.hop
+        if length > self.samples + self.fft:  # of the last hop only a part is used, and never what is added here
+            padded = F.pad(padded, (0, length - self.samples - self.fft))
+        hops = padded[:, :length].reshape(-1, count + hops_each - 1, self.hop)
+        parts = [hops[:, number : number + count] for number in range(hops_each)]
+        parts[-1] = parts[-1][..., : self.fft - (hops_each - 1) * self.hop]
+        return torch.cat(parts, dim=2)
 
 
 class Encoder(nn.Module):
@@ -98,17 +102,19 @@ class Encoder(nn.Module):
               output, the same number in every row -> (batch, tokens - n, width)
     Masking acts on the mel frames and once more behind the first convolution, where a mask edge then looks like the
     edge of a recording. Masking behind the stem instead would leak: its kernels reach across tokens.
-    At 32 kHz the stem has more input channels, at first with weights of zero: what lies above 8 kHz changes
+    At 32 kHz the stem has more input channels (`added`), at first with weights of zero: what lies above 8 kHz changes
     nothing until it is learnt.
     """
 
     def __init__(self, size: EncoderSize, audio: AudioSettings | None = None) -> None:
         super().__init__()
-        self.size = size
-        self.channels = mel_channels(audio or AudioSettings(), size.mels)[0]
+        self.size, audio = size, audio or AudioSettings()
+        refuse_broken_tokens(audio)
+        self.channels = mel_channels(audio, size.mels)[0]
+        self.added = self.channels - size.mels if audio.wide else 0
         self.checkpointing = False  # compute each layer anew on the way back instead of keeping what it computed
         self.whisper = WhisperEncoder(whisper_config(size, self.channels))
-        initialise(self.whisper, size.mels)
+        initialise(self.whisper, self.channels - self.added)
         freeze_positions(self.whisper)
 
     def forward(self, mel: Tensor, hidden: Tensor | None = None) -> Tensor:
@@ -157,11 +163,11 @@ class BirdClefClassifier(nn.Module):
         super().__init__()
         size = encoder.size
         self.log_mel = LogMel(audio, size.mels)
-        assert encoder.channels == mel_channels(audio, size.mels)[0], "an encoder for another sample rate"
+        assert encoder.channels == mel_channels(audio, size.mels)[0], "an encoder for another number of mel channels"
         self.encoder = encoder
         self.windows = round(audio.context_seconds / audio.window_seconds)
         self.layers = received_layers(head, size.layers)
-        self.head = build_head(size.width, len(self.layers), encoder.channels - size.mels, species, head)
+        self.head = build_head(size.width, len(self.layers), encoder.added, species, head)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # fitted after training; travels with the weights
 
@@ -359,16 +365,51 @@ def sinusoids(positions: int, width: int) -> Tensor:
 
 
 def mel_channels(audio: AudioSettings, mels: int) -> tuple[int, float]:
-    """How many mel channels a sample rate has, and the frequency in Hz at which the last one ends.
+    """How many mel channels a geometry has, and the frequency in Hz at which the last one ends.
 
-    The first `mels` are Whisper's, whatever the rate; those above go on at the same spacing on the mel scale.
+    mels      that the encoder's size has. In the wide picture of 32 kHz the first of them are Whisper's, and those
+              above go on at the same spacing on the mel scale; in any other there are as many, or --audio.mels
     source    Slaney's scale: linear to 1 kHz, 27 steps for each factor of 6.4 above
     """
+    if not audio.wide:
+        return audio.mels or mels, audio.top_hz
     step = math.log(6.4) / 27
     top = 15 + math.log(WHISPER_RATE / 2 / 1000) / step
     spacing = top / (mels + 1)
     extra = round((math.log(audio.sample_rate / WHISPER_RATE) / step) / spacing)
     return mels + extra, 1000 * math.exp((top + extra * spacing - 15) * step)
+
+
+def mel_filters(audio: AudioSettings, channels: int, highest: float) -> Tensor:
+    """(bins, channels): triangles on Slaney's mel scale, whose areas are as many bins as Whisper's, whatever a bin's
+    width. Channels so narrow that none of the bins lies in them are refused."""
+    bins = audio.fft_samples // 2 + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is refused here
+        filters = melscale_fbanks(bins, audio.lowest_hz, highest, channels, audio.sample_rate, "slaney", "slaney")
+    empty = int((filters.amax(dim=0) == 0).sum())
+    assert not empty, (
+        f"{empty} of {channels} mel channels from {audio.lowest_hz:g} to {highest:g} Hz lie between two bins of an FFT "
+        f"of {audio.fft_samples} samples; give a longer --audio.fft, such as {2 * audio.fft_samples}, or fewer "
+        "--audio.mels"
+    )
+    return filters * (audio.sample_rate / audio.fft_samples / WHISPER_BIN)
+
+
+def used_bins(filters: Tensor) -> slice:
+    """The bins (of the first axis) from the first to the last that any channel takes."""
+    used = filters.any(dim=1).nonzero()
+    return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def refuse_broken_tokens(audio: AudioSettings) -> None:
+    """Refuse windows that are no whole number of tokens."""
+    token = 2 * audio.hop
+    windows = round(audio.context_seconds / audio.window_seconds)
+    assert audio.samples % (token * windows) == 0, (
+        f"--audio.window_seconds {audio.window_seconds:g} --audio.context_seconds {audio.context_seconds:g}: give "
+        f"multiples of {token / audio.sample_rate:g}, which is a token of two hops of {audio.hop_seconds:g} s"
+    )
 
 
 def whisper_config(size: EncoderSize, channels: int = 0) -> WhisperConfig:

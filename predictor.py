@@ -38,8 +38,9 @@ from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
 from serving.scorer import Scorer, cpu_name, open_scorer
 from serving.tallies import LISTED, Totals, status_counts
-from sounds.audio import READING
+from sounds.audio import reading_version
 from sounds.decoders import Decoder
+from sounds.notes import undo_expansion
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
@@ -67,6 +68,7 @@ def predict(config: PredictCommand) -> int:
     assert not absent, f"not found: {', '.join(absent[:5])}"
     sound, tables = part_of(SoundSettings, config), part_of(TableSettings, config)
     choice = part_of(ChoiceSettings, config)
+    undo_expansion(config.time_expansion)
     with Decoder() as decoder:  # its imports take as long as opening a model does
         scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])
@@ -242,7 +244,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
     labels, choices, scorers = analyser.scorers[0].taxonomy.labels, analyser.choices, analyser.scorers
     found: dict[str, object] = {name: getattr(config, name) for name in OF_RESULTS}
     return found | {
-        "reading": READING,
+        "reading": reading_version(),
         "model": model_hash(scorers)[:16],
         "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
@@ -260,6 +262,7 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "working_directory": str(Path.cwd()),
         "inputs": [str(path.resolve()) for path in inputs],
         "engines": [scorer.engine for scorer in scorers],
+        "band_hz": [scorers[0].audio.lowest_hz, scorers[0].audio.top_hz],
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
     }

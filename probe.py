@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from archive.recordings import Recording
-from config import SCRATCH, AudioSettings, LabelledSettings, changed_words
-from data_loader import Context, read_labeled, recording_contexts, truth_table
+from config import SCRATCH, AudioSettings, LabelledSettings, changed_words, sound_words
+from data_loader import Context, read_labeled, recording_contexts, truth_table, within_band
 from evaluation.metrics import cmap, weighted_cmap
 from heads import pool_tokens
 from model import Encoder, LogMel
@@ -134,6 +134,7 @@ def probe(config: ProbeCommand) -> int:
     """The whole command; returns the exit code."""
     device = prepare_device(config.run)
     taxonomy, rows = read_labeled(config.data)
+    rows = within_band(rows, config.audio)
     rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
     size = size_of(config.encoder.weights) or config.encoder.size
@@ -169,7 +170,9 @@ def probe(config: ProbeCommand) -> int:
         best = mixed[depths.index(found.best)]
         run.facts["scores"] = {"cmap": best.cmap, "top1": best.top1}
     show(layers_in_words(found))
-    words = changed_words("data", config.data, ProbeCommand.defaults(config.preset).data)
+    usual = ProbeCommand.defaults(config.preset, config.sound)
+    words = [*sound_words(config.sound), *changed_words("data", config.data, usual.data)]
+    words += changed_words("audio", config.audio, usual.audio)
     words = ["--preset", size, "--data.root", str(config.data.root), *words]
     words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(found.best)]
     show(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")

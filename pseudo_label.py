@@ -52,8 +52,9 @@ from serving.detections import Choices
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
-from sounds.audio import READING
+from sounds.audio import reading_version
 from sounds.decoders import Decoder
+from sounds.notes import undo_expansion
 
 TABLE = "recordings.csv"
 KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training
@@ -88,6 +89,7 @@ def pseudo_label(config: PseudoLabelCommand) -> int:
 
 def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
+    undo_expansion(config.time_expansion)
     with Decoder() as decoder:
         scorers = open_models(config.model or (MODEL,), config.threads, "onnxruntime")
         labels = scorers[0].taxonomy.labels
@@ -95,7 +97,7 @@ def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
         entries = entries_to_label(config)
         nothing = Choices(np.full(len(labels), np.inf, np.float32), np.ones(len(labels), np.bool_))
         analyser = Analyser(scorers, SoundSettings(), nothing, decoder)
-        settings = {"reading": READING, "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
+        settings = {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         with (
             open_journal(config.out, settings, arrays=True, restart=config.restart) as journal,
             open_run(

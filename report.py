@@ -54,6 +54,7 @@ from serving.review import (
 from sounds.audio import examine_header
 from sounds.clips import Clip, cut_clip
 from sounds.discovery import OURS
+from sounds.notes import undo_expansion
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
@@ -72,6 +73,7 @@ def report(config: ReportCommand) -> int:
 def write_report(config: ReportCommand) -> int:
     """Draw a sample of the detections and write the page; 2 where some of them have no sound."""
     results = read_results(config.results)
+    undo_expansion(results.time_expansion)
     drawn = draw_sample(results.detections, config.strategy, config.per_species, config.max_clips, config.seed)
     shown = hidden(results) if config.hide_paths else results
     page = config.out or results.folder / "report.html"
@@ -97,6 +99,7 @@ def write_report(config: ReportCommand) -> int:
                 troubles.append(f"{d.file} {d.start:g} s: {clip}")
             else:
                 card |= {"lead": clip.lead, "seconds": clip.seconds, "top": clip.top_hz, "peak": clip.peak_db}
+                card |= {"slowed": clip.slowed} if clip.slowed != 1 else {}
                 if folder:
                     card |= write_clip(folder, page, number, d, clip)
                 else:
@@ -220,13 +223,13 @@ def draw_species(
 
 def cut_clips(drawn: Sequence[Detected], results: Results, audio: Path | None) -> Iterator[Clip | str]:
     """Picture and sound of each detection, in order, made on all cores; or why there is none."""
-    find = sound_finder(results, audio)
+    find, top = sound_finder(results, audio), results.top_hz
     paths = {d.file: find(d.file) for d in drawn}
     known = {path: examine_header(path) for path in dict.fromkeys(paths.values()) if path}
 
     def cut(d: Detected) -> Clip | str:
         path = paths[d.file]
-        return cut_clip(path, d.start, d.end, known[path]) if path else "is not there; --audio says where it is"
+        return cut_clip(path, d.start, d.end, known[path], top) if path else "is not there; --audio says where it is"
 
     with ThreadPoolExecutor() as pool:
         yield from pool.map(cut, drawn)

@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from archive.recordings import Recording, marks
-from config import AudioSettings, MaskSettings, changed_words
+from config import AudioSettings, MaskSettings, changed_words, sound_words
 from data_loader import (
     Batch,
     fingerprint,
@@ -53,6 +53,7 @@ from data_loader import (
     set_epoch,
     split,
     unlabeled_loader,
+    within_band,
 )
 from loss import imitation_loss, masked_reconstruction_loss
 from model import Encoder, ImitatingAutoencoder, Imitator, LogMel, MaskedAutoencoder, token_picture, token_values
@@ -109,7 +110,7 @@ def pretrain(config: PretrainCommand) -> int:
         past_starts(config.run.resume, "mae", config)
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
-    train, held_out = split(read_unlabeled(config.data), config.data)
+    train, held_out = split(within_band(read_unlabeled(config.data), config.audio), config.data)
     teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
     teachers = teachers_of(stage_one(config.encoder.weights))
     if teacher:
@@ -321,6 +322,7 @@ def save_pretrained(
         "held_out_fold": config.data.valid_fold,
         "heard": marks(row.path for row in train),  # main.py must not hold these out
         "epochs": epochs,
+        "sound": config.sound,
         "teachers": list(teachers),
         **skills,
     }
@@ -331,8 +333,9 @@ def save_pretrained(
 
 def next_step(config: PretrainCommand, encoder: Path, labelled: bool) -> str:
     """What to do with the encoder: a command that can be copied, where the recordings are such that it can be run."""
-    usual = PretrainCommand.defaults(config.preset)
-    words = [*changed_words("data", config.data, usual.data), *changed_words("audio", config.audio, usual.audio)]
+    usual = PretrainCommand.defaults(config.preset, config.sound)
+    words = [*sound_words(config.sound), *changed_words("data", config.data, usual.data)]
+    words += changed_words("audio", config.audio, usual.audio)
     words += ["--encoder.weights", str(encoder)]
     words += ["--encoder.depth", str(config.encoder.depth)] if config.encoder.depth else []
     if labelled:
@@ -543,7 +546,7 @@ def draw_reconstruction(
                 vmin=low,
                 vmax=high,
                 cmap="magma",
-                extent=(0, mel.shape[2] / 100, 0, len(whole)),
+                extent=(0, mel.shape[2] * log_mel.hop_seconds, 0, len(whole)),
             )
             axes.set_ylabel(("dimension" if teacher else "mel bin") if column == 0 else "")
             axes.set_xlabel("seconds" if row == len(mel) - 1 else "")

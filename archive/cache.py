@@ -29,9 +29,10 @@ from archive.recordings import Recording
 from runtime.terminal import show
 from sounds.audio import open_recording, read_samples
 from sounds.libsndfile import BLOCK_SECONDS
+from sounds.notes import assumed_expansion
 from sounds.windows import network_input
 
-VERSION = 3  # raise it whenever the same file would be kept differently
+VERSION = 4  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
 LEAVE_BYTES = 5e9  # of the disk stay free whatever is asked for
 LONGEST_SECONDS = 7200  # a longer recording is not kept: it would be held in memory once, and gains least
@@ -144,7 +145,10 @@ def cache_path(path: Path, sample_rate: int, folder: Path) -> Path:
     """Where a recording is kept: another file, size, time of change or rate is another file here."""
     try:
         facts = path.stat()
-        known = f"{VERSION} {sample_rate} {facts.st_size} {facts.st_mtime_ns} ".encode() + os.fsencode(path.resolve())
+        known = (
+            f"{VERSION} {sample_rate} {assumed_expansion()} {facts.st_size} {facts.st_mtime_ns} ".encode()
+            + os.fsencode(path.resolve())
+        )
     except OSError:
         known = os.fsencode(path)
     name = hashlib.blake2b(known, digest_size=16).hexdigest()

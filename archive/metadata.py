@@ -15,22 +15,19 @@ source    https://github.com/riggsd/guano-spec, wa_meta.h of Wildlife Acoustics 
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO
 
 from archive.recorders import EARLIEST, LONGEST, NameFacts, doubt, on_earth, read_name
+from sounds.notes import chunks, plain_text
 
 SAME_TIME = timedelta(minutes=1)  # names count in minutes, some
 SAME_PLACE = Decimal("0.01")  # degrees
-MOST_CHUNKS, MOST_BYTES = 1_000, 2**20  # of a file, of a chunk, that are looked at
-LISTED_TEXTS = {b"ICMT": "comment", b"IART": "artist"}
 WAMD_MODEL, WAMD_SERIAL, WAMD_TIME, WAMD_GPS, WAMD_POSITION, WAMD_INSIDE, WAMD_OUTSIDE = 1, 2, 5, 6, 20, 21, 22
 AUDIOMOTH_TIME = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{3}))? (\d\d)/(\d\d)/(\d{4})"
@@ -133,62 +130,6 @@ def read_metadata(path: Path) -> Facts:
     return Facts(*(next((value for value in values if value), "") for values in zip(*map(astuple, found), strict=True)))
 
 
-def chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """The chunks of a WAV file, or blocks of a FLAC file, that say something about the recording: guan, wamd, comment,
-    artist; none where it is another kind of file."""
-    head = file.read(12)
-    if head[:4] == b"fLaC":
-        file.seek(4)
-        yield from flac_blocks(file)
-    elif head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
-        size, long = os.fstat(file.fileno()).st_size, 0
-        for _ in range(MOST_CHUNKS):
-            header = file.read(8)
-            length, start = int.from_bytes(header[4:], "little"), file.tell()
-            if len(header) < 8 or not header[:4].isascii() or start > size:
-                return
-            if header[:4] in (b"ds64", b"guan", b"wamd", b"LIST"):
-                body = file.read(min(length, MOST_BYTES))
-                long = int.from_bytes(body[8:16], "little") if header[:4] == b"ds64" else long
-                yield from wav_chunk(header[:4], body)
-            length = long if header[:4] == b"data" and length == 2**32 - 1 and long else length
-            file.seek(start + length + length % 2)
-
-
-def wav_chunk(name: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
-    """What one chunk says; a list of texts has chunks of its own."""
-    if name in (b"guan", b"wamd"):
-        yield name.decode(), body
-    offset = 4
-    while name == b"LIST" and body[:4] == b"INFO" and offset + 8 <= len(body):
-        length = int.from_bytes(body[offset + 4 : offset + 8], "little")
-        if kind := LISTED_TEXTS.get(body[offset : offset + 4]):
-            yield kind, body[offset + 8 : offset + 8 + length]
-        offset += 8 + length + length % 2
-
-
-def flac_blocks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """The comments of a FLAC file, and the chunks of the WAV file it was made of, where its encoder kept them."""
-    for _ in range(MOST_CHUNKS):
-        header = file.read(4)
-        if len(header) < 4:
-            return
-        kind, length, start = header[0] & 127, int.from_bytes(header[1:], "big"), file.tell()
-        body = file.read(min(length, MOST_BYTES)) if kind in (2, 4) else b""
-        if kind == 2 and body[:4] == b"riff":
-            yield from wav_chunk(body[4:8], body[12:])
-        offset = 4 + int.from_bytes(body[:4], "little") + 4  # behind the encoder's name and the number of comments
-        while kind == 4 and offset + 4 <= len(body):
-            size = int.from_bytes(body[offset : offset + 4], "little")
-            key, _, value = body[offset + 4 : offset + 4 + size].partition(b"=")
-            if named := {b"COMMENT": "comment", b"DESCRIPTION": "comment", b"ARTIST": "artist"}.get(key.upper()):
-                yield named, value
-            offset += 4 + size
-        if header[0] & 128:  # the last one
-            return
-        file.seek(start + length)
-
-
 def read_guano(text: str) -> Facts:
     """A chunk `guan`: lines of key and value; where a converter joined them, between semicolons."""
     lines = text.split("\n" if "\n" in text else ";")
@@ -256,14 +197,6 @@ def checked_facts(time: str, degrees: Sequence[str], make: str, serial: str, tem
 def make_and_model(make: str, model: str) -> str:
     """Make and model of a device in one: Wildlife Acoustics SM4, and not Titley Titley Swift."""
     return model if model.startswith(make) else f"{make} {model}".strip()
-
-
-def plain_text(raw: bytes) -> str:
-    """A text out of a file: no zeros, nothing that steers a terminal; bytes that are no UTF-8 become a U+FFFD."""
-    text = raw.decode("utf-8", "replace").replace("\0", " ").replace("\r", " ").strip()
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in text).strip()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from config import AudioSettings
 
 CANDIDATES = 8  # windows between which the energy of the sound decides
 QUIET_CHANCE = 0.05  # what a window in which nothing stands out still weighs
-OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation
+OVERLAP_SECONDS = 0.5  # a window has a label when they share this much, or half of a shorter annotation or window
 BLINK = 1e-6  # seconds: rounding
 
 
@@ -72,13 +72,14 @@ def length_of(start: float, end: float, recording: Recording, window_seconds: fl
 
 
 def shares(start: float, end: float, first: float, last: float) -> bool:
-    """Whether a window and an annotation share enough: half a second, or half of a shorter annotation."""
-    return min(end, last) - max(start, first) >= min(OVERLAP_SECONDS, (last - first) / 2) - BLINK
+    """Whether a window and an annotation share enough: half a second, or half of a shorter annotation or window."""
+    return min(end, last) - max(start, first) >= min(OVERLAP_SECONDS, (last - first) / 2, (end - start) / 2) - BLINK
 
 
 def evaluated_windows(recording: Recording, audio: AudioSettings) -> list[tuple[float, float]]:
     """The windows of a labelled segment or of kept segments, start and end in seconds, in the order of time."""
     step, found = audio.window_seconds, list[tuple[float, float]]()
+    least = min(OVERLAP_SECONDS, step / 2)
     if recording.start is not None and recording.end is not None:
         for number in range(int(recording.start // step), int(recording.end // step) + 1):
             start, end = number * step, min((number + 1) * step, recording.seconds)
@@ -86,7 +87,7 @@ def evaluated_windows(recording: Recording, audio: AudioSettings) -> list[tuple[
                 found.append((start, end))
         return found
     for first, last in overlaps(recording.keep, ((0.0, recording.seconds),)):
-        count = max(1, math.ceil((last - first - OVERLAP_SECONDS) / step))
+        count = max(1, math.ceil((last - first - least) / step))
         found += [(first + n * step, min(first + (n + 1) * step, last)) for n in range(count)]
     return [(start, end) for start, end in found if end > start]
 

@@ -34,9 +34,10 @@ from config import SCRATCH
 from runtime.terminal import show
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
+from sounds.notes import assumed_expansion
 from sounds.windows import SHORTEST_SECONDS
 
-VERSION = 4  # raise it whenever an examination says something new about an unchanged file
+VERSION = 5  # raise it whenever an examination says something new about an unchanged file
 LEDGER = SCRATCH / "examined.sqlite"
 RATE = 16_000  # Hz at which recordings are listened to
 FRAME = 512  # samples
@@ -241,7 +242,7 @@ def open_ledger() -> sqlite3.Connection:
     """The ledger of what was examined before; a damaged one is set aside."""
     LEDGER.parent.mkdir(parents=True, exist_ok=True)
     tables = (
-        f"CREATE TABLE IF NOT EXISTS examined_{VERSION} "
+        f"CREATE TABLE IF NOT EXISTS {examined_table()} "
         "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, examination TEXT) WITHOUT ROWID;"
         f"CREATE TABLE IF NOT EXISTS compared_{VERSION} "
         "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID"
@@ -262,9 +263,15 @@ def open_ledger() -> sqlite3.Connection:
     return ledger
 
 
+def examined_table() -> str:
+    """The ledger's table of examinations; another one where files are taken to play slower than the sound was."""
+    expansion = assumed_expansion()
+    return f"examined_{VERSION}" + (f"_slowed_{expansion}" if expansion > 1 else "")
+
+
 def look_up(ledger: sqlite3.Connection, path: Path, mark: tuple[int, int]) -> Examination | None:
     """What is known of a file, if it is still the same file."""
-    query = f"SELECT size, mtime, examination FROM examined_{VERSION} WHERE path = ?"
+    query = f"SELECT size, mtime, examination FROM {examined_table()} WHERE path = ?"
     row = ledger.execute(query, (os.fsencode(path.resolve()),)).fetchone() if mark != (-1, -1) else None
     return Examination(**json.loads(row[2])) if row and row[:2] == mark else None
 
@@ -278,7 +285,7 @@ def note_down(
         for path, examination in fresh.items()
         if stamps[path] != (-1, -1) and not may_pass(examination.reason)
     ]
-    remember(ledger, f"INSERT OR REPLACE INTO examined_{VERSION} VALUES (?, ?, ?, ?)", rows)
+    remember(ledger, f"INSERT OR REPLACE INTO {examined_table()} VALUES (?, ?, ?, ?)", rows)
 
 
 def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from config import PRESETS, SIZES, BudgetSettings, EncoderSize, Preset, encoder_size, size_in_words
+from config import PRESETS, SIZES, AudioSettings, BudgetSettings, EncoderSize, Preset, encoder_size, size_in_words
 from runtime.files import read_json
 from runtime.terminal import show
 from serving import scorer as scoring
@@ -63,8 +63,7 @@ def fit_budget(
         advice = smaller_one(speed, served_as, threads, facts, budget, depths)
         show(advice)
         words = f"{words}; {advice}"
-    context_seconds, bytes_each = facts.audio.context_seconds, BYTES_EACH[served_as]
-    largest, rates = largest_that_fits(speed, facts.encoder, budget, context_seconds, bytes_each)
+    largest, rates = largest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     show(f"largest size that would fit, estimated from this one: {largest or 'none'}")
     return Fit(served_as, fitting, words, largest, rates)
 
@@ -90,36 +89,45 @@ def fits(speed: Speed, budget: BudgetSettings) -> tuple[bool, str]:
 
 
 def largest_that_fits(
-    speed: Speed, measured: EncoderSize, budget: BudgetSettings, context_seconds: float = 5.0, bytes_each: float = 1.3
+    speed: Speed,
+    measured: EncoderSize,
+    budget: BudgetSettings,
+    audio: AudioSettings | None = None,
+    bytes_each: float = 1.3,
 ) -> tuple[Preset | None, dict[Preset, float]]:
     """The largest encoder that would fit the budget with all its layers, estimated from the speed of one (`expected`).
 
     returns   its name, and the times real time that are expected of every size
     """
-    others = {preset: expected(speed, measured, SIZES[preset], context_seconds, bytes_each) for preset in PRESETS}
+    others = {preset: expected(speed, measured, SIZES[preset], audio, bytes_each) for preset in PRESETS}
     fitting: list[Preset] = [preset for preset in PRESETS if fits(others[preset], budget)[0]]
     rates: dict[Preset, float] = {preset: others[preset].times_real_time for preset in PRESETS}
     return (fitting[-1] if fitting else None), rates
 
 
 def deepest_that_fits(
-    speed: Speed, measured: EncoderSize, budget: BudgetSettings, context_seconds: float = 5.0, bytes_each: float = 1.3
+    speed: Speed,
+    measured: EncoderSize,
+    budget: BudgetSettings,
+    audio: AudioSettings | None = None,
+    bytes_each: float = 1.3,
 ) -> int:
     """How many of the lowest layers of the same encoder would fit the budget, 0 where none do; estimated in the same
     way."""
     for layers in range(measured.layers, 0, -1):
-        other = expected(speed, measured, replace(measured, layers=layers), context_seconds, bytes_each)
+        other = expected(speed, measured, replace(measured, layers=layers), audio, bytes_each)
         if fits(other, budget)[0]:
             return layers
     return 0
 
 
 def expected(
-    speed: Speed, measured: EncoderSize, other: EncoderSize, context_seconds: float, bytes_each: float
+    speed: Speed, measured: EncoderSize, other: EncoderSize, audio: AudioSettings | None, bytes_each: float
 ) -> Speed:
     """What another encoder would take: time by multiplications, memory by the weights that it has more or less."""
-    tokens = round(50 * context_seconds)
-    slower = multiplications(other, tokens) / multiplications(measured, tokens)
+    audio = audio or AudioSettings()
+    of_context = (audio.frames // 2, audio.fft_samples)
+    slower = multiplications(other, *of_context) / multiplications(measured, *of_context)
     more = bytes_each * (weights(other) - weights(measured)) / 1e6
     return Speed(
         speed.milliseconds_per_window * slower,
@@ -129,9 +137,13 @@ def expected(
     )
 
 
-def multiplications(size: EncoderSize, tokens: int) -> float:
-    """Of a context of so many tokens: front end, stem and layers."""
-    front_end = 2 * tokens * (2 * 200 * 201 + 201 * size.mels)
+def multiplications(size: EncoderSize, tokens: int, fft: int = 400) -> float:
+    """Of a context of so many tokens: front end, stem and layers.
+
+    fft   samples of each Fourier transform
+    """
+    half = fft // 2
+    front_end = 2 * tokens * (2 * half * (half + 1) + (half + 1) * size.mels)
     stem = 2 * tokens * 3 * size.mels * size.width + tokens * 3 * size.width**2
     return float(front_end + stem + size.layers * (12 * tokens * size.width**2 + 2 * tokens**2 * size.width))
 
@@ -172,7 +184,7 @@ def smaller_one(
 
     depths   what probe.py says: cmAP by depth
     """
-    deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio.context_seconds, BYTES_EACH[served_as])
+    deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
     text = f"{size_in_words(facts.size, facts.encoder.layers)} does not fit {within}; "
     if not deepest:

@@ -21,7 +21,7 @@ from serving.scored_windows import Numbers, contexts_of
 from sounds.audio import open_recording
 from sounds.damage import Outcome, Reading
 from sounds.decoders import Decoder
-from sounds.windows import contexts, rows_with_sound
+from sounds.windows import contexts, least_sound, rows_with_sound
 
 Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -90,21 +90,27 @@ def contexts_behind(
     count = passed = 0  # contexts so far, and times that the recording has been read
     outcome: Outcome | None = None
     silent: dict[int, Outcome] = {}
+    shortest = least_sound(sound.shortest, audio.window_seconds)
     shifts = (0.0, (audio.window_seconds - sound.overlap) / 2) if sound.tta else (0.0,)
     remaining = [1] if sound.channel == "each" else channels(sound)
     while remaining:
         channel = remaining.pop(0)
         for shift in shifts:
-            recording = open_recording(entry.path, audio.sample_rate, channel, sound.shortest)
+            recording = open_recording(entry.path, audio.sample_rate, channel, shortest)
             geometry = audio.sample_rate, audio.context_seconds, audio.window_seconds, sound.overlap, shift
-            for context, windows in contexts(decoder.waveform(recording), *geometry, sound.shortest):
+            for context, windows in contexts(decoder.waveform(recording), *geometry, shortest):
+                if beyond_band(recording.reading.sample_rate, audio):
+                    continue
                 count += 1
                 if count > answered:
                     passes = len(shifts) * (recording.reading.channels if sound.channel == "each" else 1)
                     share = (passed + share_read(recording.reading, context.end)) / max(passes, 1)
-                    rows = rows_with_sound(context.samples, windows, audio, sound.shortest)
+                    rows = rows_with_sound(context.samples, windows, audio, shortest)
                     times = tuple(windows[row] for row in rows)
                     yield Piece(entry, channel, shift > 0, times, rows, share=share), context.samples
+            if recording.outcome.status != "unreadable" and beyond_band(recording.outcome.sample_rate, audio):
+                rate, found = recording.outcome.sample_rate, recording.outcome.channels
+                return Outcome("unreadable", f"was recorded at {rate} Hz; {all_above(audio)}", 0.0, rate, found), count
             # only now is it known how many channels there are
             if outcome is None and not silent:
                 remaining += [other for other in channels(sound, recording.outcome) if other > channel]
@@ -115,6 +121,16 @@ def contexts_behind(
                 outcome = worse(outcome, recording.outcome)
     assert outcome or silent, f"--channel {sound.channel} names no channel"
     return with_silent_channels(outcome, silent), count
+
+
+def beyond_band(sample_rate: int, audio: AudioSettings) -> bool:
+    """Whether a recording at this rate holds nothing of the band that a model gets."""
+    return sample_rate <= 2 * audio.lowest_hz
+
+
+def all_above(audio: AudioSettings) -> str:
+    """What a model gets, and what it needs for that."""
+    return f"all that the model gets lies above {audio.lowest_hz:g} Hz, give it recordings of a higher sample rate"
 
 
 def share_read(reading: Reading, end: float) -> float:

@@ -121,6 +121,7 @@ class TableFacts:
     window_seconds: float
     overlap: float
     highest_hz: float  # the model's band ends there
+    lowest_hz: float = 0.0  # and begins there
 
 
 def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str = "") -> list[Detection]:

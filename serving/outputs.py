@@ -75,7 +75,8 @@ def write_outputs(
             events = () if tables.merge_gap is None else tuple(join(analysed.found, tables.merge_gap))
             yield replace(analysed, events=events)
 
-    facts = TableFacts(scorer.path.name, scorer.audio.window_seconds, sound.overlap, scorer.audio.sample_rate / 2)
+    audio = scorer.audio
+    facts = TableFacts(scorer.path.name, audio.window_seconds, sound.overlap, audio.top_hz, audio.lowest_hz)
     kinds, events = [KINDS[kind] for kind in tables.rtype], tables.merge_gap is not None
     written = write_tables(folder, counted(), facts, kinds, events, tables.split_tables, tables.bom)
     check_ledger(folder / "files.csv", entries)

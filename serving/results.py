@@ -20,13 +20,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from archive.index import NameIndex, is_there, sounds_below
 from archive.recordings import is_number, path_within
+from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
 from serving.detections import DETECTION_COLUMNS as COLUMNS
+from sounds.notes import MOST_EXPANSION
 
 INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
@@ -76,6 +78,24 @@ class Results:
         """The sha256 of the model's file, or what else the table calls it."""
         digest = self.facts.get("model_sha256")
         return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
+
+    @property
+    def time_expansion(self) -> int:
+        """The --time_expansion of the run, within bounds; 1 where nobody says."""
+        settings: object = self.facts.get("settings")
+        given = cast(dict[str, object], settings).get("time_expansion") if isinstance(settings, dict) else 1
+        return given if isinstance(given, int) and 1 <= given <= MOST_EXPANSION else 1
+
+    @property
+    def top_hz(self) -> float:
+        """Where the model's band ends; 0 where nobody says."""
+        return top_of(self.facts.get("band_hz"))
+
+
+def top_of(band: object) -> float:
+    """Where a band ends, as run.json has it: [lowest, highest] in Hz; 0 where it is none."""
+    highest = cast(list[object], band)[-1] if isinstance(band, list) and band else 0
+    return float(highest) if isinstance(highest, int | float) and 0 < highest <= HIGHEST_RATE else 0.0
 
 
 def read_results(folder: Path) -> Results:

@@ -221,7 +221,7 @@ def write_selections(
             str(found.channel or 1),
             decimal(before + found.start),
             decimal(before + found.end),
-            decimal(0),
+            decimal(facts.lowest_hz if facts.lowest_hz < highest else 0.0),
             decimal(highest),
             found.common_name,
             found.label,

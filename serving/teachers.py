@@ -41,7 +41,7 @@ from runtime.digests import inspect
 from runtime.terminal import show
 from serving.guard import FOREIGN, bounded_options, check_graph
 from serving.scorer import METADATA, file_digest, reason
-from sounds.audio import READING, open_recording
+from sounds.audio import open_recording, reading_version
 from sounds.windows import contexts
 
 COLUMNS = {  # what is needed of a table, and what it is called there
@@ -156,7 +156,7 @@ def open_network(path: Path, settings: ImitationSettings, folder: Path) -> Teach
     digest = file_digest([path, *([beside] if beside.is_file() else [])])
     name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
     licence = settings.license or metadata.get("license") or metadata.get("licence") or "unknown"
-    known = repr((VERSION, READING, digest, rate, window, context, output))
+    known = repr((VERSION, reading_version(), digest, rate, window, context, output))
     kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
     ask = Network(path, session, output, rate, window, context, kept)
     earlier = ours.get("provenance", {}).get("teachers") if isinstance(ours.get("provenance"), dict) else None

@@ -29,10 +29,17 @@ from numpy.typing import NDArray
 from sounds.damage import HIGHEST_RATE, LOWEST_RATE, Outcome, Reading, refusal, what_instead
 from sounds.ffmpeg import ffmpeg_blocks, ffmpeg_integers
 from sounds.libsndfile import block_frames, ends_as_claimed, sought, soundfile_blocks
+from sounds.notes import assumed_expansion
 from sounds.windows import SHORTEST_SECONDS, Waveform, Window, contexts, network_input
 
-READING = 3  # raise it whenever the same file would be decoded differently
+READING = 4  # raise it whenever the same file would be decoded differently
 MP3_COMPRESSION = 0.8  # beyond it what lies above 7 kHz is lost: 0.9 is a sixth smaller
+
+
+def reading_version() -> str:
+    """What decides, beside a file, what is read of it: this code, and what files that say nothing are taken for."""
+    expansion = assumed_expansion()
+    return f"{READING}" if expansion == 1 else f"{READING}, {expansion} times slower"
 
 
 def open_recording(path: Path, sample_rate: int, channel: int = 0, shortest: float = SHORTEST_SECONDS) -> OpenRecording:

@@ -7,7 +7,8 @@ Reads    recordings, through audio
 Writes   nothing
 
 The picture is a spectrogram in sixteen greys, dark where it is loud, from 0 Hz to half the recording's rate or to
-16 kHz; the sound is made as loud as it can be without clipping, and its true level is reported.
+16 kHz; the sound is made as loud as it can be without clipping, and its true level is reported. What people cannot hear
+is played slower, or faster, and cut and drawn as if it had been recorded so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000)  # of those at most SOUND_RATE
 ROWS, COLUMNS_PER_SECOND = 128, 62.5  # of the picture
 FRAME_SECONDS = 0.032
+AUDIBLE_HZ, DEEP_HZ = 16_000.0, 1_500.0  # a band that ends above the one is played slower, below the other faster
+SLOWER, FASTER = (2, 4, 5, 8, 10, 20, 40), 8  # the first that brings it below half of SOUND_RATE
 RANGE_DB = 45.0  # from white to black, at most
 FAINT_DB = 25.0  # at least: noise alone stays pale
 GREYS = 16
@@ -46,36 +49,51 @@ class Clip:
     seconds: float  # of the clip
     top_hz: int  # upper edge of the picture
     peak_db: float | None  # of the clip in the recording, dB below full scale; None for silence
+    slowed: float = 1.0  # how many times slower it is played than it was recorded
 
 
-def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None) -> Clip | str:
-    """A window of a recording, start and end in seconds, with AROUND_SECONDS before and after it.
+def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None, top_hz: float = 0.0) -> Clip | str:
+    """A window of a recording, start and end in seconds, with AROUND_SECONDS before and after it as they are played.
 
     known     what `audio.examine_header` said of the recording, where somebody has asked already
+    top_hz    where the band ends that is to be seen and heard; 0: at PICTURE_RATE
     returns   the clip, or in one line why there is none
     """
     outcome = known or examine_header(path)
     if outcome.status == "unreadable":
         return outcome.reason
-    first, last = max(0.0, start - AROUND_SECONDS), min(end + AROUND_SECONDS, outcome.seconds)
+    slowed = slowness(min(top_hz, outcome.sample_rate / 2))
+    around = AROUND_SECONDS / max(slowed, 1.0)
+    first, last = max(0.0, start - around), min(end + around, outcome.seconds)
     if start >= outcome.seconds:
         return f"has {outcome.seconds:.1f} s that can be read, the window begins at {start:g} s"
-    rate = next(rate for rate in MP3_RATES if rate >= min(outcome.sample_rate, SOUND_RATE))
+    picture_rate = min(outcome.sample_rate, PICTURE_RATE if slowed == 1 else round(2 * top_hz))
+    rate = next(rate for rate in MP3_RATES if rate >= min(outcome.sample_rate / slowed, SOUND_RATE))
     shown, played = (
         read_samples(path, round(first * each), round((last - first) * each), each)
-        for each in (min(outcome.sample_rate, PICTURE_RATE), rate)
+        for each in (picture_rate, round(rate * slowed))
     )
     if not len(shown) or not len(played):
         return f"cannot be read at {first:g} s"
     peak = float(np.abs(played).max())
     return Clip(
-        png(greys(spectrogram(shown, min(outcome.sample_rate, PICTURE_RATE)))),
+        png(greys(spectrogram(shown, round(picture_rate / slowed)))),
         as_mp3(played * np.float32(LOUDEST / peak if peak else 1.0), rate),
         lead=start - first,
         seconds=last - first,
-        top_hz=min(outcome.sample_rate, PICTURE_RATE) // 2,
+        top_hz=picture_rate // 2,
         peak_db=20 * float(np.log10(peak)) if peak else None,
+        slowed=slowed,
     )
+
+
+def slowness(top_hz: float) -> float:
+    """How many times slower a band is played that ends there: 1 where people hear it; less than 1 is faster."""
+    if 0 < top_hz < DEEP_HZ:
+        return 1 / FASTER
+    if top_hz <= AUDIBLE_HZ:
+        return 1.0
+    return float(next((factor for factor in SLOWER if top_hz / factor <= SOUND_RATE / 2), SLOWER[-1]))
 
 
 def spectrogram(samples: Waveform, sample_rate: int) -> NDArray[np.float64]:

@@ -292,6 +292,11 @@ def unfit(sample_rate: int, channels: int, channel: int = 0) -> str:
     return ""
 
 
+def expanded(sample_rate: int, expansion: int) -> int:
+    """Hz at which sound was recorded that plays so many times slower; a rate that no recorder has is not believed."""
+    return sample_rate * expansion if sample_rate * expansion <= HIGHEST_RATE else sample_rate
+
+
 def what_instead(file: BinaryIO, suffix: str, header: Header) -> str:
     """What a file is from which not one sample could be decoded."""
     file.seek(0)

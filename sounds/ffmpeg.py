@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sounds.damage import Reading, are_integers, spread_starts, unfit
+from sounds.damage import Reading, are_integers, expanded, spread_starts, unfit
 from sounds.headers import SHAPES, Header, mended
 
 if TYPE_CHECKING:  # FFmpeg is slow to import, and only asked where libsndfile knows no answer
@@ -123,24 +123,25 @@ def stream_pieces(
     """
     position, origin = 0, None  # origin: the timestamp of position 0
     for frame in (frame for packet in container.demux(stream) for frame in packet_frames(packet, reading)):
-        piece, rate = frame_samples(frame), frame.sample_rate
+        piece, stated = frame_samples(frame), frame.sample_rate
+        rate = expanded(stated, reading.header.expansion)
         # the first frame says what it is, and whether that can be read
         if not position and not reading.frames:
-            reading.refusal = unfit(rate, piece.shape[1], reading.channel)
+            reading.refusal = unfit(stated, piece.shape[1], reading.channel)
             reading.sample_rate, reading.channels = rate, piece.shape[1]
             if timed and not reading.claimed and stream.duration and stream.time_base:
-                reading.claimed = int(stream.duration * stream.time_base * rate)
+                reading.claimed = int(stream.duration * stream.time_base * stated)
         if (rate, piece.shape[1]) != (reading.sample_rate, reading.channels):
-            reading.faults.append(f"turns into {piece.shape[1]} channels at {rate} Hz on the way")
+            reading.faults.append(f"turns into {piece.shape[1]} channels at {stated} Hz on the way")
             return
         if reading.refusal:
             return
         # silence for what was lost in between
         if timed and frame.pts is not None and frame.time_base:
-            stamp = round(frame.pts * frame.time_base * rate)
+            stamp = round(frame.pts * frame.time_base * stated)
             origin = stamp - position if origin is None else origin
             hole = stamp - origin - position
-            if HOLE_SECONDS * rate < hole <= LONGEST_HOLE_SECONDS * rate:
+            if HOLE_SECONDS * stated < hole <= LONGEST_HOLE_SECONDS * stated:
                 yield np.zeros((hole, piece.shape[1]), np.float32)
                 position, reading.silenced = position + hole, reading.silenced + hole
         yield piece

@@ -17,9 +17,11 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from sounds.notes import expansion_in
 
 MOST_CHUNKS = 10_000  # of a file that are looked at
 STUB = 1024  # bytes behind the sound that may be anything; more, and no chunk, is sound
@@ -53,6 +55,7 @@ class Header:
     claims: float = 1.0  # how many times as many samples as there are it speaks of, where it is wrong
     short: bool = False  # it speaks of fewer samples than follow
     glued: bool = False  # a second recording follows
+    expansion: int = 1  # how many times lower a sample rate it states than the sound was recorded at
 
     @property
     def mendable(self) -> bool:
@@ -104,6 +107,11 @@ def read_header(file: BinaryIO) -> Header:
 
     Errors: none; of a file without such a header nothing is said.
     """
+    return replace(header_in(file), expansion=expansion_in(file))
+
+
+def header_in(file: BinaryIO) -> Header:
+    """The same, but for the texts in the file."""
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     kind = file.read(4)

@@ -21,7 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from sounds.damage import MISSING_SECONDS, SCAN_FRAMES, Reading, are_integers, refusal, spread_starts, unfit
+from sounds.damage import MISSING_SECONDS, SCAN_FRAMES, Reading, are_integers, expanded, refusal, spread_starts, unfit
 from sounds.headers import MOST_FRAMES, STUB, Header, mended, read_header
 from sounds.ogg import OGG_SPAN, is_ended_ogg, last_page_start, ogg_fault
 from sounds.windows import Waveform
@@ -53,9 +53,9 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[NDArray[np.f
                 return True
             if sound.frames > MOST_FRAMES:
                 return False
-            reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
+            reading.sample_rate, reading.channels, reading.kind = true_rate(sound, header), sound.channels, sound.format
             reading.claimed, reading.integers = sound.frames, is_scaled(file, sound)
-            size = block_frames(sound.samplerate, sound.channels)
+            size = block_frames(reading.sample_rate, sound.channels)
             size = max(size // reading.grain, 1) * reading.grain
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield block
@@ -65,6 +65,11 @@ def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[NDArray[np.f
     complete = reading.claimed - reading.frames <= MISSING_SECONDS * reading.sample_rate and unread <= STUB
     reading.claimed = round(reading.claimed * header.claims)
     return complete and (reading.frames > 0 or file_size <= STUB)
+
+
+def true_rate(sound: soundfile.SoundFile, header: Header) -> int:
+    """Hz at which the sound was recorded: more than the file states where it plays slower than it was."""
+    return expanded(sound.samplerate, header.expansion)
 
 
 def block_frames(sample_rate: int, channels: int) -> int:
@@ -101,7 +106,7 @@ def sought(path: Path, start: int, length: int, sample_rate: int) -> Waveform | 
             with soundfile.SoundFile(mended(file, header)) as sound:
                 if not is_sane(sound):
                     return None
-                rate = sound.samplerate
+                rate = true_rate(sound, header)
                 first, last = start, start + length
                 if rate != sample_rate:
                     margin = math.ceil(MARGIN * max(1.0, rate / sample_rate))
@@ -157,7 +162,8 @@ def ends_as_claimed(path: Path, reading: Reading) -> bool:
                 return False
             file.seek(0)
             with soundfile.SoundFile(mended(file, header)) as sound:
-                reading.sample_rate, reading.channels, reading.kind = sound.samplerate, sound.channels, sound.format
+                reading.sample_rate, reading.channels = true_rate(sound, header), sound.channels
+                reading.kind = sound.format
                 reading.claimed, reading.integers = sound.frames, is_scaled(file, sound)
                 moment = min(sound.frames, sound.samplerate // 10)
                 if not is_sane(sound):

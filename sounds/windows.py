@@ -20,6 +20,7 @@ from config import AudioSettings
 SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next copy sound together
 SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal all too often (LOG.md)
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
+SHORT_SHARE = 0.5  # of a window: where that is less than either of the two, it counts in their place
 FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network gets it (LOG.md)
 SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
 
@@ -48,7 +49,7 @@ def contexts(
 
     blocks          (samples,) each, the waveform of one recording wherever they come from
     begin_seconds   from which on the recording is read, and times are counted
-    shortest        seconds of sound without which there is no context
+    shortest        seconds of sound without which there is no context, or half of a shorter window
     returns         each context, its sound repeated where it is shorter, and start and end in seconds of its first
                     windows; its other windows hold only repeated sound
 
@@ -59,6 +60,7 @@ def contexts(
     later, so the windows of different contexts take turns.
     """
     length, window = (round(seconds * sample_rate) for seconds in (context_seconds, window_seconds))
+    shortest = least_sound(shortest, window_seconds)
     hop = window - round(overlap_seconds * sample_rate)
     assert 1 <= hop <= window, (
         f"windows of {window_seconds} s overlap by {overlap_seconds} s; let them overlap by 0 s or more, not wholly"
@@ -102,11 +104,11 @@ def context_at(
     start: int, samples: Waveform, sample_rate: int, length: int, window: int, hop: int
 ) -> tuple[Window, list[tuple[float, float]]]:
     """A context that begins at a sample, and which of its windows are new: not within the one a hop before."""
-    end = start + len(samples)
+    end, tail = start + len(samples), min(TAIL_SECONDS * sample_rate, SHORT_SHARE * window)
     new = [
         (first / sample_rate, min(first + window, end) / sample_rate)
         for first in range(start, end, window)
-        if first == 0 or first + window <= end or end - (first - hop + window) >= TAIL_SECONDS * sample_rate
+        if first == 0 or first + window <= end or end - (first - hop + window) >= tail
     ]
     return Window(start / sample_rate, end / sample_rate, network_input(samples, length)), new
 
@@ -116,8 +118,14 @@ def rows_with_sound(
 ) -> tuple[int, ...]:
     """Which of the first windows of a context (samples,) hold sound; a context that is one window does."""
     length, rate = round(audio.window_seconds * audio.sample_rate), audio.sample_rate
+    shortest = least_sound(shortest, audio.window_seconds)
     pieces = [samples[row * length :][: round((end - start) * rate)] for row, (start, end) in enumerate(windows)]
     return tuple(row for row, piece in enumerate(pieces) if len(windows) == 1 or holds_sound(piece, rate, shortest))
+
+
+def least_sound(shortest: float, window_seconds: float) -> float:
+    """Seconds of sound without which a window is none: those asked for, or half of a shorter window."""
+    return min(shortest, SHORT_SHARE * window_seconds)
 
 
 def fill_window(samples: Waveform, length: int) -> Waveform:

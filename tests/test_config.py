@@ -12,6 +12,8 @@ from config import (
     DEMO_DATA,
     PRESETS,
     SIZES,
+    SOUNDS,
+    AudioSettings,
     ExperimentsCommand,
     FinetuneCommand,
     PredictCommand,
@@ -266,3 +268,41 @@ def test_a_teacher_and_the_target_that_imitates_it_go_together() -> None:
     for said, flags in wrong.items():
         with pytest.raises(AssertionError, match=said):
             parse(PretrainCommand, [*demo, *flags])
+
+
+@pytest.mark.parametrize("command", [FinetuneCommand, PretrainCommand, ProbeCommand])
+def test_a_kind_of_sound_sets_the_whole_geometry_and_a_flag_beside_it_wins(
+    command: type[FinetuneCommand],
+) -> None:
+    for sound, audio in SOUNDS.items():
+        found = parse(command, ["--sound", sound])
+        assert found.audio == audio and found.sound == sound
+        assert found == replace(command.defaults("base"), audio=audio, sound=sound), "and nothing else"
+    slower = parse(command, ["--audio.hop_seconds", "0.001", "--sound=bat"])
+    assert slower.audio == replace(SOUNDS["bat"], hop_seconds=0.001)
+    assert parse(command, []).audio == SOUNDS["bird"] == AudioSettings(), "without the flag all is as it was"
+    with pytest.raises(SystemExit):
+        parse(command, ["--sound", "fish"])
+
+
+def test_a_kind_of_sound_comes_back_from_the_file_of_a_run(tmp_path: Path) -> None:
+    config = parse(FinetuneCommand, ["--sound", "whale", "--audio.fft", "1024"])
+    write_json(tmp_path / "run.json", {"settings": asdict(config)})
+    assert parse(FinetuneCommand, ["--config", str(tmp_path / "run.json")]) == config
+    earlier = {name: value for name, value in asdict(parse(FinetuneCommand, [])).items() if name != "sound"}
+    earlier["audio"] = {"sample_rate": 32_000, "window_seconds": 5.0, "context_seconds": 5.0}
+    write_json(tmp_path / "run.json", {"settings": earlier})
+    assert parse(FinetuneCommand, ["--config", str(tmp_path / "run.json")]).audio == SOUNDS["wide"], (
+        "an earlier version"
+    )
+
+
+@pytest.mark.parametrize("command", [PredictCommand, QuantizeCommand, SurveyCommand])
+def test_a_kind_of_sound_where_the_model_decides_is_refused_in_one_line(command: type[PredictCommand]) -> None:
+    with pytest.raises(AssertionError, match="--sound is not offered: it is a fact of the model"):
+        parse(command, ["--sound", "bat"])
+
+
+def test_windows_of_every_kind_of_sound_are_a_few_hundred_tokens() -> None:
+    for sound, audio in SOUNDS.items():
+        assert audio.samples % (2 * audio.hop) == 0 and 250 <= audio.frames // 2 <= 500, sound

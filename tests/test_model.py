@@ -1,9 +1,12 @@
 """The networks: equal to the library they come from, deaf to neighbours, and with masks that do not leak."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import soxr
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -117,12 +120,163 @@ def test_twenty_decibels_are_half_a_unit() -> None:
 def test_another_sample_rate_or_length_is_refused_with_the_flag_to_change() -> None:
     with pytest.raises(AssertionError, match=r"audio\.sample_rate 22050"):
         LogMel(AudioSettings(sample_rate=22_050), 80)
-    with pytest.raises(AssertionError, match=r"audio\.context_seconds"):
-        LogMel(AudioSettings(window_seconds=5.013, context_seconds=5.013), 80)
+    with pytest.raises(
+        AssertionError, match=r"audio\.context_seconds 5\.013: give multiples of 0\.02, which is a token"
+    ):
+        Encoder(SMALL, AudioSettings(window_seconds=5.013, context_seconds=5.013))
     with pytest.raises(AssertionError, match=r"--audio\.context_seconds 12\.0: give a multiple of 5"):
         AudioSettings(context_seconds=12.0)
     with pytest.raises(AssertionError, match="waveforms of 79999 samples"):
         LogMel(AudioSettings(), 80)(torch.zeros(1, 79_999))
+
+
+BAT = AudioSettings(256_000, 0.5, 0.5, hop_seconds=0.0005, fft=512, lowest_hz=10_000, highest_hz=120_000)
+WHALE = AudioSettings(1_000, 10.0, 10.0, hop_seconds=0.02, fft=256, lowest_hz=5, highest_hz=500)
+MOUSE = AudioSettings(300_000, 0.2, 0.2, hop_seconds=0.0005, fft=4096, lowest_hz=35_000)  # 28 hops are one frame
+CNN = AudioSettings(32_000, 5.0, 5.0, hop_seconds=0.016, fft=2048, lowest_hz=20, highest_hz=16_000, mels=128)
+GEOMETRIES = {"bat": BAT, "whale": WHALE, "mouse": MOUSE, "cnn": CNN}
+
+
+def picture_of_before(audio: AudioSettings, mels: int, waveforms: Tensor) -> Tensor:
+    """The front end as it was when it knew 16 and 32 kHz alone, line by line."""
+    hop, fft, samples = audio.sample_rate // 100, audio.sample_rate // 40, round(5 * audio.sample_rate)
+    step = math.log(6.4) / 27
+    top = 15 + math.log(8) / step
+    extra = round((math.log(audio.sample_rate / 16_000) / step) / (top / (mels + 1)))
+    highest = 1000 * math.exp((top + extra * (top / (mels + 1)) - 15) * step)
+    half, count = fft // 2, samples // hop
+    window = torch.hann_window(fft, dtype=torch.float64)[1 : half + 1, None]
+    angle = 2 * math.pi / fft * torch.outer(torch.arange(1, half + 1), torch.arange(half + 1)).double()
+    window = window * (16_000 / audio.sample_rate)
+    filters = melscale_fbanks(half + 1, 0.0, highest, mels + extra, audio.sample_rate, "slaney", "slaney")
+    padded = F.pad(waveforms[:, None], (half, half), mode="reflect")[:, 0]
+    hops = padded[:, : (count + 2) * hop].reshape(-1, count + 2, hop)
+    frames = torch.cat([hops[:, :count], hops[:, 1 : count + 1], hops[:, 2:, : fft - 2 * hop]], dim=2)
+    rising, middle, falling = frames[..., 1:half], frames[..., half : half + 1], frames[..., half + 1 :].flip(-1)
+    even = torch.cat([rising + falling, middle], dim=-1) @ (window * angle.cos()).float()
+    odd = (rising - falling) @ (window * angle.sin()).float()[:-1]
+    log = ((even.square() + odd.square()) @ filters).clamp(min=1e-10).log10()
+    floor = log[:, :, :mels].amax(dim=(1, 2), keepdim=True) - 8.0
+    return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+@pytest.mark.parametrize("rate", [16_000, 32_000])
+def test_the_picture_at_16_and_32_khz_is_what_it_was_bit_for_bit(rate: int, mels: int) -> None:
+    sound = torch.randn(2, 5 * rate, generator=torch.Generator().manual_seed(3)) * torch.tensor([[0.1], [0.003]])
+    now = LogMel(AudioSettings(rate), mels)(sound)
+    assert torch.equal(now, picture_of_before(AudioSettings(rate), mels, sound))
+    if rate == 32_000:  # negative control: the plain picture of that rate is another one, of Whisper's channels alone
+        plain = LogMel(AudioSettings(rate, highest_hz=16_000), mels)(sound)
+        assert plain.shape[1] == mels < now.shape[1] and not torch.allclose(plain[:, :40], now[:, :40], atol=0.1)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_any_geometry_equals_a_fourier_transform_in_double_precision(name: str) -> None:
+    audio = GEOMETRIES[name]
+    sound = 0.1 * torch.randn(2, audio.samples, generator=torch.Generator().manual_seed(4))
+    front_end = LogMel(audio, 80)
+    mels, bins = audio.mels or 80, audio.fft_samples // 2 + 1
+    filters = melscale_fbanks(
+        bins, audio.lowest_hz, audio.highest_hz or audio.sample_rate / 2, mels, audio.sample_rate, "slaney", "slaney"
+    )
+    window = torch.hann_window(audio.fft_samples, dtype=torch.float64)
+    spectra = torch.stft(sound.double(), audio.fft_samples, audio.hop, window=window, return_complex=True)
+    power = (spectra * 400 / audio.fft_samples).abs()[:, :, : audio.frames].square()
+    widths = audio.sample_rate / audio.fft_samples / 40
+    log = (widths * filters.T.double() @ power).clamp(min=1e-10).log10()
+    wanted = ((torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8) + 4) / 4).float()
+    assert wanted.shape == (2, mels, audio.frames)
+    torch.testing.assert_close(front_end(sound), wanted, atol=1e-4, rtol=0)
+
+
+def test_frames_of_a_context_that_is_no_whole_number_of_hops_are_those_of_torchaudio() -> None:
+    assert (CNN.hop, CNN.fft_samples, CNN.frames) == (512, 2048, 313), "5 s at 32 kHz: 312.5 hops"
+    assert LogMel(CNN, 80)(torch.randn(1, 160_000)).shape == (1, 128, 313)
+    with pytest.raises(AssertionError, match=r"give multiples of 0\.032, which is a token of two hops of 0\.016 s"):
+        Encoder(SMALL, CNN)
+
+
+def test_a_level_is_as_bright_at_any_geometry() -> None:
+    """Hiss of the same power per bin, which is what a channel adds up; negative control: without the scales of window
+    and filters the bat's picture would lie a fifth of a unit elsewhere, or three times that."""
+    at: dict[str, float] = {}
+    for name, audio in {"whisper": AudioSettings(), **GEOMETRIES}.items():
+        hiss = torch.randn(1, audio.samples, generator=torch.Generator().manual_seed(5))
+        level = 0.01 * math.sqrt(audio.fft_samples / 400)  # the power of a longer transform's bins is less of the whole
+        at[name] = float(LogMel(audio, 80)(level * hiss).mean())
+    assert max(at.values()) - min(at.values()) < 0.05, at
+    bat = LogMel(BAT, 80)
+    bat.filters /= BAT.sample_rate / BAT.fft / 40
+    unscaled = bat(0.01 * math.sqrt(512 / 400) * torch.randn(1, BAT.samples))
+    assert at["bat"] - float(unscaled.mean()) > 0.2
+
+
+def test_a_bats_sweep_runs_down_its_channels_and_is_nothing_to_a_picture_that_ends_at_8_khz() -> None:
+    """From 80 to 40 kHz within 5 ms, 0.2 s after the beginning: ten frames."""
+    rate, start, length = 256_000, 51_200, 1_280
+    time = torch.arange(length, dtype=torch.float64) / rate
+    sweep = torch.sin(2 * torch.pi * (80_000 * time - 40_000 / 0.005 / 2 * time**2)) * torch.hann_window(length)
+    sound = 1e-4 * torch.randn(1, BAT.samples, generator=torch.Generator().manual_seed(6))
+    sound[0, start : start + length] += 0.1 * sweep.float()
+    mel = LogMel(BAT, 80)(sound)[0]
+    strongest = mel.amax(dim=0)
+    loud = (strongest > strongest.median() + 0.5).nonzero().flatten().tolist()
+    assert set(range(402, 409)) <= set(loud) <= set(range(399, 412)), loud
+
+    def channel_of(hertz: float) -> float:  # from 10 to 120 kHz on a logarithmic scale
+        return 81 * math.log(hertz / 10_000) / math.log(12) - 1
+
+    for frame in range(402, 409):
+        hertz = 80_000 - 40_000 * (frame * BAT.hop - start) / length
+        assert abs(int(mel[:, frame].argmax()) - channel_of(hertz)) < 3, frame
+    low = torch.from_numpy(soxr.resample(sound[0].numpy(), rate, 16_000, "HQ"))[None]
+    audible = LogMel(AudioSettings(16_000, 0.5, 0.5), 80)(low)[0]  # negative control
+    assert (audible.amax(dim=0).max() - audible.amax(dim=0).median()) < 0.2
+
+
+def test_a_whales_moan_is_in_its_channel() -> None:
+    time = torch.arange(WHALE.samples) / 1_000
+    moan = 0.1 * torch.sin(2 * torch.pi * 100 * time) * (time > 4) * (time < 6)
+    mel = LogMel(WHALE, 80)((moan + 1e-3 * torch.randn(time.shape, generator=torch.Generator().manual_seed(7)))[None])[
+        0
+    ]
+    assert mel.shape == (80, 500)
+    assert abs(int(mel[:, 250].argmax()) - (81 * (100 - 5) / (500 - 5) - 1)) <= 1, "below 1 kHz the scale is linear"
+    assert (mel[:, 205:295].amax(dim=0) - mel[:, :195].amax() > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sample_rate": 500}, r"--audio\.sample_rate 500: give 1000 to 500000"),
+        ({"sample_rate": 22_050}, r"a hop is 220\.5 samples .* --audio\.hop_seconds 0\.009977324263, or another rate"),
+        ({"hop_seconds": 0.0}, r"--audio\.hop_seconds 0: a hop is 0 samples"),
+        ({"fft": 401}, r"--audio\.fft 401: give an even number"),
+        ({"fft": 32_768}, r"--audio\.fft 32768: give an even number from 4 to 16384"),
+        ({"lowest_hz": 9_000.0}, r"--audio\.lowest_hz 9000 --audio\.highest_hz 0: give 0 to 8000, half of"),
+        ({"highest_hz": 8_001.0}, r"--audio\.highest_hz 8001: give 0 to 8000"),
+        ({"mels": 1_000}, r"--audio\.mels 1000: give 1 to 512"),
+        ({"window_seconds": 0.01}, r"--audio\.window_seconds 0\.01: give 0\.02 \(a token\) or more"),
+        (
+            {"hop_seconds": 0.001},
+            r"--audio\.context_seconds 5 is 2,500 tokens of two hops, and 1500 are the most; give 3",
+        ),
+    ],
+)
+def test_a_geometry_that_cannot_be_is_refused_in_one_line_that_says_what_to_give(
+    settings: dict[str, float], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        AudioSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_mel_channels_between_two_bins_are_refused_with_the_fft_to_give() -> None:
+    short = replace(WHALE, fft=0)
+    with pytest.raises(
+        AssertionError, match=r"of 80 mel channels .* FFT of 50 samples; give a longer --audio\.fft, such as 100"
+    ):
+        LogMel(short, 80)
 
 
 def test_a_short_context_equals_the_librarys_encoder_built_for_it() -> None:

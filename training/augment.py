@@ -20,12 +20,12 @@ from torch import Tensor
 
 from config import AugmentSettings, MixtureSettings
 
-TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames of 10 ms, mel bins
+TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames, mel bins
 SPLICED = (0.2, 0.6)  # shortest and longest segment of another recording, shares of the window
 ISOLATED = (0.1, 0.8)  # shortest and longest piece that is left alone, shares of the window
 ISOLATED_DRAWS = 4  # of which the loudest is taken, for there the animal is
-ISOLATED_FADE = 800  # samples faded in and out, 50 ms at 16 kHz, or a quarter of a shorter piece
-FADE = 160  # samples of cross-fade at either end of it: 10 ms at 16 kHz
+ISOLATED_FADE = 800  # samples faded in and out, or a quarter of a shorter piece: 50 ms at 16 kHz, 3 ms of a bat
+FADE = 160  # samples of cross-fade at either end of it: 10 ms at 16 kHz, as many cycles at any other
 LOUD = 0.1  # of the window: the loudest piece of this length is what a background is compared with
 TONE_POINTS = (4, 8)  # fewest and most points that a tone control goes through
 TONE_DB = (-20.0, 6.0)  # lowest and highest of them

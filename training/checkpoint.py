@@ -96,6 +96,10 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
     """
     source, size, depth = settings.weights, settings.size, settings.depth
+    assert source == "random" or audio.mels in (0, SIZES[size].mels), (
+        f"--audio.mels {audio.mels}: {source} takes {SIZES[size].mels} mel channels; leave the flag out, or give "
+        "--encoder.weights random"
+    )
     if source == "random":
         encoder = Encoder(encoder_size(size, depth), audio)
         show(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
@@ -263,7 +267,7 @@ def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: 
     assert within, f"{path}: a head of {settings}; make the classifier again"
     with torch.device("meta"):
         layers = len(received_layers(settings, encoder.size.layers))
-        head = build_head(encoder.size.width, layers, encoder.channels - encoder.size.mels, species, settings)
+        head = build_head(encoder.size.width, layers, encoder.added, species, settings)
     wanted = sum(part.numel() for part in head.parameters())
     there = sum(tensor.numel() for tensor in tensors.values())
     assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"
@@ -344,7 +348,7 @@ def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSetting
     usual = encoder.whisper.embed_positions.weight.detach()
     if table is None or table.ndim != 2 or table.shape[1] != usual.shape[1] or not 0 < len(table) < len(usual):
         return tensors
-    seconds = len(table) / 50
+    seconds = len(table) * 2 * audio.hop / audio.sample_rate
     assert audio.context_seconds <= seconds, (
         f"{source} knows positions up to {seconds:g} s; give --audio.context_seconds {seconds:g} or less"
     )

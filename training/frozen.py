@@ -32,7 +32,7 @@ from model import BirdClefClassifier
 from runtime import processes
 from runtime.files import publish
 from runtime.terminal import show
-from sounds.audio import READING
+from sounds.audio import reading_version
 from training.checkpoint import weights_digest
 from training.device import autocast, half_precision
 from training.objective import LossInputs, augmented, label_loss
@@ -141,7 +141,7 @@ def features_key(
         weights_digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
         (config.head.pooling, model.layers, config.train.batch_size, half_precision(device), under),
         (fingerprint(loader.dataset.recordings), list(loader.dataset.column), times, settings),
-        READING,
+        reading_version(),
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 

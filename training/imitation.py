@@ -27,7 +27,6 @@ from data_loader import Batch, SegmentWindows, collate
 from model import LogMel
 from training.device import autocast
 
-TOKENS_A_SECOND = 50
 HELD_OUT_WINDOWS = 256  # windows the imitation is measured on
 QUIETEST_SPREAD = 0.1  # of the mean spread: a value that hardly varies is not blown up beyond this
 Predict = Callable[[Tensor, Tensor], Tensor]  # log-mel pictures and the tokens inside -> (batch, values)
@@ -43,12 +42,13 @@ class Imitated:
     held_out_vectors: Tensor  # (held-out rows, values) in the same units
     seconds: float  # of the teacher's windows
     digest: str  # of all vectors and their windows
+    tokens_a_second: float = 50.0  # of the student
 
     def wanted(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
         """What the teacher makes of a batch, (batch, values), and the tokens it is about, (batch, tokens) bool."""
         device = batch.waveforms.device
         index = batch.targets[:, 0].long().cpu()
-        return self.vectors[index].to(device), inside(batch.targets[:, 1], self.seconds, tokens)
+        return self.vectors[index].to(device), inside(batch.targets[:, 1], self.seconds, tokens, self.tokens_a_second)
 
 
 def prepare_imitation(
@@ -93,14 +93,15 @@ def prepare_imitation(
         torch.from_numpy((held_out_vectors[chosen] - mean) / spread),
         seconds,
         sha.hexdigest()[:16],
+        audio.sample_rate / (2 * audio.hop),
     )
 
 
-def inside(begins: Tensor, seconds: float, tokens: int) -> Tensor:
+def inside(begins: Tensor, seconds: float, tokens: int, tokens_a_second: float) -> Tensor:
     """(batch,) seconds at which segments begin -> (batch, tokens) bool, which tokens lie in them; the same number in
     each row."""
-    count = min(tokens, max(1, round(seconds * TOKENS_A_SECOND)))
-    first = (begins * TOKENS_A_SECOND).round().long().clamp(0, tokens - count)[:, None]
+    count = min(tokens, max(1, round(seconds * tokens_a_second)))
+    first = (begins * tokens_a_second).round().long().clamp(0, tokens - count)[:, None]
     position = torch.arange(tokens, device=begins.device)
     return (position >= first) & (position < first + count)
 
@@ -120,7 +121,8 @@ def measure_imitation(predict: Predict, log_mel: LogMel, imitated: Imitated, dev
         mel = log_mel(part.waveforms)
         wanted = imitated.held_out_vectors[part.targets[:, 0].long().cpu()].to(device)
         with autocast(device):
-            answer = predict(mel, inside(part.targets[:, 1], imitated.seconds, mel.shape[2] // 2))
+            within = inside(part.targets[:, 1], imitated.seconds, mel.shape[2] // 2, imitated.tokens_a_second)
+            answer = predict(mel, within)
         ours += float(F.cosine_similarity(answer.float(), wanted, dim=1).sum())
         trivial += float(F.cosine_similarity(best[None], wanted, dim=1).sum())
     cosine, trivial = ours / count, trivial / count
@@ -145,6 +147,6 @@ if __name__ == "__main__":
         perfect = iter([imitated.held_out_vectors])
         cpu = torch.device("cpu")
         measured = measure_imitation(lambda _mel, _inside: next(perfect), LogMel(AudioSettings(), 80), imitated, cpu)
-    within = inside(imitated.held_out.targets[:, 1], 3.0, 250)
+    within = inside(imitated.held_out.targets[:, 1], 3.0, 250, imitated.tokens_a_second)
     print("a student that says what its teacher says:", {name: round(value, 3) for name, value in measured.items()})
     assert within.sum(dim=1).tolist() == [150] * 6 and abs(measured["skill"] - 1) < 1e-6

@@ -1,4 +1,4 @@
-"""Which tokens the autoencoder hides. A token is two mel frames, 20 ms; True means hidden.
+"""Which tokens the autoencoder hides. A token is two mel frames, 20 ms of a bird; True means hidden.
 
 Every row hides exactly round(ratio * tokens) of them, so that all shapes are known beforehand.
 """
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SPAN_TOKENS = (5, 15)  # 0.1 to 0.3 s
+SPAN_TOKENS = (5, 15)  # 0.1 to 0.3 s where a hop is 10 ms
 BLOCK_TOKENS = 10
 ENERGY_CHOICES, ENERGY_BETA, UNBIASED_SHARE = 8, 1.0, 0.25
 

@@ -51,7 +51,8 @@ def test_what_fits_is_not_larger_than_the_largest_that_fits(size: Preset, megaby
 def test_attention_over_a_long_context_weighs_more_in_small_encoders() -> None:
     speed = Speed(12.0, 417.0, 400, 1.0)
     large, budget = SIZES["large-v3"], BudgetSettings()
-    rates = [largest_that_fits(speed, large, budget, seconds)[1]["tiny"] for seconds in (5.0, 30.0)]
+    contexts = AudioSettings(), AudioSettings(context_seconds=30.0)
+    rates = [largest_that_fits(speed, large, budget, audio)[1]["tiny"] for audio in contexts]
     assert rates[1] < rates[0]
 
 

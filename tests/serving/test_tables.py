@@ -418,3 +418,14 @@ def test_columns_for_birdnettools_are_told_apart_by_its_words() -> None:
 
 def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_ravens_selections_span_the_models_band_as_far_as_the_recording_has_it(tmp_path: Path) -> None:
+    bat = Detection(0.5, 1.0, "pip", "Pipistrellus", "bat", 0.9, 0.25)
+    season = [
+        Analysed(f"{rate}.wav", "", "", rate, 1, 5.0, 5.0, 10, "ok", "", 1, 1, (bat,)) for rate in (384_000, 44_100)
+    ]
+    facts = TableFacts("bat.onnx", 0.5, 0.0, 120_000.0, 10_000.0)
+    write_tables(tmp_path, iter(season), facts, ("raven",))
+    lines = (tmp_path / "exports" / "raven.selections.txt").read_text().splitlines()[1:]
+    assert [line.split("\t")[5:7] for line in lines] == [["10000.0", "120000.0"], ["10000.0", "22050.0"]]

@@ -153,3 +153,42 @@ def test_greys_are_the_darker_the_louder_and_hold_the_extremes() -> None:
 def test_a_spectrogram_has_an_even_number_of_columns() -> None:
     for seconds in (0.001, 0.5, 1.017, 9.0):
         assert spectrogram(np.zeros(round(32_000 * seconds), np.float32), 32_000).shape[1] % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "hertz", "top", "slowed"), [(256_000, 60_000, 120_000, 10), (96_000, 20_000, 48_000, 4)]
+)
+def test_ultrasound_is_played_slower_and_drawn_up_to_where_the_band_ends(
+    tmp_path: Path, rate: int, hertz: float, top: float, slowed: int
+) -> None:
+    path = tmp_path / "bat.wav"
+    samples = np.random.default_rng(0).normal(0, 0.002, 3 * rate)
+    call = np.arange(rate // 100)  # 10 ms, 1.1 s after the beginning
+    samples[11 * rate // 10 :][: len(call)] += 0.25 * np.sin(2 * np.pi * hertz * call / rate) * np.hanning(len(call))
+    soundfile.write(path, samples, rate)
+    clip = cut_clip(path, 1.0, 1.5, None, top)
+    assert isinstance(clip, Clip) and clip.slowed == slowed and clip.top_hz == top
+    assert clip.lead == pytest.approx(2 / slowed) and clip.seconds == pytest.approx(0.5 + 4 / slowed), "as it was"
+    sound, played = soundfile.read(io.BytesIO(clip.mp3), dtype="float32")
+    assert played == 24_000 and len(sound) == pytest.approx(clip.seconds * slowed * played, abs=2), "as it is played"
+    at = np.flatnonzero(np.abs(sound) > 0.4) / played / slowed - clip.lead + 1.0
+    assert at.min() > 1.095 and at.max() < 1.115
+    piece = sound[round((clip.lead + 0.1) * slowed * played) :][: round(0.01 * slowed * played)]
+    heard = np.abs(np.fft.rfft(piece * np.hanning(len(piece)))).argmax() * played / len(piece)
+    assert heard == pytest.approx(hertz / slowed, rel=0.03)
+    picture = pixels(clip).astype(float)
+    row, column = (float(places.mean()) for places in np.nonzero(picture == 0))
+    assert abs((ROWS - row - 0.5) * top / ROWS - hertz) <= top / ROWS
+    assert abs((column + 0.5) * clip.seconds / picture.shape[1] - clip.lead - 0.105) < 0.005
+    audible = cut_clip(path, 1.0, 1.5)  # negative control: where nobody says that it is a bat's
+    assert isinstance(audible, Clip) and audible.slowed == 1 and audible.top_hz == 16_000
+
+
+def test_whales_are_played_faster(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(2 * np.pi * 100 * np.arange(2_000 * 20) / 2_000), 2_000)
+    clip = cut_clip(tmp_path / "a.wav", 0.0, 15.0, None, 1_000.0)
+    assert isinstance(clip, Clip) and clip.slowed == 1 / 8 and clip.seconds == 17.0 and clip.top_hz == 1_000
+    sound, played = soundfile.read(io.BytesIO(clip.mp3), dtype="float32")
+    assert len(sound) / played == pytest.approx(17 / 8, abs=0.01)
+    heard = np.abs(np.fft.rfft(sound)).argmax() * played / len(sound)
+    assert heard == pytest.approx(800, rel=0.02)

@@ -46,10 +46,10 @@ def imitated_of(rows: list[Recording], vectors: np.ndarray, seconds: float = SEC
 
 
 def test_the_tokens_inside_are_those_of_the_segment() -> None:
-    found = inside(torch.tensor([0.0, 1.5, 2.99, 99.0]), 2.0, 250)
+    found = inside(torch.tensor([0.0, 1.5, 2.99, 99.0]), 2.0, 250, 50.0)
     first = [int(row.int().argmax()) for row in found]
     assert found.sum(dim=1).tolist() == [100] * 4 and first == [0, 75, 150, 150]
-    assert inside(torch.tensor([0.0]), 5.0, 250).all()
+    assert inside(torch.tensor([0.0]), 5.0, 250, 50.0).all()
 
 
 def test_what_is_wanted_belongs_to_the_sound_inside(rows: list[Recording]) -> None:
