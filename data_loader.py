@@ -182,12 +182,8 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
         if not row.labels or row.labels[0] in common
     ]
     show(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
-    if isinstance(data, DataSettings):
-        folds = tuple(sorted({row.fold for row in rows}))
-        if data.no_call:
-            rows += read_noise(data.no_call, data, folds)
-        if data.synthetic_noise:
-            rows += synthetic_noise(folds)
+    if isinstance(data, DataSettings) and data.no_call:
+        rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
     return select_labels(taxonomy, kept), rows
 
 
@@ -211,11 +207,12 @@ def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) 
     ]
 
 
-def synthetic_noise(folds: tuple[int, ...]) -> list[Recording]:
-    """Made-up recordings without any animal. A fold holds out whole kinds: a network that was trained on some rain is
-    never wrong about more of it, and what is counted there would say nothing of other noise."""
+def synthetic_noise(recordings: Sequence[Recording], audio: AudioSettings) -> list[Recording]:
+    """Made-up recordings without any animal, dealt out to the folds of others. A fold holds out whole kinds: a network
+    that was trained on some rain is never wrong about more of it, which would say nothing of other noise."""
     with processes.first_on_each_machine():
-        folder = negatives_folder()
+        folder = negatives_folder(audio.sample_rate)
+    folds = sorted({row.fold for row in recordings})
     rows = [
         Recording(
             path,
@@ -233,7 +230,7 @@ def synthetic_noise(folds: tuple[int, ...]) -> list[Recording]:
 
 def is_synthetic(row: Recording) -> bool:
     """Whether a recording is made-up noise."""
-    return not row.labels and row.path.parent == negatives_place()
+    return not row.labels and row.path.parent.parent == negatives_place()
 
 
 def read_unlabeled(data: CollectionSettings) -> list[Recording]:

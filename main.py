@@ -42,6 +42,7 @@ from data_loader import (
     read_labeled,
     read_noise,
     split,
+    synthetic_noise,
     truth_table,
     within_band,
 )
@@ -98,6 +99,8 @@ def finetune(config: FinetuneCommand) -> int:
     device = prepare_device(config.run)
     taxonomy, recordings = read_labeled(config.data)
     recordings = within_band(recordings, config.audio)
+    if config.data.synthetic_noise:
+        recordings += synthetic_noise(recordings, config.audio)
     pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
     folds = config.train.folds or (config.data.valid_fold,)
     plans = [plan_fold(config, fold, taxonomy, recordings, pseudo) for fold in folds]
@@ -241,7 +244,10 @@ def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
     if config.augment.background:
         return noise_bank(config.augment.background, config.audio)
     trained = {row.path.resolve() for row in plan.train if not row.labels}
-    for folder in (config.data.no_call, negatives_folder() if config.data.synthetic_noise else None):
+    for folder in (
+        config.data.no_call,
+        negatives_folder(config.audio.sample_rate) if config.data.synthetic_noise else None,
+    ):
         only = trained & {path.resolve() for path in find_recordings([folder])[0]} if folder else set[Path]()
         if folder and only:  # none where all are held out
             return noise_bank(folder, config.audio, only=only)

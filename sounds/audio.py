@@ -123,9 +123,11 @@ def examine_header(path: Path) -> Outcome:
     return reading.outcome()
 
 
-def write_flac(path: Path, samples: Waveform, sample_rate: int) -> None:
-    """A waveform as a FLAC file of 16 bits."""
-    soundfile.write(path, samples, sample_rate, format="FLAC", subtype="PCM_16")
+def write_flac(path: Path, samples: Waveform, sample_rate: int, comment: str) -> None:
+    """A waveform as a FLAC file of 16 bits that says something of itself."""
+    with soundfile.SoundFile(path, "w", sample_rate, 1, "PCM_16", format="FLAC") as file:
+        file.comment = comment
+        file.write(samples)
 
 
 def as_mp3(samples: Waveform, sample_rate: int) -> bytes:

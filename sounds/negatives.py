@@ -2,9 +2,9 @@
 clicks, clipping, faint hiss, an offset, and babble like speech.
 
     sound = negative("rain", seconds=10.0, rate=16_000, rng=np.random.default_rng(0))
-    folder = negatives_folder()      # FLAC files of every kind at 32 kHz, made once, from fixed seeds
+    folder = negatives_folder(16_000)      # FLAC files of every kind, made once, from fixed seeds
 
-Writes   /tmp/wildwhisper/negatives/<version>/
+Writes   /tmp/wildwhisper/negatives/<rate>-<version>/
 
 Each is drawn anew: level, colour, gusts, pitches, rates. The noise has random phases under a spectrum, so nothing in it
 repeats, and no recording of anybody's is in it.
@@ -27,7 +27,8 @@ from sounds.audio import write_flac
 Sound = NDArray[np.float64]
 Draw = np.random.Generator
 VERSION = 1  # of the sound: raise it when a kind changes
-EACH, SECONDS, RATE = 12, 10.0, 32_000  # files of a kind; length and samples a second of each
+EACH, SECONDS = 12, 10.0  # files of a kind, and of each
+LEAST_RATE = 32_000  # of the files: slower networks share them
 LEVELS = -45.0, -8.0  # dB below full scale of the loudest moment
 FORMANTS = (
     (730, 1090, 2440),
@@ -41,20 +42,21 @@ MOST_CLIPPED = 0.4  # of any half second
 
 
 def negatives_place() -> Path:
-    """Where they are kept."""
-    return SCRATCH / "negatives" / str(VERSION)
+    """Below it are the folders of every rate."""
+    return SCRATCH / "negatives"
 
 
-def negatives_folder() -> Path:
-    """The folder of made-up negatives; made where it is not there, half a minute."""
-    folder = negatives_place()
+def negatives_folder(rate: int) -> Path:
+    """The folder of made-up negatives for networks of a sample rate; made where it is not there, half a minute."""
+    rate = max(rate, LEAST_RATE)
+    folder = negatives_place() / f"{rate}-{VERSION}"
     wanted = [(number, kind, take) for number, kind in enumerate(KINDS) for take in range(EACH)]
     missing = [one for one in wanted if not (folder / name_of(*one[1:])).is_file()]
     folder.mkdir(parents=True, exist_ok=True)
     for number, kind, take in tqdm(missing, "made-up noise", unit="file", disable=None, leave=False):
-        sound = negative(kind, SECONDS, RATE, np.random.default_rng([VERSION, number, take]))
+        sound = negative(kind, SECONDS, rate, np.random.default_rng([VERSION, number, take]))
         with publish(folder / name_of(kind, take)) as temporary:
-            write_flac(temporary, sound, RATE)
+            write_flac(temporary, sound, rate, "TE:1")  # true seconds, whatever --data.time_expansion says
     return folder
 
 

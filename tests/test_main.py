@@ -15,7 +15,7 @@ from conftest import Stages
 import data_loader
 from archive.recordings import Recording
 from config import PRESETS, FinetuneCommand, parse
-from data_loader import labeled_loader, read_labeled
+from data_loader import labeled_loader, read_labeled, synthetic_noise
 from demo_data import FieldSeason
 from main import Plan, backgrounds_of, finetune, plan_fold, unheard_noise
 from sounds import negatives
@@ -165,7 +165,7 @@ def little_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(negatives, "EACH", 8)
     for room, name in ((negatives, "SECONDS"), (data_loader, "NEGATIVE_SECONDS")):
         monkeypatch.setattr(room, name, 1.0)
-    return negatives.negatives_place()
+    return negatives.negatives_place() / "32000-1"
 
 
 def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
@@ -176,6 +176,7 @@ def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
         config, data=replace(config.data, synthetic_noise=0.1), encoder=replace(config.encoder, weights="random")
     )
     taxonomy, rows = read_labeled(config.data)
+    rows += synthetic_noise(rows, config.audio)
     plan = plan_fold(config, 0, taxonomy, rows)
     made_up = [row for row in rows if row.path.parent == little_noise]
     assert len(made_up) == 88 and not any(row.labels for row in made_up)

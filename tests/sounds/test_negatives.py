@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sounds import negatives
 from sounds.audio import open_recording
 from sounds.negatives import EACH, KINDS, LEVELS, UNSCALED, negative, negatives_folder
+from sounds.notes import ASSUMED
 
 RATE = 16_000
 
@@ -78,14 +79,29 @@ def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
 def test_the_folder_is_made_once_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negatives, "SCRATCH", tmp_path)
     monkeypatch.setattr(negatives, "SECONDS", 0.2)
-    folder = negatives_folder()
+    folder = negatives_folder(RATE)
     paths = sorted(folder.iterdir())
     assert len(paths) == len(KINDS) * EACH and soundfile.info(paths[0]).samplerate == 32_000
     before = {path: path.read_bytes() for path in paths}
     paths[3].unlink()
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert {path: path.read_bytes() for path in sorted(negatives_folder().iterdir())} == before
+    assert {path: path.read_bytes() for path in sorted(negatives_folder(RATE).iterdir())} == before
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())  # what was there stays
+
+
+def test_networks_that_hear_more_get_noise_that_fills_their_band_at_its_true_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "SCRATCH", tmp_path)
+    monkeypatch.setattr(negatives, "EACH", 1)
+    monkeypatch.setattr(negatives, "SECONDS", 0.2)
+    monkeypatch.setenv(ASSUMED, "10")  # of files that do not say how slowly they play
+    path = negatives_folder(256_000) / "hiss-00.flac"
+    recording = open_recording(path, 256_000)
+    (window,) = recording.windows(0.2)
+    power = np.abs(np.fft.rfft(window.samples)) ** 2
+    assert window.samples.shape == (51_200,) and power[len(power) // 2 :].sum() > 0.05 * power.sum()
+    assert negatives_folder(8_000) == negatives_folder(32_000) != path.parent
 
 
 def test_all_of_it_is_taken_for_sound_and_none_for_a_broken_recorder(
@@ -93,6 +109,6 @@ def test_all_of_it_is_taken_for_sound_and_none_for_a_broken_recorder(
 ) -> None:
     monkeypatch.setattr(negatives, "SCRATCH", tmp_path)
     monkeypatch.setattr(negatives, "SECONDS", 3.0)
-    for path in sorted(negatives_folder().iterdir()):
+    for path in sorted(negatives_folder(RATE).iterdir()):
         recording = open_recording(path, RATE)
         assert sum(1 for _ in recording.windows(3.0)) == 1 and recording.outcome.status == "ok", path.name
