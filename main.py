@@ -208,8 +208,8 @@ def train_plan(
     rows = unheard_noise(noise, plan, config.augment.background)
     if plan.quiet and not rows and all(row.labels for row in plan.valid):
         show(
-            "no real noise is held out: false alarms are those in made-up noise, of kinds that were not trained on; real "
-            "noise gives more, and --data.noise counts them"
+            "no real noise is held out: false alarms are those in made-up noise, of kinds that were not trained on; "
+            "real noise gives more, and --data.noise counts them"
         )
         rows = list(plan.quiet)
     silence = score_windows(trained.model, rows, config.audio, device) if rows else None
