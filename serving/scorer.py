@@ -260,7 +260,10 @@ def seconds_to_score(scorer: Scorer, contexts: NDArray[np.float32]) -> float:
 
 
 def encoder_in_words(facts: Mapping[str, Any]) -> str:
-    """base, or `base, the lowest 3 of 6 layers`; nothing where the file says nothing that is known."""
+    """base, `base, the lowest 3 of 6 layers`, or another kind and name; nothing where the file says nothing known."""
+    if isinstance(stored := facts.get("picture"), dict):
+        other = cast(dict[str, object], stored)
+        return f"{str(other.get('kind'))[:20]} {str(other.get('name'))[:80]}".strip()
     size, depth = facts.get("size"), facts.get("depth", 0)
     for preset in PRESETS:
         if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers:
