@@ -174,7 +174,7 @@ class TimmNetwork(nn.Module):
         import timm  # slow to import, and only used here
 
         assert not timm_facts(name).one_size, (
-            f"--encoder.name {name} takes pictures of one size alone; take a convolutional network, or --encoder.kind vit"
+            f"--encoder.name {name} takes pictures of one size; take a convolutional network, or --encoder.kind vit"
         )
         self.body = timm.create_model(name, in_chans=1, num_classes=0, global_pool="")
 

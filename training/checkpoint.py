@@ -156,7 +156,9 @@ def load_any_encoder(settings: AnyEncoderSettings, audio: AudioSettings) -> AnyE
     if isinstance(encoder.network, TimmNetwork) and source != "random":
         fill_timm(encoder.network, picture.name, source)
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
-    show(f"encoder {picture.words}: {f'{source} weights' if source in ('hub', 'random') else source}, {millions:.1f} M parameters")
+    show(
+        f"encoder {picture.words}: {f'{source} weights' if source in ('hub', 'random') else source}, {millions:.1f} M parameters"
+    )
     return encoder
 
 
@@ -166,7 +168,9 @@ def fill_timm(network: TimmNetwork, name: str, source: str) -> None:
     facts = timm_facts(name)
     path = Path(source)
     if source == "hub":
-        assert facts.hub_id, f"timm has no weights of {name} on the hub; add --encoder.weights random, or a file of them"
+        assert facts.hub_id, (
+            f"timm has no weights of {name} on the hub; add --encoder.weights random, or a file of them"
+        )
         path = fetched(facts.hub_id, ["model.safetensors"], "a file of its weights (.safetensors, .pth)")
         path = path / "model.safetensors"
     assert path.is_file(), (
