@@ -820,7 +820,8 @@ class FinetuneCommand:
             return
         for flag, usual in (("shard", False), ("checkpointing", False), ("blend", 1.0)):
             assert getattr(train, flag) == usual, (
-                f"--train.{flag} {getattr(train, flag)} is for Whisper's encoder; with --encoder.kind {kind} it is {usual}"
+                f"--train.{flag} {getattr(train, flag)} is for Whisper's encoder; with --encoder.kind {kind} leave it "
+                f"at {usual}"
             )
 
     @classmethod
@@ -1198,8 +1199,8 @@ def whisper(preset: Preset, depth: int = 0) -> EncoderSettings:
 
 
 def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> FinetuneCommand:
-    """All settings for an encoder of another kind than Whisper's. Not measured, but for what LOG.md says: usual rates of
-    AdamW for such networks, and no blend, since the statistics of batch norms do not lie between two networks'."""
+    """All settings for an encoder of another kind than Whisper's: usual rates of AdamW for such networks, not measured;
+    and no blend, since the statistics of batch norms do not lie between those of two networks."""
     demo = preset == "demo"
     name = ("test_efficientnet" if demo else "tf_efficientnetv2_s.in21k_ft_in1k") if kind == "timm" else ""
     start = AnyEncoderSettings(preset, "hub" if kind == "timm" and not demo else "random", kind=kind, name=name)

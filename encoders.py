@@ -59,8 +59,8 @@ class PictureEncoder(nn.Module):
         self.power = nn.Parameter(torch.full((), GEM_POWER)) if settings.frequency == "gem" else None
         windows = round(audio.context_seconds / audio.window_seconds)
         assert audio.frames % windows == 0, (
-            f"--audio.context_seconds {audio.context_seconds:g} has {audio.frames} frames, no multiple of its {windows} "
-            "windows; give --audio.context_seconds another value, or that of --audio.window_seconds"
+            f"--audio.context_seconds {audio.context_seconds:g} has {audio.frames} frames, no multiple of its "
+            f"{windows} windows; give --audio.context_seconds another value, or that of --audio.window_seconds"
         )
         self.width, columns = self.measure(torch.zeros(1, channels, height, audio.frames))
         tokens = windows * max(1, round(columns / windows))
@@ -182,8 +182,8 @@ class TimmNetwork(nn.Module):
         found: Tensor = self.body.forward_features(picture)
         width = self.body.num_features
         assert found.ndim == 4 and width in (found.shape[1], found.shape[3]), (
-            f"{type(self.body).__name__} gives {tuple(found.shape)}, no map over frequency and time; take a convolutional "
-            "network (--encoder.name)"
+            f"{type(self.body).__name__} gives {tuple(found.shape)}, no map over frequency and time; take a "
+            "convolutional network (--encoder.name)"
         )
         return found if found.shape[1] == width else found.permute(0, 3, 1, 2)
 
@@ -232,7 +232,8 @@ class AudioViT(nn.Module):
         for layer in self.layers:
             states = layer(states)
         tokens: Tensor = self.norm(states)
-        return tokens.transpose(1, 2).unflatten(2, found.shape[2:])
+        map_of_tokens: Tensor = tokens.transpose(1, 2).unflatten(2, found.shape[2:])
+        return map_of_tokens
 
 
 class TransformerLayer(nn.Module):
@@ -250,12 +251,8 @@ class TransformerLayer(nn.Module):
         queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(queries, keys, values)
         states = states + self.joined(attended.transpose(1, 2).flatten(2))
-        return states + self.narrow(F.gelu(self.wide(self.before_products(states))))
-
-
-def normalises_batches(network: nn.Module) -> bool:
-    """Whether a network has batch norms."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+        both: Tensor = states + self.narrow(F.gelu(self.wide(self.before_products(states))))
+        return both
 
 
 if __name__ == "__main__":

@@ -223,6 +223,12 @@ class BirdClefClassifier(nn.Module):
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # fitted after training; travels with the weights
 
+    @property
+    def whisper_encoder(self) -> Encoder:
+        """The encoder, where it is Whisper's."""
+        assert isinstance(self.encoder, Encoder), f"{self.encoder.settings.words} is no encoder of Whisper's"
+        return self.encoder
+
     def forward(self, waveforms: Tensor) -> Tensor:
         return self.answers(waveforms)[0]
 
@@ -509,7 +515,7 @@ if __name__ == "__main__":
         "log-mel", tuple(mel.shape), "tokens", tuple(model.encoder(mel).shape), "logits", tuple(model(waveforms).shape)
     )
     hidden = torch.arange(250).expand(2, -1) % 3 != 0
-    picture = MaskedAutoencoder(model.encoder)(mel, hidden)
+    picture = MaskedAutoencoder(model.whisper_encoder)(mel, hidden)
     print("seen", int((~hidden[0]).sum()), "of 250 tokens, reconstruction", tuple(picture.shape))
     assert picture.shape == (2, 250, 160) and torch.equal(token_picture(token_values(mel)), mel)
     assert torch.allclose(model(waveforms)[1:], model(waveforms[1:]), atol=1e-5), "a neighbour changed a score"

@@ -130,8 +130,8 @@ def fit_standard(
     deviation = (squares / count - mean.square()).clamp(min=SMALLEST_DEVIATION**2).sqrt()
     encoder.mean.copy_(mean[:, None, None])
     encoder.deviation.copy_(deviation[:, None, None])
-    parts = zip(mean.tolist(), deviation.tolist(), strict=True)
-    show(f"pictures of the training windows: {', '.join(f'mean {at:.3f}, deviation {by:.3f}' for at, by in parts)}")
+    parts = [f"mean {float(at):.3f}, deviation {float(by):.3f}" for at, by in zip(mean, deviation, strict=True)]
+    show(f"pictures of the training windows: {'; '.join(parts)}")
 
 
 @dataclass
@@ -180,8 +180,7 @@ def prepare_finetuning(
     method = "context_and_moment_logits" if config.loss.moments else "context_logits"
     networks = {id(network): network for network in (model, average, start, kept) if network is not None}
     for network in networks.values() if settings.shard else ():
-        assert isinstance(network.encoder, Encoder), "--train.shard divides the layers of Whisper's encoder"
-        processes.divide(network, network.encoder.whisper.layers, method, "answers")
+        processes.divide(network, network.whisper_encoder.whisper.layers, method, "answers")
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )

@@ -21,7 +21,6 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from runtime.terminal import show
 from serving.export import module_of, save, set_facts
 from training.checkpoint import ClassifierFacts
 
@@ -75,8 +74,7 @@ def restate_facts(path: Path, facts: ClassifierFacts, verified: bool, count: Cou
 def restate(graph: onnx.ModelProto, path: Path, facts: ClassifierFacts, verified: bool, count: Counted) -> None:
     """Publish a graph with these facts alone."""
     del graph.metadata_props[:]
-    int8 = {"products": count.products, "eight_bits": [], "kept_in_float32": {}, "spared": count.spared}
-    set_facts(graph, facts, "int8", verified, int8)
+    set_facts(graph, facts, "int8", verified, {"products": count.products, "kept_in_float32": count.spared})
     save(graph, path)
 
 
@@ -128,14 +126,15 @@ if __name__ == "__main__":
     tensors = [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.array([1, 2]), "axes")]
     toy = helper.make_graph(nodes, "toy", ends[:1], ends[1:], tensors)
     graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    show(f"to be quantised: {network_products(graph)[0]}")
+    print(f"to be quantised: {network_products(graph)[0]}")
     assert network_products(graph) == (["convolution"], [])
     sounds = rng.normal(size=(4, 99)).astype(np.float32)
     with TemporaryDirectory() as folder, no_advice():
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(graph, before)
         quantize_static(before, after, Contexts(sounds), per_channel=True, reduce_range=True)
-        floats, int8 = (ort.InferenceSession(path).run(None, {"waveforms": sounds[:1]})[0] for path in (before, after))
+        sessions = [ort.InferenceSession(str(path)) for path in (before, after)]
+        floats, int8 = (session.run(None, {"waveforms": sounds[:1]})[0] for session in sessions)
     error = np.abs(int8 - floats).max() / np.abs(floats).max()
     print(f"largest error {error:.3f} of the largest answer")
     assert 0 < error < 0.05

@@ -4,8 +4,9 @@
     encoder = load_any_encoder(config.encoder, config.audio)  # the same, or a network of timm's, AudioCNN, AudioViT
     save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
 
-Only safetensors are read, and of timm's weights a .pth of tensors alone. Every tensor is checked against the network by name, shape and content, so that nothing is
-ever left silently random; our own files hold their digest, so that a flipped bit is found.
+Only safetensors are read, and of timm's weights a .pth of tensors alone. Every tensor is checked against the network by
+name, shape and content, so that nothing is ever left silently random; our own files hold their digest, so that a
+flipped bit is found.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from config import (
     from_facts,
     size_in_words,
 )
-from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from encoders import TimmNetwork, timm_facts
+from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
 from model import AnyEncoder, BirdClefClassifier, Encoder, freeze_positions, picture_encoder, whisper_config
 from runtime import processes
@@ -156,9 +157,8 @@ def load_any_encoder(settings: AnyEncoderSettings, audio: AudioSettings) -> AnyE
     if isinstance(encoder.network, TimmNetwork) and source != "random":
         fill_timm(encoder.network, picture.name, source)
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
-    show(
-        f"encoder {picture.words}: {f'{source} weights' if source in ('hub', 'random') else source}, {millions:.1f} M parameters"
-    )
+    origin = f"{source} weights" if source in ("hub", "random") else source
+    show(f"encoder {picture.words}: {origin}, {millions:.1f} M parameters")
     return encoder
 
 
