@@ -171,7 +171,7 @@ def fill_timm(network: TimmNetwork, name: str, source: str) -> None:
         assert facts.hub_id, (
             f"timm has no weights of {name} on the hub; add --encoder.weights random, or a file of them"
         )
-        path = fetched(facts.hub_id, ["model.safetensors"], "a file of its weights (.safetensors, .pth)")
+        path = fetched(facts.hub_id, ["model.safetensors"], "--encoder.weights and a file of them")
         path = path / "model.safetensors"
     assert path.is_file(), (
         f"no weights at {path}; --encoder.weights takes `hub`, a file of timm's weights (.safetensors, .pth) or random"
@@ -480,7 +480,7 @@ def download(name: str) -> Path:
     """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
     that hold an encoder; of an audio language model they are a small part."""
     show(f"looking for {name} on the hub ...")
-    remedy = "a local folder that holds its config.json and model.safetensors"
+    remedy = "a local folder that holds its config.json and model.safetensors (--encoder.weights path/to/folder)"
     wanted = ["config.json", "model.safetensors.index.json"]
     folder = fetched(name, wanted, remedy)
     return fetched(name, wanted + (shard_names(folder, PREFIXES) or shard_names(folder, BARE)), remedy)
@@ -492,7 +492,7 @@ def fetched(name: str, wanted: Sequence[str], remedy: str) -> Path:
     remedy    what can be given in place of it where the hub does not answer
     """
     hub_logging.set_verbosity_error()
-    instead = f"pass {remedy} (--encoder.weights path/to/it), or --encoder.weights random"
+    instead = f"pass {remedy}, or --encoder.weights random"
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(wanted)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
