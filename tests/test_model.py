@@ -313,7 +313,7 @@ def test_pcen_makes_steady_noise_of_any_level_alike_and_silence_nothing() -> Non
 
 
 def test_only_a_trained_curve_has_weights_and_they_learn() -> None:
-    fixed, trained = (LogMel(AudioSettings(compression=kind), 80) for kind in ("pcen", "pcen_trained"))  # type: ignore[arg-type]
+    fixed, trained = (LogMel(AudioSettings(compression=kind), 80) for kind in ("pcen", "pcen_trained"))
     assert not fixed.state_dict() and [name for name, _ in trained.named_parameters()] == ["pcen.curve"]
     sound = 0.1 * torch.randn(1, 80_000, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(fixed(sound), trained(sound))
@@ -326,7 +326,7 @@ def test_only_a_trained_curve_has_weights_and_they_learn() -> None:
 
 def test_pcen_does_not_change_which_channels_there_are() -> None:
     for rate in (16_000, 32_000):
-        pictures = [LogMel(AudioSettings(rate, compression=kind), 80) for kind in ("log", "pcen")]  # type: ignore[arg-type]
+        pictures = [LogMel(AudioSettings(rate, compression=kind), 80) for kind in ("log", "pcen")]
         one, other = (front_end(torch.zeros(1, 5 * rate)) for front_end in pictures)
         assert one.shape == other.shape
     with pytest.raises(AssertionError, match=r"--audio\.compression root: give log, pcen, pcen_trained"):

@@ -369,7 +369,7 @@ def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
     save_classifier(tmp_path / "c.safetensors", model, facts)
     again, told = load_classifier(tmp_path / "c.safetensors")
     waveforms = torch.randn(2, 80_000)
-    assert told == facts and again.encoder.size.layers == 2 and torch.equal(again(waveforms), model(waveforms))
+    assert told == facts and again.encoder.depth == 2 and torch.equal(again(waveforms), model(waveforms))
     with pytest.raises(AssertionError, match="an encoder of 2 layers, and facts that speak of 3"):
         save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))
 
@@ -621,13 +621,9 @@ def picture_facts(picture: PictureSettings) -> ClassifierFacts:
 
 @pytest.mark.parametrize("kind", ["timm", "cnn", "vit"])
 def test_a_classifier_of_any_kind_comes_back_as_it_was_saved(kind: EncoderKind, tmp_path: Path) -> None:
-    names = {
-        "timm": PictureSettings("timm", SMALL_NAME, "gem"),
-        "cnn": PictureSettings("cnn"),
-        "vit": PictureSettings("vit"),
-    }
-    facts, path = picture_facts(names[kind]), tmp_path / "classifier.safetensors"
-    model = BirdClefClassifier(picture_encoder(names[kind], SECOND), SECOND, 3, HeadSettings())
+    picture = PictureSettings(kind, SMALL_NAME if kind == "timm" else "", "gem")
+    facts, path = picture_facts(picture), tmp_path / "classifier.safetensors"
+    model = BirdClefClassifier(picture_encoder(picture, SECOND), SECOND, 3, HeadSettings())
     model(0.1 * torch.randn(4, 16_000))  # the norms of batches have seen some
     assert isinstance(model.encoder, PictureEncoder)
     model.encoder.mean.fill_(0.3)

@@ -130,13 +130,13 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     assert facts["status"] == "finished" and len(facts["started_before"]) == 2
 
 
+@pytest.mark.slow
 def test_a_network_for_pictures_with_a_trained_front_end_goes_on_too(
     season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batch norms, the standardisation and the curve of PCEN among what is kept. Negative control: without them in the
-    state the standardisation alone would be another."""
-    kind = ("--encoder.kind", "timm", "--encoder.name", "test_resnet", "--audio.compression", "pcen_trained")
-    kind += ("--loss.kind", "ce", "--train.epochs", "1")
+    """Batch norms, the standardisation and the curve of PCEN are among what is kept."""
+    kind = [*("--encoder.kind", "timm", "--encoder.name", "test_resnet", "--audio.compression", "pcen_trained")]
+    kind += ["--loss.kind", "ce", "--train.epochs", "1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train("finetune", season, whole, *kind)
     with monkeypatch.context() as patch:
@@ -145,7 +145,7 @@ def test_a_network_for_pictures_with_a_trained_front_end_goes_on_too(
             train("finetune", season, cut, *kind)
     with monkeypatch.context() as patch:
         patch.setattr("trainer.fit_standard", lambda *_: pytest.fail("fitted again"))
-        train("finetune", season, cut, "--run.resume", str(cut / "finetune-001"))
+        train("finetune", season, cut, *kind, "--run.resume", str(cut / "finetune-001"))
     assert outcome(cut, "finetune") == outcome(whole, "finetune")
     tensors = load_file(whole / "finetune-001" / "classifier.safetensors")
     assert float(tensors["encoder.mean"]) != 0.0 and float(tensors["encoder.deviation"]) != 1.0
