@@ -172,6 +172,9 @@ def prepare_finetuning(
 ) -> Finetuning:
     """Optimiser, schedule, running mean, and the writer of their states."""
     settings = config.train
+    assert processes.count() == 1 or not any(True for _ in model.log_mel.parameters()), (
+        "--audio.compression pcen_trained trains in one process; give pcen, or start one"
+    )
     model.encoder.checkpointing = settings.checkpointing
     best = copy.deepcopy(model).cpu()
     average = copy.deepcopy(model) if settings.ema else model
