@@ -652,3 +652,12 @@ def test_a_classifier_that_speaks_of_another_network_is_refused_before_that_is_b
     save_classifier(path, model, picture_facts(PictureSettings("whisper", SMALL_NAME)))
     with pytest.raises(AssertionError, match="unknown encoder"):
         load_classifier(path)
+
+
+def test_a_transformer_for_another_geometry_is_refused(tmp_path: Path) -> None:
+    picture, path = PictureSettings("vit"), tmp_path / "classifier.safetensors"
+    model = BirdClefClassifier(picture_encoder(picture, SECOND), SECOND, 3, HeadSettings())
+    longer = AudioSettings(window_seconds=2.0, context_seconds=2.0)
+    save_classifier(path, model, replace(picture_facts(picture), audio=longer))
+    with pytest.raises(AssertionError, match=r"network\.column is \(192, 1, 10\), this network needs \(192, 1, 20\)"):
+        load_classifier(path)
