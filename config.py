@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import tyro
 
@@ -39,6 +39,9 @@ LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
+EncoderKind = Literal["whisper", "timm", "cnn", "vit"]
+FrequencyPooling = Literal["average_max", "gem"]
+Compression = Literal["log", "pcen", "pcen_trained"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
@@ -88,6 +91,11 @@ def size_in_words(size: Preset, layers: int) -> str:
     return size if layers == SIZES[size].layers else f"{size}, the lowest {layers} of {SIZES[size].layers} layers"
 
 
+def encoder_in_words(size: Preset, layers: int, picture: PictureSettings | None) -> str:
+    """The same of an encoder of any kind."""
+    return picture.words if picture else size_in_words(size, layers)
+
+
 def refuse_below(least: int, settings: object, *flags: str) -> None:
     """Refuse a setting that is too small, by its flag: data.workers, without the dashes in front."""
     for flag in flags:
@@ -121,7 +129,14 @@ class AudioSettings:
     mels: int = 0
     """Number of mel channels; 0: as many as the encoder's size has. Others need --encoder.weights random."""
 
+    compression: Compression = "log"
+    """How the loudness of mel channels is compressed. log: as Whisper knows it; pcen: each channel relative to what it
+    was like just before, so that steady noise fades; pcen_trained: the same, its curve learnt for each channel."""
+
     def __post_init__(self) -> None:
+        assert self.compression in get_args(Compression), (
+            f"--audio.compression {str(self.compression)[:40]}: give {', '.join(get_args(Compression))}"
+        )
         rate, hop, top = self.sample_rate, self.sample_rate * self.hop_seconds, self.sample_rate / 2
         assert LOWEST_RATE <= rate <= HIGHEST_RATE, f"--audio.sample_rate {rate}: give 1000 to 500000"
         assert hop > 0.5 and abs(hop - round(hop)) < 0.01, (
@@ -174,7 +189,8 @@ class AudioSettings:
     @property
     def wide(self) -> bool:
         """Whether the picture is Whisper's own with more channels above: at 32 kHz, where nothing else is chosen."""
-        return self == AudioSettings(WIDE_RATE, self.window_seconds, self.context_seconds)
+        usual = AudioSettings(WIDE_RATE, self.window_seconds, self.context_seconds, compression=self.compression)
+        return self == usual
 
     @property
     def top_hz(self) -> float:
@@ -322,6 +338,61 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         assert self.depth >= 0, f"--encoder.depth {self.depth}: give a number of layers, or 0 for all"
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """An encoder of another kind than Whisper's: a network for pictures. Written into the classifier's file."""
+
+    kind: EncoderKind = "timm"
+    name: str = ""
+    frequency: FrequencyPooling = "average_max"
+
+    @property
+    def known(self) -> bool:
+        """Whether the choices are among those there are; the name only timm can tell."""
+        return self.kind in ("timm", "cnn", "vit") and self.frequency in get_args(FrequencyPooling)
+
+    @property
+    def words(self) -> str:
+        """timm resnet50, AudioCNN, AudioViT."""
+        return {"cnn": "AudioCNN", "vit": "AudioViT"}.get(self.kind, f"{self.kind} {self.name}")
+
+
+@dataclass(frozen=True)
+class AnyEncoderSettings(EncoderSettings):
+    """The encoder to start from."""
+
+    weights: str
+    """Of Whisper a hub name (openai/whisper-base), a local folder in the hub's format, or an encoder.safetensors; of
+    timm `hub` for the weights that belong to the name, or a file of them (.safetensors, .pth); or `random`."""
+    kind: EncoderKind = "whisper"
+    """whisper: the encoder of this project. timm: any network for pictures that `timm` knows by --encoder.name, on the
+    mel picture. cnn, vit: small networks from random weights, on MFCC and how they change."""
+    name: str = ""
+    """With --encoder.kind timm: which network, tf_efficientnetv2_s.in21k_ft_in1k for example."""
+    frequency: FrequencyPooling = "average_max"
+    """Of other kinds than whisper: how what the network says of several frequencies becomes one token. average_max: the
+    mean and the maximum, added; gem: a mean between both, as far towards the maximum as training takes it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert (self.kind == "timm") == bool(self.name), (
+            "--encoder.kind timm needs --encoder.name and a network of timm's, resnet50 for example"
+            if self.kind == "timm"
+            else f"--encoder.name {self.name} is for --encoder.kind timm; add that, or leave it out"
+        )
+        assert self.kind == "whisper" or not self.depth, (
+            f"--encoder.depth keeps layers of Whisper; leave it out with --encoder.kind {self.kind}"
+        )
+        assert self.kind != "whisper" or self.frequency == "average_max", (
+            "--encoder.frequency changes nothing of Whisper; leave it out"
+        )
+
+    @property
+    def picture(self) -> PictureSettings | None:
+        """What there is to know of an encoder of another kind than Whisper's."""
+        return None if self.kind == "whisper" else PictureSettings(self.kind, self.name, self.frequency)
 
 
 @dataclass(frozen=True)
@@ -735,7 +806,7 @@ class FinetuneCommand:
     preset: Preset
     """A whole set of defaults, named after the encoder's size. `demo` needs no download and a minute of a laptop."""
     data: DataSettings
-    encoder: EncoderSettings
+    encoder: AnyEncoderSettings
     train: FinetuneSettings
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -748,10 +819,22 @@ class FinetuneCommand:
     audio: AudioSettings = AudioSettings()
     run: TrainingRunSettings = TrainingRunSettings()
 
+    def __post_init__(self) -> None:
+        kind, train = self.encoder.kind, self.train
+        if kind == "whisper":
+            return
+        for flag, usual in (("shard", False), ("checkpointing", False), ("blend", 1.0)):
+            assert getattr(train, flag) == usual, (
+                f"--train.{flag} {getattr(train, flag)} is for Whisper's encoder; with --encoder.kind {kind} leave it "
+                f"at {usual}"
+            )
+
     @classmethod
-    def defaults(cls, preset: Preset, sound: Sound = "bird") -> FinetuneCommand:
-        """All settings as a preset and a kind of sound have them."""
-        start = whisper(preset, DEPTH.get(preset, 0))
+    def defaults(cls, preset: Preset, sound: Sound = "bird", kind: EncoderKind = "whisper") -> FinetuneCommand:
+        """All settings as a preset, a kind of sound and a kind of encoder have them."""
+        if kind != "whisper":
+            return picture_defaults(preset, sound, kind)
+        start = AnyEncoderSettings(**asdict(whisper(preset, DEPTH.get(preset, 0))))
         # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
@@ -1122,6 +1205,18 @@ def whisper(preset: Preset, depth: int = 0) -> EncoderSettings:
     return EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
 
 
+def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> FinetuneCommand:
+    """All settings for an encoder of another kind than Whisper's: usual rates of AdamW for such networks, not measured;
+    and no blend, since the statistics of batch norms do not lie between those of two networks."""
+    demo = preset == "demo"
+    name = ("test_efficientnet" if demo else "tf_efficientnetv2_s.in21k_ft_in1k") if kind == "timm" else ""
+    start = AnyEncoderSettings(preset, "hub" if kind == "timm" and not demo else "random", kind=kind, name=name)
+    usual = FINETUNE["demo"] if demo else FinetuneSettings(20, 32, 1, 5e-4, 1e-3, warmup=0.1, updates=600)
+    augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if demo else AugmentSettings()
+    train, data = replace(usual, blend=1.0), data_defaults(preset)
+    return FinetuneCommand(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
+
+
 def data_defaults(preset: Preset) -> DataSettings:
     """Where a preset looks for recordings."""
     return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
@@ -1154,7 +1249,7 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
     early: EarlyFlags = early_flags(given)
     given = [*words_of_resumed(command, early.resume), *words_of_file(command, early.config), *early.rest]
     early = early_flags(given)
-    default = default_command(command, early.preset, early.sound)
+    default = default_command(command, early.preset, early.sound, early.kind)
     taught = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{OF_CONFIG}"
     try:
         return tyro.cli(command, args=given, default=default, description=taught, use_underscores=True)
@@ -1167,8 +1262,12 @@ def has_preset(command: type[object]) -> bool:
     return any(field.name == "preset" for field in fields(cast(Any, command)))
 
 
-def default_command(command: type[Settings], preset: Preset = "base", sound: Sound = "bird") -> Settings:
-    """All settings of a command that is given no flag, or --preset and --sound alone."""
+def default_command(
+    command: type[Settings], preset: Preset = "base", sound: Sound = "bird", kind: EncoderKind = "whisper"
+) -> Settings:
+    """All settings of a command that is given no flag, or --preset, --sound and --encoder.kind alone."""
+    if command is FinetuneCommand:
+        return cast(Settings, FinetuneCommand.defaults(preset, sound, kind))
     return cast(Settings, cast(Any, command).defaults(preset, sound) if has_preset(command) else command())
 
 
@@ -1193,6 +1292,7 @@ class EarlyFlags(NamedTuple):
 
     preset: Preset
     sound: Sound
+    kind: EncoderKind
     config: str  # empty where it is not given
     resume: str
     rest: list[str]  # the command line without --config
@@ -1205,12 +1305,15 @@ def early_flags(arguments: Sequence[str]) -> EarlyFlags:
     rest = flags.parse_known_args(arguments)[1]
     flags.add_argument("--preset", nargs="?")
     flags.add_argument("--sound", nargs="?")
+    flags.add_argument("--encoder.kind", dest="kind", nargs="?")
     flags.add_argument("--run.resume", dest="resume", nargs="?", default="")
     given = flags.parse_known_args(arguments)[0]
     known: list[Preset] = [preset for preset in PRESETS if preset == given.preset]
     preset = known[0] if known else "base"  # a mistyped one is refused with the rest
     sounds: list[Sound] = [sound for sound in SOUNDS if sound == given.sound]
-    return EarlyFlags(preset, sounds[0] if sounds else "bird", given.config or "", given.resume or "", rest)
+    kinds: list[EncoderKind] = [kind for kind in get_args(EncoderKind) if kind == given.kind]
+    sound, kind = sounds[0] if sounds else "bird", kinds[0] if kinds else "whisper"
+    return EarlyFlags(preset, sound, kind, given.config or "", given.resume or "", rest)
 
 
 def words_of_resumed(command: type[Command], folder: str) -> list[str]:

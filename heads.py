@@ -25,7 +25,7 @@ from runtime.processes import mean_of_all
 STATISTICS = 3  # of each value over time: mean, deviation, maximum
 SMALLEST_DEVIATION = 1e-4  # a feature that hardly varies is not blown up beyond this
 SMALLEST_SHARE = 0.01  # that a new batch has in the running moments, once a hundred have been seen
-MOMENT_TOKENS = 25  # of 20 ms: the pooled head describes a moment by half a second, or 25 tokens of another length
+MOMENT_FRAMES = 50  # of 10 ms: the pooled head describes a moment by half a second, or 50 frames of another length
 
 
 class PooledHead(nn.Module):
@@ -72,17 +72,15 @@ class PooledHead(nn.Module):
         """Logits of each moment, (batch, moments, species): the head's answer to each half second by itself; what is
         left over at the end belongs to the last one. Nothing is collected of them: their deviations and maxima are not
         those of windows."""
-        tokens = states[0].shape[1]
-        count = max(1, tokens // MOMENT_TOKENS)
-        edges = [min(MOMENT_TOKENS * number, tokens) for number in range(count)] + [tokens]
-        pieces = [slice(start, end) for start, end in pairwise(edges)]
+        tokens, frames = states[0].shape[1], mel.shape[2]
+        each = max(1, round(MOMENT_FRAMES * tokens / frames))
+        count = max(1, tokens // each)
+        edges = [min(each * number, tokens) for number in range(count)] + [tokens]
+        logits: list[Tensor] = []
         with torch.autocast(mel.device.type, enabled=False):
-            logits = [
-                self.logits(
-                    self.summary([state[:, piece] for state in states], mel[:, :, 2 * piece.start : 2 * piece.stop])
-                )
-                for piece in pieces
-            ]
+            for start, end in pairwise(edges):
+                picture = mel[:, :, start * frames // tokens : end * frames // tokens]
+                logits.append(self.logits(self.summary([state[:, start:end] for state in states], picture)))
             return torch.stack(logits, dim=1)
 
 
@@ -120,7 +118,7 @@ class AttentionHead(nn.Module):
             return logits
 
     def moments(self, states: Sequence[Tensor], mel: Tensor) -> Tensor:
-        """Logits of each moment, (batch, tokens, species), one for every 20 ms."""
+        """Logits of each moment, (batch, tokens, species), one for every token."""
         with torch.autocast(mel.device.type, enabled=False):
             logits: Tensor = self.score(self.tokens(self.summary(states, mel)))
             return logits

@@ -16,7 +16,7 @@ from __future__ import annotations
 import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
-from config import FinetuneCommand, size_in_words
+from config import FinetuneCommand, encoder_in_words
 from runtime.terminal import answer_early
 
 if __name__ == "__main__":
@@ -56,7 +56,7 @@ from evaluation.held_out import (
     write_held_out,
     write_trained,
 )
-from model import BirdClefClassifier, Encoder
+from model import AnyEncoder, BirdClefClassifier
 from runtime.digests import sha256
 from runtime.files import FIRST
 from runtime.runs import Run, past_starts, subfolder
@@ -65,7 +65,14 @@ from sounds.discovery import find_recordings
 from sounds.negatives import negatives_folder
 from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
-from training.checkpoint import ClassifierFacts, licence_note, load_encoder, save_classifier, stage_one, teachers_of
+from training.checkpoint import (
+    ClassifierFacts,
+    licence_note,
+    load_any_encoder,
+    save_classifier,
+    stage_one,
+    teachers_of,
+)
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
 from training.states import forget, training_run
@@ -104,9 +111,9 @@ def finetune(config: FinetuneCommand) -> int:
     pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
     folds = config.train.folds or (config.data.valid_fold,)
     plans = [plan_fold(config, fold, taxonomy, recordings, pseudo) for fold in folds]
-    encoder = load_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
+    encoder = load_any_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     if config.data.pseudo:
-        check_labelling_models(config, plans, encoder.size.layers)
+        check_labelling_models(config, plans, encoder.depth)
     noise = within_band(read_noise(config.data.noise, config.data), config.audio) if config.data.noise else []
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
@@ -117,7 +124,7 @@ def finetune(config: FinetuneCommand) -> int:
         for plan, part in zip(plans, parts, strict=True):
             if candidates:  # the first has its encoder
                 torch.manual_seed(config.run.seed)
-                encoder = load_encoder(replace(config.encoder, weights=plan.weights), config.audio)
+                encoder = load_any_encoder(replace(config.encoder, weights=plan.weights), config.audio)
             candidates.append(train_plan(plan, encoder, config, taxonomy, noise, part, device))
         if not FIRST:  # of several processes one writes down what all have found
             return 0
@@ -150,7 +157,7 @@ def plan_fold(
     """The parts of a split, once it is certain that nothing of what is held out was learnt from before."""
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
-    before = stage_one(weights)
+    before = history_of(weights, config)
     adapted = marked([row.path for row in valid], str(before.get("heard", "")))
     assert not adapted, (
         f"{weights} was adapted on {len(adapted)} of the {len(valid)} recordings that this run would hold out, such as "
@@ -168,12 +175,17 @@ def plan_fold(
     return Plan(fold, weights, train, valid, apart_from(pseudo, train, valid) if pseudo else [], quiet)
 
 
+def history_of(weights: str, config: FinetuneCommand) -> dict[str, object]:
+    """What the weights to start from say of the run that made them; those of other kinds of encoder say nothing."""
+    return stage_one(weights) if config.encoder.picture is None else {}
+
+
 def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layers: int) -> None:
     """Refuse pseudo-labels by a classifier that was trained on what is held out here; say where student and teacher are
     one and the same network before they are trained."""
     assert config.data.pseudo is not None, "no --data.pseudo, so there are no teachers"
     table, seed = config.data.pseudo, config.run.seed
-    own = {"encoder": size_in_words(config.encoder.size, layers), "seed": seed}
+    own = {"encoder": encoder_in_words(config.encoder.size, layers, config.encoder.picture), "seed": seed}
     for teacher in labelling_models(table):
         name = f"{teacher.get('run', 'a classifier')} ({teacher.get('model')})"
         for plan in plans:
@@ -191,7 +203,7 @@ def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layer
 
 def train_plan(
     plan: Plan,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     config: FinetuneCommand,
     taxonomy: Taxonomy,
     noise: list[Recording],
@@ -221,7 +233,7 @@ def train_plan(
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
         "sound": config.sound,
-        "teachers": teachers_of(stage_one(plan.weights)),  # and those of the classifiers that labelled, below
+        "teachers": teachers_of(history_of(plan.weights, config)),  # and those of the classifiers that labelled, below
         "seed": config.run.seed,
     }
     if config.data.pseudo:
@@ -232,8 +244,10 @@ def train_plan(
         for one in [one for model in models for one in teachers_of(model)]:
             helpers += [] if one in helpers else [one]
         provenance["teachers"] = helpers
+    picture = config.encoder.picture
+    depth = 0 if picture else encoder.depth
     facts = ClassifierFacts(
-        config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=encoder.size.layers
+        config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=depth, picture=picture
     )
     truth = truth_table(plan.valid, taxonomy.labels, config.audio)
     return Candidate(trained.model.cpu(), facts, HeldOut(plan.valid, truth, trained.windows, silence))

@@ -21,7 +21,8 @@ from torchaudio.functional import melscale_fbanks
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from config import SIZES, AudioSettings, EncoderSize, HeadSettings
+from config import SIZES, AudioSettings, EncoderSize, HeadSettings, PictureSettings
+from encoders import PICTURE_ROWS, PictureEncoder
 from heads import build_head, received_layers
 
 LOCALITY = 30.0  # attention score of a decoder token for its own position, at the start
@@ -29,10 +30,13 @@ STEM_GAIN = 4.0  # of the two convolutions of an encoder that starts from random
 WHISPER_RATE = 16_000  # Hz
 WHISPER_POSITIONS = 1500  # 30 s, the longest context the position table was made for
 WHISPER_FFT, WHISPER_BIN = 400, 40.0  # samples, and Hz between two bins
+PCEN_SECONDS = 0.4  # over which a mel channel's loudness just before is averaged
+PCEN_SCALE = 2.0**31  # of the power, as for samples of 32 bits
+PCEN_GAIN, PCEN_OFFSET, PCEN_ROOT, PCEN_FLOOR = 0.98, 2.0, 0.5, 1e-6
 
 
 class LogMel(nn.Module):
-    """Waveform -> Whisper's log-mel picture at any geometry, each window normalised by its own maximum.
+    """Waveform -> Whisper's log-mel picture at any geometry, each window normalised by its own maximum; or its PCEN.
 
     forward   (batch, samples) float32 -> (batch, channels, frames) float32, about -1 .. 2; frames = samples / hop
     At other rates, hops, FFTs and bands a tone or hiss of the same level, spread over as many bins, is as bright as at
@@ -64,6 +68,8 @@ class LogMel(nn.Module):
         self.register_buffer("cosines", (window * angle.cos()).float(), persistent=False)  # the last row: the middle
         self.register_buffer("sines", (window * angle.sin()).float()[:-1], persistent=False)
         self.register_buffer("filters", filters[bins], persistent=False)
+        trained = audio.compression == "pcen_trained"
+        self.pcen = None if audio.compression == "log" else Pcen(channels, audio.frames, self.hop_seconds, trained)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         with torch.autocast(waveforms.device.type, enabled=False):
@@ -77,7 +83,11 @@ class LogMel(nn.Module):
             )
             even = torch.cat([rising + falling, middle], dim=-1) @ self.cosines
             odd = (rising - falling) @ self.sines
-            log = ((even.square() + odd.square()) @ self.filters).clamp(min=1e-10).log10()
+            power = (even.square() + odd.square()) @ self.filters
+            if self.pcen is not None:
+                picture: Tensor = self.pcen(power.transpose(1, 2))
+                return picture
+            log = power.clamp(min=1e-10).log10()
             # per window: a loud neighbour must not change a quiet one
             floor = log[:, :, : self.judged].amax(dim=(1, 2), keepdim=True) - 8.0
             return ((torch.maximum(log, floor) + 4.0) / 4.0).transpose(1, 2)
@@ -92,6 +102,40 @@ class LogMel(nn.Module):
         parts = [hops[:, number : number + count] for number in range(hops_each)]
         parts[-1] = parts[-1][..., : self.fft - (hops_each - 1) * self.hop]
         return torch.cat(parts, dim=2)
+
+
+class Pcen(nn.Module):
+    """Per-channel energy normalisation: each mel channel relative to what it was like just before, then a root of it.
+
+    forward   power (batch, channels, frames) -> the same shape, 0 of silence, about 1 of a sound that begins
+    The average over what was before, a recursive filter, is one product with a table of its weights; so it exports to
+    ONNX as that. Its time is fixed; trained are, of each channel, how much of the loudness is taken out (alpha), and
+    offset (delta) and root (r) of the curve, all kept positive as logarithms.
+    source    https://arxiv.org/abs/1607.05666 (Wang et al. 2017), equations 1 and 2 and its values; time and scale as
+              in librosa.pcen; the first frame is taken to have lasted for ever
+    """
+
+    def __init__(self, channels: int, frames: int, hop_seconds: float, trained: bool) -> None:
+        super().__init__()
+        time = PCEN_SECONDS / hop_seconds
+        share = (math.sqrt(1 + 4 * time**2) - 1) / (2 * time**2)  # of a new frame in the average
+        age = torch.arange(frames)[None] - torch.arange(frames)[:, None]  # of frame (row) at frame (column)
+        weights = torch.where(age >= 0, share * (1 - share) ** age.clamp(min=0).double(), 0.0)
+        weights[0] /= share
+        self.weights: Tensor
+        self.register_buffer("weights", weights.float(), persistent=False)
+        start = torch.tensor([PCEN_GAIN, PCEN_OFFSET, PCEN_ROOT]).log()[:, None, None].repeat(1, channels, 1)
+        self.curve: Tensor
+        if trained:
+            self.curve = nn.Parameter(start)
+        else:
+            self.register_buffer("curve", start, persistent=False)
+
+    def forward(self, power: Tensor) -> Tensor:
+        power = power * PCEN_SCALE
+        before = (power @ self.weights + PCEN_FLOOR).log()
+        gain, offset, root = self.curve.exp().unbind(0)
+        return (power * (-gain * before).exp() + offset) ** root - offset**root
 
 
 class Encoder(nn.Module):
@@ -110,6 +154,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.size, audio = size, audio or AudioSettings()
         refuse_broken_tokens(audio)
+        self.mels, self.width, self.depth = size.mels, size.width, size.layers
         self.channels = mel_channels(audio, size.mels)[0]
         self.added = self.channels - size.mels if audio.wide else 0
         self.checkpointing = False  # compute each layer anew on the way back instead of keeping what it computed
@@ -152,6 +197,14 @@ def recomputed(layer: nn.Module, states: Tensor) -> Tensor:
     return output
 
 
+AnyEncoder = Encoder | PictureEncoder
+
+
+def picture_encoder(settings: PictureSettings, audio: AudioSettings) -> PictureEncoder:
+    """An encoder of another kind than Whisper's, for the mel picture of these settings."""
+    return PictureEncoder(settings, audio, mel_channels(audio, PICTURE_ROWS)[0])
+
+
 class BirdClefClassifier(nn.Module):
     """The species classifier: waveforms (batch, context samples) -> logits (batch * windows, species).
 
@@ -159,17 +212,22 @@ class BirdClefClassifier(nn.Module):
     encoder sees the whole context; each window is then answered from its own tokens.
     """
 
-    def __init__(self, encoder: Encoder, audio: AudioSettings, species: int, head: HeadSettings) -> None:
+    def __init__(self, encoder: AnyEncoder, audio: AudioSettings, species: int, head: HeadSettings) -> None:
         super().__init__()
-        size = encoder.size
-        self.log_mel = LogMel(audio, size.mels)
-        assert encoder.channels == mel_channels(audio, size.mels)[0], "an encoder for another number of mel channels"
+        self.log_mel = LogMel(audio, encoder.mels)
+        assert encoder.channels == mel_channels(audio, encoder.mels)[0], "an encoder for another number of mel channels"
         self.encoder = encoder
         self.windows = round(audio.context_seconds / audio.window_seconds)
-        self.layers = received_layers(head, size.layers)
-        self.head = build_head(size.width, len(self.layers), encoder.added, species, head)
+        self.layers = received_layers(head, encoder.depth)
+        self.head = build_head(encoder.width, len(self.layers), encoder.added, species, head)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # fitted after training; travels with the weights
+
+    @property
+    def whisper_encoder(self) -> Encoder:
+        """The encoder, where it is Whisper's."""
+        assert isinstance(self.encoder, Encoder), f"{self.encoder.settings.words} is no encoder of Whisper's"
+        return self.encoder
 
     def forward(self, waveforms: Tensor) -> Tensor:
         return self.answers(waveforms)[0]
@@ -457,7 +515,7 @@ if __name__ == "__main__":
         "log-mel", tuple(mel.shape), "tokens", tuple(model.encoder(mel).shape), "logits", tuple(model(waveforms).shape)
     )
     hidden = torch.arange(250).expand(2, -1) % 3 != 0
-    picture = MaskedAutoencoder(model.encoder)(mel, hidden)
+    picture = MaskedAutoencoder(model.whisper_encoder)(mel, hidden)
     print("seen", int((~hidden[0]).sum()), "of 250 tokens, reconstruction", tuple(picture.shape))
     assert picture.shape == (2, 250, 160) and torch.equal(token_picture(token_values(mel)), mel)
     assert torch.allclose(model(waveforms)[1:], model(waveforms[1:]), atol=1e-5), "a neighbour changed a score"

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import read_recordings
-from config import SCRATCH, size_in_words
+from config import SCRATCH
 from evaluation.blending import blended
 from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
@@ -47,6 +47,7 @@ from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
 from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts
+from serving.convolutions import Counted, restate_facts, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
 from serving.export import Recipe, write_float, write_int8
@@ -93,6 +94,7 @@ class Files:
     costs: Sequence[ProductCost]
     origin: str  # of the sound that the products were judged on
     rewrite: Callable[[ClassifierFacts], None]  # writes the INT8 file again, with other facts
+    count: Counted  # of its products, and of those in float32
     facts: Mapping[str, object] = field(default_factory=dict[str, object])  # of quantize.json: how they were blended
     members: int = 1
 
@@ -124,11 +126,11 @@ def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
 
     Errors: a file that the gate refuses is set aside, and the command ends with what can be done.
     """
-    trained, recipe, costs, floats = files.trained, files.recipe, files.costs, files.floats
+    trained, recipe, costs, floats, count = files.trained, files.recipe, files.costs, files.floats, files.count
     # hold INT8 against float32
     int8 = file_scores(files.int8_path, trained.held_out.contexts)
-    labels, spared = trained.facts.taxonomy.labels, len(recipe.spared)
-    judgement = judge(int8, floats, trained.held_out, labels, config.gate, spared, len(costs))
+    labels = trained.facts.taxonomy.labels
+    judgement = judge(int8, floats, trained.held_out, labels, config.gate, count.spared, count.products)
     show(f"gate {judgement.verdict}: {judgement.text}")
     refused = judgement.verdict == "refused" and (judgement.mostly_float or not config.gate.allow_worse)
     moved = move_thresholds(files, int8)
@@ -151,7 +153,7 @@ def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
     write_json(folder / "quantize.json", card)
     answers, licence = (floats[trained.held_out.rows], int8[trained.held_out.rows]), card["licence_note"]
     assert isinstance(licence, str), "a licence is a text"
-    title = card_title(judgement, len(costs) - spared, len(costs), licence)
+    title = card_title(judgement, count.products - count.spared, count.products, licence)
     draw_card(folder / "quantize.png", costs, recipe, measured.parts, answers, title)
     if refused:
         set_aside(files.int8_path, files.float_path, judgement.reasons)
@@ -170,7 +172,7 @@ def refuse_missing(path: Path) -> None:
 def open_trained(path: Path, config: QuantizeCommand) -> tuple[BirdClefClassifier, Compared]:
     """The classifier, and the windows on which its files are compared."""
     model, facts = load_classifier(path)
-    show(f"classifier {path}: {size_in_words(facts.size, facts.encoder.layers)}")
+    show(f"classifier {path}: {facts.words}")
     depths = probed_depths(config.run.root / "probe" / "probe.json", facts)  # refused now rather than at the end
     held_out = read_windows(path.with_name(HELD_OUT), facts, config.max_windows)
     if len(held_out.truth):
@@ -193,6 +195,8 @@ def write_files(
     # write float32, held against the trained network
     floats, largest = write_float_file(model, trained, float_path)
     refuse_broken_cpu()
+    if trained.facts.picture:
+        return write_picture_files(trained, float_path, int8_path, floats, largest)
     # measure what INT8 costs each product, and choose its form
     if known is None:
         scanned, origin = scanned_contexts(trained.path, trained.facts, trained.held_out)
@@ -207,7 +211,21 @@ def write_files(
         write_int8(float_path, int8_path, facts, trained.verified, recipe)
 
     rewrite(trained.facts)
-    return Files(trained, float_path, int8_path, floats, largest, recipe, known.costs, known.origin, rewrite)
+    count = Counted(len(known.costs), len(recipe.spared))
+    return Files(trained, float_path, int8_path, floats, largest, recipe, known.costs, known.origin, rewrite, count)
+
+
+def write_picture_files(trained: Compared, float_path: Path, int8_path: Path, floats: Scores, largest: float) -> Files:
+    """The INT8 file of a network for pictures, whose products have fixed scales and are judged together by the gate."""
+    scanned, origin = scanned_contexts(trained.path, trained.facts, trained.held_out)
+    origin = f"{len(scanned)} {origin}"
+    count = write_int8_convolutions(float_path, int8_path, trained.facts, trained.verified, scanned)
+    show(f"{count.products - count.spared} of {count.products} products in INT8, their scales from {origin}")
+
+    def rewrite(facts: ClassifierFacts) -> None:
+        restate_facts(int8_path, facts, trained.verified, count)
+
+    return Files(trained, float_path, int8_path, floats, largest, Recipe(), [], origin, rewrite, count)
 
 
 def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
@@ -239,7 +257,7 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     known, members = dict[str, Choice](), list[Files]()
     for number, path in enumerate(paths, 1):
         model, facts = load_classifier(path)
-        show(f"member {number}, {path}: {size_in_words(facts.size, facts.encoder.layers)}")
+        show(f"member {number}, {path}: {facts.words}")
         key, own = weights_digest(model.encoder.state_dict()), replace(ensemble, path=path, facts=facts)
         files = write_files(model, own, place / f"member-{number}", config.max_error, known.get(key))
         known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
@@ -250,7 +268,8 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     show(line)
     trained = replace(ensemble, facts=facts)
     recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
-    int8 = {"products": len(costs), "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
+    count = Counted(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))
+    int8 = {"products": count.products, "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
     float_path, int8_path = folder / "classifier.onnx", folder / "classifier.int8.onnx"
 
     def rewrite(facts: ClassifierFacts) -> None:
@@ -273,6 +292,7 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
         costs,
         members[0].origin,
         rewrite,
+        count,
         said,
         len(members),
     )
@@ -338,7 +358,8 @@ def trained_facts(trained: Compared, largest_difference: float) -> dict[str, obj
     return {
         "classifier": str(trained.path),
         "size": trained.facts.size,
-        "depth": trained.facts.encoder.layers,
+        "depth": 0 if trained.facts.picture else trained.facts.encoder.layers,
+        "encoder": trained.facts.words,
         "verified": trained.verified,
         "windows": len(trained.held_out.owner),
         "largest_float_difference": largest_difference,

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from archive.recordings import Recording
 from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings
 from data_loader import Batch, Context, kept_beside, of_all, recording_contexts, recordings_of, set_epoch, truth_table
+from encoders import PictureEncoder
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import scorecard
 from model import BirdClefClassifier, Encoder
@@ -38,6 +39,8 @@ from training.optim import between, cosine_schedule, differential_groups, follow
 from training.states import Stateful, StateWriter, TrainingProgress
 
 VALIDATION_BATCH = 32
+STANDARD_DRAWS = 900_000  # epoch of the windows that the pictures are standardised by
+SMALLEST_DEVIATION = 1e-4  # of a channel that hardly varies
 CURVES = {"loss": ["loss"], "held-out recordings": ["macro_auc", "cmap", "top1"], "mistakes": ["mistake_distance"]}
 
 
@@ -69,6 +72,8 @@ def train_classifier(
     """
     settings = config.train
     resumed = any((run.folder / "states").glob("state-*.pt"))
+    if isinstance(model.encoder, PictureEncoder) and not resumed:
+        fit_standard(model, model.encoder, loader, device)
     if settings.head_first(config.encoder.weights) and not resumed:
         fit_head(model, loader, inputs, config, device)
     loop = prepare_finetuning(model, loader, config, run, device, data)
@@ -106,6 +111,27 @@ def train_classifier(
     what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
     show(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
     return Trained(best, progress.best_epoch, windows)
+
+
+@torch.no_grad()
+def fit_standard(
+    model: BirdClefClassifier, encoder: PictureEncoder, loader: DataLoader[Batch], device: torch.device
+) -> None:
+    """Mean and deviation of each channel of the pictures, over one pass of training windows as they are, without
+    augmentation; they stay as they are from then on, and travel in the classifier's file."""
+    count, sums, squares = 0, torch.zeros(()), torch.zeros(())
+    set_epoch(loader, STANDARD_DRAWS)
+    for batch in tqdm(loader, "level of the training windows", disable=processes.no_bar(), leave=False):
+        pictures = encoder.picture(model.log_mel(batch.waveforms.to(device))).double()
+        count += pictures.numel() // pictures.shape[1]
+        sums = sums + pictures.sum(dim=(0, 2, 3)).cpu()
+        squares = squares + pictures.square().sum(dim=(0, 2, 3)).cpu()
+    mean = sums / count
+    deviation = (squares / count - mean.square()).clamp(min=SMALLEST_DEVIATION**2).sqrt()
+    encoder.mean.copy_(mean[:, None, None])
+    encoder.deviation.copy_(deviation[:, None, None])
+    parts = [f"mean {float(at):.3f}, deviation {float(by):.3f}" for at, by in zip(mean, deviation, strict=True)]
+    show(f"pictures of the training windows: {'; '.join(parts)}")
 
 
 @dataclass
@@ -146,6 +172,9 @@ def prepare_finetuning(
 ) -> Finetuning:
     """Optimiser, schedule, running mean, and the writer of their states."""
     settings = config.train
+    assert processes.count() == 1 or not any(True for _ in model.log_mel.parameters()), (
+        "--audio.compression pcen_trained trains in one process; give pcen, or start one"
+    )
     model.encoder.checkpointing = settings.checkpointing
     best = copy.deepcopy(model).cpu()
     average = copy.deepcopy(model) if settings.ema else model
@@ -154,7 +183,7 @@ def prepare_finetuning(
     method = "context_and_moment_logits" if config.loss.moments else "context_logits"
     networks = {id(network): network for network in (model, average, start, kept) if network is not None}
     for network in networks.values() if settings.shard else ():
-        processes.divide(network, network.encoder.whisper.layers, method, "answers")
+        processes.divide(network, network.whisper_encoder.whisper.layers, method, "answers")
     groups = differential_groups(
         model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
     )

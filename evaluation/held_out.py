@@ -44,6 +44,7 @@ from evaluation.metrics import (
     class_roc_auc,
     false_alarms_per_hour,
     false_positive_severity,
+    kl_divergence,
     least_cost_answers,
     rank_roc_auc,
     scorecard,
@@ -345,6 +346,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     severity, number = false_positive_severity(truth, scores, distances, 0.5, judged)
     calm = loudest_windows(crossed.held_out.windows, count)[judged]
     figures |= {
+        "kl_divergence": kl_divergence(truth, scores),
         "least_cost_distance": careful["mistake_distance"],
         "false_positive_severity": severity,
         "false_positives_per_recording": number,

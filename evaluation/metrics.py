@@ -25,6 +25,7 @@ Truth = NDArray[np.bool_ | np.number[Any]]
 Scores = NDArray[np.floating[Any]]
 Weights = NDArray[np.float64]  # (rows, draws)
 AT_ONCE = 4_000_000  # weights held in memory
+LEAST_PROBABILITY = 1e-15  # that a divergence is counted with: below it one sure mistake would outweigh all else
 
 
 def scorecard(truth: Truth, scores: Scores, distances: Scores) -> dict[str, float]:
@@ -151,6 +152,24 @@ def mistake_severity(truth: Truth, scores: Scores, distances: Scores) -> float:
     """
     steps, wrong = steps_off(truth, scores, distances)
     return float(steps[wrong].mean()) if wrong.any() else 0.0
+
+
+def kl_divergence(truth: Truth, scores: Scores) -> float:
+    """How far the answers are from the truth as distributions over the species, sum_c t_c log(t_c / p_c), mean over the
+    rows that have a label; 0 is perfect. Each row's labels share 1 evenly, its probabilities are divided by their sum.
+
+    scores     probabilities
+    source     https://www.kaggle.com/competitions/hms-harmful-brain-activity-classification, where it judges
+    """
+    present, scores = checked(truth, scores)
+    check_probabilities(scores)
+    labelled = present.any(axis=1)
+    assert labelled.any(), "no row has a label; score more recordings"
+    wanted = present[labelled] / present[labelled].sum(axis=1, keepdims=True)
+    given = np.clip(scores[labelled].astype(np.float64), LEAST_PROBABILITY, None)
+    given /= given.sum(axis=1, keepdims=True)
+    terms = wanted * np.log(np.where(wanted > 0, wanted, 1.0) / given)
+    return float(terms.sum(axis=1).mean())
 
 
 def least_cost_answers(scores: Scores, distances: Scores) -> NDArray[np.intp]:

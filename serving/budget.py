@@ -63,6 +63,8 @@ def fit_budget(
         advice = smaller_one(speed, served_as, threads, facts, budget, depths)
         show(advice)
         words = f"{words}; {advice}"
+    if facts.picture:  # what other sizes would take is known of Whisper's alone
+        return Fit(served_as, fitting, words, None, {})
     largest, rates = largest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     show(f"largest size that would fit, estimated from this one: {largest or 'none'}")
     return Fit(served_as, fitting, words, largest, rates)
@@ -166,7 +168,7 @@ def probed_depths(path: Path, facts: ClassifierFacts) -> dict[int, float]:
     """Depth -> cmAP of the layers down to it, as probe.py found it for the encoder of a classifier; empty where it was
     not asked."""
     card = read_json(path, "`python probe.py` writes it anew") if path.is_file() else {}
-    if card.get("size") != facts.size or card.get("weights") != facts.provenance.get("encoder"):
+    if facts.picture or card.get("size") != facts.size or card.get("weights") != facts.provenance.get("encoder"):
         return {}
     return {int(row["depth"]): float(row["cmap"]) for row in card["layers_1_to"]}
 
@@ -184,6 +186,8 @@ def smaller_one(
 
     depths   what probe.py says: cmAP by depth
     """
+    if facts.picture:
+        return f"{facts.words} does not fit; take a smaller network, or lower --audio.mels or --audio.sample_rate"
     deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
     text = f"{size_in_words(facts.size, facts.encoder.layers)} does not fit {within}; "

@@ -41,7 +41,8 @@ def draw_card(
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 1])
     draw_products(left, costs, recipe)
-    figure.colorbar(left.images[0], ax=left, label="% of the logits' spread")
+    if costs:
+        figure.colorbar(left.images[0], ax=left, label="% of the logits' spread")
     draw_parts(middle, parts)
     draw_agreement(right, *scores)
     figure.suptitle(title)
@@ -51,6 +52,10 @@ def draw_card(
 
 def draw_products(axes: Axes, costs: Sequence[ProductCost], recipe: Recipe) -> None:
     """A field for each product, layer by layer, the darker the more INT8 moves the logits."""
+    if not costs:  # of networks for pictures the file as a whole is judged
+        axes.axis("off")
+        axes.text(0.5, 0.5, "products are not measured one by one", ha="center", transform=axes.transAxes)
+        return
     layers = 1 + max(int(cost.name.split(".")[1]) for cost in costs)
     table = np.zeros((layers, len(PRODUCTS)))
     for cost in costs:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from config import BlendSettings, size_in_words
+from config import BlendSettings
 from evaluation.blending import LIMIT, Blend, blended, equal_blend, fit_blend
 from evaluation.calibration import Threshold, Thresholds
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
@@ -201,7 +201,7 @@ def common_facts(paths: Sequence[Path], members: Sequence[ClassifierFacts]) -> C
             )
     teachers = {str(sorted(one.items())): one for facts in members for one in teachers_of(facts.provenance)}
     every: list[dict[str, object]] = [
-        {"sha256": sha256(path), "encoder": size_in_words(facts.size, facts.encoder.layers)} | facts.provenance
+        {"sha256": sha256(path), "encoder": facts.words} | facts.provenance
         for path, facts in zip(paths, members, strict=True)
     ]
     provenance: dict[str, object] = {"members": every}
@@ -290,7 +290,7 @@ def joined_recipes(
         spared |= {names[name]: why for name, why in recipe.spared.items()}
         eight += [names[name] for name in recipe.eight]
         every += [replace(cost, name=names[cost.name]) for cost in own]
-        offset += 1 + max(int(name.split(".")[1]) for name in names)
+        offset += 1 + max((int(name.split(".")[1]) for name in names), default=-1)
     return Recipe(spared, eight), every
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -92,8 +93,39 @@ def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, v
             scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
             del node.metadata_props[:]
             node.metadata_props.extend(scopes)
+        if facts.picture:
+            fold_constants(graph)
         set_facts(graph, facts, "float32", verified)
         finish(graph, path, Path(folder) / "network.onnx.data" if large else None)
+
+
+def fold_constants(graph: onnx.ModelProto) -> None:
+    """Compute all that depends on constants alone, in place: networks that standardise their own weights do that for
+    every window otherwise, and weights that are no constants are not quantised."""
+    known = {tensor.name for tensor in graph.graph.initializer}
+    folded: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        if node.input and all(not name or name in known for name in node.input):
+            known.update(node.output)
+            folded.append(node)
+    rest = [node for node in graph.graph.node if node not in folded]
+    made = {name for node in folded for name in node.output}
+    wanted = sorted(made & {name for node in rest for name in node.input})
+    if not wanted:
+        return
+    used = {name for node in folded for name in node.input}
+    constants = [tensor for tensor in graph.graph.initializer if tensor.name in used]
+    ends = [onnx.ValueInfoProto(name=name) for name in wanted]
+    part = onnx.helper.make_graph(folded, "constants", [], ends, constants)
+    model = onnx.helper.make_model(part, opset_imports=graph.opset_import, ir_version=graph.ir_version)
+    values = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(wanted, {})
+    left = {name for node in rest for name in node.input}
+    kept = [tensor for tensor in graph.graph.initializer if tensor.name in left]
+    kept += [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(wanted, values, strict=True)]
+    del graph.graph.node[:]
+    graph.graph.node.extend(rest)
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
 
 
 @dataclass(frozen=True)
@@ -207,7 +239,7 @@ def module_of(node: onnx.NodeProto) -> str:
 def front_end(path: Path) -> bytes:
     """The part of a file that makes log-mel pictures of waveforms, as a file of its own."""
     graph = onnx.load(path, load_external_data=False)
-    nodes = [node for node in graph.graph.node if module_of(node) == FRONT_END]
+    nodes = [node for node in graph.graph.node if module_of(node).startswith(FRONT_END)]
     wanted = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in graph.graph.initializer if tensor.name in wanted]
     picture = onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
@@ -415,7 +447,7 @@ def set_facts(
     content = {
         "format": scoring.FORMAT,
         "size": facts.size,
-        "depth": facts.encoder.layers,
+        "depth": 0 if facts.picture else facts.encoder.layers,
         "precision": precision,
         "verified": verified,
         "audio": asdict(facts.audio),
@@ -423,7 +455,9 @@ def set_facts(
         **thresholds_to_json(facts.thresholds),
         "provenance": facts.provenance,
         "sealed": True,
-    } | ({"int8": int8} if int8 else {})
+    }
+    content |= {"picture": asdict(facts.picture)} if facts.picture else {}
+    content |= {"int8": int8} if int8 else {}
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 
 
@@ -441,8 +475,6 @@ def quietly() -> Generator[None]:
 
 
 if __name__ == "__main__":
-    import onnxruntime as ort
-
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(64, 8)).astype(np.float32) * np.array([1, 1, 1, 1, 1, 1, 1, 100], np.float32)
     nodes = [onnx.helper.make_node("MatMul", ["sound", "weight"], ["answer"], "product")]

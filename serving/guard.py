@@ -31,8 +31,9 @@ OPERATORS = frozenset(  # what serving/export.py writes for any size and head, a
     re.findall(
         r"\w+",
         """
-        Abs Add Cast Clip Concat Conv Cos Div DynamicQuantizeLinear Erf Exp Expand Flatten Gather Gelu Gemm Identity
-        LayerNormalization Log MatMul MatMulInteger Max Min Mul Neg Pad Pow Reciprocal ReduceL1 ReduceL2 ReduceMax
+        Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos DequantizeLinear Div DynamicQuantizeLinear Erf
+        Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity LayerNormalization Log
+        MatMul MatMulInteger Max MaxPool Min Mul Neg Pad Pow QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceMax
         ReduceMean ReduceMin ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Tanh TopK
         Transpose Unsqueeze Where
         """,
@@ -42,11 +43,10 @@ FOREIGN = OPERATORS | frozenset(  # and of what other exporters write for networ
     re.findall(
         r"\w+",
         """
-        And ArgMax ArgMin AveragePool BatchNormalization Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum
-        Elu Equal Floor GatherElements GatherND GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
-        GroupNormalization HammingWindow HannWindow HardSigmoid HardSwish InstanceNormalization IsNaN LeakyRelu Less
-        LessOrEqual LogSoftmax LpNormalization MaxPool MelWeightMatrix Mish Mod Not Or PRelu Range ReduceLogSumExp
-        ReduceProd ReduceSumSquare Resize Round STFT Selu Sign Size Softplus Softsign Sum Tile
+        And ArgMax ArgMin Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum Elu Equal Floor GatherElements
+        GatherND GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow InstanceNormalization
+        IsNaN LeakyRelu Less LessOrEqual LogSoftmax LpNormalization MelWeightMatrix Mish Mod Not Or PRelu Range
+        ReduceLogSumExp ReduceProd ReduceSumSquare Resize Round STFT Selu Sign Size Softplus Softsign Sum Tile
         """,
     )
 )

@@ -34,7 +34,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from config import PRESETS, SIZES, AudioSettings, Engine, from_facts, size_in_words
+from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_facts, size_in_words
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
@@ -260,7 +260,11 @@ def seconds_to_score(scorer: Scorer, contexts: NDArray[np.float32]) -> float:
 
 
 def encoder_in_words(facts: Mapping[str, Any]) -> str:
-    """base, or `base, the lowest 3 of 6 layers`; nothing where the file says nothing that is known."""
+    """base, `base, the lowest 3 of 6 layers`, or another kind and name; nothing where the file says nothing known."""
+    if isinstance(stored := facts.get("picture"), dict):
+        other = cast(dict[str, Any], stored)
+        found = PictureSettings(other.get("kind", ""), str(other.get("name", ""))[:80])
+        return found.words if found.known else ""
     size, depth = facts.get("size"), facts.get("depth", 0)
     for preset in PRESETS:
         if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers:

@@ -211,7 +211,7 @@ def hooked(model: BirdClefClassifier, watch: Callable[[str], Hook]) -> Generator
 def differentiable_inside(model: BirdClefClassifier) -> Generator[None]:
     """With gradients of the encoder's states, and of no weight: those would take as much memory again."""
     needed = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    first = model.encoder.whisper.layers[0]
+    first = model.whisper_encoder.whisper.layers[0]
 
     def begin(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].detach().requires_grad_(), *inputs[1:])
@@ -227,9 +227,9 @@ def differentiable_inside(model: BirdClefClassifier) -> Generator[None]:
 def linear_layers(model: BirdClefClassifier) -> dict[str, nn.Linear]:
     """The products with weights of the encoder, by name: layers.0.fc2."""
     found: dict[str, nn.Linear] = {}
-    for number in range(model.encoder.size.layers):
+    for number in range(model.whisper_encoder.size.layers):
         for product in PRODUCTS:
-            part = model.encoder.whisper.get_submodule(f"layers.{number}.{product}")
+            part = model.whisper_encoder.whisper.get_submodule(f"layers.{number}.{product}")
             assert isinstance(part, nn.Linear), f"layers.{number}.{product} is no linear layer"
             found[f"layers.{number}.{product}"] = part
     return found
@@ -255,7 +255,7 @@ if __name__ == "__main__":
     nn.init.normal_(model.head.score.weight, std=0.1)
     waveforms = 0.1 * torch.randn(2, 80_000)
     before = product_costs(model, waveforms, input_channels(model, waveforms), {})
-    block = model.encoder.whisper.layers[1]
+    block = model.whisper_encoder.whisper.layers[1]
     with torch.no_grad():  # the same function, but for one channel that stands out
         block.get_parameter("fc1.weight")[3] *= 1000.0
         block.get_parameter("fc2.weight")[:, 3] /= 1000.0

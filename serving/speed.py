@@ -36,6 +36,7 @@ REST = "front end's steps and the rest"
 PARTS = {  # of the work of a served file, by ONNX Runtime's operator
     **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger"), "INT8 products"),
     "DynamicQuantizeLinear": "INT8 products",
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm", "QuantizeLinear", "DequantizeLinear"), "INT8 products"),
     **dict.fromkeys(("MatMul", "FusedMatMul", "Gemm"), "float32 products"),
     **dict.fromkeys(("MultiHeadAttention", "Softmax"), "attention"),
     **dict.fromkeys(("Conv", "FusedConv"), "convolutions"),

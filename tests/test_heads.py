@@ -10,7 +10,7 @@ from torch.optim import AdamW
 
 from config import HeadSettings, Pooling
 from heads import (
-    MOMENT_TOKENS,
+    MOMENT_FRAMES,
     STATISTICS,
     AttentionHead,
     Head,
@@ -155,7 +155,7 @@ def test_a_moment_of_the_pooled_head_is_its_answer_to_half_a_second() -> None:
     nn.init.normal_(head.score.weight)
     states, mel = layers(2, tokens=60), picture(channels=83, frames=120)
     moments = head.moments(states, mel)
-    assert moments.shape == (2, 2, 4) and MOMENT_TOKENS * 0.02 == 0.5
+    assert moments.shape == (2, 2, 4) and MOMENT_FRAMES * 0.01 == 0.5
     second = head(head.summary([state[:, 25:] for state in states], mel[:, :, 50:]))  # what is left over is in the last
     torch.testing.assert_close(moments[:, 1], second)
     short = head.moments([state[:, :10] for state in states], mel[:, :, :20])

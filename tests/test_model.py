@@ -22,6 +22,7 @@ from model import (
     Imitator,
     LogMel,
     MaskedAutoencoder,
+    Pcen,
     sinusoids,
     token_picture,
     token_values,
@@ -277,6 +278,59 @@ def test_mel_channels_between_two_bins_are_refused_with_the_fft_to_give() -> Non
         AssertionError, match=r"of 80 mel channels .* FFT of 50 samples; give a longer --audio\.fft, such as 100"
     ):
         LogMel(short, 80)
+
+
+def energies(frames: int = 60, seed: int = 0) -> Tensor:
+    return torch.rand(1, 4, frames, generator=torch.Generator().manual_seed(seed)) * 1e-3
+
+
+def test_pcen_is_the_recursion_it_was_published_as() -> None:
+    """Frame by frame in double precision: M(t) = (1 - s) M(t - 1) + s E(t), (E / (e + M)^a + d)^r - d^r."""
+    time = 0.4 / 0.01
+    share = (math.sqrt(1 + 4 * time**2) - 1) / (2 * time**2)
+    power = energies().double() * 2.0**31
+    average, wanted = power[..., 0], list[Tensor]()
+    for frame in range(power.shape[2]):
+        average = (1 - share) * average + share * power[..., frame]
+        wanted.append((power[..., frame] / (1e-6 + average) ** 0.98 + 2.0) ** 0.5 - 2.0**0.5)
+    found = Pcen(4, 60, 0.01, trained=False)(energies())
+    torch.testing.assert_close(found.double(), torch.stack(wanted, dim=2), atol=1e-4, rtol=1e-4)
+    slower = Pcen(4, 60, 0.02, trained=False)(energies())  # negative control: another hop is another share
+    assert not torch.allclose(slower, found, atol=1e-2)
+
+
+def test_pcen_makes_steady_noise_of_any_level_alike_and_silence_nothing() -> None:
+    front_end = LogMel(AudioSettings(compression="pcen"), 80)
+    hiss = torch.randn(1, 80_000, generator=torch.Generator().manual_seed(1))
+    loud, soft = front_end(0.1 * hiss), front_end(0.001 * hiss)
+    assert (loud.mean() / soft.mean() - 1).abs() < 0.3 and loud.isfinite().all()
+    log = LogMel(AudioSettings(), 80)
+    assert float(log(0.1 * hiss).mean() - log(0.001 * hiss).mean()) > 0.9  # negative control: four decades of power
+    assert front_end(torch.zeros(1, 80_000)).abs().max() < 1e-6
+    starts = torch.cat([0.001 * hiss[:, :40_000], 0.1 * hiss[:, :40_000]], dim=1)
+    picture = front_end(starts)[0].mean(dim=0)
+    assert picture[252:258].mean() > 3 * picture[:240].mean() and picture[480:].mean() < picture[252:258].mean() / 2
+
+
+def test_only_a_trained_curve_has_weights_and_they_learn() -> None:
+    fixed, trained = (LogMel(AudioSettings(compression=kind), 80) for kind in ("pcen", "pcen_trained"))
+    assert not fixed.state_dict() and [name for name, _ in trained.named_parameters()] == ["pcen.curve"]
+    sound = 0.1 * torch.randn(1, 80_000, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(fixed(sound), trained(sound))
+    trained(sound).mean().backward()
+    (curve,) = trained.parameters()
+    assert curve.grad is not None and bool(curve.grad.isfinite().all() & (curve.grad.abs().amax(dim=(1, 2)) > 0).all())
+    trained(torch.zeros(1, 80_000)).mean().backward()
+    assert bool(curve.grad.isfinite().all())
+
+
+def test_pcen_does_not_change_which_channels_there_are() -> None:
+    for rate in (16_000, 32_000):
+        pictures = [LogMel(AudioSettings(rate, compression=kind), 80) for kind in ("log", "pcen")]
+        one, other = (front_end(torch.zeros(1, 5 * rate)) for front_end in pictures)
+        assert one.shape == other.shape
+    with pytest.raises(AssertionError, match=r"--audio\.compression root: give log, pcen, pcen_trained"):
+        AudioSettings(compression="root")  # type: ignore[arg-type]
 
 
 def test_a_short_context_equals_the_librarys_encoder_built_for_it() -> None:

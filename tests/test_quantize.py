@@ -130,7 +130,7 @@ def spoiled(stages: Stages, tmp_path: Path) -> Path:
     """The same classifier, but for one channel in each layer that shouts: in INT8 the others lose their voice."""
     model, facts = load_classifier(stages.classifier)
     with torch.no_grad():
-        for block in model.encoder.whisper.layers:
+        for block in model.whisper_encoder.whisper.layers:
             block.get_parameter("fc1.weight")[3] *= 3000.0
             block.get_parameter("fc1.bias")[3] = 3000.0
             block.get_parameter("fc2.weight")[:, 3] /= 3000.0

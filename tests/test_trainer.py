@@ -18,20 +18,21 @@ from config import (
     AudioSettings,
     AugmentSettings,
     DataSettings,
+    EncoderKind,
     FinetuneCommand,
     HeadSettings,
     LossSettings,
     TrainSettings,
     parse,
 )
-from data_loader import Batch, read_labeled, split, truth_table
+from data_loader import Batch, labeled_loader, read_labeled, set_epoch, split, truth_table
 from demo_data import FieldSeason
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import cmap
 from main import finetune
-from model import BirdClefClassifier, Encoder
+from model import BirdClefClassifier, Encoder, picture_encoder
 from runtime.runs import read_records
-from trainer import score_windows, training_loss
+from trainer import STANDARD_DRAWS, fit_standard, score_windows, training_loss
 from training.checkpoint import ClassifierFacts, load_classifier
 from training.objective import LossInputs, label_loss
 
@@ -160,3 +161,31 @@ def test_the_gradient_reaches_head_and_encoder_alike() -> None:
     assert silent == ["encoder.whisper.layer_norm.weight", "encoder.whisper.layer_norm.bias"], (
         "no layer's norm but its own"
     )
+
+
+@pytest.mark.parametrize("kind", ["cnn", "timm"])
+def test_pictures_of_the_training_windows_have_mean_0_and_deviation_1(kind: EncoderKind, season: FieldSeason) -> None:
+    words = ["--preset", "demo", "--data.root", str(season.root), "--encoder.kind", kind]
+    config = parse(FinetuneCommand, words)
+    taxonomy, recordings = read_labeled(config.data)
+    audio, cpu = AudioSettings(), torch.device("cpu")
+    loader = labeled_loader(recordings[:48], taxonomy, config.data, audio, 7, seed=0)
+    picture = config.encoder.picture
+    assert picture is not None
+    encoder = picture_encoder(picture, audio)
+    model = BirdClefClassifier(encoder, audio, len(taxonomy.labels), config.head)
+    fit_standard(model, encoder, loader, cpu)
+
+    def standardised(epoch: int) -> Tensor:
+        set_epoch(loader, epoch)
+        pictures = [encoder.picture(model.log_mel(batch.waveforms)) for batch in loader]
+        return ((torch.cat(pictures) - encoder.mean) / encoder.deviation).transpose(0, 1).flatten(1).double()
+
+    same = standardised(STANDARD_DRAWS)
+    assert len(same) == (2 if kind == "cnn" else 1)
+    torch.testing.assert_close(same.mean(dim=1), torch.zeros(len(same)).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(same.std(dim=1), torch.ones(len(same)).double(), atol=1e-3, rtol=0)
+    others = standardised(1)  # other windows of the same recordings: nearly so
+    assert float(others.mean(dim=1).abs().max()) < 0.1 and float((others.std(dim=1) - 1).abs().max()) < 0.1
+    encoder.deviation.fill_(1.0)  # negative control
+    assert float((standardised(STANDARD_DRAWS).std(dim=1) - 1).abs().min()) > 0.1

@@ -1,10 +1,12 @@
 """Every weight file of training, in both directions: Whisper from the hub or a folder, our encoder, our classifier.
 
     encoder = load_encoder(config.encoder, config.audio)   # hub name, folder, encoder.safetensors
+    encoder = load_any_encoder(config.encoder, config.audio)  # the same, or a network of timm's, AudioCNN, AudioViT
     save_classifier(path, model, facts)                       # tensors and what must be known about them, in one file
 
-Only safetensors are read. Every tensor is checked against the network by name, shape and content, so that nothing is
-ever left silently random; our own files hold their digest, so that a flipped bit is found.
+Only safetensors are read, and of timm's weights a .pth of tensors alone. Every tensor is checked against the network by
+name, shape and content, so that nothing is ever left silently random; our own files hold their digest, so that a
+flipped bit is found.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -30,19 +33,23 @@ from torch import Tensor
 from config import (
     PRESETS,
     SIZES,
+    AnyEncoderSettings,
     AudioSettings,
     EncoderSettings,
     EncoderSize,
     HeadSettings,
+    PictureSettings,
     Pooling,
     Preset,
+    encoder_in_words,
     encoder_size,
     from_facts,
     size_in_words,
 )
+from encoders import TimmNetwork, timm_facts
 from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
-from model import BirdClefClassifier, Encoder, freeze_positions, whisper_config
+from model import AnyEncoder, BirdClefClassifier, Encoder, freeze_positions, picture_encoder, whisper_config
 from runtime import processes
 from runtime.digests import blank, state_of, write_digest
 from runtime.files import FIRST, json_object, publish, read_json
@@ -61,6 +68,7 @@ NEEDED = {  # facts of a file by its kind
         {"format", "size", "audio", "head", "taxonomy", "provenance", "thresholds", "rank_thresholds"}
     ),
 }
+COUNTER = "num_batches_tracked"
 HUB_PREFIX = "model.encoder."  # where transformers keeps the encoder in a Whisper checkpoint
 PREFIXES = (HUB_PREFIX, "encoder.", "model.audio_tower.", "audio_tower.")  # and where others do
 BARE = ("conv1.", "conv2.", "embed_positions.", "layers.", "layer_norm.")  # of an audio tower saved by itself
@@ -83,11 +91,18 @@ class ClassifierFacts:
     provenance: dict[str, object]
     thresholds: Thresholds = field(default_factory=Thresholds)  # once fitted on held-out recordings
     depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
+    picture: PictureSettings | None = None  # an encoder of another kind than Whisper's; size is then its preset's alone
 
     @property
     def encoder(self) -> EncoderSize:
-        """The dimensions of the encoder, as far as it was kept."""
+        """The dimensions of Whisper's encoder, as far as it was kept."""
+        assert self.picture is None, f"{self.picture.words} has no dimensions of Whisper's"
         return encoder_size(self.size, self.depth)
+
+    @property
+    def words(self) -> str:
+        """The encoder in words: base, the lowest 4 of 6 layers."""
+        return encoder_in_words(self.size, 0 if self.picture else self.encoder.layers, self.picture)
 
 
 def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
@@ -122,6 +137,66 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     show(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
     return encoder
+
+
+def load_any_encoder(settings: AnyEncoderSettings, audio: AudioSettings) -> AnyEncoder:
+    """The encoder of any kind that `--encoder.kind` names.
+
+    Errors: as load_encoder; weights that are not those of the network that --encoder.name names.
+    """
+    picture, source = settings.picture, settings.weights
+    if picture is None:
+        return load_encoder(settings, audio)
+    assert processes.count() == 1, (
+        f"--encoder.kind {settings.kind} trains in one process: its norms are over a batch, which several would divide"
+    )
+    assert source == "random" or picture.kind == "timm", (
+        f"--encoder.weights {source}: nobody has published weights of {picture.words}; leave it out (random)"
+    )
+    encoder = picture_encoder(picture, audio)
+    if isinstance(encoder.network, TimmNetwork) and source != "random":
+        fill_timm(encoder.network, picture.name, source)
+    millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    origin = f"{source} weights" if source in ("hub", "random") else source
+    show(f"encoder {picture.words}: {origin}, {millions:.1f} M parameters")
+    return encoder
+
+
+def fill_timm(network: TimmNetwork, name: str, source: str) -> None:
+    """Give a network of timm's the weights of the hub or of a file, which must be all of its own; those of its
+    classifier are left out, and its first convolution gets the sum over the colours."""
+    facts = timm_facts(name)
+    path = Path(source)
+    if source == "hub":
+        assert facts.hub_id, (
+            f"timm has no weights of {name} on the hub; add --encoder.weights random, or a file of them"
+        )
+        path = fetched(facts.hub_id, ["model.safetensors"], "--encoder.weights and a file of them")
+        path = path / "model.safetensors"
+    assert path.is_file(), (
+        f"no weights at {path}; --encoder.weights takes `hub`, a file of timm's weights (.safetensors, .pth) or random"
+    )
+    tensors = open_tensors(path, ("",), "download it again")[0] if path.suffix == ".safetensors" else pickled(path)
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(facts.classifier)}
+    for stem in facts.first:
+        kernel = kept.get(stem)
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+            kept[stem] = kernel.float().sum(dim=1, keepdim=True)
+    fill_weights(network.body, kept, str(path), f"weights of timm's {name}")
+
+
+def pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dictionary that torch.save wrote; anything else in such a file is refused unopened."""
+    refuse_giant(path, "download it again")
+    try:
+        stored: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own and pickle's errors share no narrower type
+        said = str(error).split("\n")[0][:120]
+        raise AssertionError(f"{path} is damaged or holds more than tensors ({said}); give a .safetensors") from error
+    found = cast(dict[object, object], stored) if isinstance(stored, dict) else {}
+    tensors = {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+    assert tensors, f"{path} holds no state dictionary; give a .safetensors of timm's weights"
+    return tensors
 
 
 def other_sources(size: Preset) -> str:
@@ -211,8 +286,9 @@ def save_encoder(
 
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
     """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
-    kept, reported = model.encoder.size.layers, facts.encoder.layers
-    assert kept == reported, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {reported}"
+    if facts.picture is None:
+        kept, reported = model.encoder.depth, facts.encoder.layers
+        assert kept == reported, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {reported}"
     plain = {
         "kind": "classifier",
         "size": facts.size,
@@ -222,7 +298,7 @@ def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFact
         "taxonomy": to_json(facts.taxonomy),
         "provenance": facts.provenance,
         **thresholds_to_json(facts.thresholds),
-    }
+    } | ({"picture": asdict(facts.picture)} if facts.picture else {})
     write_tensors(path, model.state_dict(), plain)
 
 
@@ -235,6 +311,8 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
         f"{path}: unknown size {plain['size']} or pooling {head.pooling}"
     )
     taxonomy = from_json(plain["taxonomy"])
+    picture = from_facts(PictureSettings, plain["picture"], path) if "picture" in plain else None
+    assert picture is None or picture.known, f"{path}: unknown encoder {str(picture)[:80]}; make the classifier again"
     facts = ClassifierFacts(
         plain["size"],
         from_facts(AudioSettings, plain["audio"], path),
@@ -243,12 +321,20 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
         plain["provenance"],
         thresholds_from_json(plain, taxonomy.labels, path),
         depth_of(plain, plain["size"], path),
+        picture,
     )
-    encoder = Encoder(facts.encoder, facts.audio)
+    with torch.device("meta") if picture else nullcontext():  # networks of timm's are as large as their name says
+        encoder = picture_encoder(picture, facts.audio) if picture else Encoder(facts.encoder, facts.audio)
     check_head(head, encoder, len(facts.taxonomy.labels), tensors, path)
+    if picture:
+        own = {name: one for name, one in tensors.items() if name.startswith("encoder.") and not name.endswith(COUNTER)}
+        own = {name.removeprefix("encoder."): one for name, one in own.items()}
+        check_tensors(encoder, own, str(path), f"classifier with {picture.words}")
+        encoder = picture_encoder(picture, facts.audio)
     model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), facts.head)
-    fill_weights(model, tensors, str(path))
-    freeze_positions(model.encoder.whisper)
+    fill_weights(model, tensors, str(path), "classifier")
+    if isinstance(model.encoder, Encoder):
+        freeze_positions(model.encoder.whisper)
     return model.eval(), facts
 
 
@@ -261,13 +347,15 @@ def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
     return depth
 
 
-def check_head(settings: HeadSettings, encoder: Encoder, species: int, tensors: dict[str, Tensor], path: Path) -> None:
+def check_head(
+    settings: HeadSettings, encoder: AnyEncoder, species: int, tensors: dict[str, Tensor], path: Path
+) -> None:
     """Refuse a head that is larger than the file, before any memory is asked for it."""
     within = 1 <= settings.layers <= MOST_LAYERS and 0 <= settings.dropout < 1
     assert within, f"{path}: a head of {settings}; make the classifier again"
     with torch.device("meta"):
-        layers = len(received_layers(settings, encoder.size.layers))
-        head = build_head(encoder.size.width, layers, encoder.added, species, settings)
+        layers = len(received_layers(settings, encoder.depth))
+        head = build_head(encoder.width, layers, encoder.added, species, settings)
     wanted = sum(part.numel() for part in head.parameters())
     there = sum(tensor.numel() for tensor in tensors.values())
     assert wanted <= there, f"{path} speaks of a head of {wanted} numbers and holds {there}; make the classifier again"
@@ -392,40 +480,51 @@ def download(name: str) -> Path:
     """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
     that hold an encoder; of an audio language model they are a small part."""
     show(f"looking for {name} on the hub ...")
-    hub_logging.set_verbosity_error()
+    remedy = "a local folder that holds its config.json and model.safetensors (--encoder.weights path/to/folder)"
     wanted = ["config.json", "model.safetensors.index.json"]
+    folder = fetched(name, wanted, remedy)
+    return fetched(name, wanted + (shard_names(folder, PREFIXES) or shard_names(folder, BARE)), remedy)
+
+
+def fetched(name: str, wanted: Sequence[str], remedy: str) -> Path:
+    """The folder of some files of a hub checkpoint, from the local cache or the network.
+
+    remedy    what can be given in place of it where the hub does not answer
+    """
+    hub_logging.set_verbosity_error()
+    instead = f"pass {remedy}, or --encoder.weights random"
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-        wanted += shard_names(folder, PREFIXES) or shard_names(folder, BARE)
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(wanted)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise AssertionError(unreachable(name, "the hub cannot be reached and its cache has no copy")) from error
+        raise AssertionError(f"{name}: the hub cannot be reached and its cache has no copy; {instead}") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise AssertionError(unreachable(name, str(error).splitlines()[0])) from error
+        raise AssertionError(f"{name}: {str(error).splitlines()[0]}; {instead}") from error
 
 
-def unreachable(name: str, reason: str) -> str:
-    """One line for a hub that does not answer."""
-    return (
-        f"{name}: {reason}; pass a local folder that holds its config.json and model.safetensors "
-        "(--encoder.weights path/to/folder), or --encoder.weights random"
-    )
+def fill_weights(
+    network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str, what: str = "Whisper encoder"
+) -> None:
+    """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused.
+
+    How many batches a norm has seen is nobody's business, and the only number of a network that is no weight.
+    """
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+    check_tensors(network, tensors, source, what)
+    for name, tensor in tensors.items():
+        assert bool(tensor.float().isfinite().all()), f"{source}: {name} holds values that are not finite: damaged"
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
 
 
-def fill_weights(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy tensors into a network of exactly the same names and shapes, in float32; anything else is refused."""
-    wanted = network.state_dict()
+def check_tensors(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str, what: str) -> None:
+    """Refuse tensors that are not those of a network, by name, shape and type."""
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    assert not missing, (
-        f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no Whisper encoder"
-    )
+    assert not missing, f"{source} lacks {len(missing)} tensors, {missing[0]} among them: incomplete, or no {what}"
     assert not unknown, f"{source} has {len(unknown)} tensors too many, {unknown[0]} among them"
     for name, tensor in tensors.items():
         shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
         assert shape == expected, f"{source}: {name} is {shape}, this network needs {expected}"
         assert tensor.is_floating_point(), f"{source}: {name} holds {tensor.dtype}, no weights"
-        assert bool(tensor.float().isfinite().all()), f"{source}: {name} holds values that are not finite: damaged"
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, object]) -> None:

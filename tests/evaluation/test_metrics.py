@@ -18,6 +18,7 @@ from evaluation.metrics import (
     cmap,
     false_alarms_per_hour,
     false_positive_severity,
+    kl_divergence,
     least_cost_answers,
     macro_f1,
     macro_roc_auc,
@@ -128,6 +129,19 @@ def test_a_guess_is_right_when_it_is_any_of_the_labels_and_rows_without_label_do
     scores = np.array([[0.1, 0.8, 0.3], [0.2, 0.1, 0.9], [0.9, 0.1, 0.2]])
     assert top1_accuracy(truth, scores) == 0.5
     assert macro_f1(np.eye(3)[[0, 0, 1]], np.eye(3)[[0, 2, 2]]) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_divergence_by_hand_and_a_row_without_label_does_not_count() -> None:
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    scores = np.array([[0.5, 0.25, 0.25], [0.3, 0.3, 0.0], [1.0, 0.0, 0.0]])
+    assert kl_divergence(truth, scores) == pytest.approx(
+        (np.log(2) + 0.0) / 2
+    )  # of log(1 / .5), and of halves as halves
+    assert kl_divergence(truth, scores * [[0.5], [1.0], [1.0]]) == pytest.approx(kl_divergence(truth, scores))
+    sure = kl_divergence(truth[:1], np.array([[0.0, 1.0, 0.0]]))
+    assert sure == pytest.approx(np.log(1e15)), "wrong and sure is finite"
+    with pytest.raises(AssertionError, match="give probabilities, not logits"):
+        kl_divergence(truth, scores - 1)
 
 
 def test_mistakes_are_measured_to_the_nearest_label() -> None:

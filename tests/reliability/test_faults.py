@@ -81,7 +81,11 @@ def small_classifier() -> BirdClefClassifier:
 
 def write_encoder(folder: Path, version: int) -> None:
     save_encoder(
-        folder / "encoder.safetensors", small_classifier().encoder, "demo", AudioSettings(), {"version": version}
+        folder / "encoder.safetensors",
+        small_classifier().whisper_encoder,
+        "demo",
+        AudioSettings(),
+        {"version": version},
     )
 
 

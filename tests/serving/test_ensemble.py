@@ -29,7 +29,8 @@ def other_member(stages: Stages, folder: Path, encoder: bool = False) -> Path:
     model, facts = load_classifier(stages.classifier)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in (*model.head.parameters(), *(model.encoder.whisper.layers.parameters() if encoder else ())):
+        layers = model.whisper_encoder.whisper.layers.parameters() if encoder else ()
+        for parameter in (*model.head.parameters(), *layers):
             parameter.mul_(1 + 0.2 * torch.rand(parameter.shape, generator=generator))
     folder.mkdir(exist_ok=True)
     save_classifier(folder / "classifier.safetensors", model, facts)

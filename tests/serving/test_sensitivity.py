@@ -46,7 +46,7 @@ def with_a_massive_activation(waveforms: Tensor) -> BirdClefClassifier:
     the residual: in real Whisper base the tokens behind layer 4 have a root mean square of 2.3 and a largest value
     of 502."""
     model = small()
-    block = model.encoder.whisper.layers[1]
+    block = model.whisper_encoder.whisper.layers[1]
     received: list[Tensor] = []
     handle = block.get_submodule("fc1").register_forward_hook(
         lambda _module, inputs, _output: received.append(inputs[0])

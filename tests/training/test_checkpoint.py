@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
@@ -14,12 +16,23 @@ from transformers.models.qwen2_audio.configuration_qwen2_audio import Qwen2Audio
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from config import SIZES, AudioSettings, EncoderSettings, HeadSettings, Preset
-from model import BirdClefClassifier, Encoder
+from config import (
+    SIZES,
+    AnyEncoderSettings,
+    AudioSettings,
+    EncoderKind,
+    EncoderSettings,
+    HeadSettings,
+    PictureSettings,
+    Preset,
+)
+from encoders import PictureEncoder
+from model import BirdClefClassifier, Encoder, picture_encoder
 from taxonomy import Taxonomy
 from training.checkpoint import (
     ClassifierFacts,
     licence_note,
+    load_any_encoder,
     load_classifier,
     load_encoder,
     read_tensors,
@@ -356,7 +369,7 @@ def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
     save_classifier(tmp_path / "c.safetensors", model, facts)
     again, told = load_classifier(tmp_path / "c.safetensors")
     waveforms = torch.randn(2, 80_000)
-    assert told == facts and again.encoder.size.layers == 2 and torch.equal(again(waveforms), model(waveforms))
+    assert told == facts and again.encoder.depth == 2 and torch.equal(again(waveforms), model(waveforms))
     with pytest.raises(AssertionError, match="an encoder of 2 layers, and facts that speak of 3"):
         save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))
 
@@ -516,3 +529,135 @@ def test_teachers_are_read_from_a_provenance_whatever_stands_there() -> None:
     assert teachers_of({"teachers": [PERCH]}) == [PERCH]
     assert teachers_of({}) == teachers_of({"teachers": "BirdNET"}) == teachers_of({"teachers": [1, "x"]}) == []
     assert teachers_of({"teachers": [{"name": 3, 4: None}]}) == [{"name": "3", "4": "None"}]
+
+
+SECOND = AudioSettings(window_seconds=1.0, context_seconds=1.0)
+SMALL_NAME = "test_efficientnet"
+
+
+def colour_weights(name: str = SMALL_NAME) -> dict[str, Tensor]:
+    """The weights of a network of timm's for pictures in colour, classifier and all, none of them as they begin."""
+    torch.manual_seed(2)
+    network = timm.create_model(name)
+    return {
+        key: tensor + 0.1 * torch.rand_like(tensor) if tensor.is_floating_point() else tensor
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def load_picture(weights: Path | str, name: str = SMALL_NAME) -> PictureEncoder:
+    encoder = load_any_encoder(AnyEncoderSettings("demo", str(weights), kind="timm", name=name), SECOND)
+    assert isinstance(encoder, PictureEncoder)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_of_a_network_in_colour_make_of_a_grey_picture_what_they_made_of_it_in_colour(
+    suffix: str, tmp_path: Path
+) -> None:
+    weights, path = colour_weights(), tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    network = load_picture(path).network
+    colour = timm.create_model(SMALL_NAME, num_classes=0, global_pool="").eval()
+    colour.load_state_dict({key: tensor for key, tensor in weights.items() if "classifier" not in key})
+    grey = torch.randn(1, 1, 128, 100, generator=torch.Generator().manual_seed(0))
+    wanted = colour.forward_features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(network(grey), wanted, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(load_picture("random").network(grey), wanted, atol=1e-2), "negative control"
+
+
+def test_weights_of_another_network_a_damaged_file_and_more_than_tensors_are_refused_in_one_line(
+    tmp_path: Path,
+) -> None:
+    path, weights = tmp_path / "weights.safetensors", colour_weights()
+    save_file(colour_weights("test_resnet"), path)
+    with pytest.raises(AssertionError, match=r"lacks \d+ tensors, .*: incomplete, or no weights of timm's test_eff"):
+        load_picture(path)
+    save_file({key: tensor for key, tensor in weights.items() if key != "bn2.weight"}, path)
+    with pytest.raises(AssertionError, match=r"lacks 1 tensors, bn2\.weight among them"):
+        load_picture(path)
+    save_file(weights | {"bn2.weight": weights["bn2.weight"] * torch.nan}, path)
+    with pytest.raises(AssertionError, match=r"bn2\.weight holds values that are not finite: damaged"):
+        load_picture(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(AssertionError, match="is damaged or no safetensors file"):
+        load_picture(path)
+    strange = tmp_path / "weights.pth"
+    torch.save({"network": nn.Linear(2, 2)}, strange)
+    with pytest.raises(AssertionError, match=r"holds more than tensors .*; give a \.safetensors"):
+        load_picture(strange)
+    torch.save([1, 2], strange)
+    with pytest.raises(AssertionError, match="holds no state dictionary"):
+        load_picture(strange)
+    with pytest.raises(AssertionError, match=r"no weights at .*missing\.pth; --encoder\.weights takes `hub`"):
+        load_picture(tmp_path / "missing.pth")
+
+
+def test_the_hub_out_of_reach_is_one_line_and_so_are_weights_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str, allow_patterns: list[str]) -> str:
+        assert (name, allow_patterns) == ("timm/test_efficientnet.r160_in1k", ["model.safetensors"])
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(AssertionError, match=r"r160_in1k: the hub cannot be reached .* --encoder\.weights random$"):
+        load_picture("hub")
+    with pytest.raises(AssertionError, match="timm has no weights of nf_regnet_b0 on the hub"):
+        load_picture("hub", "nf_regnet_b0")
+    settings = AnyEncoderSettings("demo", "hub", kind="cnn")
+    with pytest.raises(AssertionError, match="nobody has published weights of AudioCNN"):
+        load_any_encoder(settings, SECOND)
+
+
+def picture_facts(picture: PictureSettings) -> ClassifierFacts:
+    labels = tuple("abc")
+    taxonomy = Taxonomy(
+        labels, labels, labels, tuple(("k", "p", "c", "o", "f", "g", label) for label in labels), (7,) * 3
+    )
+    return ClassifierFacts("demo", SECOND, HeadSettings(), taxonomy, {"encoder": "random"}, picture=picture)
+
+
+@pytest.mark.parametrize("kind", ["timm", "cnn", "vit"])
+def test_a_classifier_of_any_kind_comes_back_as_it_was_saved(kind: EncoderKind, tmp_path: Path) -> None:
+    picture = PictureSettings(kind, SMALL_NAME if kind == "timm" else "", "gem")
+    facts, path = picture_facts(picture), tmp_path / "classifier.safetensors"
+    model = BirdClefClassifier(picture_encoder(picture, SECOND), SECOND, 3, HeadSettings())
+    model(0.1 * torch.randn(4, 16_000))  # the norms of batches have seen some
+    assert isinstance(model.encoder, PictureEncoder)
+    model.encoder.mean.fill_(0.3)
+    nn.init.normal_(model.head.score.weight)
+    save_classifier(path, model.eval(), facts)
+    loaded, stored = load_classifier(path)
+    assert stored == facts and stored.words == picture.words
+    sound = 0.1 * torch.randn(2, 16_000)
+    assert torch.equal(loaded(sound), model(sound))
+
+
+def test_a_classifier_that_speaks_of_another_network_is_refused_before_that_is_built(tmp_path: Path) -> None:
+    picture, path = PictureSettings("timm", SMALL_NAME), tmp_path / "classifier.safetensors"
+    model = BirdClefClassifier(picture_encoder(picture, SECOND), SECOND, 3, HeadSettings())
+    for name, message in (
+        ("eva02_enormous_patch14_clip_224", "takes pictures of one size"),
+        ("convnext_xxlarge", "lacks|speaks of a head of"),
+        ("../nobody", "knows no network"),
+    ):
+        save_classifier(path, model, picture_facts(replace(picture, name=name)))
+        with pytest.raises(AssertionError, match=message):
+            load_classifier(path)
+    save_classifier(path, model, picture_facts(PictureSettings("timm", SMALL_NAME, "gem")))
+    with pytest.raises(AssertionError, match=r"lacks 1 tensors, power among them"):
+        load_classifier(path)
+    save_classifier(path, model, picture_facts(PictureSettings("whisper", SMALL_NAME)))
+    with pytest.raises(AssertionError, match="unknown encoder"):
+        load_classifier(path)
+
+
+def test_a_transformer_for_another_geometry_is_refused(tmp_path: Path) -> None:
+    picture, path = PictureSettings("vit"), tmp_path / "classifier.safetensors"
+    model = BirdClefClassifier(picture_encoder(picture, SECOND), SECOND, 3, HeadSettings())
+    longer = AudioSettings(window_seconds=2.0, context_seconds=2.0)
+    save_classifier(path, model, replace(picture_facts(picture), audio=longer))
+    with pytest.raises(AssertionError, match=r"network\.column is \(192, 1, 10\), this network needs \(192, 1, 20\)"):
+        load_classifier(path)

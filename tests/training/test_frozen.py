@@ -12,12 +12,20 @@ from loops import loop_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from config import AudioSettings, AugmentSettings, EncoderSettings, FinetuneCommand, Pooling, parse
+from config import (
+    AudioSettings,
+    AugmentSettings,
+    EncoderSettings,
+    FinetuneCommand,
+    PictureSettings,
+    Pooling,
+    parse,
+)
 from data_loader import Batch, labeled_loader, read_labeled, set_epoch
 from demo_data import FieldSeason
 from heads import PooledHead
 from main import finetune
-from model import BirdClefClassifier
+from model import BirdClefClassifier, picture_encoder
 from runtime.runs import Run, read_records
 from trainer import prepare_finetuning, training_loss
 from training import frozen
@@ -334,3 +342,16 @@ def test_all_weights_are_trained_on_other_windows_and_mixtures_than_the_head_was
     assert torch.cdist(fitted_on, first).min() > 1e-2
     again = summaries_of(frozen.OTHER_DRAWS + 1, frozen.OTHER_DRAWS + task.config.run.seed)
     torch.testing.assert_close(again, fitted_on, atol=1e-4, rtol=1e-4)  # negative control: the same draws would be seen
+
+
+def test_norms_over_batches_stay_as_they_are_while_features_are_computed(task: Task) -> None:
+    picture = PictureSettings("timm", "test_resnet")
+    model = BirdClefClassifier(
+        picture_encoder(picture, AudioSettings()), AudioSettings(), task.species, task.config.head
+    )
+    before = weights_of(model.encoder)
+    task.fitted(model)
+    assert any("running_mean" in name for name in before) and same(weights_of(model.encoder), before)
+    model.train()
+    model(next(iter(task.loader)).waveforms)  # negative control: while they train, they do not
+    assert not same(weights_of(model.encoder), before)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from config import DataSettings, FinetuneCommand, PretrainCommand, parse
@@ -127,6 +128,33 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_records(
     assert outcome(tmp_path, stage) == whole[stage]
     facts = json.loads((run_of(tmp_path, stage) / "run.json").read_text())
     assert facts["status"] == "finished" and len(facts["started_before"]) == 2
+
+
+@pytest.mark.slow
+def test_a_network_for_pictures_with_a_trained_front_end_goes_on_too(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch norms, the standardisation and the curve of PCEN are among what is kept."""
+    kind = [*("--encoder.kind", "timm", "--encoder.name", "test_resnet", "--audio.compression", "pcen_trained")]
+    kind += ["--loss.kind", "ce", "--train.epochs", "1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train("finetune", season, whole, *kind)
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train("finetune", season, cut, *kind)
+
+    def again(*_parts: object) -> None:
+        raise AssertionError("the standardisation is fitted again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.fit_standard", again)
+        train("finetune", season, cut, *kind, "--run.resume", str(cut / "finetune-001"))
+    assert outcome(cut, "finetune") == outcome(whole, "finetune")
+    tensors = load_file(whole / "finetune-001" / "classifier.safetensors")
+    assert float(tensors["encoder.mean"]) != 0.0 and float(tensors["encoder.deviation"]) != 1.0
+    curve = tensors["log_mel.pcen.curve"]
+    assert curve.shape[0] == 3 and not torch.allclose(curve, curve[:, :1].expand_as(curve)), "it has learnt"
 
 
 @pytest.mark.slow
