@@ -1213,7 +1213,8 @@ def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> Finetun
     start = AnyEncoderSettings(preset, "hub" if kind == "timm" and not demo else "random", kind=kind, name=name)
     usual = FINETUNE["demo"] if demo else FinetuneSettings(20, 32, 1, 5e-4, 1e-3, warmup=0.1, updates=600)
     augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if demo else AugmentSettings()
-    train, data = replace(usual, blend=1.0), data_defaults(preset)
+    train = replace(usual, blend=1.0)
+    data = replace(data_defaults(preset), synthetic_noise=0.0 if demo else SYNTHETIC_NOISE)
     return FinetuneCommand(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 

@@ -77,9 +77,11 @@ def segment_of(row: Recording) -> Segment:
 
 def held_out_of_all(classifiers: Sequence[Path]) -> frozenset[Segment]:
     """The recordings that none of some classifiers was trained on, as the tables beside them say."""
-    tables = [path.with_name(HELD_OUT) for path in classifiers]
-    every = [{segment_of(row) for row in read_recordings(table)} if table.is_file() else set() for table in tables]
-    return frozenset(set[Segment].intersection(*every))
+    common: set[Segment] | None = None
+    for table in (path.with_name(HELD_OUT) for path in classifiers):
+        own = {segment_of(row) for row in read_recordings(table)} if table.is_file() else set[Segment]()
+        common = own if common is None else common & own
+    return frozenset(common or ())
 
 
 def noise(facts: ClassifierFacts) -> ComparedWindows:
