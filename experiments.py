@@ -223,8 +223,9 @@ def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def as_text(value: Any) -> str:
     """A setting as text: 4.0 and 4 are the same, none is empty, lists stay JSON, but for those of a single text."""
-    if isinstance(value, list) and len(cast(list[object], value)) == 1:
-        value = value[0] if isinstance(value[0], str) else value
+    several = cast(list[object], value) if isinstance(value, list) else []
+    if len(several) == 1 and isinstance(several[0], str):
+        return several[0]
     if isinstance(value, float):
         return f"{value:.12g}"
     if isinstance(value, list | dict):
