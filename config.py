@@ -298,10 +298,10 @@ class DataSettings(LabelledSettings, WindowSettings):
     that each would be taken more than most_draws times."""
     noise: Path | None = None
     """A folder of such recordings that is never trained on, only counted on: false alarms per hour."""
-    synthetic_noise: float = 0.0
+    synthetic_noise: float | None = None
     """This share of the training windows is made-up rain, wind, water, engines, hum, handling, clicks, clipping and
-    babble, so that a classifier does not take them for animals; where there is no real noise to count false alarms on,
-    they are counted on the part that is held out."""
+    babble, so that a classifier does not take them for animals; by default 0.1 where --data.no_call brings no real
+    noise, which is better. Where there is none to count false alarms on either, kinds that are held out are."""
     pseudo: Path | None = None
     """Windows labelled by a classifier, pseudo/recordings.csv of pseudo_label.py: stage 2 learns from them too."""
     pseudo_share: float = 0.4
@@ -317,11 +317,19 @@ class DataSettings(LabelledSettings, WindowSettings):
         super().__post_init__()
         assert 0 <= self.balance <= 1, f"--data.balance {self.balance}: give a share, 0 to 1"
         assert 0 <= self.no_call_share <= 0.9, f"--data.no_call_share {self.no_call_share}: give 0 to 0.9"
-        assert 0 <= self.synthetic_noise <= 0.5, f"--data.synthetic_noise {self.synthetic_noise}: give 0 to 0.5"
+        share = self.synthetic_noise
+        assert share is None or 0 <= share <= 0.5, f"--data.synthetic_noise {share}: give 0 to 0.5"
         refuse_below(1, self, "data.most_draws")
         assert 0 < self.pseudo_share <= 0.9, f"--data.pseudo_share {self.pseudo_share}: give a share, up to 0.9"
         assert 0 <= self.pseudo_mass < math.inf, f"--data.pseudo_mass {self.pseudo_mass}: give 0 or more"
         assert 0 <= self.pseudo_sites <= 1, f"--data.pseudo_sites {self.pseudo_sites}: give a share, 0 to 1"
+
+    @property
+    def made_up(self) -> float:
+        """The share of made-up noise."""
+        if self.synthetic_noise is not None:
+            return self.synthetic_noise
+        return 0.0 if self.no_call else SYNTHETIC_NOISE
 
 
 @dataclass(frozen=True)
@@ -838,7 +846,7 @@ class FinetuneCommand:
         # short calls left alone were measured with Whisper's weights only, and the demo has random ones
         augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if preset == "demo" else AugmentSettings()
         train = replace(FINETUNE[preset], weight_decay=0.02)
-        data = replace(data_defaults(preset), synthetic_noise=0.0 if preset == "demo" else SYNTHETIC_NOISE)
+        data = data_defaults(preset)
         return cls(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 
@@ -1214,13 +1222,13 @@ def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> Finetun
     usual = FINETUNE["demo"] if demo else FinetuneSettings(20, 32, 1, 5e-4, 1e-3, warmup=0.1, updates=600)
     augment = AugmentSettings(mixup=0.25, mask=0.25, isolate=0.0) if demo else AugmentSettings()
     train = replace(usual, blend=1.0)
-    data = replace(data_defaults(preset), synthetic_noise=0.0 if demo else SYNTHETIC_NOISE)
+    data = data_defaults(preset)
     return FinetuneCommand(preset, data, start, train, augment=augment, sound=sound, audio=SOUNDS[sound])
 
 
 def data_defaults(preset: Preset) -> DataSettings:
     """Where a preset looks for recordings."""
-    return DataSettings(DEMO_DATA) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
+    return DataSettings(DEMO_DATA, synthetic_noise=0.0) if preset == "demo" else DataSettings(DATA_ROOT, workers=2)
 
 
 Section = TypeVar("Section")

@@ -297,7 +297,7 @@ def labeled_loader(
     classes = [row.labels[:1] for row in recordings if row.labels]
     expected[species] = expected_draws(classes, data.balance, data.most_draws, windows[species])
     animals = expected.sum()
-    for rows, share in ((real, data.no_call_share), (made_up, data.synthetic_noise)):
+    for rows, share in ((real, data.no_call_share), (made_up, data.made_up)):
         expected[rows] = no_call_draws(windows[rows], animals, share, data.most_draws)
     for rows, words in (
         (real, "without a species (--data.no_call_share)"),

@@ -106,7 +106,7 @@ def finetune(config: FinetuneCommand) -> int:
     device = prepare_device(config.run)
     taxonomy, recordings = read_labeled(config.data)
     recordings = within_band(recordings, config.audio)
-    if config.data.synthetic_noise:
+    if config.data.made_up:
         recordings += synthetic_noise(recordings, config.audio)
     pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
     folds = config.train.folds or (config.data.valid_fold,)
@@ -263,7 +263,7 @@ def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
     trained = {row.path.resolve() for row in plan.train if not row.labels}
     for folder in (
         config.data.no_call,
-        negatives_folder(config.audio.sample_rate) if config.data.synthetic_noise else None,
+        negatives_folder(config.audio.sample_rate) if config.data.made_up else None,
     ):
         only = trained & {path.resolve() for path in find_recordings([folder])[0]} if folder else set[Path]()
         if folder and only:  # none where all are held out

@@ -9,6 +9,8 @@ end, pooling and head stay in float32. Done by ONNX Runtime's own quantiser; ser
 
 from __future__ import annotations
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager

@@ -11,6 +11,8 @@ file, in one named after it and its own digest: a protobuf ends at 2 GiB, and wh
 
 from __future__ import annotations
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import io
 import json
 import logging

@@ -204,9 +204,12 @@ def test_without_real_noise_false_alarms_are_counted_and_thresholds_fitted_on_ma
     assert str(little_noise) not in held_out and str(season.root) in held_out
 
 
-def test_only_with_whispers_weights_is_noise_made_up_by_default() -> None:
-    shares = {preset: FinetuneCommand.defaults(preset).data.synthetic_noise for preset in PRESETS}
-    assert shares.pop("demo") == 0 and set(shares.values()) == {0.1}
+def test_noise_is_made_up_by_default_where_nobody_brings_real_noise_and_never_in_the_demo() -> None:
+    for preset in PRESETS:
+        data = parse(FinetuneCommand, ["--preset", preset]).data
+        real = parse(FinetuneCommand, ["--preset", preset, "--data.no_call", "noise"]).data
+        both = parse(FinetuneCommand, ["--data.no_call", "noise", "--data.synthetic_noise", "0.05"]).data
+        assert (data.made_up, real.made_up, both.made_up) == (0.0 if preset == "demo" else 0.1, 0.0, 0.05)
 
 
 def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry
-from serving.journal import kept_settings, open_journal, write_signed
+from serving.journal import EARLIER, kept_settings, open_journal, write_signed
 
 ENTRY = Entry(Path("pond/dawn\udce9.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
 FROG = Detection(0.0, 5.0, "41", "Rana ficta", 'the "frog"', 0.1 + 0.2, 0.5, 2, "2026-05-14T05:30:00", "42 0.31")
@@ -170,12 +170,12 @@ def test_results_of_a_version_that_knew_one_engine_are_gone_on_with(tmp_path: Pa
     with open_journal(tmp_path, {"overlap": 0.0}, arrays=False):
         pass
     write_signed(tmp_path / ".parts" / "settings.json", {"settings": {"overlap": 0.0}})  # as earlier versions wrote it
-    assert kept_settings(tmp_path) == {"engine": "onnxruntime", "overlap": 0.0}
-    with open_journal(tmp_path, {"overlap": 0.0, "engine": "onnxruntime"}, arrays=False):
+    assert kept_settings(tmp_path) == EARLIER | {"overlap": 0.0}
+    with open_journal(tmp_path, EARLIER | {"overlap": 0.0}, arrays=False):
         pass
     with (
         pytest.raises(AssertionError, match="engine was 'onnxruntime', is 'openvino in float32'"),
-        open_journal(tmp_path, {"overlap": 0.0, "engine": "openvino in float32"}, arrays=False),
+        open_journal(tmp_path, EARLIER | {"overlap": 0.0, "engine": "openvino in float32"}, arrays=False),
     ):
         pass
     assert kept_settings(tmp_path / "elsewhere") == {}
