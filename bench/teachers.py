@@ -45,6 +45,7 @@ BASE = ("--preset", "base", "--encoder.depth", str(DEPTH["base"]), "--run.thread
 IMITATE = (
     *("--target", "embeddings", "--imitation.name", NAME, "--imitation.license", LICENSE),
     *("--train.batch_size", "16", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3", "--train.warmup", "0.1"),
+    *("--pull", "0"),
 )
 AS_IS, IMITATED = "Whisper base as it is", "after imitating BirdNET"
 

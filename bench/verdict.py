@@ -208,11 +208,13 @@ def probe(question: Question, weights: str, out: Path, fold: int, seed: int) -> 
     for part in [*layers, slice(None)]:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
         model.fit(learnt[:, part].reshape(len(learnt), -1), labels)
-        scores, answered = (model.predict_proba(rows[:, part].reshape(len(rows), -1)) for rows in (known, field))
+        scores, answered = (
+            model.predict_proba(rows[:, part].reshape(len(rows), -1)).astype(np.float32) for rows in (known, field)
+        )
         assert scores.shape[1] == len(taxonomy.labels), "a species has no training recording"
         times = np.zeros(len(others))
-        windows = WindowScores(others, times, times, scores.astype(np.float32), scores[:, :0])
-        found.append((pool_windows(windows, len(valid)), answered.astype(np.float32)))
+        windows = WindowScores(others, times, times, scores, scores[:, :0])
+        found.append((pool_windows(windows, len(valid)), answered))
     out.parent.mkdir(parents=True, exist_ok=True)
     with publish(out) as temporary, temporary.open("wb") as file:
         np.savez(file, recordings=np.stack([one for one, _ in found]), soundscapes=np.stack([two for _, two in found]))
