@@ -116,7 +116,7 @@ def command(script: str, place: Path, kind: str, *words: str) -> Path:
         with (place / "printed.txt").open("a", encoding="utf-8") as file:
             code = subprocess.run([sys.executable, script, *again], stdout=file, stderr=subprocess.STDOUT, check=False)
         assert code.returncode == 0 and is_finished(run), f"{script} left with {code.returncode}: see {file.name}"
-        print(f"{place.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+        print(f"{place.parent.name}/{place.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
     return run
 
 
