@@ -4,7 +4,7 @@
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
 # make bench-loading   windows per second: whole files, seeking, cache
-# make bench-verdict   does stage 1 help? several hours, four at most; goes on where it was stopped
+# make bench-verdict   does stage 1 help real Whisper? 40 minutes an arm; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS="0 1 2" WAYS="probe frozen full"
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2
@@ -53,7 +53,7 @@ bench-loading: $(READY)
 	@.venv/bin/python -m bench.loading
 
 bench-verdict: $(READY)
-	@.venv/bin/python -m bench.verdict
+	@.venv/bin/python -m bench.verdict --size $(or $(SIZE),base) --fold $(or $(FOLD),0) --seeds $(or $(SEEDS),0) --ways $(or $(WAYS),probe frozen)
 
 bench-folds: $(READY)
 	@.venv/bin/python -m bench.folds

@@ -751,6 +751,9 @@ class PretrainCommand:
     """With --target embeddings: an ONNX file that takes waveforms, or a table of embeddings (.npz, .parquet, .csv with
     file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then."""
     imitation: ImitationSettings = ImitationSettings()
+    pull: float = 0.0
+    """Pretrained weights go this share of the way back with each update (less as the rates fall), so that the encoder
+    does not forget; in place of their weight decay. 0: off, as it always is with random weights."""
     augment: MixtureSettings = MixtureSettings(mixup=0.3, roll=0.0)
     sound: Sound = "bird"
     """Which animals: sets all of --audio at once. bird: Whisper's own 0 to 8 kHz; wide: more channels, up to 16 kHz;
@@ -769,14 +772,20 @@ class PretrainCommand:
         assert imitates or self.imitation == ImitationSettings(), (
             "--imitation changes nothing without --target embeddings; leave it out"
         )
+        assert 0 <= self.pull < 1, f"--pull {self.pull}: give a share, such as 0.01, or 0 for none"
+
+    @property
+    def pulled(self) -> bool:
+        """Whether there is anything to go back to."""
+        return self.pull > 0 and self.encoder.weights != "random"
 
     @classmethod
     def defaults(cls, preset: Preset, sound: Sound = "bird") -> PretrainCommand:
         """All settings as a preset and a kind of sound have them."""
         usual = data_defaults(preset)  # of an hour, as without labels every window is as good
         data = WindowSettings(usual.root, workers=usual.workers, most_windows=720)
-        train = replace(PRETRAIN[preset], beta2=0.95)
-        return cls(preset, data, whisper(preset), train, sound=sound, audio=SOUNDS[sound])
+        train, pull = replace(PRETRAIN[preset], beta2=0.95), 0.0 if preset == "demo" else PULL
+        return cls(preset, data, whisper(preset), train, pull=pull, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -1205,6 +1214,9 @@ FINETUNE: dict[Preset, FinetuneSettings] = {
     "large-v2": FinetuneSettings(3, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=120),
     "large-v3": FinetuneSettings(3, 16, 1, 1e-5, 2e-4, 0.90, warmup=0.1, updates=120),
 }
+# Stage 1 from Whisper's weights: no weight strays farther than what a hundred updates in the same direction would do,
+# however long it lasts. By reason, and not tuned.
+PULL = 0.01
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
 
 

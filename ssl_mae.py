@@ -68,7 +68,7 @@ from training.checkpoint import licence_note, load_encoder, save_encoder, stage_
 from training.device import autocast, device_memory_mb, prepare_device
 from training.imitation import Imitated, measure_imitation, prepare_imitation
 from training.masking import contrast_scores, hide_tokens
-from training.optim import cosine_schedule, differential_groups, follow, update
+from training.optim import cosine_schedule, differential_groups, follow, pull_to_start, update
 from training.states import Stateful, StateWriter, TrainingProgress, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
@@ -86,6 +86,7 @@ class Pretraining:
 
     model: MaskedAutoencoder | Imitator
     teacher: Encoder | None  # a running mean of the encoder, whose output is the target
+    start: Encoder | None  # as it was at the beginning, to which its weights are pulled
     imitated: Imitated | None  # what another network makes of the sound
     trivial: TrivialBaseline
     log_mel: LogMel
@@ -101,7 +102,8 @@ class Pretraining:
     def parts(self) -> dict[str, Stateful]:
         """What a state holds."""
         parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts | {"trivial": self.trivial} | ({"teacher": self.teacher} if self.teacher else {})
+        others: dict[str, Stateful | None] = {"teacher": self.teacher, "start": self.start}
+        return parts | {"trivial": self.trivial} | {name: part for name, part in others.items() if part}
 
 
 def pretrain(config: PretrainCommand) -> int:
@@ -165,6 +167,7 @@ def prepare_pretraining(
     settings = config.train
     encoder.checkpointing = settings.checkpointing
     teacher = copy.deepcopy(encoder).eval().requires_grad_(False).to(device) if config.target == "teacher" else None
+    start = copy.deepcopy(encoder).requires_grad_(False).to(device) if config.pulled else None
     model = network_for(encoder, config, imitated).to(device)
     method = "both" if isinstance(model, ImitatingAutoencoder) else "forward"
     if settings.shard:
@@ -172,22 +175,25 @@ def prepare_pretraining(
         processes.divide(model, [*encoder.whisper.layers, *decoder], *(["both"] if method == "both" else []))
         if teacher:
             processes.divide(teacher, teacher.whisper.layers, "layer_states")
+        if start:
+            processes.divide(start, start.whisper.layers)
     call = processes.parallel(model, method, unused=isinstance(model, Imitator))  # the encoder's final norm has no part
     reconstruct: Callable[..., Any] = torch.compile(call) if settings.compile else call
     log_mel = LogMel(config.audio, encoder.size.mels).to(device)
     of_windows = (config.data, config.audio, settings.batch_size, config.run.seed)
     loader = segment_loader(imitated.rows, *of_windows) if imitated else unlabeled_loader(train, *of_windows)
-    groups = differential_groups(
-        model, settings.encoder_rate, settings.head_rate, settings.layer_decay, settings.weight_decay
-    )
+    rates = (settings.encoder_rate, settings.head_rate, settings.layer_decay)
+    groups = differential_groups(model, *rates, settings.weight_decay, config.pulled)
     optimizer = AdamW(groups, betas=(0.9, settings.beta2))
     updates = settings.epochs_for(len(loader)) * math.ceil(len(loader) / settings.accumulate)
     schedule = cosine_schedule(optimizer, updates, settings.warmup)
+    if start:
+        pull_to_start(optimizer, schedule, encoder, start, config.pull)
     generator = torch.Generator().manual_seed(config.run.seed)
     processes.spread_seed(config.run.seed)
     trivial = TrivialBaseline()
     moving = (optimizer, schedule, generator)
-    return Pretraining(model, teacher, imitated, trivial, log_mel, loader, *moving, call, reconstruct, device)
+    return Pretraining(model, teacher, start, imitated, trivial, log_mel, loader, *moving, call, reconstruct, device)
 
 
 def network_for(encoder: Encoder, config: PretrainCommand, imitated: Imitated | None) -> MaskedAutoencoder | Imitator:

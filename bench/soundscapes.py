@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from bench.baseline import ANIMALS, MIN_RECORDINGS
 from bench.folds import FOLDS, gain
 from bench.ingredients import REST, deal_noise
 from bench.whisper import ROWS, RUNS, folder, parts
-from config import SCRATCH, DataSettings
+from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled
 from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap, weighted_macro_roc_auc
 from runtime.files import publish
@@ -265,20 +265,26 @@ def answers(classifier: Path, place: Path, model: Path) -> Judged:
 def answers_of_file(model: Path, facts: ClassifierFacts, place: Path) -> Judged:
     """The same of an ONNX file of that classifier, float32 or INT8."""
     scorer, labels = open_scorer(model), facts.taxonomy.labels
-    context, rate = facts.audio.context_seconds, facts.audio.sample_rate
-    assert SECONDS % context == 0 and facts.audio.window_seconds == WINDOW, f"{model}: contexts of {context} s"
-    files = sorted(place.glob("*.flac"))
-    due = truth_of(place / "answers.csv", [path.name for path in files], labels)
-    samples = round(context * rate)
-    contexts = (
-        network_input(read_samples(path, at * samples, samples, rate), samples)
-        for path in files
-        for at in range(round(SECONDS / context))
-    )
-    scores = score(scorer, contexts)
+    files = [path.name for path in sorted(place.glob("*.flac"))]
+    due = truth_of(place / "answers.csv", files, labels)
+    scores = score(scorer, windows_of(place, facts.audio))
     limits = np.broadcast_to(facts.thresholds.applied, scores.shape)
-    sites = np.repeat([path.stem.rpartition("-")[0] for path in files], SECONDS // WINDOW)
-    return Judged(due, scores, np.array(limits), sites)
+    return Judged(due, scores, np.array(limits), sites_of(files))
+
+
+def windows_of(place: Path, audio: AudioSettings) -> Iterator[Waveform]:
+    """A fold's soundscapes as a network gets them, a context after the other."""
+    context, rate = audio.context_seconds, audio.sample_rate
+    assert SECONDS % context == 0 and audio.window_seconds == WINDOW, f"windows of {WINDOW} s, not in {context} s"
+    samples = round(context * rate)
+    for path in sorted(place.glob("*.flac")):
+        for at in range(round(SECONDS / context)):
+            yield network_input(read_samples(path, at * samples, samples, rate), samples)
+
+
+def sites_of(files: Sequence[str]) -> NDArray[np.str_]:
+    """(windows,) of each window of some files."""
+    return np.repeat([Path(name).stem.rpartition("-")[0] for name in files], SECONDS // WINDOW)
 
 
 def truth_of(table: Path, files: Sequence[str], labels: Sequence[str]) -> Table:

@@ -45,6 +45,7 @@ BASE = ("--preset", "base", "--encoder.depth", str(DEPTH["base"]), "--run.thread
 IMITATE = (
     *("--target", "embeddings", "--imitation.name", NAME, "--imitation.license", LICENSE),
     *("--train.batch_size", "16", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3", "--train.warmup", "0.1"),
+    *("--pull", "0"),
 )
 AS_IS, IMITATED = "Whisper base as it is", "after imitating BirdNET"
 
@@ -115,7 +116,7 @@ def command(script: str, place: Path, kind: str, *words: str) -> Path:
         with (place / "printed.txt").open("a", encoding="utf-8") as file:
             code = subprocess.run([sys.executable, script, *again], stdout=file, stderr=subprocess.STDOUT, check=False)
         assert code.returncode == 0 and is_finished(run), f"{script} left with {code.returncode}: see {file.name}"
-        print(f"{place.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+        print(f"{place.parent.name}/{place.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
     return run
 
 

@@ -1,28 +1,27 @@
-"""Does stage 1 help? The same head, data and steps from a random start and from masked autoencoding of several kinds.
+"""Does stage 1 help? Whisper base as it is, and after masked autoencoding of several kinds, judged in the same ways.
 
-    make bench-verdict          (or: .venv/bin/python -m bench.verdict [minutes] [folder with Whisper's weights])
+    make bench-verdict          (or: .venv/bin/python -m bench.verdict --seeds 0 1 2 --ways probe frozen full)
 
-Reads    ../shared/animals: labels with at least 8 recordings; fold 0 is held out of both stages
-Writes   runs/verdict/, where what is done already is not done again, and prints one table and one sentence
+Reads    ../shared/animals: for stage 1 all recordings whatever their labels, half of noise, and of the soundscapes
+         those that bench.soundscapes lays nothing into; ../shared/whisper-base, or random weights with --size demo
+Writes   runs/verdict/SIZE-FOLD/, where what is done already is not done again, and prints one table
 
-Each arm: stage 1 (where it has one), then a frozen probe (logistic regression on mean, deviation and maximum over the
-tokens of every layer, each layer-normalised), then head and encoder fine-tuned together. The same seeds for every arm;
-the same held-out recordings, resampled together for an arm and the random start (for Whisper: with and without stage
-1), the seeds averaged inside. Fine-tuning keeps the running mean of the weights at the last epoch: nothing is chosen on
-the held-out recordings. Runs go on until the minutes are over, the questions that matter most first; the table shows
-what is done.
+An arm is stage 1 (where it has one) on the folds that train, then up to three ways to judge its encoder on the fold
+held out from both stages: `probe`, logistic regression on mean, deviation and maximum over the tokens of each layer, of
+each alone and of all together; `frozen`, the head of main.py on the frozen encoder; `full`, main.py's fine-tuning, both
+with its defaults. Each is judged on recordings, and window by window on the soundscapes that bench.soundscapes builds
+of the same fold. Seeds, data and updates are the same for every arm, differences to the arm without stage 1 paired, the
+seeds averaged inside; nothing is chosen on what is held out. The questions that matter most come first.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
+import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,226 +29,305 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from archive.recordings import Recording
-from bench.arms import difference, is_finished
-from bench.baseline import ANIMALS, FOLD, MIN_RECORDINGS
-from config import (
-    PRESETS,
-    SIZES,
-    AudioSettings,
-    DataSettings,
-    EncoderSettings,
-    FinetuneCommand,
-    Preset,
-    PretrainCommand,
-    parse,
-)
+from archive.recordings import Recording, write_recordings
+from bench.arms import difference, folder_of, held_out, is_finished
+from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.ingredients import deal_noise
+from bench.soundscapes import FOLDER as SOUNDSCAPES
+from bench.soundscapes import answers, build, quiet_recordings, sites_of, truth_of, windows_of
+from bench.teachers import all_sound, command
+from bench.whisper import SHARED, WEIGHTS
+from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset
 from data_loader import read_labeled, recording_contexts, split, truth_table
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import cmap
-from main import finetune
 from model import Encoder, LogMel
+from runtime.files import publish
 from runtime.runs import read_records
-from ssl_mae import pretrain
 from training.checkpoint import load_encoder
 
-RUNS = Path("runs/verdict")
-AUDIO = AudioSettings()
-DATA = DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS, valid_fold=FOLD)
-SEEDS = (0, 1, 2)
-SHARED = ("--data.root", str(ANIMALS), "--data.valid_fold", str(FOLD))
-PRETRAIN = (
-    "--train.epochs",
-    "10",
-    "--train.batch_size",
-    "8",
-    "--train.encoder_rate",
-    "2e-3",
-    "--train.head_rate",
-    "2e-3",
-)
-FINETUNE = (
-    *("--train.epochs", "12", "--data.min_recordings", str(MIN_RECORDINGS)),
-    *("--train.ema", "0.99", "--train.choose", "last", "--train.validate_every", "12"),
-)
-WAYS = ("frozen", "full")
+RUNS, AUDIO = Path("runs/verdict"), AudioSettings()
 PROBE_C = 0.01  # of the logistic regression, for every arm
 Scores = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One way to come by an encoder."""
+class Arm(NamedTuple):
+    """One way to come by an encoder; the first of several is what the others are compared with."""
 
     name: str
     stage_one: tuple[str, ...] | None  # flags of ssl_mae.py; None: no stage 1
-    against: str  # the arm it is compared with
-    weights: str = "random"  # what it starts from
-    preset: Preset = "demo"
 
 
-SPAN = ("--mask.strategy", "span")
-ARMS = (
-    Arm("random start", None, ""),
-    Arm("MAE span .65", SPAN, "random start"),
-    Arm("MAE time-shuffled (control)", (*SPAN, "--mask.shuffle"), "random start"),
-    Arm("MAE energy .65", ("--mask.strategy", "energy"), "random start"),
-    Arm("MAE random .65", ("--mask.strategy", "random"), "random start"),
-    Arm("MAE block .65", ("--mask.strategy", "block"), "random start"),
-    Arm("MAE span .50", (*SPAN, "--mask.ratio", "0.5"), "random start"),
-    Arm("MAE span .75", (*SPAN, "--mask.ratio", "0.75"), "random start"),
-    Arm("MAE span .65, teacher's targets", (*SPAN, "--target", "teacher"), "random start"),
-    Arm("MAE span .65, four times as long", (*SPAN, "--train.epochs", "40"), "random start"),
-    Arm(
-        "MAE span .65, teacher's targets, four times as long",
-        (*SPAN, "--target", "teacher", "--train.epochs", "40"),
-        "random start",
+class Question(NamedTuple):
+    """What all arms of one table have in common."""
+
+    size: Preset
+    start: tuple[str, ...]  # the encoder that all of them start from
+    stage_one: tuple[str, ...]  # flags of ssl_mae.py that come before an arm's own
+    stage_two: tuple[str, ...]  # of main.py
+    arms: tuple[Arm, ...]
+
+    @property
+    def layers(self) -> int:
+        """Of the encoder, that main.py takes."""
+        return FinetuneCommand.defaults(self.size).encoder.depth or SIZES[self.size].layers
+
+
+class Found(NamedTuple):
+    """What a way of judging says of one arm with one seed."""
+
+    recordings: Scores  # (recordings, species), NaN for those that are not held out
+    soundscapes: Scores  # (windows, species)
+
+
+class Judged(NamedTuple):
+    """What is right, and what stays together when an interval is estimated."""
+
+    recordings: Scores  # (recordings, species), of all folds
+    groups: NDArray[np.str_]
+    soundscapes: Scores  # (windows, species)
+    sites: NDArray[np.str_]
+
+
+ENERGY, SPAN, BLOCK = (("--mask.strategy", kind) for kind in ("energy", "span", "block"))
+FEW = ("--run.threads", "1", "--data.workers", "0")
+FOUR, ALL, FREE = ("--encoder.depth", "4"), ("--encoder.depth", "0"), ("--pull", "0")
+# rates and passes were set beforehand: 290 updates, a quarter of an hour of one core
+WHISPER = Question(
+    "base",
+    ("--encoder.weights", str(WEIGHTS)),
+    (
+        *("--train.epochs", "3", "--data.most_windows", "4", "--train.batch_size", "16", "--train.warmup", "0.1"),
+        *("--train.encoder_rate", "5e-5", "--train.head_rate", "1e-3"),
+    ),
+    (),
+    (
+        Arm("as it is", None),
+        Arm("span, pulled", (*FOUR, *SPAN, "--pull", "0.01")),
+        Arm("span", (*FOUR, *SPAN, *FREE)),
+        Arm("span, time-shuffled (control)", (*FOUR, *SPAN, *FREE, "--mask.shuffle")),
+        Arm("energy", (*FOUR, *ENERGY, *FREE)),
+        Arm("span, a running mean's targets", (*FOUR, *SPAN, *FREE, "--target", "teacher")),
+        Arm("block", (*FOUR, *BLOCK, *FREE)),
+        Arm("span, all six layers", (*ALL, *SPAN, *FREE)),
     ),
 )
+SCRATCH_WEIGHTS = Question(
+    "demo",
+    ("--encoder.weights", "random"),
+    ("--train.epochs", "10", "--train.batch_size", "8", "--train.encoder_rate", "2e-3", "--train.head_rate", "2e-3"),
+    ("--train.epochs", "12", "--train.ema", "0.99", "--train.validate_every", "12"),
+    (
+        Arm("random start", None),
+        Arm("span .65", SPAN),
+        Arm("span .65, time-shuffled (control)", (*SPAN, "--mask.shuffle")),
+        Arm("energy .65", ENERGY),
+        Arm("random .65", ("--mask.strategy", "random")),
+        Arm("block .65", BLOCK),
+        Arm("span .50", (*SPAN, "--mask.ratio", "0.5")),
+        Arm("span .75", (*SPAN, "--mask.ratio", "0.75")),
+        Arm("span .65, a running mean's targets", (*SPAN, "--target", "teacher")),
+        Arm("span .65, four times as long", (*SPAN, "--train.epochs", "40")),
+        Arm(
+            "span .65, a running mean's targets, four times as long",
+            (*SPAN, "--target", "teacher", "--train.epochs", "40"),
+        ),
+    ),
+)
+WAYS = ("probe", "frozen", "full")
 
 
-def bench(minutes: float, whisper: str) -> None:
-    """Run what is not yet done, then print the table."""
-    assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
+def bench(question: Question, fold: int, seeds: Sequence[int], ways: Sequence[str], minutes: float) -> None:
+    """Run what is not yet done, as far as the minutes go, then print the table."""
+    for path in (ANIMALS, WEIGHTS):
+        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
     deadline = time.monotonic() + 60 * minutes
-    arms = list(ARMS)
-    if whisper:
-        size = preset_of(Path(whisper))
-        arms += [Arm(f"random start, {size}", None, "", preset=size)]
-        arms += [Arm("Whisper", None, f"random start, {size}", whisper, size)]
-        arms += [Arm("Whisper + MAE", (), "Whisper", whisper, size)]
-    work = [(arm, way, seed) for group in (arms[:4], arms[4:]) for way in WAYS for seed in SEEDS for arm in group]
-    for arm, way, seed in work:
-        if time.monotonic() < deadline:
-            run_arm(arm, way, seed)
-    print_table(arms)
-
-
-def run_arm(arm: Arm, way: str, seed: int) -> None:
-    """Stage 1 where it is not yet done, then one way of judging it; what the commands print goes to a file."""
-    place = folder_of(arm, seed)
+    place = RUNS / f"{question.size}-{fold}"
     place.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    own = (*SHARED, "--preset", arm.preset, "--run.seed", str(seed))
-    with (place / "printed.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
-        weights = arm.weights
-        if arm.stage_one is not None:
-            weights = str(place / "mae" / "encoder.safetensors")
-            if not is_finished(place / "mae"):
-                start = ("--encoder.weights", arm.weights, "--run.root", str(place))
-                pretrain(parse(PretrainCommand, [*own, *PRETRAIN, *start, *arm.stage_one]))
-        if way == "full" and not is_finished(place / "finetune"):
-            start = ("--encoder.weights", weights, "--run.root", str(place))
-            finetune(parse(FinetuneCommand, [*own, *FINETUNE, *start]))
-        if way == "frozen" and not (place / "probe.npy").is_file():
-            torch.manual_seed(seed)
-            np.save(place / "probe.npy", probe(load_encoder(EncoderSettings(arm.preset, weights), AUDIO)))
-    if (seconds := time.monotonic() - started) > 1:
-        print(f"{arm.name}, {way}, seed {seed}: {seconds:.0f} s", flush=True)
+    deal_noise()
+    with redirect_stdout(None):
+        write_recordings(place / "recordings.csv", all_sound(fold))
+        rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))[1]
+        build(fold, [row for row in rows if row.fold == fold], quiet_recordings())
+    for seed, arm in ((seed, arm) for seed in seeds for arm in question.arms):
+        if time.monotonic() < deadline:
+            weights = adapted(question, arm, place, fold, seed)
+            for way in ways:
+                judge(question, arm, way, weights, place, fold, seed)
+    print_table(question, place, fold, seeds, ways)
 
 
-def probe(encoder: Encoder) -> Scores:
-    """(held-out recordings, species): what logistic regression makes of a frozen encoder."""
-    taxonomy, recordings = read_labeled(DATA)
-    train, valid = split(recordings, DATA)
-    (owners, features), (others, exam) = (layer_statistics(encoder.eval(), rows) for rows in (train, valid))
+def adapted(question: Question, arm: Arm, place: Path, fold: int, seed: int) -> str:
+    """The weights of an arm's encoder, after stage 1 where it has one."""
+    if arm.stage_one is None:
+        return question.start[1]
+    data = ("--data.root", str(place / "recordings.csv"), "--data.valid_fold", str(fold), "--run.seed", str(seed))
+    words = ("--preset", question.size, *question.start, *data, *FEW, *question.stage_one, *arm.stage_one)
+    return str(command("ssl_mae.py", folder_of(place, arm.name, seed), "mae", *words) / "encoder.safetensors")
+
+
+def judge(question: Question, arm: Arm, way: str, weights: str, place: Path, fold: int, seed: int) -> None:
+    """One way of judging an encoder, where that is not done yet."""
+    own = folder_of(place, arm.name, seed)
+    if way == "probe":
+        if not (own / "probe.npz").is_file():
+            probe(question, weights, own / "probe.npz", fold, seed)
+        return
+    flags = ("--preset", question.size, *SHARED, *FEW, *question.stage_two, "--encoder.weights", weights)
+    flags += ("--data.valid_fold", str(fold), "--run.seed", str(seed))
+    run = command("main.py", own / way, "finetune", *flags, *(["--train.frozen"] if way == "frozen" else []))
+    if not (own / way / "soundscapes.npy").is_file():
+        model = SOUNDSCAPES / "models" / f"verdict-{question.size}-{own.name}-{way}-{fold}.onnx"
+        found = answers(run / "classifier.safetensors", SOUNDSCAPES / str(fold), model)
+        with publish(own / way / "soundscapes.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, found.scores)
+
+
+# --- frozen, by layer -----------------------------------------------------------------------------------------------
+
+
+def probe(question: Question, weights: str, out: Path, fold: int, seed: int) -> None:
+    """What logistic regression makes of each of the layers that main.py takes, and of all of them: (layers + 1,
+    recordings, species) and (layers + 1, windows, species)."""
+    torch.manual_seed(seed)
+    data, started = DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS, valid_fold=fold), time.monotonic()
+    with redirect_stdout(None):
+        encoder = load_encoder(EncoderSettings(question.size, weights, question.layers), AUDIO)
+        taxonomy, recordings = read_labeled(data)
+        train, valid = split(recordings, data)
     column = {label: index for index, label in enumerate(taxonomy.labels)}
+    owners, learnt = layer_statistics(encoder, recording_windows(train))
+    others, known = layer_statistics(encoder, recording_windows(valid))
+    _, field = layer_statistics(encoder, ((0, window) for window in windows_of(SOUNDSCAPES / str(fold), AUDIO)))
     labels = np.array([column[train[owner].labels[0]] for owner in owners])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000)).fit(features, labels)
-    scores = model.predict_proba(exam).astype(np.float32)
-    assert scores.shape[1] == len(taxonomy.labels), "a species has no training recording"
-    times = np.zeros(len(others))
-    return pool_windows(WindowScores(others, times, times, scores, scores[:, :0]), len(valid))
+    layers = [slice(layer, layer + 1) for layer in range(encoder.size.layers)]
+    found = list[tuple[Scores, Scores]]()
+    for part in [*layers, slice(None)]:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
+        model.fit(learnt[:, part].reshape(len(learnt), -1), labels)
+        scores, answered = (
+            model.predict_proba(rows[:, part].reshape(len(rows), -1)).astype(np.float32) for rows in (known, field)
+        )
+        assert scores.shape[1] == len(taxonomy.labels), "a species has no training recording"
+        times = np.zeros(len(others))
+        windows = WindowScores(others, times, times, scores, scores[:, :0])
+        found.append((pool_windows(windows, len(valid)), answered))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with publish(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, recordings=np.stack([one for one, _ in found]), soundscapes=np.stack([two for _, two in found]))
+    print(f"{out.parent.name}, probe: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+
+def recording_windows(recordings: Sequence[Recording]) -> Iterator[tuple[int, Scores]]:
+    """Every window with the index of its recording."""
+    for context in recording_contexts(recordings, AUDIO):
+        yield context.owner, context.samples
 
 
 @torch.inference_mode()
-def layer_statistics(encoder: Encoder, recordings: Sequence[Recording]) -> tuple[NDArray[np.int64], Scores]:
-    """The recording of each window, and (windows, 3 * width * layers) statistics of its tokens."""
-    log_mel, seen = LogMel(AUDIO, encoder.size.mels), list[Tensor]()
-
-    def remember(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen.append(output)
-
-    hooks = [layer.register_forward_hook(remember) for layer in encoder.whisper.layers]
-    owners, rows = list[int](), list[NDArray[np.float32]]()
-    for context in recording_contexts(recordings, AUDIO):
-        seen.clear()
-        encoder(log_mel(torch.from_numpy(context.samples)[None]))
-        normal = [functional.layer_norm(states[0], states.shape[2:]) for states in seen]
-        owners.append(context.owner)
-        rows.append(torch.cat([torch.cat([s.mean(0), s.std(0), s.amax(0)]) for s in normal]).numpy())
-    for hook in hooks:
-        hook.remove()
-    return np.array(owners), np.stack(rows)
+def layer_statistics(encoder: Encoder, windows: Iterator[tuple[int, Scores]]) -> tuple[NDArray[np.int64], Scores]:
+    """The owner of each window, and (windows, layers, 3 * width) statistics of its tokens, each layer-normalised."""
+    encoder.eval()
+    log_mel, owners, rows = LogMel(AUDIO, encoder.size.mels), list[int](), list[Tensor]()
+    for owner, samples in windows:
+        states = encoder.layer_states(log_mel(torch.from_numpy(samples)[None]))
+        normal = [functional.layer_norm(state[0], state.shape[2:]) for state in states]
+        rows.append(torch.stack([torch.cat([s.mean(0), s.std(0), s.amax(0)]) for s in normal]))
+        owners.append(owner)
+    return np.array(owners), torch.stack(rows).numpy()
 
 
-def print_table(arms: list[Arm]) -> None:
-    """cmAP of every arm, its distance to what it is compared with, and what may be said of it."""
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def print_table(question: Question, place: Path, fold: int, seeds: Sequence[int], ways: Sequence[str]) -> None:
+    """cmAP of every arm on both kinds of held-out sound, the distances to the first arm, and what may be said of it."""
     with redirect_stdout(None):
-        taxonomy, recordings = read_labeled(DATA)
-        _, valid = split(recordings, DATA)
-    truth = truth_table(valid, taxonomy.labels, AUDIO)
-    groups = np.array([recording.group for recording in valid])
-    places = [str(recording.path.resolve()) for recording in valid]
-    print(f"\n{'arm':54}{'way':8}{'seeds':>6}{'skill':>8}{'cmAP':>7}{'difference':>12}   95 % interval")
-    for way in WAYS:
-        found = {arm.name: scores_of(arm, way, places, taxonomy.labels) for arm in arms}
-        for arm in arms:
-            mine, other = found[arm.name], found.get(arm.against, {})
-            if not mine:
-                continue
-            mean = np.mean([cmap(truth, scores) for scores in mine.values()])
-            skills = [read_records(folder_of(arm, s) / "mae")[-1]["skill"] for s in mine if arm.stage_one is not None]
-            skill = f"{np.mean(skills):8.3f}" if skills else " " * 8
-            text = f"{arm.name:54}{way:8}{len(mine):6}{skill}{mean:7.3f}"
-            both = sorted(set(mine) & set(other))
-            if both:
-                low, middle, high = difference(truth, [mine[s] for s in both], [other[s] for s in both], groups)
-                verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence either way"
-                text += f"{middle:+12.3f}   [{low:+.3f}, {high:+.3f}]  {verdict} than {arm.against}"
-            print(text)
-    print(
-        "An interval that holds 0 says that these recordings cannot tell; it does not say that there is no difference."
+        taxonomy, rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))
+    files = [path.name for path in sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))]
+    right = Judged(
+        truth_table(rows, taxonomy.labels, AUDIO),
+        np.array([row.group for row in rows]),
+        truth_of(SOUNDSCAPES / str(fold) / "answers.csv", files, taxonomy.labels),
+        sites_of(files),
     )
+    print(f"\n{question.size}, fold {fold}: {sum(row.fold == fold for row in rows)} recordings, {len(files)} minutes")
+    print("| stage 1 | judged | seeds | skill | recordings, cmAP | difference | soundscapes, cmAP | difference |")
+    print("|---|---|---|---|---|---|---|---|")
+    for way in ways:
+        kinds = (
+            [*(f"probe, layer {layer + 1}" for layer in range(question.layers)), "probe, all"]
+            if way == "probe"
+            else [way]
+        )
+        for number, kind in enumerate(kinds):
+            found = [scores_of(place, arm, way, number, seeds, rows, fold, taxonomy.labels) for arm in question.arms]
+            for arm, own in zip(question.arms, found, strict=True):
+                if own:
+                    print(line(arm, kind, own, found[0], right, place))
+    print("\nAn interval that holds 0 says that this sound cannot tell; it does not say that there is no difference.")
 
 
-def scores_of(arm: Arm, way: str, places: list[str], labels: tuple[str, ...]) -> dict[int, Scores]:
-    """Seed -> (recordings, species): the mean over each recording's windows, of the runs that are done."""
-    found: dict[int, Scores] = {}
-    row_of = {place: row for row, place in enumerate(places)}
-    for seed in SEEDS:
-        run = folder_of(arm, seed) / "finetune"
-        if way == "frozen" and (kept := folder_of(arm, seed) / "probe.npy").is_file():
-            found[seed] = np.load(kept)
-        if way == "full" and is_finished(run):
-            total, count = np.zeros((len(places), len(labels))), np.zeros(len(places))
-            with (run / "held_out_scores.csv").open(encoding="utf-8", newline="") as file:
-                for line in csv.DictReader(file):
-                    total[row_of[line["file"]]] += [float(line[label]) for label in labels]
-                    count[row_of[line["file"]]] += 1
-            found[seed] = (total / count[:, None]).astype(np.float32)
+def line(arm: Arm, kind: str, own: dict[int, Found], first: dict[int, Found], right: Judged, place: Path) -> str:
+    """One row of the table."""
+    records = [read_records(folder_of(place, arm.name, seed) / "mae-001") for seed in own if arm.stage_one is not None]
+    skill = f"{np.mean([record[-1]['skill'] for record in records]):.3f}" if records else ""
+    cells = [arm.name, kind, str(len(own)), skill]
+    both, same = sorted(set(own) & set(first)), own is first
+    for truth, groups, name in (
+        (right.recordings, right.groups, "recordings"),
+        (right.soundscapes, right.sites, "soundscapes"),
+    ):
+        mine, others = ([getattr(arm[seed], name) for seed in both] for arm in (own, first))
+        judged = [~np.isnan(scores[:, 0]) for scores in mine]
+        values = [cmap(truth[rows], scores[rows]) for rows, scores in zip(judged, mine, strict=True)]
+        cells.append(f"{np.mean(values):.3f}")
+        low, middle, high = (0.0, 0.0, 0.0) if same else difference(truth, mine, others, groups)
+        verdict = " **better**" if low > 0 else " **worse**" if high < 0 else ""
+        cells.append("" if same else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]{verdict}")
+    return f"| {' | '.join(cells)} |"
+
+
+def scores_of(
+    place: Path,
+    arm: Arm,
+    way: str,
+    number: int,
+    seeds: Sequence[int],
+    rows: Sequence[Recording],
+    fold: int,
+    labels: tuple[str, ...],
+) -> dict[int, Found]:
+    """Seed -> scores, of what is done.
+
+    number   of the layer that a probe looked at, or the last one for all together
+    """
+    found: dict[int, Found] = {}
+    for seed in seeds:
+        own = folder_of(place, arm.name, seed)
+        if way == "probe" and (own / "probe.npz").is_file():
+            stored = np.load(own / "probe.npz", allow_pickle=False)
+            table = np.full((len(rows), len(labels)), np.nan, np.float32)
+            table[[index for index, row in enumerate(rows) if row.fold == fold]] = stored["recordings"][number]
+            found[seed] = Found(table, stored["soundscapes"][number])
+        field = own / way / "soundscapes.npy"
+        if way != "probe" and is_finished(own / way / "finetune-001") and field.is_file():
+            paths = [str(row.path.resolve()) for row in rows]
+            scores = held_out(own / way / "finetune-001" / "held_out_scores.csv", paths, labels)
+            found[seed] = Found(scores, np.load(field, allow_pickle=False))
     return found
 
 
-def preset_of(folder: Path) -> Preset:
-    """The size of a Whisper checkpoint in the hub's format."""
-    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for preset in PRESETS:
-        if (SIZES[preset].width, SIZES[preset].layers) == (facts["d_model"], facts["encoder_layers"]):
-            return preset
-    raise AssertionError(f"{folder} is no Whisper encoder of a known size")
-
-
-def folder_of(arm: Arm, seed: int) -> Path:
-    plain = "".join(letter if letter.isalnum() else "-" for letter in arm.name)
-    return RUNS / f"{plain}-{seed}"
-
-
 if __name__ == "__main__":
-    bench(
-        float(sys.argv[1]) if len(sys.argv) > 1 else 240.0,
-        sys.argv[2] if len(sys.argv) > 2 else "",
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("base", "demo"), default="base", help="Whisper base, or random weights")
+    parser.add_argument("--fold", type=int, default=0, help="that is held out from both stages")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=["probe", "frozen"])
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than that; 0: the table alone")
+    given = parser.parse_args()
+    asked = WHISPER if given.size == "base" else SCRATCH_WEIGHTS
+    bench(asked, given.fold, given.seeds, given.ways, given.minutes)

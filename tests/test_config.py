@@ -306,3 +306,16 @@ def test_a_kind_of_sound_where_the_model_decides_is_refused_in_one_line(command:
 def test_windows_of_every_kind_of_sound_are_a_few_hundred_tokens() -> None:
     for sound, audio in SOUNDS.items():
         assert audio.samples % (2 * audio.hop) == 0 and 250 <= audio.frames // 2 <= 500, sound
+
+
+def test_whisper_is_pulled_back_in_stage_one_and_random_weights_never() -> None:
+    assert parse(PretrainCommand, ["--preset", "base"]).pulled
+    for words in (
+        ["--preset", "demo"],
+        ["--preset", "base", "--encoder.weights", "random"],
+        ["--preset", "base", "--pull", "0"],
+    ):
+        assert not parse(PretrainCommand, words).pulled, words
+    for share in ("-0.1", "1", "nan"):
+        with pytest.raises(AssertionError, match=r"--pull .*: give a share, such as 0\.01"):
+            parse(PretrainCommand, ["--pull", share])

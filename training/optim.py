@@ -15,22 +15,31 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def differential_groups(
-    model: nn.Module, encoder_rate: float, head_rate: float, layer_decay: float, weight_decay: float
+    model: nn.Module,
+    encoder_rate: float,
+    head_rate: float,
+    layer_decay: float,
+    weight_decay: float,
+    pulled: bool = False,
 ) -> list[dict[str, Any]]:
     """AdamW groups: what is new learns fast, the encoder slowly, its lower layers slower still.
 
     The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
     stem slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases and single vectors do not
     decay. Each trainable parameter is in exactly one group; frozen ones (the position table) are in none.
+
+    pulled   whether the encoder's weights are drawn to where they started from (`pull_to_start`): to zero they do not
+             decay then
     """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     layers = 1 + max((layer for name in trainable if (layer := layer_of_parameter(name)) is not None), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trainable.items():
         rate = head_rate
-        if name.startswith("encoder."):
+        inside = name.startswith("encoder.")
+        if inside:
             rate = encoder_rate * layer_decay ** depth_below_top(name, layers)
-        decay = weight_decay if parameter.ndim > 1 else 0.0
+        decay = weight_decay if parameter.ndim > 1 and not (inside and pulled) else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
@@ -60,6 +69,26 @@ def cosine_schedule(optimizer: AdamW, steps: int, warmup: float, floor: float = 
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
+
+
+def pull_to_start(optimizer: AdamW, schedule: LambdaLR, network: nn.Module, start: nn.Module, share: float) -> None:
+    """From now on each update first lets the weights go a share of the way back to those they started from: a decay as
+    AdamW's, decoupled from the gradient, but towards them and not towards zero. One that is thrown away does not.
+
+    start   the network as it was
+    share   at the peak of the rates; less in proportion where they are lower, so that a weight which every update
+            pushes the same way comes to rest about 1 / share of these pushes away
+    source  https://arxiv.org/abs/1802.01483 (L2-SP: a penalty towards the start in place of the decay),
+            https://arxiv.org/abs/1711.05101 (why beside Adam's step and not in its gradient: algorithm 2)
+    """
+
+    @torch.no_grad()
+    def pull(*_: object) -> None:
+        now = share * schedule.lr_lambdas[0](schedule.last_epoch)
+        for weight, first in zip(network.parameters(), start.parameters(), strict=True):
+            weight.lerp_(first, now)
+
+    optimizer.register_step_pre_hook(pull)
 
 
 def update(

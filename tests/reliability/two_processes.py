@@ -31,7 +31,7 @@ from training import frozen
 from training.frozen import fit_head
 from training.imitation import Imitated
 from training.objective import LossInputs
-from training.optim import cosine_schedule, differential_groups, update
+from training.optim import cosine_schedule, differential_groups, pull_to_start, update
 from training.states import Stateful
 
 SPECIES, CPU, SECONDS = 4, torch.device("cpu"), 1.0
@@ -53,7 +53,7 @@ def main(out: Path) -> None:
     found |= {"imitation beside the mask, 5 rows": imitation_gap(5, 0.5, divided=False)}
     found |= {f"divided, imitation {weight}": imitation_gap(5, weight, divided=True) for weight in (0.0, 0.5)}
     found |= {"each its own loss": finetune_gap(5, "soft_auc", divided=False, apart=True)}
-    found |= {"states": states_survive(), "head": head_gap()}
+    found |= {"states": states_survive(), "head": head_gap(), "pull": pull_gap()}
     if processes.rank() == 0:
         out.write_text(json.dumps(found))
 
@@ -151,7 +151,7 @@ def imitation_gap(rows: int, weight: float, divided: bool) -> float:
         assert isinstance(network, MaskedAutoencoder | Imitator)
         call = processes.parallel(network, method, unused=not weight)
         nothing, generator = cast(Any, None), torch.Generator().manual_seed(1)
-        parts = (network, None, imitated, TrivialBaseline(), LogMel(AUDIO, 80))
+        parts = (network, None, None, imitated, TrivialBaseline(), LogMel(AUDIO, 80))
         loop = Pretraining(*parts, nothing, nothing, nothing, generator, call, call, CPU)
         batch = of_all(mine if together else everything, CPU)
         torch.autograd.backward(pretraining_loss(loop, batch, config) * processes.count())
@@ -249,6 +249,28 @@ def states_survive() -> Mapping[str, bool]:
     same = all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     plain = all(type(tensor) is Tensor for tensor in results[0].values())
     return {"same": same, "plain": plain}
+
+
+def pull_gap() -> Mapping[str, float]:
+    """An encoder in parts, pulled to another one in parts: how far from a tenth of the way, and from where it was, in
+    units of the way."""
+    torch.manual_seed(0)
+    encoder, start = Encoder(SIZES["demo"], AUDIO), Encoder(SIZES["demo"], AUDIO).requires_grad_(False)
+    before, goal = (copy.deepcopy(one.state_dict()) for one in (encoder, start))
+    for one in (encoder, start):
+        processes.divide(one, one.whisper.layers)
+    optimizer = torch.optim.AdamW([weight for weight in encoder.parameters() if weight.requires_grad], weight_decay=0.0)
+    schedule = cosine_schedule(optimizer, steps=10, warmup=0.5)  # which begins with a fifth of the rate
+    processes.fill(start, processes.whole(start.state_dict()))
+    pull_to_start(optimizer, schedule, encoder, start, 0.5)
+    for weight in encoder.parameters():
+        weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
+    optimizer.step()
+    after = processes.whole(encoder.state_dict())
+    way = max(float((goal[name] - before[name]).abs().max()) for name in before)
+    gaps = [float((after[name] - torch.lerp(before[name], goal[name], 0.1)).abs().max()) for name in before]
+    moved = [float((after[name] - before[name]).abs().max()) for name in before]
+    return {"gap": max(gaps) / way, "moved": max(moved) / way}
 
 
 if __name__ == "__main__":

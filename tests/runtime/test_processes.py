@@ -108,6 +108,12 @@ def test_the_head_that_two_processes_fit_first_is_that_of_one(found: dict[str, A
     assert told["moved"] > 0.01  # negative control: it was fitted
 
 
+def test_weights_in_parts_are_pulled_as_far_as_whole_ones(found: dict[str, Any]) -> None:
+    told = found["pull"]
+    assert told["gap"] < 1e-6, told
+    assert told["moved"] == pytest.approx(0.1, abs=1e-4)  # negative control: it was pulled
+
+
 def test_divided_states_come_together_and_apart_again(found: dict[str, Any]) -> None:
     assert found["states"] == {"same": True, "plain": True}
 

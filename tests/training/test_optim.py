@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from config import EncoderSize
 from model import Encoder
-from training.optim import between, cosine_schedule, differential_groups, follow, update
+from training.optim import between, cosine_schedule, differential_groups, follow, pull_to_start, update
 
 
 class Toy(nn.Module):
@@ -50,6 +51,14 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert found["encoder.whisper.layers.0.fc1.weight"][1] == 0.1
     assert found["encoder.whisper.layers.0.fc1.bias"][1] == 0.0
     assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
+
+
+def test_what_is_pulled_to_its_start_does_not_decay_to_zero_and_all_else_does() -> None:
+    model = Toy()
+    groups = differential_groups(model, 1e-4, 1e-3, layer_decay=0.5, weight_decay=0.1, pulled=True)
+    decays = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
+    assert {decays[id(weight)] for weight in model.encoder.parameters() if weight.requires_grad} == {0.0}
+    assert decays[id(model.head.weight)] == 0.1 and decays[id(model.head.bias)] == 0.0
 
 
 def test_every_groups_rate_rises_from_the_first_update_on() -> None:
@@ -124,3 +133,47 @@ def test_between_two_networks_lie_weights_a_share_of_the_way_and_the_counters_of
         assert kept.weight.tolist() == [weight, weight]
     assert torch.equal(torch.as_tensor(kept.running_mean), torch.as_tensor(end.running_mean))
     assert start.weight.tolist() == [1.0, 1.0] and end.weight.tolist() == [5.0, 5.0]
+
+
+def pulled(share: float, slopes: list[float], rate: float = 0.1) -> list[float]:
+    """A weight that begins at 1 and is pulled there, after each of some updates with these slopes of the loss."""
+    network, start = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    for one in (network, start):
+        nn.init.ones_(one.weight)
+    optimizer = AdamW(network.parameters(), lr=rate, weight_decay=0.0)
+    schedule = LambdaLR(optimizer, lambda step: 0.5 if step == 0 else 1.0)
+    pull_to_start(optimizer, schedule, network, start, share)
+    seen: list[float] = []
+    for slope in slopes:
+        update((network.weight * slope).sum(), network.parameters(), optimizer, schedule, clip=1e9)
+        seen.append(network.weight.item())
+    return seen
+
+
+def test_a_pull_goes_its_share_of_the_way_back_before_each_update_and_less_while_the_rates_are_low() -> None:
+    # Adam's steps are the rate: 1 - .05, then .95 + .4 * .05 - .1, then .87 + .4 * .13 - .1
+    assert pulled(0.4, [1.0, 1.0, 1.0]) == pytest.approx([0.95, 0.87, 0.822], abs=1e-6)
+    assert pulled(0.0, [1.0, 1.0, 1.0]) == pytest.approx([0.95, 0.85, 0.75], abs=1e-6)  # negative control
+
+
+def test_a_pull_is_weaker_in_proportion_to_the_rates() -> None:
+    network, start = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 3.0)
+    nn.init.constant_(start.weight, 1.0)
+    optimizer = AdamW(network.parameters(), lr=0.1, weight_decay=0.0)
+    schedule = cosine_schedule(optimizer, steps=10, warmup=0.4)  # a quarter, a half, ...
+    pull_to_start(optimizer, schedule, network, start, 0.4)
+    seen: list[float] = []
+    for _ in range(2):
+        update(0.0 * network.weight.sum(), network.parameters(), optimizer, schedule, clip=1.0)
+        seen.append(network.weight.item())
+    assert seen == pytest.approx([3 - 0.1 * 2, 2.8 - 0.2 * 1.8])
+
+
+def test_a_weight_that_is_always_pushed_the_same_way_comes_to_rest_where_the_pull_is_as_strong() -> None:
+    assert 1 - pulled(0.1, [1.0] * 200, rate=0.01)[-1] == pytest.approx(0.01 / 0.1, rel=1e-3)
+    assert 1 - pulled(0.0, [1.0] * 200, rate=0.01)[-1] == pytest.approx(1.995, rel=1e-3)  # negative control
+
+
+def test_an_update_that_is_thrown_away_pulls_nothing() -> None:
+    assert pulled(0.4, [1.0, math.nan]) == pytest.approx([0.95, 0.95])

@@ -18,15 +18,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from config import DataSettings, FinetuneCommand, PretrainCommand, parse
+from config import SIZES, AudioSettings, DataSettings, FinetuneCommand, PretrainCommand, parse
 from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
 from main import finetune
+from model import Encoder
 from runtime.files import birth
 from runtime.runs import past_starts
 from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
 from training import states
+from training.checkpoint import HUB_PREFIX, save_encoder
 from training.states import StateWriter, TrainingProgress
 
 HERE = Path(__file__).parents[2]
@@ -281,6 +283,43 @@ def test_an_imitation_refuses_another_table_and_goes_on_with_its_own(
     assert all(
         name.startswith("model.encoder.") for name in outcome(tmp_path / "cut", "imitation")[0] if name[0] != "_"
     )
+
+
+def test_a_pulled_run_goes_on_towards_the_weights_it_started_from_whatever_has_become_of_their_file(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, root = tmp_path / "encoder.safetensors", season.root / "unlabeled"
+    words = ["--preset", "demo", "--data.root", str(root), "--run.device", "cpu", "--train.epochs", "1"]
+    words += ["--data.folds", "2", "--data.valid_fold", "1", "--train.batch_size", "1", "--data.cache"]
+    words += [str(tmp_path / "cache"), "--encoder.weights", str(start), "--train.encoder_rate", "1e-2"]
+
+    def run(name: str, *more: str) -> None:
+        assert pretrain(parse(PretrainCommand, [*words, "--run.root", str(tmp_path / name), *more])) == 0
+
+    save_random_encoder(start, seed=0)
+    run("free", "--pull", "0")
+    run("whole", "--pull", "0.5")
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run("cut", "--pull", "0.5")
+    before = load_file(start)
+    save_random_encoder(start, seed=1)
+    assert pretrain(parse(PretrainCommand, ["--run.resume", str(tmp_path / "cut" / "mae-001")])) == 0
+    assert outcome(tmp_path / "cut", "mae") == outcome(tmp_path / "whole", "mae")
+    # and negative controls: it was pulled, by the file of then
+    distance = {
+        name: max(float((tensor - before[key]).abs().max()) for key, tensor in load_file(path).items())
+        for name in ("free", "whole")
+        for path in [tmp_path / name / "mae-001" / "encoder.safetensors"]
+    }
+    assert 0 < distance["whole"] < 0.6 * distance["free"], distance
+    assert not torch.equal(load_file(start)[f"{HUB_PREFIX}conv1.weight"], before[f"{HUB_PREFIX}conv1.weight"])
+
+
+def save_random_encoder(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    save_encoder(path, Encoder(SIZES["demo"]), "demo", AudioSettings(), {})
 
 
 def test_stage_one_refuses_other_held_out_recordings_too(
