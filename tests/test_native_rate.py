@@ -1,5 +1,7 @@
 """The animal's own rate from end to end: bats at 384 kHz through all four stages, and the report slowed down."""
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import csv
 import json
 from dataclasses import replace
