@@ -220,6 +220,10 @@ def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str],
         answers = request.infer({"waveforms": samples})
         return {name: np.asarray(answers[name]) for name in names}
 
+    # first calls from two threads at once can wait for each other for ever: one holds Python's lock and wants what the
+    # other is making for the first time, so the first call of all is here
+    shape = compiled.input("waveforms").get_partial_shape()
+    network(np.zeros((1, shape[1].get_length()), np.float32))
     half = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
     return network, cast(Mapping[str, str], facts), f"openvino in {'bfloat16' if half else 'float32'}"
 
