@@ -46,7 +46,7 @@ MODEL = Path("runs/quantize/classifier.int8.onnx")
 OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
 OF_RESULTS = (  # flags that change what is found; formats, threads and verbosity do not
     *("overlap", "shortest", "channel", "tta", "smooth", "file_weight"),
-    *("top_n", "ranks", "site_regex", "timezone", "batch_size", "time_expansion"),
+    *("top_n", "ranks", "site_regex", "timezone", "batch_size"),
 )
 
 

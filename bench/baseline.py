@@ -32,6 +32,12 @@ MIN_RECORDINGS = 8
 AUDIO = AudioSettings()
 
 
+def require(*folders: Path) -> None:
+    """Refuse in a line to begin without what a bench reads."""
+    for folder in folders:
+        assert folder.is_dir(), f"nothing at {folder}; run from the project's folder, with shared/ beside it"
+
+
 def baseline(root: Path, fold: int = FOLD) -> tuple[dict[str, float], WindowScores]:
     """Scores of the held-out recordings: the scorecard per recording, and the probabilities per window."""
     data = DataSettings(root, min_recordings=MIN_RECORDINGS, valid_fold=fold)

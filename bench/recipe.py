@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording, write_recordings
-from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.baseline import ANIMALS, MIN_RECORDINGS, require
 from bench.birdnet import embeddings
 from bench.folds import gain
 from bench.ingredients import deal_noise
@@ -62,8 +62,7 @@ class Step(NamedTuple):
 
 def bench(fold: int, full: bool, mask: bool) -> None:
     """Do what is not done yet, then print the table."""
-    for path in (ANIMALS, WEIGHTS):
-        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
+    require(ANIMALS, WEIGHTS)
     deal_noise()
     place = RUNS / f"fold-{fold}"
     place.mkdir(parents=True, exist_ok=True)

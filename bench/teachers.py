@@ -30,7 +30,7 @@ import numpy as np
 
 from archive.recordings import Recording, write_recordings
 from bench.arms import difference, held_out, is_finished
-from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.baseline import ANIMALS, MIN_RECORDINGS, require
 from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold
 from bench.folds import FOLDS
 from bench.ingredients import HEARD, deal_noise
@@ -55,8 +55,7 @@ def bench(fold: int, epochs: int, ways: Sequence[str]) -> None:
 
     ways   of stage 2: frozen, full
     """
-    for path in (ANIMALS, WEIGHTS):
-        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
+    require(ANIMALS, WEIGHTS)
     deal_noise()
     place = RUNS / f"fold-{fold}"
     place.mkdir(parents=True, exist_ok=True)

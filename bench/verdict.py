@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from archive.recordings import Recording, write_recordings
 from bench.arms import difference, folder_of, held_out, is_finished
-from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.baseline import ANIMALS, MIN_RECORDINGS, require
 from bench.ingredients import deal_noise
 from bench.soundscapes import FOLDER as SOUNDSCAPES
 from bench.soundscapes import answers, build, quiet_recordings, sites_of, truth_of, windows_of
@@ -142,8 +142,7 @@ WAYS = ("probe", "frozen", "full")
 
 def bench(question: Question, fold: int, seeds: Sequence[int], ways: Sequence[str], minutes: float) -> None:
     """Run what is not yet done, as far as the minutes go, then print the table."""
-    for path in (ANIMALS, WEIGHTS):
-        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
+    require(ANIMALS, WEIGHTS)
     deadline = time.monotonic() + 60 * minutes
     place = RUNS / f"{question.size}-{fold}"
     place.mkdir(parents=True, exist_ok=True)

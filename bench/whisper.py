@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.arms import held_out, is_finished, labelled_recordings, read_run, start_finetune
-from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline
+from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline, require
 from bench.folds import FOLDS, MEASURES, gain, gain_of_folds
 from bench.ingredients import HEARD, REST, deal_noise
 from config import DataSettings
@@ -71,8 +71,7 @@ ROWS = (
 
 def bench(letters: str, seeds: tuple[int, ...]) -> None:
     """Train what is not there yet, then compare."""
-    for path in (ANIMALS, WEIGHTS):
-        assert path.is_dir(), f"nothing at {path}; run from the project's folder, with shared/ beside it"
+    require(ANIMALS, WEIGHTS)
     deal_noise()
     for row in ROWS:
         if row.letter in letters and row.flags is not None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, logit, softmax
+from scipy.special import expit, log_expit, softmax
 from sklearn.linear_model import LogisticRegression
 
 from config import BlendOf
+from evaluation.fitting import MOST_SURE, clipped_logits
 from evaluation.held_out import WindowScores, deal_out, pool_windows
 from evaluation.metrics import cmap
 
-LIMIT = 15.0  # of a logit: what is surer than this counts as this sure
 LEVELS = 32  # quantiles that a rank is told from
 NARROWEST = 1e-3  # between two of them, in logits
 PARTS = 5  # that weights are judged in
@@ -59,12 +59,6 @@ def blended(blend: Blend, members: Scores) -> Scores:
     z = blend.scale * mean_logits(blend, clipped_logits(members)) + blend.bias
     probabilities: Scores = expit(z).astype(np.float32)
     return probabilities
-
-
-def clipped_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logits between -LIMIT and LIMIT."""
-    found: NDArray[np.float64] = np.clip(logit(probabilities.astype(np.float64)), -LIMIT, LIMIT)
-    return found
 
 
 def mean_logits(blend: Blend, logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -186,7 +180,7 @@ def as_probabilities(
 
 def highest(z: NDArray[np.float64], owner: NDArray[np.int64], recordings: int) -> NDArray[np.float64]:
     """(recordings, species) the highest of each recording's windows."""
-    found = np.full((recordings, z.shape[1]), -LIMIT)
+    found = np.full((recordings, z.shape[1]), -MOST_SURE)
     np.maximum.at(found, owner, z)
     return found
 

@@ -35,6 +35,7 @@ from evaluation.calibration import (
 )
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures
+MOST_SURE = 15.0  # a logit: what is surer than this counts as this sure
 TAIL = 0.25  # the highest windows of noise, whose logits are taken to fall off exponentially
 FEWEST_WINDOWS = 20  # of noise that a floor is fitted on
 HIGHEST_FLOOR = 0.9999  # what is surer is reported whatever the noise says
@@ -195,7 +196,7 @@ def noise_floor(scores: Numbers, hours: float, wanted: float) -> float:
     assert wanted > 0 and hours >= 0, f"{wanted} false alarms an hour, of {hours} h; more than none"
     if len(scores) < FEWEST_WINDOWS:
         return 0.0
-    highest = np.sort(clipped_logit(scores.max(axis=1)))
+    highest = np.sort(clipped_logits(scores.max(axis=1)))
     share = wanted * hours / len(highest)  # of the windows that may reach it
     if share >= TAIL:
         return probability_of(float(np.quantile(highest, max(0.0, 1 - share))))
@@ -208,8 +209,10 @@ def probability_of(logit: float) -> float:
     return 1 / (1 + exp(-logit))
 
 
-def clipped_logit(probabilities: Numbers) -> NDArray[np.float64]:
-    p = probabilities.astype(np.float64).clip(1e-7, 1 - 1e-7)
+def clipped_logits(probabilities: Numbers) -> NDArray[np.float64]:
+    """Logits between -MOST_SURE and MOST_SURE."""
+    low = probability_of(-MOST_SURE)
+    p = probabilities.astype(np.float64).clip(low, 1 - low)
     found: NDArray[np.float64] = np.log(p) - np.log1p(-p)
     return found
 

@@ -20,8 +20,9 @@ from onnx import helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from config import BlendSettings
-from evaluation.blending import LIMIT, Blend, blended, equal_blend, fit_blend
+from evaluation.blending import Blend, blended, equal_blend, fit_blend
 from evaluation.calibration import Threshold, Thresholds
+from evaluation.fitting import MOST_SURE
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
 from runtime.digests import sha256
 from serving.comparison import ComparedWindows
@@ -115,7 +116,7 @@ def blending(logits: Sequence[str], blend: Blend, constants: list[onnx.TensorPro
         nodes[-1].attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         return f"blend/{name}"
 
-    limits = [constant(-LIMIT, "lowest"), constant(LIMIT, "highest")]
+    limits = [constant(-MOST_SURE, "lowest"), constant(MOST_SURE, "highest")]
     unit = [constant(0.0, "zero"), constant(1.0, "one")]
     parts = list[str]()
     for number, (name, weight) in enumerate(zip(logits, blend.weights, strict=True)):

@@ -36,7 +36,7 @@ from serving.inputs import Entry
 from sounds.decoders import may_pass
 
 PARTS = ".parts"
-EARLIER = {"engine": "onnxruntime", "prior": "", "time_expansion": 1}  # settings that earlier versions do not have
+EARLIER = {"engine": "onnxruntime", "prior": ""}  # settings that parts of earlier versions do not have
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # before any sound is read
 

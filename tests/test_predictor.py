@@ -229,6 +229,8 @@ def test_results_of_other_settings_are_never_mixed(stages: Stages, season: Field
         predict(command(stages, folder, out=tmp_path, min_conf=0.9))
     with pytest.raises(AssertionError, match=r"overlap was '0\.0', is '2\.5'"):
         predict(command(stages, folder, out=tmp_path, min_conf=0.1, overlap=2.5))
+    with pytest.raises(AssertionError, match=r"reading was '\d+', is '\d+, 10 times slower'"):
+        predict(command(stages, folder, out=tmp_path, min_conf=0.1, time_expansion=10))
     assert results(tmp_path) == before
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "finished"  # of the run that was not touched
     assert predict(command(stages, folder, out=tmp_path, min_conf=0.1, rtype=("audacity",))) == 0  # formats may change
