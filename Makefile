@@ -11,7 +11,8 @@
 # make bench-recipe   all steps one after the other, each judged against the one before; FOLD=0 WAY="full mask"
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
-# make bench-losses   each loss on the same recordings, with controls; make bench-ingredients: stage 2 without each part
+# make bench-losses   each loss on the same recordings, with controls
+# make bench-ingredients   stage 2 without each of its parts, or with another; WAY=frozen FOLD=1 MINUTES=180 SEEDS="0 1 2"
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-bats  calls of bats found within 20 ms in real recordings at 256 kHz, and at 16 kHz where there are none
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
@@ -84,7 +85,7 @@ bench-losses: $(READY)
 	@.venv/bin/python -m bench.losses
 
 bench-ingredients: $(READY)
-	@.venv/bin/python -m bench.ingredients
+	@.venv/bin/python -m bench.ingredients $(or $(WAY),frozen) $(or $(FOLD),1) $(or $(MINUTES),180) $(SEEDS)
 
 bench-bats: $(READY)
 	@.venv/bin/python -m bench.bats

@@ -4,8 +4,8 @@
     run_arms(Path("runs/mixup"), arms, shared_flags, seeds=(0, 1, 2), minutes=60)
     print_arms(Path("runs/mixup"), arms, seeds=(0, 1, 2), columns=("macro_auc", "cmap", "top1"))
 
-What is done already is not done again; runs go on seed by seed until the minutes are over. Used by bench.losses,
-bench.ingredients and bench.context; bench.folds and bench.verdict borrow from it.
+What is done already is not done again; runs go on seed by seed until the minutes are over. Used by bench.ingredients
+and bench.context; other benches borrow from it.
 """
 
 from __future__ import annotations
@@ -50,14 +50,13 @@ def run_arms(
     cores, with one thread each."""
     assert ANIMALS.is_dir(), f"no recordings at {ANIMALS}; run from the project's folder, with shared/ beside it"
     deadline = time.monotonic() + 60 * minutes
-    given = ("--preset", "demo", "--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS), *shared)
 
     def run(arm: Arm, seed: int) -> None:
         place = folder_of(root, arm.name, seed)
         if is_finished(place / "finetune") or time.monotonic() > deadline:
             return
         started = time.monotonic()
-        start_finetune(place, *given, *arm.flags, "--run.seed", str(seed)).wait()
+        start_finetune(place, *shared, *arm.flags, "--run.seed", str(seed)).wait()
         assert is_finished(place / "finetune"), f"{arm.name}, seed {seed}: see {place}/printed.txt"
         print(f"{arm.name}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
 

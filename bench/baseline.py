@@ -8,6 +8,7 @@ bins over time; nothing is learnt about sound but 320 weights per species. What 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from archive.recordings import Recording
-from config import AudioSettings, DataSettings
+from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled, recording_contexts, split, truth_table
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import scorecard
@@ -30,6 +31,16 @@ ANIMALS = Path("../shared/animals")
 FOLD = 0
 MIN_RECORDINGS = 8
 AUDIO = AudioSettings()
+HEARD, REST = SCRATCH / "noise-heard", SCRATCH / "noise-rest"  # halves of ../shared/animals/noise
+
+
+def deal_noise() -> None:
+    """Copies of all recordings of noise, in turn to be trained on (HEARD) and to be judged by (REST)."""
+    for number, path in enumerate(sorted(path for path in (ANIMALS / "noise").rglob("*") if path.is_file())):
+        folder = REST if number % 2 else HEARD
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / path.name).is_file():  # a copy with a new time would be taken for another recording
+            shutil.copyfile(path, folder / path.name)
 
 
 def require(*folders: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.arms import Arm, print_arms, run_arms
+from bench.baseline import ANIMALS, MIN_RECORDINGS
 from bench.cpu import SPECIES
 from config import DEMO_DATA, SIZES, AudioSettings, HeadSettings
 from demo import meets, overlap, read_answers, read_detections
@@ -29,7 +30,9 @@ from training.checkpoint import ClassifierFacts
 RUNS, SEEDS = Path("runs/context"), (0, 1, 2)
 LENGTHS = (5, 10, 20)
 SHARED = (
-    *("--encoder.weights", "random", "--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
+    *("--preset", "demo", "--encoder.weights", "random"),
+    *("--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS)),
+    *("--train.epochs", "10", "--train.choose", "last", "--train.validate_every", "10"),
     *("--train.ema", "0.99"),
 )
 ARMS = tuple(Arm(f"{seconds} s at once", ("--audio.context_seconds", str(seconds))) for seconds in LENGTHS)

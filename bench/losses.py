@@ -31,8 +31,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from archive.recordings import Recording
+from bench.baseline import deal_noise
 from bench.folds import FOLDS, MEASURES, gain
-from bench.ingredients import deal_noise
 from bench.whisper import BASE, SHARED
 from config import SCRATCH, AudioSettings, FinetuneCommand, parse
 from data_loader import labeled_loader, read_labeled, read_noise, recording_contexts, truth_table

@@ -27,10 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording, write_recordings
-from bench.baseline import ANIMALS, MIN_RECORDINGS, require
+from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise, require
 from bench.birdnet import embeddings
 from bench.folds import gain
-from bench.ingredients import deal_noise
 from bench.self_training import FOLDER, JUDGING, build, halves, label_sites
 from bench.soundscapes import Judged, answers_of_file
 from bench.teachers import IMITATE, all_sound, command, write_table

@@ -32,9 +32,8 @@ import numpy as np
 
 from archive.recordings import Recording
 from bench.arms import is_finished, start_finetune
-from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise
 from bench.folds import FOLDS, gain
-from bench.ingredients import deal_noise
 from bench.soundscapes import SEED, Judged, answers, make_site, quiet_recordings, write_soundscapes
 from bench.whisper import BASE, SHARED
 from config import SCRATCH, AudioSettings, DataSettings

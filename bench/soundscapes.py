@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, sosfilt
 
 from archive.recordings import Recording
-from bench.baseline import ANIMALS, MIN_RECORDINGS
+from bench.baseline import ANIMALS, MIN_RECORDINGS, REST, deal_noise
 from bench.folds import FOLDS, gain
-from bench.ingredients import REST, deal_noise
 from bench.whisper import ROWS, RUNS, folder, parts
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled

@@ -30,10 +30,9 @@ import numpy as np
 
 from archive.recordings import Recording, write_recordings
 from bench.arms import difference, held_out, is_finished
-from bench.baseline import ANIMALS, MIN_RECORDINGS, require
+from bench.baseline import ANIMALS, HEARD, MIN_RECORDINGS, deal_noise, require
 from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold
 from bench.folds import FOLDS
-from bench.ingredients import HEARD, deal_noise
 from bench.whisper import SHARED, WEIGHTS
 from config import DEPTH, AudioSettings, DataSettings
 from data_loader import read_labeled, read_noise, read_unlabeled, truth_table

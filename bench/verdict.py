@@ -34,8 +34,7 @@ from torch.nn import functional
 
 from archive.recordings import Recording, write_recordings
 from bench.arms import difference, folder_of, held_out, is_finished
-from bench.baseline import ANIMALS, MIN_RECORDINGS, require
-from bench.ingredients import deal_noise
+from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise, require
 from bench.soundscapes import FOLDER as SOUNDSCAPES
 from bench.soundscapes import answers, build, quiet_recordings, sites_of, truth_of, windows_of
 from bench.teachers import all_sound, command

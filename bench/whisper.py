@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.arms import held_out, is_finished, labelled_recordings, read_run, start_finetune
-from bench.baseline import ANIMALS, MIN_RECORDINGS, baseline, require
+from bench.baseline import ANIMALS, HEARD, MIN_RECORDINGS, REST, baseline, deal_noise, require
 from bench.folds import FOLDS, MEASURES, gain, gain_of_folds
-from bench.ingredients import HEARD, REST, deal_noise
 from config import DataSettings
 from data_loader import read_labeled
 from evaluation.held_out import pool_windows
@@ -38,10 +37,9 @@ from training.device import available_cores
 RUNS, WEIGHTS = Path("runs/whisper"), Path("../shared/whisper-base")
 BIRDNET = Path("runs/birdnet/scores.npz")
 RECOMMENDED_DEPTH = "3"  # by probe.py on these recordings
-SHARED = (
-    *("--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS), "--loss.ancestors", "flat"),
-    *("--data.no_call", str(HEARD), "--data.noise", str(REST)),
-)
+LABELS = ("--data.root", str(ANIMALS), "--data.min_recordings", str(MIN_RECORDINGS), "--loss.ancestors", "flat")
+NO_CALL = ("--data.no_call", str(HEARD))
+SHARED = (*LABELS, *NO_CALL, "--data.noise", str(REST))
 BASE = ("--preset", "base", "--encoder.weights", str(WEIGHTS))
 SCRATCH_FLAGS = (
     *("--preset", "demo", "--encoder.weights", "random", "--train.epochs", "60", "--train.batch_size", "16"),
