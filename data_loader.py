@@ -27,6 +27,7 @@ if __name__ == "__main__":
 import csv
 import hashlib
 import math
+import os
 import signal
 import zlib
 from collections import Counter
@@ -622,7 +623,8 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
 def window_loader(
     dataset: RandomWindows, batches: EpochBatches, workers: int, start_method: str = "forkserver"
 ) -> DataLoader[Batch]:
-    """Batches in their order, read in this process or ahead of it in others."""
+    """Batches in their order, read in this process or ahead of it in others, no more than there are cores for."""
+    workers = min(workers, len(os.sched_getaffinity(0)))
     samples = round(dataset.audio.context_seconds * dataset.audio.sample_rate)
     return DataLoader[Any](
         dataset,

@@ -615,8 +615,9 @@ def test_windows_depend_on_seed_and_epoch_alone(
 
 
 def test_batches_are_the_same_with_and_without_workers(
-    season: FieldSeason, record_property: Callable[[str, object], None]
+    season: FieldSeason, record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     taxonomy, recordings = read_labeled(settings(season.root))
 
     def batches(workers: int, epoch: int) -> list[torch.Tensor]:
@@ -645,6 +646,20 @@ def test_workers_of_every_kind_come_to_an_end(method: str, season: FieldSeason, 
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not multiprocessing.active_children()
+
+
+def test_no_more_processes_decode_than_there_are_cores(
+    season: FieldSeason, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    _, recordings = read_labeled(DataSettings(season.root))
+    dataset = RandomWindows(recordings[:4], (), DataSettings(season.root), AUDIO, seed=0)
+
+    def workers(cores: int, asked: int) -> int:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+        return window_loader(dataset, EpochBatches(np.ones(4), 4, 0), asked).num_workers
+
+    assert [workers(1, 2), workers(2, 2), workers(4, 2), workers(1, 0)] == [1, 2, 2, 0]
+    assert not [warning for warning in recwarn if "worker" in str(warning.message)]  # torch's, of too many
 
 
 @given(st.lists(st.floats(0.01, 4), min_size=1, max_size=50), st.integers(0, 5))
