@@ -22,7 +22,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,10 +85,27 @@ ARMS = (
     Arm("fine-tuned, no balance", ("--data.balance", "0")),
     Arm("fine-tuned, focal", ("--loss.kind", "focal")),
 )
-AFTER = "fine-tuned after stage 1"
-SHARED = ("--data.min_recordings", str(MIN_RECORDINGS), "--data.workers", "0", "--run.threads", "1")
-FINETUNE = (*SHARED, "--loss.ancestors", "flat", "--data.noise", "{noise_unseen}")
-PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5", "--mask.strategy", "energy")
+STAGE_ONE = (  # what matters most first: what a call has no time for is left out
+    Arm("span masks, pulled back", ("--mask.strategy", "span", "--pull", "0.01")),
+    Arm("span masks", ("--mask.strategy", "span", "--pull", "0")),
+    Arm(
+        "span masks, time-shuffled",
+        ("--mask.strategy", "span", "--pull", "0", "--mask.shuffle"),
+    ),
+    Arm("energy masks, all layers", ("--mask.strategy", "energy", "--encoder.depth", "0", "--pull", "0")),
+)
+AFTER = tuple(f"fine-tuned after {arm.name}" for arm in STAGE_ONE)
+SHARED = ("--data.workers", "0", "--run.threads", "1")
+FINETUNE = (
+    *SHARED,
+    "--data.min_recordings",
+    str(MIN_RECORDINGS),
+    "--loss.ancestors",
+    "flat",
+    "--data.noise",
+    "{noise_unseen}",
+)
+PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5")
 PROBE_C = 0.01  # of the logistic regression on frozen features, as in bench.verdict
 
 
@@ -111,7 +128,7 @@ TRIALS = {
     "base": Size(
         *("base", "whisper-base", (0, 1, 2), (0, 1, 2, 3), 14),
         finetune=(),
-        pretrain=("--train.epochs", "12"),
+        pretrain=("--train.epochs", "12", "--encoder.depth", "4"),
         steps=("base", "large-v3"),
         product=8192,
     ),
@@ -417,9 +434,9 @@ def write_scores(trial: Trial, every: float = 30.0) -> None:
         )
     if time.monotonic() - _written["last"] < every:
         return
-    for arm in (*ARMS, Arm(AFTER, ())):
+    for name in (*(arm.name for arm in ARMS), *AFTER):
         for seed in trial.size.seeds:
-            run, key = trial.place(arm.name, seed) / "finetune", f"{arm.name}|{seed}"
+            run, key = trial.place(name, seed) / "finetune", f"{name}|{seed}"
             if key not in _known and is_finished(run):
                 _known[key] = held_out(run / "held_out_scores.csv", _paths, tuple(_known["labels"].tolist()))
                 _figures[key] = json.loads((run / "run.json").read_text(encoding="utf-8"))["scores"]
@@ -491,45 +508,58 @@ def print_table(results: Path) -> None:
 # ---- stage 1 and its verdict
 
 
+class Adapted(NamedTuple):
+    """One run of stage 1."""
+
+    arm: Arm
+    seed: int
+    fold: int  # held out from it
+
+
 def stage_one(trial: Trial) -> None:
-    """Adapt the encoder with each fold held out, then judge it: frozen layer by layer, and fine-tuned."""
+    """Adapt the encoder in every way with each fold held out, then judge it: frozen layer by layer, and fine-tuned."""
     places = {
-        (seed, fold): trial.place(f"stage-one-{fold}", seed) for seed in trial.size.seeds for fold in trial.size.folds
+        Adapted(arm, seed, fold): trial.place(f"{arm.name} {fold}", seed)
+        for seed in trial.size.seeds
+        for arm in STAGE_ONE
+        for fold in trial.size.folds
     }
-    jobs = [
-        Job(
-            f"stage 1, seed {seed}, fold {fold}",
-            ("ssl_mae.py", *trial.flags(seed, place), *PRETRAIN, *trial.size.pretrain, "--data.valid_fold", str(fold)),
-            place,
-            "mae",
-        )
-        for (seed, fold), place in places.items()
-    ]
+    jobs = [stage_one_job(trial, run, place) for run, place in places.items()]
     run_jobs(trial, jobs, lambda: write_skills(trial, places))
     probe(trial, places)
-    ready = [
-        seed for seed in trial.size.seeds if all(is_finished(places[seed, fold] / "mae") for fold in trial.size.folds)
-    ]
     more: list[Job] = []
-    for seed in ready:
-        weights = trial.place("stage-one-{fold}", seed).with_name(f"stage-one-{{fold}}-{seed}")  # main.py fills it in
-        arm = Arm(AFTER, ("--encoder.weights", str(weights / "mae" / "encoder.safetensors")))
-        more.append(finetune_job(trial, arm, seed))
+    for seed in trial.size.seeds:
+        for arm, name in zip(STAGE_ONE, AFTER, strict=True):
+            folders = [places[Adapted(arm, seed, fold)] for fold in trial.size.folds]
+            if all(is_finished(folder / "mae") for folder in folders):
+                pattern = trial.place(f"{arm.name} FOLD", seed).name.replace("FOLD", "{fold}")  # main.py fills it in
+                weights = trial.scratch / pattern / "mae" / "encoder.safetensors"
+                more.append(finetune_job(trial, Arm(name, ("--encoder.weights", str(weights))), seed))
     run_jobs(trial, more, lambda: write_scores(trial))
     write_scores(trial, every=0.0)
 
 
-def write_skills(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
-    """How well hidden sound is painted."""
-    skills = [
-        float(read_records(place / "mae")[-1]["skill"]) for place in places.values() if is_finished(place / "mae")
-    ]
-    if skills:
-        text = f"skill {np.mean(skills):.3f} (of {len(skills)} runs {min(skills):.3f} to {max(skills):.3f})\n"
-        (trial.out / "stage_one.txt").write_text(text, encoding="utf-8")
+def stage_one_job(trial: Trial, run: Adapted, place: Path) -> Job:
+    """ssl_mae.py in one way, with one fold held out."""
+    given = (*PRETRAIN, *trial.size.pretrain, *run.arm.flags, "--data.valid_fold", str(run.fold))
+    words = ("ssl_mae.py", *trial.flags(run.seed, place), *given)
+    return Job(f"{run.arm.name}, seed {run.seed}, fold {run.fold}", words, place, "mae")
 
 
-def probe(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
+def write_skills(trial: Trial, places: Mapping[Adapted, Path]) -> None:
+    """How well masked sound is reconstructed, by the way of stage 1."""
+    lines = list[str]()
+    for arm in STAGE_ONE:
+        mine = [place for run, place in places.items() if run.arm == arm and is_finished(place / "mae")]
+        skills = [float(read_records(place / "mae")[-1]["skill"]) for place in mine]
+        if skills:
+            spread = f"(of {len(skills)} runs {min(skills):.3f} to {max(skills):.3f})"
+            lines.append(f"{arm.name}: skill {np.mean(skills):.3f} {spread}\n")
+    if lines:
+        (trial.out / "stage_one.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def probe(trial: Trial, places: Mapping[Adapted, Path]) -> None:
     """Logistic regression on frozen features of every layer, before and after stage 1: means over folds (and seeds)."""
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(trial.data)
@@ -540,32 +570,45 @@ def probe(trial: Trial, places: dict[tuple[int, int], Path]) -> None:
     for fold in trial.size.folds:
         with redirect_stdout(None):
             split(recordings, replace(trial.data, valid_fold=fold))  # refuses groups that stand in several folds
-    preset, audio = trial.size.preset, AUDIO
-    work: list[tuple[str, str, int]] = []  # when, file of features, fold
-    save_features(load_encoder(EncoderSettings(preset, trial.weights), audio), recordings, trial.scratch / "before.npz")
-    work += [("before", str(trial.scratch / "before.npz"), fold) for fold in trial.size.folds]
-    for (_, fold), place in places.items():
+    before = trial.scratch / "before.npz"
+    start = EncoderSettings(trial.size.preset, trial.weights)
+    save_features(load_encoder(start, AUDIO), recordings, before)
+    work = [("before", str(before), fold) for fold in trial.size.folds]
+    for run, place in places.items():
         if is_finished(place / "mae"):
-            encoder = load_encoder(EncoderSettings(preset, str(place / "mae" / "encoder.safetensors")), audio)
-            save_features(encoder, recordings, place / "after.npz")
-            work.append(("after", str(place / "after.npz"), fold))
-    layers = SIZES[preset].layers
-    names = [*map(str, range(1, layers + 1)), "all"]
+            adapted = EncoderSettings(trial.size.preset, str(place / "mae" / "encoder.safetensors"))
+            save_features(load_encoder(adapted, AUDIO), recordings, place / "after.npz")
+            work.append((run.arm.name, str(place / "after.npz"), run.fold))
+    names = [*map(str, range(1, SIZES[trial.size.preset].layers + 1)), "all"]
     values: dict[tuple[str, str], list[tuple[float, float]]] = {}
     spawned = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA would not live
     with ProcessPoolExecutor(min(available_cores(), len(work) * len(names)), spawned) as pool:
-        tasks = [(when, name, path, fold) for name in reversed(names) for when, path, fold in work]  # the longest first
+        tasks = [  # the longest first
+            (when, name, path, fold) for name in reversed(names) for when, path, fold in work if has(path, name)
+        ]
         found = pool.map(
             regress, *zip(*((path, name, fold, labels, folds) for _, name, path, fold in tasks), strict=True)
         )
         for (when, name, _, fold), scores in zip(tasks, found, strict=True):
             mine = truth[folds == fold]
             values.setdefault((name, when), []).append((cmap(mine, scores), top1_accuracy(mine, scores)))
-    add(trial.out / "stage_one.txt", f"{'layers':8}{'before: cmAP, top-1':>22}{'after':>18}{'cmAP':>10}")
-    for name in names:
-        before, after = (np.mean(values.get((name, when), [(np.nan, np.nan)]), axis=0) for when in ("before", "after"))
-        cells = f"{before[0]:14.3f}{before[1]:8.3f}{after[0]:10.3f}{after[1]:8.3f}{after[0] - before[0]:+10.3f}"
-        add(trial.out / "stage_one.txt", f"{name:8}{cells}")
+    for arm in STAGE_ONE:
+        if not any(when == arm.name for _, when in values):
+            continue
+        columns = f"{'layers':8}{'before: cmAP, top-1':>22}{'after':>18}{'cmAP':>10}"
+        add(trial.out / "stage_one.txt", f"{arm.name}\n{columns}")
+        for name in names:
+            first, last = (
+                np.mean(values.get((name, when), [(np.nan, np.nan)]), axis=0) for when in ("before", arm.name)
+            )
+            cells = f"{first[0]:14.3f}{first[1]:8.3f}{last[0]:10.3f}{last[1]:8.3f}{last[0] - first[0]:+10.3f}"
+            add(trial.out / "stage_one.txt", f"{name:8}{cells}")
+
+
+def has(path: str, layer: str) -> bool:
+    """Whether an encoder has a layer: stage 1 may have left out the highest."""
+    with np.load(path) as kept:
+        return layer == "all" or int(layer) <= kept["features"].shape[1]
 
 
 @torch.inference_mode()

@@ -13,8 +13,21 @@ from safetensors.torch import load_file, save_file
 from bench.gpu import LIMITS, LONGEST, PATIENCE, wait
 from bench.gpu_pack import LONGEST as LONGEST_RECORDING
 from bench.gpu_pack import RATE, ROOM, pack, size_of
-from bench.gpu_parts import ARMS, PARTS, TRIALS, Trial, figures, offered, steps, table_lines
-from config import DataSettings
+from bench.gpu_parts import (
+    ARMS,
+    PARTS,
+    STAGE_ONE,
+    TRIALS,
+    Adapted,
+    Trial,
+    figures,
+    finetune_job,
+    offered,
+    stage_one_job,
+    steps,
+    table_lines,
+)
+from config import DataSettings, FinetuneCommand, PretrainCommand, parse
 from data_loader import read_labeled, read_noise
 from demo_data import FieldSeason
 
@@ -74,9 +87,25 @@ def test_what_is_too_slow_is_ended_with_all_it_started(tmp_path: Path) -> None:
     assert wait(quick, 60.0) == 3  # control: one that ends by itself says how
 
 
-def test_flags_of_the_arms_are_known_to_the_command() -> None:
+def test_flags_of_the_arms_are_known_to_the_command(tmp_path: Path) -> None:
     assert all(offered(arm.flags) for arm in ARMS)
+    trial = Trial(TRIALS["base"], tmp_path, tmp_path, tmp_path)
+    for arm in ARMS:
+        config = parse(FinetuneCommand, finetune_job(trial, arm, 2).words[1:])
+        assert config.run.seed == 2 and config.data.min_recordings == 8
     assert not offered(("--encoder.width", "3"))  # control
+
+
+def test_every_way_of_stage_one_is_a_command_with_a_place_of_its_own(tmp_path: Path) -> None:
+    trial = Trial(TRIALS["base"], tmp_path, tmp_path, tmp_path)
+    runs = [Adapted(arm, seed, fold) for arm in STAGE_ONE for seed in trial.size.seeds for fold in trial.size.folds]
+    jobs = [stage_one_job(trial, run, trial.place(f"{run.arm.name} {run.fold}", run.seed)) for run in runs]
+    assert len({job.place for job in jobs}) == len(jobs) == 4 * 3 * 4
+    for run, job in zip(runs, jobs, strict=True):
+        config = parse(PretrainCommand, job.words[1:])
+        assert (config.data.valid_fold, config.run.seed) == (run.fold, run.seed)
+        assert config.encoder.depth == (0 if "all layers" in run.arm.name else 4)
+        assert config.mask.shuffle == ("shuffled" in run.arm.name)
 
 
 def test_training_steps_of_both_stages_are_timed(tmp_path: Path) -> None:
