@@ -39,7 +39,6 @@ from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.cells import no_formula
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
-from serving.detections import DETECTION_COLUMNS as COLUMNS
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
     ADDED,
@@ -93,7 +92,7 @@ def write_report(config: ReportCommand) -> int:
             zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)
         ):
             d = shown.detections[index]
-            card: dict[str, object] = {"cells": d.cells}
+            card: dict[str, object] = {"cells": d.cells[: len(results.columns)]}
             if isinstance(clip, str):
                 card["why"] = "" if config.hide_paths else clip
                 troubles.append(f"{d.file} {d.start:g} s: {clip}")
@@ -302,7 +301,7 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
     return {
         "report": results.digest[:16],
         "title": title,
-        "columns": COLUMNS,
+        "columns": results.columns,
         "added": ADDED,
         "species": [
             [label, d.cell("Common name"), d.cell("Scientific name"), counts[label], d.cell("Validated")]

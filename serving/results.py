@@ -27,9 +27,10 @@ from archive.recordings import is_number, path_within
 from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
-from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.detections import DETECTION_COLUMNS, UNFAMILIAR
 from sounds.notes import MOST_EXPANSION
 
+COLUMNS = (*DETECTION_COLUMNS, UNFAMILIAR)
 INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
 TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
@@ -78,6 +79,11 @@ class Results:
         """The sha256 of the model's file, or what else the table calls it."""
         digest = self.facts.get("model_sha256")
         return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of its cells: how unfamiliar a window is only where some row says so."""
+        return COLUMNS if any(d.cell(UNFAMILIAR) for d in self.detections) else DETECTION_COLUMNS
 
     @property
     def time_expansion(self) -> int:
