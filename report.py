@@ -92,7 +92,7 @@ def write_report(config: ReportCommand) -> int:
             zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)
         ):
             d = shown.detections[index]
-            card: dict[str, object] = {"cells": d.cells[: len(results.columns)]}
+            card: dict[str, object] = {"cells": d.cells}
             if isinstance(clip, str):
                 card["why"] = "" if config.hide_paths else clip
                 troubles.append(f"{d.file} {d.start:g} s: {clip}")

@@ -32,6 +32,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from config import AudioSettings
+from model import BirdClefClassifier
 from sounds.audio import read_samples
 from sounds.windows import network_input
 from training.checkpoint import load_classifier
@@ -227,11 +229,12 @@ def trained(animal: Animal, arm: str, folder: Path) -> Path:
     return model
 
 
-def windows_of(path: Path, model: Path) -> tuple[NDArray[np.float64], NDArray[np.float32], tuple[str, ...]]:
+def windows_of(
+    path: Path, network: BirdClefClassifier, audio: AudioSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Middle in seconds (windows,) and scores (windows, kinds) of every window of a recording, and of those half a
-    window later; and the kinds."""
-    network, facts = load_classifier(model)
-    audio, middles, scores = facts.audio, list[float](), list[NDArray[np.float32]]()
+    window later."""
+    middles, scores = list[float](), list[NDArray[np.float32]]()
     near, seconds = audio.window_seconds, soundfile.info(path).duration
     for shift in np.arange(0, max(seconds - near, 0) + 1e-6, audio.context_seconds):
         for start in (shift, shift + near / 2):
@@ -241,7 +244,7 @@ def windows_of(path: Path, model: Path) -> tuple[NDArray[np.float64], NDArray[np
             whole = int(len(samples) / audio.sample_rate / near + 1e-6)  # windows that are full of sound
             middles += [start + (number + 0.5) * near for number in range(min(whole, len(answer)))]
             scores += list(answer[:whole])
-    return np.array(middles), np.array(scores), facts.taxonomy.labels
+    return np.array(middles), np.array(scores)
 
 
 def judge(model: Path, answers: dict[Path, list[Call]], near: float) -> dict[str, float]:
@@ -249,9 +252,9 @@ def judge(model: Path, answers: dict[Path, list[Call]], near: float) -> dict[str
     chance would find; and, where the kind of a call is known, the share of those found that are taken for it."""
     quiet, loud = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     nearby: list[tuple[Call, NDArray[np.float32]]] = []  # scores (windows, kinds) of the windows near each call
-    labels: tuple[str, ...] = ()
+    network, facts = load_classifier(model)
     for path, calls in answers.items():
-        middles, scores, labels = windows_of(path, model)
+        middles, scores = windows_of(path, network, facts.audio)
         present = np.zeros(len(middles), np.bool_)
         for call in calls:
             present |= (middles + near / 2 > call.start) & (middles - near / 2 < call.end)
@@ -259,7 +262,7 @@ def judge(model: Path, answers: dict[Path, list[Call]], near: float) -> dict[str
             nearby.append((call, scores[np.abs(middles - (call.start + call.end) / 2) <= reach + 1e-9]))
         quiet.append(scores[~present].max(axis=1, initial=-np.inf))
         loud.append(scores[present].max(axis=1, initial=-np.inf))
-    return figures(np.concatenate(quiet), np.concatenate(loud), nearby, labels)
+    return figures(np.concatenate(quiet), np.concatenate(loud), nearby, facts.taxonomy.labels)
 
 
 def figures(

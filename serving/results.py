@@ -82,8 +82,8 @@ class Results:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of its cells: how unfamiliar a window is only where some row says so."""
-        return COLUMNS if any(d.cell(UNFAMILIAR) for d in self.detections) else DETECTION_COLUMNS
+        """Those of its cells: how unfamiliar a window is only where the table says so."""
+        return COLUMNS[: len(self.detections[0].cells)]
 
     @property
     def time_expansion(self) -> int:
@@ -135,7 +135,7 @@ def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, 
 
 def detected(where: str, row: Mapping[str, str]) -> Detected:
     """One row; BirdNET's has no code for a species, so its name is one."""
-    cells = [row.get(column, "") for column in COLUMNS]
+    cells = [row.get(column, "") for column in (COLUMNS if UNFAMILIAR in row else DETECTION_COLUMNS)]
     cells[CODE] = cells[CODE] or row.get("Scientific name", "") or row.get("Common name", "")
     times = [row[column] for column in ("Start (s)", "End (s)", "Confidence")]
     assert all(is_number(time) for time in times), f"{where}: {times} are not all numbers; mend the row or remove it"
