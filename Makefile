@@ -14,7 +14,8 @@
 # make bench-losses   each loss on the same recordings, with controls
 # make bench-ingredients   stage 2 without each of its parts, or with another; WAY=frozen FOLD=1 MINUTES=180 SEEDS="0 1 2"
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
-# make bench-bats  calls of bats found within 20 ms in real recordings at 256 kHz, and at 16 kHz where there are none
+# make bench-bats  calls of bats found within 20 ms, made-up and real ones, at 256 kHz, and at 16 kHz where there are none
+# make bench-whales   made-up calls of whales found within a second, at 2 kHz and at 16 kHz
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-busy   windows per second alone, beside a busy process, beside a second training
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
@@ -28,7 +29,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -88,7 +89,10 @@ bench-ingredients: $(READY)
 	@.venv/bin/python -m bench.ingredients $(or $(WAY),frozen) $(or $(FOLD),1) $(or $(MINUTES),180) $(SEEDS)
 
 bench-bats: $(READY)
-	@.venv/bin/python -m bench.bats
+	@.venv/bin/python -m bench.calls bats
+
+bench-whales: $(READY)
+	@.venv/bin/python -m bench.calls whales
 
 bench-context: $(READY)
 	@.venv/bin/python -m bench.context

@@ -926,7 +926,7 @@ class QuantizeCommand:
     """How far all INT8 products together may move the logits, as a share of their spread: the costliest get weights of
     8 bits, then stay in float32, until it is so."""
     max_windows: int = 2_000
-    """Held-out windows to compare on."""
+    """Held-out windows to compare on, and training windows from which is learnt what is familiar."""
     blend: BlendSettings = BlendSettings()
     run: QuickRunSettings = QuickRunSettings()
 
@@ -967,7 +967,8 @@ class PredictCommand:
     embeddings: Path | None = None
     """Also write the encoder's vector of every window, to this .npz or .csv."""
     scores: bool = False
-    """Also write scores.csv: the probability of every species in every window."""
+    """Also write scores.csv: the probability of every species in every window, and how unlike anything in training it
+    is."""
     bom: bool = False
     """Begin csv tables with a byte order mark, for Excel."""
     min_conf: float | None = None

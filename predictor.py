@@ -20,7 +20,7 @@ import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - C
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
@@ -197,6 +197,9 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine) -> list[Sco
         assert same, (
             f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"
         )
+    if len(scorers) > 1 and any(scorer.unfamiliar for scorer in scorers):
+        show("of several models nothing is said of how unfamiliar a window is; each by itself would tell it")
+        return [replace(scorer, unfamiliar=False) for scorer in scorers]
     return scorers
 
 

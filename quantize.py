@@ -37,6 +37,7 @@ from tqdm import tqdm
 from archive.recordings import read_recordings
 from config import SCRATCH
 from evaluation.blending import blended
+from evaluation.familiarity import FEWEST, Familiarity, fit_familiarity
 from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
 from runtime.digests import beside, sha256
@@ -46,7 +47,7 @@ from runtime.terminal import command_line, launch, show
 from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
-from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts
+from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts, training_windows
 from serving.convolutions import Counted, restate_facts, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
@@ -112,7 +113,7 @@ def quantize(config: QuantizeCommand) -> int:
         if model is None:
             files = write_blended(trained, paths, run.folder, config)
         else:
-            files = write_files(model, trained, run.folder / "classifier", config.max_error)
+            files = write_files(model, trained, run.folder / "classifier", config.max_error, most=config.max_windows)
             del model  # its weights are most of the memory that the rest would need
         int8_path, licence = files.int8_path, report(files, run.folder, config)
     if licence:
@@ -184,16 +185,22 @@ def open_trained(path: Path, config: QuantizeCommand) -> tuple[BirdClefClassifie
 
 
 def write_files(
-    model: BirdClefClassifier, trained: Compared, name: Path, limit: float, known: Choice | None = None
+    model: BirdClefClassifier,
+    trained: Compared,
+    name: Path,
+    limit: float,
+    known: Choice | None = None,
+    most: int = 0,
 ) -> Files:
     """Both files of one classifier, as NAME.onnx and NAME.int8.onnx.
 
     limit   how far INT8 may move the logits
     known   the recipe of a classifier with the same encoder, and what it was chosen by
+    most    training windows from which it is learnt what is familiar; 0: the files will not tell
     """
     float_path, int8_path = name.with_suffix(".onnx"), name.with_suffix(".int8.onnx")
     # write float32, held against the trained network
-    floats, largest = write_float_file(model, trained, float_path)
+    floats, largest = write_float_file(model, trained, float_path, most)
     refuse_broken_cpu()
     if trained.facts.picture:
         return write_picture_files(trained, float_path, int8_path, floats, largest)
@@ -266,6 +273,7 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     answers = np.stack([files.floats for files in members])
     blend, facts, line = blend_members(answers, ensemble.held_out, ensemble.facts, config.blend, judged)
     show(line)
+    show("an ensemble does not tell how unfamiliar a window is; its members by themselves do")
     trained = replace(ensemble, facts=facts)
     recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
     count = Counted(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))
@@ -298,14 +306,42 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     )
 
 
-def write_float_file(model: BirdClefClassifier, trained: Compared, path: Path) -> tuple[Scores, float]:
+def write_float_file(model: BirdClefClassifier, trained: Compared, path: Path, most: int) -> tuple[Scores, float]:
     """The float32 file, which must answer as the network does: its answers, and by how much they differ at most."""
     contexts = trained.held_out.contexts
-    write_float(model, trained.facts, path, len(trained.held_out.truth) > 0)
-    expected, floats = network_scores(model, contexts), file_scores(path, contexts)
+    expected, vectors = network_answers(model, contexts)
+    familiarity = what_is_familiar(model, trained, vectors, most) if most else None
+    write_float(model, trained.facts, path, len(trained.held_out.truth) > 0, familiarity)
+    floats = file_scores(path, contexts)
     largest = float(np.abs(floats - expected).max())
     assert largest <= FLOAT_TOLERANCE, f"{path} differs from the trained network by {largest:.1e}: do not deploy it"
     return floats, largest
+
+
+def what_is_familiar(
+    model: BirdClefClassifier, trained: Compared, vectors: NDArray[np.float32], most: int
+) -> Familiarity | None:
+    """What is learnt of the training windows, so that the files can tell how unlike them a window is; None where the
+    recordings do not suffice, which is said.
+
+    vectors   (windows of all contexts, width) embeddings of those on which the files are compared
+    """
+    held_out, found = trained.held_out, list[NDArray[np.float32]]()
+    known = held_out.truth[held_out.owner].any(axis=1) if len(held_out.truth) else np.zeros(0, np.bool_)
+    species = list[int]()
+    windows = training_windows(trained.path, trained.facts, most if known.sum() >= FEWEST else 0)
+    for samples, rows, one in tqdm(windows, "training windows", disable=None, leave=False):
+        found.append(network_answers(model, samples[None])[1][list(rows)])
+        species += [one] * len(rows)
+    if len(set(species)) < 2:
+        show("too few recordings are there to learn what is familiar: the files do not tell how unfamiliar a window is")
+        return None
+    familiarity = fit_familiarity(np.concatenate(found), np.array(species), vectors[held_out.rows][known])
+    show(
+        f"how unfamiliar a window is: learnt from {len(species)} training windows of {len(set(species))} species, as a "
+        f"share of {int(known.sum())} held-out ones"
+    )
+    return familiarity
 
 
 def refuse_broken_cpu() -> None:
@@ -325,12 +361,14 @@ def choose_recipe(model: BirdClefClassifier, waveforms: torch.Tensor, limit: flo
 
 
 @torch.inference_mode()
-def network_scores(model: BirdClefClassifier, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Answers of the trained network: (windows, species)."""
-    starts = tqdm(range(0, len(contexts), 16), "trained network", disable=None, leave=False)
-    batches = (torch.from_numpy(contexts[start : start + 16]) for start in starts)
-    scores: NDArray[np.float32] = torch.cat([model(batch).sigmoid() for batch in batches]).numpy()
-    return scores
+def network_answers(
+    model: BirdClefClassifier, contexts: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of the trained network: probabilities (windows, species) and embeddings (windows, width)."""
+    starts = tqdm(range(0, len(contexts), 16), "trained network", disable=len(contexts) == 1 or None, leave=False)
+    answers = [model.answers(torch.from_numpy(contexts[start : start + 16])) for start in starts]
+    logits, vectors = (torch.cat(part) for part in zip(*answers, strict=True))
+    return logits.sigmoid().numpy(), vectors.numpy()
 
 
 def file_scores(path: Path, contexts: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -39,7 +39,6 @@ from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.cells import no_formula
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
-from serving.detections import DETECTION_COLUMNS as COLUMNS
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
     ADDED,
@@ -302,7 +301,7 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
     return {
         "report": results.digest[:16],
         "title": title,
-        "columns": COLUMNS,
+        "columns": results.columns,
         "added": ADDED,
         "species": [
             [label, d.cell("Common name"), d.cell("Scientific name"), counts[label], d.cell("Validated")]

@@ -21,9 +21,10 @@ if TYPE_CHECKING:  # `experiments` starts without it
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
-def score_columns(labels: Sequence[str], by_channel: bool = False) -> list[str]:
+def score_columns(labels: Sequence[str], by_channel: bool = False, unfamiliar: bool = False) -> list[str]:
     """Header of a table of scores."""
-    return ["file", "start", "end", *(["channel"] if by_channel else []), *labels]
+    more = [*(["channel"] if by_channel else []), *(["unfamiliar"] if unfamiliar else [])]
+    return ["file", "start", "end", *more, *labels]
 
 
 def write_scores(
@@ -33,14 +34,18 @@ def write_scores(
     ends: Sequence[float],
     probabilities: NDArray[np.float32],
     channel: int | None = None,
+    unfamiliar: NDArray[np.float32] | None = None,
 ) -> None:
     """One row per window: file, start, end, and the probability of each species with six digits that count.
 
-    channel   which one these windows are of, where each is scored by itself
+    channel      which one these windows are of, where each is scored by itself
+    unfamiliar   (windows,) how unlike training each is, where the model tells it
     """
     own = [] if channel is None else [str(channel)]
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
         cells = [f"{probability:.6g}" for probability in probabilities[row]]
+        if unfamiliar is not None:
+            cells.insert(0, f"{unfamiliar[row]:.3f}")
         write_row(file, [plain_path(name), seconds(start), seconds(end), *own, *cells])
 
 

@@ -9,8 +9,9 @@ Reads    held_out_recordings.csv and training_recordings.csv beside a classifier
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, pool_windows
 from training.checkpoint import ClassifierFacts
 
 Segment = tuple[Path, float | None, float | None]  # of a recording: start and end, where it is labelled
+OF_EACH = 4  # contexts of a training recording at most, where many recordings count
 SCANNED = 32  # contexts in which outliers are looked for and the cost of each product is measured
 
 
@@ -107,6 +109,27 @@ def scanned_contexts(
         return training.contexts[:SCANNED], "training contexts"
     source = "held-out contexts, which judge the file too" if len(held_out.truth) else "contexts of noise"
     return held_out.contexts[:SCANNED], source
+
+
+def training_windows(
+    classifier: Path, facts: ClassifierFacts, most: int
+) -> Iterator[tuple[NDArray[np.float32], tuple[int, ...], int]]:
+    """Contexts (samples,) of the recordings that a classifier was trained on, as far as they are still there, with the
+    rows of their windows and the index of their species: the species in turn, until there are `most` windows."""
+    table, index = classifier.with_name(TRAINING), {label: n for n, label in enumerate(facts.taxonomy.labels)}
+    rows = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
+    rows = [row for row in rows if row.labels and row.labels[0] in index]
+    turn, order = Counter[str](), list[tuple[int, int]]()
+    for number in np.random.default_rng(0).permutation(len(rows)).tolist():
+        order.append((turn[rows[number].labels[0]], number))
+        turn[rows[number].labels[0]] += 1
+    count = 0
+    for _, number in sorted(order):
+        for context in islice(recording_contexts([rows[number]], facts.audio), OF_EACH):
+            if count >= most:
+                return
+            count += len(context.rows)
+            yield context.samples, context.rows, index[rows[number].labels[0]]
 
 
 def pooled(scores: NDArray[np.float32], held_out: ComparedWindows) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ DETECTION_COLUMNS = (
     *WHERE,
     *("Window (s)", "Overlap (s)", "Min conf", "Runners up", "Validated"),
 )
+UNFAMILIAR = "Unfamiliar"  # one more column, of models that tell how unlike their training a window is
 KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
 RUNNERS_UP = 2
 AT_A_TIME = 512  # windows
@@ -40,6 +41,7 @@ class Scored:
     probabilities: Scores  # (windows, species)
     embeddings: Scores  # (windows, width)
     channel: int = 0  # 1, 2, ...; 0: the mean of all channels
+    unfamiliar: Scores = field(default_factory=lambda: np.zeros(0, np.float32))  # (windows,); (0,) where none tells it
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Detection:
     detected_at: str = ""  # ISO 8601 or blank
     runners_up: str = ""  # "label 0.31, label 0.12"
     validated: str = ""  # whether the species was, on held-out recordings or verdicts: yes, too few, never
+    unfamiliar: float | None = None  # how unlike training the window is: share of known windows that are less so
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class TableFacts:
     overlap: float
     highest_hz: float  # the model's band ends there
     lowest_hz: float = 0.0  # and begins there
+    unfamiliar: bool = False  # whether it tells how unlike its training a window is
 
 
 def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str = "") -> list[Detection]:
@@ -135,7 +139,8 @@ def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: st
     for first in range(0, len(scored.starts), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         rows = scored.starts[part], scored.ends[part], scored.probabilities[part]
-        found += detect_some(Scored(*rows, scored.embeddings[:0], scored.channel), taxonomy, choices, recorded_at)
+        some = Scored(*rows, scored.embeddings[:0], scored.channel, scored.unfamiliar[part])
+        found += detect_some(some, taxonomy, choices, recorded_at)
     return found
 
 
@@ -148,6 +153,7 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
     for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
         order = [int(column) for column in np.argsort(-probabilities[row], kind="stable")]
         when = clock_time(recorded_at, start)
+        strange = float(scored.unfamiliar[row]) if len(scored.unfamiliar) else None
         reached = [column for column in order if probabilities[row, column] >= choices.thresholds[column]]
         for column in reached[: choices.top or None]:
             others = [other for other in order if other != column][:RUNNERS_UP]
@@ -164,13 +170,15 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
                     when,
                     labels_in_words(taxonomy, probabilities[row], others),
                     choices.validated[column] if choices.validated else "",
+                    strange,
                 )
             )
         answer = answers[row] if answers else None
         if answer is not None and not reached:
             name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
             taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
-            found.append(replace(taxon, runners_up=labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])))
+            others = labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])
+            found.append(replace(taxon, runners_up=others, unfamiliar=strange))
     return found
 
 

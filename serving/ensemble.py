@@ -3,7 +3,8 @@
     write_ensemble([Path("a.onnx"), Path("b.onnx")], Path("classifier.onnx"), facts, blend, "float32", verified=True)
 
 What the members have in common is computed once: the front end where its geometry is the same, and the whole encoder of
-heads that were fitted on the same frozen one. The embeddings are those of the first member.
+heads that were fitted on the same frozen one. The embeddings are those of the first member; how unfamiliar a window is
+the file does not tell.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ def joined(members: Sequence[onnx.ModelProto], blend: Blend) -> onnx.ModelProto:
     nodes += blending(logits, blend, constants)
     nodes.append(helper.make_node("Identity", [embeddings[0]], ["embeddings"], "embeddings"))
     nodes, constants = shared(nodes, constants)
-    outputs = [output.name for output in first.graph.output]
+    ends = [output for output in first.graph.output if output.name in ("probabilities", "embeddings")]
+    outputs = [output.name for output in ends]
     nodes = needed(nodes, outputs)
     used = {name for node in nodes for name in node.input}
     kept = [constant for constant in constants if constant.name in used]
-    graph = helper.make_graph(nodes, "ensemble", first.graph.input, first.graph.output, kept)
+    graph = helper.make_graph(nodes, "ensemble", first.graph.input, ends, kept)
     imports = [helper.make_opsetid(domain, version) for domain, version in sorted(versions)]
     return helper.make_model(graph, opset_imports=imports, ir_version=first.ir_version)
 

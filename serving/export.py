@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from config import EncoderSize
 from evaluation.calibration import thresholds_to_json
+from evaluation.familiarity import LEAST, Familiarity
 from model import BirdClefClassifier
 from runtime.digests import blank, name_beside, sha256, write_digest
 from runtime.files import publish
@@ -58,31 +59,71 @@ LARGEST_FILE = 5e8  # bytes of weights that a file holds itself
 class Deployed(nn.Module):
     """The classifier as it is served: waveforms (batch, samples) -> probabilities and embeddings of every window.
 
-    forward   (batch, context samples) -> (batch * windows, species), (batch * windows, width)
+    forward   (batch, context samples) -> (batch * windows, species), (batch * windows, width); and (batch * windows,)
+              where it is known what is familiar
     """
 
-    def __init__(self, model: BirdClefClassifier) -> None:
+    def __init__(self, model: BirdClefClassifier, familiarity: Familiarity | None = None) -> None:
         super().__init__()
         self.model = model
+        self.strangeness = Strangeness(familiarity) if familiarity else None
 
-    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, ...]:
         logits, embeddings = self.model.answers(waveforms)
-        return logits.sigmoid(), embeddings
+        if self.strangeness is None:
+            return logits.sigmoid(), embeddings
+        return logits.sigmoid(), embeddings, self.strangeness(embeddings)
 
 
-def write_float(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
-    """The float32 file, front end included, for any number of contexts at a time."""
+class Strangeness(nn.Module):
+    """evaluation/familiarity.py as a part of the graph, all that it needs as constants.
+
+    forward   (windows, width) -> (windows,) 0 to 1
+    """
+
+    def __init__(self, familiarity: Familiarity) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.whitening: Tensor
+        self.directions: Tensor
+        self.low: Tensor
+        self.steps: Tensor
+        self.register_buffer("mean", torch.from_numpy(familiarity.mean))
+        self.register_buffer("whitening", torch.from_numpy(familiarity.whitening))
+        self.register_buffer("directions", torch.from_numpy(familiarity.directions).T.contiguous())
+        levels = torch.from_numpy(familiarity.levels)
+        self.register_buffer("low", levels[:-1].clone())
+        self.register_buffer("steps", levels.diff())
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        seen = (embeddings - self.mean) @ self.whitening
+        length = seen.square().sum(dim=1, keepdim=True).sqrt().clamp(min=LEAST)
+        nearest = (seen / length @ self.directions).amax(dim=1, keepdim=True)
+        return ((1 - nearest - self.low) / self.steps).clamp(0, 1).mean(dim=1)
+
+
+def write_float(
+    model: BirdClefClassifier,
+    facts: ClassifierFacts,
+    path: Path,
+    verified: bool,
+    familiarity: Familiarity | None = None,
+) -> None:
+    """The float32 file, front end included, for any number of contexts at a time.
+
+    familiarity   what is known of the training windows: with it the file tells how unlike them a window is
+    """
     show("exporting ...")
     large = sum(4 * parameter.numel() for parameter in model.parameters()) > LARGEST_FILE
     example = torch.zeros(2, model.log_mel.samples)
     batch = torch.export.Dim("batch", min=1, max=4096)
     with quietly():
         program = torch.onnx.export(
-            Deployed(model).eval(),
+            Deployed(model, familiarity).eval(),
             (example,),
             dynamo=True,
             input_names=["waveforms"],
-            output_names=["probabilities", "embeddings"],
+            output_names=["probabilities", "embeddings", *(["unfamiliar"] if familiarity else [])],
             dynamic_shapes={"waveforms": {0: batch}},
             verbose=False,
         )
@@ -460,6 +501,7 @@ def set_facts(
     }
     content |= {"picture": asdict(facts.picture)} if facts.picture else {}
     content |= {"int8": int8} if int8 else {}
+    content |= {"unfamiliar": True} if any(output.name == "unfamiliar" for output in graph.graph.output) else {}
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
 
 

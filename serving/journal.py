@@ -219,7 +219,9 @@ def change_in_words(name: str, was: Any, now: Any) -> str:
 def scored_of(columns: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]], number: int) -> Scored:
     starts, ends = ([float(value) for value in columns[f"{name}{number}"]] for name in ("starts", "ends"))
     vectors, channel = columns[f"embeddings{number}"], int(columns[f"channel{number}"])
-    return Scored(starts, ends, columns[f"probabilities{number}"], vectors, channel)
+    found = Scored(starts, ends, columns[f"probabilities{number}"], vectors, channel)
+    unfamiliar = columns.get(f"unfamiliar{number}")  # None of an earlier version
+    return found if unfamiliar is None else replace(found, unfamiliar=unfamiliar)
 
 
 if __name__ == "__main__":

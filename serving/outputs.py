@@ -76,7 +76,8 @@ def write_outputs(
             yield replace(analysed, events=events)
 
     audio = scorer.audio
-    facts = TableFacts(scorer.path.name, audio.window_seconds, sound.overlap, audio.top_hz, audio.lowest_hz)
+    band = audio.top_hz, audio.lowest_hz
+    facts = TableFacts(scorer.path.name, audio.window_seconds, sound.overlap, *band, scorer.unfamiliar)
     kinds, events = [KINDS[kind] for kind in tables.rtype], tables.merge_gap is not None
     written = write_tables(folder, counted(), facts, kinds, events, tables.split_tables, tables.bom)
     check_ledger(folder / "files.csv", entries)
@@ -117,12 +118,12 @@ def scored_parts(entries: Sequence[Entry], journal: Journal) -> Iterator[tuple[E
 
 
 def write_all_scores(path: Path, entries: Sequence[Entry], journal: Journal, scorer: Scorer, by_channel: bool) -> Path:
-    """scores.csv: the probability of every species in every window."""
+    """scores.csv: the probability of every species in every window, and how unfamiliar it is where the model tells."""
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_row(file, score_columns(scorer.taxonomy.labels, by_channel))
+        write_row(file, score_columns(scorer.taxonomy.labels, by_channel, scorer.unfamiliar))
         for entry, part in scored_parts(entries, journal):
-            channel = part.channel if by_channel else None
-            write_scores(file, str(entry.path), part.starts, part.ends, part.probabilities, channel)
+            channel, strange = part.channel if by_channel else None, part.unfamiliar if scorer.unfamiliar else None
+            write_scores(file, str(entry.path), part.starts, part.ends, part.probabilities, channel, strange)
     return path
 
 

@@ -27,9 +27,10 @@ from archive.recordings import is_number, path_within
 from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
-from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.detections import DETECTION_COLUMNS, UNFAMILIAR
 from sounds.notes import MOST_EXPANSION
 
+COLUMNS = (*DETECTION_COLUMNS, UNFAMILIAR)
 INDEX = {name: index for index, name in enumerate(COLUMNS)}
 NEEDED = ("Start (s)", "End (s)", "Confidence", "File")
 TELLING = ("site", "reason", "latitude", "longitude", "serial")  # columns of files.csv that could name a place
@@ -78,6 +79,11 @@ class Results:
         """The sha256 of the model's file, or what else the table calls it."""
         digest = self.facts.get("model_sha256")
         return digest if isinstance(digest, str) and digest else next((d.cell("Model") for d in self.detections), "")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of its cells: how unfamiliar a window is only where the table says so."""
+        return COLUMNS[: len(self.detections[0].cells)]
 
     @property
     def time_expansion(self) -> int:
@@ -129,7 +135,7 @@ def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, 
 
 def detected(where: str, row: Mapping[str, str]) -> Detected:
     """One row; BirdNET's has no code for a species, so its name is one."""
-    cells = [row.get(column, "") for column in COLUMNS]
+    cells = [row.get(column, "") for column in (COLUMNS if UNFAMILIAR in row else DETECTION_COLUMNS)]
     cells[CODE] = cells[CODE] or row.get("Scientific name", "") or row.get("Common name", "")
     times = [row[column] for column in ("Start (s)", "End (s)", "Confidence")]
     assert all(is_number(time) for time in times), f"{where}: {times} are not all numbers; mend the row or remove it"

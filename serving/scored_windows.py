@@ -18,8 +18,9 @@ import numpy as np
 from serving.detections import Scored
 from serving.scorer import Answer
 
-ARRAYS = ("starts", "ends", "probabilities", "embeddings")
+ARRAYS = ("starts", "ends", "probabilities", "embeddings", "unfamiliar")
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+NONE = np.zeros(0, np.float32)  # of what an earlier version did not keep
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Windows:
     ends: list[float] = field(default_factory=list[float])
     probabilities: array[float] = field(default_factory=lambda: array("f"))  # row after row
     embeddings: array[float] = field(default_factory=lambda: array("f"))
+    unfamiliar: array[float] = field(default_factory=lambda: array("f"))  # of models that tell it
     width: int = 0  # of the embeddings
     species: int = 0
 
@@ -43,6 +45,8 @@ class Windows:
         if embeddings:
             self.embeddings.frombytes(answer.embeddings[chosen].tobytes())
             self.width = answer.embeddings.shape[1]
+        if answer.unfamiliar is not None:
+            self.unfamiliar.frombytes(answer.unfamiliar[chosen].tobytes())
 
     def arrays(self, rows: int) -> dict[str, Numbers]:
         """The first so many windows, as the journal saves them."""
@@ -51,6 +55,7 @@ class Windows:
             "ends": np.array(self.ends[:rows], np.float64),
             "probabilities": np.array(self.probabilities[: rows * self.species], np.float32),
             "embeddings": np.array(self.embeddings[: rows * self.width], np.float32),
+            "unfamiliar": np.array(self.unfamiliar[:rows], np.float32),
             "widths": np.array([self.width, self.species]),
         }
 
@@ -62,11 +67,13 @@ class Windows:
         count = len(self.starts)
         probabilities = np.frombuffer(self.probabilities, np.float32).reshape(count, species)
         embeddings = np.frombuffer(self.embeddings, np.float32).reshape(count, self.width)
+        unfamiliar = np.frombuffer(self.unfamiliar, np.float32)
         order = sorted(range(count), key=self.starts.__getitem__)
         if order == list(range(count)):  # what is in order need not be copied
-            return Scored(self.starts, self.ends, probabilities, embeddings, channel)
+            return Scored(self.starts, self.ends, probabilities, embeddings, channel, unfamiliar)
         starts, ends = ([times[row] for row in order] for times in (self.starts, self.ends))
-        return Scored(starts, ends, probabilities[order], embeddings[order], channel)
+        unfamiliar = unfamiliar[order] if len(unfamiliar) else unfamiliar
+        return Scored(starts, ends, probabilities[order], embeddings[order], channel, unfamiliar)
 
 
 ByChannel = dict[tuple[int, bool], Windows]  # of one recording, by channel and, for --tta, whether shifted
@@ -87,10 +94,11 @@ def unpacked(arrays: Mapping[str, Numbers]) -> tuple[ByChannel, int]:
     for name in arrays:
         if name.endswith(" starts"):
             channel, shifted, _ = name.split()
-            own = {key: arrays[f"{channel} {shifted} {key}"] for key in ARRAYS}
+            own = {key: arrays.get(f"{channel} {shifted} {key}", NONE) for key in ARRAYS}
             windows = Windows(own["starts"].tolist(), own["ends"].tolist())
             windows.probabilities.frombytes(own["probabilities"].tobytes())
             windows.embeddings.frombytes(own["embeddings"].tobytes())
+            windows.unfamiliar.frombytes(own["unfamiliar"].tobytes())
             windows.width, windows.species = map(int, arrays[f"{channel} {shifted} widths"])
             answered[int(channel), shifted == "1"] = windows
     return answered, contexts_of(arrays)

@@ -76,6 +76,7 @@ class Answer(NamedTuple):
 
     probabilities: NDArray[np.float32]  # (windows, species)
     embeddings: NDArray[np.float32]  # (windows, width); (windows, 0) of a file that has none
+    unfamiliar: NDArray[np.float32] | None = None  # (windows,) evaluation/familiarity.py; of files that tell it
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Scorer:
     encoder: str = ""  # its size and depth in words, as far as the file says
     engine: str = "onnxruntime"  # or openvino in float32, openvino in bfloat16
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what main.py wrote of its training
+    unfamiliar: bool = False  # whether it tells how unlike its training a window is
 
     @property
     def windows(self) -> int:
@@ -148,6 +150,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         encoder_in_words(facts),
         name,
         provenance_of(facts),
+        facts.get("unfamiliar") is True,
     )
 
 
@@ -401,7 +404,8 @@ def with_answers(tags: Sequence[Tag], future: Future[list[Answer]] | None) -> It
 
 
 def mean_answers(scorers: Sequence[Scorer], samples: NDArray[np.float32]) -> list[Answer]:
-    """What the models say of each context (contexts, samples) in the mean; the embeddings are those of the first."""
+    """What the models say of each context (contexts, samples) in the mean; the embeddings are those of the first, and
+    how unfamiliar a window is only a model by itself can say."""
     every = [answers_of(scorer, samples) for scorer in scorers]
     if len(every) == 1:
         return every[0]
@@ -429,8 +433,16 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     )
     vectors = outputs.get("embeddings", np.zeros((len(given), 0), np.float32))
     assert vectors.ndim == 2 and len(vectors) == len(given), f"{scorer.path}: {vectors.shape} embeddings for {wanted}"
-    parts = zip(np.split(given, len(samples)), np.split(vectors, len(samples)), strict=True)
-    return [Answer(*both) for both in parts]
+    every = [given, vectors, *([strangeness(scorer, outputs, len(given))] if scorer.unfamiliar else [])]
+    return [Answer(*each) for each in zip(*(np.split(part, len(samples)) for part in every), strict=True)]
+
+
+def strangeness(scorer: Scorer, outputs: Mapping[str, NDArray[np.float32]], windows: int) -> NDArray[np.float32]:
+    """How unlike its training each window is, (windows,) 0 to 1, as the file says that it tells."""
+    found = outputs.get("unfamiliar", np.zeros(0, np.float32))
+    sound = found.shape == (windows,) and bool(((found >= 0) & (found <= 1)).all())
+    assert sound, f"{scorer.path} does not tell how unfamiliar its {windows} windows are; `python quantize.py` anew"
+    return found
 
 
 def run(scorer: Scorer, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

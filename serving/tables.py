@@ -29,7 +29,17 @@ from typing import TextIO
 
 from runtime.cells import bare, no_formula, open_text, plain_path, seconds, write_line, write_row
 from runtime.files import publish
-from serving.detections import DETECTION_COLUMNS, SIX, WHERE, Analysed, Detection, Event, TableFacts, validation_mark
+from serving.detections import (
+    DETECTION_COLUMNS,
+    SIX,
+    UNFAMILIAR,
+    WHERE,
+    Analysed,
+    Detection,
+    Event,
+    TableFacts,
+    validation_mark,
+)
 
 KINDS = ("csv", "raven", "audacity", "kaleidoscope", "parquet")
 EVENT_COLUMNS = (
@@ -51,7 +61,7 @@ PARQUET_COLUMNS = (
     *("recorded_at", "detected_at", "channel", "model", "window_s", "overlap_s", "min_conf", "validated"),
 )
 PARQUET_TIMES = frozenset({"start_s", "end_s"})  # a float32 would be 4 ms off after half a day
-PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf"})
+PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf", "unfamiliar"})
 ROW_GROUP = 50_000  # rows of Parquet that are kept in memory
 OUTSIDE = {"": "_root", ".": "_here", "..": "_up"}  # parts of a path that would lead out of a folder, or nowhere
 INSIDE = {name: part for part, name in OUTSIDE.items()}
@@ -85,7 +95,8 @@ def write_tables(
     # one sheet for each csv table
     sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": (FILE_COLUMNS, file_rows)}
     if "csv" in kinds:
-        sheets[folder / "detections.csv"] = (DETECTION_COLUMNS, detection_rows)
+        columns = (*DETECTION_COLUMNS, UNFAMILIAR) if facts.unfamiliar else DETECTION_COLUMNS
+        sheets[folder / "detections.csv"] = (columns, detection_rows)
     if events:
         sheets[folder / "events.csv"] = (EVENT_COLUMNS, event_rows)
     if "kaleidoscope" in kinds:
@@ -135,6 +146,7 @@ def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]
             f"{found.threshold:g}",
             found.runners_up,
             found.validated,
+            *([strangeness(found)] if facts.unfamiliar else []),
         ]
 
 
@@ -163,6 +175,11 @@ def six(recording: Analysed, found: Detection | Event) -> list[str]:
         f"{found.confidence:.4f}",
         plain_path(recording.file),
     ]
+
+
+def strangeness(found: Detection) -> str:
+    """How unlike training the window is, in a cell."""
+    return "" if found.unfamiliar is None else f"{found.unfamiliar:.3f}"
 
 
 def channel(found: Detection | Event) -> str:
@@ -274,7 +291,8 @@ def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
     from pyarrow.parquet import ParquetWriter
 
     types = dict.fromkeys(PARQUET_TIMES, pyarrow.float64()) | dict.fromkeys(PARQUET_NUMBERS, pyarrow.float32())
-    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in PARQUET_COLUMNS])
+    columns = (*PARQUET_COLUMNS, *([UNFAMILIAR.lower()] if facts.unfamiliar else []))
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     with publish(path) as temporary, ParquetWriter(temporary, schema) as table:
@@ -306,7 +324,8 @@ def parquet_rows(recording: Analysed, facts: TableFacts) -> Iterator[dict[str, o
             found.validated,
         )
         texts = (cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in cells)
-        yield dict(zip(PARQUET_COLUMNS, texts, strict=True))
+        more = {UNFAMILIAR.lower(): found.unfamiliar} if facts.unfamiliar else {}
+        yield dict(zip(PARQUET_COLUMNS, texts, strict=True)) | more
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import torch
 from conftest import Stages
 
 from config import SIZES, BudgetSettings, GateSettings, QuantizeCommand
+from evaluation.familiarity import Familiarity
 from model import BirdClefClassifier
-from quantize import file_scores, network_scores, open_trained, quantize
+from quantize import file_scores, network_answers, open_trained, quantize
 from serving.comparison import ComparedWindows, read_windows, scanned_contexts
 from serving.export import write_float
 from serving.gate import compare_answers, enough_windows
@@ -42,10 +43,12 @@ def unmeasured(exported: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> N
     def known(_classifier: Path, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
         return {(name, 1): speed for name in names}
 
-    def write_once(model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool) -> None:
+    def write_once(
+        model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool, familiarity: Familiarity | None
+    ) -> None:
         weights = weights_digest(model)
         if weights not in exported:
-            write_float(model, facts, path, verified)
+            write_float(model, facts, path, verified, familiarity)
             exported[weights] = path.read_bytes()
         path.write_bytes(exported[weights])
 
@@ -63,7 +66,7 @@ def test_the_float_file_equals_the_trained_network(stages: Stages) -> None:
     held_out = held_out_of(stages, 40)
     assert len(held_out.owner) >= 40 and held_out.truth.sum() >= len(held_out.truth) > 10
     served = file_scores(stages.float_model, held_out.contexts)
-    np.testing.assert_allclose(served, network_scores(model, held_out.contexts), atol=1e-4)
+    np.testing.assert_allclose(served, network_answers(model, held_out.contexts)[0], atol=1e-4)
 
 
 def test_the_card_says_what_was_done_and_what_it_costs(stages: Stages) -> None:

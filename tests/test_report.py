@@ -478,3 +478,17 @@ def test_the_report_needs_neither_torch_nor_pandas() -> None:
     code = "import sys, report; print([name for name in ('torch', 'transformers', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("quick")
+def test_how_unfamiliar_a_window_is_reaches_the_page_where_a_table_tells_it_and_no_other(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    assert write_report(command(folder)) == 0
+    plain = facts_in(folder / "report.html")
+    assert "Unfamiliar" not in plain["columns"] and {len(card["cells"]) for card in plain["cards"]} == {len(COLUMNS)}
+    table = folder / "detections.csv"
+    first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},Unfamiliar", *(f"{line},0.97" for line in rest)]) + "\n")
+    assert write_report(command(folder)) == 0
+    told = facts_in(folder / "report.html")
+    assert told["columns"] == [*COLUMNS, "Unfamiliar"] and {card["cells"][-1] for card in told["cards"]} == {"0.97"}

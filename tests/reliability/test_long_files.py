@@ -1,11 +1,13 @@
 """Within a long recording: the bar moves, and what is stopped or killed in its middle goes on there."""
 
+import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,32 @@ def test_ctrl_c_within_a_file_leaves_at_once_with_a_line_and_the_same_command_go
         [sys.executable, "predictor.py", str(season), *words], cwd=HERE, capture_output=True, text=True, check=True
     )
     assert f"resuming in the middle of {season / 'long.flac'}" in again.stdout
+
+
+@pytest.mark.slow
+def test_twenty_minutes_at_384_khz_take_no_more_memory_than_two(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    peaks = {minutes: peak_at_384_khz(tmp_path, minutes) for minutes in (2, 20)}
+    record_property("R11", f"384 kHz, a bat's own windows: {peaks} MB by minutes")
+    assert max(peaks.values()) < 500 and peaks[20] - peaks[2] < 20, f"{peaks} MB, of 92 and 922 MB of sound"
+
+
+def peak_at_384_khz(place: Path, minutes: float) -> int:
+    """Largest memory in MB of predictor.py and its decoder over so many minutes of hiss, written second by second, in
+    windows of a third of a second at 256 kHz."""
+    band = {"hop_seconds": 0.0005, "fft": 512, "lowest_hz": 10_000, "highest_hz": 120_000}
+    audio = {"sample_rate": 256_000, "window_seconds": 0.3125, "context_seconds": 0.3125, **band}
+    toy(place / "bat.onnx", "Sigmoid", facts={"audio": audio})
+    path, out, hiss = place / "night.wav", place / f"{minutes:g}", np.random.default_rng(0).normal(0, 3_000, 384_000)
+    with soundfile.SoundFile(path, "w", 384_000, 1, "PCM_16", format="RF64") as file:
+        for second in range(round(60 * minutes)):
+            file.write(np.roll(hiss, 977 * second).astype(np.int16))
+    words = [sys.executable, "predictor.py", str(path), "--model", str(place / "bat.onnx"), "--out", str(out)]
+    subprocess.run(words, cwd=HERE, check=True, capture_output=True)
+    path.unlink()
+    facts = json.loads((out / "run.json").read_text())
+    with (out / "files.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["status"] == "ok" and int(row["windows"]) == round(60 * minutes / 0.3125), row
+    return int(facts["peak_memory_mb"]) + int(facts["decoder_peak_memory_mb"])

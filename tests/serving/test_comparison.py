@@ -7,7 +7,7 @@ import soundfile
 
 from archive.recordings import Recording, write_recordings
 from config import AudioSettings, HeadSettings
-from serving.comparison import ComparedWindows, noise, pooled, read_windows, scanned_contexts
+from serving.comparison import ComparedWindows, noise, pooled, read_windows, scanned_contexts, training_windows
 from serving.gate import compare_answers
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
@@ -71,3 +71,20 @@ def test_windows_are_pooled_by_recording_whatever_their_contexts() -> None:
     )
     scores = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 1.0], [0.0, 0.25]], np.float32)
     np.testing.assert_allclose(pooled(scores, held_out), [[0.5, 0.0], [0.0, 0.25]], atol=1e-6)
+
+
+def test_what_is_familiar_is_learnt_from_all_species_in_turn_and_a_few_windows_of_each_recording(
+    tmp_path: Path,
+) -> None:
+    rows: list[Recording] = []
+    for number in range(6):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16_000 * 60), 16_000)
+        label = {4: (), 5: LABELS[1:]}.get(number, LABELS[:1])
+        rows.append(Recording(path, path.name, label, seconds=60.0))
+    write_recordings(tmp_path / "training_recordings.csv", rows)
+    found = list(training_windows(tmp_path / "classifier.safetensors", FACTS, 100))
+    assert [one for _, _, one in found] == [0] * 4 + [1] * 4 + [0] * 12, "the rare one is among the first"
+    assert all(samples.shape == (80_000,) and windows == (0,) for samples, windows, _ in found)
+    assert len(list(training_windows(tmp_path / "classifier.safetensors", FACTS, 6))) == 6
+    assert not list(training_windows(tmp_path / "nowhere" / "classifier.safetensors", FACTS, 6))

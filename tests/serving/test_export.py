@@ -15,14 +15,35 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import Stages
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
+from evaluation.familiarity import fit_familiarity, unfamiliar
 from model import BirdClefClassifier, Encoder
 from runtime.digests import beside, write_digest
-from serving.export import Recipe, Rounding, products, quantise_products, quantised_weight, write_float, write_int8
-from serving.scorer import KNOWN_GRAPHS, Scorer, cpu_name, int8_fault, known_product, open_scorer, score, stream
+from serving.export import (
+    Recipe,
+    Rounding,
+    Strangeness,
+    products,
+    quantise_products,
+    quantised_weight,
+    write_float,
+    write_int8,
+)
+from serving.scorer import (
+    KNOWN_GRAPHS,
+    Scorer,
+    answers_of,
+    cpu_name,
+    int8_fault,
+    known_product,
+    open_scorer,
+    score,
+    stream,
+)
 from serving.sensitivity import EIGHT_BITS, LEVELS, PRODUCTS, input_channels, linear_layers, smoothing
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts, load_classifier
@@ -434,3 +455,33 @@ def test_a_classifier_of_two_layers_is_served_with_two_and_says_so(tmp_path: Pat
     served = open_scorer(tmp_path / "m.int8.onnx")
     assert served.encoder == opened.encoder == "demo, the lowest 2 of 3 layers"
     assert open_scorer(stages.model).encoder == "demo"  # a negative control
+
+
+def test_the_files_tell_how_unfamiliar_a_window_is_as_its_embedding_says(stages: Stages) -> None:
+    rng = np.random.default_rng(0)
+    trained = rng.normal(size=(60, 96)) + np.repeat(3 * rng.normal(size=(3, 96)), 20, axis=0)
+    vectors = (trained[::2] + rng.normal(size=(30, 96))).astype(np.float32)
+    fitted = fit_familiarity(trained, np.repeat(range(3), 20), vectors)
+    found = Strangeness(fitted)(torch.from_numpy(vectors)).numpy()
+    np.testing.assert_allclose(found, unfamiliar(fitted, vectors), atol=1e-4)
+    assert np.ptp(found) > 0.9
+    # and so do the files of the stages, INT8 nearly the same
+    sounds = rng.normal(0, 0.1, (6, 80_000)).astype(np.float32) * 10 ** rng.uniform(-2, 0, (6, 1)).astype(np.float32)
+    answers = list[NDArray[np.float32]]()
+    for path in (stages.float_model, stages.model):
+        scorer = open_scorer(path, 1)
+        assert scorer.unfamiliar
+        told = [one.unfamiliar for one in answers_of(scorer, sounds)]
+        answers.append(np.concatenate([one for one in told if one is not None]))
+    assert answers[0].shape == (6,) and np.abs(answers[0] - answers[1]).max() < 0.1
+
+
+def test_a_file_that_says_it_tells_and_does_not_is_refused(stages: Stages) -> None:
+    scorer = open_scorer(stages.model, 1)
+    sounds = np.random.default_rng(0).normal(0, 0.1, (1, 80_000)).astype(np.float32)
+    silent = {name: value for name, value in scorer.network(sounds).items() if name != "unfamiliar"}
+    for wrong in ({}, {"unfamiliar": np.array([2.0], np.float32)}, {"unfamiliar": np.array([np.nan], np.float32)}):
+        with pytest.raises(AssertionError, match="does not tell how unfamiliar its 1 windows are"):
+            answers_of(replace(scorer, network=lambda _, wrong=wrong: silent | wrong), sounds)
+    (answer,) = answers_of(replace(scorer, unfamiliar=False), sounds)
+    assert answer.unfamiliar is None

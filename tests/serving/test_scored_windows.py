@@ -43,3 +43,21 @@ def test_what_is_packed_is_unpacked_unchanged_as_far_as_it_was_asked_for() -> No
 
 def test_of_nothing_nothing_is_unpacked() -> None:
     assert unpacked({}) == ({}, 0) and contexts_of(None) == 0
+
+
+def test_how_unfamiliar_windows_are_goes_with_them_where_a_model_tells_it() -> None:
+    windows = Windows()
+    for start in (5.0, 0.0):
+        answer = Answer(
+            np.full((2, 3), start, np.float32), np.zeros((2, 0), np.float32), np.array([9, start / 10], "f")
+        )
+        windows.take([(start, start + 5)], [1], answer, embeddings=False)
+    again, _ = unpacked(packed({(0, False): windows}, 2, {(0, False): 2}))
+    assert again[0, False].scored(0, 3).unfamiliar.tolist() == [0.0, 0.5]
+    assert gathered([5.0, 0.0]).scored(0, 3).unfamiliar.shape == (0,)
+
+
+def test_what_an_earlier_version_packed_is_unpacked() -> None:
+    arrays = packed({(0, False): gathered([0.0])}, 1, {(0, False): 1})
+    del arrays["0 0 unfamiliar"]
+    assert unpacked(arrays)[0] == {(0, False): gathered([0.0])}

@@ -429,3 +429,22 @@ def test_ravens_selections_span_the_models_band_as_far_as_the_recording_has_it(t
     write_tables(tmp_path, iter(season), facts, ("raven",))
     lines = (tmp_path / "exports" / "raven.selections.txt").read_text().splitlines()[1:]
     assert [line.split("\t")[5:7] for line in lines] == [["10000.0", "120000.0"], ["10000.0", "22050.0"]]
+
+
+def test_a_column_tells_how_unfamiliar_a_window_is_where_the_model_does_and_changes_nothing_else(
+    tmp_path: Path,
+) -> None:
+    before = written(tmp_path / "before", *SEASON)
+    strange = [replace(one, found=tuple(replace(d, unfamiliar=0.9734) for d in one.found)) for one in SEASON]
+    assert written(tmp_path / "silent", *strange) == before, "a model that does not tell leaves every byte as it is"
+    write_tables(tmp_path / "told", strange, replace(FACTS, unfamiliar=True), KINDS, events=True)
+    lines = (tmp_path / "told" / "detections.csv").read_text().splitlines()
+    assert lines == [
+        f"{line},{'0.973' if number else 'Unfamiliar'}"
+        for number, line in enumerate(before["detections.csv"].splitlines())
+    ]
+    for name in ("events.csv", "files.csv", "exports/raven.selections.txt", "exports/kaleidoscope.csv"):
+        assert (tmp_path / "told" / name).read_text() == before[name]
+    table = pd.read_parquet(tmp_path / "told" / "exports" / "detections.parquet")
+    assert table["unfamiliar"].tolist() == [float(np.float32(0.9734))] * 4
+    assert list(table.columns) == [*PARQUET_COLUMNS, "unfamiliar"]

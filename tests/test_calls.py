@@ -1,0 +1,96 @@
+"""The made-up seasons of bench/calls.py: calls where their answers say, what is found, what chance finds; and whales
+found at 2 kHz by a network of their own."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from bench.calls import BAT, WHALE, Animal, Call, figures, sea, ship, whale_call, write_season
+from config import FinetuneCommand, PredictCommand, parse
+from main import finetune
+from predictor import predict
+from serving.export import write_float
+from training.checkpoint import load_classifier
+
+RATE = 2_000
+HERTZ = {"fin": (15, 30), "blue": (44, 56), "humpback": (118, 1_000)}  # where most of a call's sound is
+
+
+def share_within(sound: NDArray[np.float64], rate: int, low: float, high: float) -> float:
+    """Of the energy, between two frequencies."""
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    hertz = np.fft.rfftfreq(len(sound), 1 / rate)
+    return float(power[(hertz >= low) & (hertz <= high)].sum() / power.sum())
+
+
+@pytest.mark.parametrize("kind", WHALE.kinds)
+def test_each_whale_calls_in_its_own_band_and_a_ship_in_no_other(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    shares = [share_within(whale_call(kind, RATE, rng), RATE, *HERTZ[kind]) for _ in range(10)]
+    assert min(shares) > (0.6 if kind == "blue" else 0.95), shares
+    wrong = next(HERTZ[other] for other in HERTZ if other != kind)
+    assert max(share_within(whale_call(kind, RATE, rng), RATE, *wrong) for _ in range(10)) < 0.3
+
+
+@pytest.mark.parametrize("animal", [BAT, WHALE])
+def test_the_calls_of_a_season_are_where_its_answers_say_and_nowhere_else(animal: Animal, tmp_path: Path) -> None:
+    answers = write_season(animal, tmp_path, 2, seed=3)
+    assert write_season(animal, tmp_path, 2, seed=4) == answers, "what is there is not made again"
+    assert len(answers) == 2 * (1 + len(animal.kinds))
+    for path, calls in answers.items():
+        assert soundfile.info(path).duration == pytest.approx(animal.seconds)
+        assert {call.kind for call in calls} == ({path.parent.name} - {"nothing"})
+        assert all(0 <= one.start < one.end <= animal.seconds for one in calls)
+        assert all(one.end <= other.start + 1e-9 for one, other in pairwise(calls))
+
+
+def test_a_call_is_found_where_a_window_near_it_is_above_95_of_100_without_one() -> None:
+    quiet = np.linspace(0, 1, 101).astype(np.float32)
+    loud = np.array([0.97, 0.5], np.float32)
+    near = [np.array([[0.1, score]], np.float32) for score in (0.97, 0.96, 0.95, 0.5)]
+    calls = [Call(kind, 0, 1) for kind in ("b", "a", "b", "b")]
+    said = figures(quiet, loud, list(zip(calls, near, strict=True)), ("a", "b"))
+    assert (said["calls"], said["found"], said["recall"], said["windows"]) == (4, 2, 0.5, 103)
+    assert said["right kind"] == 0.5 and said["chance"] == pytest.approx(0.05)
+
+
+@pytest.fixture(scope="module")
+def whales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small season of whales, and a classifier of it at their rate: a head on an encoder of random weights."""
+    folder = tmp_path_factory.mktemp("whales")
+    write_season(WHALE, folder, 5, seed=0)
+    words = ["--preset", "demo", "--sound", "whale", "--data.root", str(folder / "season"), "--data.layout", "folders"]
+    words += ["--data.no_call", str(folder / "nothing"), "--data.no_call_share", "0.3", "--train.frozen"]
+    words += ["--data.cache", str(folder / "cache"), "--run.root", str(folder / "runs"), "--data.folds", "5"]
+    assert finetune(parse(FinetuneCommand, [*words, "--train.head_updates", "300"])) == 0
+    network, facts = load_classifier(folder / "runs" / "finetune" / "classifier.safetensors")
+    assert (facts.audio.sample_rate, facts.audio.window_seconds, facts.audio.top_hz) == (RATE, 15, 1_000)
+    write_float(network, facts, folder / "classifier.onnx", verified=False)
+    return folder
+
+
+def test_whales_are_found_in_their_own_windows_and_not_in_a_ship(whales: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    sound, planted = sea(180 * RATE, RATE, rng), {15.0: "fin", 60.0: "humpback", 105.0: "blue"}
+    sound = sound / sound.std() * 2e-3 + ship(len(sound), RATE, rng) * 0.3
+    for start, kind in planted.items():
+        for offset in {"fin": (1.0, 7.0, 13.0), "humpback": (1.0, 4.0, 8.0, 12.0), "blue": (0.5,)}[kind]:
+            call = whale_call(kind, RATE, rng)[: 13 * RATE]
+            first = round((start + offset) * RATE)
+            sound[first : first + len(call)] += 0.1 * call / np.abs(call).max()
+    soundfile.write(tmp_path / "sea.wav", sound, RATE)
+    words = [str(tmp_path / "sea.wav"), "--model", str(whales / "classifier.onnx"), "--scores", "--min_conf", "0.3"]
+    assert predict(parse(PredictCommand, [*words, "--out", str(tmp_path / "out")])) == 0
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        scores = {float(row["start"]): row for row in csv.DictReader(file)}
+    assert sorted(scores) == [15.0 * number for number in range(12)]
+    for start, kind in planted.items():
+        assert max(scores, key=lambda at: float(scores[at][kind])) == start, kind
+    with (tmp_path / "out" / "detections.csv").open(newline="") as file:
+        found = {float(row["Start (s)"]): row["Species code"] for row in csv.DictReader(file)}
+    assert found == planted, "all three and nothing in nine windows of sea and ship"
