@@ -265,7 +265,7 @@ class WindowSettings(CollectionSettings):
     valid_fold: int = 0
     """The part that is held out for validation; the others train."""
     workers: int = 0
-    """Processes that decode recordings ahead of training, at most one for each core; 0 decodes in the training process."""
+    """Processes that decode recordings ahead of training, at most one a core; 0 decodes in the training process."""
     window: Literal["random", "energy"] = "random"
     """Which window of a recording an epoch takes. random: any; energy: rather where something stands out."""
     most_windows: int = 4
