@@ -14,8 +14,8 @@ from onnx import helper
 from test_scorer import greedy, toy
 
 from config import SIZES, AudioSettings, HeadSettings, Pooling
-from serving import guard
-from serving.guard import CONTRIBUTED, OPERATORS, check_graph
+from runtime import guard
+from runtime.guard import CONTRIBUTED, OPERATORS, check_graph
 from serving.scorer import open_scorer, score
 
 
