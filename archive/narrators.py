@@ -55,7 +55,9 @@ def with_voices(rows: Sequence[Recording], cut: bool) -> list[Recording]:
 
 def with_speech(row: Recording, speech: Segments, cut: bool) -> Recording:
     """A row with what was found of voices in its recording."""
-    voices = overlaps(speech, ((0.0, row.seconds),)) if row.sound else ()
+    if not row.sound:
+        return row
+    voices = overlaps(speech, ((0.0, row.seconds),))
     found = replace(row, voices=voices)
     if not cut or not voices or row.start is not None:
         return found

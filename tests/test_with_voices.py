@@ -1,4 +1,4 @@
-"""People near the recorder: reported, skipped or muted, from the predictor's tables to the report's clips and training."""
+"""People near the recorder: reported, skipped or muted, in the predictor's tables and in the report's clips."""
 
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
@@ -86,7 +86,7 @@ def test_without_the_flag_tables_are_as_ever_and_no_detector_is_needed(
     assert predict(command(place, tmp_path, "off")) == 0
     for name in ("detections.csv", "files.csv"):
         assert (tmp_path / name).read_bytes() == (results["off"] / name).read_bytes()
-    with pytest.raises(AssertionError, match="pip install --no-deps -r requirements-voices.txt") as refusal:
+    with pytest.raises(AssertionError, match=r"pip install --no-deps -r requirements-voices\.txt") as refusal:
         predict(command(place, tmp_path / "other", "report"))
     assert "\n" not in str(refusal.value) and not (tmp_path / "other").exists()
 
@@ -176,7 +176,7 @@ def page_of(folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 def spoken_in(card: dict[str, Any]) -> float:
-    """How loud it is at 500 Hz from 7.2 and 8.8 s of the recording in a card's clip, in shares of its loudest; -1: nowhere."""
+    """How loud a voice is in a card's clip from 7.2 to 8.8 s of the recording, of the loudest; -1: that is not in it."""
     samples: NDArray[np.float32]
     samples, rate = card["sound"]
     begin = float(card["cells"][0]) - card["lead"]
