@@ -176,7 +176,7 @@ def page_of(folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 def spoken_in(card: dict[str, Any]) -> float:
-    """How loud a voice is in a card's clip from 7.2 to 8.8 s of the recording, of the loudest; -1: that is not in it."""
+    """How loud a voice is in a clip from 7.2 to 8.8 s of the recording, of the loudest; -1: that is not in it."""
     samples: NDArray[np.float32]
     samples, rate = card["sound"]
     begin = float(card["cells"][0]) - card["lead"]

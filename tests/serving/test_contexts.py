@@ -21,6 +21,7 @@ class Known(VoiceFinder):
     def __init__(self) -> None: ...
 
     def find(self, path: Path, channel: int = 0) -> Segments:
+        assert path.name == "two.wav"
         return ((6.0, 7.0),) if channel < 2 else ()
 
 
