@@ -42,6 +42,7 @@ ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 EncoderKind = Literal["whisper", "timm", "cnn", "vit"]
 FrequencyPooling = Literal["average_max", "gem"]
 Compression = Literal["log", "pcen", "pcen_trained"]
+Voices = Literal["off", "report", "skip", "mute"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
@@ -237,6 +238,10 @@ class CollectionSettings:
     time_expansion: int = 1
     """How many times slower than it was the sound plays, of files that do not say so themselves (TE in GUANO does): 10
     for most old bat detectors. Then all seconds and frequencies are those of the animal."""
+    voices: Literal["off", "report", "skip"] = "off"
+    """Look for people's voices, such as a narrator's (`pip install --no-deps -r requirements-voices.txt`). report: a
+    column of recordings.csv says where they are; skip: they are cut out, of training and of what is held out, except
+    in segments that somebody labelled."""
     max_bad: float = 0.1
     """Stop when more than this share of the recordings is damaged, silent or missing."""
     folds: int = 5
@@ -1012,6 +1017,10 @@ class PredictCommand:
     detectors. Then all seconds and frequencies are those of the animal."""
     timezone: str = ""
     """Of clocks that do not name theirs: America/Bogota, UTC."""
+    voices: Voices = "off"
+    """Look for people's voices (`pip install --no-deps -r requirements-voices.txt`). report: detections.csv and
+    files.csv say how many seconds of them there are; skip: windows with voices are not scored; mute: voices are
+    silenced before anything is scored. No clip of report.py holds any then. Some are missed: docs/serving.md."""
     shard: str = ""
     """Only a part of the recordings: 3/8 is the third of eight, `slurm` is that of SLURM_ARRAY_TASK_ID. Then the same
     command without --shard writes the tables of all."""
@@ -1132,6 +1141,10 @@ class ReportCommand:
     """Number recordings and sites in place of their names: for species that must not be found."""
     title: str = ""
     """Heading of the page."""
+    voices: Literal["as_scored", "off", "report", "skip", "mute"] = "as_scored"
+    """Clips in which people speak (`pip install --no-deps -r requirements-voices.txt`). skip: they are left out; mute:
+    voices are silenced in sound and picture; report: the page says how long somebody speaks; off: clips are as they
+    are. as_scored: mute where predictor.py had --voices mute, skip where it looked for voices otherwise, else off."""
     apply: tuple[Path, ...] = ()
     """Verdicts to be put to use: the validation.csv of one or several reviewers."""
     precision: float = 0.9
@@ -1142,7 +1155,7 @@ class ReportCommand:
     def __post_init__(self) -> None:
         refuse_below(1, self, "per_species", "max_clips")
         refuse_below(0, self, "seed")
-        for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title")
+        for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title", "voices")
         usual = {field.name: field.default for field in fields(self)}
         idle = [
             name

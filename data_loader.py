@@ -49,6 +49,7 @@ from archive.draws import counted_windows, expected_draws, no_call_draws, pseudo
 from archive.duplicates import beside_twins, considered_again, duplicates_of, without_duplicates
 from archive.index import with_metadata
 from archive.layouts import read_collection
+from archive.narrators import with_voices
 from archive.recordings import Recording, write_recordings
 from archive.segments import draw_segment, evaluated_windows, length_of, shares
 from archive.splits import with_folds, with_groups
@@ -151,7 +152,7 @@ def read_archive(data: CollectionSettings) -> Archive:
     rows, aside = considered_again(rows)
     for note in (*collection.notes, *doubtful):
         show(note)
-    own_times = {row.path for row in rows if row.start is not None or row.keep}
+    own_times = {row.path for row in rows if row.start is not None or (row.keep and not row.voices)}
     with processes.first_on_each_machine():
         examined = examine(sorted({row.path for row in rows if row.sound}))
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
@@ -159,6 +160,9 @@ def read_archive(data: CollectionSettings) -> Archive:
     with processes.first_on_each_machine():
         rows, pairs = without_duplicates(rows, examined, own_times, data.duplicates == "keep")
     rows = with_groups(beside_twins(rows, pairs, aside), pairs, data.folds)
+    if data.voices != "off":
+        with processes.first_on_each_machine():
+            rows = with_voices(rows, cut=data.voices == "skip")
     assert [row.path for row in rows] == [row.path for row in collection.recordings], (
         f"of {len(collection.recordings)} rows {len(rows)} are left; each should be here once"
     )
@@ -194,7 +198,7 @@ def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) 
     folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
             others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
-    archive = read_archive(replace(data, root=folder, layout="unlabeled"))
+    archive = read_archive(replace(data, root=folder, layout="unlabeled", voices="off"))  # they are no animals
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be used; point --data.no_call and --data.noise at sound files"
     show(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")

@@ -19,7 +19,8 @@ import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - C
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from runtime.terminal import launch, show
 from serving.analysis import NOTHING, analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
-from serving.detections import Choices, detection_lines
+from serving.detections import Choices, Scored, detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
 from serving.outputs import TableSettings, write_outputs
@@ -39,8 +40,10 @@ from serving.progress import ScoringProgress
 from serving.scorer import Scorer, cpu_name, open_scorer
 from serving.tallies import LISTED, Totals, status_counts
 from sounds.audio import reading_version
+from sounds.damage import Outcome
 from sounds.decoders import Decoder
 from sounds.notes import undo_expansion
+from sounds.voices import VoiceFinder
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
 OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
@@ -59,6 +62,14 @@ class Analyser:
     choices: Choices
     decoder: Decoder
     prior: Prior | None = None
+    finder: VoiceFinder | None = None  # where voices are looked for
+
+    def scored(
+        self, entries: Sequence[Entry], progress: ScoringProgress
+    ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
+        """Every recording and what was made of its windows."""
+        more = self.decoder, progress, self.prior, self.finder
+        return score_entries(self.scorers, entries, self.sound, *more)
 
 
 def predict(config: PredictCommand) -> int:
@@ -69,12 +80,15 @@ def predict(config: PredictCommand) -> int:
     sound, tables = part_of(SoundSettings, config), part_of(TableSettings, config)
     choice = part_of(ChoiceSettings, config)
     undo_expansion(config.time_expansion)
-    with Decoder() as decoder:  # its imports take as long as opening a model does
+    with (  # their imports take as long as opening a model does
+        Decoder() as decoder,
+        VoiceFinder() if config.voices != "off" else nullcontext() as finder,
+    ):
         scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])
         assert config.prior or config.prior_weight == 1, "--prior_weight is about --prior; add that, or leave it out"
         prior = read_prior(config.prior, scorers[0].taxonomy, config.prior_weight) if config.prior else None
-        analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder, prior)
+        analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder, prior, finder)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
@@ -89,11 +103,14 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
     """The detections of one recording, on the terminal alone."""
     started = time.time()
     with ScoringProgress(None, entry.size, analyser.sound.batch_size) as progress:
-        scores = score_entries(analyser.scorers, [entry], analyser.sound, analyser.decoder, progress, analyser.prior)
-        ((_, outcome, scored),) = scores
+        ((_, outcome, scored),) = analyser.scored([entry], progress)
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
     analysed = analyse(entry, outcome, scored, analyser.scorers[0].taxonomy, analyser.choices)
     show("\n".join(detection_lines(analysed.found, LISTED)) or "nothing reaches its threshold")
+    if analysed.seconds_voice:
+        totals = Totals()
+        totals.add(analysed)
+        show(totals.voices())
     if outcome.status != "ok":
         show(f"{outcome.status}: {outcome.reason}")
     show(pace(outcome.seconds, time.time() - started))
@@ -139,9 +156,7 @@ def score_waiting(analyser: Analyser, waiting: Sequence[Entry], journal: Journal
     """Score recordings and save what is found, with a bar that knows by their sizes how long the rest will take."""
     started, taxonomy = time.time(), analyser.scorers[0].taxonomy
     with ScoringProgress(journal, sum(entry.size for entry in waiting), analyser.sound.batch_size) as progress:
-        for entry, outcome, scored in score_entries(
-            analyser.scorers, waiting, analyser.sound, analyser.decoder, progress, analyser.prior
-        ):
+        for entry, outcome, scored in analyser.scored(waiting, progress):
             analysed = analyse(entry, outcome, scored, taxonomy, analyser.choices)
             journal.save(entry, analysed, scored if journal.arrays else [])
             progress.finished(entry, outcome.seconds)
@@ -251,6 +266,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
         "model": model_hash(scorers)[:16],
         "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
+        "voices": f"{config.voices} {analyser.finder.digest}" if analyser.finder else "off",
         "prior": f"{analyser.prior.digest[:16]} x {analyser.prior.weight:g}" if analyser.prior else "",
         "species": [label for label, wanted in zip(labels, choices.wanted, strict=True) if wanted],
     }

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from archive.index import iso_time
 from archive.recordings import is_number
-from config import ReportCommand, Strategy
+from config import ReportCommand, Strategy, Voices
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.cells import no_formula
 from runtime.files import publish
@@ -54,6 +54,7 @@ from sounds.audio import examine_header
 from sounds.clips import Clip, cut_clip
 from sounds.discovery import OURS
 from sounds.notes import undo_expansion
+from sounds.voices import detector_file, open_detector
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
@@ -62,6 +63,7 @@ LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
 TENTHS = 10  # of the scale of confidence
 NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that name no place
 SHOWN = 5  # troubles shown on the terminal
+SPOKEN = "somebody speaks in it"  # why a clip is left out
 
 
 def report(config: ReportCommand) -> int:
@@ -73,25 +75,28 @@ def write_report(config: ReportCommand) -> int:
     """Draw a sample of the detections and write the page; 2 where some of them have no sound."""
     results = read_results(config.results)
     undo_expansion(results.time_expansion)
-    drawn = draw_sample(results.detections, config.strategy, config.per_species, config.max_clips, config.seed)
+    voices = chosen_voices(config, results)
+    drawn = draw_quiet(results, config, voices)
     shown = hidden(results) if config.hide_paths else results
     page = config.out or results.folder / "report.html"
     folder = config.clips_dir or (page.with_name(f"{page.stem}_clips") if len(drawn) > EMBEDDED else None)
-    clips = cut_clips([results.detections[index] for index in drawn], results, config.audio)
+    clips = cut_clips([results.detections[index] for index in drawn], results, config.audio, voices)
     # the page: its head, a card for each clip, its facts
     before, after = page_template(beside=folder is not None).split(HERE)
     cards: list[dict[str, object]] = []
     troubles: list[str] = []
+    kept: list[int] = []
     page.parent.mkdir(parents=True, exist_ok=True)
     if folder and not (folder.is_dir() and any(folder.iterdir())):  # clips are no recordings, wherever they lie
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OURS).touch()
     with publish(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
-        for number, (index, clip) in enumerate(
-            zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True)
-        ):
-            d = shown.detections[index]
+        for index, clip in zip(drawn, tqdm(clips, "clips", len(drawn), leave=False, disable=None), strict=True):
+            if clip == SPOKEN:
+                continue
+            kept.append(index)
+            d, number = shown.detections[index], len(cards)
             card: dict[str, object] = {"cells": d.cells}
             if isinstance(clip, str):
                 card["why"] = "" if config.hide_paths else clip
@@ -99,19 +104,23 @@ def write_report(config: ReportCommand) -> int:
             else:
                 card |= {"lead": clip.lead, "seconds": clip.seconds, "top": clip.top_hz, "peak": clip.peak_db}
                 card |= {"slowed": clip.slowed} if clip.slowed != 1 else {}
+                card |= {"voice": voice_in_words(clip, voices)} if clip.voice else {}
                 if folder:
                     card |= write_clip(folder, page, number, d, clip)
                 else:
                     file.write(embedded(number, clip))
             cards.append(card)
-        assert len(troubles) < len(drawn), f"none of the windows has sound: {troubles[0]}"
-        facts = page_facts(shown, config, drawn) | {"cards": cards}
+        assert kept, f"somebody speaks in all {len(drawn)} windows that were drawn; --voices mute silences them"
+        assert len(troubles) < len(kept), f"none of the windows has sound: {troubles[0]}"
+        facts = page_facts(shown, config, kept) | {"cards": cards}
         file.write(f'<script type="application/json" id="data">{json_for_page(facts)}</script>\n{after}')
     # say what came out
     for line in troubles[:SHOWN]:
         show(line)
     size = page.stat().st_size / 1e6
-    show(f"{len(drawn)} of {len(results.detections)} detections, {len(troubles)} without sound, seed {config.seed}")
+    show(f"{len(kept)} of {len(results.detections)} detections, {len(troubles)} without sound, seed {config.seed}")
+    if len(kept) < len(drawn):
+        show(f"{len(drawn) - len(kept)} of the windows drawn are left out because somebody speaks (--voices {voices})")
     show(f"wrote {page} ({size:.1f} MB{f', with the clips in {folder}' if folder else ''}): open it in a browser")
     return 2 if troubles else 0
 
@@ -176,6 +185,30 @@ def paths_below(base: Path, listed: object) -> list[str]:
     return [str(base / str(path)) for path in cast(list[object], listed)] if isinstance(listed, list) else []
 
 
+def chosen_voices(config: ReportCommand, results: Results) -> Voices:
+    """What becomes of people's voices: what a flag says, else what was done when the results were made."""
+    if config.voices != "as_scored":
+        return config.voices
+    return "mute" if results.muted else "skip" if results.searched else "off"
+
+
+def draw_quiet(results: Results, config: ReportCommand, voices: Voices) -> list[int]:
+    """Indices of the detections to be listened to, without those in which somebody is known to speak, if that is asked
+    for."""
+    quiet = [index for index, d in enumerate(results.detections) if voices != "skip" or not d.voice]
+    assert quiet, "somebody speaks in every window of these results; --voices mute silences that, off plays it"
+    if len(quiet) < len(results.detections):
+        show(f"{len(results.detections) - len(quiet)} detections are left out because somebody speaks (--voices skip)")
+    found = [results.detections[index] for index in quiet]
+    drawn = draw_sample(found, config.strategy, config.per_species, config.max_clips, config.seed)
+    return [quiet[number] for number in drawn]
+
+
+def voice_in_words(clip: Clip, voices: Voices) -> str:
+    """What a card says of the voices in it."""
+    return f"a voice of {clip.voice:.1f} s{' is silenced' if voices == 'mute' else ''}"
+
+
 def draw_sample(
     detections: Sequence[Detected], strategy: Strategy, per_species: int, most: int, seed: int
 ) -> list[int]:
@@ -220,15 +253,27 @@ def draw_species(
     return sorted(drawn, key=order.__getitem__)
 
 
-def cut_clips(drawn: Sequence[Detected], results: Results, audio: Path | None) -> Iterator[Clip | str]:
-    """Picture and sound of each detection, in order, made on all cores; or why there is none."""
+def cut_clips(
+    drawn: Sequence[Detected], results: Results, audio: Path | None, voices: Voices = "off"
+) -> Iterator[Clip | str]:
+    """Picture and sound of each detection, in order, made on all cores; or why there is none.
+
+    voices   skip leaves a window out in which somebody speaks, and silences what is said around it
+    """
+    detector = open_detector(detector_file("--voices off leaves clips as they are")) if voices != "off" else None
     find, top = sound_finder(results, audio), results.top_hz
     paths = {d.file: find(d.file) for d in drawn}
     known = {path: examine_header(path) for path in dict.fromkeys(paths.values()) if path}
 
     def cut(d: Detected) -> Clip | str:
         path = paths[d.file]
-        return cut_clip(path, d.start, d.end, known[path], top) if path else "is not there; --audio says where it is"
+        if not path:
+            return "is not there; --audio says where it is"
+        clip = cut_clip(path, d.start, d.end, known[path], top, detector, voices in ("skip", "mute"))
+        if isinstance(clip, Clip):
+            unknown_where = voices == "mute" and d.voice > 0 and not clip.voice
+            return SPOKEN if unknown_where or (voices == "skip" and clip.voice) else clip
+        return clip
 
     with ThreadPoolExecutor() as pool:
         yield from pool.map(cut, drawn)

@@ -35,6 +35,7 @@ COLUMNS = (
     *("fold", "seconds", "sample_rate", "channels", "status", "reason"),
 )
 SCORES = "scores"  # one more column, of a table whose labels are a classifier's
+VOICES = "voices"  # and one of a table of recordings in which voices were found
 SOUND = ("ok", "salvaged")  # a row of another status is kept for the record and is never used
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would take for more than text
 
@@ -72,6 +73,7 @@ class Recording:
     status: str = "ok"  # ok, salvaged; else why it is set aside: unreadable, silent, short, missing, duplicate, refused
     reason: str = ""
     scores: tuple[float, ...] = ()  # of its labels, 0 to 1, where they are a classifier's; none: they are somebody's
+    voices: tuple[tuple[float, float], ...] = ()  # where somebody speaks, start and end in seconds, as far as known
 
     @property
     def day(self) -> str:
@@ -108,13 +110,15 @@ def read_recordings(path: Path) -> list[Recording]:
 
 def write_recordings(path: Path, recordings: Sequence[Recording]) -> None:
     """All rows in their order, whole or not at all."""
-    soft = any(recording.scores for recording in recordings)
+    more = {SCORES: any(row.scores for row in recordings), VOICES: any(row.voices for row in recordings)}
+    extra = [name for name, there in more.items() if there]
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow((*COLUMNS, SCORES) if soft else COLUMNS)
+        table.writerow((*COLUMNS, *extra))
         for recording in recordings:
-            row = [*cells(recording), ";".join(map(seconds_text, recording.scores))]
-            table.writerow([harmless(cell) for cell in row[: len(COLUMNS) + soft]])
+            scores, voices = ";".join(map(seconds_text, recording.scores)), segments_text(recording.voices)
+            row = [*cells(recording), *({SCORES: scores, VOICES: voices}[name] for name in extra)]
+            table.writerow([harmless(cell) for cell in row])
 
 
 def overlaps(
@@ -187,6 +191,7 @@ def read_row(where: str, row: dict[str, str]) -> Recording:
         status=cell.get("status", "") or "ok",
         reason=cell.get("reason", ""),
         scores=scores,
+        voices=tuple(segment(part, VOICES, where) for part in parts(cell.get(VOICES, ""))),
     )
     texts: dict[str, Any] = {column: cell.get(column, "") for column in TEXTS}
     return replace(found, **texts)

@@ -245,7 +245,9 @@ def open_ledger() -> sqlite3.Connection:
         f"CREATE TABLE IF NOT EXISTS {examined_table()} "
         "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, examination TEXT) WITHOUT ROWID;"
         f"CREATE TABLE IF NOT EXISTS compared_{VERSION} "
-        "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID"
+        "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID;"
+        "CREATE TABLE IF NOT EXISTS spoken (path BLOB, detector TEXT, size INTEGER, mtime INTEGER, segments TEXT, "
+        "PRIMARY KEY (path, detector)) WITHOUT ROWID"
     )
     try:
         ledger = sqlite3.connect(LEDGER, timeout=60)

@@ -17,7 +17,7 @@ import numpy as np
 
 from config import AudioSettings
 from evaluation.calibration import Thresholds
-from serving.contexts import SoundSettings, channels, context_pieces
+from serving.contexts import SoundSettings, Speech, channels, context_pieces, spoken_seconds
 from serving.detections import Analysed, Choices, Scored, averaged_shifts, detect, smoothed, weighted_by_file
 from serving.inputs import Entry
 from serving.priors import Prior
@@ -26,6 +26,7 @@ from serving.scored_windows import ByChannel, Windows, unpacked
 from serving.scorer import Scorer, stream
 from sounds.damage import Outcome
 from sounds.decoders import Decoder
+from sounds.voices import VoiceFinder
 from taxonomy import Taxonomy
 
 NOTHING = ("unreadable", "silent", "short")  # nothing in a recording of such a status was analysed
@@ -38,18 +39,21 @@ def score_entries(
     decoder: Decoder,
     progress: ScoringProgress | None = None,
     prior: Prior | None = None,
+    finder: VoiceFinder | None = None,
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored; with embeddings where the journal wants arrays.
 
     prior      what is likely where and when, which the scores are moved by
     progress   where it is shown and saved how far the recording at work is; what its journal has is not scored again
+    finder     looks for voices, where `sound` asks for that
     """
     answered: ByChannel = {}
     contexts = 0
     audio, species = scorers[0].audio, len(scorers[0].taxonomy.labels)
     journal = progress.journal if progress else None
     embeddings = journal is not None and journal.arrays
-    for piece, answer in stream(scorers, context_pieces(entries, audio, sound, decoder, journal), sound.batch_size):
+    pieces = context_pieces(entries, audio, sound, decoder, journal, finder)
+    for piece, answer in stream(scorers, pieces, sound.batch_size):
         if piece.begun is not None:
             answered, contexts = unpacked(piece.begun)
         if answer is not None:
@@ -61,6 +65,10 @@ def score_entries(
         if piece.outcome is not None:
             numbers = channels(sound, piece.outcome)
             scored = [scored_channel(answered, channel, species, sound) for channel in numbers]
+            spoken = [piece.speech.get(channel, Speech()) for channel in numbers]
+            scored = [
+                replace(one, speech=its.segments, skipped=its.skipped) for one, its in zip(scored, spoken, strict=True)
+            ]
             if prior:
                 scored = [replace(one, probabilities=prior.applied(one.probabilities, piece.entry)) for one in scored]
             yield piece.entry, piece.outcome, scored
@@ -84,6 +92,8 @@ def scored_channel(
 def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], taxonomy: Taxonomy, choices: Choices) -> Analysed:
     """What the tables will say of a recording."""
     found = [detection for part in scored for detection in detect(part, taxonomy, choices, entry.recorded_at)]
+    skipped = sum(part.skipped for part in scored) / max(len(scored), 1)  # as seconds of one channel
+    spoken = max((spoken_seconds(part.speech, outcome.seconds) for part in scored), default=0.0)
     return Analysed(
         str(entry.path),
         entry.site,
@@ -91,7 +101,7 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], taxonomy: 
         outcome.sample_rate,
         outcome.channels,
         outcome.claimed_seconds,
-        outcome.seconds - outcome.silent_seconds,
+        max(outcome.seconds - outcome.silent_seconds - skipped, 0.0),
         sum(len(part.starts) for part in scored),
         outcome.status,
         outcome.reason,
@@ -104,6 +114,8 @@ def analyse(entry: Entry, outcome: Outcome, scored: Sequence[Scored], taxonomy: 
         serial=entry.serial,
         temperature=entry.temperature,
         seconds_silent=outcome.silent_seconds,
+        seconds_voice=spoken,
+        seconds_skipped=min(skipped, outcome.seconds - outcome.silent_seconds),
     )
 
 

@@ -15,7 +15,9 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from config import Voices
 from evaluation.ranks import deepest_answers
+from sounds.voices import Segments, seconds_in
 from taxonomy import Taxonomy
 
 SIX = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")  # BirdNET's
@@ -26,6 +28,7 @@ DETECTION_COLUMNS = (
     *("Window (s)", "Overlap (s)", "Min conf", "Runners up", "Validated"),
 )
 UNFAMILIAR = "Unfamiliar"  # one more column, of models that tell how unlike their training a window is
+VOICE = "Voice (s)"  # one more column, where voices were looked for
 KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of BirdCLEF+ 2025 smoothed
 RUNNERS_UP = 2
 AT_A_TIME = 512  # windows
@@ -42,6 +45,8 @@ class Scored:
     embeddings: Scores  # (windows, width)
     channel: int = 0  # 1, 2, ...; 0: the mean of all channels
     unfamiliar: Scores = field(default_factory=lambda: np.zeros(0, np.float32))  # (windows,); (0,) where none tells it
+    speech: Segments = ()  # where somebody speaks, where that was asked
+    skipped: float = 0.0  # seconds that were not scored because of it
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Detection:
     runners_up: str = ""  # "label 0.31, label 0.12"
     validated: str = ""  # whether the species was, on held-out recordings or verdicts: yes, too few, never
     unfamiliar: float | None = None  # how unlike training the window is: share of known windows that are less so
+    voice: float = 0.0  # seconds of the window in which somebody speaks, where that was asked
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ class Analysed:
     serial: str = ""
     temperature: str = ""  # degrees Celsius, when the recording began
     seconds_silent: float = 0.0  # of no sound: zeros, a constant, clipped throughout; not analysed
+    seconds_voice: float = 0.0  # in which somebody speaks, where that was asked
+    seconds_skipped: float = 0.0  # of sound that was not analysed because somebody speaks
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class TableFacts:
     highest_hz: float  # the model's band ends there
     lowest_hz: float = 0.0  # and begins there
     unfamiliar: bool = False  # whether it tells how unlike its training a window is
+    voices: Voices = "off"  # whether they were looked for, and what became of them
 
 
 def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: str = "") -> list[Detection]:
@@ -139,7 +148,8 @@ def detect(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_at: st
     for first in range(0, len(scored.starts), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         rows = scored.starts[part], scored.ends[part], scored.probabilities[part]
-        some = Scored(*rows, scored.embeddings[:0], scored.channel, scored.unfamiliar[part])
+        more = scored.channel, scored.unfamiliar[part], scored.speech
+        some = Scored(*rows, scored.embeddings[:0], *more)
         found += detect_some(some, taxonomy, choices, recorded_at)
     return found
 
@@ -150,6 +160,8 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
     probabilities = np.where(choices.wanted, scored.probabilities, np.float32(-1))
     above = {rank: limit for rank, limit in choices.ranks.items() if rank != "species"}  # species have their own
     answers = deepest_answers(np.clip(probabilities, 0, 1), taxonomy, above) if above else []
+    times = np.array(scored.starts, np.float64), np.array(scored.ends, np.float64)
+    voices: list[float] = seconds_in(scored.speech, *times).tolist()
     for row, (start, end) in enumerate(zip(scored.starts, scored.ends, strict=True)):
         order = [int(column) for column in np.argsort(-probabilities[row], kind="stable")]
         when = clock_time(recorded_at, start)
@@ -171,6 +183,7 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
                     labels_in_words(taxonomy, probabilities[row], others),
                     choices.validated[column] if choices.validated else "",
                     strange,
+                    voices[row],
                 )
             )
         answer = answers[row] if answers else None
@@ -178,7 +191,7 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
             name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
             taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
             others = labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])
-            found.append(replace(taxon, runners_up=others, unfamiliar=strange))
+            found.append(replace(taxon, runners_up=others, unfamiliar=strange, voice=voices[row]))
     return found
 
 
@@ -266,7 +279,8 @@ def detection_lines(found: Sequence[Detection], limit: int) -> list[str]:
         channel = f" channel {detection.channel}" if detection.channel else ""
         name, mark = detection.common_name, validation_mark(detection.validated)
         name += f" ({detection.scientific_name})" if name != detection.label else ""
-        lines.append(f"{when}{channel} {detection.confidence:5.2f}  {name}{mark}")
+        voice = f" ({detection.voice:.1f} s of voices)" if detection.voice else ""
+        lines.append(f"{when}{channel} {detection.confidence:5.2f}  {name}{mark}{voice}")
     return lines + ([f"... and {len(found) - limit} more"] if len(found) > limit else [])
 
 

@@ -36,7 +36,7 @@ from serving.inputs import Entry
 from sounds.decoders import may_pass
 
 PARTS = ".parts"
-EARLIER = {"engine": "onnxruntime", "prior": ""}  # settings that parts of earlier versions do not have
+EARLIER = {"engine": "onnxruntime", "prior": "", "voices": "off"}  # settings that parts of earlier versions do not have
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # before any sound is read
 
@@ -71,7 +71,7 @@ class Journal:
             columns = {
                 f"{name}{number}": np.asarray(values)
                 for number, one in enumerate(scored)
-                for name, values in asdict(one).items()
+                for name, values in asdict(replace(one, speech=(), skipped=0.0)).items()
             }
             with publish(self.path(entry, "npz")) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **columns)

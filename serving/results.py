@@ -27,7 +27,7 @@ from archive.recordings import is_number, path_within
 from config import HIGHEST_RATE
 from runtime.csvs import ESCAPED, csv_rows, delimiter
 from runtime.files import read_json
-from serving.detections import DETECTION_COLUMNS, UNFAMILIAR
+from serving.detections import DETECTION_COLUMNS, UNFAMILIAR, VOICE
 from sounds.notes import MOST_EXPANSION
 
 COLUMNS = (*DETECTION_COLUMNS, UNFAMILIAR)
@@ -45,6 +45,7 @@ class Detected:
     start: float  # seconds
     end: float
     confidence: float
+    voice: float = 0.0  # seconds in which somebody speaks, where the table says so
 
     def cell(self, column: str) -> str:
         return self.cells[INDEX[column]]
@@ -73,6 +74,7 @@ class Results:
     files: tuple[Mapping[str, str], ...]  # rows of files.csv
     facts: Mapping[str, Any]  # run.json
     digest: str  # of detections.csv
+    searched: bool = False  # whether voices were looked for
 
     @property
     def model(self) -> str:
@@ -91,6 +93,12 @@ class Results:
         settings: object = self.facts.get("settings")
         given = cast(dict[str, object], settings).get("time_expansion") if isinstance(settings, dict) else 1
         return given if isinstance(given, int) and 1 <= given <= MOST_EXPANSION else 1
+
+    @property
+    def muted(self) -> bool:
+        """Whether voices were silenced before anything was scored."""
+        settings: object = self.facts.get("settings")
+        return isinstance(settings, dict) and cast(dict[str, object], settings).get("voices") == "mute"
 
     @property
     def top_hz(self) -> float:
@@ -113,14 +121,22 @@ def read_results(folder: Path) -> Results:
     table = max(below, key=lambda path: path.stat().st_mtime, default=folder / "detections.csv")
     folder = table.parent
     assert table.is_file(), f"no {table}; name the folder that predictor.py wrote: python report.py results/"
-    detections = tuple(detected(where, row) for where, row in rows_of(table, NEEDED))  # may be a million
+    searched = False
+
+    def read() -> Iterator[Detected]:
+        nonlocal searched
+        for where, row in rows_of(table, NEEDED):
+            searched = VOICE in row
+            yield detected(where, row)
+
+    detections = tuple(read())  # may be a million
     assert detections, f"{table} has no detections, so there is nothing to listen to; lower --min_conf of predictor.py"
     files, run = folder / "files.csv", folder / "run.json"
     facts = read_json(run, "take it away") if run.is_file() else dict[str, Any]()
     rows = tuple(row for _, row in rows_of(files, ("file",))) if files.is_file() else ()
     with table.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Results(folder, detections, rows, facts, digest)
+    return Results(folder, detections, rows, facts, digest, searched)
 
 
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -141,7 +157,8 @@ def detected(where: str, row: Mapping[str, str]) -> Detected:
     assert all(is_number(time) for time in times), f"{where}: {times} are not all numbers; mend the row or remove it"
     start, end, confidence = map(float, times)
     assert 0 <= start < end and 0 <= confidence <= 1, f"{where}: {times} are no window and share; mend the row"
-    return Detected(tuple(map(sys.intern, cells)), start, end, confidence)
+    voice = float(row[VOICE]) if is_number(row.get(VOICE, "")) else 0.0
+    return Detected(tuple(map(sys.intern, cells)), start, end, confidence, voice)
 
 
 def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path | None]:

@@ -38,8 +38,8 @@ from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
+from runtime.guard import EXACT_INT8, bounded_options, check_graph, limit_process
 from runtime.terminal import show
-from serving.guard import EXACT_INT8, bounded_options, check_graph, limit_process
 from taxonomy import Taxonomy, from_json
 
 FORMAT = 2

@@ -25,9 +25,9 @@ import numpy as np
 import onnxruntime as ort
 
 from config import Engine
+from runtime.guard import bounded_options
 from runtime.runs import peak_memory_mb
 from runtime.terminal import show
-from serving.guard import bounded_options
 from serving.scorer import context_samples, cpu_name, open_scorer, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored

@@ -33,6 +33,7 @@ from serving.detections import (
     DETECTION_COLUMNS,
     SIX,
     UNFAMILIAR,
+    VOICE,
     WHERE,
     Analysed,
     Detection,
@@ -51,6 +52,9 @@ FILE_COLUMNS = (  # but for `detections`, called as the fields of Analysed
     *("seconds_silent", "windows", "detections", "status", "reason", "size", "mtime_ns", "latitude"),
     *("longitude", "make", "serial", "temperature"),
 )
+VOICE_COLUMNS = ("voice", "seconds_voice", "seconds_skipped")  # more of them, where voices were looked for
+VOICE_S = "voice_s"  # its column in Parquet
+DONE = {"report": "found", "skip": "skipped", "mute": "muted"}  # with the voices in a recording
 KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST", "VALIDATED")
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
@@ -93,9 +97,11 @@ def write_tables(
     assert not strangers, f"no tables of the kind {', '.join(strangers)}; choose from {', '.join(KINDS)}"
     exports, encoding = folder / "exports", "utf-8-sig" if bom else "utf-8"
     # one sheet for each csv table
-    sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": (FILE_COLUMNS, file_rows)}
+    searched = facts.voices != "off"
+    of_files, of_detections = (VOICE_COLUMNS, (VOICE,)) if searched else ((), ())
+    sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": ((*FILE_COLUMNS, *of_files), file_rows)}
     if "csv" in kinds:
-        columns = (*DETECTION_COLUMNS, UNFAMILIAR) if facts.unfamiliar else DETECTION_COLUMNS
+        columns = (*DETECTION_COLUMNS, *((UNFAMILIAR,) if facts.unfamiliar else ()), *of_detections)
         sheets[folder / "detections.csv"] = (columns, detection_rows)
     if events:
         sheets[folder / "events.csv"] = (EVENT_COLUMNS, event_rows)
@@ -129,10 +135,11 @@ def write_sheet(file: TextIO, rows: Rows, facts: TableFacts, recording: Analysed
         write_row(file, [no_formula(cell) for cell in cells])
 
 
-def file_rows(recording: Analysed, _facts: TableFacts) -> Iterator[list[str]]:
+def file_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]]:
     """One row for every input, so that "nothing detected" and "not analysed" differ."""
-    facts = vars(recording) | {"file": plain_path(recording.file), "detections": len(recording.found)}
-    values = (facts[column] for column in FILE_COLUMNS)
+    done = DONE.get(facts.voices, "") if recording.seconds_voice else ""
+    cells = vars(recording) | {"file": plain_path(recording.file), "detections": len(recording.found), "voice": done}
+    values = (cells[column] for column in (*FILE_COLUMNS, *(VOICE_COLUMNS if facts.voices != "off" else ())))
     yield [seconds(value) if isinstance(value, float) else str(value) for value in values]
 
 
@@ -147,6 +154,7 @@ def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]
             found.runners_up,
             found.validated,
             *([strangeness(found)] if facts.unfamiliar else []),
+            *([seconds(found.voice)] if facts.voices != "off" else []),
         ]
 
 
@@ -217,7 +225,7 @@ def raven_tables(exports: Path, facts: TableFacts, split: bool) -> Generator[Wri
             if listed:
                 names.write(plain_path(recording.file) + "\n")
                 write_selections(table, recording, facts, before, count)
-                before += recording.seconds_analysed + recording.seconds_silent
+                before += recording.seconds_analysed + recording.seconds_silent + recording.seconds_skipped
                 count += len(recording.found)
 
         yield write
@@ -291,7 +299,9 @@ def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
     from pyarrow.parquet import ParquetWriter
 
     types = dict.fromkeys(PARQUET_TIMES, pyarrow.float64()) | dict.fromkeys(PARQUET_NUMBERS, pyarrow.float32())
-    columns = (*PARQUET_COLUMNS, *([UNFAMILIAR.lower()] if facts.unfamiliar else []))
+    types |= {VOICE_S: pyarrow.float32()}
+    more = (*((UNFAMILIAR.lower(),) if facts.unfamiliar else ()), *((VOICE_S,) if facts.voices != "off" else ()))
+    columns = (*PARQUET_COLUMNS, *more)
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
@@ -324,7 +334,8 @@ def parquet_rows(recording: Analysed, facts: TableFacts) -> Iterator[dict[str, o
             found.validated,
         )
         texts = (cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in cells)
-        more = {UNFAMILIAR.lower(): found.unfamiliar} if facts.unfamiliar else {}
+        more: dict[str, object] = {UNFAMILIAR.lower(): found.unfamiliar} if facts.unfamiliar else {}
+        more |= {VOICE_S: found.voice} if facts.voices != "off" else {}
         yield dict(zip(PARQUET_COLUMNS, texts, strict=True)) | more
 
 

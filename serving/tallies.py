@@ -35,6 +35,9 @@ class Totals:
     statuses: Counter[str] = field(default_factory=Counter[str])
     hours: float = 0.0
     hours_silent: float = 0.0
+    minutes_voice: float = 0.0
+    minutes_skipped: float = 0.0
+    with_voices: int = 0  # recordings
     detections: int = 0
     species: dict[str, Tally] = field(default_factory=dict[str, Tally])  # by label
     troubles: list[str] = field(default_factory=list[str])
@@ -44,6 +47,9 @@ class Totals:
         self.statuses[analysed.status] += 1
         self.hours += analysed.seconds_analysed / 3600
         self.hours_silent += analysed.seconds_silent / 3600
+        self.minutes_voice += analysed.seconds_voice / 60
+        self.minutes_skipped += analysed.seconds_skipped / 60
+        self.with_voices += analysed.seconds_voice > 0
         self.detections += len(analysed.found)
         for detection in analysed.found:
             first = Tally(detection.common_name, 0, 0.0, where_first(detection, analysed.file), detection.validated)
@@ -61,7 +67,13 @@ class Totals:
             *(species_table(self.species) or ["nothing reaches its threshold"]),
             *self.troubles,
             f"{self.statuses.total()} recordings ({counts}), {self.hours:.2f} h{silent}, {self.detections} detections",
+            *([self.voices()] if self.with_voices else []),
         ]
+
+    def voices(self) -> str:
+        """How much there is of people's voices, and what is not scored because of them."""
+        skipped = f"; {self.minutes_skipped:.1f} minutes are not scored" if self.minutes_skipped else ""
+        return f"voices in {self.with_voices} recordings, {self.minutes_voice:.1f} minutes{skipped}"
 
 
 def where_first(detection: Detection, file: str) -> str:

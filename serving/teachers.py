@@ -38,8 +38,8 @@ from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
 from runtime.digests import inspect
+from runtime.guard import FOREIGN, bounded_options, check_graph
 from runtime.terminal import show
-from serving.guard import FOREIGN, bounded_options, check_graph
 from serving.scorer import METADATA, file_digest, reason
 from sounds.audio import open_recording, reading_version
 from sounds.windows import contexts

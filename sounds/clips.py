@@ -8,7 +8,8 @@ Writes   nothing
 
 The picture is a spectrogram in sixteen greys, dark where it is loud, from 0 Hz to half the recording's rate or to
 16 kHz; the sound is made as loud as it can be without clipping, and its true level is reported. What people cannot hear
-is played slower, or faster, and cut and drawn as if it had been recorded so.
+is played slower, or faster, and cut and drawn as if it had been recorded so. Where voices are searched, they can be
+silenced in both.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from numpy.typing import NDArray
 
 from sounds.audio import as_mp3, examine_header, read_samples
 from sounds.damage import Outcome
+from sounds.voices import RATE as VOICE_RATE
+from sounds.voices import Detector, Segments, gain_around, seconds_in
 from sounds.windows import Waveform
 
 AROUND_SECONDS = 2.0  # before and after the window
+LEAD_SECONDS, TAIL_SECONDS = 3.0, 1.0  # before and after the clip, in which a voice is searched that reaches into it
 PICTURE_RATE, SOUND_RATE = 32_000, 24_000  # Hz, at most
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000)  # of those at most SOUND_RATE
 ROWS, COLUMNS_PER_SECOND = 128, 62.5  # of the picture
@@ -50,13 +54,24 @@ class Clip:
     top_hz: int  # upper edge of the picture
     peak_db: float | None  # of the clip in the recording, dB below full scale; None for silence
     slowed: float = 1.0  # how many times slower it is played than it was recorded
+    voice: float = 0.0  # seconds of the window in which somebody speaks, where that was searched
 
 
-def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None, top_hz: float = 0.0) -> Clip | str:
+def cut_clip(
+    path: Path,
+    start: float,
+    end: float,
+    known: Outcome | None = None,
+    top_hz: float = 0.0,
+    detector: Detector | None = None,
+    mute: bool = False,
+) -> Clip | str:
     """A window of a recording, start and end in seconds, with AROUND_SECONDS before and after it as they are played.
 
     known     what `audio.examine_header` said of the recording, where somebody has asked already
     top_hz    where the band ends that is to be seen and heard; 0: at PICTURE_RATE
+    detector  searches voices in it
+    mute      silence them
     returns   the clip, or in one line why there is none
     """
     outcome = known or examine_header(path)
@@ -75,6 +90,10 @@ def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None,
     )
     if not len(shown) or not len(played):
         return f"cannot be read at {first:g} s"
+    speech = speech_around(path, first, last, detector) if detector else ()
+    if mute and speech:
+        shown = silenced(shown, first, picture_rate, speech)
+        played = silenced(played, first, round(rate * slowed), speech)
     peak = float(np.abs(played).max())
     return Clip(
         png(greys(spectrogram(shown, round(picture_rate / slowed)))),
@@ -84,7 +103,20 @@ def cut_clip(path: Path, start: float, end: float, known: Outcome | None = None,
         top_hz=picture_rate // 2,
         peak_db=20 * float(np.log10(peak)) if peak else None,
         slowed=slowed,
+        voice=float(seconds_in(speech, np.array([start]), np.array([end]))[0]),
     )
+
+
+def speech_around(path: Path, first: float, last: float, detector: Detector) -> Segments:
+    """Where somebody speaks about a clip, start and end in seconds of the recording."""
+    begin = round(max(0.0, first - LEAD_SECONDS) * VOICE_RATE)
+    samples = read_samples(path, begin, round((last + TAIL_SECONDS) * VOICE_RATE) - begin, VOICE_RATE)
+    return tuple((begin / VOICE_RATE + start, begin / VOICE_RATE + end) for start, end in detector.speech(samples))
+
+
+def silenced(samples: Waveform, first: float, sample_rate: int, speech: Segments) -> Waveform:
+    """A piece of a recording that begins `first` seconds in it (samples,), without what somebody says."""
+    return samples * gain_around(round(first * sample_rate), len(samples), sample_rate, speech)
 
 
 def slowness(top_hz: float) -> float:

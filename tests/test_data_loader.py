@@ -21,6 +21,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pretend_voices import write_package, write_sound
 from test_segments import event, of_length
 from torch.utils.data import DataLoader
 
@@ -29,7 +30,16 @@ from archive.draws import counted_windows, expected_draws
 from archive.recordings import Recording, read_recordings
 from archive.segments import draw_segment
 from archive.summary import hours
-from config import AudioSettings, DataSettings, PretrainCommand, SurveyCommand, TrainSettings, parse
+from config import (
+    AudioSettings,
+    CollectionSettings,
+    DataSettings,
+    PlaceSettings,
+    PretrainCommand,
+    SurveyCommand,
+    TrainSettings,
+    parse,
+)
 from data_loader import (
     Batch,
     EpochBatches,
@@ -564,6 +574,38 @@ def test_what_the_user_keeps_stays_as_it_was_written(tmp_path: Path) -> None:
     rewrite(table, lambda row: row | {"keep": "3-12"})
     with pytest.raises(AssertionError, match=r"the first: named \.wav, is text"):  # not: mend keep.csv
         read_archive(settings(table))
+
+
+def test_narrators_are_cut_once_and_stay_cut_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_package(tmp_path / "package")
+    monkeypatch.syspath_prepend(tmp_path / "package")
+    folder, rain = tmp_path / "birds", tmp_path / "rain"
+    told = write_sound(folder / "Asio otus" / "told.wav", 20, [(0, 4)], [(9, 10), (14, 15)])
+    shutil.copy(told, told.with_name("twice.wav"))
+    write_sound(folder / "Asio otus" / "lecture.wav", 8, [(0, 8)])
+    write_sound(folder / "Strix aluco" / "alone.wav", 20, [], [(3, 4), (11, 13)])
+    write_sound(rain / "people.wav", 20, [(0, 4)])
+    data = CollectionSettings(folder, layout="folders", voices="skip")
+    assert survey(SurveyCommand(data, PlaceSettings(tmp_path / "runs"))) == 0
+    first = {Path(row.name).stem: row for row in read_archive(data).recordings}
+    table = tmp_path / "runs" / "data" / "recordings.csv"
+    again = {Path(row.name).stem: row for row in read_archive(CollectionSettings(table)).recordings}  # needs no flag
+    for rows in (first, again):
+        assert {name: row.status for name, row in rows.items()} == {
+            "alone": "ok",
+            "lecture": "refused",
+            "told": "ok",
+            "twice": "duplicate",
+        }
+        ((begin, end),) = rows["told"].keep
+        assert begin == pytest.approx(4.2, abs=0.07) and end == 20 and rows["alone"].keep == ()
+    noisy = DataSettings(folder, layout="folders", voices="skip", no_call=rain, cache_gb=0.0)
+    assert [row.keep for row in read_labeled(noisy)[1] if not row.labels] == [()], "people are no animals: learn that"
+    plain = read_archive(replace(data, voices="off")).recordings  # negative control
+    assert Counter(row.status for row in plain) == {"ok": 3, "duplicate": 1} and not any(row.keep for row in plain)
+    listed = read_archive(replace(data, voices="report")).recordings
+    assert {Path(row.name).stem for row in listed if row.voices} == {"told", "lecture"}
+    assert not any(row.keep for row in listed)
 
 
 def epochs(loader: DataLoader[Any], epoch: int) -> list[Any]:

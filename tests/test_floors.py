@@ -16,7 +16,7 @@ SCORING_PATH = (
     *("predictor", "serving.scorer", "serving.detections", "sounds.audio", "archive.recordings", "runtime.runs"),
     *("taxonomy", "config", "evaluation.calibration", "evaluation.ranks", "serving.tables", "serving.inputs"),
     *("serving.scored_windows", "serving.contexts", "serving.progress", "serving.analysis", "serving.choices"),
-    *("serving.tallies", "serving.outputs", "serving.journal", "serving.guard"),
+    *("serving.tallies", "serving.outputs", "serving.journal", "runtime.guard"),
     *("runtime.digests", "runtime.files", "runtime.terminal", "runtime.cells", "runtime.csvs"),
 )
 

@@ -578,6 +578,7 @@ SAYING = {  # the functions that say what is wrong with a recording
     "archive/survey.py": "listen examine_there with_outcome",
     "archive/index.py": "checked_name missing stranger",
     "archive/duplicates.py": "without_duplicates",
+    "archive/narrators.py": "with_speech",
 }
 NO_REASONS = ("an HTML page", "named without a suffix", "\u2026")
 

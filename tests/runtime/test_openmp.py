@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from house import ORDER
 
-from serving.guard import bounded_options
+from runtime.guard import bounded_options
 
 HERE = Path(__file__).parents[2]
 LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label")  # the commands that load torch

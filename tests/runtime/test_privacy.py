@@ -21,7 +21,7 @@ def left_by(program: str, home: Path) -> list[str]:
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("room", ["serving.scorer", "serving.guard", "serving.speed", "predictor"])
+@pytest.mark.parametrize("room", ["serving.scorer", "runtime.guard", "serving.speed", "predictor"])
 def test_loading_an_engine_leaves_nothing_in_the_home_folder(room: str, tmp_path: Path) -> None:
     program = f"import {room}; from serving import scorer; assert scorer.int8_fault() == ''"
     if find_spec("openvino"):

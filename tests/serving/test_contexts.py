@@ -12,6 +12,17 @@ from serving.inputs import Entry
 from serving.journal import open_journal
 from sounds.damage import Outcome
 from sounds.decoders import Decoder
+from sounds.voices import Segments, VoiceFinder
+
+
+class Known(VoiceFinder):
+    """Somebody speaks from 6 to 7 s of the first channel, and never in the second."""
+
+    def __init__(self) -> None: ...
+
+    def find(self, path: Path, channel: int = 0) -> Segments:
+        assert path.name == "two.wav"
+        return ((6.0, 7.0),) if channel < 2 else ()
 
 
 def pieces_of(path: Path, sound: SoundSettings, begun: int = 0) -> list[Piece]:
@@ -20,7 +31,8 @@ def pieces_of(path: Path, sound: SoundSettings, begun: int = 0) -> list[Piece]:
     with open_journal(path.with_suffix(""), {}, arrays=False) as journal, Decoder() as decoder:
         if begun:
             journal.save_begun(entry, {"contexts": np.array([begun])})
-        return [piece for piece, _ in context_pieces([entry], AudioSettings(), sound, decoder, journal)]
+        finder = Known() if sound.voices != "off" else None
+        return [piece for piece, _ in context_pieces([entry], AudioSettings(), sound, decoder, journal, finder)]
 
 
 @pytest.fixture
@@ -82,3 +94,22 @@ def test_a_recording_that_is_read_twice_is_as_good_as_the_worse_time(before: str
     told = worse(worse(None, first), second)
     assert told.status == status and told.seconds == (60.0 if status == "ok" else 30.0)
     assert status == "ok" or "salvaged" in told.reason or "unreadable" in told.reason
+
+
+def test_windows_with_voices_are_skipped_in_the_channel_that_has_them(two_channels: Path) -> None:
+    found = pieces_of(two_channels, SoundSettings(channel="each", voices="skip"))
+    times = {channel: [piece.windows for piece in found[:-1] if piece.channel == channel] for channel in (1, 2)}
+    assert times == {1: [((0.0, 5.0),), ((10.0, 12.0),)], 2: [((0.0, 5.0),), ((5.0, 10.0),), ((10.0, 12.0),)]}
+    assert {channel: speech.skipped for channel, speech in found[-1].speech.items()} == {1: 5.0, 2: 0.0}
+
+
+def test_of_windows_that_overlap_only_what_is_in_none_counts_as_skipped(two_channels: Path) -> None:
+    found = pieces_of(two_channels, SoundSettings(overlap=2.5, voices="skip"))
+    assert [piece.windows for piece in found[:-1]] == [((0.0, 5.0),), ((7.5, 12.0),)]  # 2.5 and 5 s hold 6 to 7 s
+    assert found[-1].speech[0].skipped == 2.5
+
+
+def test_a_run_that_skips_goes_on_where_it_was(two_channels: Path) -> None:
+    begun, *rest = pieces_of(two_channels, SoundSettings(voices="skip"), begun=1)
+    assert begun.begun is not None and [piece.windows for piece in rest] == [((10.0, 12.0),), ()]
+    assert rest[-1].speech[0].skipped == 5.0, "as if it had not been stopped"

@@ -9,6 +9,7 @@ import pytest
 from pretend import read_rows, write_results
 
 from serving.detections import DETECTION_COLUMNS as COLUMNS
+from serving.detections import VOICE
 from serving.results import hidden, read_results, sound_finder
 
 
@@ -148,3 +149,19 @@ def test_hidden_results_name_no_position_and_no_recorder(tmp_path: Path) -> None
     known = [{**row, "latitude": "47.5", "longitude": "8.25", "serial": "S4U0", "make": "m"} for row in results.files]
     secret = hidden(replace(results, files=tuple(known)))
     assert {(row["latitude"], row["longitude"], row["serial"]) for row in secret.files} == {("", "", "")}
+
+
+def test_seconds_of_voices_are_read_where_a_table_has_them(tmp_path: Path) -> None:
+    head = "Start (s),End (s),Scientific name,Common name,Confidence,File"
+    rows = [f"{5 * n},{5 * n + 5},Strix aluco,Tawny Owl,0.9,dawn.wav" for n in range(3)]
+    told = ("1.25", "0", "=cmd()")
+    table = tmp_path / "detections.csv"
+    table.write_text("\n".join([f"{head},{VOICE}", *(f"{row},{cell}" for row, cell in zip(rows, told, strict=True))]))
+    results = read_results(tmp_path)
+    assert results.searched and [d.voice for d in results.detections] == [1.25, 0.0, 0.0]
+    table.write_text("\n".join([head, *rows]))
+    results = read_results(tmp_path)
+    assert not results.searched and [d.voice for d in results.detections] == [0.0] * 3
+    for told_by_run, muted in (({"voices": "mute"}, True), ({"voices": "skip"}, False), ([], False)):
+        (tmp_path / "run.json").write_text(json.dumps({"settings": told_by_run}))
+        assert read_results(tmp_path).muted == muted

@@ -17,7 +17,7 @@ from conftest import Stages
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from serving import guard as graphs
+from runtime import guard as graphs
 from serving.scorer import (
     AHEAD,
     FORMAT,

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from archive.recordings import Recording
 from config import ImitationSettings
 from runtime.cells import open_text, write_row
+from runtime.guard import FOREIGN, OPERATORS, check_graph
 from serving import teachers
 from serving.embeddings import Embedded, write_vectors
-from serving.guard import FOREIGN, OPERATORS, check_graph
 from serving.scorer import METADATA
 from serving.teachers import Network, open_teacher, targets_of
 

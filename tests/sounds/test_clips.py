@@ -8,10 +8,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
+from pretend_voices import write_package, write_sound
 
 from sounds.audio import examine_header
 from sounds.clips import GREYS, ROWS, Clip, cut_clip, greys, png, spectrogram
 from sounds.damage import Outcome
+from sounds.voices import open_detector
 
 
 def recording(
@@ -192,3 +194,22 @@ def test_whales_are_played_faster(tmp_path: Path) -> None:
     assert len(sound) / played == pytest.approx(17 / 8, abs=0.01)
     heard = np.abs(np.fft.rfft(sound)).argmax() * played / len(sound)
     assert heard == pytest.approx(800, rel=0.02)
+
+
+@pytest.mark.parametrize(("rate", "top"), [(16_000, 0.0), (96_000, 48_000.0), (2_000, 1_000.0)])
+def test_a_voice_is_silenced_however_quickly_a_clip_is_played(rate: int, top: float, tmp_path: Path) -> None:
+    """From 8 to 9 s somebody talks; the window from 8.8 to 9.5 s begins while he does."""
+    detector = open_detector(write_package(tmp_path))
+    path = write_sound(tmp_path / "a.wav", 20, [(8.0, 9.0)], rate=rate)
+    speaks, still = (cut_clip(path, 8.8, 9.5, None, top, detector, mute) for mute in (False, True))
+    assert isinstance(speaks, Clip) and isinstance(still, Clip) and speaks.slowed == still.slowed
+    assert speaks.voice == still.voice == pytest.approx(0.4, abs=0.07)  # 0.2 s behind it count as speech
+    until = (still.lead + 0.3) * still.slowed
+    peaks = []
+    for clip in (speaks, still):
+        sound, played = soundfile.read(io.BytesIO(clip.mp3), dtype="float32")
+        begin = max(0.0, clip.lead - 0.7) * clip.slowed
+        loudest = float(np.abs(sound).max())
+        peaks.append(float(np.abs(sound[round(begin * played) : round(until * played)]).max()) / loudest)
+    assert peaks[0] > 0.8 and peaks[1] < 0.05
+    assert pixels(speaks).min() < pixels(still)[:, : int(0.1 * pixels(still).shape[1])].min()

@@ -14,8 +14,8 @@ from onnx import helper
 from test_scorer import greedy, toy
 
 from config import SIZES, AudioSettings, HeadSettings, Pooling
-from serving import guard
-from serving.guard import CONTRIBUTED, OPERATORS, check_graph
+from runtime import guard
+from runtime.guard import CONTRIBUTED, FOREIGN, OPERATORS, check_graph
 from serving.scorer import open_scorer, score
 
 
@@ -61,6 +61,7 @@ def test_every_head_at_every_rate_is_exported_with_operators_that_are_let_throug
 
 def test_nothing_that_loops_branches_or_calls_is_among_them() -> None:
     assert OPERATORS.isdisjoint({"Loop", "Scan", "If", "SequenceMap", "ConstantOfShape", "Range", "Tile", "Constant"})
+    assert FOREIGN.isdisjoint({"Loop", "Scan", "If", "SequenceMap"}) and "LSTM" in FOREIGN - OPERATORS
 
 
 def test_an_operator_is_seen_wherever_a_file_hides_it(tmp_path: Path) -> None:
