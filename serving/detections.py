@@ -190,8 +190,8 @@ def detect_some(scored: Scored, taxonomy: Taxonomy, choices: Choices, recorded_a
         if answer is not None and not reached:
             name, limit = f"{answer.rank} {answer.name}", above[answer.rank]
             taxon = Detection(start, end, name, answer.name, name, answer.probability, limit, scored.channel, when)
-            others = labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])
-            found.append(replace(taxon, runners_up=others, unfamiliar=strange, voice=voices[row]))
+            guesses = labels_in_words(taxonomy, probabilities[row], order[:RUNNERS_UP])
+            found.append(replace(taxon, runners_up=guesses, unfamiliar=strange, voice=voices[row]))
     return found
 
 

@@ -65,7 +65,7 @@ PARQUET_COLUMNS = (
     *("recorded_at", "detected_at", "channel", "model", "window_s", "overlap_s", "min_conf", "validated"),
 )
 PARQUET_TIMES = frozenset({"start_s", "end_s"})  # a float32 would be 4 ms off after half a day
-PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf", "unfamiliar"})
+PARQUET_NUMBERS = frozenset({"confidence", "window_s", "overlap_s", "min_conf"})
 ROW_GROUP = 50_000  # rows of Parquet that are kept in memory
 OUTSIDE = {"": "_root", ".": "_here", "..": "_up"}  # parts of a path that would lead out of a folder, or nowhere
 INSIDE = {name: part for part, name in OUTSIDE.items()}
@@ -101,8 +101,8 @@ def write_tables(
     of_files, of_detections = (VOICE_COLUMNS, (VOICE,)) if searched else ((), ())
     sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": ((*FILE_COLUMNS, *of_files), file_rows)}
     if "csv" in kinds:
-        columns = (*DETECTION_COLUMNS, *((UNFAMILIAR,) if facts.unfamiliar else ()), *of_detections)
-        sheets[folder / "detections.csv"] = (columns, detection_rows)
+        told = (UNFAMILIAR,) if facts.unfamiliar else ()
+        sheets[folder / "detections.csv"] = ((*DETECTION_COLUMNS, *told, *of_detections), detection_rows)
     if events:
         sheets[folder / "events.csv"] = (EVENT_COLUMNS, event_rows)
     if "kaleidoscope" in kinds:
@@ -299,7 +299,7 @@ def parquet_table(path: Path, facts: TableFacts) -> Generator[Write]:
     from pyarrow.parquet import ParquetWriter
 
     types = dict.fromkeys(PARQUET_TIMES, pyarrow.float64()) | dict.fromkeys(PARQUET_NUMBERS, pyarrow.float32())
-    types |= {VOICE_S: pyarrow.float32()}
+    types |= dict.fromkeys((UNFAMILIAR.lower(), VOICE_S), pyarrow.float32())
     more = (*((UNFAMILIAR.lower(),) if facts.unfamiliar else ()), *((VOICE_S,) if facts.voices != "off" else ()))
     columns = (*PARQUET_COLUMNS, *more)
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
