@@ -52,6 +52,10 @@ def write_package(folder: Path, operator: str = "Identity", width: int = 576) ->
     return package / "data" / FILE
 
 
+def not_installed(_: str) -> None:
+    """In place of `find_spec`: nothing is there."""
+
+
 def sound(seconds: float, talks: Spans = (), beeps: Spans = (), rate: int = RATE, seed: int = 0) -> NDArray[np.float32]:
     """(samples,) a hiss, in which people talk and animals beep at 3 kHz."""
     time = np.arange(round(seconds * rate)) / rate

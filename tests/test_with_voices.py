@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from pretend import write_beep_model
-from pretend_voices import loudness, write_package, write_sound
+from pretend_voices import loudness, not_installed, write_package, write_sound
 
 from config import PredictCommand, ReportCommand, Voices
 from predictor import predict
@@ -82,7 +82,7 @@ def test_without_the_flag_tables_are_as_ever_and_no_detector_is_needed(
 ) -> None:
     assert tuple(rows(results["off"] / "detections.csv")[0]) == DETECTION_COLUMNS
     assert tuple(rows(results["off"] / "files.csv")[0]) == FILE_COLUMNS
-    monkeypatch.setattr(voices, "find_spec", lambda _: None)
+    monkeypatch.setattr(voices, "find_spec", not_installed)
     assert predict(command(place, tmp_path, "off")) == 0
     for name in ("detections.csv", "files.csv"):
         assert (tmp_path / name).read_bytes() == (results["off"] / name).read_bytes()
@@ -125,7 +125,8 @@ def test_mute_scores_what_is_left_of_a_window(results: dict[Voices, Path], place
     assert talk["voice"] == "muted" and float(talk["seconds_skipped"]) == pytest.approx(SPOKEN, abs=NEAR)
     assert float(talk["seconds_analysed"]) + float(talk["seconds_skipped"]) == pytest.approx(15)
     path = write_sound(tmp_path / "a.wav", 15, TALKS, [(8.0, 8.5)])  # an animal is only there while somebody speaks
-    for mode, due in (("mute", []), ("off", [5.0])):
+    both: tuple[tuple[Voices, list[float]], ...] = (("mute", []), ("off", [5.0]))
+    for mode, due in both:
         assert predict(command(place, tmp_path / mode, mode, path)) == 0
         assert [start for start, _ in found_in(tmp_path / mode, "a.wav")] == due
 
@@ -211,7 +212,7 @@ def test_a_muted_clip_holds_no_voice_in_the_window_nor_around_it(results: dict[V
 
 
 def test_a_report_names_what_to_install_or_leave(results: dict[Voices, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voices, "find_spec", lambda _: None)
+    monkeypatch.setattr(voices, "find_spec", not_installed)
     with pytest.raises(AssertionError, match=r"pip install .* or --voices off leaves"):
         page_of(results["report"])
     assert starts(page_of(results["report"], voices="off")) == ["0", "10", "5"]
