@@ -88,7 +88,11 @@ def test_what_could_not_be_searched_to_its_end_is_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, found = write_sound(tmp_path / "a.wav", 8, [(2, 4)]), [((1.0, float("inf")),), ((1.8, 4.2),)]
-    monkeypatch.setattr(VoiceFinder, "find", lambda *_: found.pop(0))
+
+    def find(*_: object) -> Segments:
+        return found.pop(0)
+
+    monkeypatch.setattr(VoiceFinder, "find", find)
     assert [speech_in([path])[path][-1][1] for _ in range(3)] == [float("inf"), 4.2, 4.2] and not found
 
 
