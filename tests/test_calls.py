@@ -84,7 +84,7 @@ def test_whales_are_found_in_their_own_windows_and_not_in_a_ship(whales: Path, t
             first = round((start + offset) * RATE)
             sound[first : first + len(call)] += 0.1 * call / np.abs(call).max()
     soundfile.write(tmp_path / "sea.wav", sound, RATE)
-    words = [str(tmp_path / "sea.wav"), "--model", str(whales / "classifier.onnx"), "--scores", "--min_conf", "0.3"]
+    words = [str(tmp_path / "sea.wav"), "--model", str(whales / "classifier.onnx"), "--scores", "--min_conf", "0.85"]
     assert predict(parse(PredictCommand, [*words, "--out", str(tmp_path / "out")])) == 0
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         scores = {float(row["start"]): row for row in csv.DictReader(file)}
