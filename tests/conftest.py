@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -196,10 +197,29 @@ def export_once(stages: Stages) -> ExportOnce:
     return write
 
 
+ANSWERS: dict[tuple[str, str], Any] = {}
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a network, of sound and perhaps of scales (the last), which is not computed twice of the same."""
+
+    def answer(model: Any, waveforms: Any, *more: Any) -> Any:
+        from training.checkpoint import weights_digest
+
+        scales = {f"scale of {name}": scale for name, scale in (more[-1] if more else {}).items()}
+        key = function.__name__, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
+        if key not in ANSWERS:
+            ANSWERS[key] = function(model, waveforms, *more)
+        return ANSWERS[key]
+
+    return answer
+
+
 @pytest.fixture
 def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage 3 without the half minute in which processes of their own measure the speed; test_speed.py and the card of
-    the stages do that. And no network is exported twice."""
+    the stages do that. And no network is exported twice, nor asked twice what INT8 costs it."""
+    from serving import sensitivity
     from serving.speed import Speed
 
     def known(classifier: Path | None, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
@@ -208,3 +228,5 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("serving.costs.measure_all", known)
     monkeypatch.setattr("quantize.write_float", export_once)
+    monkeypatch.setattr("quantize.input_channels", once(sensitivity.input_channels))
+    monkeypatch.setattr("quantize.product_costs", once(sensitivity.product_costs))
