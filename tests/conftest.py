@@ -218,9 +218,14 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture
 def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage 3 without the half minute in which processes of their own measure the speed; test_speed.py and the card of
-    the stages do that. And no network is exported twice, nor asked twice what INT8 costs it."""
+    the stages do that. And no network is exported twice, nor asked twice what INT8 costs it or what it knows."""
+    import torch
+
+    import quantize
+    from model import BirdClefClassifier
     from serving import sensitivity
     from serving.speed import Speed
+    from training.checkpoint import weights_digest
 
     def known(classifier: Path | None, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
         names = (*(("torch float32",) if classifier else ()), "ONNX float32", "ONNX INT8")
@@ -230,3 +235,12 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("quantize.write_float", export_once)
     monkeypatch.setattr("quantize.input_channels", once(sensitivity.input_channels))
     monkeypatch.setattr("quantize.product_costs", once(sensitivity.product_costs))
+    learn = quantize.what_is_familiar
+
+    def familiar(model: BirdClefClassifier, trained: Any, vectors: Any, most: int) -> Any:
+        key = f"familiar {most}", weights_digest({**model.state_dict(), "vectors": torch.from_numpy(vectors)})
+        if key not in ANSWERS:
+            ANSWERS[key] = learn(model, trained, vectors, most)
+        return ANSWERS[key]
+
+    monkeypatch.setattr("quantize.what_is_familiar", familiar)
