@@ -4,6 +4,7 @@ import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when to
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import fcntl
+import gc
 import multiprocessing
 import os
 import re
@@ -35,6 +36,12 @@ LONGEST = (  # files of tests that are handed out before the others, so that no 
     *("test_trainer", "test_probe", "test_report", "test_time", "test_ssl_mae", "test_scorer", "test_stopping"),
     *("test_commands", "test_requirements", "test_scale", "test_survey", "test_decoders", "test_duplicates"),
 )
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: no garbage is looked for among all that the libraries have made."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
