@@ -27,7 +27,7 @@
 PYTHON ?= python3
 READY := .venv/ready
 CHECKS := .venv/ready-checks
-PARALLEL := --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # but in the order of tests/conftest.py
 
 .PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
 

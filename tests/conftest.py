@@ -4,12 +4,15 @@ import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when to
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import fcntl
+import gc
+import multiprocessing
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,9 +23,31 @@ settings.register_profile("everybody", derandomize=True, database=None)  # the s
 settings.register_profile("search", derandomize=False, print_blob=True)  # other ones each time: make test-all
 settings.load_profile("everybody")  # unless --hypothesis-profile names the other one
 
+multiprocessing.set_forkserver_preload(["data_loader"])  # torch is loaded once, and not by each process that reads
+
 if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
     cores = sorted(os.sched_getaffinity(0))  # one for each process of tests: their threads would wait for each other
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
+
+LONGEST = (  # files of tests that are handed out before the others, so that no process ends long after the other
+    *("test_predictor", "test_demos", "test_zoo", "test_kill", "test_quantize", "test_ensemble", "test_processes"),
+    *("test_data_loader", "test_hostile", "test_gpu", "test_native_rate", "test_export", "test_states", "test_main"),
+    *("test_frozen", "test_convolutions", "test_fuzz", "test_faults", "test_pseudo_label", "test_long_files"),
+    *("test_trainer", "test_probe", "test_report", "test_time", "test_ssl_mae", "test_scorer", "test_stopping"),
+    *("test_commands", "test_requirements", "test_scale", "test_survey", "test_decoders", "test_duplicates"),
+)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: no garbage is looked for among all that the libraries have made."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file nothing changes."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +87,18 @@ def float32_unless_told() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "multiplies_bfloat16", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoders_of_the_tests() -> Iterator[None]:
+    """Begun from a process that has imported what they need; test_decoders.py begins them as ever."""
+    from decoder_nursery import Nursery
+
+    from sounds import decoders
+
+    with pytest.MonkeyPatch.context() as patch, Nursery() as nursery:
+        patch.setattr(decoders, "start_process", nursery.start)
         yield
 
 
@@ -121,4 +158,96 @@ def run_stages(season: FieldSeason, runs: Path) -> None:
     flags = ["--run.root", str(runs), "--classifier", str(runs / "finetune" / "classifier.safetensors")]
     flags += ["--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
     flags += ["--max_error", "0.1"]  # so that all products of this small network are INT8 of 7 bits
-    assert quantize(parse(QuantizeCommand, flags)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        measure_briefly(patch)
+        assert quantize(parse(QuantizeCommand, flags)) == 0
+
+
+def measure_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Each file in a process of its own, as ever, but for a tenth of the time."""
+    from serving import costs, speed
+
+    measured = speed.in_fresh_process
+
+    def briefly(program: str) -> speed.Speed:
+        return measured(f"from serving import speed; speed.SECONDS = {speed.SECONDS / 10}; {program}")
+
+    for room in (costs, speed):
+        patch.setattr(room, "in_fresh_process", briefly)
+
+
+ExportOnce = Callable[..., None]  # of what `write_float` takes
+
+
+@pytest.fixture(scope="session")
+def export_once(stages: Stages) -> ExportOnce:
+    """`write_float`, but that no network is exported twice: what it wrote is known by the digest of the weights."""
+    from model import BirdClefClassifier
+    from serving.export import write_float
+    from training.checkpoint import ClassifierFacts, load_classifier, weights_digest
+
+    def key(model: BirdClefClassifier, familiarity: object) -> tuple[str, bool]:
+        return weights_digest(model.state_dict()), familiarity is not None
+
+    content = stages.float_model.read_bytes()
+    known = {key(load_classifier(stages.classifier)[0], content if b"unfamiliar" in content else None): content}
+
+    def write(
+        model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool, familiarity: Any = None
+    ) -> None:
+        network = key(model, familiarity)
+        if network not in known:
+            write_float(model, facts, path, verified, familiarity)
+            known[network] = path.read_bytes()
+        path.write_bytes(known[network])
+
+    return write
+
+
+ANSWERS: dict[tuple[str, str], Any] = {}
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a network, of sound and perhaps of scales (the last), which is not computed twice of the same."""
+
+    def answer(model: Any, waveforms: Any, *more: Any) -> Any:
+        from training.checkpoint import weights_digest
+
+        scales = {f"scale of {name}": scale for name, scale in (more[-1] if more else {}).items()}
+        key = function.__name__, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
+        if key not in ANSWERS:
+            ANSWERS[key] = function(model, waveforms, *more)
+        return ANSWERS[key]
+
+    return answer
+
+
+@pytest.fixture
+def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 3 without the half minute in which processes of their own measure the speed; test_speed.py and the card of
+    the stages do that. And no network is exported twice, nor asked twice what INT8 costs it or what it knows."""
+    import torch
+
+    import quantize
+    from model import BirdClefClassifier
+    from serving import sensitivity
+    from serving.speed import Speed
+    from training.checkpoint import weights_digest
+
+    def known(classifier: Path | None, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
+        names = (*(("torch float32",) if classifier else ()), "ONNX float32", "ONNX INT8")
+        return {(name, 1): Speed(10.0, 500.0, 100, 1.0) for name in names}
+
+    monkeypatch.setattr("serving.costs.measure_all", known)
+    monkeypatch.setattr("quantize.write_float", export_once)
+    monkeypatch.setattr("quantize.input_channels", once(sensitivity.input_channels))
+    monkeypatch.setattr("quantize.product_costs", once(sensitivity.product_costs))
+    learn = quantize.what_is_familiar
+
+    def familiar(model: BirdClefClassifier, trained: Any, vectors: Any, most: int) -> Any:
+        key = f"familiar {most}", weights_digest({**model.state_dict(), "vectors": torch.from_numpy(vectors)})
+        if key not in ANSWERS:
+            ANSWERS[key] = learn(model, trained, vectors, most)
+        return ANSWERS[key]
+
+    monkeypatch.setattr("quantize.what_is_familiar", familiar)

@@ -1,4 +1,8 @@
-"""The commands end to end, each as a process, as a user would call them from an empty folder."""
+"""The commands end to end, each as a process, as a user would call them from an empty folder.
+
+What is over after a line is forked from the process of the tests, which has the libraries; test_stopping.py and
+test_requirements.py start every command from nothing.
+"""
 
 import csv
 import json
@@ -7,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from demo_data import FieldSeason
@@ -65,7 +70,7 @@ def test_a_missing_input_names_the_command_that_makes_it(
     }
     arguments = given.get(script, [])
     preset = ["--preset", "demo"] if script == "main.py" else []
-    done = run(tmp_path, script, *preset, *arguments)
+    done = forked.run(tmp_path, script, *preset, *arguments)
     assert done.returncode == 1 and remedy in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
@@ -73,7 +78,7 @@ def test_a_missing_input_names_the_command_that_makes_it(
 @pytest.mark.parametrize("script", ["data_loader.py", "ssl_mae.py", "probe.py"])
 def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path: Path) -> None:
     preset = [] if script == "data_loader.py" else ["--preset", "demo"]
-    done = run(tmp_path, script, *preset, "--data.root", tmp_path / "nothing")
+    done = forked.run(tmp_path, script, *preset, "--data.root", tmp_path / "nothing")
     assert done.returncode == 1 and "--data.root" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -81,5 +86,5 @@ def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path
     "script", ["data_loader.py", "ssl_mae.py", "main.py", "quantize.py", "predictor.py", "probe.py"]
 )
 def test_help_teaches(script: str, tmp_path: Path) -> None:
-    done = run(tmp_path, script, "--help")
+    done = forked.run(tmp_path, script, "--help")
     assert done.returncode == 0 and f"python {script}" in done.stdout

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,6 +31,7 @@ from archive.draws import counted_windows, expected_draws
 from archive.recordings import Recording, read_recordings
 from archive.segments import draw_segment
 from archive.summary import hours
+from archive.survey import examined_table, open_ledger
 from config import (
     AudioSettings,
     CollectionSettings,
@@ -78,15 +80,21 @@ ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
 
 @pytest.fixture
 def copy(season: FieldSeason, tmp_path: Path) -> Path:
-    """Tables of one's own to spoil, over the same recordings."""
+    """Tables of one's own to spoil, over the same recordings, of which the ledger knows what it knows of those."""
     root = tmp_path / "season"
     root.mkdir()
     for name in ("train.csv", "taxonomy.csv"):
         shutil.copy(season.root / name, root / name)
+    links: list[tuple[bytes, bytes]] = []
     for sound in (season.root / "train_audio").rglob("*.flac"):
         place = root / sound.relative_to(season.root)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(sound, place)
+        links.append((os.fsencode(place.resolve()), os.fsencode(sound.resolve())))
+    read_labeled(settings(season.root))
+    table = examined_table()
+    with closing(open_ledger()) as ledger, ledger:
+        ledger.executemany(f"INSERT INTO {table} SELECT ?, size, mtime, examination FROM {table} WHERE path = ?", links)
     return root
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pandas as pd
 import pytest
 
@@ -379,13 +380,7 @@ def test_long_paths_lose_what_they_share_on_the_terminal_alone(root: Path) -> No
 
 def test_without_runs_it_says_what_to_do(tmp_path: Path) -> None:
     for arguments in ([], ["--runs", "."], ["--kind", "mae"]):
-        done = subprocess.run(
-            [sys.executable, str(HERE / "experiments.py"), *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forked.run(tmp_path, "experiments.py", *arguments)
         assert done.returncode == 1 and "--runs" in done.stderr and done.stderr.count("\n") == 1
         assert not list(tmp_path.iterdir())
 
@@ -414,8 +409,7 @@ def test_the_command_starts_without_torch_and_pandas(root: Path) -> None:
 
 
 def test_help_teaches(tmp_path: Path) -> None:
-    words = [sys.executable, str(HERE / "experiments.py"), "--help"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(tmp_path, "experiments.py", "--help")
     assert done.returncode == 0 and "python experiments.py" in done.stdout
 
 

@@ -1,6 +1,5 @@
 """Stage 3: the float file equals the trained network, what is worse than the gate allows is mended or refused."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,48 +11,11 @@ import torch
 from conftest import Stages
 
 from config import SIZES, BudgetSettings, GateSettings, QuantizeCommand
-from evaluation.familiarity import Familiarity
-from model import BirdClefClassifier
 from quantize import file_scores, network_answers, open_trained, quantize
 from serving.comparison import ComparedWindows, read_windows, scanned_contexts
-from serving.export import write_float
 from serving.gate import compare_answers, enough_windows
 from serving.scorer import open_scorer
-from serving.speed import Speed
-from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
-
-
-def weights_digest(model: BirdClefClassifier) -> str:
-    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def exported(stages: Stages) -> dict[str, bytes]:
-    """Networks as float32 files, by the digest of their weights."""
-    return {weights_digest(load_classifier(stages.classifier)[0]): stages.float_model.read_bytes()}
-
-
-@pytest.fixture
-def unmeasured(exported: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the half minute in which processes of their own measure the speed; test_speed.py and the card do that.
-    And no network is exported twice."""
-    speed = Speed(10.0, 500.0, 100, 1.0)
-    names = ("torch float32", "ONNX float32", "ONNX INT8")
-
-    def known(_classifier: Path, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
-        return {(name, 1): speed for name in names}
-
-    def write_once(
-        model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool, familiarity: Familiarity | None
-    ) -> None:
-        weights = weights_digest(model)
-        if weights not in exported:
-            write_float(model, facts, path, verified, familiarity)
-            exported[weights] = path.read_bytes()
-        path.write_bytes(exported[weights])
-
-    monkeypatch.setattr("serving.costs.measure_all", known)
-    monkeypatch.setattr("quantize.write_float", write_once)
+from training.checkpoint import load_classifier, save_classifier
 
 
 def held_out_of(stages: Stages, most: int = 2000) -> ComparedWindows:

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import soundfile
@@ -449,12 +451,7 @@ def test_no_cell_that_leaves_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_did_and_what_it_lacks(tmp_path: Path) -> None:
-    folder = write_results(tmp_path)
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, str(HERE / "report.py"), *map(str, arguments)]
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-
+    folder, run = write_results(tmp_path), partial(forked.run, tmp_path, "report.py")
     done = run(folder, "--per_species", "3", "--out", "page.html")
     assert done.returncode == 0 and "9 of 18 detections, 0 without sound, seed 0" in done.stdout, done.stderr
     assert (tmp_path / "page.html").is_file()

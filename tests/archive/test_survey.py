@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -154,12 +154,12 @@ def test_without_a_ledger_that_can_be_written_all_is_listened_to_all_the_same(
 
 def replace_decoder(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the decoding processes run other code."""
-    real = subprocess.Popen
+    real = decoders.start_process
 
-    def start(command: list[str], **options: Any) -> Any:
-        return real([*command[:-1], code], **options)
+    def start(_code: str) -> subprocess.Popen[bytes]:
+        return real(code)
 
-    monkeypatch.setattr("sounds.decoders.subprocess.Popen", start)
+    monkeypatch.setattr("sounds.decoders.start_process", start)
 
 
 def test_an_interrupted_survey_leaves_no_process_behind(tmp_path: Path) -> None:

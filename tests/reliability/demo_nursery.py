@@ -1,10 +1,11 @@
-"""What test_demos.py starts: libraries are imported once, then every demo runs in a child of its own.
+"""What test_demos.py starts: libraries and rooms are imported once, then every demo runs in a child of its own.
 
     python tests/reliability/demo_nursery.py ROOM=FOLDER ...
 
 Runs each room's demo as a program, in its folder; what it prints and its exit code go into files there.
 """
 
+import contextlib
 import gc
 import os
 import runpy
@@ -28,7 +29,8 @@ def run(room: str, folder: Path) -> None:
         os.chdir(folder)
         for number, name in ((1, "printed.txt"), (2, "complained.txt")):
             os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
-        sys.argv, sys.path[0] = [str(HERE.joinpath(*room.split(".")).with_suffix(".py"))], str(HERE)
+        sys.argv = [str(HERE.joinpath(*room.split(".")).with_suffix(".py"))]
+        sys.modules.pop(room, None)  # it is run, not imported
         runpy.run_module(room, run_name="__main__", alter_sys=True)
         code = 0
     except BaseException:  # told by the exit code
@@ -42,9 +44,13 @@ def run(room: str, folder: Path) -> None:
 if __name__ == "__main__":
     for library in LIBRARIES:
         import_module(library)
+    sys.path[0] = str(HERE)
+    words = [word.split("=", 1) for word in sys.argv[1:]]
+    for room, _ in words:
+        with contextlib.suppress(Exception):  # its child meets it too, and says so
+            import_module(room)
     gc.freeze()
-    for word in sys.argv[1:]:
-        room, place = word.split("=", 1)
+    for room, place in words:
         child = os.fork()
         if child == 0:
             run(room, Path(place))

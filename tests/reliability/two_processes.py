@@ -1,12 +1,13 @@
 """What test_processes.py starts with torchrun: the gradients of both loops, and what processes tell each other.
 
-    torchrun --nproc-per-node 2 tests/reliability/two_processes.py OUT.json
+    torchrun --nproc-per-node 2 tests/reliability/two_processes.py OUT.json SCRIPT WORDS...
 
-The first process writes: name of a check -> what was found.
+The first process writes: name of a check -> what was found. Then both go on with a command, since they are there.
 """
 
 import copy
 import json
+import runpy
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -275,3 +276,5 @@ def pull_gap() -> Mapping[str, float]:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.argv = sys.argv[2:]
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -78,12 +78,23 @@ def agree(one: list[dict[str, Any]], other: list[dict[str, Any]], tolerance: flo
     return values[0] == pytest.approx(values[1], abs=tolerance)
 
 
+def few(season: FieldSeason) -> tuple[str, ...]:
+    """What makes stage one short."""
+    return ("--data.root", str(season.root / "unlabeled"), "--data.valid_fold", "1", "--train.epochs", "1")
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def together(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two processes, started once: what they say of each other, and then stage one; and what that printed."""
+    root = tmp_path_factory.mktemp("two")
+    stage = words("mae", season, root / "runs", *few(season))
+    return root, run(*TOGETHER, "tests/reliability/two_processes.py", str(root / "found.json"), *stage)
+
+
+@pytest.fixture(scope="module")
+def found(together: tuple[Path, str]) -> dict[str, Any]:
     """What two processes say of each other."""
-    out = tmp_path_factory.mktemp("two") / "found.json"
-    run(*TOGETHER, "tests/reliability/two_processes.py", str(out))
-    told: dict[str, Any] = json.loads(out.read_text())
+    told: dict[str, Any] = json.loads((together[0] / "found.json").read_text())
     return told
 
 
@@ -132,11 +143,12 @@ def test_without_torchrun_nothing_is_exchanged() -> None:
     assert processes.gathered(rows) is rows and processes.joined(rows, 3) is rows and not processes.anywhere(False)
 
 
-def test_stage_one_with_torchrun_goes_the_way_of_one_process(season: FieldSeason, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    few = ("--data.root", str(season.root / "unlabeled"), "--data.valid_fold", "1", "--train.epochs", "1")
-    assert pretrain(parse(PretrainCommand, words("mae", season, one, *few)[1:])) == 0
-    printed = run(*TOGETHER, *words("mae", season, two, *few))
+def test_stage_one_with_torchrun_goes_the_way_of_one_process(
+    season: FieldSeason, together: tuple[Path, str], tmp_path: Path
+) -> None:
+    one, (root, printed) = tmp_path / "one", together
+    two = root / "runs"
+    assert pretrain(parse(PretrainCommand, words("mae", season, one, *few(season))[1:])) == 0
     assert printed.count("skill_over_mean") == 1 and "2 processes share each batch" in printed
     assert len(records(two, "mae")) == 1 and agree(records(one, "mae"), records(two, "mae"), 2e-3)
     assert {path.name for path in two.iterdir()} == {"cache", "mae", "mae-001"}

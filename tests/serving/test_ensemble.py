@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Stages
+from conftest import ExportOnce, Stages
 
 from archive.recordings import read_recordings, write_recordings
 from config import BlendOf, BlendSettings, GateSettings, QuantizeCommand
@@ -18,7 +18,6 @@ from evaluation.calibration import Threshold, Thresholds
 from quantize import quantize
 from serving.ensemble import common_facts, joined, load, mean_thresholds, needed, write_ensemble
 from serving.scorer import open_scorer, score
-from serving.speed import Speed
 from training.checkpoint import load_classifier, save_classifier
 
 LENIENT = GateSettings(min_agreement=0.9)
@@ -46,13 +45,11 @@ def contexts_of(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pair(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(stages: Stages, export_once: ExportOnce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The float32 files of the stages' classifier and of another one with the same encoder."""
-    from serving.export import write_float
-
     folder = tmp_path_factory.mktemp("pair")
     model, facts = load_classifier(other_member(stages, folder))
-    write_float(model, facts, folder / "other.onnx", True)
+    export_once(model, facts, folder / "other.onnx", True)
     return stages.float_model, folder / "other.onnx"
 
 
@@ -121,15 +118,6 @@ def test_thresholds_of_members_without_common_recordings_are_the_mean_as_logits(
     assert mean_thresholds([Thresholds(), Thresholds((low,))]).species == ()
 
 
-@pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def known(classifier: Path | None, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
-        assert classifier is None, "an ensemble has no single network"
-        return {(name, 1): Speed(10.0, 500.0, 100, 1.0) for name in ("ONNX float32", "ONNX INT8")}
-
-    monkeypatch.setattr("serving.costs.measure_all", known)
-
-
 @pytest.mark.usefixtures("unmeasured")
 def test_several_classifiers_become_one_int8_file(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -139,6 +127,7 @@ def test_several_classifiers_become_one_int8_file(
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     folder, out = tmp_path / "quantize", capsys.readouterr().out
     card = json.loads((folder / "quantize.json").read_text())
+    assert not any("torch" in name for name in card["speed"]), "an ensemble has no single network"
     assert "held out of all: members" in out and len(card["weights"]) == 2 and card["blend"] == "logits"
     scorer = open_scorer(folder / "classifier.int8.onnx")
     assert scorer.verified and len(scorer.provenance["members"]) == 2 and scorer.thresholds.species

@@ -6,8 +6,9 @@ import base64
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -295,27 +296,55 @@ def test_what_rounded_weights_make_of_the_mean_is_taken_out_of_the_bias() -> Non
     assert np.abs(corrected[1] - exact[1]).max() < 0.3 * np.abs(coarse[1] - exact[1]).max()
 
 
-def test_an_encoder_whose_norms_and_biases_are_all_equal_is_smoothed_and_corrected_all_the_same(tmp_path: Path) -> None:
-    """The exporter keeps equal constants once: before training all norms share one, and all biases."""
+@dataclass(frozen=True)
+class Untrained:
+    """A network of two layers before training, its float32 file, and what the exporter made of it."""
+
+    model: BirdClefClassifier
+    facts: ClassifierFacts
+    float_model: Path
+    exported: Any
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
     torch.manual_seed(0)
-    model = BirdClefClassifier(Encoder(SIZES["demo"]), AudioSettings(), 5, HeadSettings()).eval()
+    encoder = Encoder(replace(SIZES["demo"], layers=2))
+    model = BirdClefClassifier(encoder, AudioSettings(), 5, HeadSettings()).eval()
+    torch.nn.init.normal_(model.head.score.weight, std=0.05)  # or it would say nothing
     labels = tuple("abcde")
     lineages = tuple(("k", "p", "c", "o", "f", "g", label) for label in labels)
     taxonomy = Taxonomy(labels, labels, labels, lineages, (7,) * 5)
-    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {})
-    write_float(model, facts, tmp_path / "float.onnx", verified=True)
-    names = {tensor.name for tensor in onnx.load(tmp_path / "float.onnx").graph.initializer}
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {}, depth=2)
+    path, export, made = tmp_path_factory.mktemp("untrained") / "float.onnx", torch.onnx.export, list[Any]()
+
+    def kept(*words: Any, **named: Any) -> Any:
+        made.append(export(*words, **named))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.onnx.export", kept)
+        write_float(model, facts, path, verified=True)
+    return Untrained(model, facts, path, made[0])
+
+
+def test_an_encoder_whose_norms_and_biases_are_all_equal_is_smoothed_and_corrected_all_the_same(
+    untrained: Untrained, tmp_path: Path
+) -> None:
+    """The exporter keeps equal constants once: before training all norms share one, and all biases."""
+    model, facts, floats = untrained.model, untrained.facts, untrained.float_model
+    names = {tensor.name for tensor in onnx.load(floats).graph.initializer}
     assert sum(name.endswith("layer_norm.weight") for name in names) == 1, "negative control: they are kept once"
     channels = input_channels(model, torch.from_numpy(noise(2)))
     scales = {name: scale.numpy() for name, scale in smoothing(model, channels).items()}
     means = {name: own.mean.numpy() for name, own in channels.items()}
     every = dict.fromkeys(scales, "a test")
     windows = noise(2, seed=1)
-    exact = score(open_scorer(tmp_path / "float.onnx"), windows)
-    write_int8(tmp_path / "float.onnx", tmp_path / "smooth.onnx", facts, True, Recipe(every, scales=scales))
+    exact = score(open_scorer(floats), windows)
+    write_int8(floats, tmp_path / "smooth.onnx", facts, True, Recipe(every, scales=scales))
     np.testing.assert_allclose(score(open_scorer(tmp_path / "smooth.onnx"), windows), exact, atol=2e-6)
-    write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", facts, True, Recipe(scales=scales, means=means))
-    write_int8(tmp_path / "float.onnx", tmp_path / "plain.onnx", facts, True, Recipe())
+    write_int8(floats, tmp_path / "int8.onnx", facts, True, Recipe(scales=scales, means=means))
+    write_int8(floats, tmp_path / "plain.onnx", facts, True, Recipe())
     whole, plain = (
         np.abs(score(open_scorer(tmp_path / f"{name}.onnx"), windows) - exact).max() for name in ("int8", "plain")
     )
@@ -382,16 +411,20 @@ def test_a_silent_failure_to_quantise_is_noticed(tmp_path: Path, stages: Stages)
 
 
 def test_what_is_too_large_for_one_file_lies_beside_it_and_is_served_all_the_same(
-    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    untrained: Untrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, facts = load_classifier(stages.classifier)
+    def exported(*_: object, **__: object) -> Any:
+        return untrained.exported
+
+    model, facts, floats = untrained.model, untrained.facts, untrained.float_model
     inputs = {name: linear.in_features for name, linear in linear_layers(model).items()}
     scales = {name: np.linspace(0.8, 1.25, count).astype(np.float32) for name, count in inputs.items()}
     means = {name: np.linspace(-0.1, 0.1, count).astype(np.float32) for name, count in inputs.items()}
     recipe, windows = Recipe({"layers.1.fc2": "a test"}, ["layers.0.fc1"], scales, means), noise(2)
-    write_int8(stages.float_model, tmp_path / "small.onnx", facts, True, recipe)
-    small = [score(open_scorer(path), windows) for path in (stages.float_model, tmp_path / "small.onnx")]
+    write_int8(floats, tmp_path / "small.onnx", facts, True, recipe)
+    small = [score(open_scorer(path), windows) for path in (floats, tmp_path / "small.onnx")]
     (tmp_path / "small.onnx").unlink()
+    monkeypatch.setattr("torch.onnx.export", exported)  # it is the file that is another one
     monkeypatch.setattr("serving.export.LARGEST_FILE", 1e6)
     write_float(model, facts, tmp_path / "m.onnx", verified=True)
     weights = beside(tmp_path / "m.onnx")
@@ -438,15 +471,12 @@ def test_every_kind_of_head_a_longer_context_and_128_mel_bins_are_served_as_they
     np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)
 
 
-def test_a_classifier_of_two_layers_is_served_with_two_and_says_so(tmp_path: Path, stages: Stages) -> None:
-    _, facts = load_classifier(stages.classifier)
-    torch.manual_seed(0)
-    low = replace(SIZES["demo"], layers=2)
-    model = BirdClefClassifier(Encoder(low), AudioSettings(), len(facts.taxonomy.labels), facts.head).eval()
-    about = replace(facts, depth=2)
-    write_float(model, about, tmp_path / "m.onnx", False)
-    write_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx", about, False)
-    opened = open_scorer(tmp_path / "m.onnx")
+def test_a_classifier_of_two_layers_is_served_with_two_and_says_so(
+    untrained: Untrained, tmp_path: Path, stages: Stages
+) -> None:
+    model = untrained.model
+    write_int8(untrained.float_model, tmp_path / "m.int8.onnx", untrained.facts, False)
+    opened = open_scorer(untrained.float_model)
     with torch.inference_mode():
         trained = model(torch.from_numpy(noise(2))).sigmoid().numpy()
     np.testing.assert_allclose(score(opened, noise(2)), trained, atol=1e-4)

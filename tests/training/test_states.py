@@ -5,13 +5,12 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -446,18 +445,17 @@ def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_sto
 def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_130(
     number: signal.Signals, season: FieldSeason, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "main.py", "--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu"]
+    words = ["--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu"]
     words += ["--encoder.weights", "random", "--train.epochs", "40", "--run.root", str(tmp_path)]
     words += ["--data.cache", str(tmp_path / "cache"), "--run.save_minutes", "0"]
-    process = subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forked.start(HERE, "main.py", *words, anew=False)
     kept = tmp_path / "finetune-001" / "states"
-    for _ in range(1_200):
-        if kept.is_dir() and any(kept.iterdir()):
-            break
-        time.sleep(0.1)
-    process.send_signal(number)
-    said, problems = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said + problems, problems
+    while not (kept.is_dir() and any(kept.iterdir())) and not process.is_over():
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    done = process.ended()
+    problems = done.stderr
+    assert done.returncode == 130 and "Traceback" not in done.stdout + problems, problems
     at_once, last = [line for line in problems.splitlines() if line.startswith("stop")]
     assert at_once == "stopping as soon as this step is done and its state is kept"
     assert last.startswith(f"stopped; {kept.parent} is marked as interrupted; its state is kept; go on with: ")
@@ -465,6 +463,6 @@ def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_13
     assert flags == ["--run.resume", str(kept.parent)] and (HERE / script).samefile(HERE / "main.py")
     assert shutil.which(python, path=f"{os.environ['PATH']}:.")
     again = parse(FinetuneCommand, flags)
-    assert again == replace(parse(FinetuneCommand, words[2:]), run=again.run) and again.run.resume == kept.parent
+    assert again == replace(parse(FinetuneCommand, words), run=again.run) and again.run.resume == kept.parent
     assert json.loads((kept.parent / "run.json").read_text())["status"] == "interrupted"
     assert any(kept.iterdir())
