@@ -207,14 +207,14 @@ def export_once(stages: Stages) -> ExportOnce:
 ANSWERS: dict[tuple[str, str], Any] = {}
 
 
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
+def once(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a network, of sound and perhaps of scales (the last), which is not computed twice of the same."""
 
     def answer(model: Any, waveforms: Any, *more: Any) -> Any:
         from training.checkpoint import weights_digest
 
-        scales = {f"scale of {name}": scale for name, scale in (more[-1] if more else {}).items()}
-        key = function.__name__, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
+        scales = {f"scale of {one}": scale for one, scale in (more[-1] if more else {}).items()}
+        key = name, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
         if key not in ANSWERS:
             ANSWERS[key] = function(model, waveforms, *more)
         return ANSWERS[key]
@@ -240,8 +240,8 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("serving.costs.measure_all", known)
     monkeypatch.setattr("quantize.write_float", export_once)
-    monkeypatch.setattr("quantize.input_channels", once(sensitivity.input_channels))
-    monkeypatch.setattr("quantize.product_costs", once(sensitivity.product_costs))
+    for name in ("input_channels", "product_costs"):
+        monkeypatch.setattr(quantize, name, once(name, getattr(sensitivity, name)))
     learn = quantize.what_is_familiar
 
     def familiar(model: BirdClefClassifier, trained: Any, vectors: Any, most: int) -> Any:
