@@ -120,7 +120,7 @@ def keep(question: bytes, stdin: int, stdout: int, told: int) -> NoReturn:
     child = os.fork()
     if not child:
         os.close(told)
-        become(*json.loads(question), stdin, stdout)
+        become(json.loads(question), stdin, stdout)
     os.close(stdin)
     os.close(stdout)
     os.write(told, child.to_bytes(8, "little"))
@@ -129,9 +129,9 @@ def keep(question: bytes, stdin: int, stdout: int, told: int) -> NoReturn:
     os._exit(0)
 
 
-def become(code: str, place: str, environment: dict[str, str], memory: list[int], stdin: int, stdout: int) -> NoReturn:
+def become(asked: tuple[str, str, dict[str, str], list[int]], stdin: int, stdout: int) -> NoReturn:
     """What `python -P -c code` would be."""
-    left = 1
+    (code, place, environment, memory), left = asked, 1
     try:
         os.setsid()
         os.dup2(stdin, 0)

@@ -45,12 +45,12 @@ if __name__ == "__main__":
     for library in LIBRARIES:
         import_module(library)
     sys.path[0] = str(HERE)
-    words = [word.split("=", 1) for word in sys.argv[1:]]
-    for room, _ in words:
+    words = dict(word.split("=", 1) for word in sys.argv[1:])
+    for room in words:
         with contextlib.suppress(Exception):  # its child meets it too, and says so
             import_module(room)
     gc.freeze()
-    for room, place in words:
+    for room, place in words.items():
         child = os.fork()
         if child == 0:
             run(room, Path(place))
