@@ -213,7 +213,8 @@ def once(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(model: Any, waveforms: Any, *more: Any) -> Any:
         from training.checkpoint import weights_digest
 
-        scales = {f"scale of {one}": scale for one, scale in (more[-1] if more else {}).items()}
+        given: dict[str, Any] = more[-1] if more else {}
+        scales = {f"scale of {one}": scale for one, scale in given.items()}
         key = name, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
         if key not in ANSWERS:
             ANSWERS[key] = function(model, waveforms, *more)

@@ -316,7 +316,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
     lineages = tuple(("k", "p", "c", "o", "f", "g", label) for label in labels)
     taxonomy = Taxonomy(labels, labels, labels, lineages, (7,) * 5)
     facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {}, depth=2)
-    path, export, made = tmp_path_factory.mktemp("untrained") / "float.onnx", torch.onnx.export, list[Any]()
+    path, made = tmp_path_factory.mktemp("untrained") / "float.onnx", list[Any]()
+    export: Callable[..., Any] = torch.onnx.export
 
     def kept(*words: Any, **named: Any) -> Any:
         made.append(export(*words, **named))
