@@ -119,8 +119,9 @@ def sea(samples: int, rate: int, rng: np.random.Generator) -> Sound:
     """Noise that loses 6 dB an octave from 20 Hz up, as the deep sea does."""
     spectrum = np.fft.rfft(rng.normal(0, 1, samples))
     hertz = np.fft.rfftfreq(samples, 1 / rate)
-    noise = np.fft.irfft(spectrum / np.maximum(hertz, 20) * 20, samples)
-    return 10 ** rng.uniform(-3.2, -2.2) * noise / noise.std()
+    noise: Sound = np.fft.irfft(spectrum / np.maximum(hertz, 20) * 20, samples)
+    loudness = 10 ** rng.uniform(-3.2, -2.2) / float(noise.std())
+    return loudness * noise
 
 
 def ship(samples: int, rate: int, rng: np.random.Generator) -> Sound:

@@ -14,7 +14,7 @@ source    cosine and distance as scores of the unknown: https://arxiv.org/abs/22
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,28 +54,32 @@ def fit_familiarity(vectors: Vectors, species: NDArray[np.int64], held_out: Vect
     values = (1 - SHRINKAGE) * values.clip(0) + SHRINKAGE * values.mean()
     mean, whitening = exact.mean(axis=0), axes / np.sqrt(values.clip(LEAST**2))
     directions = unit((means - mean) @ whitening)
-    fitted = Familiarity(*(part.astype(np.float32) for part in (mean, whitening, directions)), np.zeros(0, np.float32))
+    kept = [part.astype(np.float32) for part in (mean, whitening, directions)]
+    fitted = Familiarity(kept[0], kept[1], kept[2], np.zeros(0, np.float32))
     levels = np.quantile(distances(fitted, held_out), np.linspace(0, 1, STEPS + 1))
     levels = levels + LEAST * np.arange(STEPS + 1)  # so that no step is without length
-    return Familiarity(fitted.mean, fitted.whitening, fitted.directions, levels.astype(np.float32))
+    return replace(fitted, levels=levels.astype(np.float32))
 
 
 def unfamiliar(fitted: Familiarity, vectors: Vectors) -> NDArray[np.float32]:
     """(windows, width) -> (windows,) the share of held-out windows of known species that lie nearer, 0 to 1."""
     low, high = fitted.levels[:-1], fitted.levels[1:]
     passed = (distances(fitted, vectors)[:, None] - low) / (high - low)
-    return passed.clip(0, 1).mean(axis=1).astype(np.float32)
+    share: NDArray[np.float64] = passed.clip(0, 1).mean(axis=1)
+    return share.astype(np.float32)
 
 
 def distances(fitted: Familiarity, vectors: Vectors) -> NDArray[np.float64]:
     """(windows, width) -> (windows,) from the nearest species, 0 to 2."""
     seen = unit((vectors - fitted.mean).astype(np.float64) @ fitted.whitening)
-    return 1 - (seen @ fitted.directions.T).max(axis=1)
+    nearest: NDArray[np.float64] = (seen @ fitted.directions.T).max(axis=1)
+    return 1 - nearest
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each row at length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), LEAST)
+    ones: NDArray[np.float64] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), LEAST)
+    return ones
 
 
 if __name__ == "__main__":
@@ -84,7 +88,8 @@ if __name__ == "__main__":
     spread = rng.uniform(0.1, 2, 32)
 
     def windows(species: int, count: int) -> NDArray[np.float64]:
-        return where[species] + spread * rng.normal(size=(count, 32))
+        made: NDArray[np.float64] = where[species] + spread * rng.normal(size=(count, 32))
+        return made
 
     trained = np.concatenate([windows(one, 50) for one in range(3)])
     held_out = np.concatenate([windows(one, 40) for one in range(3)])

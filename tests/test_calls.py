@@ -1,7 +1,6 @@
 """The made-up seasons of bench/calls.py: calls where their answers say, what is found, what chance finds; and whales
 found at 2 kHz by a network of their own."""
 
-import csv
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from bench.calls import BAT, WHALE, Animal, Call, figures, sea, ship, whale_call, write_season
-from config import FinetuneCommand, PredictCommand, parse
+from bench.calls import BAT, WHALE, Animal, Call, figures, sea, ship, whale_call, windows_of, write_season
+from config import FinetuneCommand, parse
 from main import finetune
-from predictor import predict
-from serving.export import write_float
 from training.checkpoint import load_classifier
 
 RATE = 2_000
+SURE = 1.7  # a logit: a probability of .85
 HERTZ = {"fin": (15, 30), "blue": (44, 56), "humpback": (118, 1_000)}  # where most of a call's sound is
 
 
@@ -61,17 +59,14 @@ def test_a_call_is_found_where_a_window_near_it_is_above_95_of_100_without_one()
 
 @pytest.fixture(scope="module")
 def whales(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small season of whales, and a classifier of it at their rate: a head on an encoder of random weights."""
+    """A classifier of a small season of whales at their rate: a head on an encoder of random weights."""
     folder = tmp_path_factory.mktemp("whales")
     write_season(WHALE, folder, 5, seed=0)
     words = ["--preset", "demo", "--sound", "whale", "--data.root", str(folder / "season"), "--data.layout", "folders"]
     words += ["--data.no_call", str(folder / "nothing"), "--data.no_call_share", "0.3", "--train.frozen"]
     words += ["--data.cache", str(folder / "cache"), "--run.root", str(folder / "runs"), "--data.folds", "5"]
     assert finetune(parse(FinetuneCommand, [*words, "--train.head_updates", "300"])) == 0
-    network, facts = load_classifier(folder / "runs" / "finetune" / "classifier.safetensors")
-    assert (facts.audio.sample_rate, facts.audio.window_seconds, facts.audio.top_hz) == (RATE, 15, 1_000)
-    write_float(network, facts, folder / "classifier.onnx", verified=False)
-    return folder
+    return folder / "runs" / "finetune" / "classifier.safetensors"
 
 
 def test_whales_are_found_in_their_own_windows_and_not_in_a_ship(whales: Path, tmp_path: Path) -> None:
@@ -84,13 +79,20 @@ def test_whales_are_found_in_their_own_windows_and_not_in_a_ship(whales: Path, t
             first = round((start + offset) * RATE)
             sound[first : first + len(call)] += 0.1 * call / np.abs(call).max()
     soundfile.write(tmp_path / "sea.wav", sound, RATE)
-    words = [str(tmp_path / "sea.wav"), "--model", str(whales / "classifier.onnx"), "--scores", "--min_conf", "0.85"]
-    assert predict(parse(PredictCommand, [*words, "--out", str(tmp_path / "out")])) == 0
-    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
-        scores = {float(row["start"]): row for row in csv.DictReader(file)}
-    assert sorted(scores) == [15.0 * number for number in range(12)]
+    network, facts = load_classifier(whales)
+    assert (facts.audio.sample_rate, facts.audio.window_seconds, facts.audio.top_hz) == (RATE, 15, 1_000)
+    middles, logits = windows_of(tmp_path / "sea.wav", network, facts.audio)
+    scores = {
+        middle - 7.5: dict(zip(facts.taxonomy.labels, row, strict=True))
+        for middle, row in zip(middles, logits, strict=True)
+    }
+    starts = [15.0 * number for number in range(12)]
+    assert set(starts) < set(scores), "and those half a window later"
     for start, kind in planted.items():
-        assert max(scores, key=lambda at: float(scores[at][kind])) == start, kind
-    with (tmp_path / "out" / "detections.csv").open(newline="") as file:
-        found = {float(row["Start (s)"]): row["Species code"] for row in csv.DictReader(file)}
+        assert max(starts, key=lambda at: scores[at][kind]) == start, kind
+    found = {
+        start: max(scores[start], key=scores[start].__getitem__)
+        for start in starts
+        if max(scores[start].values()) > SURE
+    }
     assert found == planted, "all three and nothing in nine windows of sea and ship"

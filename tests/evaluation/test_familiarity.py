@@ -50,8 +50,8 @@ def test_an_unknown_species_is_less_familiar_than_known_ones_and_noise_of_the_kn
 
 def test_species_may_have_any_numbers_and_too_little_of_either_is_refused() -> None:
     vectors = np.concatenate([PLACES[0] + ROUND, PLACES[1] + ROUND])
-    same = [fit_familiarity(vectors, numbers, at(*range(90))) for numbers in (SPECIES, np.repeat([205, 7], 4))]
-    np.testing.assert_allclose(*(unfamiliar(one, at(10, 50, 170)) for one in same))
+    one, other = (fit_familiarity(vectors, numbers, at(*range(90))) for numbers in (SPECIES, np.repeat([205, 7], 4)))
+    np.testing.assert_allclose(unfamiliar(one, at(10, 50, 170)), unfamiliar(other, at(10, 50, 170)))
     with pytest.raises(AssertionError, match="1 species"):
         fit_familiarity(vectors, np.zeros(8, np.int64), at(*range(90)))
     with pytest.raises(AssertionError, match=f"{FEWEST} are the fewest"):

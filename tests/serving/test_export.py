@@ -511,8 +511,15 @@ def test_a_file_that_says_it_tells_and_does_not_is_refused(stages: Stages) -> No
     scorer = open_scorer(stages.model, 1)
     sounds = np.random.default_rng(0).normal(0, 0.1, (1, 80_000)).astype(np.float32)
     silent = {name: value for name, value in scorer.network(sounds).items() if name != "unfamiliar"}
-    for wrong in ({}, {"unfamiliar": np.array([2.0], np.float32)}, {"unfamiliar": np.array([np.nan], np.float32)}):
+
+    def said(answers: dict[str, NDArray[np.float32]]) -> Scorer:
+        def network(_: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+            return answers
+
+        return replace(scorer, network=network)
+
+    for wrong in (silent, *(silent | {"unfamiliar": np.array([value], np.float32)} for value in (2.0, np.nan))):
         with pytest.raises(AssertionError, match="does not tell how unfamiliar its 1 windows are"):
-            answers_of(replace(scorer, network=lambda _, wrong=wrong: silent | wrong), sounds)
+            answers_of(said(wrong), sounds)
     (answer,) = answers_of(replace(scorer, unfamiliar=False), sounds)
     assert answer.unfamiliar is None
