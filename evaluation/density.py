@@ -30,7 +30,10 @@ Counts = NDArray[np.int64]
 DRAWS = 500
 LEVEL = 0.95
 LOWEST = 1e-9  # a share nearer to 0 or 1 is kept away from it
-SCATTER = np.array([20.0, 80.0, 320.0, 1280.0])  # verdicts that a curve or another site is worth, at most
+SCATTER = np.array([20.0, 80.0, 320.0, 1280.0])  # verdicts that the curve is worth to a stratum
+SITE_SCATTER = np.array([5.0, 20.0, 100.0, 500.0])  # the same of a site around what all sites are
+CEILINGS = np.array([1.0, 0.85, 0.65, 0.4])  # of the curve; 1 is as likely as the others together
+REACH = np.linspace(-5.0, 5.0, 21)  # standard deviations
 SLOPES = np.linspace(0.1, 3.1, 16)  # of the curve; a score that can be believed has slope 1 and intercept 0
 INTERCEPTS = np.linspace(-9.0, 6.0, 31)
 LEVELS = 18  # of how common a species can be in a cell, besides absent
@@ -65,17 +68,43 @@ def draw_truths(strata: Strata, generator: np.random.Generator, draws: int = DRA
 
 
 def stratum_shares(strata: Strata, generator: np.random.Generator, draws: int) -> Numbers:
-    """(draws, strata): the share of windows that hold the species, among those that nobody listened to."""
+    """(draws, strata): the share of windows that hold the species, among those that nobody listened to.
+
+    The curve is c / (1 + exp(-(a + b x))) of the score's log odds x. A coarse grid of a and b finds where it lies, a fine
+    one around it is drawn from, with ceilings c, since what is taken for the species can score as high as it, and with
+    how far strata may lie from the curve.
+    """
     yes, no = strata.yes.sum(axis=0), strata.no.sum(axis=0)
-    slope, intercept, scatter = (part.ravel() for part in np.meshgrid(SLOPES, INTERCEPTS, SCATTER, indexing="ij"))
-    curve = sigmoid(intercept[:, None] + slope[:, None] * strata.middles)
+    slopes, intercepts = near(strata.middles, yes, no)
+    grids = np.meshgrid(slopes, intercepts, SCATTER, np.arange(len(CEILINGS)), indexing="ij")
+    slope, intercept, scatter, which = (part.ravel() for part in grids)
+    ceiling = CEILINGS[which.astype(np.int64)]
+    curve = ceiling[:, None] * sigmoid(intercept[:, None] + slope[:, None] * strata.middles)
     fit = beta_binomial(yes, no, curve, scatter[:, None]).sum(axis=1)
-    prior = -0.5 * (slope - 1.0) ** 2 - 0.5 * (intercept / 3.0) ** 2
-    chosen = generator.choice(len(fit), draws, p=shares_of(fit + prior))
-    near_slope = slope[chosen] + generator.uniform(-0.5, 0.5, draws) * (SLOPES[1] - SLOPES[0])
-    near = intercept[chosen] + generator.uniform(-0.5, 0.5, draws) * (INTERCEPTS[1] - INTERCEPTS[0])
-    expected = sigmoid(near[:, None] + near_slope[:, None] * strata.middles)
+    fit += curve_prior(slope, intercept) + np.where(ceiling == 1.0, np.log(len(CEILINGS) - 1.0), 0.0)
+    chosen = generator.choice(len(fit), draws, p=shares_of(fit))
+    b = slope[chosen] + generator.uniform(-0.5, 0.5, draws) * (slopes[1] - slopes[0])
+    a = intercept[chosen] + generator.uniform(-0.5, 0.5, draws) * (intercepts[1] - intercepts[0])
+    expected = ceiling[chosen][:, None] * sigmoid(a[:, None] + b[:, None] * strata.middles)
     return beta_draws(expected, scatter[chosen][:, None], yes, no, generator)
+
+
+def near(middles: Numbers, yes: Counts, no: Counts) -> tuple[Numbers, Numbers]:
+    """Slopes and intercepts around those that verdicts allow, those of a plain logistic regression."""
+    slope, intercept = (part.ravel() for part in np.meshgrid(SLOPES, INTERCEPTS, indexing="ij"))
+    right = sigmoid(intercept[:, None] + slope[:, None] * middles).clip(LOWEST, 1 - LOWEST)
+    chance = shares_of(np.log(right) @ yes + np.log(1 - right) @ no + curve_prior(slope, intercept))
+    found: list[Numbers] = []
+    for values, step in ((slope, SLOPES[1] - SLOPES[0]), (intercept, INTERCEPTS[1] - INTERCEPTS[0])):
+        middle = float(chance @ values)
+        spread = max(float(np.sqrt(chance @ (values - middle) ** 2)), step / 3)
+        found.append(middle + spread * REACH)
+    return found[0], found[1]
+
+
+def curve_prior(slope: Numbers, intercept: Numbers) -> Numbers:
+    """Log of what is thought of the curve before anybody listened: a score that can be believed, more or less."""
+    return -0.5 * (slope - 1.0) ** 2 - 0.5 * (intercept / 3.0) ** 2
 
 
 def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.random.Generator) -> Counts:
@@ -128,8 +157,8 @@ def site_factors(
     expected = expected.clip(LOWEST, 1 - LOWEST)
     yes, no = sites @ strata.yes, sites @ strata.no
     middle = expected.mean(axis=0)
-    fit = np.array([beta_binomial(yes, no, middle, np.array(scatter)).sum() for scatter in SCATTER])
-    scatter = SCATTER[generator.choice(len(SCATTER), len(right), p=shares_of(fit))][:, None, None]
+    fit = np.array([beta_binomial(yes, no, middle, np.array(scatter)).sum() for scatter in SITE_SCATTER])
+    scatter = SITE_SCATTER[generator.choice(len(SITE_SCATTER), len(right), p=shares_of(fit))][:, None, None]
     own = beta_draws(expected, scatter, yes, no, generator).clip(LOWEST, 1 - LOWEST)
     return np.asarray(own / (1 - own) / (expected / (1 - expected)))
 
@@ -172,13 +201,12 @@ def rising(start: Numbers, steps: Counts) -> Numbers:
 
 def log_gamma(x: Numbers) -> Numbers:
     """Of positive numbers, to ten digits."""
-    shift = np.zeros_like(x)
-    for _ in range(8):
-        small = x < 8
-        shift = shift - np.where(small, np.log(np.where(small, x, 1.0).clip(1e-300)), 0.0)
-        x = np.where(small, x + 1, x)
+    product = np.ones_like(x)
+    for step in range(8):  # up to where the series is good
+        product = product * (x + step)
+    x = x + 8
     series = 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
-    return np.asarray((x - 0.5) * np.log(x) - x + 0.5 * np.log(2 * np.pi) + series + shift)
+    return np.asarray((x - 0.5) * np.log(x) - x + 0.5 * np.log(2 * np.pi) + series - np.log(product))
 
 
 def shares_of(logs: Numbers) -> Numbers:

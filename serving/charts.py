@@ -58,7 +58,7 @@ def panel_parts(panel: Panel, x: float, y: float) -> list[str]:
         colour = shade(value / most) if value > 0 else NONE
         box = f'x="{at[column]:.1f}" y="{above[row]:.1f}" width="{width:.2f}" height="{height:.2f}" fill="{colour}"'
         parts.append(f"<rect {box}><title>{clean(f'{column}, {row}: {value:.3g}')}</title></rect>")
-    step, jump = -(-len(panel.columns) // TICKS), -(-len(panel.rows) // TICKS)
+    step, jump = (max(1, -(-len(names) // TICKS)) for names in (panel.columns, panel.rows))
     parts += [text(at[name], y + PANEL_HEIGHT + 14, name[-10:], size=9) for name in panel.columns[::step]]
     return parts + [
         text(x - 5, above[name] + min(height, 12), name[:14], size=9, anchor="end") for name in panel.rows[::jump]
