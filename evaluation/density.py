@@ -19,6 +19,7 @@ of a site or of a day is a sum over the same draws, so the parts always add up t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ Counts = NDArray[np.int64]
 DRAWS = 500
 LEVEL = 0.95
 LOWEST = 1e-9  # a share nearer to 0 or 1 is kept away from it
-SCATTER = np.array([20.0, 80.0, 320.0, 1280.0])  # verdicts that the curve is worth to a stratum
+SCATTER = np.array([30.0, 120.0, 480.0, 1920.0])  # verdicts that the curve is worth to a stratum
 SITE_SCATTER = np.array([5.0, 20.0, 100.0, 500.0])  # the same of a site around what all sites are
 CEILINGS = np.array([1.0, 0.85, 0.65, 0.4])  # of the curve; 1 is as likely as the others together
 REACH = np.linspace(-5.0, 5.0, 21)  # standard deviations
@@ -70,15 +71,14 @@ def draw_truths(strata: Strata, generator: np.random.Generator, draws: int = DRA
 def stratum_shares(strata: Strata, generator: np.random.Generator, draws: int) -> Numbers:
     """(draws, strata): the share of windows that hold the species, among those that nobody listened to.
 
-    The curve is c / (1 + exp(-(a + b x))) of the score's log odds x. A coarse grid of a and b finds where it lies, a fine
-    one around it is drawn from, with ceilings c, since what is taken for the species can score as high as it, and with
-    how far strata may lie from the curve.
+    The curve is c / (1 + exp(-(a + b x))) of the score's log odds x. A coarse grid of a and b finds where it lies, a
+    fine one around it is drawn from, with ceilings c, since what is taken for the species can score as high as it, and
+    with how far strata may lie from the curve.
     """
     yes, no = strata.yes.sum(axis=0), strata.no.sum(axis=0)
     slopes, intercepts = near(strata.middles, yes, no)
-    grids = np.meshgrid(slopes, intercepts, SCATTER, np.arange(len(CEILINGS)), indexing="ij")
-    slope, intercept, scatter, which = (part.ravel() for part in grids)
-    ceiling = CEILINGS[which.astype(np.int64)]
+    grids = np.meshgrid(slopes, intercepts, SCATTER, CEILINGS, indexing="ij")
+    slope, intercept, scatter, ceiling = (part.ravel() for part in grids)
     curve = ceiling[:, None] * sigmoid(intercept[:, None] + slope[:, None] * strata.middles)
     fit = beta_binomial(yes, no, curve, scatter[:, None]).sum(axis=1)
     fit += curve_prior(slope, intercept) + np.where(ceiling == 1.0, np.log(len(CEILINGS) - 1.0), 0.0)
@@ -126,8 +126,9 @@ def cell_prevalences(
     strata: Strata, left: Counts, with_it: Numbers, without: Numbers, sites: Numbers, generator: np.random.Generator
 ) -> Numbers:
     """(draws, cells): how common the species is in each cell, drawn given its scores, its verdicts and its site."""
-    rarest = -np.log(max(2.0, float(np.median(strata.windows.sum(axis=1)))))  # one window of a cell
-    levels = np.concatenate([[LOWEST], sigmoid(np.linspace(rarest, COMMONEST, LEVELS))])
+    usual_size = max(2.0, float(np.median(strata.windows.sum(axis=1))))  # of a cell: one window of it is the least
+    rungs = np.arange(LEVELS, dtype=np.float64) / (LEVELS - 1)
+    levels = np.concatenate([[LOWEST], sigmoid(-math.log(usual_size) * (1 - rungs) + COMMONEST * rungs)])
     fit = np.zeros((len(with_it), len(left), len(levels)), np.float32)
     for number, (p, q) in enumerate(zip(with_it, without, strict=True)):
         positive, negative = np.outer(p, levels), np.outer(q, 1 - levels)  # (strata, levels)
@@ -136,15 +137,15 @@ def cell_prevalences(
     likelihood = np.exp(fit - fit.max(axis=2, keepdims=True))
     usual = np.full((len(fit), len(sites), len(levels)), 0.5 / LEVELS, np.float32)
     usual[:, :, 0] = 0.5
-    start, sites = usual[:, :1], sites.astype(np.float32)
-    members = sites.sum(axis=1)[:, None]
+    start, member = usual[:, :1], np.asarray(sites, np.float32)
+    members = member.sum(axis=1)[:, None]
     for _ in range(ROUNDS):
         chance = likelihood * usual[:, strata.site]
         chance /= chance.sum(axis=2, keepdims=True)
         everywhere = 0.99 * chance.mean(axis=1, keepdims=True) + 0.01 * start
-        usual = (sites @ chance + SHARED * everywhere) / (members + SHARED)
+        usual = (member @ chance + SHARED * everywhere) / (members + SHARED)
     cumulated = (likelihood * usual[:, strata.site]).cumsum(axis=2)
-    picked = generator.random(cumulated.shape[:2])[:, :, None] * cumulated[:, :, -1:]
+    picked = generator.random((*cumulated.shape[:2], 1)) * cumulated[:, :, -1:]
     return np.asarray(levels[(cumulated < picked).sum(axis=2).clip(max=LEVELS)])
 
 
@@ -155,7 +156,7 @@ def site_factors(
     weights = left + 1e-6
     expected = (sites @ (right * weights)) / (sites @ weights)
     expected = expected.clip(LOWEST, 1 - LOWEST)
-    yes, no = sites @ strata.yes, sites @ strata.no
+    yes, no = (np.asarray(sites @ each, np.int64) for each in (strata.yes, strata.no))
     middle = expected.mean(axis=0)
     fit = np.array([beta_binomial(yes, no, middle, np.array(scatter)).sum() for scatter in SITE_SCATTER])
     scatter = SITE_SCATTER[generator.choice(len(SITE_SCATTER), len(right), p=shares_of(fit))][:, None, None]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import NAMESPACE_URL, uuid5
 
 from archive.recordings import is_number
@@ -146,8 +146,9 @@ def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: 
     }
     recordings = {file: recording_of(row, coarsen_km) for file, row in rows.items()}
     kept = [d for d in results.detections if d.confidence and not (d in settled and settled[d].answer == "no")]
-    band = results.facts.get("band_hz")
-    low = float(band[0]) if isinstance(band, list) and len(band) == 2 and is_number(str(band[0])) else 0.0
+    band: object = results.facts.get("band_hz")
+    lowest: object = cast(list[object], band)[0] if isinstance(band, list) and band else 0
+    low = float(lowest) if isinstance(lowest, int | float) and 0 < lowest < results.top_hz else 0.0
     model = Path(results.detections[0].cell("Model")).name
     return Gift(recordings, kept, settled, coarsen_km, contributor, model, (low, results.top_hz))
 
@@ -160,8 +161,11 @@ def recording_of(row: Mapping[str, str], coarsen_km: float) -> Recording:
     began = began if began is None or zoned else began.replace(tzinfo=UTC)
     position = row.get("latitude", ""), row.get("longitude", "")
     placed = all(map(is_number, position)) and abs(float(position[0])) <= 90 and abs(float(position[1])) <= 180
-    latitude, longitude = coarsened(*map(float, position), coarsen_km) if placed else (None, None)
-    return Recording(row["file"], row.get("site", "") or "no site", began, zoned, latitude, longitude, row)
+    site = row.get("site", "") or "no site"
+    if not placed:
+        return Recording(row["file"], site, began, zoned, None, None, row)
+    latitude, longitude = coarsened(float(position[0]), float(position[1]), coarsen_km)
+    return Recording(row["file"], site, began, zoned, latitude, longitude, row)
 
 
 def coarsened(latitude: float, longitude: float, km: float) -> tuple[float, float]:
@@ -375,7 +379,8 @@ def package(recordings: Sequence[Recording], gift: Gift) -> dict[str, Any]:
 def taxon(name: str, d: Detected) -> dict[str, object]:
     """What the package says of a species."""
     common = d.cell("Common name")
-    return {"scientificName": name, "taxonRank": rank_of(d)} | ({"vernacularNames": {"eng": common}} if common else {})
+    about: dict[str, object] = {"scientificName": name, "taxonRank": rank_of(d)}
+    return about | ({"vernacularNames": {"eng": common}} if common else {})
 
 
 def resource(name: str, schema: object) -> dict[str, object]:

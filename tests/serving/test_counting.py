@@ -99,7 +99,7 @@ def test_a_plan_gives_the_width_that_was_wished() -> None:
     generator = np.random.default_rng(0)
     found = [frog(float(share), number) for number, share in enumerate(generator.uniform(0.1, 1, 3000))]
     species = strata_of(found, {}, EFFORT, "day")
-    wanted = dict(enumerate(planned(species, 0.1).tolist(), 1))
+    wanted = dict(enumerate(map(int, planned(species, 0.1)), 1))
     chosen = [found[index] for index in drawn_windows(found, {}, wanted, generator)]
     verdicts = {d: Verdict(d, "yes" if generator.random() < d.confidence else "no", "", "") for d in chosen}
     assert len(verdicts) == sum(wanted.values())
