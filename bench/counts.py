@@ -6,9 +6,11 @@ Reads    nothing
 Writes   nothing; prints a line per kind of season as it is done
 
 A season is windows with or without the species, by site and day: on some days it is there, and then it calls more or
-less; a classifier scores each window; windows are listened to in strata of the score, as report.py draws them. What is
-counted: the share of intervals that hold the true number of windows with calls among those counted, of the season,
-of each site and of each day, and the true number of days on which the species is there, of the season and of each site.
+less. A classifier scores each window, another one in each season: more or less able, more or less sure of itself.
+Windows are listened to in strata of the score, as report.py draws them. What is counted: the share of intervals that
+hold the true number of windows with calls among those counted, of the season, of each site and of each day, and the
+true number of days on which the species is there, of the season and of each site.
+
 The last kind breaks the assumption that sites differ in how common the species is and in little else: at each of them
 another share of the noise is taken for the species.
 """
@@ -42,7 +44,6 @@ class Kind:
     common: float = 0.05  # share of windows that hold the species, about
     spread: float = 1.0  # of its logarithm among sites
     there: float = 0.5  # share of days
-    apart: float = 3.0  # log odds between scores with and without it
     verdicts: int = 100
     taken: float = 0.0  # share of windows with something that is taken for the species, on average over sites
     missed: bool = False  # whether windows without a detection are counted, and listened to
@@ -74,12 +75,14 @@ def made_up(kind: Kind, generator: np.random.Generator) -> Season:
     there = generator.random((kind.sites, kind.days)) < kind.there
     level = np.minimum(0.9, generator.gamma(1.0, np.repeat(share[:, None], kind.days, 1) / kind.there)) * there
     holds = generator.random((kind.sites, kind.days, kind.windows)) < level[:, :, None]
-    logits = generator.normal(-kind.apart, 1.0, holds.shape)
-    logits[holds] = generator.normal(0.0, 1.2, int(holds.sum()))
+    apart, scale, shift = generator.uniform(2.5, 4.0), generator.uniform(1.0, 2.0), generator.uniform(-0.5, 1.0)
+    alike = holds.copy()
     if kind.taken:
-        alike = generator.exponential(kind.taken, kind.sites)
-        mistaken = (generator.random(holds.shape) < alike[:, None, None]) & ~holds
-        logits[mistaken] = generator.normal(0.0, 1.2, int(mistaken.sum()))
+        mistaken = generator.exponential(kind.taken, kind.sites)
+        alike |= generator.random(holds.shape) < mistaken[:, None, None]
+    logits = generator.normal(-apart, 1.0, holds.shape)
+    logits[alike] = generator.normal(0.0, 1.2, int(alike.sum()))
+    logits = scale * logits + shift
     tenth = np.minimum((sigmoid(logits) * 10).astype(np.int64), 9).reshape(-1, kind.windows)
     return listened(kind, tenth, holds.reshape(tenth.shape), generator)
 

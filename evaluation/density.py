@@ -33,10 +33,10 @@ LEVEL = 0.95
 LOWEST = 1e-9  # a share nearer to 0 or 1 is kept away from it
 SCATTER = np.array([30.0, 120.0, 480.0, 1920.0])  # verdicts that the curve is worth to a stratum
 SITE_SCATTER = np.array([5.0, 20.0, 100.0, 500.0])  # the same of a site around what all sites are
-CEILINGS = np.array([1.0, 0.85, 0.65, 0.4])  # of the curve; 1 is as likely as the others together
-REACH = np.linspace(-5.0, 5.0, 21)  # standard deviations
-SLOPES = np.linspace(0.1, 3.1, 16)  # of the curve; a score that can be believed has slope 1 and intercept 0
-INTERCEPTS = np.linspace(-9.0, 6.0, 31)
+CEILINGS = np.array([1.0, 0.7, 0.4, 0.2, 0.08, 0.02])  # of the curve; 1 is as likely as the others together
+REACH = np.linspace(-4.0, 4.0, 13)  # standard deviations
+SLOPES = np.linspace(0.1, 4.1, 21)  # of the curve; a score that can be believed has slope 1 and intercept 0
+INTERCEPTS = np.linspace(-9.0, 6.0, 26)
 LEVELS = 18  # of how common a species can be in a cell, besides absent
 COMMONEST = 4.0  # log odds
 ROUNDS = 15  # of prevalences and of what is usual at a site, each given the other
@@ -65,34 +65,40 @@ def draw_truths(strata: Strata, generator: np.random.Generator, draws: int = DRA
     shares = stratum_shares(strata, generator, draws)
     size = max(1, AT_A_TIME // max(1, len(left) * (LEVELS + left.shape[1])))
     parts = [cell_truths(strata, left, shares[first : first + size], generator) for first in range(0, draws, size)]
-    return np.concatenate(parts) + strata.yes.sum(axis=1)
+    return np.asarray(np.concatenate(parts) + strata.yes.sum(axis=1), np.int64)
 
 
 def stratum_shares(strata: Strata, generator: np.random.Generator, draws: int) -> Numbers:
     """(draws, strata): the share of windows that hold the species, among those that nobody listened to.
 
-    The curve is c / (1 + exp(-(a + b x))) of the score's log odds x. A coarse grid of a and b finds where it lies, a
-    fine one around it is drawn from, with ceilings c, since what is taken for the species can score as high as it, and
-    with how far strata may lie from the curve.
+    The curve is c / (1 + exp(-(a + b x))) of the score's log odds x. For each ceiling c a coarse grid of a and b finds
+    where it lies and a fine one around it is drawn from, with how far strata may lie from the curve. Ceilings are there
+    since what is taken for the species can score as high as it.
     """
     yes, no = strata.yes.sum(axis=0), strata.no.sum(axis=0)
-    slopes, intercepts = near(strata.middles, yes, no)
-    grids = np.meshgrid(slopes, intercepts, SCATTER, CEILINGS, indexing="ij")
-    slope, intercept, scatter, ceiling = (part.ravel() for part in grids)
-    curve = ceiling[:, None] * sigmoid(intercept[:, None] + slope[:, None] * strata.middles)
-    fit = beta_binomial(yes, no, curve, scatter[:, None]).sum(axis=1)
-    fit += curve_prior(slope, intercept) + np.where(ceiling == 1.0, np.log(len(CEILINGS) - 1.0), 0.0)
-    chosen = generator.choice(len(fit), draws, p=shares_of(fit))
-    b = slope[chosen] + generator.uniform(-0.5, 0.5, draws) * (slopes[1] - slopes[0])
-    a = intercept[chosen] + generator.uniform(-0.5, 0.5, draws) * (intercepts[1] - intercepts[0])
-    expected = ceiling[chosen][:, None] * sigmoid(a[:, None] + b[:, None] * strata.middles)
-    return beta_draws(expected, scatter[chosen][:, None], yes, no, generator)
+    drawn: list[Numbers] = []
+    fits: list[Numbers] = []
+    for ceiling in CEILINGS:
+        slopes, intercepts = near(strata.middles, yes, no, ceiling)
+        slope, intercept, scatter = (g.ravel() for g in np.meshgrid(slopes, intercepts, SCATTER, indexing="ij"))
+        curve = ceiling * sigmoid(intercept[:, None] + slope[:, None] * strata.middles)
+        steps = slopes[1] - slopes[0], intercepts[1] - intercepts[0]
+        fit = beta_binomial(yes, no, curve, scatter[:, None]).sum(axis=1) + curve_prior(slope, intercept)
+        weight = len(CEILINGS) - 1.0 if ceiling == CEILINGS[0] else 1.0
+        fits.append(fit + math.log(weight * steps[0] * steps[1]))
+        rows = np.stack([np.full_like(slope, value) for value in (ceiling, *steps)], axis=1)
+        drawn.append(np.column_stack([slope, intercept, scatter, rows]))
+    chosen = generator.choice(sum(map(len, fits)), draws, p=shares_of(np.concatenate(fits)))
+    b, a, scatters, ceilings, b_step, a_step = np.concatenate(drawn)[chosen].T[:, :, None]
+    b = b + generator.uniform(-0.5, 0.5, b.shape) * b_step
+    a = a + generator.uniform(-0.5, 0.5, a.shape) * a_step
+    return beta_draws(ceilings * sigmoid(a + b * strata.middles), scatters, yes, no, generator)
 
 
-def near(middles: Numbers, yes: Counts, no: Counts) -> tuple[Numbers, Numbers]:
-    """Slopes and intercepts around those that verdicts allow, those of a plain logistic regression."""
+def near(middles: Numbers, yes: Counts, no: Counts, ceiling: float) -> tuple[Numbers, Numbers]:
+    """Slopes and intercepts around those that verdicts allow a curve with a ceiling, strata lying on it."""
     slope, intercept = (part.ravel() for part in np.meshgrid(SLOPES, INTERCEPTS, indexing="ij"))
-    right = sigmoid(intercept[:, None] + slope[:, None] * middles).clip(LOWEST, 1 - LOWEST)
+    right = (ceiling * sigmoid(intercept[:, None] + slope[:, None] * middles)).clip(LOWEST, 1 - LOWEST)
     chance = shares_of(np.log(right) @ yes + np.log(1 - right) @ no + curve_prior(slope, intercept))
     found: list[Numbers] = []
     for values, step in ((slope, SLOPES[1] - SLOPES[0]), (intercept, INTERCEPTS[1] - INTERCEPTS[0])):
@@ -103,8 +109,9 @@ def near(middles: Numbers, yes: Counts, no: Counts) -> tuple[Numbers, Numbers]:
 
 
 def curve_prior(slope: Numbers, intercept: Numbers) -> Numbers:
-    """Log of what is thought of the curve before anybody listened: a score that can be believed, more or less."""
-    return -0.5 * (slope - 1.0) ** 2 - 0.5 * (intercept / 3.0) ** 2
+    """Log of what is thought of the curve before anybody listened: not much. Scores tend to be too high, as species are
+    more common in collections than in the field."""
+    return -0.5 * ((slope - 1.5) / 1.2) ** 2 - 0.5 * ((intercept + 1.0) / 3.0) ** 2
 
 
 def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.random.Generator) -> Counts:
@@ -118,7 +125,7 @@ def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.ran
     odds = (prevalence / (1 - prevalence))[:, :, None] * (with_it / without)[:, None, :]  # (draws, cells, strata)
     odds *= site_factors(strata, left, odds / (1 + odds), sites, generator)[:, strata.site]
     right = benchmarked(odds, left, shares)
-    drawn = generator.binomial(left, right)
+    drawn: Counts = generator.binomial(left, right)
     return np.asarray(drawn.sum(axis=2), np.int64)
 
 

@@ -202,8 +202,8 @@ if __name__ == "__main__":
     verdicts = {d: Verdict(d, "yes" if right[d] else "no", "", "") for d in found[::3]}
     effort = {("pond", f"2026-05-{day:02}"): Effort(3600.0, 720.0) for day in range(1, 6)}
     species = strata_of(found, verdicts, effort, "day")
-    cells, season = species_rows(species, effort, 0, "frog")
+    rows, season = species_rows(species, effort, 0, "frog")
     truth, density = sum(right.values()) / 3600, season[-1].density
     print(f"{truth:.4f} of the windows hold the frog; from 100 verdicts: {density}")
     print("for an interval of 0.05 listen to", planned(species, 0.05).tolist(), "more of each tenth")
-    assert density is not None and density[1] < truth < density[2] and len(cells) == 5
+    assert density is not None and density[1] < truth < density[2] and len(rows) == 5
