@@ -89,10 +89,11 @@ def stratum_shares(strata: Strata, generator: np.random.Generator, draws: int) -
         rows = np.stack([np.full_like(slope, value) for value in (ceiling, *steps)], axis=1)
         drawn.append(np.column_stack([slope, intercept, scatter, rows]))
     chosen = generator.choice(sum(map(len, fits)), draws, p=shares_of(np.concatenate(fits)))
-    b, a, scatters, ceilings, b_step, a_step = np.concatenate(drawn)[chosen].T[:, :, None]
-    b = b + generator.uniform(-0.5, 0.5, b.shape) * b_step
-    a = a + generator.uniform(-0.5, 0.5, a.shape) * a_step
-    return beta_draws(ceilings * sigmoid(a + b * strata.middles), scatters, yes, no, generator)
+    columns: Numbers = np.concatenate(drawn)[chosen].T[:, :, None]
+    b, a, scatters, ceilings, *widths = columns
+    moved: Numbers = generator.uniform(-0.5, 0.5, (2, draws, 1))
+    curves = sigmoid(a + moved[1] * widths[1] + (b + moved[0] * widths[0]) * strata.middles)
+    return beta_draws(ceilings * curves, scatters, yes, no, generator)
 
 
 def near(middles: Numbers, yes: Counts, no: Counts, ceiling: float) -> tuple[Numbers, Numbers]:

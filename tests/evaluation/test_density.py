@@ -57,7 +57,7 @@ def test_more_verdicts_make_the_interval_narrower_and_verdicts_move_it() -> None
 
 
 def test_a_stratum_with_many_verdicts_has_its_own_share_whatever_the_curve_says() -> None:
-    odd = one_cell([150, 20, 20], [50, 180, 180])  # the lower the score the surer
+    odd = one_cell([450, 60, 60], [150, 540, 540], (3000, 3000, 3000))  # the lower the score the surer
     shares = stratum_shares(odd, np.random.default_rng(0), 400).mean(axis=0)
     assert shares == pytest.approx([0.75, 0.1, 0.1], abs=0.05)
 
