@@ -19,6 +19,7 @@
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-busy   windows per second alone, beside a busy process, beside a second training
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
+# make bench-counts   do the intervals of count.py hold the truth? made-up seasons of eight kinds, SEASONS=1000 of each
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
 # make bench-scale   the index of 300,000 recordings: seconds and memory of every step
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
@@ -29,7 +30,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # but in the order of tests/conftest.py
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -108,6 +109,9 @@ bench-busy: $(READY)
 
 bench-reliability: $(CHECKS)
 	@.venv/bin/python -m bench.reliability
+
+bench-counts: $(READY)
+	@.venv/bin/python -m bench.counts $(or $(SEASONS),1000)
 
 bench-kill: $(CHECKS)
 	@.venv/bin/python -m bench.kill

@@ -38,6 +38,8 @@ Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
+Period = Literal["hour", "day", "week"]
+Exchange = Literal["camtrap-dp", "darwin-core", "crowsetta", "aoef"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
 EncoderKind = Literal["whisper", "timm", "cnn", "vit"]
 FrequencyPooling = Literal["average_max", "gem"]
@@ -1168,6 +1170,62 @@ class ReportCommand:
 
 
 @dataclass(frozen=True)
+class CountCommand:
+    """Species by site and day, with effort, and how sure the numbers are once somebody has listened.
+
+    Reads the folder that predictor.py wrote, and verdicts of the listening page; writes counts.csv, season.csv and
+    three pictures. With verdicts there are call density and presence with 95 % intervals that include the classifier's
+    errors; without them it says what cannot be said. With --plan it says how many windows to listen to, and writes the
+    page for them. docs/counting.md has the formulae and their limits.
+
+    Start with  --plan       what to listen to, and how much of it
+                --verdicts   the validation.csv that the page hands out
+                --export     for the portals: Camtrap DP, Darwin Core, crowsetta, AOEF
+
+    Examples: python count.py results/ --plan --width 0.1
+              python count.py results/ --verdicts validation.csv
+              python count.py results/ --verdicts validation.csv --by week --export camtrap-dp --coarsen_km 10
+    """
+
+    results: Annotated[Path, tyro.conf.Positional] = Path("runs/predict")
+    """The folder that predictor.py wrote."""
+    verdicts: tuple[Path, ...] = ()
+    """The validation.csv of one or several reviewers."""
+    by: Period = "day"
+    """The length of a period: a row of counts.csv is a species at a site in one of them."""
+    out: Path | None = None
+    """The folder for what is written, counts/ in the folder of the results."""
+    plan: bool = False
+    """Say how many windows of which strata to listen to, and write the page for them."""
+    width: float = 0.1
+    """With --plan: the wished width of a species' 95 % interval, as a share of its detections: 0.1 is 5 percent up and
+    down."""
+    missed: int = 0
+    """With --plan: also so many windows per species in which it was not detected. Only with them can calls be counted
+    that the classifier misses; about 3 in so many windows can hide behind as many times No."""
+    audio: Path | None = None
+    """With --plan: where the recordings are now, if they were moved."""
+    seed: int = 0
+    """The same seed plans the same windows and draws the same intervals."""
+    export: tuple[Exchange, ...] = ()
+    """Also what other programs and portals read, below exchange/: what a reviewer denied is left out."""
+    coarsen_km: float = 0.0
+    """With --export: positions are those of squares of so many kilometres; 0: as the recorders have them."""
+    contributor: str = "not given"
+    """With --export: who gives the data."""
+
+    def __post_init__(self) -> None:
+        refuse_below(0, self, "seed", "missed", "coarsen_km")
+        usual = {field.name: field.default for field in fields(self)}
+        of = {"width": "plan", "missed": "plan", "audio": "plan", "coarsen_km": "export", "contributor": "export"}
+        idle = [name for name, flag in of.items() if getattr(self, name) != usual[name] and not getattr(self, flag)]
+        assert not idle, f"--{idle[0]} changes nothing without --{of[idle[0]]}; leave it out"
+        assert not (self.plan and self.export), "--plan and --export are two ways: plan, listen, then count and export"
+        assert 0 < self.width < 1, f"--width {self.width}: give a share between 0 and 1, such as 0.1"
+        assert self.coarsen_km <= 1000, f"--coarsen_km {self.coarsen_km}: give at most 1000"
+
+
+@dataclass(frozen=True)
 class ExperimentsCommand:
     """All runs side by side: how each ended, how good it was, and the settings in which they differ.
 
@@ -1269,6 +1327,7 @@ Command = TypeVar(
     PredictCommand,
     PseudoLabelCommand,
     ReportCommand,
+    CountCommand,
     ExperimentsCommand,
 )
 

@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -32,13 +31,12 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from archive.index import iso_time
-from archive.recordings import is_number
 from config import ReportCommand, Strategy, Voices
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.cells import no_formula
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
+from serving.effort import hours_of, seconds_in
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
     ADDED,
@@ -59,7 +57,6 @@ from sounds.voices import detector_file, open_detector
 TEMPLATE = Path(__file__).with_name("report.html")
 HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
-LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
 TENTHS = 10  # of the scale of confidence
 NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that name no place
 SHOWN = 5  # troubles shown on the terminal
@@ -73,10 +70,14 @@ def report(config: ReportCommand) -> int:
 
 def write_report(config: ReportCommand) -> int:
     """Draw a sample of the detections and write the page; 2 where some of them have no sound."""
-    results = read_results(config.results)
+    return write_page(config, read_results(config.results))
+
+
+def write_page(config: ReportCommand, results: Results, chosen: Sequence[int] | None = None) -> int:
+    """The page of the detections chosen, or of a sample; 2 where some of them have no sound."""
     undo_expansion(results.time_expansion)
     voices = chosen_voices(config, results)
-    drawn = draw_quiet(results, config, voices)
+    drawn = draw_quiet(results, config, voices) if chosen is None else chosen
     shown = hidden(results) if config.hide_paths else results
     page = config.out or results.folder / "report.html"
     folder = config.clips_dir or (page.with_name(f"{page.stem}_clips") if len(drawn) > EMBEDDED else None)
@@ -409,23 +410,10 @@ def effort(files: Sequence[Mapping[str, str]]) -> dict[tuple[str, int], float]:
     """Seconds that were listened to in each hour of each day, of the recordings whose beginning is known."""
     found: dict[tuple[str, int], float] = {}
     for row in files:
-        begin = iso_time(row.get("recorded_at", "")[:10], row.get("recorded_at", "")[11:19])
-        left = min(seconds_in(row.get("seconds_analysed", "")), LONGEST_SECONDS)
-        if not recorded_hour(begin):
-            continue
-        now = datetime.fromisoformat(begin)
-        while left > 0:
-            until = now.replace(minute=0, second=0) + timedelta(hours=1)
-            here = min(left, (until - now).total_seconds())
-            hour = now.date().isoformat(), now.hour
-            found[hour] = found.get(hour, 0.0) + here
-            now, left = until, left - here
+        for moment, seconds in hours_of(row):
+            if hour := recorded_hour(moment):
+                found[hour] = found.get(hour, 0.0) + seconds
     return found
-
-
-def seconds_in(cell: str) -> float:
-    """A number; what is none counts as nothing."""
-    return float(cell) if is_number(cell) else 0.0
 
 
 def verdict_table(thresholds: Sequence[Threshold], wanted: float) -> list[str]:

@@ -150,6 +150,8 @@ def test_scoring_and_listening_run_with_the_requirements_of_scoring_alone(
     assert scored.returncode == 0 and (out / "detections.csv").is_file(), scored.stderr
     listened = run_with("requirements-score.txt", "report.py", str(out))
     assert listened.returncode == 0 and (out / "report.html").is_file(), listened.stderr
+    counted = run_with("requirements-score.txt", "count.py", str(out))
+    assert counted.returncode == 0 and (out / "counts" / "counts.csv").is_file(), counted.stderr
 
 
 def test_training_does_not_run_with_the_requirements_of_scoring() -> None:
@@ -174,7 +176,10 @@ def test_each_file_has_the_one_before(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments", "pseudo_label"],
+    [
+        *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments"),
+        *("pseudo_label", "count"),
+    ],
 )
 def test_help_and_a_mistyped_flag_need_none_of_the_libraries_that_take_seconds_to_import(command: str) -> None:
     helped = run_with("requirements-score.txt", f"{command}.py", "--help")

@@ -1,0 +1,152 @@
+"""The command: what it says with and without verdicts, its plan, and what it refuses."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pretend import read_rows, write_results
+
+import count
+import report
+from config import CountCommand, parse
+from serving.detections import DETECTION_COLUMNS
+from serving.results import Detected, read_results
+from serving.review import ADDED
+from sounds.audio import as_mp3
+from sounds.clips import Clip, png
+
+FROG = "9000117"
+PICTURE, SOUND = png(np.zeros((2, 2), np.uint8)), as_mp3(np.zeros(240, np.float32), 24_000)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return write_results(tmp_path, recordings=4, windows=30)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Detected]:
+    """Clips are the slow part; returns what is asked for."""
+    asked = list[Detected]()
+
+    def cut(drawn: Sequence[Detected], *_: object) -> list[Clip]:
+        asked.extend(drawn)
+        return [Clip(PICTURE, SOUND, 2.0, 9.0, 8_000, -12.0)] * len(drawn)
+
+    monkeypatch.setattr(report, "cut_clips", cut)
+    return asked
+
+
+def command(folder: Path, **settings: Any) -> CountCommand:
+    return replace(CountCommand(folder), **settings)
+
+
+def say(found: Sequence[Detected], path: Path, wrong_below: float = 0.0) -> Path:
+    """The validation.csv of somebody who listened: Yes from a confidence on."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*DETECTION_COLUMNS, *ADDED])
+        for d in found:
+            answer = "yes" if d.confidence >= wrong_below else "no"
+            table.writerow([*d.cells, "", answer, "", "Ada", "2026-06-01"])
+    return path
+
+
+def test_without_verdicts_it_says_what_cannot_be_said(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert count.count(command(results)) == 0
+    printed = capsys.readouterr().out
+    assert "cannot be said" in printed and "--plan" in printed and "not known" in printed
+    rows = read_rows(results / "counts" / "counts.csv")
+    assert {row["density"] + row["presence_low"] for row in rows} == {""}
+    assert {row["species_code"] for row in rows} == {FROG, "greti"}, "an answer above species is none"
+    first = next(row for row in rows if row["species_code"] == FROG)
+    assert (first["site"], first["period"], first["hours"], first["windows"]) == (
+        "site A",
+        "2026-05-14",
+        "0.0417",
+        "30",
+    )
+    assert sum(int(row["detections"]) for row in rows) == 80
+    assert {path.name for path in (results / "counts").iterdir()} == {
+        *("counts.csv", "season.csv", "hours.svg", "weeks.svg", "species.svg"),
+    }
+
+
+def test_with_verdicts_the_truth_lies_in_the_interval(results: Path, tmp_path: Path) -> None:
+    found = [d for d in read_results(results).detections if d.label == FROG]
+    path = say(found[::2], tmp_path / "validation.csv", wrong_below=0.4)
+    assert count.count(command(results, verdicts=(path,))) == 0
+    rows = {row["species_code"]: row for row in read_rows(results / "counts" / "season.csv") if row["site"][0] == "("}
+    truth = sum(d.confidence >= 0.4 for d in found) / 120
+    low, high = (float(rows[FROG][f"density_{end}"]) for end in ("low", "high"))
+    assert low <= truth <= high and high - low < 0.1 and rows[FROG]["counted"] == "detections"
+    assert rows["greti"]["density"] == "" and rows["greti"]["counted"] == "no verdicts"
+    before = (results / "counts" / "counts.csv").read_bytes()
+    count.count(command(results, verdicts=(path,)))
+    assert (results / "counts" / "counts.csv").read_bytes() == before, "the same seed says the same"
+
+
+def test_periods_are_hours_days_or_weeks(results: Path) -> None:
+    periods = {}
+    for by in ("hour", "day", "week"):
+        count.count(command(results, by=by))
+        periods[by] = {row["period"] for row in read_rows(results / "counts" / "counts.csv")}
+    assert periods["day"] == {"2026-05-14", "2026-05-15"} and periods["week"] == {"2026-W20"}
+    assert "2026-05-14T03" in periods["hour"]
+
+
+def test_a_plan_is_a_page_and_its_verdicts_count(
+    results: Path, tmp_path: Path, quick: list[Detected], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert count.count(command(results, plan=True, width=0.3, missed=6)) == 0
+    plan = read_rows(results / "counts" / "plan.csv")
+    assert sum(int(row["to_listen"]) for row in plan) == len(quick)
+    assert (results / "counts" / "listen.html").is_file() and "to listen to" in capsys.readouterr().out
+    missed = [d for d in quick if d.confidence == 0]
+    known = {(d.file, d.start, d.label) for d in read_results(results).detections}
+    assert len(missed) == 12 and not known & {(d.file, d.start, d.label) for d in missed}
+    path = say(quick, tmp_path / "validation.csv", wrong_below=0.5)
+    assert count.count(command(results, verdicts=(path,))) == 0
+    whole = [row for row in read_rows(results / "counts" / "season.csv") if row["site"][0] == "("]
+    assert {row["counted"] for row in whole} == {"all windows"}
+    assert all(float(row["density_low"]) > 0 for row in whole)
+
+
+def test_verdicts_of_something_else_are_counted_and_make_the_code_2(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read_results(results).detections
+    strange = replace(found[0], start=1.25, end=6.25)
+    cells = list(strange.cells)
+    cells[0], cells[1] = "1.25", "6.25"
+    path = say([*found[1:3], replace(strange, cells=tuple(cells))], tmp_path / "validation.csv")
+    assert count.count(command(results, verdicts=(path,))) == 2
+    assert "1 verdicts are of no detection here" in capsys.readouterr().out
+
+
+def test_without_files_csv_there_is_no_effort(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results / "files.csv").unlink()
+    assert count.count(command(results)) == 0
+    assert "effort is not known" in capsys.readouterr().out
+    assert {row["hours"] for row in read_rows(results / "counts" / "counts.csv")} == {"0"}
+    with pytest.raises(AssertionError, match="needs files"):
+        count.count(command(results, plan=True, missed=5))
+
+
+def test_names_that_are_formulas_or_markup_are_neither(tmp_path: Path) -> None:
+    name = "=cmd()<script>"
+    results = write_results(tmp_path, 2, 9, (("a", "Rana ficta", name),), rows={"Site": name})
+    count.count(command(results))
+    assert read_rows(results / "counts" / "counts.csv")[0]["common_name"] == f"'{name}"
+    assert "<script>" not in (results / "counts" / "hours.svg").read_text()
+
+
+def test_flags_that_would_do_nothing_are_refused() -> None:
+    for words in (["--missed", "5"], ["--coarsen_km", "5"], ["--plan", "--export", "aoef"], ["--width", "0"]):
+        with pytest.raises(AssertionError, match=words[0]):
+            parse(CountCommand, ["results", *words])
+    assert parse(CountCommand, ["results", "--plan", "--missed", "5"]).missed == 5
