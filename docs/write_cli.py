@@ -16,7 +16,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "cli.md"
-COMMANDS = ("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "pseudo_label", "experiments")
+COMMANDS = (
+    *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report"),
+    *("search", "refit", "pseudo_label", "experiments"),
+)
 WIDTH = "100"
 
 

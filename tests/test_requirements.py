@@ -174,7 +174,10 @@ def test_each_file_has_the_one_before(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments", "pseudo_label"],
+    [
+        *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments"),
+        *("pseudo_label", "search", "refit"),
+    ],
 )
 def test_help_and_a_mistyped_flag_need_none_of_the_libraries_that_take_seconds_to_import(command: str) -> None:
     helped = run_with("requirements-score.txt", f"{command}.py", "--help")
