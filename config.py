@@ -933,11 +933,6 @@ class QuantizeCommand:
 
     classifier: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The classifier that main.py wrote, by default runs/finetune/classifier.safetensors; several make an ensemble."""
-    encoder: str = ""
-    """In place of a classifier, an encoder that knows no species: openai/whisper-base, a local folder in the hub's
-    format, or an encoder.safetensors of ssl_mae.py. Writes runs/quantize/encoder.onnx (float32) for search.py."""
-    depth: int = 0
-    """With --encoder: its lowest so many layers. 0: half of them; of Whisper base those find best (docs/search.md)."""
     gate: GateSettings = GateSettings()
     budget: BudgetSettings = BudgetSettings()
     max_error: float = 0.025
@@ -947,6 +942,11 @@ class QuantizeCommand:
     """Held-out windows to compare on, and training windows from which is learnt what is familiar."""
     blend: BlendSettings = BlendSettings()
     run: QuickRunSettings = QuickRunSettings()
+    encoder: str = ""
+    """In place of a classifier, an encoder that knows no species: openai/whisper-base, a local folder in the hub's
+    format, or an encoder.safetensors of ssl_mae.py. Writes runs/quantize/encoder.onnx (float32) for search.py."""
+    depth: int = 0
+    """With --encoder: its lowest so many layers. 0: half of them; of Whisper base those find best (docs/search.md)."""
 
     def __post_init__(self) -> None:
         refuse_below(0, self, "depth")

@@ -152,7 +152,7 @@ def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Ve
     present = np.array([[label in said[row][0] for label in every] for row in rows])
     absent = np.array([[label in said[row][1] or bool(said[row][0]) for label in every] for row in rows])
     absent &= ~present
-    both = present.any(axis=0) & absent.any(axis=0)
+    both: NDArray[np.bool_] = np.logical_and(present.any(axis=0), absent.any(axis=0))
     lacking = [label for label, enough in zip(every, both, strict=True) if not enough]
     assert both.any(), f"no label has a Yes and a No ({', '.join(lacking)}); a head needs both, so listen to more"
     if lacking:

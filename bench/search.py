@@ -172,7 +172,8 @@ def surest(head: LinearHead, pool: Table, listened: Flags, _generator: np.random
 
 def anything(_head: LinearHead, _pool: Table, listened: Flags, generator: np.random.Generator) -> list[int]:
     free = np.flatnonzero(~listened)
-    return generator.choice(free, min(NEAR, len(free)), replace=False).tolist()
+    chosen: list[int] = generator.choice(free, min(NEAR, len(free)), replace=False).tolist()
+    return chosen
 
 
 ROUNDS = (Round("as refit.py asks", asked), Round("the surest", surest), Round("at random", anything))

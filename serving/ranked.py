@@ -98,7 +98,8 @@ if __name__ == "__main__":
     places = np.array([(0, 0, 0, 5, 1), (0, 0, 5, 10, 1), (1, 0, 0, 5, 1)], PLACE)
     facts = {"model_name": "toy.onnx", "window_seconds": 5.0, "overlap": 0.0, "top_hz": 8_000.0, "lowest_hz": 0.0}
     nothing = np.zeros((3, 0), np.float32)
-    store = Store(nothing.astype(np.float16), nothing, places, *3 * [nothing], {**facts, "recordings": 2})
+    halves = nothing.astype(np.float16)
+    store = Store(halves, nothing, places, nothing, nothing, nothing, {**facts, "recordings": 2})
     with tempfile.TemporaryDirectory() as directory:
         index, out = Path(directory), Path(directory) / "like-call"
         write_tables(index, [pond, ridge], TableFacts("toy.onnx", 5.0, 0.0, 8_000.0), ())

@@ -29,7 +29,8 @@ def store() -> Store:
     """Two windows of the pond and one of the ridge, in the second channel."""
     places = np.array([(0, 0, 0, 5, 1), (0, 0, 5, 10, 1), (1, 2, 2.5, 7.5, 1)], PLACE)
     nothing = np.zeros((3, 0), np.float32)
-    return Store(nothing.astype(np.float16), nothing, places, *3 * [nothing], {**FACTS, "recordings": 2})
+    halves = nothing.astype(np.float16)
+    return Store(halves, nothing, places, nothing, nothing, nothing, {**FACTS, "recordings": 2})
 
 
 def test_rows_stand_in_the_order_of_rank_and_report_py_reads_them(index: Path, store: Store) -> None:

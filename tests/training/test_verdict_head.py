@@ -57,7 +57,7 @@ def test_what_is_unknown_of_a_label_teaches_it_nothing() -> None:
     weights = [
         fit_head(judged._replace(known=known, present=some), NOTHING).weights[:, 0] for some in (judged.present, wrong)
     ]
-    assert np.array_equal(*weights)
+    assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], fit_head(judged._replace(present=wrong), NOTHING).weights[:, 0])
 
 
