@@ -18,6 +18,8 @@
 # make bench-whales   made-up calls of whales found within a second, at 2 kHz and at 16 kHz
 # make bench-cpu   what each way of serving costs on this CPU (SIZE=base); make bench-serving: decoding and scoring together
 # make bench-busy   windows per second alone, beside a busy process, beside a second training
+# make bench-search   find by example: layers and poolings of Whisper, BirdNET (make bench-birdnet first), log-mel statistics
+# make bench-stores   the nearest of many embeddings: ours against faiss, usearch, lancedb where they are installed (COUNT=100000)
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-counts   do the intervals of count.py hold the truth? made-up seasons of eight kinds, SEASONS=1000 of each
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
@@ -30,7 +32,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # but in the order of tests/conftest.py
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -115,6 +117,12 @@ bench-counts: $(READY)
 
 bench-kill: $(CHECKS)
 	@.venv/bin/python -m bench.kill
+
+bench-search: $(READY)
+	@.venv/bin/python -m bench.search
+
+bench-stores: $(READY)
+	@.venv/bin/python -m bench.stores $(or $(COUNT),100000)
 
 bench-scale: $(READY)
 	@.venv/bin/python -m bench.scale

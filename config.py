@@ -106,6 +106,13 @@ def refuse_below(least: int, settings: object, *flags: str) -> None:
         assert value >= least, f"--{flag} {value}: give {least} or more"
 
 
+def refuse_idle(settings: object, flags: Sequence[str], kind: str) -> None:
+    """Refuse a setting that is given where it does nothing."""
+    usual = {field.name: field.default for field in fields(cast(Any, settings))}
+    idle = [flag for flag in flags if getattr(settings, flag) != usual[flag]]
+    assert not idle, f"--{idle[0]} {kind}; leave it out"
+
+
 @dataclass(frozen=True)
 class AudioSettings:
     """The sound that the network gets at a time. Written into every model file and read back from there."""
@@ -923,6 +930,7 @@ class QuantizeCommand:
     Examples: python quantize.py
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
               python quantize.py --classifier a/classifier.safetensors --classifier b/classifier.safetensors
+              python quantize.py --encoder openai/whisper-base
     """
 
     classifier: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
@@ -936,6 +944,17 @@ class QuantizeCommand:
     """Held-out windows to compare on, and training windows from which is learnt what is familiar."""
     blend: BlendSettings = BlendSettings()
     run: QuickRunSettings = QuickRunSettings()
+    encoder: str = ""
+    """In place of a classifier, an encoder that knows no species: openai/whisper-base, a local folder in the hub's
+    format, or an encoder.safetensors of ssl_mae.py. Writes runs/quantize/encoder.onnx (float32) for search.py."""
+    depth: int = 0
+    """With --encoder: its lowest so many layers. 0: half of them; of Whisper base those find best (docs/search.md)."""
+
+    def __post_init__(self) -> None:
+        refuse_below(0, self, "depth")
+        judged = ("classifier", "gate", "budget", "max_error", "max_windows", "blend")
+        refuse_idle(self, judged if self.encoder else (), "changes nothing with --encoder")
+        refuse_idle(self, () if self.encoder else ("depth",), "changes nothing without --encoder")
 
 
 Engine = Literal["onnxruntime", "openvino", "auto"]
@@ -1158,14 +1177,115 @@ class ReportCommand:
         refuse_below(1, self, "per_species", "max_clips")
         refuse_below(0, self, "seed")
         for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title", "voices")
-        usual = {field.name: field.default for field in fields(self)}
-        idle = [
-            name
-            for name in (for_page if self.apply else ("precision", "training"))
-            if getattr(self, name) != usual[name]
-        ]
         kind = "is of the page, and changes nothing with --apply" if self.apply else "changes nothing without --apply"
-        assert not idle, f"--{idle[0]} {kind}; leave it out"
+        refuse_idle(self, for_page if self.apply else ("precision", "training"), kind)
+        assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """Find by example: every window of an archive that sounds like a call that you have.
+
+    `index` embeds every window once, with any file of ours, labels or not; the same command again goes on where it was
+    stopped. `query` finds the windows that are most alike in a second, and writes the tables that predictor.py writes,
+    ranked, for report.py. How alike two windows are is a cosine, no probability.
+
+    Start with  --index   the folder of the index
+                --model   with index: what embeds; quantize.py --encoder makes a file for it without any labels
+                --at      with query: where the call is, of a recording that holds more than it
+                --not     with query: a recording that is not meant
+
+    Examples: python search.py index season-2026/ --model M --index season.index
+              python search.py query season.index call.wav --at 12.5
+              python search.py query season.index call.wav more.wav --not wrong.wav --name "Rana ficta"
+              python report.py season.index/like-call
+    """
+
+    action: Annotated[Literal["index", "query"], tyro.conf.Positional] = "index"
+    """index: embed an archive; query: find in an index what sounds like an example."""
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """index: recordings, folders of recordings, or a recordings.csv. query: the index, then one or several examples."""
+    index: Path = Path("season.index")
+    """With index: the folder for it."""
+    model: Path = Path("runs/quantize/classifier.int8.onnx")
+    """With index: the file that quantize.py wrote. An index knows its own; with query only where that was moved to."""
+    at: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
+    """With query: the second at which the call is, for each example in turn; without it all windows of a recording are
+    examples."""
+    unlike: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(aliases=("--not",))] = ()
+    """With query: a counter-example; what is more like it than like any example is left out. May be given several
+    times."""
+    name: str = ""
+    """With query: what it is called in the tables; else as the first example's file."""
+    most: int = 100
+    """With query: the most alike so many windows."""
+    out: Path | None = None
+    """With query: folder for the tables; else one in the index, named after the example."""
+    rtype: tuple[TableKind, ...] = ("csv", "table")
+    """With query: which tables: csv (detections.csv), table (Raven's), audacity, kaleidoscope, parquet."""
+    shortest: float = 0.3
+    """With index: seconds of sound without which a recording, or a part of it, is not indexed."""
+    overlap: float = 0.0
+    """With index: seconds by which neighbouring windows overlap."""
+    channel: str = "mean"
+    """With index: mean, a number counted from 1, or each for every channel by itself."""
+    site_regex: str = ""
+    """With index: where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else the folder's name."""
+    time_expansion: int = 1
+    """With index: how many times slower than it was the sound plays, of files that do not say so themselves, examples
+    too."""
+    timezone: str = ""
+    """With index: of clocks that do not name theirs: America/Bogota, UTC."""
+    shard: str = ""
+    """With index: only a part of the recordings, 3/8 or slurm, as of predictor.py; the same command without it ends the
+    index."""
+    restart: bool = False
+    """With index: forget what was done in it before."""
+    retry_failed: bool = False
+    """With index: try recordings again that could not be read before."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "most")
+        refuse_idle(self, OF_INDEX if self.action == "query" else OF_QUERY, f"does nothing with {self.action}")
+
+
+@dataclass(frozen=True)
+class RefitCommand:
+    """Verdicts on windows of an index -> a classifier in seconds: a new head for the file that made the index.
+
+    Reads the index of search.py and the validation.csv that the page of report.py hands out; writes the ONNX file with
+    the new head, thresholds.csv, and next/: the windows that are worth listening to next, for report.py. Every round
+    adds its validation.csv to those before.
+
+    Start with  --out        a folder for all of it
+                --beside     keep the species that the file knows already
+                --next       how many windows to listen to next
+
+    Examples: python refit.py season.index validation.csv
+              python report.py season.index/refit/next --strategy all
+              python refit.py season.index validation.csv validation-2.csv
+              python predictor.py season-2027/ --model season.index/refit/classifier.onnx --out results/
+    """
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """The index, then one or several validation.csv."""
+    classifier: Path | None = None
+    """The file that the index was made with, where it was moved to."""
+    beside: bool = False
+    """Keep the answers for the species that the file knows already, but for those with a new head."""
+    precision: float = 0.9
+    """The share of detections that has to be right at the thresholds."""
+    next: int = 100
+    """So many windows to listen to next; 0: none."""
+    seed: int = 0
+    """Of the windows that nobody listened to, which are taken for what an archive mostly holds."""
+    out: Path | None = None
+    """Folder for all that is written; refit/ in the index."""
+
+    def __post_init__(self) -> None:
+        refuse_below(0, self, "next", "seed")
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
 
 
@@ -1243,10 +1363,15 @@ class ExperimentsCommand:
     """The CSV; one that is there is replaced."""
 
 
+OF_INDEX = (  # flags of search.py that only one of its actions has
+    *("index", "shortest", "overlap", "channel", "site_regex", "time_expansion", "timezone"),
+    *("shard", "restart", "retry_failed"),
+)
+OF_QUERY = ("at", "unlike", "name", "most", "out", "rtype")
 SYNTHETIC_NOISE = 0.1  # of the training windows, measured with Whisper's weights only
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
-REPEATED = ("--model", "--classifier")  # with one value each time
-POSITIONAL = ("inputs", "results")  # given on the command line alone
+REPEATED = ("--model", "--classifier", "--at", "--unlike")  # with one value each time
+POSITIONAL = ("inputs", "results", "action")  # given on the command line alone
 NO_SOUND = "it is a fact of the model, and travels in its file; leave it out"
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
@@ -1328,6 +1453,8 @@ Command = TypeVar(
     PseudoLabelCommand,
     ReportCommand,
     CountCommand,
+    SearchCommand,
+    RefitCommand,
     ExperimentsCommand,
 )
 

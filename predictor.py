@@ -197,10 +197,13 @@ def exit_code(statuses: Mapping[str, int]) -> int:
     return 2 if statuses["unreadable"] + statuses["silent"] else 0
 
 
-def open_models(paths: Sequence[Path], threads: int, engine: Engine) -> list[Scorer]:
-    """The models, which must agree in their windows and species."""
+def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bool = True) -> list[Scorer]:
+    """The models, which must agree in their windows and species; one without any is refused where they are needed."""
     scorers = [open_scorer(path, threads, engine) for path in paths]
     for scorer in scorers:
+        assert scorer.taxonomy.labels or not species, (
+            f"{scorer.path} is an encoder that knows no species; `python search.py index` makes an index with it"
+        )
         size = f"{scorer.encoder}, " if scorer.encoder else ""
         show(
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "

@@ -1,6 +1,7 @@
 """Stage 3: one ONNX file that takes waveforms and gives probabilities, its matrix products in INT8, for a plain CPU.
 
     python quantize.py --classifier runs/finetune/classifier.safetensors
+    python quantize.py --encoder openai/whisper-base            # an encoder.onnx for search.py, without any labels
 
 Reads    classifier.safetensors, and the recordings that training_recordings.csv and held_out_recordings.csv beside it
          name
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from archive.recordings import read_recordings
-from config import SCRATCH
+from config import SCRATCH, EncoderSettings, HeadSettings
 from evaluation.blending import blended
 from evaluation.familiarity import FEWEST, Familiarity, fit_familiarity
 from evaluation.held_out import HELD_OUT
@@ -54,11 +55,23 @@ from serving.ensemble import blend_members, common_facts, joined_recipes, write_
 from serving.export import Recipe, write_float, write_int8
 from serving.gate import Judgement, enough_windows, judge, write_changes
 from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
-from training.checkpoint import ClassifierFacts, licence_note, load_classifier, teachers_of, weights_digest
+from taxonomy import Taxonomy
+from training.checkpoint import (
+    ClassifierFacts,
+    encoder_audio,
+    licence_note,
+    load_classifier,
+    load_encoder,
+    size_of,
+    stage_one,
+    teachers_of,
+    weights_digest,
+)
 from training.device import available_cores
 
 CLASSIFIER = Path("runs/finetune/classifier.safetensors")
 FLOAT_TOLERANCE = 1e-4
+NO_SPECIES = Taxonomy((), (), (), (), ())
 SHOWN = 8  # products named in the table
 Scores = NDArray[np.float32]  # (windows, species), of all contexts
 
@@ -104,6 +117,8 @@ def quantize(config: QuantizeCommand) -> int:
     """The whole of stage 3; returns the exit code."""
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
+    if config.encoder:
+        return write_encoder(config)
     paths = config.classifier or (CLASSIFIER,)
     assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     for path in paths:
@@ -159,6 +174,40 @@ def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
     if refused:
         set_aside(files.int8_path, files.float_path, judgement.reasons)
     return licence
+
+
+def write_encoder(config: QuantizeCommand) -> int:
+    """An encoder that knows no species -> an ONNX file that embeds: the mean over time and layers of its tokens, each
+    normalised first.
+
+    In float32: what INT8 costs is measured in a classifier's answers, and there are none.
+    """
+    size = size_of(config.encoder)
+    assert size, f"no encoder at {config.encoder}; --encoder takes openai/whisper-base, a folder, encoder.safetensors"
+    audio = encoder_audio(config.encoder)
+    layers = load_encoder(EncoderSettings(size, config.encoder), audio).size.layers
+    depth = config.depth or -(-layers // 2)
+    assert depth <= layers, f"--depth {depth}: {config.encoder} has {layers} layers"
+    encoder, head = load_encoder(EncoderSettings(size, config.encoder, depth), audio), HeadSettings(layers=depth)
+    model = BirdClefClassifier(encoder, audio, 1, head).eval()
+    teachers = teachers_of(stage_one(config.encoder))
+    facts = ClassifierFacts(
+        size, audio, head, NO_SPECIES, {"encoder": config.encoder, "teachers": teachers}, depth=depth
+    )
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, model.log_mel.samples)).astype(np.float32)
+    with open_run("quantize", config.run.root, config) as run, torch.inference_mode():
+        path = run.folder / "encoder.onnx"
+        write_float(model, facts, path, verified=False)
+        scorer = scoring.open_scorer(path, threads=1)
+        found = np.concatenate([answer.embeddings for answer in scoring.answers_of(scorer, noise)])
+        largest = float(np.abs(found - model.answers(torch.from_numpy(noise))[1].numpy()).max())
+        assert largest <= FLOAT_TOLERANCE, f"{path} differs from the encoder by {largest:.1e}: do not use it"
+        run.facts.update(encoder=config.encoder, depth=depth, width=found.shape[1], largest_difference=largest)
+    if note := licence_note(teachers):
+        show(note)
+    words = command_line("search.py", "index", "RECORDINGS", "--model", path)
+    show(f"wrote {path} ({found.shape[1]} values a window); next: {words}")
+    return 0
 
 
 def refuse_missing(path: Path) -> None:

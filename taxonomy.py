@@ -67,7 +67,7 @@ MECHANISM = {word.casefold(): mechanism for word, mechanism in MECHANISMS.items(
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """The labels in the order of the table, which is the order of the model's outputs.
+    """The labels in the order of the table, which is the order of the model's outputs; none of an encoder alone.
 
     lineages   RANKS names per label from the root; an unknown name begins with a question mark
     finest     ranks from the root down to the label's own: 7 for a species, 5 for a family
@@ -82,7 +82,6 @@ class Taxonomy:
     def __post_init__(self) -> None:
         count = len(self.labels)
         lengths = [len(self.scientific_names), len(self.common_names), len(self.lineages), len(self.finest)]
-        assert count, "a taxonomy without labels; give the table at least one row"
         assert lengths == [count] * 4, f"{count} labels with {lengths} names, common names, lineages, finest ranks"
         twice = sorted(label for label, times in Counter(self.labels).items() if times > 1)
         assert not twice, f"labels {twice[:5]} occur more than once; keep one row of each"
@@ -120,6 +119,7 @@ def build_taxonomy(rows: Sequence[tuple[str, Mapping[str, str]]]) -> Taxonomy:
 
     rows    (where it stands, cells by column); primary_label and scientific_name must be there
     """
+    assert rows, "a taxonomy without labels; give the table at least one row"
     labels: list[str] = []
     lineages: list[list[str]] = []
     finest: list[int] = []

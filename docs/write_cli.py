@@ -17,16 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "cli.md"
 COMMANDS = (
-    "data_loader",
-    "probe",
-    "ssl_mae",
-    "main",
-    "quantize",
-    "predictor",
-    "report",
-    "count",
-    "pseudo_label",
-    "experiments",
+    *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report"),
+    *("search", "refit", "count", "pseudo_label", "experiments"),
 )
 WIDTH = "100"
 

@@ -102,6 +102,18 @@ class Strangeness(nn.Module):
         return ((1 - nearest - self.low) / self.steps).clamp(0, 1).mean(dim=1)
 
 
+class DeployedEncoder(nn.Module):
+    """The same of an encoder that knows no species: (batch, context samples) -> (batch * windows, width)."""
+
+    def __init__(self, model: BirdClefClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        embeddings: Tensor = self.model.answers(waveforms)[1]
+        return embeddings
+
+
 def write_float(
     model: BirdClefClassifier,
     facts: ClassifierFacts,
@@ -109,7 +121,8 @@ def write_float(
     verified: bool,
     familiarity: Familiarity | None = None,
 ) -> None:
-    """The float32 file, front end included, for any number of contexts at a time.
+    """The float32 file, front end included, for any number of contexts at a time; of an encoder without species
+    embeddings alone.
 
     familiarity   what is known of the training windows: with it the file tells how unlike them a window is
     """
@@ -117,13 +130,17 @@ def write_float(
     large = sum(4 * parameter.numel() for parameter in model.parameters()) > LARGEST_FILE
     example = torch.zeros(2, model.log_mel.samples)
     batch = torch.export.Dim("batch", min=1, max=4096)
+    network: nn.Module = Deployed(model, familiarity)
+    names = ["probabilities", "embeddings", *(["unfamiliar"] if familiarity else [])]
+    if not facts.taxonomy.labels:
+        network, names = DeployedEncoder(model), ["embeddings"]
     with quietly():
         program = torch.onnx.export(
-            Deployed(model, familiarity).eval(),
+            network.eval(),
             (example,),
             dynamo=True,
             input_names=["waveforms"],
-            output_names=["probabilities", "embeddings", *(["unfamiliar"] if familiarity else [])],
+            output_names=names,
             dynamic_shapes={"waveforms": {0: batch}},
             verbose=False,
         )

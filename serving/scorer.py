@@ -74,7 +74,7 @@ Network = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]  # (co
 class Answer(NamedTuple):
     """What a model says of the windows of a context."""
 
-    probabilities: NDArray[np.float32]  # (windows, species)
+    probabilities: NDArray[np.float32]  # (windows, species); (windows, 0) of an encoder without a classifier
     embeddings: NDArray[np.float32]  # (windows, width); (windows, 0) of a file that has none
     unfamiliar: NDArray[np.float32] | None = None  # (windows,) evaluation/familiarity.py; of files that tell it
 
@@ -424,10 +424,10 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     peak = max(float(samples.max()), -float(samples.min()))
     assert peak <= LOUDEST, f"a sample of {peak:g} is no sound; silence it before scoring, as sounds/audio.py does"
     outputs = run(scorer, samples)
-    nothing = np.zeros((0, 0), np.float32)
-    given, wanted = outputs.get("probabilities", nothing), (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    wanted = (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
+    given = outputs.get("probabilities", np.zeros((wanted[0], 0), np.float32))  # none of a file that only embeds
     assert given.shape == wanted, f"{scorer.path} answers {given.shape}, not {wanted} probabilities"
-    low, high = given.min(), given.max()
+    low, high = given.min(initial=0), given.max(initial=0)
     assert low >= 0 and high <= 1, (
         f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
     )

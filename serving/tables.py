@@ -129,6 +129,14 @@ def write_tables(
     return written + [exports / name for name in ("raven", "audacity") if name in kinds and (exports / name).is_dir()]
 
 
+def write_ranked(path: Path, ranked: Iterable[Analysed], facts: TableFacts) -> None:
+    """A detections.csv in an order of its own, whatever recording a row is of."""
+    with open_text(path) as file:
+        write_row(file, DETECTION_COLUMNS)
+        for recording in ranked:
+            write_sheet(file, detection_rows, facts, recording)
+
+
 def write_sheet(file: TextIO, rows: Rows, facts: TableFacts, recording: Analysed) -> None:
     """Append the rows of one recording to a csv table."""
     for cells in rows(recording, facts):

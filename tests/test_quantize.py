@@ -1,6 +1,7 @@
 """Stage 3: the float file equals the trained network, what is worse than the gate allows is mended or refused."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,46 @@ import pytest
 import torch
 from conftest import Stages
 
-from config import SIZES, BudgetSettings, GateSettings, QuantizeCommand
+from config import SIZES, AudioSettings, BudgetSettings, EncoderSettings, GateSettings, QuantizeCommand, parse
+from model import LogMel
 from quantize import file_scores, network_answers, open_trained, quantize
 from serving.comparison import ComparedWindows, read_windows, scanned_contexts
 from serving.gate import compare_answers, enough_windows
-from serving.scorer import open_scorer
-from training.checkpoint import load_classifier, save_classifier
+from serving.scorer import answers_of, open_scorer
+from training.checkpoint import load_classifier, load_encoder, save_classifier
+
+
+def test_an_encoder_without_labels_becomes_a_file_that_embeds_as_the_network_does(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--encoder", str(stages.encoder), "--run.root", str(tmp_path)]
+    assert quantize(parse(QuantizeCommand, [*words, "--depth", "1"])) == 0
+    path = tmp_path / "quantize" / "encoder.onnx"
+    said = capsys.readouterr().out
+    assert f"search.py index RECORDINGS --model {tmp_path}" in said and "8 values" not in said
+    scorer, audio = open_scorer(path, threads=1), AudioSettings()
+    assert not scorer.taxonomy.labels and scorer.audio == audio and scorer.provenance["encoder"] == str(stages.encoder)
+    sound = np.random.default_rng(3).normal(0, 0.1, (2, audio.samples)).astype(np.float32)
+    encoder = load_encoder(EncoderSettings("demo", str(stages.encoder)), audio).eval()
+    with torch.inference_mode():
+        states = encoder.layer_states(LogMel(audio, encoder.size.mels)(torch.from_numpy(sound)))
+        pooled = [torch.nn.functional.layer_norm(state, state.shape[2:]).mean(dim=1).numpy() for state in states]
+    found = np.concatenate([answer.embeddings for answer in answers_of(scorer, sound)])
+    assert np.allclose(found, pooled[0], atol=1e-4) and found.shape == (2, encoder.size.width)
+    assert not np.allclose(found, pooled[1], atol=1e-2)  # control: another layer is another vector
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--encoder", "nowhere"), "no encoder at nowhere"),
+        (("--encoder", "a/b", "--max_windows", "3"), "--max_windows changes nothing with --encoder"),
+        (("--depth", "3"), "--depth changes nothing without --encoder"),
+    ],
+)
+def test_an_encoder_that_is_not_there_and_idle_flags_are_one_line(words: Sequence[str], said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        quantize(parse(QuantizeCommand, list(words)))
 
 
 def held_out_of(stages: Stages, most: int = 2000) -> ComparedWindows:

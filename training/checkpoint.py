@@ -221,6 +221,14 @@ def size_of(weights: str) -> Preset | None:
     return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
 
 
+def encoder_audio(weights: str) -> AudioSettings:
+    """The sound that an encoder was made for: as its file says, or Whisper's own."""
+    if not weights.endswith(".safetensors"):
+        return AudioSettings()
+    path = Path(weights)
+    return from_facts(AudioSettings, read_tensors(path, "encoder", "`python ssl_mae.py` writes one")[1]["audio"], path)
+
+
 def layer_of_tensor(name: str) -> int:
     """12 for layers.12.fc1.weight, -1 outside the layers."""
     found = re.match(r"layers\.(\d{1,4})\.", name)

@@ -17,7 +17,8 @@ from house import ORDER
 from runtime.guard import bounded_options
 
 HERE = Path(__file__).parents[2]
-LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label")  # the commands that load torch
+# the commands that load torch
+LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label", "refit")
 
 
 def told_to_openmp(program: str, **more: str) -> dict[str, str]:

@@ -1,0 +1,306 @@
+"""Verdicts on windows of an index -> a classifier in seconds, and what to listen to next.
+
+    python refit.py season.index validation.csv
+    python report.py season.index/refit/next
+    python refit.py season.index validation.csv validation-2.csv
+
+Reads    the index of search.py; validation.csv as the page of report.py hands it out; the ONNX file of the index
+Writes   classifier.onnx, or .int8.onnx: that file with a new head; thresholds.csv, refit.json, run.json; next/ with the
+         tables of predictor.py
+
+No sound is opened and no network is run: a head is fitted on the embeddings that the index has. What it is worth is
+said by windows of recordings that it was not fitted to, where there are five sites or more by windows of other sites,
+among what was listened to: that was chosen, so it is no random sample of the season.
+"""
+
+from __future__ import annotations
+
+import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
+import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
+
+from config import RefitCommand
+from runtime.terminal import answer_early
+
+if __name__ == "__main__":
+    answer_early(RefitCommand)  # before what takes seconds to import
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archive.lineages import label_row, shipped, with_lineages
+from evaluation.calibration import write_thresholds
+from runtime.cells import no_formula, plain_path
+from runtime.digests import sha256
+from runtime.files import publish, write_json
+from runtime.runs import open_run
+from runtime.terminal import command_line, launch, show
+from serving.detections import Analysed
+from serving.new_heads import NewHead, write_new_head
+from serving.ranked import Like, recordings_of, write_ranked_tables
+from serving.results import NEEDED, Results, detected, rows_of
+from serving.review import NOTHING, Verdict, is_rank, names_of, plain_label, read_verdicts, settle
+from serving.vectors import Store, open_store
+from taxonomy import build_taxonomy, key
+from training.verdict_head import Judged, Judgement, LinearHead, choose_next, fit_head, judge, probabilities
+
+BACKGROUND = 500  # windows at most that nobody listened to, which are taken for what an archive mostly holds
+MANY_SITES = 5  # from so many on a head is judged by other sites, below by other recordings
+AT_A_TIME = 65_536  # windows
+
+
+class Listened(NamedTuple):
+    """What the verdicts say of windows of the index."""
+
+    rows: NDArray[np.intp]  # of the store
+    labels: list[str]
+    names: dict[str, tuple[str, str]]  # scientific and common name of each label
+    present: NDArray[np.bool_]  # (rows, labels)
+    known: NDArray[np.bool_]
+    strangers: int  # verdicts on windows that the index does not have
+
+
+def refit(config: RefitCommand) -> int:
+    """The command; returns the exit code: 2 where some verdicts are on windows that the index does not have."""
+    assert len(config.inputs) > 1, (
+        "give an index and verdicts; for example: python refit.py season.index validation.csv"
+    )
+    started = time.perf_counter()
+    index, *tables = config.inputs
+    store = open_store(index)
+    model = model_of(config, store)
+    recordings = recordings_of(index, store)
+    listened = read_listened(tables, store, recordings)
+    groups, what = groups_of(listened, store, recordings)
+    judged = Judged(store.standard(listened.rows), listened.present, listened.known, groups)
+    background = background_of(store, listened.rows, config.seed)
+    judgements = judge(judged, background, listened.labels, config.precision)
+    head = fit_head(judged, background)
+    show("\n".join(table(judgements, what)))
+    out = config.out or index / "refit"
+    assert out.resolve() != index.resolve(), f"--out {out} is the index itself; give another folder"
+    with open_run("refit", out, config, out) as run:
+        path = write_classifier(config, run.folder, store, model, head, listened, judgements)
+        if config.next:
+            write_next(config, run.folder / "next", index, store, head, listened, recordings)
+        run.facts.update(windows=len(listened.rows), labels=listened.labels)
+    show(f"{len(listened.rows)} windows that were listened to, {time.perf_counter() - started:.1f} s")
+    if listened.strangers:
+        show(f"{listened.strangers} verdicts are on windows that {index} does not have; they were left out")
+    show(f"wrote {path}, {run.folder / 'thresholds.csv'}, {run.folder / 'refit.json'}")
+    show(f"next, or with other recordings: {command_line('predictor.py', *store.facts['inputs'], '--model', path)}")
+    if config.next:
+        show(f"to listen on: {command_line('report.py', run.folder / 'next', '--strategy', 'all')}")
+    return 2 if listened.strangers else 0
+
+
+def model_of(config: RefitCommand, store: Store) -> Path:
+    """The file that the index was made with, and no other."""
+    path = config.classifier or Path(str(store.facts["model"]))
+    assert path.is_file(), f"the index was made with {path}, which is not there; say with --classifier where it is now"
+    assert sha256(path) == store.facts["model_sha256"], (
+        f"{path} is not the file that the index was made with ({store.facts['model']}); its embeddings are others"
+    )
+    return path
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def read_listened(tables: Sequence[Path], store: Store, recordings: Sequence[Analysed]) -> Listened:
+    """The windows of the index that somebody judged.
+
+    Errors: no verdict on a window of it, or no label with a Yes and a No.
+    """
+    settled: list[Verdict] = []
+    for path in tables:
+        assert path.is_file(), f"no {path}; name the validation.csv that the page hands out (its button `Save`)"
+        detections = tuple(detected(where, row) for where, row in rows_of(path, NEEDED))
+        settled += settle(read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0])[0].values()
+    assert settled, f"no verdict in {', '.join(map(str, tables))}"
+    label_of = {key(name): plain_label(v.detected.label) for v in settled for name in names_of(v.detected) if name}
+    said: dict[int, tuple[set[str], set[str]]] = {}  # by row of the store: what is there, and what is not
+    strangers = 0
+    find = row_finder(store, recordings)
+    for verdict in settled:
+        row = find(verdict)
+        if row is None:
+            strangers += 1
+            continue
+        there, absent = said.setdefault(row, (set(), set()))
+        label = plain_label(verdict.detected.label)
+        if verdict.answer == "yes":
+            there.add(label)
+        else:
+            absent.add(label)
+            if verdict.species:
+                there.add(label_of.get(key(verdict.species), verdict.species))
+    assert said, f"none of {strangers} verdicts is on a window of the index; were they given on other recordings?"
+    return listened_of(said, settled, strangers)
+
+
+def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Verdict], strangers: int) -> Listened:
+    """What is known of each label in each window: a window in which another species was confirmed counts as a No."""
+    rows = sorted(said)
+    every = sorted({label for there, absent in said.values() for label in there | absent if not is_rank(label)})
+    every = [label for label in every if label != NOTHING]
+    present = np.array([[label in said[row][0] for label in every] for row in rows])
+    absent = np.array([[label in said[row][1] or bool(said[row][0]) for label in every] for row in rows])
+    absent &= ~present
+    both: NDArray[np.bool_] = np.logical_and(present.any(axis=0), absent.any(axis=0))
+    lacking = [label for label, enough in zip(every, both, strict=True) if not enough]
+    assert both.any(), f"no label has a Yes and a No ({', '.join(lacking)}); a head needs both, so listen to more"
+    if lacking:
+        show(f"without a Yes or without a No, so without a head: {', '.join(lacking)}")
+    labels = [label for label, enough in zip(every, both, strict=True) if enough]
+    names = dict.fromkeys(labels, ("", ""))
+    for verdict in reversed(settled):
+        label = plain_label(verdict.detected.label)
+        if label in names:
+            d = verdict.detected
+            names[label] = plain_label(d.cell("Scientific name")), plain_label(d.cell("Common name"))
+    known = (present | absent)[:, both]
+    return Listened(np.array(rows), labels, names, present[:, both], known, strangers)
+
+
+def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdict], int | None]:
+    """A function from a verdict to the row of its window: in the recording of that name, else the only one of the same
+    file name, the window that shares most with it, half of it at least."""
+    number_of = {plain_path(recording.file): number for number, recording in enumerate(recordings)}
+    same_name: dict[str, list[int]] = {}
+    for name, number in number_of.items():
+        same_name.setdefault(Path(name).name, []).append(number)
+    order = np.lexsort((store.places["start"], store.places["recording"]))
+    first = np.searchsorted(store.places["recording"][order], np.arange(len(recordings) + 1))
+
+    def find(verdict: Verdict) -> int | None:
+        d = verdict.detected
+        alike = same_name.get(Path(d.file).name, [])
+        number = number_of.get(d.file, alike[0] if len(alike) == 1 else None)
+        if number is None:
+            return None
+        rows = order[first[number] : first[number + 1]]
+        channel = d.cell("Channel")
+        if channel.isdecimal():
+            rows = rows[store.places["channel"][rows] == int(channel)]
+        starts, ends = store.places["start"][rows], store.places["end"][rows]
+        shared = np.minimum(ends, d.end) - np.maximum(starts, d.start)
+        best = int(np.argmax(shared)) if len(rows) else 0
+        enough = len(rows) and shared[best] >= 0.5 * (ends[best] - starts[best])
+        return int(rows[best]) if enough else None
+
+    return find
+
+
+# --- what is fitted and judged --------------------------------------------------------------------------------------
+
+
+def groups_of(listened: Listened, store: Store, recordings: Sequence[Analysed]) -> tuple[NDArray[np.int64], str]:
+    """(rows,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
+    numbers = store.places["recording"][listened.rows].astype(np.int64)
+    sites = np.array([recordings[number].site for number in numbers])
+    if len(set(sites)) >= MANY_SITES:
+        return np.unique(sites, return_inverse=True)[1], "sites"
+    return numbers, "recordings"
+
+
+def background_of(store: Store, listened: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
+    """(windows, width) of windows that nobody listened to, drawn at random."""
+    free = np.setdiff1d(np.arange(len(store.vectors)), listened)
+    rows = np.random.default_rng(seed).choice(free, min(BACKGROUND, len(free)), replace=False)
+    return store.standard(np.sort(rows))
+
+
+def table(judgements: Sequence[Judgement], what: str) -> list[str]:
+    """What each label is worth, as lines."""
+    lines = [f"judged by other {what} than the head was fitted to, among what was listened to:"]
+    lines.append(f"{'label':30}{'yes':>6}{'no':>6}{'average precision':>28}{'AUC':>7}{'threshold':>11}")
+    for found in judgements:
+        said = "cannot be said: too few"
+        if np.isfinite(found.precision):
+            said = f"{found.precision:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+        area = f"{found.auc:.3f}" if np.isfinite(found.auc) else "-"
+        threshold = f"{found.threshold.applied:.3f}"
+        lines.append(f"{found.label[:29]:30}{found.yes:6}{found.no:6}{said:>28}{area:>7}{threshold:>11}")
+    return lines
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def write_classifier(
+    config: RefitCommand,
+    folder: Path,
+    store: Store,
+    model: Path,
+    head: LinearHead,
+    listened: Listened,
+    judgements: Sequence[Judgement],
+) -> Path:
+    """The ONNX file with the new head, thresholds.csv and refit.json."""
+    rows = [("", label_row(label, *listened.names[label])) for label in listened.labels]
+    taxonomy = build_taxonomy(with_lineages(rows, [shipped()])[0])
+    path = folder / ("classifier.int8.onnx" if ".int8" in model.name else "classifier.onnx")
+    thresholds = [judgement.threshold for judgement in judgements]
+    figures = [
+        {
+            "label": found.label,
+            "yes": found.yes,
+            "no": found.no,
+            "average_precision": found.precision if np.isfinite(found.precision) else None,
+            "interval_95": found.interval,
+            "auc": found.auc if np.isfinite(found.auc) else None,
+            "threshold": found.threshold.applied,
+        }
+        for found in judgements
+    ]
+    said = {"refit": {"verdicts": [str(path) for path in config.inputs[1:]], "windows": len(listened.rows)}}
+    new = NewHead(store.mean, store.deviation, head.weights, head.bias)
+    joined = write_new_head(model, path, new, taxonomy, thresholds, config.beside, said)
+    names = [no_formula(name) for name in taxonomy.scientific_names]
+    with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        plain = [replace(threshold, label=no_formula(threshold.label)) for threshold in thresholds]
+        write_thresholds(file, plain, names, "verdicts", sha256(path))
+    card = {"model": str(model), "labels": joined.labels, "judged": figures, **said["refit"]}
+    write_json(folder / "refit.json", card)
+    return path
+
+
+def write_next(
+    config: RefitCommand,
+    folder: Path,
+    index: Path,
+    store: Store,
+    head: LinearHead,
+    listened: Listened,
+    recordings: Sequence[Analysed],
+) -> None:
+    """The tables of the windows that are worth listening to next, the least certain first."""
+    count = len(store.vectors)
+    parts = [np.arange(first, min(first + AT_A_TIME, count)) for first in range(0, count, AT_A_TIME)]
+    logits = np.concatenate([head.logits(store.standard(rows)) for rows in parts])
+    done = np.zeros(count, np.bool_)
+    done[listened.rows] = True
+    names = {name: number for number, name in enumerate(dict.fromkeys(recording.site for recording in recordings))}
+    number_of = np.array([names[recording.site] for recording in recordings])
+    sites = number_of[store.places["recording"]]
+    chosen = choose_next(logits, store.vectors, sites, done, config.next)
+    if not chosen:
+        show("every window of the index was listened to")
+        return
+    rows, labels = np.array([row for row, _ in chosen]), [label for _, label in chosen]
+    likes = [Like(name, *listened.names[name]) for name in (listened.labels[label] for label in labels)]
+    with open_run("refit", folder, config, folder) as run:
+        run.facts.update({name: store.facts[name] for name in ("working_directory", "inputs", "model_sha256")})
+        run.facts["band_hz"] = [store.facts["lowest_hz"], store.facts["top_hz"]]
+        run.facts["settings"] = asdict(config) | {"time_expansion": store.facts["time_expansion"]}
+        write_ranked_tables(folder, index, store, rows, probabilities(logits[rows, labels]), likes, {"csv"})
+
+
+if __name__ == "__main__":
+    launch(refit, RefitCommand)
