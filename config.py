@@ -933,6 +933,9 @@ class QuantizeCommand:
     max_windows: int = 2_000
     """Held-out windows to compare on, and training windows from which is learnt what is familiar."""
     blend: BlendSettings = BlendSettings()
+    export: Literal["onnx", "openvino"] = "onnx"
+    """openvino: the float32 file also in OpenVINO's own form, classifier.xml and classifier.bin, which predictor.py
+    --model classifier.xml takes as well (`pip install -r requirements-openvino.txt`)."""
     run: QuickRunSettings = QuickRunSettings()
 
 
@@ -959,8 +962,8 @@ class PredictCommand:
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named. Give the flag several times
-    to average models with the same species."""
+    """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
+    scored with OpenVINO. Give the flag several times to average models with the same species."""
     out: Path | None = None
     """Folder for the tables."""
     rtype: tuple[TableKind, ...] = ("csv", "table")

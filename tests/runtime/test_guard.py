@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from test_scorer import greedy, toy
 
 from config import SIZES, AudioSettings, HeadSettings, Pooling
 from runtime import guard
-from runtime.guard import CONTRIBUTED, FOREIGN, OPERATORS, check_graph
+from runtime.guard import CONTRIBUTED, DEEPEST, FOREIGN, LAYERS, OPERATORS, check_graph, check_ir
 from serving.scorer import open_scorer, score
 
 
@@ -96,6 +97,59 @@ def test_weights_beside_a_file_are_read_where_they_are_its_own(tmp_path: Path) -
     os.link(tmp_path / "m.onnx.data", tmp_path / "another")
     with pytest.raises(AssertionError, match="is a link"):
         check_graph(path, None)
+
+
+def network_of(*layers: str) -> str:
+    """An .xml as OpenVINO writes it."""
+    return f'<?xml version="1.0"?><net name="n" version="11"><layers>{"".join(layers)}</layers><edges/></net>'
+
+
+RELU = '<layer id="0" name="r" type="ReLU" version="opset1"><data a="1"/></layer>'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('<!DOCTYPE net SYSTEM "http://127.0.0.1:9/a.dtd"><net/>', "declares a document type"),
+        ('<!DOCTYPE n [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><net>&b;</net>', "declares a document type"),
+        (network_of(RELU.replace('"ReLU"', '"TensorIterator"')), r"the layer 'opset1\.TensorIterator'"),
+        (network_of(RELU.replace('"ReLU"', '"ReadValue"')), r"the layer 'opset1\.ReadValue'"),
+        (network_of(RELU.replace("opset1", "extension")), r"the layer 'extension\.ReLU'"),
+        (network_of(RELU.replace(' type="ReLU"', "")), r"the layer 'opset1\.'"),
+        (network_of(RELU.replace("<data", "<body>" + RELU + "</body><data")), "the element 'body'"),
+        (network_of("<data>" * DEEPEST, "</data>" * DEEPEST), "elements inside of each other"),
+    ],
+)
+def test_an_ir_that_could_loop_call_or_read_what_lies_elsewhere_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    weights.touch()
+    path.write_text(network_of(RELU), encoding="utf-8")
+    check_ir(path, weights)  # negative control
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(AssertionError, match=said) as refusal:
+        check_ir(path, weights)
+    assert "\n" not in str(refusal.value) and not {"Loop", "If", "TensorIterator", "ReadValue", "Assign"} & LAYERS
+
+
+def test_an_ir_that_is_too_large_no_xml_or_without_weights_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    path.write_text(network_of(RELU), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"m\.bin with the weights of .* is missing"):
+        check_ir(path, weights)
+    (tmp_path / "elsewhere").touch()
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AssertionError, match=r"m\.bin is a link"):
+        check_ir(path, weights)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ExpatError):
+        check_ir(path, weights)
+    monkeypatch.setattr(guard, "LARGEST_XML", 100)
+    with pytest.raises(AssertionError, match="more than any network takes to describe"):
+        check_ir(path, weights)
 
 
 def test_memory_is_limited_for_every_session(tmp_path: Path) -> None:
