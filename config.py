@@ -476,7 +476,8 @@ class FinetuneSettings(TrainSettings):
     """Keep the last epoch, or the one that is best by this measure on the held-out recordings, whose figures then
     flatter."""
     patience: int = 0
-    """Stop after this many epochs without a better one; 0 never stops early."""
+    """Stop where the best of the validated epochs (--train.validate_every) is this many epochs ago; 0 never stops
+    early."""
     validate_every: int = 5
     """Score the held-out recordings after every so many epochs, and after the last."""
 
