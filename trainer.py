@@ -216,6 +216,7 @@ def train_epoch(
     set_epoch(loader, progress.epoch, progress.step)
     model.train()
     started, before = time.time(), progress.step
+    first_plain = round((1 - settings.swa) * epochs * math.ceil(len(loader) / settings.accumulate))
     title = f"epoch {progress.epoch}/{epochs}"
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
     with loop.writer.listening():
@@ -234,7 +235,8 @@ def train_epoch(
                 )
             if last and settings.ema:
                 progress.moved += 1
-                follow(loop.average, model, settings.ema, progress.moved)
+                plain = max(0, progress.moved - first_plain)
+                follow(loop.average, model, settings.ema, progress.moved, plain)
             progress.step = step
             progress.pending.append(loss.detach())
             if last:

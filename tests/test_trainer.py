@@ -94,7 +94,7 @@ def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordi
 def test_whether_to_stop_depends_on_what_a_state_holds_so_that_a_resumed_run_stops_there_too(
     epoch: int, best: int, every: int, patience: int, stops: bool
 ) -> None:
-    settings = replace(FinetuneCommand().train, choose="cmap", validate_every=every, patience=patience)
+    settings = replace(PLAIN.train, choose="cmap", validate_every=every, patience=patience)
     for step in (0, 7):
         assert out_of_patience(TrainingProgress(epoch=epoch, step=step, best_epoch=best), settings) is stops
 
