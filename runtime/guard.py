@@ -66,10 +66,10 @@ LAYERS = frozenset(  # of OpenVINO's opsets: what the operators above become
         r"\w+",
         """
         Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos Divide Erf Exp Gather
-        Gelu GroupConvolution HSigmoid HSwish HardSigmoid Log MVN MatMul MaxPool Maximum Minimum Multiply Negative Pad
-        Parameter Power Range ReLU ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Result Select
-        ShapeOf Sigmoid Sin Slice SoftMax Softmax Split Sqrt Squeeze StridedSlice Subtract Swish Tanh TopK Transpose
-        Unsqueeze VariadicSplit
+        Gelu GroupConvolution HSigmoid HSwish HardSigmoid Identity Log MVN MatMul MaxPool Maximum Minimum Multiply
+        Negative Pad Parameter Power Range ReLU ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape
+        Result Select ShapeOf Sigmoid Sin Slice SoftMax Softmax Split Sqrt Squeeze StridedSlice Subtract Swish Tanh TopK
+        Transpose Unsqueeze VariadicSplit
         """,
     )
 )
