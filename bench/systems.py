@@ -35,9 +35,8 @@ from safetensors.torch import save_file
 
 from archive.recordings import Recording
 from bench.arms import held_out, is_finished, labelled_recordings, read_run
-from bench.baseline import ANIMALS, MIN_RECORDINGS, require
+from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise, require
 from bench.folds import FOLDS, gain
-from bench.ingredients import deal_noise
 from bench.recipe import Step, on_recordings
 from bench.soundscapes import FOLDER as SOUNDSCAPES
 from bench.soundscapes import answers, build, quiet_recordings, sites_of, truth_of
