@@ -3,6 +3,7 @@
 # make test-browser   the listening report in a real browser; installs Playwright, and chromium where apt exists
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
+# make bench-systems   Whisper beside the other encoders, their blend, ensembles in INT8; FOLDS="0 1 2 3" SYSTEMS="cnn vit"
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help real Whisper? 40 minutes an arm; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS="0 1 2" WAYS="probe frozen full"
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
@@ -32,7 +33,7 @@ READY := .venv/ready
 CHECKS := .venv/ready-checks
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # but in the order of tests/conftest.py
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores
+.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -65,6 +66,9 @@ bench-folds: $(READY)
 
 bench-whisper: $(READY)
 	@.venv/bin/python -m bench.whisper $(or $(ROWS),bcdef) $(SEEDS)
+
+bench-systems: $(READY)
+	@.venv/bin/python -m bench.systems $(if $(FOLDS),--folds $(FOLDS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
 
 bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet

@@ -476,6 +476,9 @@ class FinetuneSettings(TrainSettings):
     """Updates of that, at least; 0: train all weights from the start, as is done with random ones."""
     ema: float = 0.98
     """Validate and keep a running mean of the weights, this much of it left after each update; 0: off."""
+    swa: float = 0.0
+    """Over this share of the updates, the last ones, a plain mean of the weights takes the place of the running one
+    (stochastic weight averaging): 0.25 is the last quarter; 0: off."""
     blend: float = 0.5
     """What is kept lies this far on the way from the frozen encoder with its head to the trained weights: 1 is all the
     way. Between both lies a classifier that is better than either where recordings are few (LOG.md)."""
@@ -485,7 +488,8 @@ class FinetuneSettings(TrainSettings):
     """Keep the last epoch, or the one that is best by this measure on the held-out recordings, whose figures then
     flatter."""
     patience: int = 0
-    """Stop after this many epochs without a better one; 0 never stops early."""
+    """Stop where the best of the validated epochs (--train.validate_every) is this many epochs ago; 0 never stops
+    early."""
     validate_every: int = 5
     """Score the held-out recordings after every so many epochs, and after the last."""
 
@@ -499,6 +503,8 @@ class FinetuneSettings(TrainSettings):
         assert self.head_updates or not self.frozen, "--train.frozen fits the head alone: give it --train.head_updates"
         assert 0 < self.blend <= 1, f"--train.blend {self.blend}: give a share, above 0 and at most 1"
         assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.98"
+        assert 0 <= self.swa <= 1, f"--train.swa {self.swa}: give a share of the updates, 0 to 1, such as 0.25"
+        assert self.ema or not self.swa, "--train.swa takes the place of a running mean: leave --train.ema above 0"
         assert len(set(self.folds)) == len(self.folds), f"--train.folds {self.folds}: name each part once"
 
     def head_first(self, weights: str) -> bool:
@@ -576,6 +582,9 @@ class AugmentSettings(MixtureSettings):
     """Range of how far the background stays below the window where that is loudest, dB."""
     mask: float = 0.5
     """Probability of hiding stripes of time and of frequency in the log-mel picture."""
+    resize_mix: float = 0.0
+    """Probability that another recording's picture is laid into the log-mel picture, made smaller (ResizeMix); the
+    labels of both count. It changes pitch and speed; --augment.splice does not."""
 
 
 @dataclass(frozen=True)
@@ -943,6 +952,9 @@ class QuantizeCommand:
     max_windows: int = 2_000
     """Held-out windows to compare on, and training windows from which is learnt what is familiar."""
     blend: BlendSettings = BlendSettings()
+    export: Literal["onnx", "openvino"] = "onnx"
+    """openvino: the float32 file also in OpenVINO's own form, classifier.xml and classifier.bin, which predictor.py
+    --model classifier.xml takes as well (`pip install -r requirements-openvino.txt`)."""
     run: QuickRunSettings = QuickRunSettings()
     encoder: str = ""
     """In place of a classifier, an encoder that knows no species: openai/whisper-base, a local folder in the hub's
@@ -980,8 +992,8 @@ class PredictCommand:
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named. Give the flag several times
-    to average models with the same species."""
+    """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
+    scored with OpenVINO. Give the flag several times to average models with the same species."""
     out: Path | None = None
     """Folder for the tables."""
     rtype: tuple[TableKind, ...] = ("csv", "table")

@@ -6,7 +6,7 @@
 Reads    classifier.safetensors, and the recordings that training_recordings.csv and held_out_recordings.csv beside it
          name
 Writes   runs/quantize/: classifier.onnx (float32), classifier.int8.onnx, quantize.json, quantize.png, species.csv,
-         run.json
+         run.json; with --export openvino also classifier.xml and classifier.bin
 
 Before: on training windows, outlier channels are smoothed, and what INT8 would cost each product is measured in the
 logits; the costliest get weights of 8 bits, then stay in float32, until all together cost no more than --max_error.
@@ -52,7 +52,7 @@ from serving.comparison import ComparedWindows, held_out_of_all, read_windows, s
 from serving.convolutions import Counted, restate_facts, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
-from serving.export import Recipe, write_float, write_int8
+from serving.export import Recipe, write_float, write_int8, write_openvino
 from serving.gate import Judgement, enough_windows, judge, write_changes
 from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
 from taxonomy import Taxonomy
@@ -123,6 +123,8 @@ def quantize(config: QuantizeCommand) -> int:
     assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     for path in paths:
         refuse_missing(path)
+    if config.export == "openvino":
+        scoring.require_openvino("--export openvino", "leave the flag out")
     model, trained = open_trained(paths[0], config) if len(paths) == 1 else (None, open_members(paths, config))
     with open_run("quantize", config.run.root, config) as run:
         if model is None:
@@ -130,6 +132,8 @@ def quantize(config: QuantizeCommand) -> int:
         else:
             files = write_files(model, trained, run.folder / "classifier", config.max_error, most=config.max_windows)
             del model  # its weights are most of the memory that the rest would need
+        if config.export == "openvino":
+            files = replace(files, facts={**files.facts, "openvino": write_second_form(files)})
         int8_path, licence = files.int8_path, report(files, run.folder, config)
     if licence:
         show(licence)
@@ -208,6 +212,18 @@ def write_encoder(config: QuantizeCommand) -> int:
     words = command_line("search.py", "index", "RECORDINGS", "--model", path)
     show(f"wrote {path} ({found.shape[1]} values a window); next: {words}")
     return 0
+
+
+def write_second_form(files: Files) -> dict[str, object]:
+    """The float32 file as OpenVINO keeps it, held against the ONNX file; what quantize.json says of it."""
+    path = files.float_path.with_suffix(".xml")
+    write_openvino(files.float_path, path)
+    scorer = scoring.open_scorer(path)
+    largest = float(np.abs(scoring.score(scorer, files.trained.held_out.contexts) - files.floats).max())
+    limit = scoring.TOLERANCE[scorer.engine]
+    assert largest <= limit, f"{path} differs from {files.float_path} by {largest:.1e}: do not deploy it"
+    show(f"wrote {path} and {path.with_suffix('.bin').name}: at most {largest:.1e} from ONNX, {scorer.engine}")
+    return {"file": path.name, "engine": scorer.engine, "largest_difference": largest, "tolerance": limit}
 
 
 def refuse_missing(path: Path) -> None:

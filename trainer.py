@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from archive.recordings import Recording
-from config import SIZES, AudioSettings, FinetuneCommand, HeadSettings
+from config import SIZES, AudioSettings, FinetuneCommand, FinetuneSettings, HeadSettings
 from data_loader import Batch, Context, kept_beside, of_all, recording_contexts, recordings_of, set_epoch, truth_table
 from encoders import PictureEncoder
 from evaluation.held_out import WindowScores, pool_windows
@@ -90,17 +90,16 @@ def train_classifier(
     if not epochs and progress.best == -math.inf:
         validate_epoch(loop, progress, validation, config, run, {})
     for _ in range(progress.epoch, epochs + 1):
+        if out_of_patience(progress, settings):
+            show(f"no better {settings.choose} in {settings.patience} epochs: stopping")
+            progress.epoch = epochs + 1
+            break
         measured = train_epoch(loop, progress, inputs, config, epochs)
         if progress.epoch % settings.validate_every and progress.epoch < epochs:
             record(run, epoch=progress.epoch, **measured)
             progress.next_epoch()
             continue
-        epoch = progress.epoch
         validate_epoch(loop, progress, validation, config, run, measured)
-        if settings.patience and epoch - progress.best_epoch >= settings.patience:
-            show(f"no better {settings.choose} in {settings.patience} epochs: stopping")
-            progress.epoch = epochs + 1
-            break
     assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
     loop.writer.save(progress)  # of several folds this one is done
     draw_curves(run, CURVES)
@@ -111,6 +110,14 @@ def train_classifier(
     what = f"epoch {progress.best_epoch}" if epochs else "the frozen encoder with its head"
     show(f"kept {what}: cmAP {card['cmap']:.3f}, top-1 {card['top1']:.3f} on {len(valid)} recordings")
     return Trained(best, progress.best_epoch, windows)
+
+
+def out_of_patience(progress: TrainingProgress, settings: FinetuneSettings) -> bool:
+    """Whether the epoch before this one was validated, and the best one is too long ago. It is asked where an epoch
+    begins, so that a run which was killed in between stops where it would have stopped."""
+    last = progress.epoch - 1
+    validated = last > 0 and last % settings.validate_every == 0
+    return settings.patience > 0 and validated and last - progress.best_epoch >= settings.patience
 
 
 @torch.no_grad()
@@ -209,6 +216,7 @@ def train_epoch(
     set_epoch(loader, progress.epoch, progress.step)
     model.train()
     started, before = time.time(), progress.step
+    first_plain = round((1 - settings.swa) * epochs * math.ceil(len(loader) / settings.accumulate))
     title = f"epoch {progress.epoch}/{epochs}"
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
     with loop.writer.listening():
@@ -227,7 +235,8 @@ def train_epoch(
                 )
             if last and settings.ema:
                 progress.moved += 1
-                follow(loop.average, model, settings.ema, progress.moved)
+                plain = max(0, progress.moved - first_plain)
+                follow(loop.average, model, settings.ema, progress.moved, plain)
             progress.step = step
             progress.pending.append(loss.detach())
             if last:

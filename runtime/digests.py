@@ -70,8 +70,9 @@ def beside(path: Path) -> Path | None:
 
 
 def name_beside(name: str, digest: str) -> str:
-    """classifier.onnx -> classifier.onnx.0123456789abcdef.data: a new one never takes the place of an old one."""
-    return f"{name}.{digest[:16]}.data"
+    """classifier.onnx -> classifier.onnx.0123456789abcdef.data: a new one never takes the place of an old one. Of
+    OpenVINO's classifier.xml it is classifier.bin, for which its own tools look."""
+    return f"{name[:-4]}.bin" if name.endswith(".xml") else f"{name}.{digest[:16]}.data"
 
 
 def digest_beside(file: BinaryIO, position: int) -> str:

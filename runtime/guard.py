@@ -2,13 +2,15 @@
 
     check_graph(Path("classifier.onnx"), None)      # refuses loops, branches, functions, and weights from elsewhere
     check_graph(Path("teacher.onnx"), None, FOREIGN)   # the same of a network that others exported
+    check_ir(Path("classifier.xml"), Path("classifier.bin"))       # the same of OpenVINO's files
     options = bounded_options()               # a session that never takes more than its share of memory
     limit_process()                                 # the same for an engine without such a limit
 
 Only operators that compute are let through: without loops every run ends. Memory is limited, since Expand and Pad can
 ask for any amount, and weights outside of the file must lie in one file of its name beside it. Nothing here needs the
-onnx package: a file is read field by field, as protobuf lays them down.
+onnx package: a file is read field by field, as protobuf lays them down; OpenVINO's XML by expat, which fetches nothing.
 source    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+source    https://docs.openvino.ai/2026/documentation/openvino-ir-format.html
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from xml.parsers.expat import ParserCreate
 
 import onnxruntime as ort
 
@@ -58,6 +61,22 @@ INNER = frozenset({5, 6, 10, 11, 14, 15, 22, 23})  # fields of an attribute: ten
 TENSOR = 5  # of an attribute: a tensor, as Constant has one
 EXTERNAL = 13  # of a tensor: where its values are, as pairs of texts
 VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5  # how a field is laid down
+LAYERS = frozenset(  # of OpenVINO's opsets: what the operators above become
+    re.findall(
+        r"\w+",
+        """
+        Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos Divide Erf Exp Gather
+        Gelu GroupConvolution HSigmoid HSwish HardSigmoid Identity Log MVN MatMul MaxPool Maximum Minimum Multiply
+        Negative Pad Parameter Power Range ReLU ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape
+        Result Select ShapeOf Sigmoid Sin Slice SoftMax Softmax Split Sqrt Squeeze StridedSlice Subtract Swish Tanh TopK
+        Transpose Unsqueeze VariadicSplit
+        """,
+    )
+)
+TAGS = frozenset({"net", "layers", "layer", "data", "input", "output", "port", "dim", "edges", "edge"})
+FACTS = frozenset({"rt_info", "info", "framework", "seal", "wild_whisper"})  # elements with what is no network
+DEEPEST = 8  # elements inside of each other: OpenVINO goes down by recursion
+LARGEST_XML = 2**26  # bytes
 LARGEST_DATA = 2**34  # bytes beside the file
 SHARE = 0.75  # of the memory that scoring may take
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
@@ -86,10 +105,48 @@ def check_graph(path: Path, named: Path | None, operators: frozenset[str] = OPER
         "if it is damaged, copy both again"
     )
     if locations:
-        assert beside.is_file(), f"{beside} with the weights of {path} is missing; copy it there too"
-        facts = beside.lstat()
-        assert not beside.is_symlink() and facts.st_nlink == 1, f"{beside} is a link; copy the file itself there"
-        assert facts.st_size <= LARGEST_DATA, f"{beside} has {facts.st_size} bytes, more than any Whisper encoder"
+        check_weights(path, beside)
+
+
+def check_weights(path: Path, beside: Path) -> None:
+    """Refuse a file of weights that is missing, a link, or larger than any network of ours."""
+    assert beside.is_file(), f"{beside} with the weights of {path} is missing; copy it there too"
+    facts = beside.lstat()
+    assert not beside.is_symlink() and facts.st_nlink == 1, f"{beside} is a link; copy the file itself there"
+    assert facts.st_size <= LARGEST_DATA, f"{beside} has {facts.st_size} bytes, more than any Whisper encoder"
+
+
+def check_ir(path: Path, beside: Path) -> None:
+    """Refuse a network of OpenVINO's (an .xml, and the .bin beside it), as `check_graph` does one of ONNX.
+
+    Errors: a document type, so that there are no entities, neither its own nor from elsewhere; graphs inside of layers,
+    layers that are not in LAYERS or of an extension; elements nested without end; too large a file; weights that are
+    missing, a link or too large. ExpatError where it is no XML.
+    """
+    size, depth = path.stat().st_size, 0
+    assert size <= LARGEST_XML, f"{path} has {size} bytes, more than any network takes to describe; {remedy()}"
+
+    def refuse(*_: object) -> None:
+        raise AssertionError(f"{path} declares a document type, which may hold entities; {remedy()}")
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        assert depth <= DEEPEST, f"{path} holds more than {DEEPEST} elements inside of each other; {remedy()}"
+        assert name in TAGS | FACTS, f"{path} holds the element {name[:40]!r}; {remedy()}"
+        kind, version = attributes.get("type", ""), attributes.get("version", "")
+        known = kind in LAYERS and re.fullmatch(r"opset[0-9]+", version) is not None
+        assert known or name != "layer", f"{path} holds the layer {f'{version}.{kind}'[:80]!r}; {remedy()}"
+
+    def end(_name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    parser.Parse(path.read_bytes(), True)
+    check_weights(path, beside)
 
 
 def check_nodes(graph: memoryview, path: Path, locations: set[str], operators: frozenset[str]) -> None:

@@ -2,6 +2,7 @@
 
     write_float(model, facts, Path("classifier.onnx"), verified=True)
     write_int8(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, verified=True, recipe=recipe)
+    write_openvino(Path("classifier.onnx"), Path("classifier.xml"))      # once more, as OpenVINO's own tools read it
 
 Quantised are the linear layers of the encoder: weights to INT8 with a scale for each output channel, activations to
 UINT8 with the scale they turn out to need, products in INT32. Front end, stem, attention products, norms and head stay
@@ -54,6 +55,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a
 LAYERS = "model.encoder.whisper."  # what all names of the encoder's layers begin with
 FRONT_END = "model.log_mel"
 LARGEST_FILE = 5e8  # bytes of weights that a file holds itself
+UNKNOWN = "0" * 64  # in place of the digest of a file that is not written yet
 
 
 class Deployed(nn.Module):
@@ -267,6 +269,26 @@ def finish(graph: onnx.ModelProto, path: Path, weights: Path | None = None) -> N
     for old in path.parent.iterdir():
         if ours.fullmatch(old.name) and old.name != weights_name:
             old.unlink()
+
+
+def write_openvino(float_path: Path, path: Path) -> None:
+    """A float32 file once more as OpenVINO keeps networks: an .xml with the graph, our facts and a digest of both
+    files, and a .bin of its name with the weights. For every encoder and for ensembles alike, since what is read is the
+    ONNX file."""
+    from openvino import Core, save_model
+
+    model = Core().read_model(str(float_path))
+    model.set_rt_info(blank(UNKNOWN), ["framework", "seal"])  # beside our facts, where ONNX's metadata went
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        save_model(model, str(made), compress_to_fp16=False)
+        weights = made.with_suffix(".bin")
+        digest, size = sha256(weights), made.stat().st_size
+        with publish(path.with_suffix(".bin")) as temporary:
+            weights.replace(temporary)
+        with publish(path, size) as temporary:
+            temporary.write_bytes(made.read_bytes().replace(blank(UNKNOWN).encode(), blank(digest).encode()))
+            write_digest(temporary)
 
 
 def point_to(graph: onnx.ModelProto, name: str) -> None:

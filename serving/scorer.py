@@ -1,5 +1,5 @@
-"""Waveforms -> probabilities with ONNX Runtime, or OpenVINO where that is asked for, and what the deployed file says of
-itself. No torch.
+"""Waveforms -> probabilities with ONNX Runtime, or OpenVINO where that is asked for or the file is its own, and what
+the deployed file says of itself. No torch.
 
 scorer = open_scorer(Path("runs/quantize/classifier.int8.onnx"))
 probabilities = score(scorer, waveforms)            # (contexts, samples) -> (windows, species)
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 import onnxruntime as ort
@@ -38,13 +39,14 @@ from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
-from runtime.guard import EXACT_INT8, bounded_options, check_graph, limit_process
+from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, limit_process
 from runtime.terminal import show
 from taxonomy import Taxonomy, from_json
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
 NEEDED = frozenset({"format", "audio", "taxonomy", "precision", "verified"})
+TOLERANCE = {"openvino in float32": 1e-4, "openvino in bfloat16": 0.05}  # of a probability, to ONNX Runtime in float32
 AHEAD = 2  # batches for each thread that are read before their turn
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # the last two on ARM
 LOUDEST = 2.0**32  # sounds/audio.py silences what is half as loud; resampling may overshoot
@@ -107,6 +109,7 @@ class Scorer:
 def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") -> Scorer:
     """Open a file that quantize.py wrote.
 
+    path     an .onnx, or an .xml with its .bin beside it, which OpenVINO opens whatever the engine is
     threads  contexts scored at a time, 0: as many as there are cores
     engine   openvino opens the float32 file beside an INT8 one: it multiplies that in half precision or as quickly as
              ONNX Runtime does, and our INT8 file more slowly than either
@@ -120,13 +123,13 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         f"{path} is a network as it was trained; `python quantize.py --classifier {path}` makes the ONNX file"
     )
     threads = threads or len(os.sched_getaffinity(0))
+    if path.suffix == ".xml":
+        require_openvino(str(path), "point --model at the ONNX file")
+        engine = "openvino"
     if engine == "auto":
         return open_quicker(path, threads)
     if engine == "openvino":
-        assert find_spec("openvino"), (
-            "--engine openvino: OpenVINO is not installed here; `pip install -r requirements-openvino.txt`, or leave "
-            "the flag out"
-        )
+        require_openvino("--engine openvino", "leave the flag out")
         path = float_twin(path, "OpenVINO multiplies float32 files") if ".int8" in path.name else path
     network, name, facts, digest = open_network(path, threads, engine)
     wrong = int8_fault() if facts["precision"] == "int8" else ""
@@ -154,6 +157,13 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
     )
 
 
+def require_openvino(what: str, instead: str) -> None:
+    """Refuse what needs OpenVINO, in one line, where it is not installed."""
+    assert find_spec("openvino"), (
+        f"{what}: OpenVINO is not installed here; `pip install -r requirements-openvino.txt`, or {instead}"
+    )
+
+
 def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str, dict[str, Any], str]:
     """A file's network, the engine in words, its facts and its digest; nothing of it is trusted unchecked."""
     # the file is whole, and holds nothing but a network
@@ -164,12 +174,15 @@ def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str
         f"{path}{f' or {weights.name} beside it' if weights else ''} is damaged: it does not match its digest; "
         "copy it again, or `python quantize.py` anew"
     )
-    check_graph(path, weights)
+    if path.suffix == ".xml":
+        check_own_ir(path, weights)
+    else:
+        check_graph(path, weights)
     # the engine takes it
     try:
         network, metadata, name = (open_openvino if engine == "openvino" else open_onnxruntime)(path, threads)
     except Exception as error:  # the engines' own errors share no narrower type
-        raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
+        raise AssertionError(f"{path} is damaged or no network ({reason(error)}); copy it again") from error
     # its facts go together
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
@@ -179,6 +192,21 @@ def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str
     old_weights = path.with_name(f"{path.name}.data")  # of an earlier version
     digest = whole.result() if state == "sound" or not old_weights.is_file() else file_digest([path, old_weights])
     return network, name, facts, digest
+
+
+def check_own_ir(path: Path, weights: Path | None) -> None:
+    """Refuse an .xml that quantize.py did not write, before OpenVINO parses it.
+
+    weights   the file that its digest names beside it
+    """
+    assert weights is not None, (
+        f"{path} is no file of quantize.py's, or is cut off; `python quantize.py --export openvino` writes ours, and "
+        "its .bin is copied with it"
+    )
+    try:
+        check_ir(path, weights)
+    except ExpatError as error:
+        raise AssertionError(f"{path} is damaged, no XML ({error}); copy it again") from None
 
 
 def float_twin(path: Path, why: str) -> Path:
@@ -210,7 +238,7 @@ def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str],
 
     limit_process()
     core, own = Core(), threading.local()
-    model = core.read_model(str(path))
+    model = core.read_model(str(path))  # of an .xml the weights in the .bin of its name
     facts: object = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
     settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(model, "CPU", settings)

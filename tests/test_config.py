@@ -172,6 +172,8 @@ def test_a_flag_that_would_change_nothing_does_not_exist(
         (ReportCommand, ["--precision", "0.8"], "--precision changes nothing without --apply"),
         (ReportCommand, ["--apply", "v.csv", "--seed", "1"], "--seed is of the page, and changes nothing with --apply"),
         (FinetuneCommand, ["--train.patience", "3"], "--train.patience waits for a better epoch"),
+        (FinetuneCommand, ["--train.swa", "0.2", "--train.ema", "0"], "--train.swa takes the place of a running mean"),
+        (FinetuneCommand, ["--train.swa", "1.5"], "--train.swa 1.5: give a share of the updates"),
     ],
 )
 def test_a_flag_that_changes_nothing_beside_another_is_refused(

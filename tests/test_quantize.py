@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from conftest import Stages
+from test_scorer import absent
 
 from config import SIZES, AudioSettings, BudgetSettings, EncoderSettings, GateSettings, QuantizeCommand, parse
 from model import LogMel
@@ -205,6 +206,15 @@ def test_products_are_judged_on_training_windows_and_the_file_on_others(stages: 
     assert not any((context == other).all() for context in contexts for other in held_out.contexts)
     contexts, source = scanned_contexts(stages.classifier.with_name("elsewhere") / "c.safetensors", facts, held_out)
     assert source.startswith("held-out contexts") and (contexts == held_out.contexts[:32]).all()
+
+
+def test_without_openvino_its_form_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.scorer.find_spec", absent)
+    (tmp_path / "classifier.safetensors").touch()
+    with pytest.raises(AssertionError, match=r"^--export openvino: OpenVINO is not installed here; .* leave the flag"):
+        quantize(QuantizeCommand((tmp_path / "classifier.safetensors",), export="openvino"))
 
 
 def test_after_training_by_folds_the_way_to_one_of_them_is_told(tmp_path: Path) -> None:

@@ -32,9 +32,10 @@ from evaluation.metrics import cmap
 from main import finetune
 from model import BirdClefClassifier, Encoder, picture_encoder
 from runtime.runs import read_records
-from trainer import STANDARD_DRAWS, fit_standard, score_windows, training_loss
+from trainer import STANDARD_DRAWS, fit_standard, out_of_patience, score_windows, training_loss
 from training.checkpoint import ClassifierFacts, load_classifier
 from training.objective import LossInputs, label_loss
+from training.states import TrainingProgress
 
 
 def test_windows_are_pooled_by_their_mean() -> None:
@@ -60,20 +61,42 @@ def test_by_default_the_last_epoch_is_kept_and_few_are_validated(stages: Stages)
     assert facts.provenance["epoch"] == 6
 
 
-def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordings(
-    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordings_and_stops_where_none_is_better(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
-    flags += ["--run.root", str(tmp_path), "--train.epochs", "3", "--data.most_windows", "1"]
-    figures = iter([0.3, 0.9, 0.5, 0.9])  # the last one is of the file that was kept
+    flags += ["--run.root", str(tmp_path), "--train.epochs", "9", "--data.most_windows", "1"]
+    figures = iter([0.3, 0.9, 0.5, 0.8, 0.9])  # the last one is of the file that was kept
 
     def card(*_: object) -> dict[str, float]:
         return {"cmap": next(figures), "top1": 0.0}
 
     monkeypatch.setattr("trainer.scorecard", card)
-    assert finetune(parse(FinetuneCommand, [*flags, "--train.choose", "cmap", "--train.validate_every", "1"])) == 0
+    flags += ["--train.choose", "cmap", "--train.patience", "2"]
+    assert finetune(parse(FinetuneCommand, [*flags, "--train.validate_every", "1"])) == 0
     _, facts = load_classifier(tmp_path / "finetune" / "classifier.safetensors")
-    assert facts.provenance["epoch"] == 2
+    assert facts.provenance["epoch"] == 2 and "no better cmap in 2 epochs: stopping" in capsys.readouterr().out
+    assert [line["epoch"] for line in read_records(tmp_path / "finetune")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best", "every", "patience", "stops"),
+    [
+        (5, 2, 1, 2, True),
+        (4, 2, 1, 2, False),
+        (11, 5, 5, 3, True),
+        (11, 10, 5, 3, False),
+        (10, 5, 5, 3, False),  # the one before was not validated, so nothing was decided there
+        (1, 0, 1, 1, False),  # nothing is trained yet
+        (99, 1, 1, 0, False),  # off
+    ],
+)
+def test_whether_to_stop_depends_on_what_a_state_holds_so_that_a_resumed_run_stops_there_too(
+    epoch: int, best: int, every: int, patience: int, stops: bool
+) -> None:
+    settings = replace(PLAIN.train, choose="cmap", validate_every=every, patience=patience)
+    for step in (0, 7):
+        assert out_of_patience(TrainingProgress(epoch=epoch, step=step, best_epoch=best), settings) is stops
 
 
 def test_held_out_scores_are_those_of_the_file(stages: Stages, season: FieldSeason) -> None:

@@ -2,11 +2,13 @@
 hidden from the picture.
 
     waveforms, targets = augment_batch(waveforms, targets, config.augment, generator, backgrounds)
-    mel = augment_mel(log_mel(waveforms), config.augment, generator)
+    mel, targets = resize_mix(log_mel(waveforms), targets, config.augment.resize_mix, generator)
+    mel = augment_mel(mel, config.augment, generator)
 
 Waveforms are mixed, never log-mel pictures: sound adds up in the air. No change of pitch or speed: both carry species.
-All chance comes from one generator on the CPU. Tone, isolation, splice, further sources and background draw from it
-only where they are switched on, so runs without them stay what they were. What is drawn, a few numbers for each row,
+The exception is ResizeMix, off as it is, which other projects train networks for pictures with. All chance comes from
+one generator on the CPU. Tone, isolation, splice, ResizeMix, further sources and background draw from it only where
+they are switched on, so runs without them stay what they were. What is drawn, a few numbers for each row,
 goes to the device of the sound without waiting for it, and nothing is ever asked back: a GPU is not kept from what it
 has to do.
 """
@@ -21,6 +23,7 @@ from torch import Tensor
 from config import AugmentSettings, MixtureSettings
 
 TIME_MASKS, MEL_MASKS = (2, 40), (2, 12)  # how many stripes, and the longest: frames, mel bins
+RESIZED = (0.1, 0.8)  # smallest and largest side of a picture laid into another, shares of its own
 SPLICED = (0.2, 0.6)  # shortest and longest segment of another recording, shares of the window
 ISOLATED = (0.1, 0.8)  # shortest and longest piece that is left alone, shares of the window
 ISOLATED_DRAWS = 4  # of which the loudest is taken, for there the animal is
@@ -85,6 +88,31 @@ def augment_mel(mel: Tensor, settings: AugmentSettings, generator: torch.Generat
     )
     hidden = over_bins[:, :, None] | over_frames[:, None, :]
     return torch.where(hidden, mel.mean(dim=(1, 2), keepdim=True), mel)
+
+
+def resize_mix(mel: Tensor, labels: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The whole picture of another row, made smaller, in place of a piece of the picture; the labels of both count.
+    Size and position are drawn once for all rows. Unlike `splice` it changes pitch and speed of what is laid in.
+
+    mel     (batch, mels, frames)
+    labels  (batch, species)
+    source  https://arxiv.org/abs/2012.11101 (ResizeMix), where labels are mixed by the area
+    """
+    if probability == 0.0:
+        return mel, labels
+    rows, bins, frames = mel.shape
+    partner = neighbours(rows, draw_step(rows, generator), mel.device)
+    changed = chosen(rows, probability, generator).to(mel.device, non_blocking=True)[:, None] & (rows > 1)
+    smallest, largest = RESIZED
+    drawn, down, right = (float(value) for value in torch.rand(3, generator=generator))
+    share = smallest + (largest - smallest) * drawn
+    height, width = max(1, round(share * bins)), max(1, round(share * frames))
+    top, left = round(down * (bins - height)), round(right * (frames - width))
+    small = torch.nn.functional.interpolate(mel[partner][:, None], (height, width), mode="bilinear", antialias=True)
+    pasted = mel.clone()
+    pasted[:, top : top + height, left : left + width] = small[:, 0]
+    union = torch.maximum(labels, labels[partner])
+    return torch.where(changed[..., None], pasted, mel), torch.where(changed, union, labels)
 
 
 def draw_stripes(rows: int, size: int, count: int, longest: int, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from config import AugmentSettings, LossSettings
 from data_loader import Batch
 from loss import WEIGHED_BY_DISTANCE, class_weight_vector, classification_loss, distance_weights, valid_mask
 from taxonomy import Taxonomy, ancestor_matrix, pairwise_distances
-from training.augment import augment_batch, augment_mel
+from training.augment import augment_batch, augment_mel, resize_mix
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def augmented(
     """A batch made harder, and its log-mel pictures (batch, channels, frames)."""
     labels = torch.cat([batch.targets, batch.secondary], dim=1)
     waveforms, labels = augment_batch(batch.waveforms, labels, settings, generator, inputs.backgrounds)
+    mel, labels = resize_mix(log_mel(waveforms), labels, settings.resize_mix, generator)
     targets, secondary = labels.chunk(2, dim=1)
-    return Batch(waveforms, targets, secondary), augment_mel(log_mel(waveforms), settings, generator)
+    return Batch(waveforms, targets, secondary), augment_mel(mel, settings, generator)
 
 
 def label_loss(logits: Tensor, targets: Tensor, secondary: Tensor, inputs: LossInputs) -> Tensor:

@@ -118,12 +118,15 @@ def update(
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
+def follow(average: nn.Module, model: nn.Module, decay: float, updates: int, plain: int = 0) -> None:
     """Let a running mean of the weights take a step towards them; counters and statistics are taken as they are.
 
     updates   so far, this one among them: the mean is shorter at first, or it would remember the random start
+    plain     so many updates, this one among them, have the same weight each, and all before them none; 0: the running
+              mean goes on
+    source    of `plain`: https://arxiv.org/abs/1803.05407 (SWA)
     """
-    share = 1 - min(decay, (1 + updates) / (10 + updates))
+    share = 1 / plain if plain > 0 else 1 - min(decay, (1 + updates) / (10 + updates))
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(weight, share)
     for copied, value in zip(average.buffers(), model.buffers(), strict=True):

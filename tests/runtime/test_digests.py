@@ -48,6 +48,7 @@ def test_the_file_beside_it_belongs_to_it(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(f"graph {blank(told)}")
     write_digest(tmp_path / "a")
     assert beside(tmp_path / "a") == weights and state_of(tmp_path / "a") == "sound"
+    assert name_beside("a.xml", told) == "a.bin"
     weights.write_bytes(b"weighty")
     assert state_of(tmp_path / "a") == "damaged"
     weights.unlink()

@@ -4,18 +4,19 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 import onnx
 import pytest
 from conftest import Stages
-from onnx import helper
-from test_scorer import greedy, toy
+from onnx import helper, numpy_helper
+from test_scorer import greedy, needs_openvino, toy
 
 from config import SIZES, AudioSettings, HeadSettings, Pooling
 from runtime import guard
-from runtime.guard import CONTRIBUTED, FOREIGN, OPERATORS, check_graph
+from runtime.guard import CONTRIBUTED, DEEPEST, FOREIGN, LAYERS, OPERATORS, check_graph, check_ir
 from serving.scorer import open_scorer, score
 
 
@@ -96,6 +97,106 @@ def test_weights_beside_a_file_are_read_where_they_are_its_own(tmp_path: Path) -
     os.link(tmp_path / "m.onnx.data", tmp_path / "another")
     with pytest.raises(AssertionError, match="is a link"):
         check_graph(path, None)
+
+
+def network_of(*layers: str) -> str:
+    """An .xml as OpenVINO writes it."""
+    return f'<?xml version="1.0"?><net name="n" version="11"><layers>{"".join(layers)}</layers><edges/></net>'
+
+
+RELU = '<layer id="0" name="r" type="ReLU" version="opset1"><data a="1"/></layer>'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('<!DOCTYPE net SYSTEM "http://127.0.0.1:9/a.dtd"><net/>', "declares a document type"),
+        ('<!DOCTYPE n [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><net>&b;</net>', "declares a document type"),
+        (network_of(RELU.replace('"ReLU"', '"TensorIterator"')), r"the layer 'opset1\.TensorIterator'"),
+        (network_of(RELU.replace('"ReLU"', '"ReadValue"')), r"the layer 'opset1\.ReadValue'"),
+        (network_of(RELU.replace("opset1", "extension")), r"the layer 'extension\.ReLU'"),
+        (network_of(RELU.replace(' type="ReLU"', "")), r"the layer 'opset1\.'"),
+        (network_of(RELU.replace("<data", "<body>" + RELU + "</body><data")), "the element 'body'"),
+        (network_of("<data>" * DEEPEST, "</data>" * DEEPEST), "elements inside of each other"),
+    ],
+)
+def test_an_ir_that_could_loop_call_or_read_what_lies_elsewhere_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    weights.touch()
+    path.write_text(network_of(RELU), encoding="utf-8")
+    check_ir(path, weights)  # negative control
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(AssertionError, match=said) as refusal:
+        check_ir(path, weights)
+    assert "\n" not in str(refusal.value) and not {"Loop", "If", "TensorIterator", "ReadValue", "Assign"} & LAYERS
+
+
+# what an operator takes beside x, of shape (1, 4, 4, 4), and its attributes
+OTHERS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "Clip": ([0.0, 1.0], {}), "Concat": (["x"], {"axis": 1}), "Cast": ([], {"to": 7}), "Flatten": ([], {"axis": 1}),
+    "Conv": ([np.ones((2, 4, 3, 3)), np.ones(2)], {}), "BatchNormalization": ([np.ones(4)] * 4, {}),
+    "LayerNormalization": ([np.ones(4), np.ones(4)], {}), "Gather": ([[0]], {"axis": 0}), "Gemm": (["x", "x"], {}),
+    "Split": ([], {"axis": 1, "num_outputs": 2}), "TopK": ([[2]], {}), "Transpose": ([], {"perm": [0, 2, 1, 3]}),
+    "Pad": ([[0] * 8], {}), "Expand": ([[2, 4, 4, 4]], {}), "Reshape": ([[1, -1]], {}),
+    "Slice": ([[0], [2], [1], [1]], {}), "Where": (["x", "x"], {}),
+    **dict.fromkeys(("AveragePool", "MaxPool"), ([], {"kernel_shape": [2, 2]})),
+    **dict.fromkeys(("Squeeze", "Unsqueeze"), ([[0]], {})),
+    **dict.fromkeys(("Add", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"), (["x"], {})),
+}  # fmt: skip
+INTEGERS = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear"}  # of INT8 files
+
+
+def one_operator(name: str, path: Path) -> Path:
+    """A network of one operator."""
+    others, attributes = OTHERS.get(name, ([[1]] if name.startswith("Reduce") else [], {}))
+    given, constants = ["x"], list[onnx.TensorProto]()
+    for number, value in enumerate(others):
+        given.append(value if isinstance(value, str) else f"c{number}")
+        if not isinstance(value, str):
+            kind = np.int64 if isinstance(value, list) else np.float32
+            constants.append(numpy_helper.from_array(np.asarray(value, kind), f"c{number}"))
+    flat, true = [4, 4] if name == "Gemm" else [1, 4, 4, 4], numpy_helper.from_array(np.array(True), "true")
+    if name == "Where":
+        given[0], constants = "true", [true]
+    nodes = [helper.make_node(name, given, ["y", "z"] if name in ("Split", "TopK") else ["y"], **attributes)]
+    ends = [helper.make_tensor_value_info("x", 1, flat)], [onnx.ValueInfoProto(name="y")]
+    graph = helper.make_graph(nodes, name, *ends, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@needs_openvino
+def test_what_is_let_through_of_onnx_is_let_through_as_openvino_keeps_it(tmp_path: Path) -> None:
+    """Ensembles, other encoders: whatever network our files may hold, its IR is not refused by our own guard."""
+    from serving.export import write_openvino
+
+    for name in sorted(OPERATORS - INTEGERS):
+        write_openvino(one_operator(name, tmp_path / "m.onnx"), tmp_path / "m.xml")
+        check_ir(tmp_path / "m.xml", tmp_path / "m.bin")
+    write_openvino(one_operator("Ceil", tmp_path / "m.onnx"), tmp_path / "m.xml")  # negative control
+    with pytest.raises(AssertionError, match=r"the layer 'opset1\.Ceiling'"):
+        check_ir(tmp_path / "m.xml", tmp_path / "m.bin")
+
+
+def test_an_ir_that_is_too_large_no_xml_or_without_weights_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    path.write_text(network_of(RELU), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"m\.bin with the weights of .* is missing"):
+        check_ir(path, weights)
+    (tmp_path / "elsewhere").touch()
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AssertionError, match=r"m\.bin is a link"):
+        check_ir(path, weights)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ExpatError):
+        check_ir(path, weights)
+    monkeypatch.setattr(guard, "LARGEST_XML", 100)
+    with pytest.raises(AssertionError, match="more than any network takes to describe"):
+        check_ir(path, weights)
 
 
 def test_memory_is_limited_for_every_session(tmp_path: Path) -> None:

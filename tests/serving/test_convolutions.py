@@ -10,14 +10,15 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_scorer import needs_openvino
 from torch import nn
 
 from config import AudioSettings, BudgetSettings, HeadSettings, PictureSettings, Pooling
 from model import BirdClefClassifier, picture_encoder
 from serving.budget import fit_budget
 from serving.convolutions import Contexts, Counted, network_products, restate_facts, write_int8_convolutions
-from serving.export import front_end, write_float
-from serving.scorer import open_scorer, score
+from serving.export import front_end, write_float, write_openvino
+from serving.scorer import TOLERANCE, open_scorer, score
 from serving.speed import Speed
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
@@ -103,6 +104,19 @@ def test_other_thresholds_change_the_facts_alone(served: Served, tmp_path: Path)
     one, other = open_scorer(served.int8), open_scorer(path)
     assert other.provenance == {"run": "another"} and not other.verified and one.verified
     np.testing.assert_array_equal(score(one, served.contexts[:2].numpy()), score(other, served.contexts[:2].numpy()))
+
+
+@needs_openvino
+def test_openvino_answers_as_the_network_does_from_files_of_its_own(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.scorer.limit_process", lambda: None)
+    path = served.float.with_suffix(".xml")
+    write_openvino(served.float, path)
+    scorer, contexts = open_scorer(path), served.contexts.numpy()
+    wanted = score(open_scorer(served.float), contexts)
+    assert np.abs(score(scorer, contexts) - wanted).max() <= TOLERANCE[scorer.engine] < np.ptp(wanted)
+    assert scorer.encoder == served.facts.words and scorer.audio == served.facts.audio
 
 
 def test_the_front_end_can_be_taken_out_of_a_file(served: Served) -> None:

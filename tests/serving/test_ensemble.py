@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import ExportOnce, Stages
+from test_scorer import needs_openvino
 
 from archive.recordings import read_recordings, write_recordings
 from config import BlendOf, BlendSettings, GateSettings, QuantizeCommand
@@ -17,7 +19,8 @@ from evaluation.blending import Blend, blended, equal_blend, levels_of
 from evaluation.calibration import Threshold, Thresholds
 from quantize import quantize
 from serving.ensemble import common_facts, joined, load, mean_thresholds, needed, write_ensemble
-from serving.scorer import open_scorer, score
+from serving.export import write_openvino
+from serving.scorer import TOLERANCE, open_scorer, score
 from training.checkpoint import load_classifier, save_classifier
 
 LENIENT = GateSettings(min_agreement=0.9)
@@ -70,6 +73,24 @@ def test_one_file_answers_as_its_members_blended(
     assert np.abs(answers - members[0]).max() > 1e-3  # control: the other one counts
 
 
+@needs_openvino
+def test_openvino_has_the_same_answers_of_one_whisper_and_of_a_blend_of_ranks(
+    pair: tuple[Path, Path], stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.scorer.limit_process", lambda: None)
+    levels = levels_of(np.random.default_rng(0).normal(0, 3, (2, 100, len(open_scorer(pair[0]).taxonomy.labels))))
+    blend = replace(equal_blend("ranks", 2), levels=levels)
+    write_ensemble(pair, tmp_path / "both.onnx", load_classifier(stages.classifier)[1], blend, "float32", True)
+    answers = list[np.ndarray]()
+    for number, path in enumerate((pair[0], tmp_path / "both.onnx")):
+        write_openvino(path, tmp_path / f"{number}.xml")
+        ours, theirs = open_scorer(path), open_scorer(tmp_path / f"{number}.xml")
+        answers += [score(ours, contexts_of(path)), score(theirs, contexts_of(path))]
+        assert np.abs(answers[-1] - answers[-2]).max() <= TOLERANCE[theirs.engine]
+        assert theirs.thresholds == ours.thresholds and theirs.provenance == ours.provenance
+    assert np.abs(answers[0] - answers[2]).max() > 0.01  # control: they are two networks
+
+
 def test_what_members_share_is_there_once(pair: tuple[Path, Path]) -> None:
     one = load(pair[0])
     both = joined([one, load(pair[1])], equal_blend("logits", 2))
@@ -120,10 +141,12 @@ def test_thresholds_of_members_without_common_recordings_are_the_mean_as_logits(
 
 @pytest.mark.usefixtures("unmeasured")
 def test_several_classifiers_become_one_int8_file(
-    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("serving.scorer.limit_process", lambda: None)  # it would count for all tests of this process
     other = other_member(stages, tmp_path / "other")
     config = QuantizeCommand((stages.classifier, other), LENIENT, max_error=0.1)
+    config = replace(config, export="openvino" if find_spec("openvino") else "onnx")
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     folder, out = tmp_path / "quantize", capsys.readouterr().out
     card = json.loads((folder / "quantize.json").read_text())
@@ -136,6 +159,11 @@ def test_several_classifiers_become_one_int8_file(
     kinds = [Counter(node.op_type for node in part.node)["MatMulInteger"] for part in (graph, one)]
     assert kinds[0] == kinds[1]  # the same frozen encoder: the same recipe, computed once
     assert (folder / "quantize.png").is_file()
+    if config.export == "openvino":
+        assert card["openvino"]["file"] == "classifier.xml" and "classifier.xml and classifier.bin: at most" in out
+        assert card["openvino"]["largest_difference"] <= TOLERANCE[card["openvino"]["engine"]]
+        theirs = open_scorer(folder / "classifier.xml")
+        assert theirs.provenance == scorer.provenance and theirs.precision == "float32"
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from runtime import guard as graphs
+from runtime.digests import write_digest
 from serving.scorer import (
     AHEAD,
     FORMAT,
     METADATA,
+    TOLERANCE,
     Network,
     Scorer,
     int8_fault,
@@ -33,16 +35,13 @@ from serving.scorer import (
 )
 from taxonomy import Taxonomy, to_json
 
-TOLERANCE = {
-    "openvino in float32": 1e-4,
-    "openvino in bfloat16": 0.05,
-}  # of a probability, to ONNX Runtime
 needs_openvino = pytest.mark.skipif(
     not find_spec("openvino"), reason="OpenVINO is not installed: pip install -r requirements-openvino.txt"
 )
 WHISPER = Path(__file__).parents[3] / "shared" / "whisper-base"
 HERE = Path(__file__).parents[2]
 Piece = tuple[int, NDArray[np.float32] | None]
+FLOAT: dict[str, object] = {"precision": "float32", "provenance": {"seed": 3}}
 ONE = Taxonomy(("41",), ("Rana ficta",), ("frog",), (("a", "b", "c", "d", "e", "f", "g"),), (7,))
 
 
@@ -353,6 +352,94 @@ def test_without_openvino_the_way_to_it_is_one_line(tmp_path: Path, monkeypatch:
     ) as refusal:
         open_scorer(path, 1, "openvino")
     assert "\n" not in str(refusal.value) and open_scorer(path, 1, "auto").engine == "onnxruntime"
+
+
+def test_without_openvino_its_own_files_are_refused_in_a_line_that_names_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.scorer.find_spec", absent)
+    (tmp_path / "m.xml").write_text("<net/>")
+    with pytest.raises(AssertionError, match=r"m\.xml: OpenVINO is not installed here; .* the ONNX file$"):
+        open_scorer(tmp_path / "m.xml")
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small network as OpenVINO keeps it; the memory of this process is not limited."""
+    from serving.export import write_openvino
+
+    monkeypatch.setattr("serving.scorer.limit_process", lambda: None)
+    write_openvino(toy(tmp_path / "m.onnx", "Sigmoid", facts=FLOAT), tmp_path / "m.xml")
+    return tmp_path / "m.xml"
+
+
+@needs_openvino
+def test_openvinos_own_files_bring_along_what_the_onnx_file_does_and_need_no_flag(exported: Path) -> None:
+    names = sorted(path.name for path in exported.parent.iterdir())
+    assert names == ["m.bin", "m.onnx", "m.xml"]  # as OpenVINO's own tools look for them
+    ours, theirs = open_scorer(exported.with_suffix(".onnx")), open_scorer(exported)
+    assert theirs.engine in TOLERANCE and ours.engine == "onnxruntime"
+    for fact in ("audio", "taxonomy", "precision", "verified", "thresholds", "provenance", "encoder"):
+        assert getattr(ours, fact) == getattr(theirs, fact), fact
+    assert ours.provenance["seed"] == 3 and ours.sha256 != theirs.sha256
+    loud = np.linspace(-1, 1, 6, dtype=np.float32)[:, None] * np.eye(1, 80_000, dtype=np.float32)
+    assert np.abs(score(theirs, loud) - score(ours, loud)).max() <= TOLERANCE[theirs.engine] < np.ptp(score(ours, loud))
+
+
+@needs_openvino
+@pytest.mark.parametrize("part", ["m.xml", "m.bin"])
+@pytest.mark.parametrize("harm", ["flipped", "cut off", "gone"])
+def test_a_damaged_pair_is_refused_in_one_line(exported: Path, part: str, harm: str) -> None:
+    path = exported.with_name(part)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content) if harm == "flipped" else content[: len(content) // 2])
+    if harm == "gone":
+        path.unlink()
+    with pytest.raises(AssertionError, match=r"is damaged: it does not match|is cut off|no model at") as refusal:
+        open_scorer(exported)
+    assert "\n" not in str(refusal.value)
+
+
+@needs_openvino
+def test_a_network_of_another_origin_is_refused_before_openvino_reads_it(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_path: Path, _threads: int) -> object:
+        raise AssertionError("OpenVINO has read it")
+
+    monkeypatch.setattr("serving.scorer.open_openvino", read)
+    text = exported.read_text()
+    foreign = re.sub("<seal value=.*/>", "", text)
+    assert foreign != text
+    exported.write_text(foreign)
+    with pytest.raises(AssertionError, match=r"m\.xml is no file of quantize\.py's, or is cut off"):
+        open_scorer(exported)
+    exported.write_text(text)
+    with pytest.raises(AssertionError, match="OpenVINO has read it"):  # control: ours gets as far
+        open_scorer(exported)
+
+
+@needs_openvino
+def test_a_hostile_network_with_a_digest_of_its_own_is_refused_all_the_same(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes a file can write its digest too: the guard does not trust it."""
+    monkeypatch.setattr("serving.scorer.open_openvino", None)
+    (tmp_path / "secret").write_text("a secret")
+    text = exported.read_text()
+    entity = f'<!DOCTYPE net [<!ENTITY out SYSTEM "file://{tmp_path}/secret">]>\n<net'
+    for before, after, said in (
+        ("<net", entity, "declares a document type"),
+        ("</net>", "</net", "is damaged, no XML"),
+        ('type="Sigmoid" version="opset1"', 'type="Loop" version="opset5"', r"holds the layer 'opset5\.Loop'"),
+    ):
+        assert text.count(before) == 1
+        exported.write_text(re.sub("place: [0-9a-f]{64}", "place: " + "0" * 64, text.replace(before, after)))
+        write_digest(exported)
+        with pytest.raises(AssertionError, match=said) as refusal:
+            open_scorer(exported)
+        assert "\n" not in str(refusal.value) and "a secret" not in str(refusal.value)
 
 
 def absent(_name: str) -> None:

@@ -25,6 +25,7 @@ from training.augment import (
     isolate,
     level_ratio,
     mix,
+    resize_mix,
     roll_rows,
     splice,
     tone_curve,
@@ -401,6 +402,42 @@ def test_every_row_is_rolled_as_torch_rolls_one() -> None:
     waveforms, shifts = batch(5)[0], torch.tensor([0, 1, 3999, -7, 2000])
     expected = torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
     assert torch.equal(roll_rows(waveforms, shifts), expected)
+
+
+def test_a_smaller_picture_of_another_row_is_laid_in_and_both_labels_count() -> None:
+    levels = torch.tensor([1.0, 2.0, 3.0])
+    mel, labels = levels[:, None, None].expand(3, 80, 500), torch.eye(3)
+    for seed in range(20):
+        mixed, union = resize_mix(mel, labels, 1.0, generator(seed))
+        for row, own in enumerate(levels):
+            place = (mixed[row] - own).abs() > 0.5
+            other = float(mixed[row][place].mean())
+            assert (
+                torch.allclose(mixed[row][place], torch.tensor(other), atol=1e-4) and abs(other - round(other)) < 1e-4
+            )
+            high, wide = int(place.any(dim=1).sum()), int(place.any(dim=0).sum())
+            assert place.sum() == high * wide and abs(high / 80 - wide / 500) < 0.01  # one piece of the same shape
+            assert 8 <= high <= 64 and 50 <= wide <= 400
+            assert union[row].nonzero()[:, 0].tolist() == sorted([row, round(other) - 1])
+
+
+def test_what_is_laid_in_is_the_whole_picture_and_about_as_often_as_asked_for() -> None:
+    """Frequencies and moments keep their order: a rising tone rises in it too."""
+    rising = (torch.arange(80.0)[:, None] == torch.arange(0, 80, 0.16)[None].floor()).float()
+    mel = torch.stack([torch.zeros_like(rising), rising])
+    mixed, _ = resize_mix(mel, torch.eye(2), 1.0, generator(1))
+    (bins, frames) = mixed[0].gt(0.3).nonzero().T
+    assert torch.corrcoef(torch.stack([bins.float(), frames.float()]))[0, 1] > 0.99
+    many, labels = torch.randn(400, 8, 10), torch.eye(400)
+    mixed, union = resize_mix(many, labels, 0.3, generator(2))
+    changed = (mixed != many).flatten(1).any(dim=1)
+    assert 80 < int(changed.sum()) < 160 and torch.equal(union.sum(dim=1) > 1, changed)
+    same, kept = resize_mix(many[:1], labels[:1], 1.0, generator())  # nobody to mix with
+    assert torch.equal(same, many[:1]) and torch.equal(kept, labels[:1])
+    before = generator().get_state()
+    off = generator()
+    drawn = resize_mix(many, labels, 0.0, off)
+    assert drawn[0] is many and torch.equal(off.get_state(), before)  # switched off it draws nothing
 
 
 @pytest.mark.parametrize("settings", [AugmentSettings(), EVERYTHING])

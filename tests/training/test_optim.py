@@ -121,6 +121,17 @@ def test_a_running_mean_follows_the_weights_and_takes_counters_as_they_are() -> 
     torch.testing.assert_close(average.weight.detach(), torch.full((2,), 2 - 0.9 * 2 / 11))
 
 
+def test_a_plain_mean_forgets_what_was_before_it_and_counts_every_update_alike() -> None:
+    model, average = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    running = copy.deepcopy(average)
+    values = [9.0, 1.0, 2.0, 6.0]
+    for number, value in enumerate(values):
+        nn.init.constant_(model.weight, value)
+        follow(average, model, 0.9, 1000, plain=number)  # 0: the first is before it
+        follow(running, model, 0.9, 1000)
+    assert average.weight.item() == pytest.approx(3.0) and running.weight.item() != pytest.approx(3.0, abs=0.5)
+
+
 def test_between_two_networks_lie_weights_a_share_of_the_way_and_the_counters_of_the_end() -> None:
     networks = [nn.BatchNorm1d(2) for _ in range(3)]
     kept, start, end = networks
