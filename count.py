@@ -43,10 +43,10 @@ from serving.counting import (
     strata_of,
     stratum,
 )
-from serving.detections import DETECTION_COLUMNS, clock_time
+from serving.detections import UNFAMILIAR, clock_time
 from serving.effort import Cell, cell_of, read_effort, seconds_in
 from serving.exchange import write_exchange
-from serving.results import INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
+from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import Verdict, identity, read_verdicts, settle
 
 PANELS = 12  # species in a picture, those detected most
@@ -284,9 +284,9 @@ def names_in(d: Detected) -> list[str]:
 def plan_cells(species: Species, wanted: Mapping[int, int]) -> dict[str, list[str]]:
     """By the name of a stratum: its windows, those listened to, those to listen to."""
     total = species.strata.windows.sum(axis=0)
-    heard = (species.strata.yes + species.strata.no).sum(axis=0)
+    listened = (species.strata.yes + species.strata.no).sum(axis=0)
     return {
-        f"{which / TENTHS:g} to {(which + 1) / TENTHS:g}": [str(total[row]), str(heard[row]), str(count)]
+        f"{which / TENTHS:g} to {(which + 1) / TENTHS:g}": [str(total[row]), str(listened[row]), str(count)]
         for row, (which, count) in enumerate(wanted.items())
     }
 
@@ -332,7 +332,8 @@ def missed_window(like: Detected, row: Mapping[str, str], start: float, end: flo
     own = dict.fromkeys(("Runners up", "Validated"), "")
     own |= {"Start (s)": seconds(start), "End (s)": seconds(end), "Confidence": "0", "File": row["file"]}
     own |= {"Site": row.get("site", ""), "Recorded at": recorded_at, "Detected at": clock_time(recorded_at, start)}
-    cells = [own.get(name, like.cells[INDEX[name]]) for name in DETECTION_COLUMNS]
+    own[UNFAMILIAR] = ""
+    cells = [own.get(name, like.cells[INDEX[name]]) for name in COLUMNS[: len(like.cells)]]
     return Detected(tuple(cells), start, end, 0.0)
 
 

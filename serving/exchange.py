@@ -84,7 +84,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Gift:
+class Shared:
     """What is given away: recordings by name, detections that nobody denied, and what is said of them."""
 
     recordings: Mapping[str, Recording]
@@ -108,34 +108,34 @@ class Gift:
 
 def write_exchange(folder: Path, config: CountCommand, results: Results, settled: Mapping[Detected, Verdict]) -> int:
     """Write everything asked for; 2 where something had to be left out."""
-    gift = gathered(results, settled, config.coarsen_km, config.contributor)
-    formats: dict[str, Callable[[Path, Gift], list[Path]]] = {
+    shared = gathered(results, settled, config.coarsen_km, config.contributor)
+    formats: dict[str, Callable[[Path, Shared], list[Path]]] = {
         "camtrap-dp": write_camtrap,
         "darwin-core": write_occurrences,
         "crowsetta": write_generic,
         "aoef": write_aoef,
     }
-    needy = {"camtrap-dp", "darwin-core"} & set(config.export)
-    homeless = [r for r in gift.recordings.values() if not is_placed(r)] if needy else []
-    if homeless:
+    placing = {"camtrap-dp", "darwin-core"} & set(config.export)
+    unplaced = [r for r in shared.recordings.values() if not is_placed(r)] if placing else []
+    if unplaced:
         show(
-            f"{len(homeless)} recordings have no time or no position in files.csv, the first of them "
-            f"{homeless[0].file}: left out of {', '.join(sorted(needy))}; predictor.py takes both from the recorder's "
+            f"{len(unplaced)} recordings have no time or no position in files.csv, the first of them "
+            f"{unplaced[0].file}: left out of {', '.join(sorted(placing))}; predictor.py takes both from a recorder's "
             "metadata, or from a table beside the recordings"
         )
-    if needy and not gift.placed:
-        show(f"nothing is left for {', '.join(sorted(needy))}, so they are not written")
+    if placing and not shared.placed:
+        show(f"nothing is left for {', '.join(sorted(placing))}, so they are not written")
     for kind in dict.fromkeys(config.export):
-        if kind not in needy or gift.placed:
-            show("wrote", *formats[kind](folder, gift))
-    if any(not r.zoned for r in gift.recordings.values() if r.began) and needy:
+        if kind not in placing or shared.placed:
+            show("wrote", *formats[kind](folder, shared))
+    if any(not r.zoned for r in shared.recordings.values() if r.began) and placing:
         show(
             "some clocks have no time zone; they are given as UTC and marked (timestampIssues): predictor.py --timezone"
         )
-    return 2 if homeless else 0
+    return 2 if unplaced else 0
 
 
-def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: float, contributor: str) -> Gift:
+def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: float, contributor: str) -> Shared:
     """Detections that nobody denied, and their recordings; positions coarsened."""
     named = {
         d.file: {"file": d.file, "site": d.cell("Site"), "recorded_at": d.cell("Recorded at")}
@@ -150,7 +150,7 @@ def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: 
     lowest: object = cast(list[object], band)[0] if isinstance(band, list) and band else 0
     low = float(lowest) if isinstance(lowest, int | float) and 0 < lowest < results.top_hz else 0.0
     model = Path(results.detections[0].cell("Model")).name
-    return Gift(recordings, kept, settled, coarsen_km, contributor, model, (low, results.top_hz))
+    return Shared(recordings, kept, settled, coarsen_km, contributor, model, (low, results.top_hz))
 
 
 def recording_of(row: Mapping[str, str], coarsen_km: float) -> Recording:
@@ -209,13 +209,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     return path
 
 
-def write_camtrap(folder: Path, gift: Gift) -> list[Path]:
+def write_camtrap(folder: Path, shared: Shared) -> list[Path]:
     """A Camera Trap Data Package: a site is a deployment, a recording a medium, a detection an observation of it."""
     place = folder / "camtrap-dp"
-    recordings = [r for r in gift.recordings.values() if is_placed(r)]
-    write_table(place / "deployments.csv", DEPLOYMENTS, deployment_rows(recordings, gift))
+    recordings = [r for r in shared.recordings.values() if is_placed(r)]
+    write_table(place / "deployments.csv", DEPLOYMENTS, deployment_rows(recordings, shared))
     write_table(place / "media.csv", MEDIA, [media_row(r) for r in recordings])
-    write_table(place / "observations.csv", OBSERVATIONS, [observation_row(d, gift) for d in gift.placed])
+    write_table(place / "observations.csv", OBSERVATIONS, [observation_row(d, shared) for d in shared.placed])
     sound = [
         {
             "mediaID": identifier(r.file),
@@ -226,13 +226,13 @@ def write_camtrap(folder: Path, gift: Gift) -> list[Path]:
         for r in recordings
     ]
     write_table(place / "media-sound.csv", list(MEDIA_SOUND), sound)
-    low, high = gift.band
+    low, high = shared.band
     bands = [
         {"observationID": identifier_of(d), "frequencyLow": f"{low:g}", "frequencyHigh": f"{high:g}" if high else ""}
-        for d in gift.placed
+        for d in shared.placed
     ]
     write_table(place / "observations-sound.csv", list(OBSERVATION_SOUND), bands)
-    write_json(place / "datapackage.json", package(recordings, gift))
+    write_json(place / "datapackage.json", package(recordings, shared))
     return [place / "datapackage.json"]
 
 
@@ -241,7 +241,7 @@ def whole(cell: str) -> str:
     return str(round(float(cell))) if is_number(cell) and float(cell) > 0 else ""
 
 
-def deployment_rows(recordings: Sequence[Recording], gift: Gift) -> list[dict[str, str]]:
+def deployment_rows(recordings: Sequence[Recording], shared: Shared) -> list[dict[str, str]]:
     """One deployment per site and position, from its first recording to the end of its last."""
     together: defaultdict[str, list[Recording]] = defaultdict(list)
     for r in recordings:
@@ -257,7 +257,7 @@ def deployment_rows(recordings: Sequence[Recording], gift: Gift) -> list[dict[st
                 "locationName": first.site,
                 "latitude": f"{first.latitude}",
                 "longitude": f"{first.longitude}",
-                "coordinateUncertainty": gift.uncertainty,
+                "coordinateUncertainty": shared.uncertainty,
                 "deploymentStart": moment(earliest),
                 "deploymentEnd": moment(last, length(last)),
                 "cameraID": first.row.get("serial", ""),
@@ -302,10 +302,10 @@ def shared_path(file: str) -> str:
     return "media/" + table_name(file).replace("..", "_")
 
 
-def observation_row(d: Detected, gift: Gift) -> dict[str, str]:
+def observation_row(d: Detected, shared: Shared) -> dict[str, str]:
     """A detection; who confirmed it counts more than the classifier."""
-    recording, verdict = gift.recordings[d.file], gift.verdicts.get(d)
-    machine = {"classificationMethod": "machine", "classifiedBy": gift.model}
+    recording, verdict = shared.recordings[d.file], shared.verdicts.get(d)
+    machine = {"classificationMethod": "machine", "classifiedBy": shared.model}
     human = {"classificationMethod": "human", "classifiedBy": verdict.reviewer if verdict else ""}
     return {
         "observationID": identifier_of(d),
@@ -329,14 +329,14 @@ def rank_of(d: Detected) -> str:
     return d.label.partition(" ")[0] if is_rank(d.label) else "species"
 
 
-def package(recordings: Sequence[Recording], gift: Gift) -> dict[str, Any]:
+def package(recordings: Sequence[Recording], shared: Shared) -> dict[str, Any]:
     """datapackage.json."""
     days = sorted([r.began for r in recordings if r.began] + [moment_end(r) for r in recordings])
     places = [(r.longitude, r.latitude) for r in recordings if r.longitude is not None and r.latitude is not None]
     west, south = (min(place[axis] for place in places) for axis in (0, 1))
     east, north = (max(place[axis] for place in places) for axis in (0, 1))
     corners = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    taxa = {scientific(d): d for d in gift.placed}
+    taxa = {scientific(d): d for d in shared.placed}
     own = [
         {"name": name, "type": kind} | ({"constraints": {"required": True}} if kind == "string" else {})
         for name, kind in MEDIA_SOUND.items()
@@ -351,8 +351,8 @@ def package(recordings: Sequence[Recording], gift: Gift) -> dict[str, Any]:
         "id": identifier(*sorted(r.file for r in recordings)),
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "title": "Detections in a season of sound",
-        "description": f"Detections of {gift.model} in recordings; what a reviewer denied is left out.",
-        "contributors": [{"title": gift.contributor, "role": "contributor"}],
+        "description": f"Detections of {shared.model} in recordings; what a reviewer denied is left out.",
+        "contributors": [{"title": shared.contributor, "role": "contributor"}],
         "keywords": ["bioacoustics", "passive acoustic monitoring"],
         "project": {
             "title": "a season of sound",
@@ -361,7 +361,7 @@ def package(recordings: Sequence[Recording], gift: Gift) -> dict[str, Any]:
             "individualAnimals": False,
             "observationLevel": ["media"],
         },
-        **({"coordinatePrecision": round(gift.coarsen_km / KM_PER_DEGREE, 6)} if gift.coarsen_km else {}),
+        **({"coordinatePrecision": round(shared.coarsen_km / KM_PER_DEGREE, 6)} if shared.coarsen_km else {}),
         "spatial": {"type": "Polygon", "bbox": [west, south, east, north], "coordinates": [corners]},
         "temporal": {"start": days[0].date().isoformat(), "end": days[-1].date().isoformat()},
         "taxonomic": [taxon(name, d) for name, d in sorted(taxa.items())],
@@ -389,15 +389,15 @@ def resource(name: str, schema: object) -> dict[str, object]:
     return {"name": name, "path": f"{name}.csv", **about, "schema": schema}
 
 
-def write_occurrences(folder: Path, gift: Gift) -> list[Path]:
+def write_occurrences(folder: Path, shared: Shared) -> list[Path]:
     """Darwin Core: one occurrence per detection."""
-    return [write_table(folder / "occurrence.csv", OCCURRENCE, [occurrence(d, gift) for d in gift.placed])]
+    return [write_table(folder / "occurrence.csv", OCCURRENCE, [occurrence(d, shared) for d in shared.placed])]
 
 
-def occurrence(d: Detected, gift: Gift) -> dict[str, str]:
+def occurrence(d: Detected, shared: Shared) -> dict[str, str]:
     """A detection as Darwin Core has it."""
-    recording, verdict = gift.recordings[d.file], gift.verdicts.get(d)
-    squares = f"positions are those of squares of {gift.coarsen_km:g} km" if gift.coarsen_km else ""
+    recording, verdict = shared.recordings[d.file], shared.verdicts.get(d)
+    squares = f"positions are those of squares of {shared.coarsen_km:g} km" if shared.coarsen_km else ""
     return {
         "occurrenceID": identifier_of(d),
         "basisOfRecord": "MachineObservation",
@@ -409,24 +409,24 @@ def occurrence(d: Detected, gift: Gift) -> dict[str, str]:
         "decimalLatitude": f"{recording.latitude}",
         "decimalLongitude": f"{recording.longitude}",
         "geodeticDatum": "WGS84",
-        "coordinateUncertaintyInMeters": gift.uncertainty,
+        "coordinateUncertaintyInMeters": shared.uncertainty,
         "locationID": recording.site,
         "samplingProtocol": "passive acoustic monitoring",
         "sampleSizeValue": seconds(d.end - d.start),
         "sampleSizeUnit": "second",
-        "identifiedBy": verdict.reviewer if verdict else gift.model,
+        "identifiedBy": verdict.reviewer if verdict else shared.model,
         "identificationVerificationStatus": "verified by human" if verdict else "unverified",
-        "identificationRemarks": f"confidence {d.confidence:.4f} of {gift.model}",
+        "identificationRemarks": f"confidence {d.confidence:.4f} of {shared.model}",
         "associatedMedia": Path(d.file).name,
         "dataGeneralizations": squares,
     }
 
 
-def write_generic(folder: Path, gift: Gift) -> list[Path]:
+def write_generic(folder: Path, shared: Shared) -> list[Path]:
     """crowsetta's generic-seq: one annotation per recording, its segments in the order of time."""
     numbers: dict[str, int] = {}
     rows: list[dict[str, str]] = []
-    for d in sorted(gift.detections, key=lambda d: (d.file, d.start, d.label)):
+    for d in sorted(shared.detections, key=lambda d: (d.file, d.start, d.label)):
         number = numbers.setdefault(d.file, len(numbers))
         label, path = scientific(d), plain_path(d.file)
         times = {"onset_s": f"{d.start:.4f}", "offset_s": f"{d.end:.4f}"}
@@ -435,20 +435,20 @@ def write_generic(folder: Path, gift: Gift) -> list[Path]:
     return [write_table(folder / "crowsetta.csv", GENERIC, rows)]
 
 
-def write_aoef(folder: Path, gift: Gift) -> list[Path]:
+def write_aoef(folder: Path, shared: Shared) -> list[Path]:
     """AOEF: a set of predictions, one clip per window."""
-    tags = {name: number for number, name in enumerate(dict.fromkeys(map(scientific, gift.detections)))}
-    used = dict.fromkeys(d.file for d in gift.detections)
+    tags = {name: number for number, name in enumerate(dict.fromkeys(map(scientific, shared.detections)))}
+    used = dict.fromkeys(d.file for d in shared.detections)
     windows: defaultdict[tuple[str, float, float], list[Detected]] = defaultdict(list)
-    for d in gift.detections:
+    for d in shared.detections:
         windows[d.file, d.start, d.end].append(d)
     clips = {window: identifier("clip", *window) for window in windows}
     content = {
         "uuid": identifier("aoef", *used),
         "collection_type": "prediction_set",
-        "name": gift.model,
+        "name": shared.model,
         "tags": [{"id": number, "key": "scientific_name", "value": name} for name, number in tags.items()],
-        "recordings": [aoef_recording(gift.recordings[file]) for file in used],
+        "recordings": [aoef_recording(shared.recordings[file]) for file in used],
         "clips": [
             {"uuid": clips[window], "recording": identifier(window[0]), "start_time": window[1], "end_time": window[2]}
             for window in windows
