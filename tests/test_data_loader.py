@@ -664,10 +664,19 @@ def test_windows_depend_on_seed_and_epoch_alone(
     assert torch.allclose(first(0, 3), kept, atol=1e-4) and not torch.equal(first(0, 3), kept)
 
 
+def allow_cores(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    """As if this process had so many."""
+
+    def affinity(_process: int) -> set[int]:
+        return set(range(cores))
+
+    monkeypatch.setattr("os.sched_getaffinity", affinity)
+
+
 def test_batches_are_the_same_with_and_without_workers(
     season: FieldSeason, record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    allow_cores(monkeypatch, 2)
     taxonomy, recordings = read_labeled(settings(season.root))
 
     def batches(workers: int, epoch: int) -> list[torch.Tensor]:
@@ -705,7 +714,7 @@ def test_no_more_processes_decode_than_there_are_cores(
     dataset = RandomWindows(recordings[:4], (), DataSettings(season.root), AUDIO, seed=0)
 
     def workers(cores: int, asked: int) -> int:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+        allow_cores(monkeypatch, cores)
         return window_loader(dataset, EpochBatches(np.ones(4), 4, 0), asked).num_workers
 
     assert [workers(1, 2), workers(2, 2), workers(4, 2), workers(1, 0)] == [1, 2, 2, 0]

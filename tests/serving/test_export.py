@@ -317,7 +317,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
     taxonomy = Taxonomy(labels, labels, labels, lineages, (7,) * 5)
     facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(), taxonomy, {}, depth=2)
     path, made = tmp_path_factory.mktemp("untrained") / "float.onnx", list[Any]()
-    export: Callable[..., Any] = torch.onnx.export
+    export: Callable[..., Any] = torch.onnx.export  # pyright: ignore[reportUnknownVariableType] - it has no types
 
     def kept(*words: Any, **named: Any) -> Any:
         made.append(export(*words, **named))

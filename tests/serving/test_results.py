@@ -162,6 +162,7 @@ def test_seconds_of_voices_are_read_where_a_table_has_them(tmp_path: Path) -> No
     table.write_text("\n".join([head, *rows]))
     results = read_results(tmp_path)
     assert not results.searched and [d.voice for d in results.detections] == [0.0] * 3
-    for told_by_run, muted in (({"voices": "mute"}, True), ({"voices": "skip"}, False), ([], False)):
+    runs: list[tuple[object, bool]] = [({"voices": "mute"}, True), ({"voices": "skip"}, False), ([], False)]
+    for told_by_run, muted in runs:
         (tmp_path / "run.json").write_text(json.dumps({"settings": told_by_run}))
         assert read_results(tmp_path).muted == muted
