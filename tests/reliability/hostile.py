@@ -837,7 +837,7 @@ def state_kinds() -> list[Kind]:
 
 def graph_kinds() -> list[Kind]:
     out = "only read from model.onnx.data beside it"
-    short = "cannot be run|damaged or no ONNX"
+    short = "cannot be run|damaged or no network"
     steering = labelled(scientific_names=["\x1b[2JFicta"], common_names=["\x1b]0;owned\x07frog"])
     return [
         Kind("onnx_good", toy(), scored(), "harmless", "frog"),
