@@ -8,8 +8,8 @@ Reads    ../shared/animals: labels with at least 8 recordings; ../shared/whisper
 Writes   runs/systems/, where what is done already is not done again and what was stopped goes on, and prints what is
          there: three tables
 
-Each system has a budget of its own, set beforehand, so that all but fine-tuned Whisper take two hours on two cores.
-Half of ../shared/animals/noise is --data.no_call; false alarms are counted on the other half. Soundscapes are those of
+Each system has a budget of its own, set beforehand and not yet timed whole: `--trial` tries a system for an epoch. Half
+of ../shared/animals/noise is --data.no_call; false alarms are counted on the other half. Soundscapes are those of
 bench.soundscapes, judged window by window. Nothing is chosen on the held-out recordings but the network for pictures
 that is blended with Whisper, the best of them, which flatters the blend. Milliseconds are of the INT8 file of the first
 fold, on one thread, as quantize.py measures them; of one that its gate refuses, `refused` stands beside them.
