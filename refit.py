@@ -150,7 +150,8 @@ def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Ve
     every = sorted({label for there, absent in said.values() for label in there | absent if not is_rank(label)})
     every = [label for label in every if label != NOTHING]
     present = np.array([[label in said[row][0] for label in every] for row in rows])
-    absent = np.array([[label in said[row][1] or bool(said[row][0]) for label in every] for row in rows])
+    other = {row: any(not is_rank(label) for label in said[row][0]) for row in rows}  # a genus confirmed is no other
+    absent = np.array([[label in said[row][1] or other[row] for label in every] for row in rows])
     absent &= ~present
     both: NDArray[np.bool_] = np.logical_and(present.any(axis=0), absent.any(axis=0))
     lacking = [label for label, enough in zip(every, both, strict=True) if not enough]
@@ -158,11 +159,11 @@ def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Ve
     if lacking:
         show(f"without a Yes or without a No, so without a head: {', '.join(lacking)}")
     labels = [label for label, enough in zip(every, both, strict=True) if enough]
-    names = dict.fromkeys(labels, ("", ""))
+    names = dict[str, tuple[str, str]].fromkeys(labels, ("", ""))
     for verdict in reversed(settled):
-        label = plain_label(verdict.detected.label)
-        if label in names:
-            d = verdict.detected
+        d = verdict.detected
+        label = plain_label(d.label)
+        if label in labels:
             names[label] = plain_label(d.cell("Scientific name")), plain_label(d.cell("Common name"))
     known = (present | absent)[:, both]
     return Listened(np.array(rows), labels, names, present[:, both], known, strangers)
@@ -202,10 +203,10 @@ def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdic
 
 def groups_of(listened: Listened, store: Store, recordings: Sequence[Analysed]) -> tuple[NDArray[np.int64], str]:
     """(rows,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
-    numbers = store.places["recording"][listened.rows].astype(np.int64)
-    sites = np.array([recordings[number].site for number in numbers])
+    numbers: NDArray[np.int64] = store.places["recording"][listened.rows].astype(np.int64)
+    sites = [recordings[number].site for number in numbers.tolist()]
     if len(set(sites)) >= MANY_SITES:
-        return np.unique(sites, return_inverse=True)[1], "sites"
+        return np.unique(sites, return_inverse=True)[1].astype(np.int64), "sites"
     return numbers, "recordings"
 
 

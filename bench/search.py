@@ -147,7 +147,8 @@ def found(near: Table, recordings: Sequence[Recording]) -> Found:
             hits = wanted[np.argsort(-near[example, others], kind="stable")]
             precision.setdefault(label, []).append(float(hits[:NEAR].mean()))
             recall.setdefault(label, []).append(float(hits[:FAR].sum() / min(FAR, hits.sum())))
-    return Found(*(np.array([np.mean(values) for values in each.values()]) for each in (precision, recall)))
+    means = [np.array([np.mean(values) for values in each.values()], np.float64) for each in (precision, recall)]
+    return Found(means[0], means[1])
 
 
 class Round(NamedTuple):

@@ -68,7 +68,7 @@ def made_up(count: int) -> Iterator[NDArray[np.float16]]:
         yield (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float16)
 
 
-def top(scores: Vectors, count: int) -> NDArray[np.intp]:
+def top(scores: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
     return np.argpartition(-scores, count)[:count]
 
 

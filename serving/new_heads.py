@@ -24,7 +24,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from evaluation.calibration import Threshold, Thresholds, thresholds_to_json
+from evaluation.calibration import Threshold, Thresholds, thresholds_from_json, thresholds_to_json
 from runtime.digests import beside as weights_beside
 from serving.export import finish
 from serving.scorer import METADATA, provenance_of, read_facts
@@ -70,7 +70,7 @@ def write_new_head(
     add_head(graph, head, kept, rename_answers(graph))
     drop_unused(graph)
     joined = joined_labels(old, kept, taxonomy)
-    limits = joined_thresholds(facts, kept, thresholds)
+    limits = joined_thresholds(thresholds_from_json(facts, old.labels, model), kept, thresholds)
     facts |= {"taxonomy": to_json(joined), "provenance": {**provenance_of(facts), **said}}
     facts |= thresholds_to_json(limits) | {"sealed": True}
     helper.set_model_props(graph, {METADATA: json.dumps(facts)})
@@ -146,14 +146,11 @@ def joined_labels(old: Taxonomy, kept: Sequence[int], new: Taxonomy) -> Taxonomy
     return Taxonomy(*((*(getattr(old, name)[row] for row in kept), *getattr(new, name)) for name in columns))
 
 
-def joined_thresholds(facts: Mapping[str, object], kept: Sequence[int], new: Sequence[Threshold]) -> Thresholds:
-    """Those of the labels that are kept, where the file has some, then the new ones."""
-    stored: object = facts.get("thresholds")
-    if kept and not stored:
-        return Thresholds()  # a file has one for each label, or none
-    assert not kept or isinstance(stored, list), "a file's thresholds are a list"
-    old = [Threshold(**stored[row]) for row in kept] if isinstance(stored, list) else []
-    return Thresholds((*old, *new))
+def joined_thresholds(old: Thresholds, kept: Sequence[int], new: Sequence[Threshold]) -> Thresholds:
+    """Those of the labels that are kept, then the new ones; none where the file has none: it is one each or none."""
+    if kept and not old.species:
+        return Thresholds()
+    return Thresholds((*(old.species[row] for row in kept), *new))
 
 
 if __name__ == "__main__":

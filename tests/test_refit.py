@@ -132,8 +132,8 @@ def test_verdicts_that_teach_nothing_are_one_line(index: Path, tmp_path: Path) -
         refit(parse(RefitCommand, [str(index)]))
     with pytest.raises(AssertionError, match=r"no .*nowhere\.csv"):
         refit(parse(RefitCommand, [str(index), str(tmp_path / "nowhere.csv")]))
+    good = verdicts(tmp_path / "good.csv", index, ("frog", 1100))
     with pytest.raises(AssertionError, match="is the index itself"):
-        good = verdicts(tmp_path / "good.csv", index, ("frog", 1100))
         refit(parse(RefitCommand, [str(index), str(good), "--out", str(index)]))
     with pytest.raises(AssertionError, match="its embeddings are others"):
         refit(parse(RefitCommand, [str(index), str(good), "--classifier", str(good)]))

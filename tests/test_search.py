@@ -134,6 +134,10 @@ def test_at_names_the_window_whose_middle_is_nearest(run: Callable[..., int], tm
         run("query", long, "--at", 15)
 
 
+def embedded_again(*_given: object) -> None:
+    pytest.fail("embedded again")
+
+
 def test_an_index_goes_on_takes_new_recordings_and_ends_as_if_made_at_once(
     run: Callable[..., int], field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +154,7 @@ def test_an_index_goes_on_takes_new_recordings_and_ends_as_if_made_at_once(
         with pytest.raises(KeyboardInterrupt):
             run("index")
     assert not (tmp_path / "index" / "store.json").exists() and run("index") == 0
-    monkeypatch.setattr(Journal, "save", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr(Journal, "save", embedded_again)
     assert run("index") == 0
     monkeypatch.undo()
     write_calls(field / "pond" / "noon.wav", 1100)

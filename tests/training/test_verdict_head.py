@@ -53,7 +53,7 @@ def test_what_is_unknown_of_a_label_teaches_it_nothing() -> None:
     known = judged.known.copy()
     known[10:, 0] = False
     wrong = judged.present.copy()
-    wrong[10:, 0] = ~wrong[10:, 0]
+    wrong[10:, 0] = np.logical_not(wrong[10:, 0])
     weights = [
         fit_head(judged._replace(known=known, present=some), NOTHING).weights[:, 0] for some in (judged.present, wrong)
     ]
@@ -66,7 +66,7 @@ def test_a_recording_is_never_judged_by_a_head_that_was_fitted_to_it() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 10)
     features = (rng.normal(size=(40, 64))[groups] + rng.normal(0, 0.01, (400, 64))).astype(np.float32)
-    present = rng.permutation(np.arange(40) % 2 == 0)[groups]
+    present = np.asarray(rng.permutation(np.arange(40)) % 2 == 0)[groups]
     judged = Judged(features, present[:, None], np.ones((400, 1), np.bool_), groups)
     honest = judge(judged, np.zeros((0, 64), np.float32), ["a"])[0]
     leaky = judge(judged._replace(groups=np.arange(400)), np.zeros((0, 64), np.float32), ["a"])[0]
