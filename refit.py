@@ -159,7 +159,8 @@ def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Ve
     if lacking:
         show(f"without a Yes or without a No, so without a head: {', '.join(lacking)}")
     labels = [label for label, enough in zip(every, both, strict=True) if enough]
-    names = dict[str, tuple[str, str]].fromkeys(labels, ("", ""))
+    unnamed: tuple[str, str] = ("", "")
+    names = dict[str, tuple[str, str]]((label, unnamed) for label in labels)
     for verdict in reversed(settled):
         d = verdict.detected
         label = plain_label(d.label)
@@ -204,7 +205,7 @@ def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdic
 def groups_of(listened: Listened, store: Store, recordings: Sequence[Analysed]) -> tuple[NDArray[np.int64], str]:
     """(rows,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
     numbers: NDArray[np.int64] = store.places["recording"][listened.rows].astype(np.int64)
-    sites = [recordings[number].site for number in numbers.tolist()]
+    sites: list[str] = [recordings[int(number)].site for number in numbers]
     if len(set(sites)) >= MANY_SITES:
         return np.unique(sites, return_inverse=True)[1].astype(np.int64), "sites"
     return numbers, "recordings"
