@@ -209,7 +209,7 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bo
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
-        if not scorer.verified:
+        if not scorer.verified and scorer.taxonomy.labels:
             show("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (

@@ -47,7 +47,7 @@ from serving.detections import Choices, TableFacts, clock_text
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, open_journal
 from serving.outputs import KINDS, TableSettings, check_ledger
-from serving.ranked import FILES, Like, write_ranked_tables
+from serving.ranked import FILES, Like, recordings_of, write_ranked_tables
 from serving.scorer import Scorer, answers_of, context_samples, stream
 from serving.tables import write_tables
 from serving.tallies import status_counts
@@ -196,9 +196,10 @@ def write_found(config: SearchCommand, folder: Path, store: Store, nearest: Near
         kinds = [KINDS[kind] for kind in config.rtype]
         names = [like] * len(nearest.rows)
         written = write_ranked_tables(out, folder, store, nearest.rows, nearest.similarity, names, kinds)
+    recordings = recordings_of(folder, store)
     for row, similarity in list(zip(nearest.rows, nearest.similarity, strict=True))[:SHOWN]:
         place = store.places[row]
-        show(f"{similarity:6.3f}  recording {int(place['recording']) + 1}, {clock_text(float(place['start']))}")
+        show(f"{similarity:6.3f}  {recordings[int(place['recording'])].file}, {clock_text(float(place['start']))}")
     show(f"wrote {', '.join(map(str, written))}")
     show(f"next: {command_line('report.py', out)}, to listen")
     return 0
