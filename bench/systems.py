@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
@@ -56,7 +55,7 @@ from evaluation.metrics import (
     weighted_cmap,
 )
 from runtime.files import publish
-from training.checkpoint import load_classifier
+from training.checkpoint import load_classifier, pickled
 from training.device import available_cores
 
 TRIAL = "--trial" in sys.argv  # one epoch of one window each, in a folder of its own
@@ -178,7 +177,7 @@ def make_lite0() -> None:
     path = LITE0 / f"{NAME}.safetensors"
     if path.is_file() or not PACKAGE.is_file():
         return
-    theirs = list(torch.load(PACKAGE, map_location="cpu", weights_only=True).values())
+    theirs = list(pickled(PACKAGE).values())
     import timm
 
     names = timm.create_model(NAME).state_dict()

@@ -455,7 +455,7 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     wanted = (len(samples) * scorer.windows, len(scorer.taxonomy.labels))
     given = outputs.get("probabilities", np.zeros((wanted[0], 0), np.float32))  # none of a file that only embeds
     assert given.shape == wanted, f"{scorer.path} answers {given.shape}, not {wanted} probabilities"
-    low, high = given.min(initial=0), given.max(initial=0)
+    low, high = (given.min(), given.max()) if given.size else (0.0, 0.0)
     assert low >= 0 and high <= 1, (
         f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
     )

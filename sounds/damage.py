@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sounds.discovery import OWN_SUFFIXES, SUFFIXES
 from sounds.headers import Header
-from sounds.windows import SHORTEST_SECONDS, SILENCE, Waveform
+from sounds.windows import SHORTEST_SECONDS, SILENCE, Waveform, sounding
 
 SMALLEST_FILE = 44  # bytes: the header of a WAV file
 MOST_CHANNELS = 64
@@ -102,6 +102,7 @@ class Reading:
     dead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # first frame and end of no sound
     last: dict[int, tuple[int, bool]] = field(default_factory=dict[int, tuple[int, bool]])  # its end, whether clipped
     clipped: int = 0  # frames of these that are clipped throughout
+    sounding: int = 0  # frames of tenths of a second of the mono mix in which something moves
     dead_channels: list[int] = field(default_factory=list[int])  # frames without sound in each of several channels
     power: float = 0.0  # sum of the squares of all samples, where there are several channels
     mixed_power: float = 0.0  # the same of their mean, times the number of channels
@@ -127,6 +128,7 @@ class Reading:
             block = block / np.float32(INTEGERS)
         mixed = self.mix(block[:, [self.channel - 1]] if self.channel else block)
         self.silence_clipped(mixed)
+        self.sounding += sounding(mixed, self.sample_rate)
         self.loudest = max(self.loudest, float(mixed.max()), -float(mixed.min()))
         self.taken += len(block)
         return mixed
@@ -187,7 +189,8 @@ class Reading:
         rate, seconds = self.sample_rate, self.frames / self.sample_rate
         dead = sum(end - start for start, end in self.dead)
         short = self.frames < self.shortest * rate
-        silent = not short and dead > 0 and self.frames - dead <= self.shortest * rate
+        few = self.shortest * rate
+        silent = not short and ((dead > 0 and self.frames - dead <= few) or self.sounding < few)
         faults = self.all_faults()
         notes = ["all else was used, look for a better copy"] if faults and not (silent or short) else []
         if short:

@@ -300,7 +300,10 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
         *("runtime.runs.record", "serving.journal.open_journal"),  # a line; a lock
         *("runtime.digests.write_digest", "serving.export.write_float"),  # a temporary file; into a folder that goes
         *("archive.cache.write_waveform", "serving.teachers.keep_answers"),  # whole or not, and may be deleted any time
-        "serving.journal.save_begun",  # into memory, before it is published
+        *(
+            "serving.journal.save_begun",
+            "serving.vectors.write_store",
+        ),  # into memory, a folder that goes; then published
     }
     # states and parts of a run: seen where they write
     ours = {"loop.writer.save", "writer.save", "self.save", "progress.save", "journal.save"}

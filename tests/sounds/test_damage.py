@@ -157,6 +157,19 @@ def test_where_a_microphone_is_dead_nothing_is_analysed_and_no_effort_is_counted
         assert outcome.silent_seconds == (60.0 if lost else 0.0)
 
 
+def test_a_click_in_zeros_is_no_sound_and_what_is_ok_has_a_window(tmp_path: Path) -> None:
+    """Zeros are known by whole seconds; a click in each of them, or a recording of less than two, hid them."""
+    for seconds, clicks in ((1.5, [0]), (4.0, [8_000, 24_000]), (0.9, [14_000])):
+        sound = np.zeros(round(seconds * RATE), np.float32)
+        sound[clicks] = 0.1
+        starts, outcome = analysed(write(tmp_path / "a.wav", sound))
+        assert not starts and outcome.status == "silent" and outcome.silent_seconds == seconds, seconds
+        assert "holds no sound" in outcome.reason
+        sound[: round(0.35 * RATE)] = noise(0.35)  # control: as much as a window needs
+        starts, outcome = analysed(write(tmp_path / "a.wav", sound))
+        assert starts == [0.0] and outcome.status == "ok", seconds
+
+
 def test_a_dead_channel_is_named_and_the_others_are_heard(tmp_path: Path) -> None:
     sound = noise(20.0)
     for bad in (0 * sound, 0 * sound + np.float32(0.2)):
