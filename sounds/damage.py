@@ -190,7 +190,8 @@ class Reading:
         dead = sum(end - start for start, end in self.dead)
         short = self.frames < self.shortest * rate
         few = self.shortest * rate
-        silent = not short and ((dead > 0 and self.frames - dead <= few) or self.sounding < few)
+        still = self.taken > 0 and self.sounding < few  # not known of a file of which only the header was read
+        silent = not short and ((dead > 0 and self.frames - dead <= few) or still)
         faults = self.all_faults()
         notes = ["all else was used, look for a better copy"] if faults and not (silent or short) else []
         if short:
