@@ -31,7 +31,8 @@
 PYTHON ?= python3
 READY := .venv/ready
 CHECKS := .venv/ready-checks
-PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # but in the order of tests/conftest.py
+# in the order of tests/conftest.py; a process of tests that dies is a failure, and the end
+PARALLEL := --numprocesses auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems
 

@@ -26,9 +26,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from xml.parsers.expat import ExpatError
 
 import numpy as np
@@ -42,6 +43,9 @@ from runtime.files import json_object
 from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, limit_process
 from runtime.terminal import show
 from taxonomy import Taxonomy, from_json
+
+if TYPE_CHECKING:  # imported where it is asked for
+    from openvino import Core
 
 FORMAT = 2
 METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
@@ -182,7 +186,8 @@ def open_network(path: Path, threads: int, engine: Engine) -> tuple[Network, str
     try:
         network, metadata, name = (open_openvino if engine == "openvino" else open_onnxruntime)(path, threads)
     except Exception as error:  # the engines' own errors share no narrower type
-        raise AssertionError(f"{path} is damaged or no network ({reason(error)}); copy it again") from error
+        kind = "network of OpenVINO's" if path.suffix == ".xml" else "ONNX file"
+        raise AssertionError(f"{path} is damaged or no {kind} ({reason(error)}); copy it again") from error
     # its facts go together
     facts = read_facts(metadata, path)
     assert state == "sound" or not facts.get("sealed"), f"{path} is damaged: its seal is broken; copy it again"
@@ -232,12 +237,25 @@ def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, s
     return network, session.get_modelmeta().custom_metadata_map, "onnxruntime"
 
 
+@cache
+def openvino_core() -> Core:
+    """OpenVINO, once for a process and to its end.
+
+    With its first model each gives the thread another stack for signals, and takes it away when it goes, for the one
+    that it found. Of two that go in the order in which they came the second leaves the thread with a stack that is no
+    more, and the next signal that Python handles, Ctrl-C among them, ends the process with a segmentation fault.
+    """
+    from openvino import Core
+
+    return Core()
+
+
 def open_openvino(path: Path, threads: int) -> tuple[Network, Mapping[str, str], str]:
     """The same as OpenVINO runs it: in bfloat16 where the CPU multiplies that, by so many callers at a time."""
-    from openvino import Core, InferRequest
+    from openvino import InferRequest
 
     limit_process()
-    core, own = Core(), threading.local()
+    core, own = openvino_core(), threading.local()
     model = core.read_model(str(path))  # of an .xml the weights in the .bin of its name
     facts: object = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
     settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}

@@ -841,7 +841,7 @@ def state_kinds() -> list[Kind]:
 
 def graph_kinds() -> list[Kind]:
     out = "only read from model.onnx.data beside it"
-    short = "cannot be run|damaged or no network"
+    short = "cannot be run|damaged or no ONNX"
     steering = labelled(scientific_names=["\x1b[2JFicta"], common_names=["\x1b]0;owned\x07frog"])
     return [
         Kind("onnx_good", toy(), scored(), "harmless", "frog"),

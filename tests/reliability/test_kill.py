@@ -135,12 +135,7 @@ def disk(tmp_path: Path) -> Generator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("loop", "room"),
-    [
-        pytest.param("mae", (0.1, 4, 12), marks=pytest.mark.slow),  # written by what writes the next one's states
-        ("finetune", (0.1, 4, 12)),
-        ("predict", (0.01, 0.05, 0.1)),
-    ],
+    ("loop", "room"), [("mae", (0.1, 4, 12)), ("finetune", (0.1, 4, 12)), ("predict", (0.01, 0.05, 0.1))]
 )
 def test_a_run_whose_disk_is_full_says_so_and_ends_as_if_there_had_been_room(
     loop: Loop, room: Sequence[float], sounds: Path, disk: Path, record_property: Record

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -342,6 +343,29 @@ print(time.process_time() - begun < 0.05)
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=home, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['openvino']", "True"]
     assert not (tmp_path / "home" / "intel").exists()
+
+
+@needs_openvino
+@pytest.mark.parametrize("cores", [1, 2])
+def test_ctrl_c_is_answered_after_two_openvino_models_have_gone(cores: int, tmp_path: Path) -> None:
+    """A core for each of them is the control: the thread is left without a stack for signals, and dies of the next."""
+    path = toy(tmp_path / "m.onnx", "Sigmoid", facts=FLOAT)
+    code = f"""
+import gc, os, signal
+from pathlib import Path
+from serving import scorer
+from serving.scorer import open_scorer, openvino_core
+if {cores} == 2:
+    scorer.openvino_core = openvino_core.__wrapped__
+scorers = [open_scorer(Path({str(path)!r}), 1, "openvino") for _ in range(2)]
+while scorers:
+    del scorers[0]
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("answered", flush=True))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == ((0, "answered\n") if cores == 1 else (-signal.SIGSEGV, "")), done.stderr
 
 
 def test_without_openvino_the_way_to_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
