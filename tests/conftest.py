@@ -4,6 +4,8 @@ import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when to
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import fcntl
+import gc
+import multiprocessing
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +23,8 @@ settings.register_profile("everybody", derandomize=True, database=None)  # the s
 settings.register_profile("search", derandomize=False, print_blob=True)  # other ones each time: make test-all
 settings.load_profile("everybody")  # unless --hypothesis-profile names the other one
 
+multiprocessing.set_forkserver_preload(["data_loader"])  # torch is loaded once, and not by each process that reads
+
 if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
     cores = sorted(os.sched_getaffinity(0))  # one for each process of tests: their threads would wait for each other
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
@@ -32,6 +36,12 @@ LONGEST = (  # files of tests that are handed out before the others, so that no 
     *("test_trainer", "test_probe", "test_report", "test_time", "test_ssl_mae", "test_scorer", "test_stopping"),
     *("test_commands", "test_requirements", "test_scale", "test_survey", "test_decoders", "test_duplicates"),
 )
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: no garbage is looked for among all that the libraries have made."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +87,18 @@ def float32_unless_told() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "multiplies_bfloat16", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoders_of_the_tests() -> Iterator[None]:
+    """Begun from a process that has imported what they need; test_decoders.py begins them as ever."""
+    from decoder_nursery import Nursery
+
+    from sounds import decoders
+
+    with pytest.MonkeyPatch.context() as patch, Nursery() as nursery:
+        patch.setattr(decoders, "start_process", nursery.start)
         yield
 
 

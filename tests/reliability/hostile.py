@@ -4,7 +4,8 @@
 
 Each kind is tried in a forked process of its own: in a folder of its own, with limits on memory and time, and watched
 by Python's audit hook, which sees what Python opens, starts, connects to, unpickles and compiles. What C and Rust open
-it does not see: for that the slow test traces the system's calls.
+it does not see, nor what decoding processes do, which are forked elsewhere: for that the slow test traces the system's
+calls.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
+from unittest.mock import patch
 
 HERE = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(HERE)] if str(HERE) not in sys.path else []
+sys.path[:0] = [path for path in (str(HERE), str(HERE / "tests")) if path not in sys.path]
 
 MARKER = "PWNED"  # a file that every payload tries to make
 MEMORY, SECONDS = 3 * 2**30, 30  # that a kind may take
@@ -130,12 +132,6 @@ def watch(place: Path, log: int) -> None:
             writes = bool((told[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
             if not name.startswith(tuple(inside if writes else readable)):
                 os.write(log, f"{'wrote' if writes else 'read'} {name!r}\n".encode())
-        elif event == "subprocess.Popen" and list(told[1])[1:] == [
-            "-P",
-            "-c",
-            "from sounds import decoders; decoders.serve_blocks()",
-        ]:
-            pass  # ours; strace sees what it opens
         elif event in FORBIDDEN or (event == "compile" and MARKER in str(told[0])):
             os.write(log, f"{event} {str(told)[:200]}\n".encode())
 
@@ -1010,19 +1006,23 @@ def report_kinds() -> list[Kind]:
 
 def main(folder: Path, only: Sequence[str]) -> None:
     import torch
+    from decoder_nursery import Nursery
 
     import predictor
     import report
     from archive.lineages import shipped
+    from sounds import decoders
 
     assert predictor and report  # imported here, so that forks need not
     torch.set_num_threads(1)  # what OpenMP has begun does not survive a fork
     shipped()
     good = folder / "good"
     write_good(good)
-    for kind in kinds():
-        if not only or kind.name in only:
-            print(json.dumps(asdict(attempt(kind, folder / "kinds", good))), flush=True)
+    with Nursery() as nursery, patch.object(decoders, "start_process", nursery.start):
+        nursery.begin()  # before anything is watched
+        for kind in kinds():
+            if not only or kind.name in only:
+                print(json.dumps(asdict(attempt(kind, folder / "kinds", good))), flush=True)
 
 
 if __name__ == "__main__":

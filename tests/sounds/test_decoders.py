@@ -26,6 +26,15 @@ from sounds.windows import Waveform
 HERE = Path(__file__).parents[2]
 RATE = 16_000
 LONG = 75  # seconds: three blocks, more than a pipe holds
+AS_EVER = decoders.start_process  # before the fixtures of all tests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun_as_ever() -> Iterator[None]:
+    """Here the processes are what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoders, "start_process", AS_EVER)
+        yield
 
 
 def sound(path: Path, seconds: float = LONG, rate: int = RATE) -> Path:
