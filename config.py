@@ -1337,6 +1337,10 @@ class CountCommand:
     that the classifier misses; about 3 in so many windows can hide behind as many times No."""
     audio: Path | None = None
     """With --plan: where the recordings are now, if they were moved."""
+    voices: Literal["as_scored", "off", "report", "mute"] = "as_scored"
+    """With --plan: people's voices on the page. mute: silenced in sound and picture; report: the page says how long
+    somebody speaks; off: clips are as they are. as_scored: mute where predictor.py had --voices mute, report where it
+    looked for voices otherwise, else off. No window is left out for them, or counts would come out too high."""
     seed: int = 0
     """The same seed plans the same windows and draws the same intervals."""
     export: tuple[Exchange, ...] = ()
@@ -1349,7 +1353,8 @@ class CountCommand:
     def __post_init__(self) -> None:
         refuse_below(0, self, "seed", "missed", "coarsen_km")
         usual = {field.name: field.default for field in fields(self)}
-        of = {"width": "plan", "missed": "plan", "audio": "plan", "coarsen_km": "export", "contributor": "export"}
+        of = {"width": "plan", "missed": "plan", "audio": "plan", "voices": "plan"}
+        of |= {"coarsen_km": "export", "contributor": "export"}
         idle = [name for name, flag in of.items() if getattr(self, name) != usual[name] and not getattr(self, flag)]
         assert not idle, f"--{idle[0]} changes nothing without --{of[idle[0]]}; leave it out"
         assert not (self.plan and self.export), "--plan and --export are two ways: plan, listen, then count and export"

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -44,10 +44,11 @@ from serving.counting import (
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, read_effort, seconds_in
+from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import Verdict, identity, read_verdicts, settle
+from sounds.windows import window_times
 
 PANELS = 12  # species in a picture, those detected most
 LISTED = 30  # species on the terminal
@@ -64,11 +65,10 @@ def count(config: CountCommand) -> int:
     results = replace(results, detections=results.detections + undetected(config.verdicts, results))
     settled, strangers = spoken(config.verdicts, results)
     by_species = grouped(results.detections)
-    return (
-        write_plan(config, folder, results, by_species, settled)
-        if config.plan
-        else write_counts(config, folder, results, by_species, settled, strangers)
-    )
+    code = (write_plan if config.plan else write_counts)(config, folder, results, by_species, settled)
+    if strangers:
+        show(f"{strangers} verdicts are of no detection here")
+    return 2 if strangers else code
 
 
 def write_counts(
@@ -77,9 +77,8 @@ def write_counts(
     results: Results,
     by_species: Mapping[str, Sequence[Detected]],
     settled: Spoken,
-    strangers: int,
 ) -> int:
-    """Tables and pictures; 2 where verdicts are of no detection here, or something cannot be given away."""
+    """Tables and pictures; 2 where something cannot be given away."""
     effort = read_effort(results.files, config.by)
     season: dict[str, list[Counted]] = {}
     certain: dict[str, Mapping[Cell, float]] = {}
@@ -105,11 +104,8 @@ def write_counts(
         show("calls that the classifier missed are not counted: densities are of calls detected (--plan --missed 50)")
     if not results.files:
         show(f"no files.csv in {results.folder}: effort is not known, so detections have nothing to be compared with")
-    if strangers:
-        show(f"{strangers} verdicts are of no detection here")
     show(f"wrote {folder / 'counts.csv'}, season.csv and three pictures")
-    code = write_exchange(folder / "exchange", config, results, settled) if config.export else 0
-    return 2 if strangers else code
+    return write_exchange(folder / "exchange", config, results, settled) if config.export else 0
 
 
 def spoken(paths: Iterable[Path], results: Results) -> tuple[dict[Detected, Verdict], int]:
@@ -208,17 +204,18 @@ def accumulated(
     hours: defaultdict[str, float] = defaultdict(float)
     for (_, when), effort in read_effort(results.files, "day").items():
         hours[when] += effort.seconds / 3600
-    first = {label: min(cell_of(d, "day")[1] for d in found) for label, found in by_species.items()}
+    dated = {label: [cell_of(d, "day")[1] for d in found if d.confidence] for label, found in by_species.items()}
+    first = {label: min(days) for label, days in dated.items() if days}
     surely: dict[str, str] = {}
     for label, cells in certain.items():
-        days = [when for (_, when), share in cells.items() if share >= SURE]
+        days = [last_day(when) for (_, when), share in cells.items() if share >= SURE]
         surely |= {label: min(days)} if days else {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, begun in (("detected", first), (f"there with {SURE:.1%} or more", surely)):
         done, curve = 0.0, [(0.0, 0.0)]
         for when in sorted(hours):
             done += hours[when]
-            curve.append((done, sum(day[:10] <= when for day in begun.values())))
+            curve.append((done, sum(day <= when for day in begun.values())))
         if begun:
             curves[name] = curve
     return curves
@@ -234,7 +231,7 @@ def write_plan(
     """How many windows of which strata to listen to, and the page for them; 2 where some have no sound."""
     effort = read_effort(results.files, config.by)
     index_of = {id(d): index for index, d in enumerate(results.detections)}
-    drawn, extra = list[int](), list[Detected]()
+    drawn, extra, grid = list[int](), list[Detected](), Grid(results) if config.missed else None
     total: Counter[str] = Counter()
     with open_text(folder / "plan.csv") as table:
         write_row(table, PLAN_COLUMNS)
@@ -243,7 +240,7 @@ def write_plan(
             species = strata_of([d for d in found if d.confidence], settled, effort, config.by)
             wanted = dict(zip(strata_named(found), planned(species, config.width).tolist(), strict=True))
             drawn += [index_of[id(found[index])] for index in drawn_windows(found, settled, wanted, generator)]
-            extra += missed_windows(results, found, config.missed, generator)
+            extra += missed_windows(grid, found, config.missed, generator) if grid else []
             for which, cells in plan_cells(species, wanted).items():
                 write_row(table, [no_formula(cell) for cell in [label, *names_in(found[0]), which, *cells]])
             if config.missed:
@@ -256,7 +253,8 @@ def write_plan(
         out=folder / "listen.html",
         audio=config.audio,
         strategy="random",
-        per_species=max(1, *total.values()),
+        voices=plan_voices(config, results),
+        per_species=max([1, *total.values()]),
         max_clips=max(1, len(drawn) + len(extra)),
         seed=config.seed,
         title="What to listen to for counts",
@@ -270,6 +268,13 @@ def write_plan(
     then = command_line("count.py", results.folder, "--verdicts", "validation.csv")
     show(f"wrote {folder / 'plan.csv'}; listen to all of it, save, then: {then}")
     return code
+
+
+def plan_voices(config: CountCommand, results: Results) -> Literal["off", "report", "mute"]:
+    """What becomes of people's voices on the page of a plan: none is left out, or what is drawn is no random sample."""
+    if config.voices != "as_scored":
+        return config.voices
+    return "mute" if results.muted else "report" if results.searched else "off"
 
 
 def strata_named(found: Sequence[Detected]) -> list[int]:
@@ -298,41 +303,75 @@ def plan_lines(
     lines = [f"{'species':30}{'detections':>11}{'to listen to':>13}"]
     for label, count in list(total.items())[:LISTED]:
         found = by_species[label]
-        lines.append(f"{(found[0].cell('Common name') or label)[:29]:30}{len(found):11}{count + config.missed:13}")
+        detections = sum(d.confidence > 0 for d in found)
+        lines.append(f"{(found[0].cell('Common name') or label)[:29]:30}{detections:11}{count + config.missed:13}")
     lines += [f"... and {len(total) - LISTED} more"] if len(total) > LISTED else []
     return [*lines, f"for 95 % intervals {config.width:g} wide, of the share of detections that are right"]
 
 
-def missed_windows(
-    results: Results, found: Sequence[Detected], count: int, generator: np.random.Generator
-) -> list[Detected]:
-    """So many windows in which a species was not detected, any of those analysed, as detections of no confidence."""
-    first = found[0]
-    length = first.end - first.start
-    rows = [row for row in results.files if seconds_in(row.get("windows", "")) > 0] if count else []
-    assert rows or not count, "--missed needs files.csv of predictor.py, which says what was analysed"
-    windows = np.array([seconds_in(row["windows"]) for row in rows])
-    step = length - seconds_in(first.cell("Overlap (s)"))
-    detected_in = {(d.file, round(d.start, 3)) for d in found}
-    chosen: dict[tuple[str, float], Detected] = {}
-    for _ in range(20 * count):
-        if len(chosen) == count:
-            break
-        row = rows[int(generator.choice(len(rows), p=windows / windows.sum()))]
-        start = step * int(generator.integers(int(seconds_in(row["windows"]))))
-        where = row["file"], round(start, 3)
-        if where not in detected_in:
-            chosen[where] = missed_window(first, row, start, start + length)
-    return list(chosen.values())
+class Grid:
+    """All windows of the recordings that were analysed.
+
+    Stretches without sound, and those that --voices skip left out, are among them: no table says where they are.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.rows = [row for row in results.files if seconds_in(row.get("windows", "")) > 0]
+        assert self.rows, "--missed needs files.csv of predictor.py, which says what was analysed"
+        first = results.detections[0]
+        self.window = seconds_in(first.cell("Window (s)")) or first.end - first.start
+        self.overlap = seconds_in(first.cell("Overlap (s)"))
+        self.counts = [
+            len(self.times(place)) * len(channels_scored(results, row)) for place, row in enumerate(self.rows)
+        ]
+        self.total = sum(self.counts)
+
+    def times(self, place: int) -> list[tuple[float, float]]:
+        """Start and end of the windows of a recording, in seconds."""
+        return window_times(seconds_read(self.rows[place]), self.window, self.overlap)
 
 
-def missed_window(like: Detected, row: Mapping[str, str], start: float, end: float) -> Detected:
+def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator: np.random.Generator) -> list[Detected]:
+    """So many windows in which a species was not detected, as detections of no confidence."""
+    detected_in = {(d.file, d.cell("Channel"), round(d.start, 3)) for d in found}
+    bounds, drawn, chosen = np.cumsum(grid.counts), set[int](), list[Detected]()
+    while len(chosen) < count and len(drawn) < grid.total:
+        number = int(generator.integers(grid.total))
+        if number in drawn:
+            continue
+        drawn.add(number)
+        place = int(np.searchsorted(bounds, number, "right"))
+        row, times = grid.rows[place], grid.times(place)
+        channel, window = divmod(int(bounds[place]) - 1 - number, len(times))
+        name = channels_scored(grid.results, row)[channel]
+        if (row["file"], name, round(times[window][0], 3)) not in detected_in:
+            chosen.append(missed_window(found[0], row, name, *times[window]))
+    return chosen
+
+
+def seconds_read(row: Mapping[str, str]) -> float:
+    """Of a recording, scored or not."""
+    return sum(seconds_in(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
+
+
+def channels_scored(results: Results, row: Mapping[str, str]) -> list[str]:
+    """As the cells of detections have them."""
+    settings: object = results.facts.get("settings")
+    given = cast(dict[str, object], settings).get("channel") if isinstance(settings, dict) else None
+    asked = given if isinstance(given, str) else "mean"
+    return (
+        [str(number + 1) for number in range(int(seconds_in(row.get("channels", ""))))] if asked == "each" else [asked]
+    )
+
+
+def missed_window(like: Detected, row: Mapping[str, str], channel: str, start: float, end: float) -> Detected:
     """A window of a recording in which a species was not detected."""
     recorded_at = row.get("recorded_at", "")
-    own = dict.fromkeys(("Runners up", "Validated"), "")
+    own = dict.fromkeys(("Runners up", "Validated", UNFAMILIAR), "")
     own |= {"Start (s)": seconds(start), "End (s)": seconds(end), "Confidence": "0", "File": row["file"]}
     own |= {"Site": row.get("site", ""), "Recorded at": recorded_at, "Detected at": clock_time(recorded_at, start)}
-    own[UNFAMILIAR] = ""
+    own["Channel"] = channel
     cells = [own.get(name, like.cells[INDEX[name]]) for name in COLUMNS[: len(like.cells)]]
     return Detected(tuple(cells), start, end, 0.0)
 

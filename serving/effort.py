@@ -65,6 +65,12 @@ def period(moment: str, by: Period) -> str:
     return f"{year}-W{week:02}" if day else ""
 
 
+def last_day(period: str) -> str:
+    """The day on which a period ends, ISO 8601: of a week its Sunday."""
+    week = re.fullmatch(r"(\d{4})-W(\d\d)", period)
+    return date.fromisocalendar(int(week[1]), int(week[2]), 7).isoformat() if week else period[:DAY]
+
+
 def hours_of(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """The hours in which a recording was made, ISO 8601, each with the seconds analysed in it.
 

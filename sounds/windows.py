@@ -22,6 +22,7 @@ SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal
 TAIL_SECONDS = 0.5  # what is left behind the last full window and is shorter gets no window of its own
 SHORT_SHARE = 0.5  # of a window: where that is less than either of the two, it counts in their place
 FAINTEST = 10**-2.5  # RMS, -50 dB: what is fainter is raised to it before a network gets it (LOG.md)
+MICRO = 1_000_000  # parts of a second, where no sample rate counts
 SILENCE = 1e-5  # of full scale: what moves less, over a whole second, is no sound
 
 Waveform = NDArray[np.float32]
@@ -108,9 +109,22 @@ def context_at(
     new = [
         (first / sample_rate, min(first + window, end) / sample_rate)
         for first in range(start, end, window)
-        if first == 0 or first + window <= end or end - (first - hop + window) >= tail
+        if is_new(first, end, window, hop, tail)
     ]
     return Window(start / sample_rate, end / sample_rate, network_input(samples, length)), new
+
+
+def is_new(first: int, end: int, window: int, hop: int, tail: float) -> bool:
+    """Whether a window that begins at a sample is full, or holds enough that the one a hop before does not."""
+    return first == 0 or first + window <= end or end - (first - hop + window) >= tail
+
+
+def window_times(seconds: float, window_seconds: float, overlap_seconds: float) -> list[tuple[float, float]]:
+    """Start and end in seconds of all windows of a recording so long, with sound or without, in the order of time."""
+    end, window, hop = (round(MICRO * each) for each in (seconds, window_seconds, window_seconds - overlap_seconds))
+    tail = min(TAIL_SECONDS * MICRO, SHORT_SHARE * window)
+    starts = (first for first in range(0, end, hop) if is_new(first, end, window, hop, tail))
+    return [(first / MICRO, min(first + window, end) / MICRO) for first in starts]
 
 
 def rows_with_sound(

@@ -1,6 +1,8 @@
 """The command: what it says with and without verdicts, its plan, and what it refuses."""
 
 import csv
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretend import read_rows, write_results
+from pretend import SPECIES, read_rows, write_results
 
 import count
 import report
-from config import CountCommand, parse
+from config import CountCommand, ReportCommand, parse
 from serving.detections import DETECTION_COLUMNS
 from serving.results import Detected, read_results
 from serving.review import ADDED
@@ -116,16 +118,84 @@ def test_a_plan_is_a_page_and_its_verdicts_count(
     assert all(float(row["density_low"]) > 0 for row in whole)
 
 
+@pytest.mark.parametrize("channel", ["mean", "2", "each"])
+def test_windows_without_a_detection_are_drawn_from_all_there_are(channel: str, tmp_path: Path) -> None:
+    """Of recordings of 12 s that are 0-5, 5-10 and 10-12 s, whatever the first detection is like."""
+    folder, numbers = tmp_path / "results", {"mean": ["mean"], "2": ["2"], "each": ["1", "2"]}[channel]
+    write_results(tmp_path, 2, 3, (SPECIES[0],))
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"settings": {"channel": channel}}))
+    files = [row for row in read_rows(folder / "files.csv") if row["status"] == "ok"]
+    short = {"seconds_claimed": "12", "seconds_analysed": "7", "seconds_silent": "5", "channels": "2"}
+    results = read_results(folder)
+    last = max(results.detections, key=lambda d: (d.file, d.start))
+    cells = ["10", "12", *last.cells[2:]]
+    cells[DETECTION_COLUMNS.index("Channel")] = numbers[-1]
+    only = replace(last, cells=tuple(cells), start=10.0, end=12.0)
+    results = replace(results, detections=(only,), files=tuple(row | short for row in files))
+    generator, grid = np.random.default_rng(0), count.Grid(results)
+    times_of_all = [(0.0, 5.0), (5.0, 10.0), (10.0, 12.0)]
+    windows = [d.window for d in count.missed_windows(grid, [only], 99, generator)]
+    everything = {(row["file"], *times, number) for row in files for times in times_of_all for number in numbers}
+    assert sorted(windows) == sorted(everything - {only.window}), "each once, and what was detected is none of them"
+    first = [count.missed_windows(grid, [only], 1, generator)[0].window for _ in range(600)]
+    shares = np.array(list(Counter(first).values())) / 600
+    assert len(shares) == len(windows) and abs(shares - 1 / len(windows)).max() < 0.08, "any as likely as another"
+
+
+def test_a_plan_leaves_no_window_out_because_somebody_speaks(results: Path) -> None:
+    found = read_results(results)
+    for searched, settings, flags, expected in (
+        (False, {}, {}, "off"),
+        (True, {}, {}, "report"),
+        (True, {"voices": "mute"}, {}, "mute"),
+        (True, {}, {"voices": "off"}, "off"),
+    ):
+        these = replace(found, searched=searched, facts={"settings": settings})
+        assert count.plan_voices(command(results, plan=True, **flags), these) == expected
+    assert report.chosen_voices(ReportCommand(results), replace(found, searched=True)) == "skip", "as a page does else"
+
+
+def test_a_rare_species_all_of_whose_detections_were_judged_is_known(tmp_path: Path) -> None:
+    results = write_results(tmp_path, 2, 2, (SPECIES[0],))
+    found = read_results(results).detections
+    count.count(command(results, verdicts=(say(found, tmp_path / "v.csv", wrong_below=0.5),)))
+    season = read_rows(results / "counts" / "season.csv")[-1]
+    truth = sum(d.confidence >= 0.5 for d in found) / 4
+    assert {float(season[name]) for name in ("density", "density_low", "density_high")} == {truth}
+    count.count(command(results, verdicts=(say(found[1:], tmp_path / "v.csv"),)))
+    assert read_rows(results / "counts" / "season.csv")[-1]["density"] == "", "three of four are too few"
+
+
+def test_the_curves_of_species_rise_on_the_day_of_the_first_detection(tmp_path: Path) -> None:
+    results = write_results(tmp_path, 6, 9, (SPECIES[0],))
+    found = read_results(results)
+    frogs = {FROG: [*found.detections[20:], replace(found.detections[0], confidence=0.0)]}
+    for by, day in (("day", "2026-05-15"), ("week", "2026-W20")):
+        curves = count.accumulated(found, frogs, {FROG: {("site A", day): 1.0}})
+        assert [height for _, height in curves["detected"]] == [0, 0, 1, 1], "a window listened to is no detection"
+        sure = [height for name, curve in curves.items() if name != "detected" for _, height in curve]
+        assert sure == ([0, 0, 1, 1] if by == "day" else [0, 0, 0, 0]), "a week counts from its end"
+
+
+def test_a_plan_for_answers_above_species_alone_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = write_results(tmp_path, 2, 3, (("genus Rana", "Rana", ""),))
+    assert count.count(command(results, plan=True)) == 0
+    assert "nothing more needs listening to" in capsys.readouterr().out
+
+
 def test_verdicts_of_something_else_are_counted_and_make_the_code_2(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: Path, tmp_path: Path, quick: list[Detected], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = read_results(results).detections
     strange = replace(found[0], start=1.25, end=6.25)
     cells = list(strange.cells)
     cells[0], cells[1] = "1.25", "6.25"
     path = say([*found[1:3], replace(strange, cells=tuple(cells))], tmp_path / "validation.csv")
-    assert count.count(command(results, verdicts=(path,))) == 2
-    assert "1 verdicts are of no detection here" in capsys.readouterr().out
+    for plan in (False, True):
+        assert count.count(command(results, verdicts=(path,), plan=plan)) == 2
+        assert "1 verdicts are of no detection here" in capsys.readouterr().out
+    assert quick
 
 
 def test_without_files_csv_there_is_no_effort(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

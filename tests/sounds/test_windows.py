@@ -18,7 +18,7 @@ from broken import (
 from opened import heard, whole
 
 from sounds.audio import open_recording, read_window
-from sounds.windows import FAINTEST, SEAM, TAIL_SECONDS, contexts, fill_window, network_input
+from sounds.windows import FAINTEST, SEAM, TAIL_SECONDS, contexts, fill_window, network_input, window_times
 
 
 def test_windows_without_overlap_joined_are_the_recording(tmp_path: Path) -> None:
@@ -173,6 +173,7 @@ def test_a_longer_context_holds_the_same_windows(seconds: float, overlap: float,
             assert start == pytest.approx(context.start + 5 * number) and (start, end) not in found
             found[start, end] = context.samples[5000 * number : 5000 * (number + 1)]
     assert sorted(found) == sorted(expected)
+    assert np.allclose(window_times(seconds, 5.0, overlap), sorted(expected)), "known without the sound too"
     for (start, end), window in expected.items():
         length = round((end - start) * 1000)
         if end == pytest.approx(seconds):  # the end goes over into what it is repeated by, in a context later
