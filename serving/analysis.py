@@ -50,6 +50,7 @@ def score_entries(
     answered: ByChannel = {}
     contexts = 0
     audio, species = scorers[0].audio, len(scorers[0].taxonomy.labels)
+    step = audio.window_seconds - sound.overlap
     journal = progress.journal if progress else None
     embeddings = journal is not None and journal.arrays
     pieces = context_pieces(entries, audio, sound, decoder, journal, finder)
@@ -64,7 +65,7 @@ def score_entries(
                 progress.moved(piece, answered, contexts)
         if piece.outcome is not None:
             numbers = channels(sound, piece.outcome)
-            scored = [scored_channel(answered, channel, species, sound) for channel in numbers]
+            scored = [scored_channel(answered, channel, species, sound, step) for channel in numbers]
             spoken = [piece.speech.get(channel, Speech()) for channel in numbers]
             scored = [
                 replace(one, speech=its.segments, skipped=its.skipped) for one, its in zip(scored, spoken, strict=True)
@@ -76,14 +77,17 @@ def score_entries(
 
 
 def scored_channel(
-    answered: Mapping[tuple[int, bool], Windows], channel: int, species: int, sound: SoundSettings
+    answered: Mapping[tuple[int, bool], Windows], channel: int, species: int, sound: SoundSettings, step: float
 ) -> Scored:
-    """One channel of a recording: its windows in order, averaged and weighted as asked."""
+    """One channel of a recording: its windows in order, averaged and weighted as asked.
+
+    step   seconds from the beginning of a window to that of the next
+    """
     scored = answered.get((channel, False), Windows()).scored(channel, species)
     if sound.tta:
-        scored = averaged_shifts(scored, answered.get((channel, True), Windows()).scored(channel, species))
+        scored = averaged_shifts(scored, answered.get((channel, True), Windows()).scored(channel, species), step)
     if sound.smooth:
-        scored = replace(scored, probabilities=smoothed(scored.probabilities))
+        scored = smoothed(scored, step)
     if sound.file_weight:
         scored = replace(scored, probabilities=weighted_by_file(scored.probabilities))
     return scored

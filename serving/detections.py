@@ -33,6 +33,7 @@ KERNEL = (0.1, 0.2, 0.4, 0.2, 0.1)  # of neighbouring windows, as the winner of 
 RUNNERS_UP = 2
 AT_A_TIME = 512  # windows
 Scores = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -201,16 +202,25 @@ def labels_in_words(taxonomy: Taxonomy, probabilities: Scores, columns: Sequence
     return ", ".join(f"{taxonomy.labels[column]} {probabilities[column]:.2f}" for column in listed)
 
 
-def smoothed(probabilities: Scores) -> Scores:
-    """(windows, species) averaged with two neighbours on each side; at the ends over those that are there."""
-    reach = len(KERNEL) // 2
-    total, weight = np.zeros_like(probabilities), np.zeros((len(probabilities), 1), np.float32)
-    for shift, share in enumerate(KERNEL, -reach):
-        low, high = max(0, shift), min(len(probabilities), len(probabilities) + shift)
-        if low < high:
-            total[low - shift : high - shift] += np.float32(share) * probabilities[low:high]
-            weight[low - shift : high - shift] += np.float32(share)
-    return total / weight if len(total) else total
+def smoothed(scored: Scored, step: float) -> Scored:
+    """Windows averaged with two neighbours on each side, over those that are there: a window left out is none.
+
+    step   seconds from the beginning of a window to that of the next
+    """
+    total = np.zeros_like(scored.probabilities)
+    weight = np.zeros((len(scored.starts), 1), np.float32)
+    for steps, share in enumerate(KERNEL, -(len(KERNEL) // 2)):
+        mine, theirs = neighbours(scored.starts, scored.starts, step, steps)
+        total[mine] += np.float32(share) * scored.probabilities[theirs]
+        weight[mine] += np.float32(share)
+    return replace(scored, probabilities=total / weight if len(total) else total)
+
+
+def neighbours(starts: Sequence[float], others: Sequence[float], step: float, steps: float) -> tuple[Indices, Indices]:
+    """Which windows have another that begins so many steps later, whole or half ones, and which that is."""
+    halves, found = (np.rint(np.asarray(each, np.float64) * 2 / step).astype(np.int64) for each in (starts, others))
+    _, mine, theirs = np.intersect1d(halves + round(2 * steps), found, assume_unique=True, return_indices=True)
+    return mine, theirs
 
 
 def weighted_by_file(probabilities: Scores) -> Scores:
@@ -222,13 +232,13 @@ def weighted_by_file(probabilities: Scores) -> Scores:
     return probabilities * highest
 
 
-def averaged_shifts(base: Scored, shifted: Scored) -> Scored:
+def averaged_shifts(base: Scored, shifted: Scored, step: float) -> Scored:
     """Windows averaged with those that begin half a step before and behind each, which count half as much."""
     total, weight = base.probabilities * 2, np.full((len(base.starts), 1), 2, np.float32)
-    for first in (0, 1):  # the shifted window behind each, then the one before
-        count = min(len(base.starts) - first, len(shifted.starts))
-        total[first : first + count] += shifted.probabilities[:count]
-        weight[first : first + count] += 1
+    for steps in (-0.5, 0.5):
+        mine, theirs = neighbours(base.starts, shifted.starts, step, steps)
+        total[mine] += shifted.probabilities[theirs]
+        weight[mine] += 1
     return replace(base, probabilities=total / weight)
 
 

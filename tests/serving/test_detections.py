@@ -1,6 +1,7 @@
 """What counts as a detection, at which rank, and which windows belong together: numbers that can be checked by hand."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -103,16 +104,33 @@ def test_a_detection_knows_its_clock_time_where_the_recording_does() -> None:
     assert clock_time("2026-05-14T05:30:00", 2.5) == "2026-05-14T05:30:02.500"
 
 
+def column(*values: float, first: float = 0.0, without: Sequence[int] = ()) -> Scored:
+    """One species in windows of 5 s, some of which were left out."""
+    kept = [number for number in range(len(values)) if number not in without]
+    rows = np.array([[values[number]] for number in kept], np.float32).reshape(-1, 1)
+    starts = [first + 5.0 * number for number in kept]
+    return Scored(starts, [start + 5 for start in starts], rows, np.zeros((len(kept), 0), np.float32))
+
+
 def test_neighbours_are_averaged_and_the_ends_lose_nothing() -> None:
-    one = np.zeros((9, 1), np.float32)
-    one[4] = 1.0
-    np.testing.assert_allclose(smoothed(one)[2:7, 0], KERNEL, atol=1e-6)
-    np.testing.assert_allclose(smoothed(np.full((7, 2), 0.3, np.float32)), 0.3, atol=1e-6)
-    np.testing.assert_allclose(
-        smoothed(np.array([[0.6], [0.2]], np.float32))[0], (0.4 * 0.6 + 0.2 * 0.2) / 0.6, atol=1e-6
-    )
+    one = smoothed(column(0, 0, 0, 0, 1, 0, 0, 0, 0), 5.0).probabilities
+    np.testing.assert_allclose(one[2:7, 0], KERNEL, atol=1e-6)
+    np.testing.assert_allclose(smoothed(column(*[0.3] * 7), 5.0).probabilities, 0.3, atol=1e-6)
+    two = smoothed(column(0.6, 0.2), 5.0).probabilities
+    np.testing.assert_allclose(two[0], (0.4 * 0.6 + 0.2 * 0.2) / 0.6, atol=1e-6)
     for count in (0, 1):
-        assert smoothed(np.full((count, 2), 0.5, np.float32)).shape == (count, 2)
+        assert smoothed(column(*[0.5] * count), 5.0).probabilities.shape == (count, 1)
+
+
+def test_windows_beside_one_that_was_left_out_are_no_neighbours() -> None:
+    """A silent hour between two calls moves them together in the table, and not in time."""
+    far = smoothed(column(0.8, 0, 0, 0, 0.2, without=(1, 2, 3)), 5.0).probabilities
+    np.testing.assert_allclose(far[:, 0], [0.8, 0.2], atol=1e-6)
+    near = smoothed(column(0.8, 0, 0.2, without=(1,)), 5.0).probabilities
+    np.testing.assert_allclose(near[:, 0], np.array([0.34, 0.16]) / 0.5, atol=1e-6)
+    base, shifted = column(0.4, 0, 0.2, without=(1,)), column(0.9, 0.5, first=2.5, without=(0,))
+    values = averaged_shifts(base, shifted, 5.0).probabilities[:, 0]
+    np.testing.assert_allclose(values, [0.4, (0.4 + 0.5) / 3], atol=1e-6)
 
 
 def test_a_recording_with_a_sure_window_lifts_its_others_above_those_of_one_without() -> None:
@@ -122,10 +140,10 @@ def test_a_recording_with_a_sure_window_lifts_its_others_above_those_of_one_with
 
 
 def test_shifted_windows_count_half() -> None:
-    base, shifted = scored((0.4, 0, 0), (0.8, 0, 0), (0.2, 0, 0)), scored((0.1, 0, 0), (0.5, 0, 0))
-    values = averaged_shifts(base, shifted).probabilities[:, 0]
+    base, shifted = column(0.4, 0.8, 0.2), column(0.1, 0.5, first=2.5)
+    values = averaged_shifts(base, shifted, 5.0).probabilities[:, 0]
     np.testing.assert_allclose(values, [(0.8 + 0.1) / 3, (1.6 + 0.1 + 0.5) / 4, (0.4 + 0.5) / 3], atol=1e-6)
-    np.testing.assert_array_equal(averaged_shifts(base, scored()).probabilities, base.probabilities)
+    np.testing.assert_array_equal(averaged_shifts(base, column(), 5.0).probabilities, base.probabilities)
 
 
 def test_windows_of_a_species_and_channel_join_as_far_as_the_gap_allows() -> None:
