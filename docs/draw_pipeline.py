@@ -1,8 +1,8 @@
-"""The figure of the README: the commands, and the files by which they meet.
+"""The figures of the commands, and of the files by which they meet: all stages, and the loop from one call on.
 
     python docs/draw_pipeline.py
 
-Writes   docs/pipeline.png
+Writes   docs/pipeline.png, docs/loop.png
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
-OUT = Path(__file__).with_name("pipeline.png")
+HERE = Path(__file__).parent
 WIDTH, HEIGHT = 1.55, 0.62  # of a box
 COMMAND, FILE, INPUT = "#1f6f5c", "#f1efe6", "#dfe9f3"
 
@@ -27,7 +27,16 @@ class Box(NamedTuple):
     colour: str
 
 
-BOXES = {
+class Figure(NamedTuple):
+    """What is drawn: boxes by name, arrows along a row or a column, and arrows by way of a height."""
+
+    name: str
+    boxes: dict[str, Box]
+    arrows: tuple[tuple[str, str], ...]
+    elbows: tuple[tuple[str, str, float], ...]
+
+
+STAGES = {
     "unlabelled": Box(0, 3, "recordings\nwithout labels", INPUT),
     "labelled": Box(0, 2, "labelled\nrecordings", INPUT),
     "season": Box(0, 0, "a season\nof recordings", INPUT),
@@ -44,52 +53,80 @@ BOXES = {
     "int8": Box(10, 1.25, "classifier\n.int8.onnx", FILE),
     "verdicts": Box(8, 0, "validation.csv\nthresholds.csv", FILE),
 }
-ARROWS = (
+STAGE_ARROWS = (
     *(("unlabelled", "ssl_mae"), ("ssl_mae", "encoder"), ("labelled", "data_loader"), ("data_loader", "table")),
     *(("encoder", "main"), ("table", "main"), ("main", "classifier"), ("classifier", "quantize"), ("quantize", "int8")),
     *(("season", "predictor"), ("predictor", "detections"), ("detections", "report"), ("report", "verdicts")),
 )
-ELBOWS = (("int8", "predictor", 1.25), ("verdicts", "table", 0.9))  # by way of this height
+LOOP = {
+    "season": Box(0, 1.6, "a season\nof recordings", INPUT),
+    "index_command": Box(2, 1.6, "search.py index\nembeds windows", COMMAND),
+    "index": Box(4, 1.6, "season.index", FILE),
+    "query": Box(6, 1.6, "search.py query\nnearest windows", COMMAND),
+    "call": Box(6, 2.7, "call.wav\none example", INPUT),
+    "windows": Box(8, 1.6, "windows\nto listen to", FILE),
+    "report": Box(10, 1.6, "report.py\nlisten and judge", COMMAND),
+    "verdicts": Box(10, 0, "validation.csv", FILE),
+    "refit": Box(4, 0, "refit.py\na head in seconds", COMMAND),
+    "classifier": Box(2, 0, "classifier.onnx\nthresholds", FILE),
+    "predictor": Box(0, 0, "predictor.py\nevery 5 seconds", COMMAND),
+}
+FIGURES = (
+    Figure("pipeline.png", STAGES, STAGE_ARROWS, (("int8", "predictor", 1.25), ("verdicts", "table", 0.9))),
+    Figure(
+        "loop.png",
+        LOOP,
+        (
+            *(("season", "index_command"), ("index_command", "index"), ("index", "query"), ("call", "query")),
+            *(("query", "windows"), ("windows", "report"), ("report", "verdicts"), ("verdicts", "refit")),
+            *(("index", "refit"), ("refit", "classifier"), ("classifier", "predictor")),
+        ),
+        (("refit", "windows", 0.8),),
+    ),
+)
 
 
-def draw(path: Path) -> None:
+def draw(drawn: Figure, path: Path) -> None:
     """The whole figure."""
-    figure, axes = plt.subplots(figsize=(12, 4.2), dpi=110)
-    for box in BOXES.values():
+    heights = [box.y for box in drawn.boxes.values()]
+    low, high = min(heights) - 0.5, max(heights) + 0.5
+    figure, axes = plt.subplots(figsize=(12, 1.05 * (high - low)), dpi=110)
+    for box in drawn.boxes.values():
         corner = (box.x - WIDTH / 2, box.y - HEIGHT / 2)
-        axes.add_patch(
-            FancyBboxPatch(
-                corner,
-                WIDTH,
-                HEIGHT,
-                boxstyle="round,pad=0.02,rounding_size=0.1",
-                facecolor=box.colour,
-                edgecolor="#555",
-            )
-        )
+        shape = "round,pad=0.02,rounding_size=0.1"
+        axes.add_patch(FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle=shape, facecolor=box.colour, edgecolor="#555"))
         colour = "white" if box.colour == COMMAND else "#222"
         axes.text(box.x, box.y, box.text, ha="center", va="center", fontsize=10, color=colour)
-    for start, end in ARROWS:
-        one, other = BOXES[start], BOXES[end]
-        down = one.x == other.x
-        tail = (one.x, one.y - HEIGHT / 2) if down else (one.x + WIDTH / 2, one.y)
-        head = (other.x, other.y + HEIGHT / 2) if down else (other.x - WIDTH / 2, other.y)
+    for start, end in drawn.arrows:
+        tail, head = ends(drawn.boxes[start], drawn.boxes[end])
         axes.annotate("", head, tail, arrowprops={"arrowstyle": "-|>", "color": "#555", "shrinkA": 2, "shrinkB": 2})
-    for start, end, height in ELBOWS:
-        one, other = BOXES[start], BOXES[end]
+    for start, end, height in drawn.elbows:
+        one, other = drawn.boxes[start], drawn.boxes[end]
         side = one.y == height
         begin = (one.x - WIDTH / 2 if side else one.x, height if side else one.y + HEIGHT / 2)
         stop = other.y + HEIGHT / 2 if height > other.y else other.y - HEIGHT / 2
-        axes.plot([begin[0], begin[0], other.x], [begin[1], height, height], color="#555", linewidth=1)
+        above = [drawn.boxes[first] for first, name in drawn.arrows if name == start]
+        bend = one.x + WIDTH / 4 if any(box.x == one.x for box in above) else begin[0]
+        axes.plot([bend, bend, other.x], [begin[1], height, height], color="#555", linewidth=1)
         axes.annotate("", (other.x, stop), (other.x, height), arrowprops={"arrowstyle": "-|>", "color": "#555"})
     axes.set_xlim(-1, 11)
-    axes.set_ylim(-0.5, 3.5)
+    axes.set_ylim(low, high)
     axes.set_axis_off()
     figure.tight_layout(pad=0)
     figure.savefig(path)
     plt.close(figure)
 
 
+def ends(one: Box, other: Box) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where an arrow from one box to another begins and ends."""
+    if one.x == other.x:
+        down = HEIGHT / 2 if one.y > other.y else -HEIGHT / 2
+        return (one.x, one.y - down), (other.x, other.y + down)
+    side = WIDTH / 2 if one.x < other.x else -WIDTH / 2
+    return (one.x + side, one.y), (other.x - side, other.y)
+
+
 if __name__ == "__main__":
-    draw(OUT)
-    assert OUT.stat().st_size > 10_000, f"{OUT} is empty"
+    for drawn in FIGURES:
+        draw(drawn, HERE / drawn.name)
+        assert (HERE / drawn.name).stat().st_size > 10_000, f"{drawn.name} is empty"
