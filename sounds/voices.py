@@ -142,9 +142,11 @@ def detector_digest(path: Path) -> str:
 
 
 def searched(answers: Iterable[NDArray[np.float32]]) -> Iterator[tuple[float, list[Segment]]]:
-    """After each answer how far the search is, in seconds, and the segments that are known by then.
+    """After each answer up to where, in seconds, all is known, and the segments that are known by then.
 
     answers   (frames,) probabilities, one after the other
+
+    Where somebody is speaking, all is known only up to where that began.
     """
     open_ = list[float]()  # start and end so far of what may go on
     spoken = 0.0  # seconds of speech in it, pauses left out
@@ -161,7 +163,8 @@ def searched(answers: Iterable[NDArray[np.float32]]) -> Iterator[tuple[float, li
             running = close and start - open_[1] < FRAME / RATE / 2
             if probability >= SPEECH or (running and probability >= STILL):
                 open_, spoken = [open_[0] if open_ else start, end], spoken + FRAME / RATE
-        yield count * FRAME / RATE, known
+        reached = count * FRAME / RATE
+        yield min(reached, max(open_[0] - AROUND_SECONDS, 0.0)) if open_ else reached, known
     yield count * FRAME / RATE, widened(open_, spoken)
 
 
@@ -190,7 +193,7 @@ class VoiceFinder:
 
     def find(self, path: Path, channel: int = 0) -> Segments:
         """Where somebody speaks in a recording. What could not be searched, because its decoder died or hung, counts as
-        speech to its end.
+        speech to its end, with what was being said just then.
 
         channel   counted from 1; 0 for the mean of all
         """
@@ -210,7 +213,7 @@ def serve_speech() -> None:
 
 
 def speech_messages(path: str, channel: int, detector: str) -> Iterator[Message]:
-    """How far the search is, and the segments that have ended by then."""
+    """Up to where all is known, and the segments that have ended by then."""
     blocks = open_recording(Path(path), RATE, channel).waveform()
     for reached, known in searched(open_detector(Path(detector)).probabilities(blocks)):
         yield False, json.dumps([reached, known]).encode()

@@ -114,6 +114,30 @@ def test_what_could_not_be_searched_counts_as_speech_to_its_end(
     assert finder.find(tmp_path / "a.wav") == ((1.0, 2.0), (16.0, math.inf))
 
 
+def test_speech_that_goes_on_when_the_decoder_dies_is_not_lost(
+    finder: VoiceFinder, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*talks: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+        """What is found where the decoder dies after 48 s, three answers."""
+        path = write_sound(tmp_path / "long.wav", 50, talks)
+        told = list(voices.speech_messages(str(path), 0, str(detector.path)))
+
+        def dies(*_: object) -> Iterator[tuple[bool, bytes]]:
+            yield from told[:3]
+            raise Lost("its decoder died (SIGSEGV)")
+
+        monkeypatch.setattr(finder.decoder, "answer", dies)
+        return finder.find(path)
+
+    (found,) = died((0.0, 50.0))
+    assert found == (0.0, math.inf)  # nothing of 48 s of speech may be left
+    before, after = died((10.0, 11.0), (30.0, 50.0))
+    np.testing.assert_allclose(before, (10 - AROUND_SECONDS, 11 + AROUND_SECONDS), atol=2 * STEP)
+    assert after[0] == pytest.approx(30 - AROUND_SECONDS, abs=2 * STEP) and math.isinf(after[1])
+    (still,) = died()  # control: nobody was speaking
+    assert still == (48.0, math.inf)
+
+
 def test_a_segment_begins_when_sure_and_goes_on_when_less_sure() -> None:
     low = [0.4] * 20
     ((start, end),) = segments(*[0.0] * 20, *[0.9] * 5, *low, *[0.0] * 40)
