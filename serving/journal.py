@@ -137,13 +137,20 @@ class Journal:
 
 @contextmanager
 def open_journal(
-    folder: Path, settings: Mapping[str, object], arrays: bool, shard: str = "", restart: bool = False
+    folder: Path,
+    settings: Mapping[str, object],
+    arrays: bool,
+    shard: str = "",
+    restart: bool = False,
+    command: str = "predictor.py",
+    flag: str = "--out",
 ) -> Generator[Journal]:
     """The journal of a folder of results, for this process alone.
 
     settings  all that changes what is found; a folder with parts of other settings is refused
     shard     several processes may share a folder if each has a shard of its own
     restart   forget what was done before
+    command   that writes the parts, and its flag for the folder, for messages
     """
     assert not (restart and shard), "--restart would forget what other shards have done; give it once without --shard"
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
@@ -154,7 +161,7 @@ def open_journal(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AssertionError(
-                f"another predictor.py is at work in {folder}; wait for it, or give another --out"
+                f"another {command} is at work in {folder}; wait for it, or give another {flag}"
             ) from None
         if restart:  # only now: what another process is at work on stays
             for other in parts.glob("lock*"):
@@ -164,28 +171,36 @@ def open_journal(
                     shutil.rmtree(old)
             (parts / "settings.json").unlink(missing_ok=True)
         wanted: dict[str, Any] = json.loads(json.dumps(EARLIER | dict(settings)))
-        kept = kept_settings(folder)
+        kept = kept_settings(folder, flag)
         if kept:
             differ = [name for name in sorted({*wanted, *kept}) if wanted.get(name) != kept.get(name)]
             changes = "; ".join(change_in_words(name, kept.get(name), wanted.get(name)) for name in differ)
             assert not differ, (
-                f"{folder} holds results of other settings ({changes}); give another --out, or --restart to forget them"
+                f"{folder} holds results of other settings ({changes}); give another {flag}, "
+                "or --restart to forget them"
             )
         else:
             write_signed(parts / "settings.json", {"settings": wanted})
         yield Journal(parts, arrays)
 
 
-def kept_settings(folder: Path) -> dict[str, Any]:
+def kept_settings(folder: Path, flag: str = "--out") -> dict[str, Any]:
     """What the parts in a folder of results were made with; nothing where there are none."""
     path = folder / PARTS / "settings.json"
     if not path.is_file():
         return {}
     assert state_of(path) == "sound", (
-        f"{path} is damaged, or of an earlier version; give another --out, or --restart to analyse all again"
+        f"{path} is damaged, or of an earlier version; give another {flag}, or --restart to analyse all again"
     )
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return EARLIER | kept
+
+
+def refuse_parts(folder: Path) -> None:
+    """A folder in which recordings are kept is no place for what another command writes: tables have the same names."""
+    assert not (folder / PARTS).exists(), (
+        f"--out {folder} holds an index, or the results of predictor.py or pseudo_label.py; give another folder"
+    )
 
 
 def refuse_busy(lock: Path, folder: Path) -> None:

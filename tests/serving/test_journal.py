@@ -105,6 +105,28 @@ def test_other_settings_are_refused_and_named(tmp_path: Path, settings: dict[str
         assert not journal.is_done(ENTRY)
 
 
+def test_what_is_refused_names_the_command_and_its_flag(tmp_path: Path) -> None:
+    words = {"command": "search.py index", "flag": "--index"}
+    with open_journal(tmp_path, {"overlap": 0.0}, False, **words):
+        for settings, said in (
+            ({"overlap": 0.0}, "another search.py index is at work in .*give another --index"),
+            ({"overlap": 1.0}, "another search.py index"),
+        ):
+            with pytest.raises(AssertionError, match=said), open_journal(tmp_path, settings, False, **words):
+                pass
+    with (
+        pytest.raises(AssertionError, match=r"overlap was '0\.0'.*give another --index, or --restart"),
+        open_journal(tmp_path, {"overlap": 1.0}, False, **words),
+    ):
+        pass
+    (tmp_path / ".parts" / "settings.json").write_text("{")
+    with (
+        pytest.raises(AssertionError, match=r"is damaged.*give another --index"),
+        open_journal(tmp_path, {"overlap": 0.0}, False, **words),
+    ):
+        pass
+
+
 def test_one_folder_has_one_writer_for_each_shard(tmp_path: Path) -> None:
     first, second = (open_journal(tmp_path, {}, arrays=False, shard=shard) for shard in ("1/2", "2/2"))
     again = open_journal(tmp_path, {}, arrays=False, shard="1/2")
