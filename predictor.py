@@ -26,7 +26,7 @@ from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
 from runtime.files import read_json
-from runtime.runs import Run, open_run, peak_memory_mb
+from runtime.runs import Run, open_run, peak_memory_mb, refuse_others
 from runtime.terminal import launch, show
 from serving.analysis import NOTHING, analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
@@ -120,6 +120,7 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
 def predict_archive(config: PredictCommand, analyser: Analyser, tables: TableSettings, entries: Sequence[Entry]) -> int:
     """Score what is not yet done, then write the tables of everything; a shard leaves the tables to the others."""
     folder = results_folder(config)
+    refuse_others(folder, "predict")
     refuse_other_inputs(config, folder)
     shard, shards = read_shard(config.shard)
     own = [entry for entry in entries if in_shard(entry.path, shard, shards)]

@@ -44,7 +44,7 @@ from config import FinetuneCommand, LabelledSettings, parse
 from predictor import MODEL, Analyser, exit_code, open_models, score_waiting, still_to_do
 from runtime.digests import sha256
 from runtime.files import as_json, publish, read_json
-from runtime.runs import MAY_DIFFER, flat, open_run
+from runtime.runs import MAY_DIFFER, flat, open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.choices import model_hash
 from serving.contexts import SoundSettings
@@ -90,6 +90,7 @@ def pseudo_label(config: PseudoLabelCommand) -> int:
 def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
     undo_expansion(config.time_expansion)
+    refuse_others(config.out, "pseudo")
     with Decoder() as decoder:
         scorers = open_models(config.model or (MODEL,), config.threads, "onnxruntime")
         labels = scorers[0].taxonomy.labels
@@ -99,7 +100,7 @@ def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
         analyser = Analyser(scorers, SoundSettings(), nothing, decoder)
         settings = {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         with (
-            open_journal(config.out, settings, arrays=True, restart=config.restart) as journal,
+            open_journal(config.out, settings, True, restart=config.restart, command="pseudo_label.py") as journal,
             open_run(
                 "pseudo", config.out, config, config.out, kept="what is scored is kept: repeat the command"
             ) as run,

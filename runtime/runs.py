@@ -55,17 +55,19 @@ def open_run(
 
     settings  a dataclass; stored in run.json with versions, times and the status: running, finished, failed,
               interrupted. Runs that died without a word (their process is gone) are marked interrupted here.
-    folder    a folder of the user's own choice instead, without number and link
+    folder    a folder of the user's own choice instead, without number and link; refused where another command wrote
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     kept      what is to be said of a run that is stopped: what is kept, and how to go on
     """
     numbered = folder is None
+    if folder is not None:
+        refuse_others(folder, name)
     resumed = past_starts(resume, name, settings) if resume is not None else []
     folder = resume.resolve() if resume is not None else folder or numbered_folder(root, name)
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    run = begun_run(folder, settings, resumed)
+    run = begun_run(name, folder, settings, resumed)
     show(f"run {folder}")
     status = "failed"
     try:
@@ -98,11 +100,19 @@ def numbered_folder(root: Path, name: str) -> Path:
     return new_folder(root, name)
 
 
-def begun_run(folder: Path, settings: object, resumed: list[str]) -> Run:
+def refuse_others(folder: Path, name: str) -> None:
+    """A folder that holds the run of another command is not written into: both have tables of the same names."""
+    path = folder / "run.json"
+    kind = read_json(path, "delete it, or give another folder").get("kind", name) if path.is_file() else name
+    assert kind == name, f"{folder} holds what another command wrote (run.json: {kind!r}); give another folder"
+
+
+def begun_run(name: str, folder: Path, settings: object, resumed: list[str]) -> Run:
     """A run that begins now, with a run.json that says so; resumed: when it was started before."""
     started = time.time()
     facts: dict[str, object] = {
         "name": folder.name,
+        "kind": name,
         "status": "running",
         "command": sys.argv,
         "settings": settings,
@@ -259,6 +269,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
         facts = read_json(path, "delete it")
         if is_dead(facts):
             write_json(path, facts | {"status": "interrupted"})
+            sweep(path.parent)
             show(f"{path.parent} never finished: marked interrupted")
 
 

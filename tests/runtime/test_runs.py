@@ -84,6 +84,20 @@ def test_a_place_of_ones_own_has_no_number_and_no_link(tmp_path: Path) -> None:
     assert status(tmp_path / "results") == "finished" and not (tmp_path / "runs").exists()
 
 
+def test_a_place_that_another_command_wrote_into_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    with open_run("predict", tmp_path / "runs", {}, tmp_path / "place"):
+        pass
+    before = (tmp_path / "place" / "run.json").read_bytes()
+    with (
+        pytest.raises(AssertionError, match=r"another command wrote \(run\.json: 'predict'\); give another folder"),
+        open_run("query", tmp_path / "runs", {}, tmp_path / "place"),
+    ):
+        pass
+    assert (tmp_path / "place" / "run.json").read_bytes() == before
+    with open_run("predict", tmp_path / "runs", {}, tmp_path / "place"):  # control: the same command again
+        pass
+
+
 def test_each_printed_line_is_a_json_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_run("mae", tmp_path, {}) as run:
         record(run, epoch=1, loss=0.123456, note="first")
