@@ -26,7 +26,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NUMBERED = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|Error code (\d+) \(")  # see `error_number`
 MEGABYTE = 1e6
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
-HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")
+HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")  # files, and folders of `scratch`
 
 
 @contextmanager
@@ -62,13 +62,24 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
     sync(path.parent)
 
 
+@contextmanager
+def scratch(folder: Path, name: str) -> Generator[Path]:
+    """A new folder inside `folder` for what is made on the way; gone when the block ends, or with the next `sweep`."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=f".{HOST}-{os.getpid()}.part", dir=folder) as place:
+        yield Path(place)
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes of this machine that were killed left half written."""
-    for place, _, names in os.walk(folder):
-        for name in names:
+    for place, folders, names in os.walk(folder):
+        for name in [*names, *folders]:
             found = HALF_WRITTEN.fullmatch(name)
             if found and (int(found[1]) == os.getpid() or not birth(int(found[1]))):
-                (Path(place) / name).unlink(missing_ok=True)
+                if name in names:
+                    (Path(place) / name).unlink(missing_ok=True)
+                else:
+                    folders.remove(name)
+                    shutil.rmtree(Path(place) / name, ignore_errors=True)
 
 
 def sync(folder: Path) -> None:

@@ -23,6 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from runtime.files import scratch
 from serving.export import module_of, save, set_facts
 from training.checkpoint import ClassifierFacts
 
@@ -47,8 +48,8 @@ def write_int8_convolutions(
     """
     graph = onnx.load(float_path)
     quantised, spared = network_products(graph)
-    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        made = Path(folder) / "int8.onnx"
+    with scratch(path.parent, "export") as folder:
+        made = folder / "int8.onnx"
         if quantised:
             with no_advice():
                 quantize_static(

@@ -18,7 +18,6 @@ import io
 import json
 import logging
 import re
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Collection, Generator, Mapping
@@ -44,7 +43,7 @@ from evaluation.calibration import thresholds_to_json
 from evaluation.familiarity import LEAST, Familiarity
 from model import BirdClefClassifier
 from runtime.digests import blank, name_beside, sha256, write_digest
-from runtime.files import publish
+from runtime.files import publish, scratch
 from runtime.terminal import show
 from serving import scorer as scoring
 from serving.sensitivity import EIGHT_BITS, LEVELS, PRODUCTS
@@ -147,8 +146,8 @@ def write_float(
             verbose=False,
         )
     assert program is not None, "torch.onnx.export gave no program"
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        exported = Path(folder) / "network.onnx"
+    with scratch(path.parent, "export") as folder:
+        exported = folder / "network.onnx"
         program.save(exported, external_data=large)
         graph = onnx.load(exported, load_external_data=False)
         for node in graph.graph.node:  # the exporter's notes hold stack traces; only the scopes are needed
@@ -158,7 +157,7 @@ def write_float(
         if facts.picture:
             fold_constants(graph)
         set_facts(graph, facts, "float32", verified)
-        finish(graph, path, Path(folder) / "network.onnx.data" if large else None)
+        finish(graph, path, folder / "network.onnx.data" if large else None)
 
 
 def fold_constants(graph: onnx.ModelProto) -> None:
@@ -242,10 +241,10 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
     if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= LARGEST_FILE:
         finish(graph, path)
         return
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+    with scratch(path.parent, "export") as folder:
         convert_model_to_external_data(graph, location="weights.data")
-        write_external_data_tensors(graph, folder)
-        finish(graph, path, Path(folder) / "weights.data")
+        write_external_data_tensors(graph, str(folder))
+        finish(graph, path, folder / "weights.data")
 
 
 def finish(graph: onnx.ModelProto, path: Path, weights: Path | None = None) -> None:
@@ -279,8 +278,8 @@ def write_openvino(float_path: Path, path: Path) -> None:
 
     model = Core().read_model(str(float_path))
     model.set_rt_info(blank(UNKNOWN), ["framework", "seal"])  # beside our facts, where ONNX's metadata went
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with scratch(path.parent, "export") as folder:
+        made = folder / path.name
         save_model(model, str(made), compress_to_fp16=False)
         weights = made.with_suffix(".bin")
         digest, size = sha256(weights), made.stat().st_size

@@ -26,6 +26,7 @@ from onnx import helper, numpy_helper
 
 from evaluation.calibration import Threshold, Thresholds, thresholds_from_json, thresholds_to_json
 from runtime.digests import beside as weights_beside
+from runtime.files import scratch
 from serving.export import finish
 from serving.scorer import METADATA, provenance_of, read_facts
 from taxonomy import Taxonomy, from_json, to_json
@@ -75,8 +76,8 @@ def write_new_head(
     facts |= thresholds_to_json(limits) | {"sealed": True}
     helper.set_model_props(graph, {METADATA: json.dumps(facts)})
     weights = weights_beside(model)
-    with tempfile.TemporaryDirectory(prefix=".head-", dir=path.parent) as folder:
-        copied = Path(shutil.copyfile(weights, Path(folder) / "weights.data")) if weights else None
+    with scratch(path.parent, "head") as folder:
+        copied = Path(shutil.copyfile(weights, folder / "weights.data")) if weights else None
         finish(graph, path, copied)
     return joined
 

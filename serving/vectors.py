@@ -16,6 +16,8 @@ else is missed. No library is needed for it, and what is mapped from disk needs 
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.digests import sha256
-from runtime.files import publish, read_json, write_json
+from runtime.files import publish, read_json, scratch, write_json
 from serving.detections import Scored
 from serving.inputs import Entry
 from serving.journal import Journal
@@ -109,20 +111,21 @@ def write_store(folder: Path, journal: Journal, entries: Sequence[Entry], facts:
     """The store of all recordings that are done, in their order; returns how many windows there are.
 
     facts    what store.json says beside it; what is made of the same recordings has the same bytes
-    Errors   no window at all, or embeddings of different widths
+    Errors   no window at all, embeddings of different widths, or no room for it
     """
     counts = [int(journal.read_facts(entry)["windows"]) for entry in entries if journal.is_done(entry)]
     total, positions = sum(counts), {entry.path: number for number, entry in enumerate(entries)}
     assert total, f"none of the {len(entries)} recordings has a window to be found; files.csv says why"
     mean, deviation, directions = space_of(scored_windows(journal, entries), max(1, total // SAMPLE))
-    shapes = {"vectors": (total, len(mean)), "coarse": (total, directions.shape[1]), "places": (total,)}
-    kinds: dict[str, Any] = {"vectors": np.float16, "coarse": np.float32, "places": PLACE}
+    large: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        "vectors": (np.dtype(np.float16), (total, len(mean))),
+        "coarse": (np.dtype(np.float32), (total, directions.shape[1])),
+        "places": (PLACE, (total,)),
+    }
+    size = sum(kind.itemsize * math.prod(shape) for kind, shape in large.values())
     names: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix=".store-", dir=folder) as place:
-        maps = {
-            name: np.lib.format.open_memmap(Path(place) / name, "w+", kinds[name], shape)
-            for name, shape in shapes.items()
-        }
+    with publish(folder / TABLE, size) as table, scratch(folder, "store") as place:
+        maps = {name: array_on_disk(place / name, kind, shape) for name, (kind, shape) in large.items()}
         row = 0
         for entry, part in scored_windows(journal, entries):
             rows = slice(row, row + len(part.starts))
@@ -138,19 +141,31 @@ def write_store(folder: Path, journal: Journal, entries: Sequence[Entry], facts:
         for array in maps.values():
             array.flush()
         for name, values in {"mean": mean, "deviation": deviation, "directions": directions}.items():
-            with (Path(place) / name).open("wb") as file:
+            with (place / name).open("wb") as file:
                 np.save(file, values, allow_pickle=False)
         for name in ARRAYS:  # each under a name of its own, so that the old store is whole until the new one is
-            names[name] = f"{name}-{sha256(Path(place) / name)[:16]}.npy"
+            names[name] = f"{name}-{sha256(place / name)[:16]}.npy"
             with publish(folder / names[name]) as temporary:
-                (Path(place) / name).replace(temporary)
-    sizes = {name: (folder / file).stat().st_size for name, file in names.items()}
-    table = {"format": FORMAT, "windows": total, "recordings": len(entries), "width": len(mean)}
-    write_json(folder / TABLE, {**table, "arrays": names, "bytes": sizes, **facts})
+                (place / name).replace(temporary)
+        sizes = {name: (folder / file).stat().st_size for name, file in names.items()}
+        known = {"format": FORMAT, "windows": total, "recordings": len(entries), "width": len(mean)}
+        write_json(table, {**known, "arrays": names, "bytes": sizes, **facts})
     for old in folder.glob("*-*.npy"):
         if old.name.rpartition("-")[0] in ARRAYS and old.name not in names.values():
             old.unlink()
     return total
+
+
+def array_on_disk(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new array on disk whose room is taken before anything is written into it: where what is mapped finds the disk
+    full, the process ends without a word (SIGBUS).
+
+    Errors: OSError of a full disk.
+    """
+    array = np.lib.format.open_memmap(path, "w+", kind, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def scored_windows(journal: Journal, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Scored]]:

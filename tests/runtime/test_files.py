@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from runtime import files, terminal
-from runtime.files import birth, publish
+from runtime.files import birth, publish, scratch
 
 
 def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -24,6 +25,30 @@ def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_folders_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    killed = os.fork()
+    if not killed:
+        with scratch(tmp_path, "store") as place:
+            (place / "vectors").write_text("much")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    ready, go = os.pipe(), os.pipe()
+    living = os.fork()
+    if not living:
+        with scratch(tmp_path, "head"):
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    (tmp_path / ".store-of-the-user").mkdir()
+    assert len(list(tmp_path.iterdir())) == 3
+    files.sweep(tmp_path)
+    assert sorted(path.name[:6] for path in tmp_path.iterdir()) == [".head-", ".store"]
+    os.write(go[1], b".")
+    os.waitpid(living, 0)
+    assert [path.name for path in tmp_path.iterdir()] == [".store-of-the-user"]
 
 
 def test_a_full_disk_is_known_by_number_and_type_in_whatever_language_it_is_told() -> None:

@@ -1,11 +1,15 @@
 """The nearest windows are those that comparing all of them finds, and a store is whole or not there."""
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import file_system
 from numpy.typing import NDArray
 
 from serving.detections import Analysed, Scored
@@ -138,3 +142,37 @@ def test_no_windows_and_no_embeddings_are_refused(tmp_path: Path) -> None:
     journal, entries = kept(tmp_path / "b", [np.zeros((3, 0), np.float32)])
     with pytest.raises(AssertionError, match="no embeddings"):
         write_store(tmp_path / "b", journal, entries, {})
+
+
+def test_a_full_disk_is_one_line_and_never_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 MB of store; a process that maps what the disk has no room for would end by SIGBUS."""
+    journal, entries = kept(tmp_path / "kept", [animals(12_000)])
+    with file_system(tmp_path / "disk", 1) as disk:
+        (disk / "store.json").write_text("the old one")
+
+        def refused() -> tuple[int, str]:
+            read, write = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    write_store(disk, journal, entries, {})
+                except AssertionError as refusal:
+                    os.write(write, str(refusal).encode())
+                    os._exit(1)
+                os._exit(0)
+            os.close(write)
+            with os.fdopen(read, "rb") as said:
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read().decode()
+
+        code, line = refused()
+        assert code == 1, (code, line)
+        assert re.search(r"disk full: .*store\.json needs 2\.\d MB or more, 1\.0 MB are free", line), line
+        plenty = shutil.disk_usage(tmp_path)
+        with monkeypatch.context() as patch:  # what was free when it began is gone a moment later
+            patch.setattr("runtime.files.shutil.disk_usage", lambda _: plenty)
+            code, line = refused()
+        assert code == 1 and "disk full" in line, (code, line)
+        assert [path.name for path in disk.iterdir()] == ["store.json"]
+        assert (disk / "store.json").read_text() == "the old one"
+    with file_system(tmp_path / "larger", 3) as disk:  # control: it fits
+        assert write_store(disk, journal, entries, {}) == 12_000
