@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.digests import sha256
 from serving.detections import Analysed, Detection, TableFacts, clock_time
 from serving.results import rows_of
 from serving.tables import write_ranked, write_tables
-from serving.vectors import PLACE, Store
+from serving.vectors import AGAIN, PLACE, Store
 
 FILES = "files.csv"
 NUMBERS: Mapping[str, type[int] | type[float]] = {"int": int, "float": float}
@@ -75,7 +76,9 @@ def write_ranked_tables(
 def recordings_of(index: Path, store: Store) -> list[Analysed]:
     """The recordings of an index, as its files.csv has them."""
     path = index / FILES
-    assert path.is_file(), f"{path} is missing; give the command `search.py index` again"
+    assert path.is_file(), f"{path} is missing; {AGAIN}"
+    known_digest = store.facts.get("files_sha256")  # not of earlier versions
+    assert known_digest in (None, sha256(path)), f"{path} is not the table that the index was made with; {AGAIN}"
     wanted = {field.name: str(field.type) for field in fields(Analysed)}
     recordings: list[Analysed] = []
     for _, row in rows_of(path, ("file", "size")):
@@ -86,8 +89,7 @@ def recordings_of(index: Path, store: Store) -> list[Analysed]:
         }
         recordings.append(Analysed(**known))
     assert len(recordings) == store.facts["recordings"], (
-        f"{path} has {len(recordings)} recordings, the index {store.facts['recordings']}; give the command "
-        "`search.py index` again"
+        f"{path} has {len(recordings)} recordings, the index {store.facts['recordings']}; {AGAIN}"
     )
     return recordings
 
