@@ -73,9 +73,9 @@ def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
         if d is None:
             strangers += 1
         else:
-            verdicts.append(
-                Verdict(d, answer, plain_label(row.get("True species", "")), plain_label(row.get("Reviewer", "")))
-            )
+            species = plain_label(row.get("True species", ""))
+            species = NOTHING if key(species) == NOTHING else species
+            verdicts.append(Verdict(d, answer, species, plain_label(row.get("Reviewer", ""))))
     return verdicts, strangers
 
 
@@ -88,10 +88,11 @@ def settle(verdicts: Sequence[Verdict]) -> tuple[dict[Detected, Verdict], list[D
     disputed = [d for d, answers in said.items() if len({verdict.answer for verdict in answers}) > 1]
     for d in disputed:
         del said[d]
-    species = {d: {verdict.species for verdict in answers} - {""} for d, answers in said.items()}
-    return {
-        d: replace(answers[0], species=species[d].pop() if len(species[d]) == 1 else "") for d, answers in said.items()
-    }, disputed
+    settled: dict[Detected, Verdict] = {}
+    for d, answers in said.items():
+        species = {key(verdict.species): verdict.species for verdict in reversed(answers) if verdict.species}
+        settled[d] = replace(answers[0], species=next(iter(species.values())) if len(species) == 1 else "")
+    return settled, disputed
 
 
 def verdict_thresholds(
@@ -166,7 +167,7 @@ def training_rows(
         # what the verdicts say of this window
         present = [plain_label(v.detected.label) for v in judged if v.answer == "yes" and not is_rank(v.detected.label)]
         named = [v.species for v in judged if v.answer == "no" and v.species and v.species != NOTHING]
-        present += [label_of.get(key(name), name) for name in named]
+        present += [label_of.setdefault(key(name), name) for name in named]  # of two spellings the first
         denied = [plain_label(v.detected.label) for v in judged if v.answer == "no"]
         empty = len(denied) == len(together) or (len(denied) == len(judged) and NOTHING in {v.species for v in judged})
         # what is not certain, or has no sound, is left out

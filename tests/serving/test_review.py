@@ -249,6 +249,18 @@ def test_a_corrected_window_is_of_the_species_that_was_named(results: Results) -
     ]
 
 
+def test_two_spellings_of_a_new_species_are_one_label_and_so_are_those_of_nothing(
+    results: Results, tmp_path: Path
+) -> None:
+    rows, _ = rows_after(results, (1, "no", "Strix nova"), (4, "no", "strix  NOVA"))
+    assert [row.labels for row in rows] == [("Strix nova",), ("Strix nova",)]
+    path = judged(results, tmp_path / "v.csv", (1, "no", "Nothing"), (4, "no", "Nothing else"))
+    assert [verdict.species for verdict in read_verdicts(path, results)[0]] == ["nothing", "Nothing else"]
+    d = results.detections[1]
+    said = [Verdict(d, "no", "Strix nova", "Ada"), Verdict(d, "no", "strix NOVA", "Ben")]
+    assert settle(said)[0][d].species == "Strix nova"  # they agree
+
+
 def test_a_window_in_which_another_detection_is_unjudged_is_no_negative(results: Results) -> None:
     other = detection(0.4, "9000117")
     cells = list(results.detections[1].cells)
