@@ -99,16 +99,23 @@ def fit_label(features: Numbers, present: Flags, background: Numbers) -> tuple[N
     return (fitted.coef_[0] / root).astype(np.float32), float(fitted.intercept_[0])
 
 
-def judge(judged: Judged, background: Numbers, labels: Sequence[str], wanted: float = 0.9) -> list[Judgement]:
+def judge(
+    judged: Judged,
+    background: Numbers,
+    labels: Sequence[str],
+    wanted: float = 0.9,
+    around: NDArray[np.int64] | None = None,
+) -> list[Judgement]:
     """Each label by windows of groups that its heads were not fitted to, all groups in turn.
 
     wanted   the precision of the thresholds
+    around   (windows,) the groups of the background: what is of a group that is judged is left out; None: of no group
     """
     found: list[Judgement] = []
     for column, label in enumerate(labels):
         rows = judged.known[:, column]
         present, groups = judged.present[rows, column], judged.groups[rows]
-        scores = out_of_fold(judged.features[rows], present, groups, background)
+        scores = out_of_fold(judged.features[rows], present, groups, background, around)
         usable = np.isfinite(scores)
         present, scores, groups = present[usable], scores[usable], groups[usable]
         yes, no = int(judged.present[rows, column].sum()), int((~judged.present[rows, column]).sum())
@@ -122,7 +129,13 @@ def judge(judged: Judged, background: Numbers, labels: Sequence[str], wanted: fl
     return found
 
 
-def out_of_fold(features: Numbers, present: Flags, groups: NDArray[np.int64], background: Numbers) -> Numbers:
+def out_of_fold(
+    features: Numbers,
+    present: Flags,
+    groups: NDArray[np.int64],
+    background: Numbers,
+    around: NDArray[np.int64] | None = None,
+) -> Numbers:
     """(windows,) probabilities; NaN where all that is left to fit to is of one kind."""
     scores = np.full(len(features), np.nan, np.float32)
     folds = min(FOLDS, len(np.unique(groups)))
@@ -130,7 +143,8 @@ def out_of_fold(features: Numbers, present: Flags, groups: NDArray[np.int64], ba
         return scores
     for train, valid in GroupKFold(folds, shuffle=True, random_state=0).split(features, present, groups):
         if 0 < present[train].sum() < len(train):
-            weights, bias = fit_label(features[train], present[train], background)
+            elsewhere = background if around is None else background[~np.isin(around, groups[valid])]
+            weights, bias = fit_label(features[train], present[train], elsewhere)
             scores[valid] = probabilities(features[valid] @ weights + np.float32(bias))
     return scores
 

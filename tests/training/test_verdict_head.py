@@ -75,6 +75,25 @@ def test_a_recording_is_never_judged_by_a_head_that_was_fitted_to_it() -> None:
     assert (honest.yes, honest.no) == (200, 200)
 
 
+def test_windows_around_what_is_judged_are_left_out_of_the_background_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first value of each window says of which recording it is."""
+    groups, around = np.repeat(np.arange(10), 4), np.repeat(np.arange(12), 3)
+    features, background = (np.tile(some[:, None], 8).astype(np.float32) for some in (groups, around))
+    seen: list[tuple[set[float], set[float]]] = []
+
+    def fitted(given: NDArray[np.float32], _: object, elsewhere: NDArray[np.float32]) -> tuple[object, float]:
+        seen.append((set(given[:, 0].tolist()), set(elsewhere[:, 0].tolist())))
+        return np.zeros(8, np.float32), 0.0
+
+    monkeypatch.setattr("training.verdict_head.fit_label", fitted)
+    judged = Judged(features, np.arange(40)[:, None] % 2 == 0, np.ones((40, 1), np.bool_), groups)
+    judge(judged, background, ["a"], around=around)
+    assert len(seen) == 5 and all(len(fit) == 8 and elsewhere == fit | {10, 11} for fit, elsewhere in seen)
+    seen.clear()
+    judge(judged, background, ["a"])  # control: it is of no group
+    assert all(elsewhere == set(range(12)) for _, elsewhere in seen)
+
+
 def test_known_species_are_judged_as_known_and_get_a_threshold() -> None:
     found = judge(judged_windows(60), NOTHING, ["frog", "toad"])
     assert [(one.label, one.yes, one.no) for one in found] == [("frog", 20, 40), ("toad", 20, 40)]
