@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import zlib
 from base64 import b64encode
 from collections import Counter
@@ -359,7 +360,7 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
         "sites": len({d.cells[SITE] for d in results.detections} - {""}),
         "recordings": len(results.files) or len({d.file for d in results.detections}),
         "hours": sum(seconds_in(row.get("seconds_analysed", "")) for row in results.files) / 3600,
-        "apply": "" if config.hide_paths else command_line("report.py", results.folder, "--apply"),
+        "then": then_of(results, config.hide_paths),
         "damaged": [
             [row["file"], row.get("status", ""), row.get("reason", "")]
             for row in results.files
@@ -368,6 +369,17 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
         "settings": settings_of(results, config),
         "drawn": len(drawn),
     }
+
+
+def then_of(results: Results, hide_paths: bool) -> tuple[str, str]:
+    """The command that takes the verdicts, and what it makes of them: of windows of an index a classifier."""
+    index = results.facts.get("index")
+    searched = isinstance(index, str)
+    script, where = ("refit.py", str(index)) if searched else ("report.py", str(results.folder))
+    more = ["validation.csv"] if searched else ["--apply", "validation.csv"]
+    hidden_words = ["python", script, "INDEX" if searched else "RESULTS", *more]
+    words = shlex.join(hidden_words) if hide_paths else command_line(script, where, *more)
+    return words, f"makes {'a classifier' if searched else 'thresholds and training data'} of it."
 
 
 def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]]:

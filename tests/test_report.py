@@ -373,6 +373,21 @@ def say(page: Path, path: Path, wrong_below: float, reviewer: str = "Ada") -> Pa
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_page_says_what_takes_the_verdicts(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    write_report(command(folder))
+    words, made = facts_in(folder / "report.html")["then"]
+    assert words.endswith(f"report.py {folder} --apply validation.csv") and "training data" in made
+    told = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(told | {"index": "/field/season 1.index"}))  # windows of an index
+    write_report(command(folder))
+    words, made = facts_in(folder / "report.html")["then"]
+    assert words.endswith("refit.py '/field/season 1.index' validation.csv") and made == "makes a classifier of it."
+    write_report(command(folder, hide_paths=True))
+    assert facts_in(folder / "report.html")["then"][0] == "python refit.py INDEX validation.csv"
+
+
+@pytest.mark.usefixtures("quick")
 def test_verdicts_become_thresholds_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path, recordings=8)
     assert write_report(command(folder)) == 0
