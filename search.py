@@ -38,23 +38,27 @@ from predictor import (
     score_waiting,
     still_to_do,
 )
-from runtime.runs import open_run
+from runtime.digests import sha256
+from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.analysis import NOTHING
 from serving.choices import model_hash
 from serving.contexts import SoundSettings, context_pieces
 from serving.detections import Choices, TableFacts, clock_text
 from serving.inputs import Entry, find_entries, in_shard, read_shard
-from serving.journal import Journal, open_journal
+from serving.journal import Journal, open_journal, refuse_parts
 from serving.outputs import KINDS, TableSettings, check_ledger
 from serving.ranked import FILES, Like, recordings_of, write_ranked_tables
+from serving.review import NOTHING as NO_ANIMAL
+from serving.review import is_rank, plain_label
 from serving.scorer import Scorer, answers_of, context_samples, stream
 from serving.tables import write_tables
 from serving.tallies import status_counts
 from serving.vectors import Nearest, Store, open_store, write_store
-from sounds.audio import reading_version
+from sounds.audio import examine_header, reading_version
 from sounds.decoders import Decoder
 from sounds.notes import undo_expansion
+from taxonomy import key
 
 MANY = 12  # windows of an example without --at that are worth a word
 SHOWN = 5  # windows named on the terminal
@@ -76,6 +80,7 @@ def write_index(config: SearchCommand) -> int:
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     undo_expansion(config.time_expansion)
+    refuse_others(config.index, "index")
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)
     shard, shards = read_shard(config.shard)
     label = f"{shard}/{shards}" if shards > 1 else ""
@@ -91,11 +96,13 @@ def write_index(config: SearchCommand) -> int:
         assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
         own = [entry for entry in entries if in_shard(entry.path, shard, shards)]
         settings: dict[str, object] = {name: getattr(config, name) for name in OF_ENTRIES}
+        if scorers[0].path.suffix == ".xml":
+            show(f"refit.py takes no index made with an .xml; for that, name {scorers[0].path.with_suffix('.onnx')}")
         settings |= {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         remark = "what is embedded is kept: the same command goes on"
         with (
-            open_journal(config.index, settings, arrays=True, shard=label, restart=config.restart) as journal,
-            open_run("search", config.index, config, config.index, kept=remark) as run,
+            open_journal(config.index, settings, True, label, config.restart, "search.py index", "--index") as journal,
+            open_run("index", config.index, config, config.index, kept=remark) as run,
         ):
             run.facts.update(run_facts(scorers, config.inputs))
             waiting = still_to_do(own, journal, config.retry_failed)
@@ -129,6 +136,7 @@ def finish_index(config: SearchCommand, scorer: Scorer, entries: Sequence[Entry]
         "channel": config.channel,
         "top_hz": audio.top_hz,
         "lowest_hz": audio.lowest_hz,
+        "files_sha256": sha256(config.index / FILES),
         "working_directory": str(Path.cwd()),
         "inputs": [str(path.resolve()) for path in config.inputs],
         "time_expansion": config.time_expansion,
@@ -161,6 +169,7 @@ def query(config: SearchCommand) -> int:
     )
     folder, *paths = config.inputs
     store = open_store(folder)
+    like, out = called(config, folder)
     undo_expansion(int(store.facts["time_expansion"]))
     absent = [str(path) for path in (*paths, *config.unlike) if not path.is_file()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
@@ -178,22 +187,39 @@ def query(config: SearchCommand) -> int:
     milliseconds = 1000 * (time.perf_counter() - begun)
     assert len(nearest.rows), "every window is more like a counter-example than like an example; leave some --not out"
     show(f"{len(nearest.rows)} of {len(store.vectors)} windows, found in {milliseconds:.0f} ms")
-    return write_found(config, folder, store, nearest, scorer)
+    return write_found(config, store, nearest, scorer, like, out)
 
 
-def write_found(config: SearchCommand, folder: Path, store: Store, nearest: Nearest, scorer: Scorer) -> int:
-    """The tables of what was found, and what to do with them."""
+def called(config: SearchCommand, folder: Path) -> tuple[Like, Path]:
+    """What the windows are called in the tables, and the folder for these.
+
+    Errors: a name that stands for something else in verdicts; a folder in which something else lies.
+    """
     stem = config.inputs[1].stem
     like = Like(config.name or stem, config.name, config.name or f"like {stem}")
+    label = plain_label(like.label)
+    assert label and not is_rank(label) and key(label) != NO_ANIMAL, (
+        f"{like.label!r} would be read as no species, but as {NO_ANIMAL!r} or a taxon above; "
+        'say with --name how it is called: --name "Rana ficta"'
+    )
     out = config.out or folder / f"like-{config.name.replace(' ', '-') or stem}"
     assert out.resolve() != folder.resolve(), f"--out {out} is the index itself; give another folder"
+    refuse_parts(out)
+    refuse_others(out, "query")
+    return like, out
+
+
+def write_found(config: SearchCommand, store: Store, nearest: Nearest, scorer: Scorer, like: Like, out: Path) -> int:
+    """The tables of what was found, and what to do with them."""
+    folder = config.inputs[0]
     remark = "nothing is half written: give the same command again"
-    with open_run("search", out, config, out, kept=remark) as run:
+    with open_run("query", out, config, out, kept=remark) as run:
         facts = run_facts([scorer], [Path(path) for path in store.facts["inputs"]])
         del facts["models"]  # no model of species: report.py names no command for it
         run.facts.update(facts | {"working_directory": store.facts["working_directory"]})
         run.facts["settings"] = asdict(config) | {"time_expansion": store.facts["time_expansion"]}
-        kinds = [KINDS[kind] for kind in config.rtype]
+        run.facts["index"] = str(folder.resolve())
+        kinds = {KINDS[kind] for kind in ("csv", *config.rtype)}  # the next commands read detections.csv
         names = [like] * len(nearest.rows)
         written = write_ranked_tables(out, folder, store, nearest.rows, nearest.similarity, names, kinds)
     recordings = recordings_of(folder, store)
@@ -208,7 +234,10 @@ def write_found(config: SearchCommand, folder: Path, store: Store, nearest: Near
 def scorer_of(config: SearchCommand, store: Store) -> Scorer:
     """The file that the index was made with, and no other: vectors of two networks cannot be compared."""
     known = Path(str(store.facts["model"]))
-    path = known if config.model == SearchCommand.model and known.is_file() else config.model
+    path = known if config.model == SearchCommand.model else config.model
+    assert path.is_file() or path == known, (
+        f"no file {path}; the index was made with {known}: give that, or leave --model out"
+    )
     assert path.is_file(), f"the index was made with {known}, which is not there; say with --model where it is now"
     (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False)
     assert scorer.sha256 == store.facts["model_sha256"], (
@@ -221,7 +250,7 @@ def scorer_of(config: SearchCommand, store: Store) -> Scorer:
 def embedded(path: Path, at: float | None, scorer: Scorer, store: Store, decoder: Decoder) -> Example:
     """The windows of an example: all of them, or with `at` seconds the one whose middle is nearest to it."""
     window = scorer.audio.window_seconds
-    channel = store.facts["channel"] if store.facts["channel"] != "each" else "mean"
+    channel = channel_of(path, store)
     sound = SoundSettings(overlap=0.0 if at is None else window / 2, shortest=0.0, channel=channel)
     times: list[tuple[float, float]] = []
     vectors: list[Vectors] = []
@@ -239,6 +268,19 @@ def embedded(path: Path, at: float | None, scorer: Scorer, store: Store, decoder
     assert 0 <= at < end, f"--at {at:g}: {path} ends at {end:g} s; give a time in it"
     row = min(range(len(times)), key=lambda row: abs(sum(times[row]) / 2 - at))
     return Example(path, [times[row]], np.concatenate(vectors)[row : row + 1])
+
+
+def channel_of(path: Path, store: Store) -> str:
+    """The channel of an example that is looked for: that of the index, the mean where it has each or the example lacks
+    it."""
+    channel = str(store.facts["channel"])
+    if not channel.isdecimal() or int(channel) == 1:
+        return channel if channel.isdecimal() else "mean"
+    count = examine_header(path).channels
+    if not 0 < count < int(channel):
+        return channel
+    show(f"{path} has {count} channels, and the index is of channel {channel}: the mean of all is taken")
+    return "mean"
 
 
 def example_in_words(example: Example) -> str:

@@ -17,6 +17,7 @@ from config import PredictCommand, SearchCommand, parse
 from predictor import predict
 from search import search
 from serving.journal import Journal
+from serving.results import read_results
 from serving.scorer import FORMAT, METADATA
 from serving.vectors import open_store
 from taxonomy import RANKS
@@ -119,7 +120,9 @@ def test_several_examples_find_all_of_them_and_a_counter_example_takes_its_like_
     assert run("query", one, other, "--most", 3, "--name", "Rana ficta", "--out", tmp_path / "both") == 0
     assert sorted(found(tmp_path / "both")) == [("20260514_053000.wav", 5), ("dawn.wav", 10), ("dawn.wav", 15)]
     assert {row["Scientific name"] for row in rows(tmp_path / "both" / "detections.csv")} == {"Rana ficta"}
-    assert run("query", one, other, "--not", other, "--out", tmp_path / "one") == 0
+    assert run("query", one, other, "--not", other, "--out", tmp_path / "one", "--rtype", "table") == 0
+    assert (tmp_path / "one" / "exports" / "raven.selections.txt").is_file()  # and detections.csv, which is read next
+    assert read_results(tmp_path / "one").facts["index"] == str(tmp_path / "index")
     assert ("dawn.wav", 15) not in found(tmp_path / "one") and ("dawn.wav", 10) in found(tmp_path / "one")
 
 
@@ -242,3 +245,71 @@ def test_a_classifier_of_ours_makes_an_index(stages: Stages, field: Path, tmp_pa
     assert search(parse(SearchCommand, ["query", str(tmp_path / "index"), str(pond), "--most", "4"])) == 0
     table = rows(tmp_path / "index" / "like-20260514_053000" / "detections.csv")
     assert [(Path(row["File"]).name, row["Confidence"]) for row in table] == [(pond.name, "1.0000")] * 4
+
+
+def test_a_mono_example_asks_an_index_of_the_second_channel(
+    run: Callable[..., int], field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls, _ = soundfile.read(field / "ridge" / "dawn.wav")
+    other, _ = soundfile.read(write_calls(tmp_path / "other.wav", 4000, 4000, 4000, 4000, 4000))
+    for path in field.rglob("*.wav"):
+        soundfile.write(path, np.stack([other, calls], axis=1), RATE)
+    assert run("index", "--channel", 2) == 0
+    call = write_calls(tmp_path / "call.wav", 1100)
+    assert run("query", call, "--most", 2) == 0
+    assert {start for _, start in found(tmp_path / "index" / "like-call")} == {10.0}
+    assert "call.wav has 1 channels, and the index is of channel 2: the mean of all is taken" in capsys.readouterr().out
+    two = tmp_path / "two.wav"  # control: of an example that has it, the second channel counts
+    soundfile.write(two, np.stack([other[:WINDOW], calls[2 * WINDOW : 3 * WINDOW]], axis=1), RATE)
+    assert run("query", two, "--most", 2) == 0
+    assert found(tmp_path / "index" / "like-two") == found(tmp_path / "index" / "like-call")
+    assert "the mean of all is taken" not in capsys.readouterr().out
+
+
+def test_what_a_query_refuses_it_refuses_before_anything_is_written(run: Callable[..., int], tmp_path: Path) -> None:
+    run("index")
+    call = write_calls(tmp_path / "call.wav", 1100)
+    for name in ("species a", "class 3", "genus Rana", "Nothing"):
+        with pytest.raises(AssertionError, match=f"'{name}' would be read as no species.*--name"):
+            run("query", call, "--name", name)
+    odd = write_calls(tmp_path / "species a.wav", 1100)  # and so is a file's name
+    with pytest.raises(AssertionError, match="would be read as no species"):
+        run("query", odd)
+    assert run("query", odd, "--name", "specious frog", "--out", tmp_path / "out") == 0  # control
+    with pytest.raises(AssertionError, match=r"no file nowhere\.onnx; the index was made with .*whistles\.onnx"):
+        run("query", call, "--model", "nowhere.onnx")
+    results = tmp_path / "results"  # of predictor.py, whose tables have the same names
+    (results / ".parts").mkdir(parents=True)
+    (results / "files.csv").write_text("the user's")
+    with pytest.raises(AssertionError, match=r"results holds an index, or the results of predictor\.py"):
+        run("query", call, "--out", results)
+    (results / ".parts").rmdir()
+    (results / "run.json").write_text(json.dumps({"kind": "predict"}))
+    with pytest.raises(AssertionError, match="another command wrote"):
+        run("query", call, "--out", results)
+    with pytest.raises(AssertionError, match="another command wrote"):
+        run("index", "--index", tmp_path / "out")
+    assert not (tmp_path / "out" / ".parts").exists() and (results / "files.csv").read_text() == "the user's"
+    assert not list((tmp_path / "index").glob("like-*"))
+
+
+def test_an_index_killed_between_its_files_names_no_wrong_recording(
+    run: Callable[..., int], field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One recording goes, another comes: as many rows in files.csv as before, and the store is still the old one."""
+    run("index")
+    (field / "pond" / "20260514_053000.wav").unlink()
+    write_calls(field / "ridge" / "noon.wav", 400)
+
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("search.write_store", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("index")
+    call = write_calls(tmp_path / "call.wav", 1100)
+    with pytest.raises(AssertionError, match=r"files\.csv is not the table .*search\.py index"):
+        run("query", call)
+    assert run("index") == 0 and run("query", call, "--most", 1) == 0
+    assert found(tmp_path / "index" / "like-call") == [("dawn.wav", 10)]
