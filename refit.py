@@ -25,7 +25,7 @@ if __name__ == "__main__":
     answer_early(RefitCommand)  # before what takes seconds to import
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -38,12 +38,13 @@ from evaluation.calibration import write_thresholds
 from runtime.cells import no_formula, plain_path
 from runtime.digests import sha256
 from runtime.files import publish, write_json
-from runtime.runs import open_run
+from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.detections import Analysed
+from serving.journal import refuse_parts
 from serving.new_heads import NewHead, write_new_head
 from serving.ranked import Like, recordings_of, write_ranked_tables
-from serving.results import NEEDED, Results, detected, rows_of
+from serving.results import NEEDED, Detected, Results, detected, rows_of
 from serving.review import NOTHING, Verdict, is_rank, names_of, plain_label, read_verdicts, settle
 from serving.vectors import Store, open_store
 from taxonomy import build_taxonomy, key
@@ -63,6 +64,15 @@ class Listened(NamedTuple):
     present: NDArray[np.bool_]  # (rows, labels)
     known: NDArray[np.bool_]
     strangers: int  # verdicts on windows that the index does not have
+    disputed: int  # labels of windows on which verdicts contradict each other; they are not known there
+
+
+class Said(NamedTuple):
+    """Labels of one window, by what the verdicts say of them."""
+
+    there: set[str]
+    absent: set[str]
+    disputed: set[str]
 
 
 def refit(config: RefitCommand) -> int:
@@ -74,39 +84,64 @@ def refit(config: RefitCommand) -> int:
     index, *tables = config.inputs
     store = open_store(index)
     model = model_of(config, store)
+    out = folder_of(config, index, model)
     recordings = recordings_of(index, store)
     listened = read_listened(tables, store, recordings)
-    groups, what = groups_of(listened, store, recordings)
+    group_of, what = groups_of(listened.rows, store, recordings)
+    around = background_of(store, listened.rows, config.seed)
+    groups, groups_around = (group_of[store.places["recording"][rows]] for rows in (listened.rows, around))
     judged = Judged(store.standard(listened.rows), listened.present, listened.known, groups)
-    background = background_of(store, listened.rows, config.seed)
-    judgements = judge(judged, background, listened.labels, config.precision)
+    background = store.standard(around)
+    judgements = judge(judged, background, listened.labels, config.precision, groups_around)
     head = fit_head(judged, background)
     show("\n".join(table(judgements, what)))
-    out = config.out or index / "refit"
-    assert out.resolve() != index.resolve(), f"--out {out} is the index itself; give another folder"
     with open_run("refit", out, config, out) as run:
         path = write_classifier(config, run.folder, store, model, head, listened, judgements)
-        if config.next:
-            write_next(config, run.folder / "next", index, store, head, listened, recordings)
+        more = config.next > 0 and write_next(config, run.folder / "next", index, store, head, listened, recordings)
         run.facts.update(windows=len(listened.rows), labels=listened.labels)
     show(f"{len(listened.rows)} windows that were listened to, {time.perf_counter() - started:.1f} s")
+    if listened.disputed:
+        show(f"{listened.disputed} labels of windows on which verdicts contradict each other are left out")
     if listened.strangers:
         show(f"{listened.strangers} verdicts are on windows that {index} does not have; they were left out")
     show(f"wrote {path}, {run.folder / 'thresholds.csv'}, {run.folder / 'refit.json'}")
     show(f"next, or with other recordings: {command_line('predictor.py', *store.facts['inputs'], '--model', path)}")
-    if config.next:
+    if more:
         show(f"to listen on: {command_line('report.py', run.folder / 'next', '--strategy', 'all')}")
     return 2 if listened.strangers else 0
 
 
 def model_of(config: RefitCommand, store: Store) -> Path:
     """The file that the index was made with, and no other."""
-    path = config.classifier or Path(str(store.facts["model"]))
+    known = Path(str(store.facts["model"]))
+    path = config.classifier or known
+    assert path.is_file() or path == known, (
+        f"no file {path}; the index was made with {known}: give that, or leave --classifier out"
+    )
     assert path.is_file(), f"the index was made with {path}, which is not there; say with --classifier where it is now"
+    index, made = config.inputs[0], known.with_suffix(".onnx")
+    words = ["search.py", "index", *store.facts["inputs"], "--model", str(made), "--index", f"{index}-onnx"]
+    assert known.suffix != ".xml", (
+        f"{index} was made with {known}, and a new head goes into an ONNX file alone; make another index with that: "
+        f"{command_line(*words)}"
+    )
     assert sha256(path) == store.facts["model_sha256"], (
-        f"{path} is not the file that the index was made with ({store.facts['model']}); its embeddings are others"
+        f"{path} is not the file that the index was made with ({known}); its embeddings are others"
     )
     return path
+
+
+def folder_of(config: RefitCommand, index: Path, model: Path) -> Path:
+    """Where all goes; a folder in which something else lies is refused before anything is written."""
+    out = config.out or index / "refit"
+    assert out.resolve() != index.resolve(), f"--out {out} is the index itself; give another folder"
+    assert out.resolve() != model.resolve().parent, (
+        f"--out {out} is the folder of {model}, which made the index and would be written over; give another folder"
+    )
+    refuse_parts(out)
+    refuse_others(out, "refit")
+    refuse_others(out / "next", "next")
+    return out
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -117,62 +152,89 @@ def read_listened(tables: Sequence[Path], store: Store, recordings: Sequence[Ana
 
     Errors: no verdict on a window of it, or no label with a Yes and a No.
     """
-    settled: list[Verdict] = []
+    verdicts: list[Verdict] = []
     for path in tables:
         assert path.is_file(), f"no {path}; name the validation.csv that the page hands out (its button `Save`)"
         detections = tuple(detected(where, row) for where, row in rows_of(path, NEEDED))
-        settled += settle(read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0])[0].values()
-    assert settled, f"no verdict in {', '.join(map(str, tables))}"
-    label_of = {key(name): plain_label(v.detected.label) for v in settled for name in names_of(v.detected) if name}
-    said: dict[int, tuple[set[str], set[str]]] = {}  # by row of the store: what is there, and what is not
-    strangers = 0
-    find = row_finder(store, recordings)
-    for verdict in settled:
-        row = find(verdict)
-        if row is None:
-            strangers += 1
-            continue
-        there, absent = said.setdefault(row, (set(), set()))
-        label = plain_label(verdict.detected.label)
-        if verdict.answer == "yes":
-            there.add(label)
-        else:
-            absent.add(label)
-            if verdict.species:
-                there.add(label_of.get(key(verdict.species), verdict.species))
-    assert said, f"none of {strangers} verdicts is on a window of the index; were they given on other recordings?"
-    return listened_of(said, settled, strangers)
+        verdicts += read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0]
+    verdicts = [verdict for verdict in verdicts if verdict.answer != "unsure"]
+    assert verdicts, f"no verdict in {', '.join(map(str, tables))}"
+    label_of, find = first_spellings(verdicts), row_finder(store, recordings)
+    first: dict[tuple[int, str], Detected] = {}  # one for all that is said of a label in a window, in whatever table
+    where: dict[Detected, tuple[int, str]] = {}
+    placed: list[Verdict] = []
+    for verdict in verdicts:
+        row, label = find(verdict), label_of[key(plain_label(verdict.detected.label))]
+        if row is not None:
+            d = first.setdefault((row, label), verdict.detected)
+            where[d] = row, label
+            placed.append(replace(verdict, detected=d))
+    strangers = len(verdicts) - len(placed)
+    assert placed, f"none of {strangers} verdicts is on a window of the index; were they given on other recordings?"
+    settled, disputed = settle(placed)
+    said = {row: Said(set(), set(), set()) for row, _ in where.values()}
+    for d in disputed:
+        said[where[d][0]].disputed.add(where[d][1])
+    for d, verdict in settled.items():
+        row, label = where[d]
+        (said[row].there if verdict.answer == "yes" else said[row].absent).add(label)
+        if verdict.answer == "no" and verdict.species:
+            said[row].there.add(label_of[key(verdict.species)])
+    names = {
+        label: (plain_label(d.cell("Scientific name")), plain_label(d.cell("Common name")))
+        for d, (_, label) in reversed(where.items())
+    }
+    return listened_of({row: agreed(one) for row, one in said.items()}, names, strangers)
 
 
-def listened_of(said: dict[int, tuple[set[str], set[str]]], settled: Sequence[Verdict], strangers: int) -> Listened:
+def first_spellings(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """The label that each name stands for, by what its spellings have in common: of several the one that came first."""
+    labels = [plain_label(verdict.detected.label) for verdict in verdicts]
+    found = {key(NOTHING): NOTHING}
+    for label in labels:
+        found.setdefault(key(label), label)
+    for verdict, label in zip(verdicts, labels, strict=True):
+        for name in filter(None, names_of(verdict.detected)):
+            found.setdefault(key(name), found[key(label)])
+    for verdict in verdicts:
+        found.setdefault(key(verdict.species), verdict.species)
+    return found
+
+
+def agreed(said: Said) -> Said:
+    """The same, without what is contradicted: a label that is there and is not, or is there where nothing is."""
+    disputed = said.disputed | (said.there & said.absent)
+    if NOTHING in said.there and len(said.there) > 1:
+        disputed |= said.there
+    return Said(said.there - disputed, said.absent - disputed, disputed)
+
+
+def listened_of(said: dict[int, Said], spelled: Mapping[str, tuple[str, str]], strangers: int) -> Listened:
     """What is known of each label in each window: a window in which another species was confirmed counts as a No."""
     rows = sorted(said)
-    every = sorted({label for there, absent in said.values() for label in there | absent if not is_rank(label)})
+    every = sorted({label for one in said.values() for label in one.there | one.absent if not is_rank(label)})
     every = [label for label in every if label != NOTHING]
-    present = np.array([[label in said[row][0] for label in every] for row in rows])
-    other = {row: any(not is_rank(label) for label in said[row][0]) for row in rows}  # a genus confirmed is no other
-    absent = np.array([[label in said[row][1] or other[row] for label in every] for row in rows])
-    absent &= ~present
+    present = np.array([[label in said[row].there for label in every] for row in rows])
+    other = {row: any(not is_rank(label) for label in said[row].there) for row in rows}  # a genus confirmed is no other
+    disputed = np.array([[label in said[row].disputed for label in every] for row in rows])
+    absent = np.array([[label in said[row].absent or other[row] for label in every] for row in rows])
+    absent &= ~present & ~disputed
     both: NDArray[np.bool_] = np.logical_and(present.any(axis=0), absent.any(axis=0))
     lacking = [label for label, enough in zip(every, both, strict=True) if not enough]
     assert both.any(), f"no label has a Yes and a No ({', '.join(lacking)}); a head needs both, so listen to more"
     if lacking:
         show(f"without a Yes or without a No, so without a head: {', '.join(lacking)}")
     labels = [label for label, enough in zip(every, both, strict=True) if enough]
-    unnamed: tuple[str, str] = ("", "")
-    names = dict[str, tuple[str, str]]((label, unnamed) for label in labels)
-    for verdict in reversed(settled):
-        d = verdict.detected
-        label = plain_label(d.label)
-        if label in labels:
-            names[label] = plain_label(d.cell("Scientific name")), plain_label(d.cell("Common name"))
+    names = {label: spelled.get(label, ("", "")) for label in labels}
     known = (present | absent)[:, both]
-    return Listened(np.array(rows), labels, names, present[:, both], known, strangers)
+    contradicted = sum(len(one.disputed) for one in said.values())
+    return Listened(np.array(rows), labels, names, present[:, both], known, strangers, contradicted)
 
 
 def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdict], int | None]:
     """A function from a verdict to the row of its window: in the recording of that name, else the only one of the same
-    file name, the window that shares most with it, half of it at least."""
+    file name, unless both name their sites and these differ, the window that shares most with it, half of it at least.
+    """
     number_of = {plain_path(recording.file): number for number, recording in enumerate(recordings)}
     same_name: dict[str, list[int]] = {}
     for name, number in number_of.items():
@@ -182,7 +244,12 @@ def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdic
 
     def find(verdict: Verdict) -> int | None:
         d = verdict.detected
-        alike = same_name.get(Path(d.file).name, [])
+        site = plain_label(d.cell("Site"))
+        alike = [
+            number
+            for number in same_name.get(Path(d.file).name, [])
+            if not site or plain_label(recordings[number].site) in ("", site)
+        ]
         number = number_of.get(d.file, alike[0] if len(alike) == 1 else None)
         if number is None:
             return None
@@ -202,20 +269,20 @@ def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdic
 # --- what is fitted and judged --------------------------------------------------------------------------------------
 
 
-def groups_of(listened: Listened, store: Store, recordings: Sequence[Analysed]) -> tuple[NDArray[np.int64], str]:
-    """(rows,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
-    numbers: NDArray[np.int64] = store.places["recording"][listened.rows].astype(np.int64)
-    sites: list[str] = [recordings[int(number)].site for number in numbers]
-    if len(set(sites)) >= MANY_SITES:
+def groups_of(
+    listened: NDArray[np.intp], store: Store, recordings: Sequence[Analysed]
+) -> tuple[NDArray[np.int64], str]:
+    """(recordings,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
+    sites = [recording.site for recording in recordings]
+    if len({sites[number] for number in store.places["recording"][listened].tolist()}) >= MANY_SITES:
         return np.unique(sites, return_inverse=True)[1].astype(np.int64), "sites"
-    return numbers, "recordings"
+    return np.arange(len(recordings)), "recordings"
 
 
-def background_of(store: Store, listened: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
-    """(windows, width) of windows that nobody listened to, drawn at random."""
+def background_of(store: Store, listened: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """(windows,) rows of windows that nobody listened to, drawn at random."""
     free = np.setdiff1d(np.arange(len(store.vectors)), listened)
-    rows = np.random.default_rng(seed).choice(free, min(BACKGROUND, len(free)), replace=False)
-    return store.standard(np.sort(rows))
+    return np.sort(np.random.default_rng(seed).choice(free, min(BACKGROUND, len(free)), replace=False))
 
 
 def table(judgements: Sequence[Judgement], what: str) -> list[str]:
@@ -281,8 +348,11 @@ def write_next(
     head: LinearHead,
     listened: Listened,
     recordings: Sequence[Analysed],
-) -> None:
-    """The tables of the windows that are worth listening to next, the least certain first."""
+) -> bool:
+    """The tables of the windows that are worth listening to next, the least certain first; whether there are any.
+
+    Where none is left, those of an earlier round are removed.
+    """
     count = len(store.vectors)
     parts = [np.arange(first, min(first + AT_A_TIME, count)) for first in range(0, count, AT_A_TIME)]
     logits = np.concatenate([head.logits(store.standard(rows)) for rows in parts])
@@ -293,15 +363,19 @@ def write_next(
     sites = number_of[store.places["recording"]]
     chosen = choose_next(logits, store.vectors, sites, done, config.next)
     if not chosen:
-        show("every window of the index was listened to")
-        return
+        show("every window of the index was listened to: there is nothing to listen to next")
+        for name in ("detections.csv", "files.csv", "run.json"):
+            (folder / name).unlink(missing_ok=True)
+        return False
     rows, labels = np.array([row for row, _ in chosen]), [label for _, label in chosen]
     likes = [Like(name, *listened.names[name]) for name in (listened.labels[label] for label in labels)]
-    with open_run("refit", folder, config, folder) as run:
+    with open_run("next", folder, config, folder) as run:
+        run.facts["index"] = str(index.resolve())
         run.facts.update({name: store.facts[name] for name in ("working_directory", "inputs", "model_sha256")})
         run.facts["band_hz"] = [store.facts["lowest_hz"], store.facts["top_hz"]]
         run.facts["settings"] = asdict(config) | {"time_expansion": store.facts["time_expansion"]}
         write_ranked_tables(folder, index, store, rows, probabilities(logits[rows, labels]), likes, {"csv"})
+    return True
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_search import encoder, rows, write_calls
 
-from config import RefitCommand, SearchCommand, parse
+from config import PredictCommand, RefitCommand, SearchCommand, parse
+from predictor import predict
 from refit import refit
 from search import search
 from serving.scorer import answers_of, open_scorer
@@ -91,6 +92,129 @@ def test_verdicts_become_a_classifier_that_knows_windows_nobody_judged(
     assert "other recordings" in said and "predictor.py" in said and "report.py" in said
 
 
+def told(path: Path, index: Path, *said: tuple[str, int, str, str, str], more: str = "") -> Path:
+    """Verdicts: recording, window, label, answer and true species; `more` is a column and its cell."""
+    files = {"/".join(Path(row["file"]).parts[-2:]): row["file"] for row in rows(index / "files.csv")}
+    column, _, cell = more.partition("=")
+    columns = ["Start (s)", "End (s)", "Common name", "Confidence", "File", "Species code", "Verdict", "True species"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*columns, column] if column else columns)
+        for name, window, label, answer, species in said:
+            cells = [5 * window, 5 * window + 5, label, 0.5, files.get(name, name), label, answer, species]
+            table.writerow([*cells, cell] if column else cells)
+    return path
+
+
+def judged_by(index: Path, out: Path, *tables: Path) -> dict[str, tuple[int, int]]:
+    """How many Yes and No each label has after a refit."""
+    assert refit(parse(RefitCommand, [str(index), *map(str, tables), "--out", str(out), "--next", "0"])) in (0, 2)
+    return {one["label"]: (one["yes"], one["no"]) for one in json.loads((out / "refit.json").read_text())["judged"]}
+
+
+def test_verdicts_that_contradict_each_other_count_neither_as_yes_nor_as_no(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = verdicts(tmp_path / "ada.csv", index, ("frog", 1100), windows=2)  # 4 Yes, 4 No
+    assert judged_by(index, tmp_path / "out", table) == {"frog": (4, 4)}
+    assert "which verdicts contradict" not in capsys.readouterr().out
+    ben = told(
+        tmp_path / "ben.csv",
+        index,
+        ("pond/a.wav", 0, "Frog ", "no", ""),  # Ada says yes
+        ("pond/a.wav", 1, "frog", "yes", ""),  # Ada says no
+        ("pond/b.wav", 0, "newt", "no", "nothing"),  # Ada says that the frog is there
+        ("pond/b.wav", 1, "newt", "no", "FROG"),  # Ada says that it is not
+        ("ridge/c.wav", 0, "frog", "no", ""),  # they agree
+        ("ridge/c.wav", 1, "frog", "unsure", ""),
+    )
+    for tables in ((table, ben), (ben, table)):
+        assert judged_by(index, tmp_path / "out", *tables)["frog" if tables[0] == table else "Frog"] == (2, 2)
+        assert "5 labels of windows on which verdicts contradict" in capsys.readouterr().out
+
+
+def test_two_spellings_of_a_species_are_one_label(index: Path, tmp_path: Path) -> None:
+    table = told(
+        tmp_path / "v.csv",
+        index,
+        ("pond/a.wav", 0, "frog", "yes", ""),
+        ("pond/a.wav", 1, "frog", "no", "Bufo fictus"),
+        ("pond/b.wav", 3, "FROG", "no", "bufo  fictus"),
+        ("ridge/c.wav", 0, "frog", "no", "Nothing"),
+        ("ridge/c.wav", 2, "Bufo fictus", "no", "nothing"),
+    )
+    assert judged_by(index, tmp_path / "out", table) == {"Bufo fictus": (2, 3), "frog": (1, 4)}
+
+
+def test_a_recording_of_the_same_name_at_another_site_is_another(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = verdicts(tmp_path / "good.csv", index, ("frog", 1100), windows=2)
+    moved = ("/other/season/d.wav", 2, "frog", "no", "")
+    wrong = told(tmp_path / "wrong.csv", index, moved, more="Site=marsh")
+    assert judged_by(index, tmp_path / "out", good, wrong) == {"frog": (4, 4)}
+    assert "1 verdicts are on windows" in capsys.readouterr().out
+    for right in ("Site=ridge", "Site="):  # control: moved, or nobody says where
+        assert judged_by(index, tmp_path / "out", good, told(tmp_path / "r.csv", index, moved, more=right)) == {
+            "frog": (4, 5)
+        }
+
+
+def test_a_refit_writes_over_nothing_that_another_command_wrote(index: Path, tmp_path: Path) -> None:
+    table = verdicts(tmp_path / "validation.csv", index, ("frog", 1100))
+    model = Path(json.loads((index / "store.json").read_text())["model"])
+    copy = tmp_path / "models" / "classifier.onnx"
+    copy.parent.mkdir()
+    copy.write_bytes(model.read_bytes())
+    before = copy.read_bytes()
+    with pytest.raises(AssertionError, match=r"is the folder of .*classifier\.onnx, which made the index"):
+        refit(parse(RefitCommand, [str(index), str(table), "--classifier", str(copy), "--out", str(copy.parent)]))
+    assert copy.read_bytes() == before and [path.name for path in copy.parent.iterdir()] == ["classifier.onnx"]
+    for name, content in ((".parts", None), ("run.json", {"kind": "quantize"})):
+        place = tmp_path / f"of-{name}"
+        place.mkdir()
+        (place / name).mkdir() if content is None else (place / name).write_text(json.dumps(content))
+        with pytest.raises(AssertionError, match=r"holds (an index|what another command wrote)"):
+            refit(parse(RefitCommand, [str(index), str(table), "--out", str(place)]))
+        assert [path.name for path in place.iterdir()] == [name]
+    with pytest.raises(AssertionError, match=r"no file nowhere\.onnx; the index was made with .*whistles\.onnx"):
+        refit(parse(RefitCommand, [str(index), str(table), "--classifier", "nowhere.onnx"]))
+
+
+def test_an_index_of_an_openvino_file_is_refused_with_the_command_that_makes_another(
+    index: Path, tmp_path: Path
+) -> None:
+    table = verdicts(tmp_path / "validation.csv", index, ("frog", 1100))
+    facts = json.loads((index / "store.json").read_text())
+    (tmp_path / "classifier.xml").write_text("<net/>")
+    copied = tmp_path / "index"
+    copied.mkdir()
+    for path in index.iterdir():
+        if path.is_file():
+            (copied / path.name).symlink_to(path)
+    (copied / "store.json").unlink()
+    (copied / "store.json").write_text(json.dumps(facts | {"model": str(tmp_path / "classifier.xml")}))
+    with pytest.raises(
+        AssertionError, match=r"ONNX file alone; .*search\.py index .*--model \S*classifier\.onnx --index"
+    ):
+        refit(parse(RefitCommand, [str(copied), str(table)]))
+
+
+def test_when_all_was_listened_to_nothing_is_left_to_listen_to(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = verdicts(tmp_path / "some.csv", index, ("frog", 1100))
+    every = verdicts(tmp_path / "every.csv", index, ("frog", 1100), windows=5)
+    words, following = ["--out", str(tmp_path / "out")], tmp_path / "out" / "next"
+    assert refit(parse(RefitCommand, [str(index), str(some), *words])) == 0 and (following / "detections.csv").is_file()
+    assert "to listen on: " in capsys.readouterr().out
+    (following / "validation.csv").write_text("the user's")
+    assert refit(parse(RefitCommand, [str(index), str(every), *words])) == 0
+    said = capsys.readouterr().out
+    assert "every window of the index was listened to" in said and "to listen on: " not in said
+    assert [path.name for path in following.iterdir()] == ["validation.csv"]
+
+
 def test_what_to_listen_to_next_was_not_listened_to(index: Path, tmp_path: Path) -> None:
     table = verdicts(tmp_path / "validation.csv", index, ("frog", 1100))
     assert refit(parse(RefitCommand, [str(index), str(table), "--out", str(tmp_path / "out"), "--next", "99"])) == 0
@@ -99,7 +223,12 @@ def test_what_to_listen_to_next_was_not_listened_to(index: Path, tmp_path: Path)
     assert {row["Species code"] for row in following} == {"frog"}
     sites = [row["Site"] for row in following]
     assert sorted(sites[:2]) == ["pond", "ridge"]  # they take turns
-    assert json.loads((tmp_path / "out" / "next" / "run.json").read_text())["status"] == "finished"
+    facts = json.loads((tmp_path / "out" / "next" / "run.json").read_text())
+    assert facts["status"] == "finished" and facts["index"] == str(index)
+    model, place = tmp_path / "out" / "classifier.onnx", tmp_path / "out" / "next"
+    with pytest.raises(AssertionError, match="another command wrote"):
+        predict(PredictCommand((index.with_name("season"),), model=(model,), out=place))
+    assert not (place / ".parts").exists() and rows(place / "detections.csv") == following
 
 
 def test_a_species_named_instead_of_a_denied_one_is_there(index: Path, tmp_path: Path) -> None:
