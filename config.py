@@ -954,7 +954,7 @@ class QuantizeCommand:
     blend: BlendSettings = BlendSettings()
     export: Literal["onnx", "openvino"] = "onnx"
     """openvino: the float32 file also in OpenVINO's own form, classifier.xml and classifier.bin, which predictor.py
-    --model classifier.xml takes as well (`pip install -r requirements-openvino.txt`)."""
+    --model classifier.xml takes as well (`pip install -r requirements-openvino.txt`). Not of an encoder alone."""
     run: QuickRunSettings = QuickRunSettings()
     encoder: str = ""
     """In place of a classifier, an encoder that knows no species: openai/whisper-base, a local folder in the hub's
@@ -964,7 +964,7 @@ class QuantizeCommand:
 
     def __post_init__(self) -> None:
         refuse_below(0, self, "depth")
-        judged = ("classifier", "gate", "budget", "max_error", "max_windows", "blend")
+        judged = ("classifier", "gate", "budget", "max_error", "max_windows", "blend", "export")
         refuse_idle(self, judged if self.encoder else (), "changes nothing with --encoder")
         refuse_idle(self, () if self.encoder else ("depth",), "changes nothing without --encoder")
 
@@ -1234,7 +1234,7 @@ class SearchCommand:
     out: Path | None = None
     """With query: folder for the tables; else one in the index, named after the example."""
     rtype: tuple[TableKind, ...] = ("csv", "table")
-    """With query: which tables: csv (detections.csv), table (Raven's), audacity, kaleidoscope, parquet."""
+    """With query: which tables: csv (detections.csv, always), table (Raven's), audacity, kaleidoscope, parquet."""
     shortest: float = 0.3
     """With index: seconds of sound without which a recording, or a part of it, is not indexed."""
     overlap: float = 0.0

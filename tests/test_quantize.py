@@ -46,6 +46,7 @@ def test_an_encoder_without_labels_becomes_a_file_that_embeds_as_the_network_doe
     [
         (("--encoder", "nowhere"), "no encoder at nowhere"),
         (("--encoder", "a/b", "--max_windows", "3"), "--max_windows changes nothing with --encoder"),
+        (("--encoder", "a/b", "--export", "openvino"), "--export changes nothing with --encoder"),
         (("--depth", "3"), "--depth changes nothing without --encoder"),
     ],
 )
