@@ -379,7 +379,12 @@ def then_of(results: Results, hide_paths: bool) -> tuple[str, str]:
     more = ["validation.csv"] if searched else ["--apply", "validation.csv"]
     hidden_words = ["python", script, "INDEX" if searched else "RESULTS", *more]
     words = shlex.join(hidden_words) if hide_paths else command_line(script, where, *more)
-    return words, f"makes {'a classifier' if searched else 'thresholds and training data'} of it."
+    made = (
+        "a classifier of it; name the tables of earlier rounds too"
+        if searched
+        else "thresholds and training data of it"
+    )
+    return words, f"makes {made}."
 
 
 def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]]:
