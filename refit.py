@@ -274,7 +274,7 @@ def groups_of(
 ) -> tuple[NDArray[np.int64], str]:
     """(recordings,) what is alike stays together when a head is judged, and what that is: sites, or recordings."""
     sites = [recording.site for recording in recordings]
-    if len({sites[number] for number in store.places["recording"][listened].tolist()}) >= MANY_SITES:
+    if len({sites[int(number)] for number in store.places["recording"][listened]}) >= MANY_SITES:
         return np.unique(sites, return_inverse=True)[1].astype(np.int64), "sites"
     return np.arange(len(recordings)), "recordings"
 

@@ -250,8 +250,8 @@ def test_a_classifier_of_ours_makes_an_index(stages: Stages, field: Path, tmp_pa
 def test_a_mono_example_asks_an_index_of_the_second_channel(
     run: Callable[..., int], field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls, _ = soundfile.read(field / "ridge" / "dawn.wav")
-    other, _ = soundfile.read(write_calls(tmp_path / "other.wav", 4000, 4000, 4000, 4000, 4000))
+    calls, _ = soundfile.read(field / "ridge" / "dawn.wav", dtype="float32")
+    other, _ = soundfile.read(write_calls(tmp_path / "other.wav", 4000, 4000, 4000, 4000, 4000), dtype="float32")
     for path in field.rglob("*.wav"):
         soundfile.write(path, np.stack([other, calls], axis=1), RATE)
     assert run("index", "--channel", 2) == 0

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,23 +107,23 @@ def test_other_settings_are_refused_and_named(tmp_path: Path, settings: dict[str
 
 
 def test_what_is_refused_names_the_command_and_its_flag(tmp_path: Path) -> None:
-    words = {"command": "search.py index", "flag": "--index"}
-    with open_journal(tmp_path, {"overlap": 0.0}, False, **words):
+    opened = partial(open_journal, tmp_path, arrays=False, command="search.py index", flag="--index")
+    with opened({"overlap": 0.0}):
         for settings, said in (
             ({"overlap": 0.0}, "another search.py index is at work in .*give another --index"),
             ({"overlap": 1.0}, "another search.py index"),
         ):
-            with pytest.raises(AssertionError, match=said), open_journal(tmp_path, settings, False, **words):
+            with pytest.raises(AssertionError, match=said), opened(settings):
                 pass
     with (
         pytest.raises(AssertionError, match=r"overlap was '0\.0'.*give another --index, or --restart"),
-        open_journal(tmp_path, {"overlap": 1.0}, False, **words),
+        opened({"overlap": 1.0}),
     ):
         pass
     (tmp_path / ".parts" / "settings.json").write_text("{")
     with (
         pytest.raises(AssertionError, match=r"is damaged.*give another --index"),
-        open_journal(tmp_path, {"overlap": 0.0}, False, **words),
+        opened({"overlap": 0.0}),
     ):
         pass
 

@@ -154,12 +154,15 @@ def test_a_full_disk_is_one_line_and_never_a_signal(tmp_path: Path, monkeypatch:
             read, write = os.pipe()
             child = os.fork()
             if not child:
+                code = 2
                 try:
                     write_store(disk, journal, entries, {})
+                    code = 0
                 except AssertionError as refusal:
                     os.write(write, str(refusal).encode())
-                    os._exit(1)
-                os._exit(0)
+                    code = 1
+                finally:
+                    os._exit(code)
             os.close(write)
             with os.fdopen(read, "rb") as said:
                 return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read().decode()
@@ -167,9 +170,13 @@ def test_a_full_disk_is_one_line_and_never_a_signal(tmp_path: Path, monkeypatch:
         code, line = refused()
         assert code == 1, (code, line)
         assert re.search(r"disk full: .*store\.json needs 2\.\d MB or more, 1\.0 MB are free", line), line
-        plenty = shutil.disk_usage(tmp_path)
+        usage = shutil.disk_usage
+
+        def usage_of_another(_: Path) -> object:
+            return usage(tmp_path)
+
         with monkeypatch.context() as patch:  # what was free when it began is gone a moment later
-            patch.setattr("runtime.files.shutil.disk_usage", lambda _: plenty)
+            patch.setattr("runtime.files.shutil.disk_usage", usage_of_another)
             code, line = refused()
         assert code == 1 and "disk full" in line, (code, line)
         assert [path.name for path in disk.iterdir()] == ["store.json"]
