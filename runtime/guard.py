@@ -18,9 +18,7 @@ from __future__ import annotations
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import mmap
-import os
 import re
-import resource
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -28,6 +26,8 @@ from pathlib import Path
 from xml.parsers.expat import ParserCreate
 
 import onnxruntime as ort
+
+from system import limit_memory, memory
 
 EXACT_INT8 = ("session.x64quantprecision", "1")  # where there is no VNNI, weights of 8 bits are multiplied in 16 bits
 OPERATORS = frozenset(  # what serving/export.py writes for any size and head, and plain arithmetic of the same kind
@@ -79,7 +79,6 @@ DEEPEST = 8  # elements inside of each other: OpenVINO goes down by recursion
 LARGEST_XML = 2**26  # bytes
 LARGEST_DATA = 2**34  # bytes beside the file
 SHARE = 0.75  # of the memory that scoring may take
-CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
 
 
 def check_graph(path: Path, named: Path | None, operators: frozenset[str] = OPERATORS) -> None:
@@ -245,15 +244,12 @@ def limit_arena() -> None:
 def limit_process() -> None:
     """The same share for all that this process holds itself, for an engine that has no such limit of its own: what asks
     for more gets an error."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most_memory() if most < 0 else min(most_memory(), most), most))
+    limit_memory("RLIMIT_DATA", most_memory())
 
 
 def most_memory() -> int:
     """Bytes, of what the computer or the container has."""
-    limit = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else ""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(SHARE * min(there, int(limit) if limit.isdecimal() else there))
+    return int(SHARE * memory())
 
 
 if __name__ == "__main__":
