@@ -39,7 +39,7 @@ from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
-from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, limit_process
+from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, has_wide_weights, limit_process
 from runtime.terminal import show
 from system import cores, cpu_facts
 from taxonomy import Taxonomy, from_json
@@ -228,7 +228,8 @@ def float_twin(path: Path, why: str) -> Path:
 
 def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, str], str]:
     """A graph as ONNX Runtime runs it, a thread for each caller; its metadata, and what the engine is called."""
-    session = ort.InferenceSession(str(path), bounded_options(), providers=["CPUExecutionProvider"])
+    options = bounded_options(exact=has_wide_weights(path))
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def network(samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
