@@ -16,7 +16,9 @@ from __future__ import annotations
 import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - Ctrl-C counts from here on
 
 import ast
-import py_compile
+import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -62,13 +64,15 @@ def refuse_unfit(model: Path) -> None:
 
 def contents() -> dict[str, bytes]:
     """All that goes into an application, by name."""
-    found = {"__main__.py": MAIN.encode()}
-    for path in needed(COMMANDS):
-        name = path.relative_to(HERE).as_posix()
-        found |= {name: path.read_bytes(), f"{name}c": compiled(path, name)}
-    for pattern in SHIPPED:
-        found |= {path.relative_to(HERE).as_posix(): path.read_bytes() for path in HERE.glob(pattern)}
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for path in [*needed(COMMANDS), *(path for pattern in SHIPPED for path in HERE.glob(pattern))]:
+            copy = place / path.relative_to(HERE)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+        compile_below(place)
+        (place / "__main__.py").write_text(MAIN, encoding="utf-8")
+        return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
 def needed(rooms: Sequence[str], here: Path = HERE) -> list[Path]:
@@ -97,13 +101,11 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def compiled(path: Path, name: str) -> bytes:
-    """A file as this Python compiles it; another Python takes the text that lies beside it."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "compiled.pyc"
-        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        py_compile.compile(str(path), str(written), name, doraise=True, invalidation_mode=unchecked)
-        return written.read_bytes()
+def compile_below(folder: Path) -> None:
+    """Beside each file of a folder the same as this Python compiles it; another Python takes the text. In a process of
+    its own, since what is written depends a little on all that is loaded in the one that writes it."""
+    words = ["-m", "compileall", "-q", "-b", "-s", str(folder), "--invalidation-mode", "unchecked-hash", str(folder)]
+    subprocess.run([sys.executable, "-I", *words], check=True)
 
 
 def write_application(path: Path, content: dict[str, bytes]) -> None:

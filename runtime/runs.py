@@ -18,7 +18,6 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -177,6 +176,8 @@ def keep_records(folder: Path, count: int) -> None:
 
 def loaded_versions() -> dict[str, str]:
     """Versions of the libraries in use; a machine that only scores has no torch."""
+    from importlib.metadata import version  # slow to import, and one recording needs no run
+
     return {package: version(package) for package in PACKAGES if package in sys.modules}
 
 

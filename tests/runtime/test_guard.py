@@ -286,4 +286,6 @@ def test_a_session_for_the_weights_of_a_file_multiplies_them_exactly(levels: int
     ):
         session = ort.InferenceSession(str(path), guard.bounded_options(exact), providers=["CPUExecutionProvider"])
         given = session.run(None, {"sound": sounds})[0]
-        assert not trusted or np.array_equal(given, sounds @ weights)
+        same = np.array_equal(given, sounds @ weights)
+        assert same or not trusted
+        assert not same or trusted or "avx2" not in cpu_flags(), "the control"
