@@ -119,7 +119,10 @@ def is_ours(error: BaseException) -> bool:
     last = error.__traceback__
     while last and last.tb_next:
         last = last.tb_next
-    return last is not None and is_our_file(str(last.tb_frame.f_globals.get("__file__", "")))
+    if last is None:
+        return False
+    code = last.tb_frame.f_code.co_filename  # of a zip application only the module knows where it is
+    return is_our_file(str(last.tb_frame.f_globals.get("__file__", code)))
 
 
 def is_our_file(name: str) -> bool:
