@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import runpy
 import sys
-import tempfile
 import zipfile
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -75,11 +74,6 @@ def begin() -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        model, HERE = Path(place) / "frogs.onnx", Path(place) / "predictor.pyz"
-        model.write_bytes(b"a network")
-        with zipfile.ZipFile(HERE, "w") as made:
-            made.write(model, named_inside(model))
-        path = bundled_model(Path(place))
-        print(f"{path} is {HERE.name}'s")
-        assert path and path.name == "frogs.onnx" and path.read_bytes() == b"a network"
+    page = own_file("report.html").read_text(encoding="utf-8")
+    print(f"{'one file' if is_packed() else 'a folder'}; a page of {len(page)} characters comes with it")
+    assert "<html" in page and bundled_model() is None

@@ -70,8 +70,12 @@ def test_a_script_that_is_named_first_is_the_one_that_runs(
     words: list[str], module: str, rest: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = list[str]()
+
+    def run(name: str, **_: object) -> None:
+        ran.append(name)
+
     monkeypatch.setattr(sys, "argv", ["predictor.pyz", *words])
-    monkeypatch.setattr("runpy.run_module", lambda name, **_: ran.append(name))
+    monkeypatch.setattr("runpy.run_module", run)
     application.begin()
     assert ran == [module] and sys.argv[1:] == rest
 
