@@ -109,6 +109,7 @@ def test_nothing_of_training_is_inside(applications: Applications) -> None:
     assert {"report.html", "lineages/birdclef2025.csv", "sounds/decoders.py", "sounds/__init__.py"} < {*names}
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(applications: Applications, tmp_path: Path) -> None:
     pack.write_application(tmp_path / "again.pyz", dict(reversed(applications.content.items())))
     assert (tmp_path / "again.pyz").read_bytes() == applications.bare.read_bytes()
