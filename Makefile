@@ -1,6 +1,7 @@
 # make demo   the whole way on a pretend field season: adapt, fine-tune, quantise, predict, compare with the answers
 # make test   style, types, tests, with the same examples for everybody (make test-all: the slow ones too, and random search)
 # make test-browser   the listening report in a real browser; installs Playwright, and chromium where apt exists
+# make predictor.pyz   scoring in one file; MODEL=runs/quantize/classifier.int8.onnx goes inside
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
 # make bench-systems   Whisper beside the other encoders, their blend, ensembles in INT8; FOLDS="0 1 2 3" SYSTEMS="cnn vit"
@@ -34,7 +35,7 @@ CHECKS := .venv/ready-checks
 # in the order of tests/conftest.py; a process of tests that dies is a failure, and the end
 PARALLEL := --numprocesses auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems
+.PHONY: predictor.pyz demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -52,6 +53,9 @@ test-browser: $(CHECKS)
 	    if [ $$(id -u) = 0 ]; then run=; else run=sudo; fi; \
 	    $$run apt-get update -q && $$run apt-get install -y -q --no-install-recommends chromium; }
 	@.venv/bin/python -m pytest tests/test_report_browser.py
+
+predictor.pyz: $(READY)
+	@.venv/bin/python pack.py $(if $(MODEL),--bundle $(MODEL))
 
 bench-animals: $(READY)
 	@.venv/bin/python -m bench.animals

@@ -12,7 +12,6 @@ import argparse
 import inspect
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,15 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import tyro
 
-
-def scratch() -> Path:
-    """Where intermediates go: below /tmp, in a folder of the user's own where another user was there first."""
-    folder = Path("/tmp/wildwhisper")
-    if folder.exists() and folder.stat().st_uid != os.getuid():
-        folder = Path(f"/tmp/wildwhisper-{os.getuid()}")
-    assert not folder.exists() or folder.stat().st_uid == os.getuid(), f"{folder} belongs to somebody else; remove it"
-    return folder
-
+from system import scratch
 
 Sound = Literal["bird", "wide", "bat", "insect", "frog", "whale"]
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
@@ -1302,6 +1293,27 @@ class RefitCommand:
 
 
 @dataclass(frozen=True)
+class PackCommand:
+    """Scoring in one file: predictor.pyz, a zip application that runs wherever requirements-score.txt is installed.
+
+    Reads this program; writes predictor.pyz with predictor.py, report.py, search.py and count.py, and with --bundle a
+    model. The same program and model give the same bytes.
+
+    Start with  --bundle   the model that goes inside
+                --out      where the application goes
+
+    Examples: python pack.py --bundle runs/quantize/classifier.int8.onnx
+              python predictor.pyz season-2026/ --out results/
+              python predictor.pyz report.py results/
+    """
+
+    bundle: Path | None = None
+    """The classifier.int8.onnx that quantize.py wrote, to be scored with where no --model is given."""
+    out: Path = Path("predictor.pyz")
+    """The application."""
+
+
+@dataclass(frozen=True)
 class CountCommand:
     """Species by site and day, with effort, and how sure the numbers are once somebody has listened.
 
@@ -1473,6 +1485,7 @@ Command = TypeVar(
     SearchCommand,
     RefitCommand,
     ExperimentsCommand,
+    PackCommand,
 )
 
 

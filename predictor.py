@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
+from runtime.application import bundled_model
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb, refuse_others
 from runtime.terminal import launch, show
@@ -84,7 +85,7 @@ def predict(config: PredictCommand) -> int:
         Decoder() as decoder,
         VoiceFinder() if config.voices != "off" else nullcontext() as finder,
     ):
-        scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
+        scorers = open_models(config.model or (bundled_model() or MODEL,), config.threads, chosen_engine(config))
         check_windows(sound, tables, scorers[0])
         assert config.prior or config.prior_weight == 1, "--prior_weight is about --prior; add that, or leave it out"
         prior = read_prior(config.prior, scorers[0].taxonomy, config.prior_weight) if config.prior else None

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from config import ReportCommand, Strategy, Voices
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
+from runtime.application import own_file
 from runtime.cells import no_formula
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
@@ -55,7 +56,7 @@ from sounds.discovery import OURS
 from sounds.notes import undo_expansion
 from sounds.voices import detector_file, open_detector
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = "report.html"
 HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
 TENTHS = 10  # of the scale of confidence
@@ -286,7 +287,7 @@ def page_template(beside: bool) -> str:
 
     beside   clips lie in files beside the page
     """
-    text = TEMPLATE.read_text(encoding="utf-8")
+    text = own_file(TEMPLATE).read_text(encoding="utf-8")
     assert text.count(HERE) == 1, f"{TEMPLATE} has lost the line for its data; take it from the repository again"
     own = " file: 'self'" if beside else ""
     policy = [

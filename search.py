@@ -38,6 +38,7 @@ from predictor import (
     score_waiting,
     still_to_do,
 )
+from runtime.application import bundled_model
 from runtime.digests import sha256
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
@@ -85,7 +86,8 @@ def write_index(config: SearchCommand) -> int:
     shard, shards = read_shard(config.shard)
     label = f"{shard}/{shards}" if shards > 1 else ""
     with Decoder() as decoder:
-        scorers = open_models((config.model,), config.threads, "onnxruntime", species=False)
+        model = (config.model == SearchCommand.model and bundled_model()) or config.model
+        scorers = open_models((model,), config.threads, "onnxruntime", species=False)
         check_windows(sound, TableSettings(), scorers[0])
         refuse_without_embeddings(scorers[0])
         labels = scorers[0].taxonomy.labels

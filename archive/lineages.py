@@ -14,14 +14,16 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.resources import as_file
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime.application import own_file
 from runtime.csvs import read_table
 from taxonomy import BLANKS, checked_rows, key
 
 LONGEST_HEADER = 4096  # characters
-LINEAGES = Path(__file__).parents[1] / "lineages"
+LINEAGES = "lineages"
 UPPER = ("kingdom", "phylum", "class_name", "order", "family", "genus")
 Row = tuple[str, dict[str, str]]  # of a taxonomy: where it stands, cells by column
 
@@ -70,7 +72,10 @@ def with_lineages(rows: Sequence[Row], references: Sequence[Reference]) -> tuple
 @cache
 def shipped() -> Reference:
     """The lineages that come with this program."""
-    rows = [row for path in sorted(LINEAGES.glob("*.csv")) for row in read_table(path, ("primary_label",))]
+    rows: list[Row] = []
+    for table in sorted(own_file(LINEAGES).iterdir(), key=lambda table: table.name):
+        with as_file(table) as path:
+            rows += read_table(path, ("primary_label",))
     return reference("the lineages of this program", rows)
 
 

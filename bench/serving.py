@@ -3,8 +3,9 @@
     make bench-serving          (or: .venv/bin/python -m bench.serving [size] [threads] [minutes of sound])
 
 Reads    runs/cpu/<size>/classifier.int8.onnx, which bench.cpu writes here if it is not there
-Writes   /tmp/wildwhisper/bench-serving/: recordings of a minute each, 32 kHz Ogg Vorbis; prints one table, medians over
-         rounds in which the three take turns
+Writes   /tmp/wildwhisper/bench-serving/: recordings of a minute each, 32 kHz Ogg Vorbis, and all that scoring
+         installs; prints one table, medians over rounds in which the three take turns, and two lines: the size of what
+         is installed, and the seconds from the start of predictor.py to its answer about a recording of one window
 
 With a core to spare, or a network that is dearer than decoding, both together are as quick as scoring alone; the bound
 where decoding needs the same cores is what the sum of both times allows.
@@ -12,7 +13,9 @@ where decoding needs the same cores is what the sum of both times allows.
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +33,9 @@ from serving.scorer import Scorer, cpu_name, open_scorer, stream
 from sounds.decoders import Decoder
 from training.device import available_cores
 
+HERE = Path(__file__).parents[1]
 FOLDER, RATE, ROUNDS = SCRATCH / "bench-serving", 32_000, 3
+STARTS, MOST_MEGABYTES = 7, 400
 
 
 def bench(size: str, threads: int, minutes: int) -> None:
@@ -69,6 +74,29 @@ def bench(size: str, threads: int, minutes: int) -> None:
         rate = statistics.median(found)
         text = f"{bound:14.2f}" if name.startswith("both") else ""
         print(f"{name:24}{rate:11.1f}{rate * scorer.audio.window_seconds:13.0f}{statistics.median(shares):18.2f}{text}")
+    bench_start(model)
+
+
+def bench_start(model: Path) -> None:
+    """What scoring installs in an environment of its own, and how soon it answers from there."""
+    place, path = FOLDER / "installed", FOLDER / "one-window.ogg"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(place)]
+    subprocess.run([*command, "-r", str(HERE / "requirements-score.txt")], check=True)
+    megabytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
+    print(f"installed for scoring: {megabytes:.0f} MB, of at most {MOST_MEGABYTES}")
+    write(path, np.random.default_rng(0).normal(0, 0.05, 5 * RATE).astype(np.float32))
+    python = str(Path(sys.base_prefix) / "bin" / "python3")  # without what is installed for training
+    words = [python, "-s", str(HERE / "predictor.py"), str(path), "--model", str(model)]
+    walls: list[float] = []
+    works: list[float] = []
+    for _ in range(STARTS + 1):
+        before, begun = os.times(), time.perf_counter()
+        subprocess.run(words, env=os.environ | {"PYTHONPATH": str(place)}, check=True, stdout=subprocess.DEVNULL)
+        walls.append(time.perf_counter() - begun)
+        after = os.times()
+        works.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    wall, work = statistics.median(walls[1:]), statistics.median(works[1:])  # the first one reads from the disk
+    print(f"first answer: {wall:.2f} s after the start, {work:.2f} s of CPU time, medians of {STARTS}")
 
 
 def windows_of(scorer: Scorer, entries: list[Entry], sound: SoundSettings, decoder: Decoder) -> int:

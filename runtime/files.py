@@ -21,6 +21,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from system import birth, sync
+
 FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun has started the one that writes
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NUMBERED = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|Error code (\d+) \(")  # see `error_number`
@@ -48,7 +50,7 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
     try:
         yield temporary
         if not temporary.is_symlink():
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows syncs what it may write
                 os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
@@ -59,7 +61,7 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
         raise AssertionError(no_room(path, max(size, written + 1), room)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    sync(path.parent)  # the name too
 
 
 @contextmanager
@@ -80,13 +82,6 @@ def sweep(folder: Path) -> None:
                 else:
                     folders.remove(name)
                     shutil.rmtree(Path(place) / name, ignore_errors=True)
-
-
-def sync(folder: Path) -> None:
-    """What was renamed and unlinked in a folder is so on disk too."""
-    opened = os.open(folder, os.O_RDONLY)
-    os.fsync(opened)
-    os.close(opened)
 
 
 def is_full(error: BaseException) -> bool:
@@ -140,15 +135,6 @@ def json_object(text: str | bytes, where: str, remedy: str) -> dict[str, Any]:
         raise AssertionError(f"{where} is damaged, no JSON ({error}); {remedy}") from None
     assert isinstance(content, dict), f"{where} holds no JSON object but {str(content)[:40]!r}; {remedy}"
     return cast(dict[str, Any], content)
-
-
-def birth(process: int) -> str:
-    """When a process of this machine was started, in words that no other has; nothing where there is none."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + stat.rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
 
 
 def as_json(value: object) -> object:

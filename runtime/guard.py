@@ -18,16 +18,17 @@ from __future__ import annotations
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import mmap
-import os
 import re
-import resource
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from xml.parsers.expat import ParserCreate
 
+import numpy as np
 import onnxruntime as ort
+
+from system import limit_memory, memory
 
 EXACT_INT8 = ("session.x64quantprecision", "1")  # where there is no VNNI, weights of 8 bits are multiplied in 16 bits
 OPERATORS = frozenset(  # what serving/export.py writes for any size and head, and plain arithmetic of the same kind
@@ -60,6 +61,8 @@ OPERATOR, ATTRIBUTES, DOMAIN = 4, 5, 7  # of a node
 INNER = frozenset({5, 6, 10, 11, 14, 15, 22, 23})  # fields of an attribute: tensors, graphs, types, sparse tensors
 TENSOR = 5  # of an attribute: a tensor, as Constant has one
 EXTERNAL = 13  # of a tensor: where its values are, as pairs of texts
+DIMENSION_TAGS, TYPE_TAG = (1 << 3, 1 << 3 | 2), 2 << 3  # of a tensor: one dimension, all of them; its type
+RAW, INT8, SEVEN_BITS = 9, 3, 64  # its values; a type; the largest weight of which two products fit into 16 bits
 VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5  # how a field is laid down
 LAYERS = frozenset(  # of OpenVINO's opsets: what the operators above become
     re.findall(
@@ -79,7 +82,6 @@ DEEPEST = 8  # elements inside of each other: OpenVINO goes down by recursion
 LARGEST_XML = 2**26  # bytes
 LARGEST_DATA = 2**34  # bytes beside the file
 SHARE = 0.75  # of the memory that scoring may take
-CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may take, in bytes, or "max"
 
 
 def check_graph(path: Path, named: Path | None, operators: frozenset[str] = OPERATORS) -> None:
@@ -223,15 +225,44 @@ def remedy() -> str:
     return "`python quantize.py` never writes that, so it is not run; take a file from somebody you trust"
 
 
-def bounded_options() -> ort.SessionOptions:
-    """A session of one thread that shares its memory, and the limit on it, with all others of this process, and in
-    which no product of INT8 overflows."""
+def has_wide_weights(path: Path) -> bool:
+    """Whether a file holds INT8 weights of more than seven bits, or none can tell: two products of such a weight with
+    UINT8 may not fit into 16 bits, in which a CPU without VNNI adds them. ONNX Runtime multiplies these in another way
+    if it is told to, and takes a fifth of a second longer to open any file then."""
+    with path.open("rb") as file:
+        model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    graphs = [graph for number, graph in fields(model, path) if number == GRAPH]
+    tensors = (part for graph in graphs for number, part in fields(graph, path) if number == INITIALIZERS)
+    return any(is_wide(tensor, path) for tensor in tensors)
+
+
+def is_wide(tensor: memoryview, path: Path) -> bool:
+    """The same of one tensor, whose type stands behind its dimensions."""
+    position, tag, value = 0, 0, 0
+    while position < len(tensor) and tag != TYPE_TAG:
+        tag, position = varint(tensor, position, path)
+        value, position = varint(tensor, position, path)
+        if tag not in (*DIMENSION_TAGS, TYPE_TAG):
+            return True
+        position += value if tag == DIMENSION_TAGS[1] else 0
+    if tag != TYPE_TAG or value != INT8:
+        return tag != TYPE_TAG
+    raw = [np.frombuffer(content, np.int8) for number, content in fields(tensor, path) if number == RAW]
+    return not raw or any(len(part) and (part.min() < -SEVEN_BITS or part.max() > SEVEN_BITS) for part in raw)
+
+
+def bounded_options(exact: bool = True) -> ort.SessionOptions:
+    """A session of one thread that shares its memory, and the limit on it, with all others of this process.
+
+    exact   no product of INT8 overflows, also of weights of eight bits: see `has_wide_weights`
+    """
     limit_arena()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is an error already
     options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry(*EXACT_INT8)
+    if exact:
+        options.add_session_config_entry(*EXACT_INT8)
     return options
 
 
@@ -245,15 +276,12 @@ def limit_arena() -> None:
 def limit_process() -> None:
     """The same share for all that this process holds itself, for an engine that has no such limit of its own: what asks
     for more gets an error."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most_memory() if most < 0 else min(most_memory(), most), most))
+    limit_memory("RLIMIT_DATA", most_memory())
 
 
 def most_memory() -> int:
     """Bytes, of what the computer or the container has."""
-    limit = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else ""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(SHARE * min(there, int(limit) if limit.isdecimal() else there))
+    return int(SHARE * memory())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import resource
 import socket
 import sys
 import tempfile
@@ -19,12 +18,12 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from runtime.files import FIRST, as_json, birth, publish, read_json, sweep, write_json
+from runtime.files import FIRST, as_json, publish, read_json, sweep, write_json
 from runtime.terminal import command_line, shortest, show
+from system import birth, peak_memory
 
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
     {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
@@ -187,6 +186,8 @@ def keep_records(folder: Path, count: int) -> None:
 
 def loaded_versions() -> dict[str, str]:
     """Versions of the libraries in use; a machine that only scores has no torch."""
+    from importlib.metadata import version  # slow to import, and one recording needs no run
+
     return {package: version(package) for package in PACKAGES if package in sys.modules}
 
 
@@ -219,16 +220,8 @@ def draw_curves(run: Run, panels: dict[str, list[str]]) -> Path:
 
 
 def peak_memory_mb(process: int | None = None) -> int:
-    """Largest resident memory of this process so far, MB of 10^6 bytes; getrusage would count that of the process that
-    started it.
-
-    process   another one, by its number; 0 where it has ended or the system does not say
-    """
-    status = Path("/proc") / str(process or "self") / "status"
-    if status.is_file():
-        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peaks[0].split()[1]) * 1024 // 10**6 if peaks else 0  # of one that has ended and was not yet missed
-    return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
+    """Largest resident memory of this process so far, or of another one by its number, MB of 10^6 bytes."""
+    return peak_memory(process) // 10**6
 
 
 def is_alive(facts: Mapping[str, Any]) -> bool:

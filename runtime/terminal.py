@@ -25,6 +25,7 @@ from types import FrameType
 from typing import NoReturn, cast
 
 from config import SCRATCH, Command, parse
+from runtime.application import COMMANDS, HERE, is_packed
 from runtime.files import FIRST, FULL, error_number, is_full
 
 STEERING = re.compile(  # a terminal: control characters, the other direction of writing, halves of characters
@@ -39,7 +40,6 @@ THRIFT = {  # a flag that only some commands have: how those get by with less me
     "max_windows": "lower --max_windows",
     "max_clips": "lower --max_clips and --per_species, or give --clips_dir",
 }
-HERE = Path(__file__).absolute().parents[1]
 GIVEN: dict[type, object] = {}  # by command: its settings, once they have been read
 WORKER_FRAME = re.compile(r'^ +File "(.+)", line \d+, in ', re.MULTILINE)
 
@@ -116,8 +116,13 @@ def is_short_of_memory(error: BaseException) -> bool:
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised by this project's own code, not by a library that it called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and is_our_file(frames[-1].filename)
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    if last is None:
+        return False
+    code = last.tb_frame.f_code.co_filename  # of a zip application only the module knows where it is
+    return is_our_file(str(last.tb_frame.f_globals.get("__file__", code)))
 
 
 def is_our_file(name: str) -> bool:
@@ -134,12 +139,17 @@ def message_of_worker(message: str) -> str:
 
 
 def command_line(script: str, *words: str | Path) -> str:
-    """A command that can be copied into the terminal that this one was given in: its Python, its folder, quoted."""
+    """A command that can be copied into the terminal that this one was given in: its Python, its folder or application,
+    quoted; what an application does not hold is named alone."""
     python, usual = Path(sys.executable).absolute(), shutil.which("python")
     is_usual = usual is not None and Path(usual).absolute() == python
     here = f"./{python.name}" if python.parent == Path.cwd() else str(shortest(python))
     program = "python" if is_usual else here
-    return shlex.join(map(str, [program, shortest(HERE / script), *words]))
+    place: list[str | Path] = [shortest(HERE / script)]
+    if is_packed():
+        inside, first = script.removesuffix(".py") in COMMANDS, f"{COMMANDS[0]}.py"
+        place = [*([shortest(HERE)] if inside else []), *([script] if script != first else [])]
+    return shlex.join(map(str, [program, *place, *words]))
 
 
 def shortest(path: Path) -> Path:

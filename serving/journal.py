@@ -13,7 +13,6 @@ damaged one is analysed again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -34,6 +33,7 @@ from runtime.terminal import show
 from serving.detections import Analysed, Detection, Scored, clock_time
 from serving.inputs import Entry
 from sounds.decoders import may_pass
+from system import locked
 
 PARTS = ".parts"
 EARLIER = {"engine": "onnxruntime", "prior": "", "voices": "off"}  # settings that parts of earlier versions do not have
@@ -156,13 +156,8 @@ def open_journal(
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     parts = folder / PARTS
     parts.mkdir(parents=True, exist_ok=True)
-    with (parts / f"lock{shard.replace('/', '-of-')}").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AssertionError(
-                f"another {command} is at work in {folder}; wait for it, or give another {flag}"
-            ) from None
+    with locked(parts / f"lock{shard.replace('/', '-of-')}") as mine:
+        assert mine, f"another {command} is at work in {folder}; wait for it, or give another {flag}"
         if restart:  # only now: what another process is at work on stays
             for other in parts.glob("lock*"):
                 refuse_busy(other, folder)
@@ -207,11 +202,8 @@ def refuse_busy(lock: Path, folder: Path) -> None:
     """Refuse to go on while a shard is at work in a folder."""
     if lock.name == "lock":  # ours
         return
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AssertionError(f"shard {lock.name[4:]} is at work in {folder}; wait for it, or end it") from None
+    with locked(lock) as free:
+        assert free, f"shard {lock.name[4:]} is at work in {folder}; wait for it, or end it"
 
 
 def write_signed(path: Path, content: Mapping[str, object]) -> None:

@@ -14,7 +14,6 @@ import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - be
 import base64
 import hashlib
 import json
-import os
 import platform
 import re
 import statistics
@@ -40,8 +39,9 @@ from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
-from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, limit_process
+from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, has_wide_weights, limit_process
 from runtime.terminal import show
+from system import cores, cpu_facts
 from taxonomy import Taxonomy, from_json
 
 if TYPE_CHECKING:  # imported where it is asked for
@@ -126,7 +126,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
     assert path.suffix != ".safetensors", (
         f"{path} is a network as it was trained; `python quantize.py --classifier {path}` makes the ONNX file"
     )
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     if path.suffix == ".xml":
         require_openvino(str(path), "point --model at the ONNX file")
         engine = "openvino"
@@ -228,7 +228,8 @@ def float_twin(path: Path, why: str) -> Path:
 
 def open_onnxruntime(path: Path, _threads: int) -> tuple[Network, Mapping[str, str], str]:
     """A graph as ONNX Runtime runs it, a thread for each caller; its metadata, and what the engine is called."""
-    session = ort.InferenceSession(str(path), bounded_options(), providers=["CPUExecutionProvider"])
+    options = bounded_options(exact=has_wide_weights(path))
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def network(samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -376,12 +377,6 @@ def cpu_name() -> str:
 def cpu_flags() -> list[str]:
     """What the CPU can do, as Linux calls it."""
     return cpu_facts().get("flags", cpu_facts().get("Features", "")).split()
-
-
-def cpu_facts() -> dict[str, str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def score(scorer: Scorer, waveforms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import select
 import signal
 import struct
 import subprocess
@@ -34,6 +32,7 @@ import numpy as np
 from sounds.audio import OpenRecording, open_recording
 from sounds.damage import Outcome
 from sounds.windows import Waveform
+from system import APART, limit_memory, readable
 
 DECODE = "from sounds import decoders; decoders.serve_blocks()"  # what a decoding process runs
 GUARD_SECONDS, GUARD_RATE = 60.0, 2**20  # a file is given a minute, and a second for each MiB
@@ -153,7 +152,7 @@ class Decoder:
         """So many bytes; fewer where the process has ended or says nothing for `limit` seconds."""
         assert self.process.stdout, "a decoder without pipes"
         received, pipe = bytearray(), self.process.stdout.fileno()
-        while len(received) < count and select.select([pipe], [], [], limit)[0]:
+        while len(received) < count and readable(pipe, limit):
             piece = os.read(pipe, min(READ, count - len(received)))
             if not piece:
                 break
@@ -192,7 +191,7 @@ def decoded_messages(path: str, sample_rate: int, channel: int, shortest: float)
 
 def answer_questions(messages: Callable[..., Iterable[Message]]) -> None:
     """What a process of a Decoder does until its standard input ends: a question a line, its messages as they come."""
-    limit_own_memory()
+    limit_memory("RLIMIT_AS", MOST_MEMORY)
     import_module("av")  # so that what is missing is said before the first recording
     out = sys.stdout.buffer
     out.write(READY)
@@ -221,6 +220,7 @@ def start_process(code: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,  # decoders speak their mind there, once for each damaged frame
         env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         start_new_session=True,  # Ctrl-C is for whoever asked; this ends when its standard input does
+        creationflags=APART,  # the same on Windows
     )
 
 
@@ -231,14 +231,6 @@ def refuse_dead(process: subprocess.Popen[bytes], said: bytes) -> None:
     assert said == READY, (
         f"the process that decodes does not start ({death(process.wait())}); too little memory may be free or allowed "
         "(ulimit -v), or a library is missing: python -m sounds.decoders says more"
-    )
-
-
-def limit_own_memory() -> None:
-    """No more than MOST_MEMORY for this process, or what its owner may have where that is less."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(
-        resource.RLIMIT_AS, (MOST_MEMORY if hard == resource.RLIM_INFINITY else min(MOST_MEMORY, hard), hard)
     )
 
 

@@ -11,11 +11,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config import AudioSettings
+if TYPE_CHECKING:  # a process that decodes has no settings, whose reader is slow to import
+    from config import AudioSettings
 
 SEAM = 0.01  # of a window, 50 ms of 5 s: how long a repeated piece and its next copy sound together
 SHORTEST_SECONDS = 0.3  # of sound: less of it, repeated, is taken for an animal all too often (LOG.md)

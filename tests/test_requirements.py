@@ -178,7 +178,7 @@ def test_each_file_has_the_one_before(name: str) -> None:
     "command",
     [
         *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments"),
-        *("pseudo_label", "search", "refit", "count"),
+        *("pseudo_label", "search", "refit", "count", "pack"),
     ],
 )
 def test_help_and_a_mistyped_flag_need_none_of_the_libraries_that_take_seconds_to_import(command: str) -> None:

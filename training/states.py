@@ -32,9 +32,10 @@ from torch import nn
 from config import FinetuneCommand, PretrainCommand
 from runtime import processes
 from runtime.digests import sha256
-from runtime.files import FIRST, publish, sync
+from runtime.files import FIRST, publish
 from runtime.runs import Run, open_run
 from runtime.terminal import interrupt, show
+from system import sync
 from training.optim import cosine_schedule, update
 
 MOST_SPOILED = 10  # updates that may be thrown away in a row

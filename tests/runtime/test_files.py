@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime import files, terminal
-from runtime.files import birth, publish, scratch
+from runtime.files import publish, scratch
 
 
 def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -88,7 +88,3 @@ def test_a_traceback_that_cannot_be_written_is_told_itself(tmp_path: Path, monke
         raise ValueError("who would have thought")
     except ValueError:
         assert "who would have thought" in terminal.written_traceback()
-
-
-def test_a_process_is_known_by_more_than_its_number() -> None:
-    assert birth(os.getpid()) == birth(os.getpid()) != birth(1) and not birth(2**22 + 1)

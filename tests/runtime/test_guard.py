@@ -1,7 +1,9 @@
 """Graphs are let through when they only compute, with weights in their own file or the one beside it."""
 
+import base64
 import json
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -9,15 +11,17 @@ from xml.parsers.expat import ExpatError
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from conftest import Stages
 from onnx import helper, numpy_helper
 from test_scorer import greedy, needs_openvino, toy
 
+import system
 from config import SIZES, AudioSettings, HeadSettings, Pooling
 from runtime import guard
 from runtime.guard import CONTRIBUTED, DEEPEST, FOREIGN, LAYERS, OPERATORS, check_graph, check_ir
-from serving.scorer import open_scorer, score
+from serving.scorer import KNOWN_GRAPHS, cpu_flags, known_product, open_scorer, score
 
 
 def operators(path: Path) -> set[str]:
@@ -231,9 +235,57 @@ def test_a_name_that_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_the_limit_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(guard, "CGROUP", limit)
-    whole = guard.most_memory()
-    limit.write_text("max\n")
-    assert guard.most_memory() == whole
+    monkeypatch.setattr(system, "CGROUP", limit)
     limit.write_text("1000000\n")
     assert guard.most_memory() == 750_000
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "wide"),
+    [
+        ([-64, 64, 0], "int8", False),
+        ([65], "int8", True),
+        ([-65, 1], "int8", True),
+        ([200, 1], "uint8", False),
+        ([1e9], "float32", False),
+        ([], "int8", False),
+    ],
+)
+def test_weights_of_more_than_seven_bits_are_known_by_their_values(
+    values: list[float], kind: str, wide: bool, tmp_path: Path
+) -> None:
+    tensor = numpy_helper.from_array(np.array([values], kind), "weights")
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [], [tensor])), path)
+    assert guard.has_wide_weights(path) == wide
+    assert not wide or not guard.has_wide_weights(narrowed(path, tensor))
+
+
+def narrowed(path: Path, tensor: onnx.TensorProto) -> Path:
+    """The same file with the largest weight that two products of still fit into 16 bits."""
+    half = numpy_helper.from_array(np.clip(numpy_helper.to_array(tensor), -64, 64), "weights")
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [], [half])), path)
+    return path
+
+
+def test_weights_whose_values_cannot_be_seen_are_taken_for_wide_ones(tmp_path: Path) -> None:
+    tensor = helper.make_tensor("weights", onnx.TensorProto.INT8, [2], [1, 2])  # in int32_data, not as bytes
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [], [tensor])), tmp_path / "m.onnx")
+    assert guard.has_wide_weights(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("levels", KNOWN_GRAPHS)
+def test_a_session_for_the_weights_of_a_file_multiplies_them_exactly(levels: int, tmp_path: Path) -> None:
+    path = tmp_path / "product.onnx"
+    path.write_bytes(zlib.decompress(base64.b85decode(KNOWN_GRAPHS[levels])))
+    assert guard.has_wide_weights(path) == (levels == 127)
+    sounds, weights = known_product(levels)
+    for exact, trusted in (
+        (guard.has_wide_weights(path), True),
+        (False, levels == 63 or "vnni" in " ".join(cpu_flags())),
+    ):
+        session = ort.InferenceSession(str(path), guard.bounded_options(exact), providers=["CPUExecutionProvider"])
+        given = session.run(None, {"sound": sounds})[0]
+        same = np.array_equal(given, sounds @ weights)
+        assert same or not trusted
+        assert not same or trusted or "avx2" not in cpu_flags(), "the control"

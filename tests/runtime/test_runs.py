@@ -12,7 +12,6 @@ import pytest
 
 from config import (
     FinetuneCommand,
-    scratch,
 )
 from runtime import runs
 from runtime.runs import draw_curves, open_run, read_records, readable, record
@@ -122,13 +121,6 @@ def test_curves_are_a_picture(tmp_path: Path) -> None:
             record(run, epoch=epoch, loss=1.0 / epoch, skill=None if epoch == 1 else 0.1)
         path = draw_curves(run, {"loss": ["loss"], "skill": ["skill", "absent"]})
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("/tmp/wildwhisper").mkdir(exist_ok=True)
-    assert scratch() == Path("/tmp/wildwhisper")
-    monkeypatch.setattr("config.os.getuid", lambda: 12_345)
-    assert scratch() == Path("/tmp/wildwhisper-12345")
 
 
 def test_the_memory_of_a_process_that_has_ended_is_nothing() -> None:

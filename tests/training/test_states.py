@@ -23,10 +23,10 @@ from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
 from main import finetune
 from model import Encoder
-from runtime.files import birth
 from runtime.runs import past_starts
 from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
+from system import birth
 from training import states
 from training.checkpoint import HUB_PREFIX, save_encoder
 from training.states import StateWriter, TrainingProgress
