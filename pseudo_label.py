@@ -41,14 +41,13 @@ from archive.pseudo_labels import TEACHERS, Limits, read_limits
 from archive.recorders import read_name
 from archive.recordings import Recording, write_recordings
 from config import FinetuneCommand, LabelledSettings, parse
-from predictor import MODEL, Analyser, exit_code, open_models, score_waiting, still_to_do
+from predictor import MODEL, exit_code, score_waiting, still_to_do
 from runtime.digests import sha256
 from runtime.files import as_json, publish, read_json
 from runtime.runs import MAY_DIFFER, flat, open_run
 from runtime.terminal import command_line, launch, show
+from serving.analyser import AnalyserSettings, open_analyser, open_models
 from serving.choices import model_hash
-from serving.contexts import SoundSettings
-from serving.detections import Choices
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
@@ -89,14 +88,12 @@ def pseudo_label(config: PseudoLabelCommand) -> int:
 
 def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
-    undo_expansion(config.time_expansion)
-    with Decoder() as decoder:
-        scorers = open_models(config.model or (MODEL,), config.threads, "onnxruntime")
+    wanted = AnalyserSettings(config.model or (MODEL,), config.threads, time_expansion=config.time_expansion)
+    with open_analyser(wanted) as analyser:
+        scorers = analyser.scorers
         labels = scorers[0].taxonomy.labels
         limits = read_limits(config.limits, labels, config.lowest, config.highest, config.sure)
         entries = entries_to_label(config)
-        nothing = Choices(np.full(len(labels), np.inf, np.float32), np.ones(len(labels), np.bool_))
-        analyser = Analyser(scorers, SoundSettings(), nothing, decoder)
         settings = {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         with (
             open_journal(config.out, settings, arrays=True, restart=config.restart) as journal,
