@@ -35,8 +35,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from archive.pseudo_labels import TEACHERS, Limits, read_limits
 from archive.recorders import read_name
 from archive.recordings import Recording, write_recordings
@@ -46,14 +44,12 @@ from runtime.digests import sha256
 from runtime.files import as_json, publish, read_json
 from runtime.runs import MAY_DIFFER, flat, open_run
 from runtime.terminal import command_line, launch, show
-from serving.analyser import AnalyserSettings, open_analyser, open_models
+from serving.analyser import AnalyserSettings, open_analyser
 from serving.choices import model_hash
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
 from sounds.audio import reading_version
-from sounds.decoders import Decoder
-from sounds.notes import undo_expansion
 
 TABLE = "recordings.csv"
 KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training

@@ -48,10 +48,12 @@ Opened = TypeVar("Opened")
 HERE = Path(__file__).resolve().parents[1]
 FORMS = "local:4, tcp://scheduler:8786, tls://scheduler:8786 or slurm:32"
 LOOPBACK = "127.0.0.1"
+LOG = "workers.log"
 STUCK_SECONDS = 600.0  # without a sign of life, after which a worker is taken to hang
 TRIES = 10  # workers that may die of a task before it is given up
 LOOK_SECONDS = 5.0  # between two looks at how many workers there are
-FIRST_SECONDS = 60.0  # that the first worker of a running scheduler may take
+OWN = "runtime.cluster"  # what workers must be able to import: one that cannot read a task ends itself
+FIRST_SECONDS, LOCAL_SECONDS = 60.0, 300.0  # that the first worker of a running scheduler, and our own, may take
 CONNECT_SECONDS = 10.0
 PARENTS_SECONDS = 5.0  # that workers of our own live on without us
 SETTINGS: dict[str, Any] = {  # of Dask, for what is started here
@@ -106,7 +108,7 @@ class Cluster:
             if time.monotonic() - looked > LOOK_SECONDS:  # workers come and go
                 room, looked = 2 * max(1, self.threads()), time.monotonic()
         assert not fatal, (
-            f"{len(fatal)} recordings ended each of {TRIES} workers that tried them, all others are done: "
+            f"{len(fatal)} recordings ended every worker that tried them, all others are done: "
             f"{', '.join(str(getattr(item, 'path', item)) for item in fatal[:3])}; leave them out, or give workers more "
             "memory and the same command again"
         )
@@ -141,11 +143,6 @@ class Cluster:
             return []
         except AssertionError as error:  # what was found on a worker's machine
             raise AssertionError(f"a worker at {self.name}: {error}") from None
-        except ModuleNotFoundError as error:
-            raise AssertionError(
-                f"the workers at {self.name} do not find all of this program ({error}); start them in an environment "
-                f"like this one, with PYTHONPATH={HERE}"
-            ) from None
 
 
 # --- where we are ---------------------------------------------------------------------------------------------------
@@ -187,6 +184,7 @@ def open_cluster(text: str) -> Generator[Cluster]:
             ) from None
         cluster = Cluster(client, text)
         wait_for_workers(cluster, kind, int(where) if kind == "local" else 1)
+        refuse_strangers(cluster)
         show(f"{cluster.threads()} threads of workers at {text}")
         yield cluster
 
@@ -196,12 +194,25 @@ def wait_for_workers(cluster: Cluster, kind: str, count: int) -> None:
     begun = time.monotonic()
     if kind == "slurm":
         show("waiting for the first job to start; Ctrl-C takes them all back")
+    limit = LOCAL_SECONDS if kind == "local" else FIRST_SECONDS
     while cluster.threads() < count:
-        assert kind == "slurm" or time.monotonic() - begun < FIRST_SECONDS, (
-            f"no worker came to {cluster.name} within {FIRST_SECONDS:.0f} s; start some with `dask worker`, or take "
-            "fewer of local"
+        assert kind == "slurm" or time.monotonic() - begun < limit, (
+            f"no worker came to {cluster.name} within {limit:.0f} s; start some with `dask worker`, or take fewer of "
+            "local"
         )
         time.sleep(0.05)
+
+
+def refuse_strangers(cluster: Cluster) -> None:
+    """Refuse workers that cannot import this program before they are given a task of it."""
+    try:
+        absent = not all(cluster.client.run(find_spec, OWN).values())
+    except ImportError:
+        absent = True
+    assert not absent, (
+        f"the workers at {cluster.name} do not find this program; start them in an environment like this one, with "
+        f"PYTHONPATH={HERE}"
+    )
 
 
 @contextmanager
@@ -244,14 +255,15 @@ def start_workers(address: str, count: int, folder: Path, security: Security | N
             path = folder / flag
             path.write_text(str(getattr(security, f"tls_{flag.replace('-', '_')}")))
             words += [f"--tls-{flag.removeprefix('worker-')}", str(path)]
-    return subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | workers_environment(),
-        start_new_session=True,
-    )
+    with (folder / LOG).open("wb") as log:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=os.environ | workers_environment(),
+            start_new_session=True,
+        )
 
 
 def workers_environment() -> dict[str, str]:
