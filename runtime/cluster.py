@@ -61,6 +61,7 @@ SETTINGS: dict[str, Any] = {  # of Dask, for what is started here
     "distributed.scheduler.worker-saturation": 1.0,  # what a worker waits with would be lost with it
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.http.routes": [],  # no page says anything
+    "distributed.comm.timeouts.connect": "10s",  # to a worker that has just died, and had an answer ready
 }
 
 
@@ -109,8 +110,8 @@ class Cluster:
                 room, looked = 2 * max(1, self.threads()), time.monotonic()
         assert not fatal, (
             f"{len(fatal)} recordings ended every worker that tried them, all others are done: "
-            f"{', '.join(str(getattr(item, 'path', item)) for item in fatal[:3])}; leave them out, or give workers more "
-            "memory and the same command again"
+            f"{', '.join(str(getattr(item, 'path', item)) for item in fatal[:3])}; leave them out, or give workers "
+            "more memory and the same command again"
         )
 
     def next_done(self, done: SimpleQueue[Future]) -> Future:
