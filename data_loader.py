@@ -58,6 +58,7 @@ from archive.summary import draw_summary, hours, summarise
 from archive.survey import examine, profile_of, with_outcome
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
 from runtime import processes
+from runtime.addresses import place
 from runtime.cluster import read_cluster
 from runtime.files import publish
 from runtime.runs import open_run
@@ -150,6 +151,7 @@ def read_archive(data: CollectionSettings, cluster: str = "") -> Archive:
     Errors: a missing or malformed table is refused with its line and the remedy; so is an archive of which more than
     --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
     """
+    data = replace(data, root=place(data.root))
     assert data.root.exists(), missing_root(data.root)
     undo_expansion(data.time_expansion)
     collection = read_collection(data)

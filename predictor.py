@@ -22,9 +22,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
+from runtime.addresses import places
 from runtime.cluster import open_cluster, read_cluster
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb
@@ -52,6 +54,7 @@ OF_RESULTS = (  # flags that change what is found; formats, threads and verbosit
 def predict(config: PredictCommand) -> int:
     """The whole of stage 4; returns the exit code: 0 all analysed, 1 nothing, 2 some inputs could not be read."""
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
+    config = replace(config, inputs=places(config.inputs))
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     tables = part_of(TableSettings, config)

@@ -20,7 +20,7 @@ import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - C
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from config import SearchCommand
 from predictor import check_windows, exit_code, finish_shard, run_facts, score_waiting, still_to_do
+from runtime.addresses import places
 from runtime.cluster import read_cluster
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
@@ -65,6 +66,7 @@ def search(config: SearchCommand) -> int:
 def write_index(config: SearchCommand) -> int:
     """Embed what is not yet embedded, then write the store of everything; a shard leaves that to the last command."""
     assert config.inputs, "no recordings given; for example: python search.py index season-2026/ --model M"
+    config = replace(config, inputs=places(config.inputs))
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)

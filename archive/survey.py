@@ -33,6 +33,7 @@ from tqdm import tqdm
 from archive.recordings import SOUND, Recording, overlaps
 from archive.segments import sound_shared
 from config import SCRATCH
+from runtime.addresses import place
 from runtime.cluster import alive, kept_open, open_cluster
 from runtime.terminal import show
 from sounds.audio import open_recording
@@ -202,7 +203,7 @@ def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
     return np.rint(shares).astype(np.uint8).tobytes()
 
 
-def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
+def decode_all(paths: Sequence[Path], workers: int) -> Generator[tuple[Path, Examination]]:
     """Each path with its examination, in the order in which they are done."""
     workers, rest = min(workers, -(-len(paths) // 8)), iter(paths)
     idle = SimpleQueue[Decoder]()
@@ -235,7 +236,7 @@ def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examina
         idle.put(decoder)
 
 
-def decode_there(paths: Sequence[Path], name: str) -> Iterator[tuple[Path, Examination]]:
+def decode_there(paths: Sequence[Path], name: str) -> Generator[tuple[Path, Examination]]:
     """The same by the workers of a cluster."""
     with open_cluster(name) as cluster:
         most = max(1, min(MOST_OF_A_TASK, len(paths) // (8 * cluster.threads())))
@@ -280,7 +281,7 @@ def serve_examinations() -> None:
 
 
 def examination_messages(path: str) -> Iterator[Message]:
-    yield True, json.dumps(asdict(listen(Path(path)))).encode()
+    yield True, json.dumps(asdict(listen(place(Path(path))))).encode()
 
 
 def open_ledger() -> sqlite3.Connection:

@@ -22,6 +22,7 @@ from config import CollectionSettings, PlaceSettings, PredictCommand, SearchComm
 from predictor import predict
 from runtime.cluster import SETTINGS, Cluster, open_cluster
 from search import search
+from serving.analyser import Analyser
 from serving.detections import Analysed, Scored
 from serving.inputs import Entry
 from serving.journal import Journal
@@ -169,8 +170,8 @@ def test_a_model_that_is_another_one_where_the_worker_is_stops_the_run(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if a machine had an older file under the same name."""
-    facts = predictor.Analyser.facts
-    monkeypatch.setattr(predictor.Analyser, "facts", lambda self: facts(self) | {"model": "0123456789abcdef"})
+    facts = Analyser.facts
+    monkeypatch.setattr(Analyser, "facts", lambda self: facts(self) | {"model": "0123456789abcdef"})
     with pytest.raises(AssertionError, match=r"^a worker at local:2: its model is another one \(\w+, not 0123456789ab"):
         predict(command(place, tmp_path, cluster="local:2"))
 
