@@ -158,7 +158,7 @@ $(READY): requirements.txt requirements-score.txt
 	@rm -f $(READY)
 	$(call install,requirements.txt,$(READY))
 
-$(CHECKS): $(READY) requirements-dev.txt requirements-openvino.txt
+$(CHECKS): $(READY) requirements-dev.txt requirements-openvino.txt requirements-cluster.txt
 	@echo "and what checks the code: requirements-dev.txt"
 	@rm -f $(CHECKS)
 	$(call install,requirements-dev.txt,$(CHECKS))

@@ -147,7 +147,7 @@ def files_below(root: Path, refused: list[str]) -> Iterator[Path]:
         folder = waiting.pop()
         for name, known in asked(address, partial(listing, server, folder)):
             inside = name.rstrip("/").removeprefix(folder.rstrip("/") + "/")
-            if name.rstrip("/") == folder.rstrip("/") or (address.parts[0][:-1] in HTTP and "?" in name):
+            if name.rstrip("/") == folder.rstrip("/"):
                 continue
             if inside == name.rstrip("/") or not is_plain(inside):
                 refused += [redacted(ascii(name)[1:-1])] if len(refused) < 5 else []
@@ -234,7 +234,9 @@ class RemoteFile(io.RawIOBase):
         """A block of the file, one of the last few or fetched now; exactly as long as it should be."""
         if number not in self.blocks:
             start, end = number * BLOCK, min(self.size, (number + 1) * BLOCK)
-            content: bytes = self.fetched(lambda: filesystem(self.address).cat_file(key_of(self.address), start, end))
+            content: bytes = self.fetched(
+                lambda: filesystem(self.address).cat_file(key_of(self.address), start=start, end=end)
+            )
             if len(content) != end - start:
                 self.fail(f"the server gave {len(content)} bytes of {end - start} at byte {start}")
             if len(self.blocks) >= BLOCKS:

@@ -25,7 +25,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from runtime.addresses import version_of
+from runtime.addresses import Address, version_of
 from sounds.damage import HIGHEST_RATE, LOWEST_RATE, Outcome, Reading, refusal, what_instead
 from sounds.ffmpeg import ffmpeg_blocks, ffmpeg_integers
 from sounds.libsndfile import block_frames, ends_as_claimed, sought, soundfile_blocks
@@ -181,7 +181,8 @@ def decoded_blocks(path: Path, reading: Reading) -> Iterator[NDArray[np.float32]
                 reading.refusal = reading.refusal or what_instead(file, reading.suffix, reading.header)
             after = version_of(file)
     except OSError as error:
-        reading.refusal = f"cannot be read ({error.strerror}); check the disk and the permissions"
+        where = "the server" if isinstance(path, Address) else "the disk"
+        reading.refusal = f"cannot be read ({error.strerror}); check {where} and the permissions"
         reading.faults.append(f"reading broke off ({error.strerror})")
         return
     if before != after:
