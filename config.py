@@ -993,7 +993,8 @@ class PredictCommand:
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
+    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote. Recordings
+    and folders may lie at a server: s3://bucket/season, https://example.org/dawn.flac (docs/clusters.md)."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
     scored with OpenVINO. Give the flag several times to average models with the same species."""

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
-from runtime.addresses import places
+from runtime.addresses import Address, place, places, send_folder
 from runtime.cluster import open_cluster, read_cluster
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb
@@ -54,7 +54,8 @@ OF_RESULTS = (  # flags that change what is found; formats, threads and verbosit
 def predict(config: PredictCommand) -> int:
     """The whole of stage 4; returns the exit code: 0 all analysed, 1 nothing, 2 some inputs could not be read."""
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
-    config = replace(config, inputs=places(config.inputs))
+    config = replace(config, inputs=places(config.inputs), out=place(config.out) if config.out else None)
+    refuse_out(config)
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     tables = part_of(TableSettings, config)
@@ -69,7 +70,11 @@ def predict(config: PredictCommand) -> int:
         if single and config.out is None and not tables.arrays:
             refuse_table_flags(config)
             return predict_one(analyser, entries[0])
-        return predict_archive(config, analyser, tables, entries)
+        code = predict_archive(config, analyser, tables, entries)
+    if isinstance(config.out, Address):
+        sent = send_folder(results_folder(config), config.out)
+        show(f"sent {sent} files to {config.out}; what the same command goes on with stays here")
+    return code
 
 
 def analyser_settings(config: PredictCommand) -> AnalyserSettings:
@@ -255,8 +260,17 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
     }
 
 
+def refuse_out(config: PredictCommand) -> None:
+    """An address takes what one command has made of all recordings, and not every server takes anything."""
+    if isinstance(config.out, Address):
+        assert not config.out.is_web(), f"--out {config.out}: a web server takes no files; give s3:// or the like"
+        assert not config.shard, f"--shard and --out {config.out}: shards meet in a folder that all machines see"
+
+
 def results_folder(config: PredictCommand) -> Path:
-    """Where the tables go: --out, else a folder named after the inputs."""
+    """Where the tables go: --out, else a folder named after the inputs, or after an address that they are sent to."""
+    if isinstance(config.out, Address):
+        return config.runs / "predict" / "-".join([config.out.parts[0][:-1], *config.out.parts[1:]])
     name = config.inputs[0].resolve().name or "root"
     more = f"-and-{len(config.inputs) - 1}-more" if len(config.inputs) > 1 else ""
     return config.out or config.runs / "predict" / f"{name}{more}"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from config import SearchCommand
 from predictor import check_windows, exit_code, finish_shard, run_facts, score_waiting, still_to_do
-from runtime.addresses import places
+from runtime.addresses import Address, place, places
 from runtime.cluster import read_cluster
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
@@ -67,6 +67,9 @@ def write_index(config: SearchCommand) -> int:
     """Embed what is not yet embedded, then write the store of everything; a shard leaves that to the last command."""
     assert config.inputs, "no recordings given; for example: python search.py index season-2026/ --model M"
     config = replace(config, inputs=places(config.inputs))
+    assert not isinstance(place(config.index), Address), (
+        f"--index {config.index}: an index is mapped into memory, so it lies here; copy it where it belongs"
+    )
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)

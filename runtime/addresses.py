@@ -82,6 +82,9 @@ class Address(PosixPath):
     def is_symlink(self) -> bool:
         return False
 
+    def is_web(self) -> bool:
+        return self.parts[0][:-1] in HTTP
+
     def is_known(self) -> Known | None:
         """What the server says of it; None where it is not there.
 
@@ -183,6 +186,27 @@ def version_of(file: BinaryIO) -> tuple[int, int]:
         return raw.version()
     facts = os.fstat(file.fileno())
     return facts.st_size, facts.st_mtime_ns
+
+
+def send_folder(folder: Path, address: Address) -> int:
+    """Every file of a folder but hidden ones to an address, each whole or not at all, run.json last: whoever finds that
+    finds them all. Returns how many there are.
+
+    Errors: one line where the server takes one not.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    server, root = filesystem(address), key_of(address).rstrip("/")
+    for path in sorted(files, key=lambda path: (path.name == "run.json", path)):
+        name = path.relative_to(folder).as_posix()
+        try:
+            asked(address, partial(server.put_file, str(path), f"{root}/{name}"))
+        except OSError as error:
+            raise AssertionError(
+                f"{address}/{name} could not be written ({error.strerror}); all is in {folder}, and the same command "
+                "sends it again"
+            ) from None
+    return len(files)
 
 
 class RemoteFile(io.RawIOBase):

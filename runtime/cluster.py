@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -55,7 +56,6 @@ LOOK_SECONDS = 5.0  # between two looks at how many workers there are
 OWN = "runtime.cluster"  # what workers must be able to import: one that cannot read a task ends itself
 FIRST_SECONDS, LOCAL_SECONDS = 60.0, 300.0  # that the first worker of a running scheduler, and our own, may take
 CONNECT_SECONDS = 10.0
-PARENTS_SECONDS = 5.0  # that workers of our own live on without us
 SETTINGS: dict[str, Any] = {  # of Dask, for what is started here
     "distributed.scheduler.allowed-failures": TRIES,
     "distributed.scheduler.worker-saturation": 1.0,  # what a worker waits with would be lost with it
@@ -74,7 +74,13 @@ class Cluster:
 
     def threads(self) -> int:
         """How many threads all workers have together, 0 while there is none."""
-        return sum(self.client.nthreads().values())
+        try:
+            return sum(self.client.nthreads().values())
+        except (CancelledError, OSError):
+            raise AssertionError(self.gone()) from None
+
+    def gone(self) -> str:
+        return f"the scheduler at {self.name} is gone; what is done is kept: the same command goes on once it is back"
 
     def results(
         self, work: Callable[[Sequence[Item]], Result], tasks: Iterable[Sequence[Item]]
@@ -86,19 +92,19 @@ class Cluster:
         at the end, where some tasks ended every worker that tried them.
         """
         tasks, done = iter(tasks), SimpleQueue["Future"]()
-        running: dict[str, Sequence[Item]] = {}
+        running: dict[str, tuple[Future, Sequence[Item]]] = {}  # one that nobody holds would be forgotten
         fatal: list[Item] = []
         again: list[Sequence[Item]] = []
         room, looked = 2 * max(1, self.threads()), time.monotonic()
         while True:
             while len(running) < room and (task := again.pop() if again else next(tasks, None)) is not None:
                 future = self.client.submit(at_work, work, STUCK_SECONDS, task, pure=False)
-                running[future.key] = task
+                running[future.key] = future, task
                 future.add_done_callback(done.put)
             if not running:
                 break
             future = self.next_done(done)
-            task = running.pop(future.key)
+            _, task = running.pop(future.key)
             result = self.result_of(future)
             if result:
                 yield task, result[0]
@@ -136,14 +142,16 @@ class Cluster:
         """What a task gave, in a list; an empty one where it ended all workers that tried it."""
         from distributed import KilledWorker
 
-        gone = f"the scheduler at {self.name} is gone; what is done is kept: the same command goes on once it is back"
-        assert future.status != "cancelled", gone
+        assert future.status != "cancelled", self.gone()
         try:
             return [future.result()]
         except KilledWorker:
             return []
         except AssertionError as error:  # what was found on a worker's machine
             raise AssertionError(f"a worker at {self.name}: {error}") from None
+        except (CancelledError, OSError) as error:
+            assert future.status == "error", self.gone()
+            raise AssertionError(f"a worker at {self.name}: {error or type(error).__name__}; mend that there") from None
 
 
 # --- where we are ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from serving.analysis import analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Choices, Scored
-from serving.inputs import Entry
+from serving.inputs import Entry, is_present
 from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
 from serving.scorer import Network, Scorer, open_scorer
@@ -167,7 +167,7 @@ def analysed_there(cluster: Cluster, analyser: Analyser, entries: Sequence[Entry
     work = partial(analyse_here, where, analyser.facts(), arrays)
     for task, answers in cluster.results(work, tasks_of(entries, cluster.threads())):
         for entry, (outcome, analysed, scored) in zip(task, answers, strict=True):
-            hidden = "cannot be found" in outcome.reason and os.path.exists(entry.path)  # noqa: PTH110
+            hidden = "cannot be found" in outcome.reason and is_present(entry.path)
             assert not hidden, (
                 f"a worker at {cluster.name} does not see {entry.path}; recordings must lie at the same place on all "
                 "machines"

@@ -117,6 +117,32 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_left_in_the_bucket(
     assert "resuming: 1 of 5 recordings are done already" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("bucket")
+def test_tables_that_are_sent_are_those_of_a_folder_here_and_run_json_comes_last(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: Any = addresses.server_of("s3")
+    sent: list[str] = []
+    put = there.put_file
+    monkeypatch.setattr(there, "put_file", lambda here, name: (sent.append(name), put(here, name)))
+    pond = place / "season" / "pond"
+    assert predict(command(place, tmp_path / "here", pond)) == 0
+    assert predict(command(place, Path("s3://archive/results/pond"), pond, runs=tmp_path / "runs")) == 0
+    here = {path.relative_to(tmp_path / "here").as_posix(): path for path in (tmp_path / "here").rglob("*.[ct]*[vt]")}
+    assert {"detections.csv", "files.csv", "scores.csv", "exports/raven.selections.txt"} <= here.keys()
+    for name, path in here.items():
+        assert there.cat_file(f"archive/results/pond/{name}") == path.read_bytes()
+    assert sent[-1] == "archive/results/pond/run.json" and len(sent) == len(here) + 1
+    assert f"sent {len(sent)} files to s3://archive/results/pond" in capsys.readouterr().out
+    monkeypatch.setattr(there, "put_file", lambda *_: 1 / 0)
+    with pytest.raises(AssertionError, match=r"^s3://archive/results/pond/.* could not be written .* sends it again$"):
+        predict(command(place, Path("s3://archive/results/pond"), pond, runs=tmp_path / "runs"))
+    with pytest.raises(AssertionError, match=r"a web server takes no files"):
+        predict(command(place, Path("https://example.org/results"), pond))
+    with pytest.raises(AssertionError, match=r"an index is mapped into memory, so it lies here"):
+        search(SearchCommand("index", (pond,), model=place / "beep.onnx", index=Path("s3://archive/index")))
+
+
 def test_credentials_that_are_refused_are_one_line(
     place: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,11 @@ def test_what_a_worker_refuses_is_one_line(workers: Cluster) -> None:
         answers(workers, cluster_work.refused)
 
 
+def test_a_disk_that_is_full_where_a_worker_is_is_said_to_be_there(workers: Cluster) -> None:
+    with pytest.raises(AssertionError, match=r"^a worker at local:2: .*No space left on device: '/scratch.*mend that"):
+        answers(workers, cluster_work.without_room)
+
+
 def test_workers_without_this_program_are_refused_before_they_get_a_task(
     workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +227,37 @@ def test_a_worker_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch)
             if number == 5:
                 os.kill(process, signal.SIGSTOP)
         assert found == DUE
+
+
+SBATCH = """#!/bin/sh
+for job; do :; done
+setsid bash "$job" > {folder}/said 2>&1 &
+echo $! >> {folder}/jobs
+cp "$job" {folder}/script
+echo "Submitted batch job $!"
+"""
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm_are_workers_and_are_taken_back_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a pretend Slurm whose jobs are processes here."""
+    pytest.importorskip("dask_jobqueue", reason="pip install -r requirements-cluster.txt")
+    (tmp_path / "sbatch").write_text(SBATCH.format(folder=tmp_path))
+    (tmp_path / "scancel").write_text('#!/bin/sh\nkill -- "-$1"\n')
+    for name in ("sbatch", "scancel"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    with open_cluster("slurm:2") as cluster:
+        assert cluster.client.scheduler.address.startswith("tls://")
+        assert answers(cluster, cluster_work.slowly) == DUE
+    jobs = (tmp_path / "jobs").read_text().split()
+    assert len(jobs) == 2 and f"PYTHONPATH={HERE}" in (tmp_path / "script").read_text().replace("'", "")
+    ends = time.monotonic() + 20
+    while any(Path(f"/proc/{job}").exists() for job in jobs) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{job}").exists() for job in jobs)
+    assert "waiting for the first job to start" in capsys.readouterr().out
