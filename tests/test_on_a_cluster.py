@@ -139,6 +139,7 @@ def full(*_: object, **__: object) -> str:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_hand")
 def test_an_index_has_the_bytes_of_one_machine(place: Path, tmp_path: Path) -> None:
     usual = SearchCommand("index", (place / "season",), model=place / "beep.onnx")
@@ -150,6 +151,7 @@ def test_an_index_has_the_bytes_of_one_machine(place: Path, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_hand")
 def test_a_survey_has_the_bytes_of_one_machine(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -60,6 +60,7 @@ def test_a_worker_that_hangs_ends_itself_and_another_one_answers(
     assert (tmp_path / "stuck").exists()
 
 
+@pytest.mark.slow
 def test_what_ends_every_worker_is_named_once_all_else_is_done(workers: Cluster) -> None:
     found: dict[int, int] = {}
     with pytest.raises(AssertionError, match=r"^1 recordings ended every worker .*, all others are done: 7; "):
