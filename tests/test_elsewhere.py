@@ -120,7 +120,12 @@ def test_tables_that_are_sent_are_those_of_a_folder_here_and_run_json_comes_last
     there: Any = addresses.server_of("s3")
     sent: list[str] = []
     put = there.put_file
-    monkeypatch.setattr(there, "put_file", lambda here, name: (sent.append(name), put(here, name)))
+
+    def seen(here: str, name: str) -> None:
+        sent.append(name)
+        put(here, name)
+
+    monkeypatch.setattr(there, "put_file", seen)
     pond = place / "season" / "pond"
     assert predict(command(place, tmp_path / "here", pond)) == 0
     assert predict(command(place, Path("s3://archive/results/pond"), pond, runs=tmp_path / "runs")) == 0
@@ -167,9 +172,9 @@ def test_an_index_and_a_survey_of_a_bucket_are_those_of_the_folder(
     assert found[0] == found[1] and len(found[0]) == 5
     vectors = [next((tmp_path / f"{name}.index").glob("vectors-*.npy")).read_bytes() for name in ("here", "there")]
     assert vectors[0] == vectors[1]
-    table = tmp_path / "there" / "data" / "recordings.csv"
-    assert rows(table)[0]["root"] == bucket
-    assert predict(command(place, tmp_path / "again", table)) == 0  # the table, in place of the bucket
+    written = tmp_path / "there" / "data" / "recordings.csv"
+    assert rows(written)[0]["root"] == bucket
+    assert predict(command(place, tmp_path / "again", written)) == 0  # the table, in place of the bucket
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -101,13 +102,13 @@ def test_what_is_read_are_the_bytes_that_lie_there_wherever_one_looks(memory: An
 def test_a_kind_that_is_read_through_once_is_not_kept_and_no_other_leaves_a_file(
     memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name, kind, kept in (("a.wav", b"RIFF", False), ("a.ogg", b"OggS", True)):
         memory.pipe(f"/{name}", kind + bytes(6 * BLOCK))
         with place(Path(f"memory://{name}")).open("rb") as file:
             while file.read(2**20):
                 pass
-            raw = file.raw
+            raw: Any = file.raw
             assert (raw.copy is not None) == kept and len(raw.blocks) <= addresses.BLOCKS
             assert list(tmp_path.iterdir()) == []  # without a name, also while it is there
 
