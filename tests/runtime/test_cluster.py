@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import cluster_work
 import pytest
+from pretend_voices import not_installed
 
 from runtime import cluster as rooms
 from runtime.cluster import Cluster, at_work, kept_open, open_cluster, read_cluster, refuse_strangers
@@ -140,7 +141,7 @@ def test_a_worker_opens_the_same_once_and_something_else_in_its_place() -> None:
     said: list[str] = []
 
     @contextmanager
-    def opener(key: str) -> Iterator[str]:
+    def opener(key: str) -> Generator[str]:
         said.append(f"open {key}")
         yield key.upper()
         said.append(f"close {key}")
@@ -162,7 +163,7 @@ def test_what_is_no_cluster_is_refused_with_the_forms_there_are(text: str) -> No
 
 def test_what_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_cluster("local:4") == ("local", "4") and read_cluster("tcp://a:1") == ("tcp", "tcp://a:1")
-    monkeypatch.setattr(rooms, "find_spec", lambda _name: None)
+    monkeypatch.setattr(rooms, "find_spec", not_installed)
     for text in ("local:4", "tcp://scheduler:8786", "slurm:32"):
         with pytest.raises(
             AssertionError, match=r"distributed.* is not installed here; `pip install -r requirements-cl"
