@@ -25,6 +25,7 @@
 # make bench-reliability   what is promised of runs and files that go wrong, and what the tests counted
 # make bench-counts   do the intervals of count.py hold the truth? made-up seasons of eight kinds, SEASONS=1000 of each
 # make bench-kill   kill -9 at 50 moments of both training loops and the predictor, each resumed and compared
+# make bench-cluster   what Dask's workers cost for each recording, and how near 1, 2 and 4 of them come to the ideal
 # make bench-scale   the index of 300,000 recordings: seconds and memory of every step
 # make bench-mae-speed   visible tokens alone against all, 5 s against 30 s
 # Both set up .venv first. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
@@ -35,7 +36,7 @@ CHECKS := .venv/ready-checks
 # in the order of tests/conftest.py; a process of tests that dies is a failure, and the end
 PARALLEL := --numprocesses auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: predictor.pyz demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems
+.PHONY: predictor.pyz demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems bench-cluster
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -133,6 +134,9 @@ bench-search: $(READY)
 bench-stores: $(READY)
 	@.venv/bin/python -m bench.stores $(or $(COUNT),100000)
 
+bench-cluster: $(CHECKS)
+	@.venv/bin/python -m bench.cluster $(or $(COUNT),2000)
+
 bench-scale: $(READY)
 	@.venv/bin/python -m bench.scale
 
@@ -162,7 +166,7 @@ $(READY): requirements.txt requirements-score.txt
 	@rm -f $(READY)
 	$(call install,requirements.txt,$(READY))
 
-$(CHECKS): $(READY) requirements-dev.txt requirements-openvino.txt
+$(CHECKS): $(READY) requirements-dev.txt requirements-openvino.txt requirements-cluster.txt
 	@echo "and what checks the code: requirements-dev.txt"
 	@rm -f $(CHECKS)
 	$(call install,requirements-dev.txt,$(CHECKS))

@@ -689,6 +689,9 @@ class SurveyCommand:
 
     data: CollectionSettings = CollectionSettings(DATA_ROOT)
     run: PlaceSettings = PlaceSettings()
+    cluster: str = ""
+    """Let Dask's workers listen (`pip install -r requirements-cluster.txt`): local:4, tcp://host:8786 or slurm:32, as
+    of predictor.py. What they find out is remembered here, so that training listens to nothing again."""
 
 
 @dataclass(frozen=True)
@@ -981,7 +984,8 @@ class PredictCommand:
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
+    """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote. Recordings
+    and folders may lie at a server: s3://bucket/season, https://example.org/dawn.flac (docs/clusters.md)."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
     scored with OpenVINO. Give the flag several times to average models with the same species."""
@@ -1048,6 +1052,9 @@ class PredictCommand:
     shard: str = ""
     """Only a part of the recordings: 3/8 is the third of eight, `slurm` is that of SLURM_ARRAY_TASK_ID. Then the same
     command without --shard writes the tables of all."""
+    cluster: str = ""
+    """Let Dask's workers do it (`pip install -r requirements-cluster.txt`): local:4 starts four on this machine,
+    tcp://host:8786 takes those of a scheduler that is there, slurm:32 has 32 jobs started. See docs/clusters.md."""
     restart: bool = False
     """Forget what was done in --out before."""
     retry_failed: bool = False
@@ -1242,6 +1249,8 @@ class SearchCommand:
     shard: str = ""
     """With index: only a part of the recordings, 3/8 or slurm, as of predictor.py; the same command without it ends the
     index."""
+    cluster: str = ""
+    """With index: let Dask's workers do it: local:4, tcp://host:8786 or slurm:32, as of predictor.py."""
     restart: bool = False
     """With index: forget what was done in it before."""
     retry_failed: bool = False
@@ -1394,7 +1403,7 @@ class ExperimentsCommand:
 
 OF_INDEX = (  # flags of search.py that only one of its actions has
     *("index", "shortest", "overlap", "channel", "site_regex", "time_expansion", "timezone"),
-    *("shard", "restart", "retry_failed"),
+    *("shard", "cluster", "restart", "retry_failed"),
 )
 OF_QUERY = ("at", "unlike", "name", "most", "out", "rtype")
 SYNTHETIC_NOISE = 0.1  # of the training windows, measured with Whisper's weights only

@@ -1,6 +1,7 @@
 """An archive -> a table of recordings, checked and split -> batches of windows.
 
     python data_loader.py --data.root recordings/                  # what is in it? writes recordings.csv, summary.png
+    python data_loader.py --data.root recordings/ --cluster local:8      # the same by the workers of a cluster
 
     taxonomy, recordings = read_labeled(config.data)
     train, valid = split(recordings, config.data)
@@ -57,6 +58,8 @@ from archive.summary import draw_summary, hours, summarise
 from archive.survey import examine, profile_of, with_outcome
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
 from runtime import processes
+from runtime.addresses import place
+from runtime.cluster import read_cluster
 from runtime.files import publish
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
@@ -109,7 +112,9 @@ class Batch(NamedTuple):
 
 def survey(config: SurveyCommand) -> int:
     """The command: look at an archive and write down what it is; returns the exit code."""
-    archive = read_archive(config.data)
+    if config.cluster:
+        read_cluster(config.cluster)
+    archive = read_archive(config.data, config.cluster)
     with open_run("data", config.run.root, config) as run:
         show("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
         write_recordings(run.folder / "recordings.csv", archive.recordings)
@@ -139,12 +144,14 @@ def survey(config: SurveyCommand) -> int:
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
-def read_archive(data: CollectionSettings) -> Archive:
+def read_archive(data: CollectionSettings, cluster: str = "") -> Archive:
     """All rows of a data root: every file listened to once, duplicates set aside, groups and folds drawn.
 
+    cluster   whose workers listen, if any do
     Errors: a missing or malformed table is refused with its line and the remedy; so is an archive of which more than
     --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
     """
+    data = replace(data, root=place(data.root))
     assert data.root.exists(), missing_root(data.root)
     undo_expansion(data.time_expansion)
     collection = read_collection(data)
@@ -154,7 +161,7 @@ def read_archive(data: CollectionSettings) -> Archive:
         show(note)
     own_times = {row.path for row in rows if row.start is not None or (row.keep and not row.voices)}
     with processes.first_on_each_machine():
-        examined = examine(sorted({row.path for row in rows if row.sound}))
+        examined = examine(sorted({row.path for row in rows if row.sound}), cluster=cluster)
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
     refuse_too_bad(rows, data.max_bad)
     with processes.first_on_each_machine():

@@ -3,6 +3,7 @@
     python predictor.py dawn.ogg
     python predictor.py season-2026/ --out results/
     python predictor.py season-2026/ --out results/ --shard 3/8      # on the third of eight machines
+    python predictor.py season-2026/ --out results/ --cluster local:4      # or by the workers of a cluster
 
 Reads    recordings, folders of them or a recordings.csv; classifier.int8.onnx
 Writes   files.csv, detections.csv and the other tables asked for, run.json; for a single recording only where --out is
@@ -19,77 +20,50 @@ import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - C
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from config import Engine, PredictCommand, part_of
+from runtime.addresses import Address, place, places, send_folder
 from runtime.application import bundled_model
+from runtime.cluster import open_cluster, read_cluster
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb, refuse_others
 from runtime.terminal import launch, show
-from serving.analysis import NOTHING, analyse, score_entries
-from serving.choices import ChoiceSettings, choose_detections, model_hash
+from serving.analyser import Analyser, AnalyserSettings, analysed_there, open_analyser
+from serving.analysis import NOTHING
+from serving.choices import ChoiceSettings, model_hash
 from serving.contexts import SoundSettings
-from serving.detections import Choices, Scored, detection_lines
+from serving.detections import detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
 from serving.outputs import TableSettings, write_outputs
-from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
-from serving.scorer import Scorer, cpu_name, open_scorer
+from serving.scorer import Scorer, cpu_name
 from serving.tallies import LISTED, Totals, status_counts
-from sounds.audio import reading_version
-from sounds.damage import Outcome
-from sounds.decoders import Decoder
-from sounds.notes import undo_expansion
-from sounds.voices import VoiceFinder
 
 MODEL = Path("runs/quantize/classifier.int8.onnx")
-OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "restart", "retry_failed")
+OF_TABLES = ("rtype", "split_tables", "bom", "merge_gap", "shard", "cluster", "restart", "retry_failed")
 OF_RESULTS = (  # flags that change what is found; formats, threads and verbosity do not
     *("overlap", "shortest", "channel", "tta", "smooth", "file_weight"),
     *("top_n", "ranks", "site_regex", "timezone", "batch_size"),
 )
 
 
-@dataclass(frozen=True)
-class Analyser:
-    """All that is needed to turn a recording into detections."""
-
-    scorers: Sequence[Scorer]
-    sound: SoundSettings
-    choices: Choices
-    decoder: Decoder
-    prior: Prior | None = None
-    finder: VoiceFinder | None = None  # where voices are looked for
-
-    def scored(
-        self, entries: Sequence[Entry], progress: ScoringProgress
-    ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
-        """Every recording and what was made of its windows."""
-        more = self.decoder, progress, self.prior, self.finder
-        return score_entries(self.scorers, entries, self.sound, *more)
-
-
 def predict(config: PredictCommand) -> int:
     """The whole of stage 4; returns the exit code: 0 all analysed, 1 nothing, 2 some inputs could not be read."""
     assert config.inputs, "no recordings given; for example: python predictor.py dawn.ogg (or a folder)"
+    config = replace(config, inputs=places(config.inputs), out=place(config.out) if config.out else None)
+    refuse_out(config)
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    sound, tables = part_of(SoundSettings, config), part_of(TableSettings, config)
-    choice = part_of(ChoiceSettings, config)
-    undo_expansion(config.time_expansion)
-    with (  # their imports take as long as opening a model does
-        Decoder() as decoder,
-        VoiceFinder() if config.voices != "off" else nullcontext() as finder,
-    ):
-        scorers = open_models(config.model or (bundled_model() or MODEL,), config.threads, chosen_engine(config))
-        check_windows(sound, tables, scorers[0])
-        assert config.prior or config.prior_weight == 1, "--prior_weight is about --prior; add that, or leave it out"
-        prior = read_prior(config.prior, scorers[0].taxonomy, config.prior_weight) if config.prior else None
-        analyser = Analyser(scorers, sound, choose_detections(choice, scorers), decoder, prior, finder)
+    tables = part_of(TableSettings, config)
+    if config.cluster:
+        read_cluster(config.cluster)
+    with open_analyser(analyser_settings(config)) as analyser:
+        check_windows(analyser.sound, tables, analyser.scorers[0])
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
@@ -97,16 +71,33 @@ def predict(config: PredictCommand) -> int:
         if single and config.out is None and not tables.arrays:
             refuse_table_flags(config)
             return predict_one(analyser, entries[0])
-        return predict_archive(config, analyser, tables, entries)
+        code = predict_archive(config, analyser, tables, entries)
+    if isinstance(config.out, Address):
+        sent = send_folder(results_folder(config), config.out)
+        show(f"sent {sent} files to {config.out}; what the same command goes on with stays here")
+    return code
+
+
+def analyser_settings(config: PredictCommand) -> AnalyserSettings:
+    """What the flags say of how a recording is analysed."""
+    return AnalyserSettings(
+        config.model or (bundled_model() or MODEL,),
+        config.threads,
+        chosen_engine(config),
+        part_of(SoundSettings, config),
+        part_of(ChoiceSettings, config),
+        config.prior,
+        config.prior_weight,
+        config.time_expansion,
+    )
 
 
 def predict_one(analyser: Analyser, entry: Entry) -> int:
     """The detections of one recording, on the terminal alone."""
     started = time.time()
     with ScoringProgress(None, entry.size, analyser.sound.batch_size) as progress:
-        ((_, outcome, scored),) = analyser.scored([entry], progress)
+        ((_, outcome, analysed, _),) = analyser.analysed([entry], progress)
     assert outcome.status not in NOTHING, f"{entry.path}: {outcome.reason}"
-    analysed = analyse(entry, outcome, scored, analyser.scorers[0].taxonomy, analyser.choices)
     show("\n".join(detection_lines(analysed.found, LISTED)) or "nothing reaches its threshold")
     if analysed.seconds_voice:
         totals = Totals()
@@ -132,38 +123,51 @@ def predict_archive(config: PredictCommand, analyser: Analyser, tables: TableSet
         open_run("predict", config.runs, config, folder, kept=remark) as run,
     ):
         run.facts.update(run_facts(analyser.scorers, config.inputs))
-        waiting = still_to_do(own, journal, config.retry_failed)
+        waiting = still_to_do(own, journal, config.retry_failed, not config.cluster)
         show(f"results go to {folder}; if this is stopped, the same command goes on where it was")
-        score_waiting(analyser, waiting, journal, config.fail_fast)
+        score_waiting(analyser, waiting, journal, config.fail_fast, config.cluster)
         run.facts.update(decoder_peak_memory_mb=peak_memory_mb(analyser.decoder.process.pid))
         if label:
             return finish_shard(label, own, len(entries), journal, folder)
         return finish_results(analyser, tables, entries, journal, run)
 
 
-def still_to_do(own: Sequence[Entry], journal: Journal, retry_failed: bool) -> list[Entry]:
-    """The recordings that are not done, then those that may be read better another time, if that is asked for."""
+def still_to_do(own: Sequence[Entry], journal: Journal, retry_failed: bool, here: bool = True) -> list[Entry]:
+    """The recordings that are not done, then those that may be read better another time, if that is asked for.
+
+    here   not by the workers of a cluster, who begin each recording at its beginning
+    """
     waiting = [entry for entry in own if not journal.is_done(entry)]
     if retry_failed:
         waiting += [entry for entry in own if journal.is_done(entry) and not journal.is_settled(entry)]
     if len(waiting) < len(own):
         show(f"resuming: {len(own) - len(waiting)} of {len(own)} recordings are done already")
     for entry in waiting:
-        if journal.has_begun(entry):
+        if here and journal.has_begun(entry):
             show(f"resuming in the middle of {entry.path}")
     return waiting
 
 
-def score_waiting(analyser: Analyser, waiting: Sequence[Entry], journal: Journal, fail_fast: bool) -> None:
-    """Score recordings and save what is found, with a bar that knows by their sizes how long the rest will take."""
-    started, taxonomy = time.time(), analyser.scorers[0].taxonomy
-    with ScoringProgress(journal, sum(entry.size for entry in waiting), analyser.sound.batch_size) as progress:
-        for entry, outcome, scored in analyser.scored(waiting, progress):
-            analysed = analyse(entry, outcome, scored, taxonomy, analyser.choices)
+def score_waiting(
+    analyser: Analyser, waiting: Sequence[Entry], journal: Journal, fail_fast: bool, cluster: str = ""
+) -> None:
+    """Score recordings and save what is found, with a bar that knows by their sizes how long the rest will take.
+
+    cluster   whose workers do it, if any do; what they answer is saved here
+    """
+    if not waiting:
+        return
+    with ExitStack() as stack:
+        there = stack.enter_context(open_cluster(cluster)) if cluster else None
+        started, size = time.time(), sum(entry.size for entry in waiting)
+        progress = stack.enter_context(ScoringProgress(journal, size, analyser.sound.batch_size))
+        answers = (
+            analysed_there(there, analyser, waiting, journal.arrays) if there else analyser.analysed(waiting, progress)
+        )
+        for entry, outcome, analysed, scored in answers:
             journal.save(entry, analysed, scored if journal.arrays else [])
             progress.finished(entry, outcome.seconds)
             assert not (fail_fast and outcome.status == "unreadable"), f"{entry.path}: {outcome.reason}"
-    if waiting:
         show(pace(progress.seconds, time.time() - started))
 
 
@@ -197,30 +201,6 @@ def finish_results(
 
 def exit_code(statuses: Mapping[str, int]) -> int:
     return 2 if statuses["unreadable"] + statuses["silent"] else 0
-
-
-def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bool = True) -> list[Scorer]:
-    """The models, which must agree in their windows and species; one without any is refused where they are needed."""
-    scorers = [open_scorer(path, threads, engine) for path in paths]
-    for scorer in scorers:
-        assert scorer.taxonomy.labels or not species, (
-            f"{scorer.path} is an encoder that knows no species; `python search.py index` makes an index with it"
-        )
-        size = f"{scorer.encoder}, " if scorer.encoder else ""
-        show(
-            f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
-            f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
-        )
-        if not scorer.verified and scorer.taxonomy.labels:
-            show("unverified: this model was not compared with the trained network on enough held-out windows")
-        same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
-        assert same, (
-            f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"
-        )
-    if len(scorers) > 1 and any(scorer.unfamiliar for scorer in scorers):
-        show("of several models nothing is said of how unfamiliar a window is; each by itself would tell it")
-        return [replace(scorer, unfamiliar=False) for scorer in scorers]
-    return scorers
 
 
 def chosen_engine(config: PredictCommand) -> Engine:
@@ -264,17 +244,7 @@ def refuse_other_inputs(config: PredictCommand, folder: Path) -> None:
 
 def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
     """All that changes what is found: results of other settings are never mixed with these."""
-    labels, choices, scorers = analyser.scorers[0].taxonomy.labels, analyser.choices, analyser.scorers
-    found: dict[str, object] = {name: getattr(config, name) for name in OF_RESULTS}
-    return found | {
-        "reading": reading_version(),
-        "model": model_hash(scorers)[:16],
-        "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
-        "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
-        "voices": f"{config.voices} {analyser.finder.digest}" if analyser.finder else "off",
-        "prior": f"{analyser.prior.digest[:16]} x {analyser.prior.weight:g}" if analyser.prior else "",
-        "species": [label for label, wanted in zip(labels, choices.wanted, strict=True) if wanted],
-    }
+    return {name: getattr(config, name) for name in OF_RESULTS} | analyser.facts()
 
 
 def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, object]:
@@ -292,8 +262,17 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
     }
 
 
+def refuse_out(config: PredictCommand) -> None:
+    """An address takes what one command has made of all recordings, and not every server takes anything."""
+    if isinstance(config.out, Address):
+        assert not config.out.is_web(), f"--out {config.out}: a web server takes no files; give s3:// or the like"
+        assert not config.shard, f"--shard and --out {config.out}: shards meet in a folder that all machines see"
+
+
 def results_folder(config: PredictCommand) -> Path:
-    """Where the tables go: --out, else a folder named after the inputs."""
+    """Where the tables go: --out, else a folder named after the inputs, or after an address that they are sent to."""
+    if isinstance(config.out, Address):
+        return config.runs / "predict" / "-".join([config.out.parts[0][:-1], *config.out.parts[1:]])
     name = config.inputs[0].resolve().name or "root"
     more = f"-and-{len(config.inputs) - 1}-more" if len(config.inputs) > 1 else ""
     return config.out or config.runs / "predict" / f"{name}{more}"

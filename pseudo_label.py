@@ -35,26 +35,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from archive.pseudo_labels import TEACHERS, Limits, read_limits
 from archive.recorders import read_name
 from archive.recordings import Recording, write_recordings
 from config import FinetuneCommand, LabelledSettings, parse
-from predictor import MODEL, Analyser, exit_code, open_models, score_waiting, still_to_do
+from predictor import MODEL, exit_code, score_waiting, still_to_do
 from runtime.digests import sha256
 from runtime.files import as_json, publish, read_json
 from runtime.runs import MAY_DIFFER, flat, open_run, refuse_others
 from runtime.terminal import command_line, launch, show
+from serving.analyser import AnalyserSettings, open_analyser
 from serving.choices import model_hash
-from serving.contexts import SoundSettings
-from serving.detections import Choices
 from serving.inputs import Entry, find_entries
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
 from sounds.audio import reading_version
-from sounds.decoders import Decoder
-from sounds.notes import undo_expansion
 
 TABLE = "recordings.csv"
 KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training
@@ -89,15 +84,13 @@ def pseudo_label(config: PseudoLabelCommand) -> int:
 
 def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
-    undo_expansion(config.time_expansion)
     refuse_others(config.out, "pseudo")
-    with Decoder() as decoder:
-        scorers = open_models(config.model or (MODEL,), config.threads, "onnxruntime")
+    wanted = AnalyserSettings(config.model or (MODEL,), config.threads, time_expansion=config.time_expansion)
+    with open_analyser(wanted) as analyser:
+        scorers = analyser.scorers
         labels = scorers[0].taxonomy.labels
         limits = read_limits(config.limits, labels, config.lowest, config.highest, config.sure)
         entries = entries_to_label(config)
-        nothing = Choices(np.full(len(labels), np.inf, np.float32), np.ones(len(labels), np.bool_))
-        analyser = Analyser(scorers, SoundSettings(), nothing, decoder)
         settings = {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         with (
             open_journal(config.out, settings, True, restart=config.restart, command="pseudo_label.py") as journal,

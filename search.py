@@ -10,7 +10,7 @@ Writes   index: the folder --index, with files.csv and run.json; query: detectio
          tables asked for
 
 Windows are cut, read and kept as predictor.py does it: an index that was cut off goes on where it stopped, new
-recordings are added by the same command, and several machines share one by --shard.
+recordings are added by the same command, and several machines share one by --shard or --cluster.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import runtime.stopping  # noqa: F401  # pyright: ignore[reportUnusedImport] - C
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,24 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import SearchCommand
-from predictor import (
-    Analyser,
-    check_windows,
-    exit_code,
-    finish_shard,
-    open_models,
-    run_facts,
-    score_waiting,
-    still_to_do,
-)
+from predictor import check_windows, exit_code, finish_shard, run_facts, score_waiting, still_to_do
+from runtime.addresses import Address, place, places
 from runtime.application import bundled_model
+from runtime.cluster import read_cluster
 from runtime.digests import sha256
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
+from serving.analyser import AnalyserSettings, open_analyser, open_models
 from serving.analysis import NOTHING
-from serving.choices import model_hash
 from serving.contexts import SoundSettings, context_pieces
-from serving.detections import Choices, TableFacts, clock_text
+from serving.detections import TableFacts, clock_text
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, open_journal, refuse_parts
 from serving.outputs import KINDS, TableSettings, check_ledger
@@ -56,13 +49,14 @@ from serving.scorer import Scorer, answers_of, context_samples, stream
 from serving.tables import write_tables
 from serving.tallies import status_counts
 from serving.vectors import Nearest, Store, open_store, write_store
-from sounds.audio import examine_header, reading_version
+from sounds.audio import examine_header
 from sounds.decoders import Decoder
 from sounds.notes import undo_expansion
 from taxonomy import key
 
 MANY = 12  # windows of an example without --at that are worth a word
 SHOWN = 5  # windows named on the terminal
+OF_MODEL = ("reading", "model", "engine")  # facts of an analyser that change an index
 OF_ENTRIES = ("overlap", "shortest", "channel", "site_regex", "timezone", "time_expansion")
 Vectors = NDArray[np.float32]
 
@@ -78,41 +72,46 @@ def search(config: SearchCommand) -> int:
 def write_index(config: SearchCommand) -> int:
     """Embed what is not yet embedded, then write the store of everything; a shard leaves that to the last command."""
     assert config.inputs, "no recordings given; for example: python search.py index season-2026/ --model M"
+    config = replace(config, inputs=places(config.inputs))
+    assert not isinstance(place(config.index), Address), (
+        f"--index {config.index}: an index is mapped into memory, so it lies here; copy it where it belongs"
+    )
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    undo_expansion(config.time_expansion)
     refuse_others(config.index, "index")
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)
     shard, shards = read_shard(config.shard)
     label = f"{shard}/{shards}" if shards > 1 else ""
-    with Decoder() as decoder:
-        model = (config.model == SearchCommand.model and bundled_model()) or config.model
-        scorers = open_models((model,), config.threads, "onnxruntime", species=False)
-        check_windows(sound, TableSettings(), scorers[0])
-        refuse_without_embeddings(scorers[0])
-        labels = scorers[0].taxonomy.labels
-        nothing = Choices(np.full(len(labels), np.inf, np.float32), np.ones(len(labels), np.bool_))
-        analyser = Analyser(scorers, sound, nothing, decoder)
+    if config.cluster:
+        read_cluster(config.cluster)
+    model = (config.model == SearchCommand.model and bundled_model()) or config.model
+    wanted = AnalyserSettings(
+        (model,), config.threads, sound=sound, time_expansion=config.time_expansion, species=False
+    )
+    with open_analyser(wanted) as analyser:
+        scorer = analyser.scorers[0]
+        check_windows(sound, TableSettings(), scorer)
+        refuse_without_embeddings(scorer)
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
         own = [entry for entry in entries if in_shard(entry.path, shard, shards)]
         settings: dict[str, object] = {name: getattr(config, name) for name in OF_ENTRIES}
-        if scorers[0].path.suffix == ".xml":
-            show(f"refit.py takes no index made with an .xml; for that, name {scorers[0].path.with_suffix('.onnx')}")
-        settings |= {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
+        if scorer.path.suffix == ".xml":
+            show(f"refit.py takes no index made with an .xml; for that, name {scorer.path.with_suffix('.onnx')}")
+        settings |= {name: value for name, value in analyser.facts().items() if name in OF_MODEL}
         remark = "what is embedded is kept: the same command goes on"
         with (
             open_journal(config.index, settings, True, label, config.restart, "search.py index", "--index") as journal,
             open_run("index", config.index, config, config.index, kept=remark) as run,
         ):
-            run.facts.update(run_facts(scorers, config.inputs))
-            waiting = still_to_do(own, journal, config.retry_failed)
+            run.facts.update(run_facts(analyser.scorers, config.inputs))
+            waiting = still_to_do(own, journal, config.retry_failed, not config.cluster)
             show(f"the index goes to {config.index}; if this is stopped, the same command goes on where it was")
-            score_waiting(analyser, waiting, journal, fail_fast=False)
+            score_waiting(analyser, waiting, journal, fail_fast=False, cluster=config.cluster)
             if label:
                 return finish_shard(label, own, len(entries), journal, config.index)
-            return finish_index(config, scorers[0], entries, journal)
+            return finish_index(config, scorer, entries, journal)
 
 
 def refuse_without_embeddings(scorer: Scorer) -> None:

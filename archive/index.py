@@ -24,6 +24,7 @@ from archive.lineages import Row
 from archive.metadata import Facts, combined, doubts, read_metadata
 from archive.recorders import read_name
 from archive.recordings import Recording, is_number, path_within
+from runtime.addresses import Address
 from sounds.discovery import SUFFIXES, find_recordings, holds_our_run, is_hidden
 
 NO_AUTHOR = ("unknown", "anonymous")
@@ -210,6 +211,8 @@ def is_plain_file(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
+    if isinstance(path, Address):
+        return path.is_file()
     return os.path.isfile(path)  # noqa: PTH113 (Path.is_file fails on names that are too long for any file)
 
 

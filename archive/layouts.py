@@ -50,6 +50,7 @@ from archive.lineages import UPPER, Row, merged
 from archive.portals import find_pages, read_inaturalist, read_xeno_canto, strange_pages
 from archive.recordings import Recording, read_recordings
 from config import CollectionSettings
+from runtime.addresses import Address
 from runtime.csvs import read_table
 from sounds.discovery import SUFFIXES
 from taxonomy import CLASS, FAMILY, Taxonomy, build_taxonomy, key
@@ -64,6 +65,8 @@ def read_collection(data: CollectionSettings) -> Collection:
     what was found and the remedy.
     """
     root = data.root
+    if isinstance(root, Address):
+        return collection_at(root, data)
     if root.is_file():
         return final_rows(root, read_own_table(root))
     assert root.is_dir(), f"no folder {root}; point --data.root at your recordings (`python demo_data.py` makes some)"
@@ -74,6 +77,16 @@ def read_collection(data: CollectionSettings) -> Collection:
     others = "" if data.layout != "auto" else f"; --data.layout chooses another ({', '.join(READERS)})"
     strange = strange_pages([root, *subfolders(root)], "" if data.layout == "auto" else layout)
     return final_rows(root, found._replace(notes=[f"{root}: {layout}, because {why}{others}", *strange, *found.notes]))
+
+
+def collection_at(root: Address, data: CollectionSettings) -> Collection:
+    """Recordings at a server, of which nothing but their names is asked; no table there is looked for."""
+    assert data.layout in ("auto", "unlabeled"), (
+        f"--data.layout {data.layout}: at {root} no tables are read; copy them here, with a recordings.csv whose "
+        "column root is that address"
+    )
+    assert root.is_dir(), f"no folder {root}; point --data.root at your recordings"
+    return final_rows(root, READERS["unlabeled"](SourceFolder(root, named=True)))
 
 
 def choose_layout(source: SourceFolder, nested: bool = False) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from archive.recorders import EARLIEST, LONGEST, NameFacts, doubt, on_earth, read_name
+from runtime.addresses import Address
 from sounds.notes import chunks, plain_text
 
 SAME_TIME = timedelta(minutes=1)  # names count in minutes, some
@@ -107,8 +108,9 @@ def same_coordinates(named: tuple[str, str], written: tuple[str, str]) -> bool:
 
 
 def read_metadata(path: Path) -> Facts:
-    """What the recorder wrote into the file, blank where it wrote nothing, or where the file cannot be read."""
-    if path.suffix.lower() not in (".wav", ".flac"):
+    """What the recorder wrote into the file, blank where it wrote nothing, or where the file cannot be read; and of one
+    at a server, which would be asked for each of a million."""
+    if path.suffix.lower() not in (".wav", ".flac") or isinstance(path, Address):
         return Facts()
     try:
         if not path.is_file():  # a pipe would never end

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.addresses import place
 from runtime.cells import seconds
 from runtime.csvs import read_table
 from runtime.files import publish
@@ -166,7 +167,7 @@ def cells(recording: Recording) -> list[str]:
 def read_row(where: str, row: dict[str, str]) -> Recording:
     """One row; columns that are not there are left at their defaults."""
     cell = {name: literal(value) for name, value in row.items()}
-    root, name = Path(cell["root"]), cell["path"]
+    root, name = place(Path(cell["root"])), cell["path"]
     below = name and "\0" not in name and not name.startswith("/") and ".." not in Path(name).parts
     assert below, f"{where}: {name!r} leaves {root}; paths must stay below their root"  # the root may hold links
     labels = parts(cell.get("labels", ""))

@@ -16,13 +16,15 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +33,12 @@ from tqdm import tqdm
 from archive.recordings import SOUND, Recording, overlaps
 from archive.segments import sound_shared
 from config import SCRATCH
+from runtime.addresses import place
+from runtime.cluster import alive, kept_open, open_cluster
 from runtime.terminal import show
 from sounds.audio import open_recording
 from sounds.decoders import Decoder, Lost, Message, answer_questions, may_pass
-from sounds.notes import assumed_expansion
+from sounds.notes import assumed_expansion, undo_expansion
 from sounds.windows import SHORTEST_SECONDS
 
 VERSION = 5  # raise it whenever an examination says something new about an unchanged file
@@ -48,6 +52,8 @@ PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; 
 SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
 SERVE = "from archive import survey; survey.serve_examinations()"  # what a decoding process runs
+BAR: Mapping[str, Any] = {"unit": "file", "disable": None, "leave": False, "smoothing": 0.05}
+MOST_OF_A_TASK = 16  # recordings that a worker of a cluster is given at a time
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 
 
@@ -66,10 +72,11 @@ class Examination:
     dead: str = ""  # where it holds no sound: 30-61.5;90-93 seconds
 
 
-def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
+def examine(paths: Sequence[Path], workers: int = 0, cluster: str = "") -> dict[Path, Examination]:
     """An examination of every path, taken from the ledger where path, size and time have not changed since.
 
     workers   processes that decode; 0: one for each core
+    cluster   whose workers do it instead, if any do; what they find is noted down here
     Errors: none; whatever a file does, it becomes an examination with a reason.
     """
     with closing(open_ledger()) as ledger:
@@ -79,16 +86,16 @@ def examine(paths: Sequence[Path], workers: int = 0) -> dict[Path, Examination]:
         if missing:
             fresh = dict[Path, Examination]()
             saved = time.monotonic()
-            results = decode_all(missing, workers or os.cpu_count() or 1)
-            bar = tqdm(results, "listening", len(missing), unit="file", disable=None, leave=False, smoothing=0.05)
-            try:
-                for path, examination in bar:
-                    known[path] = fresh[path] = examination
-                    if time.monotonic() - saved > SAVE_SECONDS:
-                        note_down(ledger, fresh, stamps)
-                        fresh, saved = {}, time.monotonic()
-            finally:
-                note_down(ledger, fresh, stamps)
+            results = decode_there(missing, cluster) if cluster else decode_all(missing, workers or os.cpu_count() or 1)
+            with closing(results):  # whoever stops listening stops the work
+                try:
+                    for path, examination in tqdm(results, "listening", len(missing), **BAR):
+                        known[path] = fresh[path] = examination
+                        if time.monotonic() - saved > SAVE_SECONDS:
+                            note_down(ledger, fresh, stamps)
+                            fresh, saved = {}, time.monotonic()
+                finally:
+                    note_down(ledger, fresh, stamps)
             assert known.keys() == stamps.keys(), f"{len(stamps.keys() - known.keys())} recordings were lost on the way"
             before = len(known) - len(missing)
             show(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
@@ -196,7 +203,7 @@ def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
     return np.rint(shares).astype(np.uint8).tobytes()
 
 
-def decode_all(paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, Examination]]:
+def decode_all(paths: Sequence[Path], workers: int) -> Generator[tuple[Path, Examination]]:
     """Each path with its examination, in the order in which they are done."""
     workers, rest = min(workers, -(-len(paths) // 8)), iter(paths)
     idle = SimpleQueue[Decoder]()
@@ -229,13 +236,52 @@ def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examina
         idle.put(decoder)
 
 
+def decode_there(paths: Sequence[Path], name: str) -> Generator[tuple[Path, Examination]]:
+    """The same by the workers of a cluster."""
+    with open_cluster(name) as cluster:
+        most = max(1, min(MOST_OF_A_TASK, len(paths) // (8 * cluster.threads())))
+        absolute = [path.absolute() for path in paths]
+        tasks = (absolute[start : start + most] for start in range(0, len(paths), most))
+        given = dict(zip(absolute, paths, strict=True))
+        for task, answers in cluster.results(partial(examine_here, assumed_expansion()), tasks):
+            for path, examination in zip(task, answers, strict=True):
+                hidden = "cannot be found" in examination.reason and file_stamp(path) != (-1, -1)
+                assert not hidden, (
+                    f"a worker at {name} does not see {path}; recordings must lie at the same place on all machines"
+                )
+                yield given[path], examination
+
+
+def examine_here(expansion: int, paths: Sequence[Path]) -> list[Examination]:
+    """What a worker does: recordings -> what listening to each has shown.
+
+    expansion   how many times slower than it was the sound plays, of files that do not say so
+    """
+    idle = kept_open(expansion, open_decoder)
+    found: list[Examination] = []
+    for path in paths:
+        alive()
+        found.append(examine_there(idle, path)[1])
+    return found
+
+
+@contextmanager
+def open_decoder(expansion: int) -> Generator[SimpleQueue[Decoder]]:
+    """A worker's own process that decodes, as one that has nothing else to do."""
+    undo_expansion(expansion)
+    idle = SimpleQueue[Decoder]()
+    with Decoder(SERVE) as decoder:
+        idle.put(decoder)
+        yield idle
+
+
 def serve_examinations() -> None:
     """The decoding process: of each recording its examination."""
     answer_questions(examination_messages)
 
 
 def examination_messages(path: str) -> Iterator[Message]:
-    yield True, json.dumps(asdict(listen(Path(path)))).encode()
+    yield True, json.dumps(asdict(listen(place(Path(path))))).encode()
 
 
 def open_ledger() -> sqlite3.Connection:

@@ -40,9 +40,11 @@ def score_entries(
     progress: ScoringProgress | None = None,
     prior: Prior | None = None,
     finder: VoiceFinder | None = None,
+    embeddings: bool = False,
 ) -> Iterator[tuple[Entry, Outcome, list[Scored]]]:
     """The windows of every recording and channel, scored; with embeddings where the journal wants arrays.
 
+    embeddings  also without a journal
     prior      what is likely where and when, which the scores are moved by
     progress   where it is shown and saved how far the recording at work is; what its journal has is not scored again
     finder     looks for voices, where `sound` asks for that
@@ -52,7 +54,7 @@ def score_entries(
     audio, species = scorers[0].audio, len(scorers[0].taxonomy.labels)
     step = audio.window_seconds - sound.overlap
     journal = progress.journal if progress else None
-    embeddings = journal is not None and journal.arrays
+    embeddings = embeddings or (journal is not None and journal.arrays)
     pieces = context_pieces(entries, audio, sound, decoder, journal, finder)
     for piece, answer in stream(scorers, pieces, sound.batch_size):
         if piece.begun is not None:

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from archive.metadata import Facts, doubts, facts_in
 from archive.recordings import Recording, read_recordings
+from runtime.addresses import Address
 from sounds.discovery import find_recordings
 
 
@@ -87,7 +88,8 @@ def site_of(path: Path, row: Recording | None, pattern: re.Pattern[str] | None) 
     if pattern:
         match = pattern.search(str(path))
         return (match[1] or "") if match else ""
-    return (row.site if row else "") or Path(os.path.realpath(path)).parent.name
+    folder = path.parent if isinstance(path, Address) else Path(os.path.realpath(path)).parent
+    return (row.site if row else "") or folder.name
 
 
 def entry_of(path: Path, when: str, site: str, row: Recording, facts: Facts) -> Entry:
@@ -109,10 +111,12 @@ def entry_of(path: Path, when: str, site: str, row: Recording, facts: Facts) -> 
 
 
 def is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".csv"
+    return not isinstance(path, Address) and path.is_file() and path.suffix.lower() == ".csv"
 
 
 def is_present(path: Path) -> bool:
+    if isinstance(path, Address):
+        return path.exists()
     return os.path.exists(path)  # noqa: PTH110 (Path.exists fails on long names, and in folders that are closed to us)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -26,6 +25,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from runtime.addresses import Address, version_of
 from sounds.damage import HIGHEST_RATE, LOWEST_RATE, Outcome, Reading, refusal, what_instead
 from sounds.ffmpeg import ffmpeg_blocks, ffmpeg_integers
 from sounds.libsndfile import block_frames, ends_as_claimed, sought, soundfile_blocks
@@ -171,7 +171,7 @@ def decoded_blocks(path: Path, reading: Reading) -> Iterator[NDArray[np.float32]
         return
     try:
         with path.open("rb") as file:
-            before = os.fstat(file.fileno())
+            before = version_of(file)
             complete = yield from soundfile_blocks(file, reading)
             if not complete:
                 if reading.integers is None:
@@ -179,12 +179,13 @@ def decoded_blocks(path: Path, reading: Reading) -> Iterator[NDArray[np.float32]
                 yield from ffmpeg_blocks(file, reading)
             if not reading.frames:
                 reading.refusal = reading.refusal or what_instead(file, reading.suffix, reading.header)
-            after = os.fstat(file.fileno())
+            after = version_of(file)
     except OSError as error:
-        reading.refusal = f"cannot be read ({error.strerror}); check the disk and the permissions"
+        where = "the server" if isinstance(path, Address) else "the disk"
+        reading.refusal = f"cannot be read ({error.strerror}); check {where} and the permissions"
         reading.faults.append(f"reading broke off ({error.strerror})")
         return
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if before != after:
         reading.faults.append("it changed while it was read, read it again")
 
 

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.addresses import place
 from sounds.audio import OpenRecording, open_recording
 from sounds.damage import Outcome
 from sounds.windows import Waveform
@@ -180,7 +181,7 @@ def serve_blocks() -> None:
 
 def decoded_messages(path: str, sample_rate: int, channel: int, shortest: float) -> Iterator[Message]:
     """A recording's blocks, each behind what is known of the file by then, and its outcome."""
-    recording = open_recording(Path(path), sample_rate, channel, shortest)
+    recording = open_recording(place(Path(path)), sample_rate, channel, shortest)
     for block in recording.waveform():
         if len(block):
             reading = recording.reading

@@ -11,9 +11,11 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
+
+from runtime.addresses import Address, files_below
 
 OWN_SUFFIXES = {  # by what libsndfile and FFmpeg call a format
     "WAV": (".wav",),
@@ -51,7 +53,10 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
     for root in roots:
         assert root.exists(), f"there is nothing at {root}; name recordings or a folder of them"
         taken = [] if root.is_dir() else [root]
-        tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if root.is_dir() else ()
+        local = root.is_dir() and not isinstance(root, Address)
+        tree = os.walk(root, onerror=lambda error: notes.append(f"could not search: {error}")) if local else ()
+        if isinstance(root, Address) and root.is_dir():
+            taken += recordings_at(root, ignored, suffixes, notes)
         for folder, folders, files in tree:  # which may change `folders`, to have fewer of them searched
             if folder != str(root) and holds_our_run(Path(folder)):
                 ignored["folders of this program's results (name one to search it)"] += 1
@@ -67,7 +72,7 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
             taken += [Path(folder, name) for name in recordings]
         # under its real path each of them once
         for path in sorted(taken):
-            real = os.path.realpath(path)  # Path.resolve fails on a link to itself
+            real = str(path) if isinstance(path, Address) else os.path.realpath(path)  # Path.resolve fails on a loop
             ignored["named twice"] += real in found
             found.setdefault(real, path)
     paths = sorted(found.values())
@@ -80,6 +85,21 @@ def find_recordings(roots: Sequence[Path]) -> tuple[list[Path], list[str]]:
             f"; the suffixes there are: {counts_listed(suffixes) or 'none'}; readable are {' '.join(sorted(SUFFIXES))}"
         )
     return paths, [note, *notes]
+
+
+def recordings_at(root: Address, ignored: Counter[str], suffixes: Counter[str], notes: list[str]) -> Iterator[Path]:
+    """The recordings below an address, as they are listed; what is not taken is counted as of a folder here."""
+    refused: list[str] = []
+    for path in files_below(root, refused):
+        hidden = any(is_hidden(part) for part in path.relative_to(root).parts)
+        suffix = path.suffix.lower()
+        ignored["hidden"] += hidden
+        ignored["other"] += not hidden and suffix not in SUFFIXES
+        suffixes[suffix or "none"] += not hidden
+        if not hidden and suffix in SUFFIXES:
+            yield path
+    if refused:
+        notes.append(f"{root}: names that lead out of it or cannot be written down are left out: {', '.join(refused)}")
 
 
 def is_hidden(name: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from runtime.addresses import size_of
 from sounds.notes import expansion_in
 
 MOST_CHUNKS = 10_000  # of a file that are looked at
@@ -112,7 +113,7 @@ def read_header(file: BinaryIO) -> Header:
 
 def header_in(file: BinaryIO) -> Header:
     """The same, but for the texts in the file."""
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     file.seek(0)
     kind = file.read(4)
     if kind not in SHAPES:

@@ -9,7 +9,6 @@ What was decoded is believed, what a header says is not: the header is mended in
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from functools import lru_cache
@@ -21,6 +20,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from runtime.addresses import place, size_of, version_of
 from sounds.damage import MISSING_SECONDS, SCAN_FRAMES, Reading, are_integers, expanded, refusal, spread_starts, unfit
 from sounds.headers import MOST_FRAMES, STUB, Header, mended, read_header
 from sounds.ogg import OGG_SPAN, is_ended_ogg, last_page_start, ogg_fault
@@ -37,7 +37,7 @@ SOUNDFILE_ERRORS = (soundfile.LibsndfileError, ValueError)  # a ValueError where
 
 def soundfile_blocks(file: BinaryIO, reading: Reading) -> Generator[NDArray[np.float32], None, bool]:
     """What libsndfile makes of a file. Returns whether that is all there is to say; if not, FFmpeg goes on."""
-    file_size = os.fstat(file.fileno()).st_size
+    file_size = size_of(file)
     reading.header = header = read_header(file)
     page_fault = ogg_fault(file)
     reading.faults += [page_fault] if page_fault else []
@@ -78,7 +78,7 @@ def block_frames(sample_rate: int, channels: int) -> int:
 
 def left_over(file: BinaryIO) -> int:
     """Bytes that a decoder left unread, without the tags and zeros in which a file may end."""
-    unread = os.fstat(file.fileno()).st_size - file.tell()
+    unread = size_of(file) - file.tell()
     if unread > LARGEST_TAG:
         return unread
     rest = file.read().rstrip(b"\0")
@@ -180,8 +180,7 @@ def is_honest(header: Header) -> bool:
 
 def is_scaled(file: BinaryIO, sound: soundfile.SoundFile) -> bool:
     """Whether the samples of an open file are to be divided by INTEGERS."""
-    facts = os.fstat(file.fileno())
-    return sound.subtype in FLOATS and holds_integers(file.name, facts.st_size, facts.st_mtime_ns)
+    return sound.subtype in FLOATS and holds_integers(file.name, *version_of(file))
 
 
 @lru_cache(MOST_SCANNED)
@@ -189,7 +188,7 @@ def holds_integers(path: str, size: int, mtime_ns: int) -> bool:  # noqa: ARG001
     """Whether the samples of a float file that libsndfile reads are the numbers of a 16-bit one: decided for the whole
     file, by pieces spread over it. Its size and time in ns distinguish it from another one of that name."""
     try:
-        with Path(path).open("rb") as file:
+        with place(Path(path)).open("rb") as file:
             header = read_header(file)
             file.seek(0)
             with soundfile.SoundFile(mended(file, header)) as sound:

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.addresses import size_of
+
 MOST_CHUNKS, MOST_BYTES = 1_000, 2**20  # of a file, of a chunk, that are looked at
 LISTED_TEXTS = {b"ICMT": "comment", b"IART": "artist"}
 ASSUMED = "WILDWHISPER_TIME_EXPANSION"  # environment variable: the factor of files that say nothing
@@ -62,7 +64,7 @@ def chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         file.seek(4)
         yield from flac_blocks(file)
     elif head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
-        size, long = os.fstat(file.fileno()).st_size, 0
+        size, long = size_of(file), 0
         for _ in range(MOST_CHUNKS):
             header = file.read(8)
             length, start = int.from_bytes(header[4:], "little"), file.tell()

@@ -14,6 +14,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.addresses import size_of
+
 OGG_SPAN = 2**17  # bytes: two of the largest pages
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits the other way round
 
@@ -26,7 +28,7 @@ def ogg_fault(file: BinaryIO, first: int = 0, last: int | None = None) -> str:
     file.seek(0)
     if file.read(4) != b"OggS":
         return ""
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     file.seek(max(0, size + first if first < 0 else first))
     start = file.tell() + max(0, file.read(OGG_SPAN).find(b"OggS"))
     file.seek(start)
@@ -68,7 +70,7 @@ def is_ended_ogg(file: BinaryIO) -> bool:
     file.seek(0)
     if file.read(4) != b"OggS":
         return True
-    file.seek(-min(2**17, os.fstat(file.fileno()).st_size), os.SEEK_END)
+    file.seek(-min(2**17, size_of(file)), os.SEEK_END)
     tail = file.read()
     return bool(tail[tail.rfind(b"OggS") + 5] & 4)
 
@@ -81,7 +83,7 @@ def last_page_start(file: BinaryIO) -> int:
     file.seek(0)
     if file.read(4) != b"OggS":
         return 0
-    file.seek(-min(2**17, os.fstat(file.fileno()).st_size), os.SEEK_END)
+    file.seek(-min(2**17, size_of(file)), os.SEEK_END)
     positions = [int.from_bytes(page[2:10], "little", signed=True) for page in file.read().split(b"OggS")[1:]]
     ends = [position for position in positions if position >= 0]  # of each page, -1 where no packet ends
     return ends[-2] if len(ends) > 1 else 0

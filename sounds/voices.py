@@ -31,6 +31,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.addresses import place
 from runtime.digests import sha256
 from runtime.guard import FOREIGN, bounded_options, check_graph
 from sounds.audio import open_recording
@@ -214,7 +215,7 @@ def serve_speech() -> None:
 
 def speech_messages(path: str, channel: int, detector: str) -> Iterator[Message]:
     """Up to where all is known, and the segments that have ended by then."""
-    blocks = open_recording(Path(path), RATE, channel).waveform()
+    blocks = open_recording(place(Path(path)), RATE, channel).waveform()
     for reached, known in searched(open_detector(Path(detector)).probabilities(blocks)):
         yield False, json.dumps([reached, known]).encode()
     yield True, json.dumps([0.0, []]).encode()

@@ -1,0 +1,229 @@
+"""Archives at a server: the bytes that lie there, in blocks; servers that lie are one line; no credentials anywhere."""
+
+import io
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import pytest
+from served import Served, serving
+
+from runtime import addresses
+from runtime.addresses import BLOCK, Address, files_below, place, places, redacted, size_of, version_of
+
+HERE = Path(__file__).parents[2]
+needs_http = pytest.mark.skipif(not find_spec("aiohttp"), reason="pip install -r requirements-cluster.txt")
+MEMORY: Any = fsspec.filesystem("memory")
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    yield MEMORY
+    for name in MEMORY.ls("/", detail=False):
+        MEMORY.rm(name, recursive=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("season", "/data/season", "C:/season", "a:b", "zip::s3://b/a", "s3:", "s3://", "S3://Bucket", "dawn.wav"),
+    ],
+)
+def test_a_path_stays_a_path(text: str) -> None:
+    assert place(Path(text)) == Path(text) and not isinstance(place(Path(text)), Address)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://bucket/season/dawn.wav", "gs://b/a b.wav", "https://example.org/a.wav?download=1", "memory://x/y", "s3://b"],
+)
+def test_an_address_is_itself_however_it_went_through_a_path(text: str) -> None:
+    address = place(Path(text))
+    assert isinstance(address, Address) and str(address) == os.fspath(address) == text
+    assert place(Path(str(Path(text)))) == address and pickle.loads(pickle.dumps(address)) == address  # as to workers
+    assert (
+        address.resolve() == address.absolute() == address and str(address / "more" / "x.wav") == f"{text}/more/x.wav"
+    )
+    assert isinstance(address.parent, Address) and address.name == PurePosixPath(text).name
+    assert places([address, Path("here")]) == (address, Path("here"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://owl:s3cret@example.org/dawn.wav",
+        "https://s3cret@example.org/dawn.wav",
+        "s3://AKIA0:s3cret@bucket/dawn.wav",
+        "https://b.s3.amazonaws.com/dawn.wav?X-Amz-Date=2026&X-Amz-Signature=s3cret",
+        "https://x.blob.core.windows.net/a.wav?sv=2026&sig=s3cret",
+        "https://example.org/a.wav?access_token=s3cret",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(AssertionError, match=r"holds credentials.*give them in the environment") as refusal:
+        place(Path(text))
+    assert "s3cret" not in str(refusal.value) and str(refusal.value).startswith(text.partition("://")[0])
+
+
+@pytest.mark.parametrize("text", ["file:///etc/passwd", "s3://b/a::file:///x", "s3://b/../c", "https://a/./b/../c"])
+def test_what_is_no_place_at_one_server_is_refused(text: str) -> None:
+    with pytest.raises(AssertionError, match="give a"):
+        place(Path(text))
+
+
+def test_what_a_library_says_is_repeated_without_credentials() -> None:
+    said = "403, url='https://owl:s3cret@example.org/a.wav?X-Amz-Signature=s3cret' (https://b/c?d=s3cret)"
+    assert redacted(said) == "403, url='https://...@example.org/a.wav?...' (https://b/c?..."
+
+
+def test_what_is_read_are_the_bytes_that_lie_there_wherever_one_looks(memory: Any) -> None:
+    for kind in (b"RIFF", b"OggS"):
+        content = kind + os.urandom(2 * BLOCK + 12_345)
+        memory.pipe("/season/dawn", content)
+        address = place(Path("memory://season/dawn"))
+        with address.open("rb") as file:
+            assert size_of(file) == len(content) == address.stat().st_size and file.name == "memory://season/dawn"
+            for offset, length in ((0, 4), (BLOCK - 3, 7), (2 * BLOCK, BLOCK), (len(content) - 5, 100), (5, 2 * BLOCK)):
+                file.seek(offset)
+                assert file.read(length) == content[offset : offset + length]
+            file.seek(-128, os.SEEK_END)
+            assert file.read() == content[-128:] and file.read() == b""
+
+
+def test_a_kind_that_is_read_through_once_is_not_kept_and_no_other_leaves_a_file(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, kind, kept in (("a.wav", b"RIFF", False), ("a.ogg", b"OggS", True)):
+        memory.pipe(f"/{name}", kind + bytes(6 * BLOCK))
+        with place(Path(f"memory://{name}")).open("rb") as file:
+            while file.read(2**20):
+                pass
+            raw: Any = file.raw
+            assert (raw.copy is not None) == kept and len(raw.blocks) <= addresses.BLOCKS
+            assert list(tmp_path.iterdir()) == []  # without a name, also while it is there
+
+
+def test_a_file_that_changes_while_it_is_read_is_another_one_then(memory: Any) -> None:
+    memory.pipe("/a.wav", b"RIFF" + bytes(100))
+    with place(Path("memory://a.wav")).open("rb") as file:
+        before = version_of(file)
+        file.read(4)
+        assert version_of(file) == before
+        memory.pipe("/a.wav", b"RIFF" + bytes(200))
+        assert version_of(file) != before
+
+
+class Million(fsspec.AbstractFileSystem):
+    """A pretend server with a million keys, that makes each listing up as it is asked."""
+
+    protocol = "million"
+    cachable = False
+    folders = 1000
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ARG002
+        if path.rstrip("/") == "season":
+            return [{"name": f"season/{day:03}", "type": "directory", "size": 0} for day in range(self.folders)]
+        names = (f"{path}/{number:04}.wav" for number in range(1000))
+        return [{"name": name, "type": "file", "size": 960_044, "mtime": 1.8e9} for name in names]
+
+
+@pytest.mark.parametrize("folders", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_million_keys_are_listed_in_the_memory_of_one_folder(folders: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("million", Million, clobber=True)
+    monkeypatch.setattr(Million, "folders", folders)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
+    count = size = most = 0
+    for path in files_below(place(Path("million://season")), []):
+        count += 1
+        size += path.stat().st_size if count % 1000 == 0 else 0
+        if count == 5_000:  # which costs time
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert count == 1000 * folders and size == folders * 960_044
+    assert 1e5 < most < 3e6, f"{most / 1e6:.1f} MB for listings of 1,000"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; a million would be hundreds
+
+
+class Lying(fsspec.AbstractFileSystem):
+    """A pretend server whose listing names what is not in it."""
+
+    protocol = "lying"
+    cachable = False
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ARG002
+        names = ["in.wav", "../out.wav", "a/../../out.wav", "a\x1b[2J.wav", "a\nb.wav", "", "a\\b.wav", "./b.wav"]
+        found = [{"name": f"{path}/{name}", "type": "file", "size": 10} for name in names]
+        return [*found, {"name": "/etc/passwd", "type": "file", "size": 10}, {"name": "other/x.wav", "type": "file"}]
+
+
+def test_no_name_of_a_listing_leads_out_of_its_folder() -> None:
+    fsspec.register_implementation("lying", Lying, clobber=True)
+    refused: list[str] = []
+    assert [str(path) for path in files_below(place(Path("lying://season")), refused)] == ["lying://season/in.wav"]
+    assert len(refused) == 5 and "\x1b" not in "".join(refused)
+
+
+@needs_http
+def test_a_server_is_asked_for_blocks_and_each_is_fetched_once() -> None:
+    content = b"RIFF" + os.urandom(2 * BLOCK)
+    with serving({"season/dawn.wav": content}) as served:
+        with place(Path(f"{served.root}/season/dawn.wav")).open("rb") as file:
+            assert file.read() == content
+            version_of(file)
+        ranges = [ranged for method, _, ranged in served.asked if method == "GET"]
+        assert [ranged.removeprefix("bytes=") for ranged in ranges if ranged] == [
+            *(f"0-{BLOCK - 1}", f"{BLOCK}-{2 * BLOCK - 1}", f"{2 * BLOCK}-{2 * BLOCK + 3}"),
+        ]
+
+
+@needs_http
+@pytest.mark.parametrize("fault", ["long", "breaks", "error", "redirect", "away", "whole", "unsized"])
+def test_a_server_that_lies_or_fails_is_an_error_of_reading_and_never_other_bytes(fault: str) -> None:
+    content = b"RIFF" + os.urandom(BLOCK + 5_000)
+    with serving({"dawn.wav": content}) as served:
+        served.faults["dawn.wav"] = fault
+        with pytest.raises(OSError) as error:
+            with place(Path(f"{served.root}/dawn.wav")).open("rb") as file:
+                read = file.read()
+                version_of(file)
+            assert read == content[: len(read)]
+        assert error.value.strerror and "\n" not in error.value.strerror
+
+
+def test_paths_alone_need_no_library(tmp_path: Path) -> None:
+    (tmp_path / "dawn.wav").write_bytes(b"RIFF" + bytes(100))
+    code = (
+        "import sys; from pathlib import Path; from runtime.addresses import place, size_of, version_of\n"
+        f"with place(Path({str(tmp_path / 'dawn.wav')!r})).open('rb') as file:\n"
+        "    print(size_of(file), version_of(file)[0])\n"
+        "print([name for name in ('fsspec', 'aiohttp', 's3fs') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    assert done.stdout == "104 104\n[]\n"
+
+
+def test_a_protocol_that_nothing_here_reads_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match=r"^nowhere://: nothing here reads such addresses"):
+        files_below(place(Path("nowhere://a/b")), []).__next__()
+    addresses.server_of.cache_clear()
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(AssertionError, match=r"^s3:// needs what is not installed here .*requirements-cluster"):
+        place(Path("s3://bucket/a.wav")).exists()
+    addresses.server_of.cache_clear()
+
+
+def test_an_address_is_only_read() -> None:
+    with pytest.raises(AssertionError, match="is only read"):
+        place(Path("memory://a/b")).open("w")
+    assert io.BytesIO(b"x").read() == b"x" and Served("", {}).asked == []

@@ -1,0 +1,6 @@
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+def get(key: str, default: Any = ...) -> Any: ...
+def set(arg: Mapping[str, object]) -> AbstractContextManager[object]: ...

@@ -1,0 +1,1 @@
+"""What the tests use of moto 5.2."""
