@@ -157,6 +157,18 @@ def sync(folder: Path) -> None:
         os.close(opened)
 
 
+def take_room(path: Path) -> None:
+    """The bytes that a file has are its own on disk too, where a system can be asked for that: what is mapped from a
+    file with holes ends the process by a signal where the disk is full.
+
+    Errors: OSError, the disk is full.
+    """
+    take = getattr(os, "posix_fallocate", None)
+    if take:
+        with path.open("r+b") as file:
+            take(file.fileno(), 0, path.stat().st_size)
+
+
 def psutil() -> Any:
     """What /proc says, on any system; requirements-score.txt brings it where there is no /proc."""
     return import_module("psutil")

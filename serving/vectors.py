@@ -17,7 +17,6 @@ else is missed. No library is needed for it, and what is mapped from disk needs 
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from runtime.files import publish, read_json, scratch, write_json
 from serving.detections import Scored
 from serving.inputs import Entry
 from serving.journal import Journal
+from system import take_room
 
 FORMAT = 1
 TABLE = "store.json"
@@ -163,8 +163,7 @@ def array_on_disk(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> np
     Errors: OSError of a full disk.
     """
     array = np.lib.format.open_memmap(path, "w+", kind, shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    take_room(path)
     return array
 
 
