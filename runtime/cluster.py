@@ -21,7 +21,6 @@ import logging
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.terminal import show
+from system import APART, end_group
 
 if TYPE_CHECKING:  # imported where it is asked for
     from distributed import Client, Future, Security
@@ -246,8 +246,7 @@ def local_scheduler(count: int) -> Generator[tuple[str, Security]]:
         try:
             yield scheduler.scheduler_address, security
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # they have nothing to keep
-            process.wait()
+            end_group(process)  # they have nothing to keep
 
 
 def start_workers(address: str, count: int, folder: Path, security: Security | None) -> subprocess.Popen[bytes]:
@@ -272,6 +271,7 @@ def start_workers(address: str, count: int, folder: Path, security: Security | N
             stderr=log,
             env=os.environ | workers_environment(),
             start_new_session=True,
+            creationflags=APART,
         )
 
 
@@ -375,7 +375,7 @@ if __name__ == "__main__":
         return [kept_open(3, scale)(number) for number in task]
 
     found = [at_work(scaled, 60.0, task) for task in ([1, 2], [3])]  # as a worker does it
-    print(found, read_cluster.__doc__)
+    print(found)
     assert found == [[3, 6], [9]] and WORKER.seconds == 0
     try:
         read_cluster("local:0")

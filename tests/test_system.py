@@ -261,6 +261,17 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert system.birth(os.getpid()) == system.birth(os.getpid()) != system.birth(1) and not system.birth(2**22 + 1)
 
 
+def test_a_process_that_was_started_apart_ends_with_those_that_it_has_started() -> None:
+    words = ["sh", "-c", "sleep 100 & echo $!; wait"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout
+    child = int(process.stdout.readline())
+    system.end_group(process)
+    assert process.returncode == -9 and process.stdout.read() == b"" and not system.birth(process.pid)
+    process.stdout.close()
+    assert child != process.pid  # its end of the pipe is closed too: it has ended
+
+
 def test_only_one_process_has_a_file_and_its_end_frees_it(tmp_path: Path) -> None:
     code = "import sys, system; from pathlib import Path\n"
     code += "with system.locked(Path(sys.argv[1])) as mine: print(mine, flush=True); input()"
