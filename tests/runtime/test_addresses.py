@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.registry import known_implementations
 from served import Served, serving
 
 from runtime import addresses
@@ -216,11 +217,10 @@ def test_paths_alone_need_no_library(tmp_path: Path) -> None:
 def test_a_protocol_that_nothing_here_reads_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match=r"^nowhere://: nothing here reads such addresses"):
         files_below(place(Path("nowhere://a/b")), []).__next__()
-    addresses.server_of.cache_clear()
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(AssertionError, match=r"^s3:// needs what is not installed here .*requirements-cluster"):
-        place(Path("s3://bucket/a.wav")).exists()
-    addresses.server_of.cache_clear()
+    lacking = {"class": "not_there.FileSystem", "err": "install not_there"}
+    monkeypatch.setitem(known_implementations, "faraway", lacking)
+    with pytest.raises(AssertionError, match=r"^faraway:// needs what is not installed here .*requirements-cluster"):
+        place(Path("faraway://bucket/a.wav")).exists()
 
 
 def test_an_address_is_only_read() -> None:
