@@ -993,7 +993,11 @@ class PredictCommand:
     """Recordings, folders of recordings (searched through), or a recordings.csv that data_loader.py wrote."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
-    scored with OpenVINO. Give the flag several times to average models with the same species."""
+    scored with OpenVINO. Give the flag several times to average models with the same species. Or, with --card, any
+    other ONNX classifier that takes waveforms."""
+    card: str = ""
+    """What a model of somebody else takes and gives: a card.json (docs/hub.md), or the name of one that comes with us:
+    birdnet-v2.4, birdnet-v3, perch-v2. Its licence is printed, and stands in run.json."""
     out: Path | None = None
     """Folder for the tables."""
     rtype: tuple[TableKind, ...] = ("csv", "table")
@@ -1221,6 +1225,9 @@ class SearchCommand:
     """With index: the folder for it."""
     model: Path = Path("runs/quantize/classifier.int8.onnx")
     """With index: the file that quantize.py wrote. An index knows its own; with query only where that was moved to."""
+    card: str = ""
+    """What a model of somebody else takes and gives, as of predictor.py. An index knows its own; with query only where
+    that was moved to."""
     at: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """With query: the second at which the call is, for each example in turn; without it all windows of a recording are
     examples."""

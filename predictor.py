@@ -34,6 +34,7 @@ from serving.contexts import SoundSettings
 from serving.detections import Choices, Scored, detection_lines
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
+from serving.model_cards import open_with_card, read_card
 from serving.outputs import TableSettings, write_outputs
 from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
@@ -84,7 +85,7 @@ def predict(config: PredictCommand) -> int:
         Decoder() as decoder,
         VoiceFinder() if config.voices != "off" else nullcontext() as finder,
     ):
-        scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config))
+        scorers = open_models(config.model or (MODEL,), config.threads, chosen_engine(config), card=config.card)
         check_windows(sound, tables, scorers[0])
         assert config.prior or config.prior_weight == 1, "--prior_weight is about --prior; add that, or leave it out"
         prior = read_prior(config.prior, scorers[0].taxonomy, config.prior_weight) if config.prior else None
@@ -197,9 +198,18 @@ def exit_code(statuses: Mapping[str, int]) -> int:
     return 2 if statuses["unreadable"] + statuses["silent"] else 0
 
 
-def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bool = True) -> list[Scorer]:
-    """The models, which must agree in their windows and species; one without any is refused where they are needed."""
-    scorers = [open_scorer(path, threads, engine) for path in paths]
+def open_models(
+    paths: Sequence[Path], threads: int, engine: Engine, species: bool = True, card: str = ""
+) -> list[Scorer]:
+    """The models, which must agree in their windows and species; one without any is refused where they are needed.
+
+    card   of somebody else's models: what they take and give
+    """
+    assert not card or engine != "openvino", f"--engine {engine} is for files of quantize.py; leave it out with --card"
+    read = read_card(card) if card else None
+    scorers = [
+        open_with_card(path, read, threads, species) if read else open_scorer(path, threads, engine) for path in paths
+    ]
     for scorer in scorers:
         assert scorer.taxonomy.labels or not species, (
             f"{scorer.path} is an encoder that knows no species; `python search.py index` makes an index with it"
@@ -209,7 +219,9 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bo
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
-        if not scorer.verified and scorer.taxonomy.labels:
+        if scorer.card:
+            show(f"licence of {scorer.card['name']}: {scorer.card['license']}. {scorer.card['citation']}")
+        elif not scorer.verified and scorer.taxonomy.labels:
             show("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (
@@ -267,6 +279,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
     return found | {
         "reading": reading_version(),
         "model": model_hash(scorers)[:16],
+        "card": scorers[0].card.get("card_sha256", "")[:16],
         "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in scorers)),
         "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
         "voices": f"{config.voices} {analyser.finder.digest}" if analyser.finder else "off",
@@ -287,7 +300,7 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "band_hz": [scorers[0].audio.lowest_hz, scorers[0].audio.top_hz],
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
-    }
+    } | ({"model_cards": [scorer.card for scorer in scorers]} if scorers[0].card else {})
 
 
 def results_folder(config: PredictCommand) -> Path:

@@ -80,7 +80,7 @@ def write_index(config: SearchCommand) -> int:
     shard, shards = read_shard(config.shard)
     label = f"{shard}/{shards}" if shards > 1 else ""
     with Decoder() as decoder:
-        scorers = open_models((config.model,), config.threads, "onnxruntime", species=False)
+        scorers = open_models((config.model,), config.threads, "onnxruntime", species=False, card=config.card)
         check_windows(sound, TableSettings(), scorers[0])
         refuse_without_embeddings(scorers[0])
         labels = scorers[0].taxonomy.labels
@@ -92,6 +92,7 @@ def write_index(config: SearchCommand) -> int:
         own = [entry for entry in entries if in_shard(entry.path, shard, shards)]
         settings: dict[str, object] = {name: getattr(config, name) for name in OF_ENTRIES}
         settings |= {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
+        settings["card"] = scorers[0].card.get("card_sha256", "")[:16]
         remark = "what is embedded is kept: the same command goes on"
         with (
             open_journal(config.index, settings, arrays=True, shard=label, restart=config.restart) as journal,
@@ -109,9 +110,8 @@ def write_index(config: SearchCommand) -> int:
 def refuse_without_embeddings(scorer: Scorer) -> None:
     """A file of an earlier version gives probabilities alone."""
     noise = np.random.default_rng(0).normal(0, 0.01, (1, context_samples(scorer.audio))).astype(np.float32)
-    assert answers_of(scorer, noise)[0].embeddings.shape[1], (
-        f"{scorer.path} gives no embeddings; make it anew with quantize.py"
-    )
+    remedy = f"name their output in {scorer.card['card']}" if scorer.card else "make it anew with quantize.py"
+    assert answers_of(scorer, noise)[0].embeddings.shape[1], f"{scorer.path} gives no embeddings; {remedy}"
 
 
 def finish_index(config: SearchCommand, scorer: Scorer, entries: Sequence[Entry], journal: Journal) -> int:
@@ -132,6 +132,7 @@ def finish_index(config: SearchCommand, scorer: Scorer, entries: Sequence[Entry]
         "working_directory": str(Path.cwd()),
         "inputs": [str(path.resolve()) for path in config.inputs],
         "time_expansion": config.time_expansion,
+        "card": dict(scorer.card),
     }
     windows = write_store(config.index, journal, entries, said)
     statuses = Counter(str(journal.read_facts(entry)["status"]) for entry in entries)
@@ -210,10 +211,15 @@ def scorer_of(config: SearchCommand, store: Store) -> Scorer:
     known = Path(str(store.facts["model"]))
     path = known if config.model == SearchCommand.model and known.is_file() else config.model
     assert path.is_file(), f"the index was made with {known}, which is not there; say with --model where it is now"
-    (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False)
+    card = config.card or str(store.facts.get("card", {}).get("card", ""))
+    (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False, card=card)
     assert scorer.sha256 == store.facts["model_sha256"], (
         f"{path} is not the file that the index was made with ({known}, sha256 {store.facts['model_sha256'][:12]}); "
         "vectors of two networks cannot be compared"
+    )
+    digest = store.facts.get("card", {}).get("card_sha256", "")
+    assert scorer.card.get("card_sha256", "") == digest, (
+        f"the card {card} is not the one that the index was made with (sha256 {digest[:12]}); give that with --card"
     )
     return scorer
 

@@ -81,6 +81,26 @@ def write_new_head(
     return joined
 
 
+def write_foreign_head(model: Path, path: Path, head: NewHead, output: str) -> None:
+    """Somebody else's file with the new head in place of its own: its outputs are `probabilities` and its embeddings.
+
+    output   what it calls its embeddings (batch, values)
+    """
+    graph = onnx.load(model, load_external_data=False)
+    rename_answers(graph)
+    kept = [entry for entry in graph.graph.output if entry.name == output]
+    shape = [size.dim_value or size.dim_param for size in kept[0].type.tensor_type.shape.dim] if kept else []
+    assert len(shape) == 2, f"{model} gives embeddings {output!r} of {shape}, not of (batch, values); no head fits them"
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
+    add_head(graph, head, (), "", output)
+    drop_unused(graph)
+    weights = model.with_name(f"{model.name}.data")
+    with tempfile.TemporaryDirectory(prefix=".head-", dir=path.parent) as folder:
+        copied = Path(shutil.copyfile(weights, Path(folder) / "weights.data")) if weights.is_file() else None
+        finish(graph, path, copied)
+
+
 def rename_answers(graph: onnx.ModelProto) -> str:
     """Give the file's own probabilities a name that nothing else has, in place; returns it."""
     taken = {name for node in graph.graph.node for name in node.output}
@@ -92,8 +112,11 @@ def rename_answers(graph: onnx.ModelProto) -> str:
     return old
 
 
-def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: str) -> None:
-    """Standardise, one linear layer, sigmoid; behind the columns that are kept of the file's own answers, `old`."""
+def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: str, output: str = EMBEDDINGS) -> None:
+    """Standardise, one linear layer, sigmoid; behind the columns that are kept of the file's own answers, `old`.
+
+    output   the embeddings
+    """
     taken = {name.partition(".")[0] for node in graph.graph.node for name in node.output}
     own = next(f"head_{number}" for number in count(1) if f"head_{number}" not in taken)
     constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
@@ -101,12 +124,14 @@ def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: st
     }
     answers = f"{own}.probabilities" if kept else PROBABILITIES
     steps = [
-        ("Sub", [EMBEDDINGS, f"{own}.mean"], f"{own}.centred"),
+        ("Cast", [output], f"{own}.embeddings"),  # of files in half precision
+        ("Sub", [f"{own}.embeddings", f"{own}.mean"], f"{own}.centred"),
         ("Div", [f"{own}.centred", f"{own}.deviation"], f"{own}.standard"),
         ("Gemm", [f"{own}.standard", f"{own}.weights", f"{own}.bias"], f"{own}.logits"),
         ("Sigmoid", [f"{own}.logits"], answers),
     ]
     nodes = [helper.make_node(kind, given, [made], f"{own}.{kind}") for kind, given, made in steps]
+    nodes[0].attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
     if kept:
         constants[f"{own}.kept"] = np.array(kept, np.int64)
         nodes += [
@@ -115,8 +140,8 @@ def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: st
         ]
     graph.graph.node.extend(nodes)
     graph.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
-    others = [output for output in graph.graph.output if output.name != PROBABILITIES]
-    embeddings = next(output for output in others if output.name == EMBEDDINGS)
+    others = [other for other in graph.graph.output if other.name != PROBABILITIES]
+    embeddings = next(other for other in others if other.name == output)
     rows = embeddings.type.tensor_type.shape.dim[0]
     size: list[str | int | None] = [rows.dim_param or None, len(kept) + head.weights.shape[1]]
     found = helper.make_tensor_value_info(PROBABILITIES, onnx.TensorProto.FLOAT, size)
