@@ -32,9 +32,10 @@ from serving.analysis import NOTHING, analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
 from serving.detections import Choices, Scored, detection_lines
+from serving.hub import USUAL, fetch, is_address
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, kept_settings, open_journal
-from serving.model_cards import open_with_card, read_card
+from serving.model_cards import Card, open_with_card, read_card
 from serving.outputs import TableSettings, write_outputs
 from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
@@ -207,9 +208,7 @@ def open_models(
     """
     assert not card or engine != "openvino", f"--engine {engine} is for files of quantize.py; leave it out with --card"
     read = read_card(card) if card else None
-    scorers = [
-        open_with_card(path, read, threads, species) if read else open_scorer(path, threads, engine) for path in paths
-    ]
+    scorers = [open_model(path, threads, engine, read, species) for path in paths]
     for scorer in scorers:
         assert scorer.taxonomy.labels or not species, (
             f"{scorer.path} is an encoder that knows no species; `python search.py index` makes an index with it"
@@ -219,9 +218,11 @@ def open_models(
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
-        if scorer.card:
-            show(f"licence of {scorer.card['name']}: {scorer.card['license']}. {scorer.card['citation']}")
-        elif not scorer.verified and scorer.taxonomy.labels:
+        if scorer.origin:
+            show(f"from {scorer.origin}")
+        if licence := licence_of(scorer):
+            show(licence)
+        if not scorer.card and not scorer.verified and scorer.taxonomy.labels:
             show("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (
@@ -231,6 +232,24 @@ def open_models(
         show("of several models nothing is said of how unfamiliar a window is; each by itself would tell it")
         return [replace(scorer, unfamiliar=False) for scorer in scorers]
     return scorers
+
+
+def open_model(path: Path, threads: int, engine: Engine, card: Card | None, species: bool) -> Scorer:
+    """One model, fetched where it lies on the hub."""
+    origin = ""
+    if is_address(path):
+        names = (card.facts.file, *USUAL) if card else USUAL
+        path, origin = fetch(path, names, [card.facts.labels] if card and isinstance(card.facts.labels, str) else [])
+    scorer = open_with_card(path, card, threads, species) if card else open_scorer(path, threads, engine)
+    return replace(scorer, origin=origin) if origin else scorer
+
+
+def licence_of(scorer: Scorer) -> str:
+    """On what terms a model may be used, as far as its card or its file says, in a line."""
+    if scorer.card:
+        return f"licence of {scorer.card['name']}: {scorer.card['license']}. {scorer.card['citation']}".rstrip()
+    licence = scorer.provenance.get("license")
+    return f"licence of {scorer.path.name}: {licence}" if isinstance(licence, str) and licence else ""
 
 
 def chosen_engine(config: PredictCommand) -> Engine:
@@ -300,6 +319,8 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "band_hz": [scorers[0].audio.lowest_hz, scorers[0].audio.top_hz],
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
+        "hub": [scorer.origin for scorer in scorers if scorer.origin],
+        "licences": [licence_of(scorer) for scorer in scorers],
     } | ({"model_cards": [scorer.card for scorer in scorers]} if scorers[0].card else {})
 
 

@@ -44,6 +44,7 @@ from serving.analysis import NOTHING
 from serving.choices import model_hash
 from serving.contexts import SoundSettings, context_pieces
 from serving.detections import Choices, TableFacts, clock_text
+from serving.hub import is_address
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, open_journal
 from serving.outputs import KINDS, TableSettings, check_ledger
@@ -210,7 +211,9 @@ def scorer_of(config: SearchCommand, store: Store) -> Scorer:
     """The file that the index was made with, and no other: vectors of two networks cannot be compared."""
     known = Path(str(store.facts["model"]))
     path = known if config.model == SearchCommand.model and known.is_file() else config.model
-    assert path.is_file(), f"the index was made with {known}, which is not there; say with --model where it is now"
+    assert path.is_file() or is_address(path), (
+        f"the index was made with {known}, which is not there; say with --model where it is now"
+    )
     card = config.card or str(store.facts.get("card", {}).get("card", ""))
     (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False, card=card)
     assert scorer.sha256 == store.facts["model_sha256"], (

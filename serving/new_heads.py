@@ -72,13 +72,22 @@ def write_new_head(
     joined = joined_labels(old, kept, taxonomy)
     limits = joined_thresholds(thresholds_from_json(facts, old.labels, model), kept, thresholds)
     facts |= {"taxonomy": to_json(joined), "provenance": {**provenance_of(facts), **said}}
-    facts |= thresholds_to_json(limits) | {"sealed": True}
-    helper.set_model_props(graph, {METADATA: json.dumps(facts)})
-    weights = weights_beside(model)
-    with tempfile.TemporaryDirectory(prefix=".head-", dir=path.parent) as folder:
-        copied = Path(shutil.copyfile(weights, Path(folder) / "weights.data")) if weights else None
-        finish(graph, path, copied)
+    write_copy(model, path, graph, facts | thresholds_to_json(limits))
     return joined
+
+
+def write_copy(model: Path, path: Path, graph: onnx.ModelProto, facts: Mapping[str, object]) -> None:
+    """A file once more, its weights as they are, with a digest of its own.
+
+    graph   of `model`, as it is to be
+    facts   what a file of ours is to say of itself; none for somebody else's, whose metadata stay
+    """
+    said = {entry.key: entry.value for entry in graph.metadata_props if entry.key != "seal"}
+    helper.set_model_props(graph, {METADATA: json.dumps({**facts, "sealed": True})} if facts else said)
+    weights = weights_beside(model) or model.with_name(f"{model.name}.data")
+    with tempfile.TemporaryDirectory(prefix=".head-", dir=path.parent) as folder:
+        copied = Path(shutil.copyfile(weights, Path(folder) / "weights.data")) if weights.is_file() else None
+        finish(graph, path, copied)
 
 
 def write_foreign_head(model: Path, path: Path, head: NewHead, output: str) -> None:
@@ -95,10 +104,7 @@ def write_foreign_head(model: Path, path: Path, head: NewHead, output: str) -> N
     graph.graph.output.extend(kept)
     add_head(graph, head, (), "", output)
     drop_unused(graph)
-    weights = model.with_name(f"{model.name}.data")
-    with tempfile.TemporaryDirectory(prefix=".head-", dir=path.parent) as folder:
-        copied = Path(shutil.copyfile(weights, Path(folder) / "weights.data")) if weights.is_file() else None
-        finish(graph, path, copied)
+    write_copy(model, path, graph, {})
 
 
 def rename_answers(graph: onnx.ModelProto) -> str:

@@ -104,6 +104,7 @@ class Scorer:
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what main.py wrote of its training
     unfamiliar: bool = False  # whether it tells how unlike its training a window is
     card: Mapping[str, str] = field(default_factory=dict[str, str])  # of somebody else's model: licence, citation
+    origin: str = ""  # hf://owner/name@commit of one from the hub
 
     @property
     def windows(self) -> int:
