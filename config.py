@@ -46,6 +46,7 @@ EncoderKind = Literal["whisper", "timm", "cnn", "vit"]
 FrequencyPooling = Literal["average_max", "gem"]
 Compression = Literal["log", "pcen", "pcen_trained"]
 Voices = Literal["off", "report", "skip", "mute"]
+TrackerKind = Literal["none", "tensorboard", "wandb"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
@@ -680,6 +681,9 @@ class TrainingRunSettings(RunSettings):
     from the run, and one that is given and contradicts them is refused."""
     save_minutes: float = 1.0
     """Minutes between two states to resume from; longer where that would take more than 5 % of the time."""
+    tracker: TrackerKind = "none"
+    """Where else the curves of the run go (`pip install -r requirements-trackers.txt`): tensorboard, into the run's
+    folder, or wandb, offline unless WANDB_MODE says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Models on the hub: fetched at one commit, checked, and read from the cache from then on; a folder of ours pushed there.
+"""Models on the hub: fetched at one commit, checked, read from the cache from then on; a folder of ours pushed there.
 
     path, origin = fetch(Path("hf://owner/name@main"))     # .../classifier.int8.onnx, hf://owner/name@<commit>
     push(folder, "owner/name", private=True)
 
-Reads    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE of the environment, as huggingface_hub does; nothing else says
-         who you are
+Reads    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE of the environment, as huggingface_hub does; nothing else
+         says who you are
 Writes   HF_HOME/wildwhisper/owner--name: a folder for each commit, and which commit a revision was when it was fetched
 
 Only the ONNX file is fetched, with its weights and labels where these lie beside it; what it holds is looked at by
@@ -84,9 +84,7 @@ def fetch(path: Path, usual: Sequence[str] = USUAL, beside: Sequence[str] = ()) 
     listed = listing(address, note)
     if listed is None:
         here = kept(root, note, address, usual)
-        assert here, (
-            f"hf://{address.repo}: the hub cannot be reached, and {root} has no copy of it; fetch it where it can"
-        )
+        assert here, f"hf://{address.repo}: the hub cannot be reached, and {root} has no copy; give a file instead"
         show(f"the hub cannot be reached; {here[1]} is read from the cache")
         return here
     commit, files = listed
@@ -118,7 +116,6 @@ def listing(address: Address, note: Path) -> tuple[str, dict[str, Wanted]] | Non
     note   what was fetched before, for the message
     """
     api = hub()
-    from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -127,7 +124,7 @@ def listing(address: Address, note: Path) -> tuple[str, dict[str, Wanted]] | Non
         if isinstance(error, HfHubHTTPError) and error.response.status_code >= 500:
             return None
         refuse(address, error, f"; {note.parent.parent} has an earlier copy" if note.is_file() else "")
-    except (HTTPError, OSError):  # nobody answers, or HF_HUB_OFFLINE says that nobody is to be asked
+    except Exception:  # nobody answers, or HF_HUB_OFFLINE forbids to ask; the network's errors share no narrower type
         return None
     commit = str(info.sha)
     assert COMMIT.fullmatch(commit), f"hf://{address.repo}: the hub names no commit of {address.revision}"

@@ -31,7 +31,7 @@ from training.checkpoint import ClassifierFacts, licence_note, save_classifier, 
 
 CARD, CLASSIFIER, LABELS = "README.md", "classifier.safetensors", "labels.csv"
 KEPT = ("held_out_fold", "epoch", "sound", "seed", "temperature", "held_out", "licenses", "license")  # of provenance
-HUB_NAME = re.compile(r"(?![.~/])[\w-]+/[\w.-]+")
+OPENAI = re.compile(r"openai/whisper-[\w.-]+")  # any other name could be a folder here
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@])")
 FIGURES = {"macro_auc": "macro AUC", "cmap": "cmAP (class-mean average precision)", "top1": "top-1 accuracy"}
 MOST_SPECIES = 300  # rows of the card's table; labels.csv has all
@@ -69,10 +69,10 @@ def write_folder(
 
 
 def public_provenance(provenance: Mapping[str, object], license_name: str) -> dict[str, object]:
-    """What may be said of a training to everybody: no path, no name of a run, no address but that of a hub checkpoint."""
+    """What may be said of a training to everybody: no path, no name of a run, no weights but OpenAI's by name."""
     found = {name: provenance[name] for name in KEPT if name in provenance}
     weights = str(provenance.get("encoder", ""))
-    found["encoder"] = weights if weights == "random" or HUB_NAME.fullmatch(weights) else "an encoder of its own"
+    found["encoder"] = weights if weights == "random" or OPENAI.fullmatch(weights) else "an encoder of its own"
     found["teachers"] = [
         {key: one[key] for key in ("name", "license", "sha256") if key in one} for one in teachers_of(provenance)
     ]
@@ -153,7 +153,7 @@ def model_card(facts: ClassifierFacts, onnx_name: str, story: Story) -> str:
         what_it_is(facts),
         "## Use\n\n" + usage(facts, onnx_name, story),
         "## Species\n\n" + species_table(facts),
-        "## How good it is\n\n" + figures(facts, story),
+        "## How good it is\n\n" + figures(story),
         "## Data and licences\n\n" + data_and_licences(facts, story),
         "## Intended use and limits\n\n" + limits(facts),
         "## Energy\n\n" + energy(story),
@@ -241,7 +241,7 @@ def threshold_cells(threshold: Threshold | None) -> list[str]:
     return [str(threshold.positives), f"{low:.2f} to {high:.2f}" if threshold.positives else "never validated"]
 
 
-def figures(facts: ClassifierFacts, story: Story) -> str:
+def figures(story: Story) -> str:
     """What is known of its quality, with intervals where there are any."""
     found = [
         f"* {words}: {story.scores[key]:.3f}{interval(story.scores, key)}"
@@ -276,8 +276,8 @@ def limits(facts: ClassifierFacts) -> str:
     few = sum(one.positives < 10 for one in facts.thresholds.species)
     return "\n".join(
         [
-            "For surveys of wildlife by recordings: to find where and when species call, with somebody who listens to a "
-            "part of what is found.",
+            "For surveys of wildlife by recordings: to find where and when species call, with somebody who listens to "
+            "a part of what is found.",
             "",
             f"* It knows the {len(facts.taxonomy.labels)} labels above and nothing else; any other sound may be taken "
             "for one of them.",
@@ -307,10 +307,10 @@ if __name__ == "__main__":
 
     kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Ranidae", "Rana", "Rana ficta")
     frog = Taxonomy(("frog",), ("Rana ficta",), ("<b>Frog</b> | toad",), (kin,), (7,))
-    made = {"licenses": {"CC BY 4.0": 12}, "data": "/home/somebody/frogs", "encoder": "/home/somebody/e.safetensors"}
+    made = {"licenses": {"CC BY 4.0": 12}, "data": "/home/jane/frogs", "encoder": "/home/jane/e.safetensors"}
     clean = public_provenance(made, "cc-by-4.0")
     facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(layers=3), frog, clean)
     scores = {"macro_auc": 0.91, "macro_auc_low": 0.85, "macro_auc_high": 0.95, "rows": 40, "classes": 1}
     card = model_card(facts, "", Story("owner/frogs", "cc-by-4.0", scores, 7200, 50))
     print(card)
-    assert "somebody" not in card and "<b>" not in card and "0.910 [0.850, 0.950]" in card and "0.100 kWh" in card
+    assert "jane" not in card and "<b>" not in card and "0.910 [0.850, 0.950]" in card and "0.100 kWh" in card

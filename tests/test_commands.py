@@ -84,7 +84,19 @@ def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path
 
 @pytest.mark.parametrize(
     "script",
-    ["data_loader.py", "ssl_mae.py", "main.py", "quantize.py", "predictor.py", "probe.py", "search.py", "refit.py"],
+    [
+        *(
+            "data_loader.py",
+            "ssl_mae.py",
+            "main.py",
+            "quantize.py",
+            "predictor.py",
+            "probe.py",
+            "search.py",
+            "refit.py",
+        ),
+        "publish.py",
+    ],
 )
 def test_help_teaches(script: str, tmp_path: Path) -> None:
     done = forked.run(tmp_path, script, "--help")
