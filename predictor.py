@@ -309,7 +309,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
 
 def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, object]:
     """What run.json says of the models, the recordings and the machine."""
-    return {
+    found: dict[str, object] = {
         "model": str(scorers[0].path.resolve()),
         "model_sha256": model_hash(scorers),
         "models": [str(scorer.path) for scorer in scorers],
@@ -319,9 +319,13 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "band_hz": [scorers[0].audio.lowest_hz, scorers[0].audio.top_hz],
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
+    }
+    more = {  # of models that say so
         "hub": [scorer.origin for scorer in scorers if scorer.origin],
-        "licences": [licence_of(scorer) for scorer in scorers],
-    } | ({"model_cards": [scorer.card for scorer in scorers]} if scorers[0].card else {})
+        "licences": [licence for licence in map(licence_of, scorers) if licence],
+        "model_cards": [scorer.card for scorer in scorers if scorer.card],
+    }
+    return found | {name: values for name, values in more.items() if values}
 
 
 def results_folder(config: PredictCommand) -> Path:

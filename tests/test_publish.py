@@ -158,7 +158,7 @@ def test_a_fold_is_published_by_its_folder_and_without_an_onnx_file(
     fold = tmp_path / "finetune" / "fold-0"
     fold.mkdir(parents=True)
     shutil.copy(stages.classifier, fold)
-    with pytest.raises(AssertionError, match=r"a classifier for each fold; name one of them: .*fold-0"):
+    with pytest.raises(AssertionError, match=r"one classifier for each fold; name one: .*fold-0"):
         published(fold.parent)
     assert published(fold) == 0
     said = capsys.readouterr().out
