@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runtime import trackers
-from runtime.runs import keep_records, open_run, read_records, record
+from runtime.runs import keep_records, open_run, read_records, record, subfolder
 from runtime.trackers import end_tracking, require, track
 
 HERE = Path(__file__).parents[2]
@@ -128,3 +128,18 @@ def test_a_run_that_goes_on_continues_its_curves(tmp_path: Path) -> None:
     assert given == pytest.approx({1: 1.0, 2: 0.5, 3: 0.5 / 3, 4: 0.125})  # epoch 3 is that of the second time
     assert [event.step for event in seen.Scalars("loss")] == [1, 2, 3, 4]
     assert [line["epoch"] for line in read_records(folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["mae", "finetune"])
+def test_the_flag_of_both_trainings_reaches_what_they_record(
+    name: str, wandb: list[PretendRun], tmp_path: Path
+) -> None:
+    from config import FinetuneCommand, PretrainCommand, parse
+    from training.states import training_run
+
+    words = ["--preset", "demo", "--run.root", str(tmp_path), "--run.tracker", "wandb"]
+    config = parse(PretrainCommand, words) if name == "mae" else parse(FinetuneCommand, words)
+    with training_run(name, config) as run:
+        record(run, epoch=7, loss=1.0)
+        record(subfolder(run, "fold-1"), epoch=8, loss=2.0)
+    assert [[step for step, _ in one.logged] for one in wandb] == [[7], [8]]
