@@ -87,8 +87,12 @@ def wandb_writer(folder: Path) -> Writer:
 
 if __name__ == "__main__":
     seen = list[tuple[int, dict[str, float]]]()
+
+    def remember(step: int, numbers: Mapping[str, float]) -> None:
+        seen.append((step, dict(numbers)))
+
     with tempfile.TemporaryDirectory() as place:
-        OPEN[Path(place)] = Writer(lambda step, numbers: seen.append((step, dict(numbers))), lambda: print("closed"))
+        OPEN[Path(place)] = Writer(remember, lambda: print("closed"))
         track("tensorboard", Path(place), 1, {"epoch": 1, "loss": 0.5, "note": "too few", "auc": None})
         track("none", Path(place), 2, {"loss": 0.4})
         end_tracking()

@@ -101,7 +101,7 @@ def by_hand(path: Path, sound: Path, shape: Shape) -> tuple[Numbers, Numbers]:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [shape.scores, shape.embeddings] if shape.embeddings else [shape.scores]
     found: list[list[Numbers]] = []
-    for window in soundfile.read(sound)[0].reshape(-1, shape.samples):
+    for window in soundfile.read(sound, dtype="float32")[0].reshape(-1, shape.samples):
         samples = window - window.mean()
         samples = samples / np.abs(samples).max() * shape.peak if shape.peak else samples
         shaped = samples.astype(np.float32).reshape((1,) * len(shape.axes) + (-1,))

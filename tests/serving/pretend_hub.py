@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,7 +42,7 @@ class Hub:
 
 
 @contextmanager
-def pretend_hub() -> Iterator[Hub]:
+def pretend_hub() -> Generator[Hub]:
     hub = Hub()
 
     class Answering(BaseHTTPRequestHandler):
