@@ -88,7 +88,7 @@ def test_a_run_that_fails_is_closed_too(wandb: list[PretendRun], tmp_path: Path)
 def test_a_tracker_that_is_not_installed_is_a_line_before_anything_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers, "find_spec", {}.get)
+    monkeypatch.setattr(trackers, "find_spec", dict[str, None]().get)
     with (
         pytest.raises(AssertionError, match=r"`pip install -r requirements-trackers\.txt`") as refusal,
         open_run("demo", tmp_path, {}, tracker="tensorboard"),

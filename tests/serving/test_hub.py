@@ -120,7 +120,7 @@ def test_a_folder_is_pushed_without_what_is_not_meant(hub: Hub, tmp_path: Path) 
 
 def test_the_library_is_asked_for_only_by_an_address(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.commit("owner/name", OURS)
-    monkeypatch.setattr(hubs, "find_spec", {}.get)
+    monkeypatch.setattr(hubs, "find_spec", dict[str, None]().get)
     with pytest.raises(AssertionError, match=r"`pip install huggingface_hub==2\.4\.0`") as refusal:
         fetch(MAIN)
     assert "\n" not in str(refusal.value)
