@@ -12,6 +12,7 @@ import argparse
 import inspect
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,6 +37,7 @@ EncoderKind = Literal["whisper", "timm", "cnn", "vit"]
 FrequencyPooling = Literal["average_max", "gem"]
 Compression = Literal["log", "pcen", "pcen_trained"]
 Voices = Literal["off", "report", "skip", "mute"]
+TrackerKind = Literal["none", "tensorboard", "wandb"]
 SCRATCH = scratch()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
@@ -670,6 +672,9 @@ class TrainingRunSettings(RunSettings):
     from the run, and one that is given and contradicts them is refused."""
     save_minutes: float = 1.0
     """Minutes between two states to resume from; longer where that would take more than 5 % of the time."""
+    tracker: TrackerKind = "none"
+    """Where else the curves of the run go (`pip install -r requirements-trackers.txt`): tensorboard, into the run's
+    folder, or wandb, offline unless WANDB_MODE says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -988,7 +993,11 @@ class PredictCommand:
     and folders may lie at a server: s3://bucket/season, https://example.org/dawn.flac (docs/clusters.md)."""
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """The file that quantize.py wrote, runs/quantize/classifier.int8.onnx if none is named; an .xml that it exported is
-    scored with OpenVINO. Give the flag several times to average models with the same species."""
+    scored with OpenVINO. Give the flag several times to average models with the same species. Or, with --card, any
+    other ONNX classifier that takes waveforms."""
+    card: str = ""
+    """What a model of somebody else takes and gives: a card.json (docs/hub.md), or the name of one that comes with us:
+    birdnet-v2.4, birdnet-v3, perch-v2. Its licence is printed, and stands in run.json."""
     out: Path | None = None
     """Folder for the tables."""
     rtype: tuple[TableKind, ...] = ("csv", "table")
@@ -1219,6 +1228,9 @@ class SearchCommand:
     """With index: the folder for it."""
     model: Path = Path("runs/quantize/classifier.int8.onnx")
     """With index: the file that quantize.py wrote. An index knows its own; with query only where that was moved to."""
+    card: str = ""
+    """What a model of somebody else takes and gives, as of predictor.py. An index knows its own; with query only where
+    that was moved to."""
     at: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """With query: the second at which the call is, for each example in turn; without it all windows of a recording are
     examples."""
@@ -1384,6 +1396,46 @@ class CountCommand:
 
 
 @dataclass(frozen=True)
+class PublishCommand:
+    """A trained classifier as a folder that the hub understands, and pushed there when told to.
+
+    Reads a run of main.py, and the ONNX file that quantize.py made of it; writes README.md (the model card),
+    config.json, labels.csv, classifier.safetensors, classifier.int8.onnx, and model.safetensors: the encoder, for
+    transformers. No recording, no path of this machine and nobody's name is in any of them.
+
+    Start with  --license   on what terms others may use it; look at the licences of the recordings first
+                --to        the repository; without it nothing leaves this machine
+                --public    for everybody to see; without it the repository is private
+
+    Examples: python publish.py runs/finetune --license cc-by-4.0
+              python publish.py runs/finetune --license cc-by-4.0 --to owner/name
+              python predictor.py season-2026/ --model hf://owner/name
+    """
+
+    trained: Annotated[Path, tyro.conf.Positional] = Path("runs/finetune")
+    """The run of main.py; of one with several folds the folder of one of them."""
+    onnx: Path | None = None
+    """The file that quantize.py made of it, by default the newest one, if it is of this classifier."""
+    out: Path | None = None
+    """The folder, hub/ in the run."""
+    to: str = ""
+    """owner/name of the repository on the hub. HF_TOKEN, or `hf auth login`, says who you are."""
+    public: bool = False
+    """Of a repository that is not there yet: for everybody to see."""
+    license: str = ""
+    """The licence of the classifier as the hub calls it: cc-by-4.0, cc-by-nc-4.0, apache-2.0, ..."""
+    watts: float = 0.0
+    """What the machine drew while it trained; then the card says the energy. 0: it says that nobody measured it."""
+
+    def __post_init__(self) -> None:
+        refuse_below(0, self, "watts")
+        assert not self.to or self.license, "--to needs --license: say on what terms others may use the classifier"
+        assert re.fullmatch(r"[a-z0-9.-]*", self.license), f"--license {self.license}: as the hub calls it, cc-by-4.0"
+        assert not self.to or re.fullmatch(r"[\w.-]+/[\w.-]+", self.to), f"--to {self.to}: give owner/name"
+        refuse_idle(self, () if self.to else ("public",), "is about a repository, and --to names none")
+
+
+@dataclass(frozen=True)
 class ExperimentsCommand:
     """All runs side by side: how each ended, how good it was, and the settings in which they differ.
 
@@ -1409,7 +1461,7 @@ OF_QUERY = ("at", "unlike", "name", "most", "out", "rtype")
 SYNTHETIC_NOISE = 0.1  # of the training windows, measured with Whisper's weights only
 OF_CONFIG = "--config FILE gives the settings of a run back, from its run.json; flags win over it."
 REPEATED = ("--model", "--classifier", "--at", "--unlike")  # with one value each time
-POSITIONAL = ("inputs", "results", "action")  # given on the command line alone
+POSITIONAL = ("inputs", "results", "action", "trained")  # given on the command line alone
 NO_SOUND = "it is a fact of the model, and travels in its file; leave it out"
 NO_PRESET = "it is not needed here, as no setting depends on the size of an encoder; leave it out"
 NOT_OFFERED = {  # flags of BirdNET-Analyzer that people will try on predictor.py
@@ -1495,6 +1547,7 @@ Command = TypeVar(
     RefitCommand,
     ExperimentsCommand,
     PackCommand,
+    PublishCommand,
 )
 
 

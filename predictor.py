@@ -32,7 +32,7 @@ from runtime.cluster import open_cluster, read_cluster
 from runtime.files import read_json
 from runtime.runs import Run, open_run, peak_memory_mb, refuse_others
 from runtime.terminal import launch, show
-from serving.analyser import Analyser, AnalyserSettings, analysed_there, open_analyser
+from serving.analyser import Analyser, AnalyserSettings, analysed_there, licence_of, open_analyser
 from serving.analysis import NOTHING
 from serving.choices import ChoiceSettings, model_hash
 from serving.contexts import SoundSettings
@@ -89,6 +89,7 @@ def analyser_settings(config: PredictCommand) -> AnalyserSettings:
         config.prior,
         config.prior_weight,
         config.time_expansion,
+        card=config.card,
     )
 
 
@@ -249,7 +250,7 @@ def settings(config: PredictCommand, analyser: Analyser) -> dict[str, object]:
 
 def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, object]:
     """What run.json says of the models, the recordings and the machine."""
-    return {
+    found: dict[str, object] = {
         "model": str(scorers[0].path.resolve()),
         "model_sha256": model_hash(scorers),
         "models": [str(scorer.path) for scorer in scorers],
@@ -260,6 +261,12 @@ def run_facts(scorers: Sequence[Scorer], inputs: Sequence[Path]) -> dict[str, ob
         "cpu": cpu_name(),
         "int8_known_answers": [scorer.known_answer for scorer in scorers],
     }
+    more = {  # of models that say so
+        "hub": [scorer.origin for scorer in scorers if scorer.origin],
+        "licences": [licence for licence in map(licence_of, scorers) if licence],
+        "model_cards": [scorer.card for scorer in scorers if scorer.card],
+    }
+    return found | {name: values for name, values in more.items() if values}
 
 
 def refuse_out(config: PredictCommand) -> None:

@@ -5,8 +5,8 @@
     python refit.py season.index validation.csv validation-2.csv
 
 Reads    the index of search.py; validation.csv as the page of report.py hands it out; the ONNX file of the index
-Writes   classifier.onnx, or .int8.onnx: that file with a new head; thresholds.csv, refit.json, run.json; next/ with the
-         tables of predictor.py
+Writes   classifier.onnx, or .int8.onnx: that file with a new head, of somebody else's file card.json and labels.csv
+         too; thresholds.csv, refit.json, run.json; next/ with the tables of predictor.py
 
 No sound is opened and no network is run: a head is fitted on the embeddings that the index has. What it is worth is
 said by windows of recordings that it was not fitted to, where there are five sites or more by windows of other sites,
@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,10 @@ from runtime.files import publish, write_json
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.detections import Analysed
+from serving.foreign import digest_of, open_foreign
 from serving.journal import refuse_parts
-from serving.new_heads import NewHead, write_new_head
+from serving.model_cards import Card, embeddings_output, read_card, write_card
+from serving.new_heads import NewHead, write_foreign_head, write_new_head
 from serving.ranked import Like, recordings_of, write_ranked_tables
 from serving.results import NEEDED, Detected, Results, detected, rows_of
 from serving.review import NOTHING, Verdict, is_rank, names_of, plain_label, read_verdicts, settle
@@ -50,6 +52,7 @@ from serving.vectors import Store, open_store
 from taxonomy import build_taxonomy, key
 from training.verdict_head import Judged, Judgement, LinearHead, choose_next, fit_head, judge, probabilities
 
+CARD = "card.json"  # beside the new file of somebody else's model
 BACKGROUND = 500  # windows at most that nobody listened to, which are taken for what an archive mostly holds
 MANY_SITES = 5  # from so many on a head is judged by other sites, below by other recordings
 AT_A_TIME = 65_536  # windows
@@ -105,7 +108,9 @@ def refit(config: RefitCommand) -> int:
     if listened.strangers:
         show(f"{listened.strangers} verdicts are on windows that {index} does not have; they were left out")
     show(f"wrote {path}, {run.folder / 'thresholds.csv'}, {run.folder / 'refit.json'}")
-    show(f"next, or with other recordings: {command_line('predictor.py', *store.facts['inputs'], '--model', path)}")
+    flags = ["--card", path.with_name(CARD), "--thresholds", run.folder / "thresholds.csv"] if card_of(store) else []
+    words = [*store.facts["inputs"], "--model", path, *flags]
+    show(f"next, or with other recordings: {command_line('predictor.py', *words)}")
     if more:
         show(f"to listen on: {command_line('report.py', run.folder / 'next', '--strategy', 'all')}")
     return 2 if listened.strangers else 0
@@ -125,7 +130,7 @@ def model_of(config: RefitCommand, store: Store) -> Path:
         f"{index} was made with {known}, and a new head goes into an ONNX file alone; make another index with that: "
         f"{command_line(*words)}"
     )
-    assert sha256(path) == store.facts["model_sha256"], (
+    assert digest_of(path) == store.facts["model_sha256"], (
         f"{path} is not the file that the index was made with ({known}); its embeddings are others"
     )
     return path
@@ -311,7 +316,7 @@ def write_classifier(
     listened: Listened,
     judgements: Sequence[Judgement],
 ) -> Path:
-    """The ONNX file with the new head, thresholds.csv and refit.json."""
+    """The ONNX file with the new head, thresholds.csv and refit.json; of somebody else's file its new card too."""
     rows = [("", label_row(label, *listened.names[label])) for label in listened.labels]
     taxonomy = build_taxonomy(with_lineages(rows, [shipped()])[0])
     path = folder / ("classifier.int8.onnx" if ".int8" in model.name else "classifier.onnx")
@@ -330,14 +335,32 @@ def write_classifier(
     ]
     said = {"refit": {"verdicts": [str(path) for path in config.inputs[1:]], "windows": len(listened.rows)}}
     new = NewHead(store.mean, store.deviation, head.weights, head.bias)
-    joined = write_new_head(model, path, new, taxonomy, thresholds, config.beside, said)
+    card = card_of(store)
+    if card:
+        assert not config.beside, f"--beside: {model} is a file of somebody else; its labels stay in its own tables"
+        output = embeddings_output(open_foreign(model), card.facts, "", card.path)
+        write_foreign_head(model, path, new, output)
+        write_card(path.with_name(CARD), card, taxonomy, output)
+        labels = taxonomy.labels
+    else:
+        labels = write_new_head(model, path, new, taxonomy, thresholds, config.beside, said).labels
     names = [no_formula(name) for name in taxonomy.scientific_names]
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         plain = [replace(threshold, label=no_formula(threshold.label)) for threshold in thresholds]
         write_thresholds(file, plain, names, "verdicts", sha256(path))
-    card = {"model": str(model), "labels": joined.labels, "judged": figures, **said["refit"]}
-    write_json(folder / "refit.json", card)
+    write_json(folder / "refit.json", {"model": str(model), "labels": labels, "judged": figures, **said["refit"]})
     return path
+
+
+def card_of(store: Store) -> Card | None:
+    """The card that an index of somebody else's file was made with."""
+    said: object = store.facts.get("card")
+    given = cast(dict[str, str], said) if isinstance(said, dict) else {}
+    card = read_card(given["card"]) if given.get("card") else None
+    assert card is None or card.sha256 == given.get("card_sha256"), (
+        f"{card.path if card else ''} was changed since the index was made; make the index anew"
+    )
+    return card
 
 
 def write_next(

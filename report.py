@@ -167,6 +167,7 @@ def next_steps(config: ReportCommand, results: Results, folder: Path) -> list[st
     limits, table = folder / "thresholds.csv", folder / "recordings.csv"
     if inputs and models and all(Path(path).exists() for path in (*inputs, *models)):
         words = [*inputs, *(word for model in models for word in ("--model", model))]
+        words += ["--card", results.card["card"]] if results.card else []
         out = results.folder.with_name(f"{results.folder.resolve().name}-reviewed")
         lines = [f"next: {command_line('predictor.py', *words, '--thresholds', limits, '--out', out)}"]
     else:
@@ -395,6 +396,7 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     shown = {
         "model": str(results.facts.get("model") or first.cell("Model")),
         "model sha256": str(results.facts.get("model_sha256", "")),
+        "licence of the model": results.card.get("license", ""),
         "predicted": str(results.facts.get("started", "")),
         "window, s": first.cell("Window (s)"),
         "overlap, s": first.cell("Overlap (s)"),

@@ -39,6 +39,7 @@ from serving.analyser import AnalyserSettings, open_analyser, open_models
 from serving.analysis import NOTHING
 from serving.contexts import SoundSettings, context_pieces
 from serving.detections import TableFacts, clock_text
+from serving.hub import is_address
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, open_journal, refuse_parts
 from serving.outputs import KINDS, TableSettings, check_ledger
@@ -56,7 +57,7 @@ from taxonomy import key
 
 MANY = 12  # windows of an example without --at that are worth a word
 SHOWN = 5  # windows named on the terminal
-OF_MODEL = ("reading", "model", "engine")  # facts of an analyser that change an index
+OF_MODEL = ("reading", "model", "card", "engine")  # facts of an analyser that change an index
 OF_ENTRIES = ("overlap", "shortest", "channel", "site_regex", "timezone", "time_expansion")
 Vectors = NDArray[np.float32]
 
@@ -86,7 +87,12 @@ def write_index(config: SearchCommand) -> int:
         read_cluster(config.cluster)
     model = (config.model == SearchCommand.model and bundled_model()) or config.model
     wanted = AnalyserSettings(
-        (model,), config.threads, sound=sound, time_expansion=config.time_expansion, species=False
+        (model,),
+        config.threads,
+        sound=sound,
+        time_expansion=config.time_expansion,
+        species=False,
+        card=config.card,
     )
     with open_analyser(wanted) as analyser:
         scorer = analyser.scorers[0]
@@ -117,9 +123,8 @@ def write_index(config: SearchCommand) -> int:
 def refuse_without_embeddings(scorer: Scorer) -> None:
     """A file of an earlier version gives probabilities alone."""
     noise = np.random.default_rng(0).normal(0, 0.01, (1, context_samples(scorer.audio))).astype(np.float32)
-    assert answers_of(scorer, noise)[0].embeddings.shape[1], (
-        f"{scorer.path} gives no embeddings; make it anew with quantize.py"
-    )
+    remedy = f"name their output in {scorer.card['card']}" if scorer.card else "make it anew with quantize.py"
+    assert answers_of(scorer, noise)[0].embeddings.shape[1], f"{scorer.path} gives no embeddings; {remedy}"
 
 
 def finish_index(config: SearchCommand, scorer: Scorer, entries: Sequence[Entry], journal: Journal) -> int:
@@ -141,6 +146,7 @@ def finish_index(config: SearchCommand, scorer: Scorer, entries: Sequence[Entry]
         "working_directory": str(Path.cwd()),
         "inputs": [str(path.resolve()) for path in config.inputs],
         "time_expansion": config.time_expansion,
+        "card": dict(scorer.card),
     }
     windows = write_store(config.index, journal, entries, said)
     statuses = Counter(str(journal.read_facts(entry)["status"]) for entry in entries)
@@ -236,14 +242,21 @@ def scorer_of(config: SearchCommand, store: Store) -> Scorer:
     """The file that the index was made with, and no other: vectors of two networks cannot be compared."""
     known = Path(str(store.facts["model"]))
     path = known if config.model == SearchCommand.model else config.model
-    assert path.is_file() or path == known, (
+    assert path.is_file() or path == known or is_address(path), (
         f"no file {path}; the index was made with {known}: give that, or leave --model out"
     )
-    assert path.is_file(), f"the index was made with {known}, which is not there; say with --model where it is now"
-    (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False)
+    assert path.is_file() or is_address(path), (
+        f"the index was made with {known}, which is not there; say with --model where it is now"
+    )
+    card = config.card or str(store.facts.get("card", {}).get("card", ""))
+    (scorer,) = open_models((path,), config.threads, "onnxruntime", species=False, card=card)
     assert scorer.sha256 == store.facts["model_sha256"], (
         f"{path} is not the file that the index was made with ({known}, sha256 {store.facts['model_sha256'][:12]}); "
         "vectors of two networks cannot be compared"
+    )
+    digest = store.facts.get("card", {}).get("card_sha256", "")
+    assert scorer.card.get("card_sha256", "") == digest, (
+        f"the card {card} is not the one that the index was made with (sha256 {digest[:12]}); give that with --card"
     )
     return scorer
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "cli.md"
 COMMANDS = (
     *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report"),
-    *("search", "refit", "count", "pseudo_label", "experiments", "pack"),
+    *("search", "refit", "count", "pseudo_label", "publish", "experiments", "pack"),
 )
 WIDTH = "100"
 

@@ -173,7 +173,8 @@ def check_nodes(graph: memoryview, path: Path, locations: set[str], operators: f
                     if constant:
                         locations |= location_of(value, path)
             known = operators if domain in ("", "ai.onnx") else CONTRIBUTED if domain == "com.microsoft" else ()
-            assert name in known, f"{path} holds the operator {f'{domain}.{name}'.strip('.')[:80]!r}; {remedy()}"
+            hint = "a model of somebody else is given with --card; " if name in FOREIGN else ""
+            assert name in known, f"{path} holds the operator {f'{domain}.{name}'.strip('.')[:80]!r}; {hint}{remedy()}"
         elif number == INITIALIZERS:
             locations |= location_of(part, path)
 

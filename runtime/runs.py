@@ -17,16 +17,18 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from config import TrackerKind
 from runtime.files import FIRST, as_json, publish, read_json, sweep, write_json
 from runtime.terminal import command_line, shortest, show
+from runtime.trackers import end_tracking, require, track
 from system import birth, peak_memory
 
 MAY_DIFFER = frozenset(  # between a run and its resumption: nothing of it touches the weights
-    {"run.resume", "run.save_minutes", "run.root", "data.workers", "data.cache", "train.shard"}
+    {"run.resume", "run.save_minutes", "run.root", "run.tracker", "data.workers", "data.cache", "train.shard"}
 )
 TRAINERS = {"mae": "ssl_mae.py", "finetune": "main.py"}  # the commands that resume a run
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "soundfile", "soxr")
@@ -39,6 +41,7 @@ class Run:
     folder: Path
     started: float
     facts: dict[str, object]  # what run.json will hold; a command may add to it
+    tracker: TrackerKind = "none"
 
 
 @contextmanager
@@ -49,6 +52,7 @@ def open_run(
     folder: Path | None = None,
     resume: Path | None = None,
     kept: str = "give the same command again",
+    tracker: TrackerKind = "none",
 ) -> Generator[Run]:
     """A new folder root/name-NNN; `root/name` points to it once the block has finished.
 
@@ -57,7 +61,9 @@ def open_run(
     folder    a folder of the user's own choice instead, without number and link; refused where another command wrote
     resume    the folder of a run that was cut off, to go on in; other settings than its own are refused
     kept      what is to be said of a run that is stopped: what is kept, and how to go on
+    tracker   where else what is recorded goes
     """
+    require(tracker)
     numbered = folder is None
     if folder is not None:
         refuse_others(folder, name)
@@ -66,7 +72,7 @@ def open_run(
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    run = begun_run(name, folder, settings, resumed)
+    run = replace(begun_run(name, folder, settings, resumed), tracker=tracker)
     show(f"run {folder}")
     status = "failed"
     try:
@@ -83,6 +89,7 @@ def open_run(
         status = "interrupted"
         raise
     finally:
+        end_tracking()
         ended = {"status": status, "seconds": round(time.time() - run.started, 1), "peak_memory_mb": peak_memory_mb()}
         write_json(folder / "run.json", run.facts | ended)
     if numbered:
@@ -160,7 +167,7 @@ def subfolder(run: Run, name: str) -> Run:
     folder = run.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     show(f"part {folder}")
-    return Run(folder, run.started, run.facts)
+    return replace(run, folder=folder)
 
 
 def record(run: Run, **values: float | int | str | None) -> None:
@@ -173,6 +180,8 @@ def record(run: Run, **values: float | int | str | None) -> None:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())  # a state that counts this line must not outlive it
+    epoch = values.get("epoch")
+    track(run.tracker, run.folder, epoch if isinstance(epoch, int) else 0, values)
 
 
 def keep_records(folder: Path, count: int) -> None:

@@ -27,7 +27,9 @@ from serving.analysis import analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Choices, Scored
+from serving.hub import USUAL, fetch, is_address
 from serving.inputs import Entry, is_present
+from serving.model_cards import Card, open_with_card, read_card
 from serving.priors import Prior, read_prior
 from serving.progress import ScoringProgress
 from serving.scorer import Network, Scorer, open_scorer
@@ -54,6 +56,7 @@ class AnalyserSettings:
     prior_weight: float = 1.0
     time_expansion: int = 1
     species: bool = True  # whether a model needs to know any
+    card: str = ""  # of somebody else's models: what they take and give
 
 
 class Answered(NamedTuple):
@@ -98,6 +101,7 @@ class Analyser:
         return {
             "reading": reading_version(),
             "model": model_hash(self.scorers)[:16],
+            "card": self.scorers[0].card.get("card_sha256", "")[:16],
             "engine": " + ".join(dict.fromkeys(scorer.engine for scorer in self.scorers)),
             "thresholds": {label: f"{limit:.6g}" for label, limit in zip(labels, choices.thresholds, strict=True)},
             "voices": f"{self.sound.voices} {self.finder.digest}" if self.finder else "off",
@@ -114,7 +118,7 @@ def open_analyser(settings: AnalyserSettings) -> Generator[Analyser]:
         Decoder() as decoder,
         VoiceFinder() if settings.sound.voices != "off" else nullcontext() as finder,
     ):
-        scorers = open_models(settings.models, settings.threads, settings.engine, settings.species)
+        scorers = open_models(settings.models, settings.threads, settings.engine, settings.species, settings.card)
         assert settings.prior or settings.prior_weight == 1, (
             "--prior_weight is about --prior; add that, or leave it out"
         )
@@ -129,9 +133,16 @@ def nothing_of(species: int) -> Choices:
     return Choices(np.full(species, np.inf, np.float32), np.ones(species, np.bool_))
 
 
-def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bool = True) -> list[Scorer]:
-    """The models, which must agree in their windows and species; one without any is refused where they are needed."""
-    scorers = [open_scorer(path, threads, engine) for path in paths]
+def open_models(
+    paths: Sequence[Path], threads: int, engine: Engine, species: bool = True, card: str = ""
+) -> list[Scorer]:
+    """The models, which must agree in their windows and species; one without any is refused where they are needed.
+
+    card   of somebody else's models: what they take and give
+    """
+    assert not card or engine != "openvino", f"--engine {engine} is for files of quantize.py; leave it out with --card"
+    read = read_card(card) if card else None
+    scorers = [open_model(path, threads, engine, read, species) for path in paths]
     for scorer in scorers:
         assert scorer.taxonomy.labels or not species, (
             f"{scorer.path} is an encoder that knows no species; `python search.py index` makes an index with it"
@@ -141,7 +152,11 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bo
             f"model {scorer.path} ({size}{scorer.precision}, {len(scorer.taxonomy.labels)} species, "
             f"sha256 {scorer.sha256[:12]}, {scorer.threads} threads, {scorer.engine})"
         )
-        if not scorer.verified and scorer.taxonomy.labels:
+        if scorer.origin:
+            show(f"from {scorer.origin}")
+        if licence := licence_of(scorer):
+            show(licence)
+        if not scorer.card and not scorer.verified and scorer.taxonomy.labels:
             show("unverified: this model was not compared with the trained network on enough held-out windows")
         same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
         assert same, (
@@ -151,6 +166,24 @@ def open_models(paths: Sequence[Path], threads: int, engine: Engine, species: bo
         show("of several models nothing is said of how unfamiliar a window is; each by itself would tell it")
         return [replace(scorer, unfamiliar=False) for scorer in scorers]
     return scorers
+
+
+def open_model(path: Path, threads: int, engine: Engine, card: Card | None, species: bool) -> Scorer:
+    """One model, fetched where it lies on the hub."""
+    origin = ""
+    if is_address(path):
+        names = (card.facts.file, *USUAL) if card else USUAL
+        path, origin = fetch(path, names, [card.facts.labels] if card and isinstance(card.facts.labels, str) else [])
+    scorer = open_with_card(path, card, threads, species) if card else open_scorer(path, threads, engine)
+    return replace(scorer, origin=origin) if origin else scorer
+
+
+def licence_of(scorer: Scorer) -> str:
+    """On what terms a model may be used, as far as its card or its file says, in a line."""
+    if scorer.card:
+        return f"licence of {scorer.card['name']}: {scorer.card['license']}. {scorer.card['citation']}".rstrip()
+    licence = scorer.provenance.get("license")
+    return f"licence of {scorer.path.name}: {licence}" if isinstance(licence, str) and licence else ""
 
 
 # --- by the workers of a cluster ------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from onnx import helper, numpy_helper
 
 from evaluation.calibration import Threshold, Thresholds, thresholds_from_json, thresholds_to_json
 from runtime.digests import beside as weights_beside
-from runtime.files import scratch
 from serving.export import finish
 from serving.scorer import METADATA, provenance_of, read_facts
 from taxonomy import Taxonomy, from_json, to_json
@@ -73,13 +72,39 @@ def write_new_head(
     joined = joined_labels(old, kept, taxonomy)
     limits = joined_thresholds(thresholds_from_json(facts, old.labels, model), kept, thresholds)
     facts |= {"taxonomy": to_json(joined), "provenance": {**provenance_of(facts), **said}}
-    facts |= thresholds_to_json(limits) | {"sealed": True}
-    helper.set_model_props(graph, {METADATA: json.dumps(facts)})
-    weights = weights_beside(model)
-    with scratch(path.parent, "head") as folder:
-        copied = Path(shutil.copyfile(weights, folder / "weights.data")) if weights else None
-        finish(graph, path, copied)
+    write_copy(model, path, graph, facts | thresholds_to_json(limits))
     return joined
+
+
+def write_copy(model: Path, path: Path, graph: onnx.ModelProto, facts: Mapping[str, object]) -> None:
+    """A file once more, its weights as they are, with a digest of its own.
+
+    graph   of `model`, as it is to be
+    facts   what a file of ours is to say of itself; none for somebody else's, whose metadata stay
+    """
+    said = {entry.key: entry.value for entry in graph.metadata_props if entry.key != "seal"}
+    helper.set_model_props(graph, {METADATA: json.dumps({**facts, "sealed": True})} if facts else said)
+    weights = weights_beside(model) or model.with_name(f"{model.name}.data")
+    with scratch(path.parent, "head") as folder:
+        copied = Path(shutil.copyfile(weights, folder / "weights.data")) if weights.is_file() else None
+        finish(graph, path, copied)
+
+
+def write_foreign_head(model: Path, path: Path, head: NewHead, output: str) -> None:
+    """Somebody else's file with the new head in place of its own: its outputs are `probabilities` and its embeddings.
+
+    output   what it calls its embeddings (batch, values)
+    """
+    graph = onnx.load(model, load_external_data=False)
+    rename_answers(graph)
+    kept = [entry for entry in graph.graph.output if entry.name == output]
+    shape = [size.dim_value or size.dim_param for size in kept[0].type.tensor_type.shape.dim] if kept else []
+    assert len(shape) == 2, f"{model} gives embeddings {output!r} of {shape}, not of (batch, values); no head fits them"
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
+    add_head(graph, head, (), "", output)
+    drop_unused(graph)
+    write_copy(model, path, graph, {})
 
 
 def rename_answers(graph: onnx.ModelProto) -> str:
@@ -93,8 +118,11 @@ def rename_answers(graph: onnx.ModelProto) -> str:
     return old
 
 
-def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: str) -> None:
-    """Standardise, one linear layer, sigmoid; behind the columns that are kept of the file's own answers, `old`."""
+def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: str, output: str = EMBEDDINGS) -> None:
+    """Standardise, one linear layer, sigmoid; behind the columns that are kept of the file's own answers, `old`.
+
+    output   the embeddings
+    """
     taken = {name.partition(".")[0] for node in graph.graph.node for name in node.output}
     own = next(f"head_{number}" for number in count(1) if f"head_{number}" not in taken)
     constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
@@ -102,12 +130,14 @@ def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: st
     }
     answers = f"{own}.probabilities" if kept else PROBABILITIES
     steps = [
-        ("Sub", [EMBEDDINGS, f"{own}.mean"], f"{own}.centred"),
+        ("Cast", [output], f"{own}.embeddings"),  # of files in half precision
+        ("Sub", [f"{own}.embeddings", f"{own}.mean"], f"{own}.centred"),
         ("Div", [f"{own}.centred", f"{own}.deviation"], f"{own}.standard"),
         ("Gemm", [f"{own}.standard", f"{own}.weights", f"{own}.bias"], f"{own}.logits"),
         ("Sigmoid", [f"{own}.logits"], answers),
     ]
     nodes = [helper.make_node(kind, given, [made], f"{own}.{kind}") for kind, given, made in steps]
+    nodes[0].attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
     if kept:
         constants[f"{own}.kept"] = np.array(kept, np.int64)
         nodes += [
@@ -116,8 +146,8 @@ def add_head(graph: onnx.ModelProto, head: NewHead, kept: Sequence[int], old: st
         ]
     graph.graph.node.extend(nodes)
     graph.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
-    others = [output for output in graph.graph.output if output.name != PROBABILITIES]
-    embeddings = next(output for output in others if output.name == EMBEDDINGS)
+    others = [other for other in graph.graph.output if other.name != PROBABILITIES]
+    embeddings = next(other for other in others if other.name == output)
     rows = embeddings.type.tensor_type.shape.dim[0]
     size: list[str | int | None] = [rows.dim_param or None, len(kept) + head.weights.shape[1]]
     found = helper.make_tensor_value_info(PROBABILITIES, onnx.TensorProto.FLOAT, size)

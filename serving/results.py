@@ -95,6 +95,15 @@ class Results:
         return given if isinstance(given, int) and 1 <= given <= MOST_EXPANSION else 1
 
     @property
+    def card(self) -> dict[str, str]:
+        """Of somebody else's model: its name, licence, citation and card; nothing where the run says nothing."""
+        cards: object = self.facts.get("model_cards")
+        first = cast(list[object], cards)[0] if isinstance(cards, list) and cards else {}
+        said = cast(dict[str, object], first).items() if isinstance(first, dict) else ()
+        found = {name: value for name, value in said if isinstance(value, str)}
+        return found if found.get("card") else {}
+
+    @property
     def muted(self) -> bool:
         """Whether voices were silenced before anything was scored."""
         settings: object = self.facts.get("settings")

@@ -103,6 +103,8 @@ class Scorer:
     engine: str = "onnxruntime"  # or openvino in float32, openvino in bfloat16
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what main.py wrote of its training
     unfamiliar: bool = False  # whether it tells how unlike its training a window is
+    card: Mapping[str, str] = field(default_factory=dict[str, str])  # of somebody else's model: licence, citation
+    origin: str = ""  # hf://owner/name@commit of one from the hub
 
     @property
     def windows(self) -> int:
@@ -469,8 +471,9 @@ def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:
     given = outputs.get("probabilities", np.zeros((wanted[0], 0), np.float32))  # none of a file that only embeds
     assert given.shape == wanted, f"{scorer.path} answers {given.shape}, not {wanted} probabilities"
     low, high = (given.min(), given.max()) if given.size else (0.0, 0.0)
+    hint = f"; is the activation in the card {scorer.card['card']} right?" if scorer.card else ""
     assert low >= 0 and high <= 1, (
-        f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities"
+        f"{scorer.path} answers {given.shape} between {low:.2f} and {high:.2f}, not {wanted} probabilities{hint}"
     )
     vectors = outputs.get("embeddings", np.zeros((len(given), 0), np.float32))
     assert vectors.ndim == 2 and len(vectors) == len(given), f"{scorer.path}: {vectors.shape} embeddings for {wanted}"
@@ -516,7 +519,10 @@ def file_digest(paths: Sequence[Path]) -> str:
 def read_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Our facts from an ONNX file's metadata."""
     text = metadata.get(METADATA)
-    assert text is not None, f"{path} is an ONNX file of another origin; `python quantize.py` writes ours"
+    assert text is not None, (
+        f"{path} is an ONNX file of another origin; say with --card what it takes and gives, or give one that "
+        "`python quantize.py` wrote"
+    )
     facts = json_object(text, f"{path}: its metadata", "`python quantize.py` writes it anew")
     lacking = NEEDED - facts.keys()
     assert not lacking, f"{path} does not say its {', '.join(sorted(lacking))}; `python quantize.py` writes it anew"

@@ -11,8 +11,6 @@ A teacher is somebody else's work: its name and licence are handed on to all tha
 
 from __future__ import annotations
 
-import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
-
 import hashlib
 import json
 import math
@@ -26,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -37,9 +34,8 @@ from archive.segments import shares
 from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
-from runtime.digests import inspect
-from runtime.guard import FOREIGN, bounded_options, check_graph
 from runtime.terminal import show
+from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import METADATA, file_digest, reason
 from sounds.audio import open_recording, reading_version
 from sounds.windows import contexts
@@ -48,7 +44,7 @@ COLUMNS = {  # what is needed of a table, and what it is called there
     "file": ("file", "file_path", "filepath", "filename", "path", "source", "source_id", "recording"),
     "start": ("start", "start_s", "start_time", "begin", "offset", "offset_s"),
     "end": ("end", "end_s", "end_time"),
-    "embedding": ("embedding", "embeddings", "vector", "vectors"),
+    "embedding": EMBEDDINGS,
 }
 TABLES = (".npz", ".parquet", ".csv")
 MOST_BAD = 0.1  # share of vectors that may be damaged
@@ -140,35 +136,25 @@ def asked(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | N
 
 
 def open_network(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
-    """A teacher that is an ONNX file; nothing of it is trusted unchecked."""
-    state, weights = inspect(path)
-    assert state != "damaged", f"{path} is damaged: it does not match its digest; copy it again"
-    check_graph(path, weights, FOREIGN)
-    try:
-        session = ort.InferenceSession(str(path), bounded_options(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # the engine's own errors share no narrower type
-        raise AssertionError(f"{path} is damaged or no ONNX file ({reason(error)}); copy it again") from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    ours = stored_facts(metadata, path)
-    rate, window, context = geometry(path, session, metadata, ours, settings)
-    output = output_of(path, session, settings.output)
-    beside = weights or path.with_name(f"{path.name}.data")
-    digest = file_digest([path, *([beside] if beside.is_file() else [])])
-    name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
-    licence = settings.license or metadata.get("license") or metadata.get("licence") or "unknown"
-    known = repr((VERSION, reading_version(), digest, rate, window, context, output))
+    """A teacher that is an ONNX file."""
+    file = open_foreign(path)
+    ours = stored_facts(file.metadata, path)
+    rate, window, context = geometry(file, ours, settings)
+    output = output_of(file, settings.output, EMBEDDINGS, "--imitation.output")
+    name = settings.name or file.metadata.get("name") or file.metadata.get("model_name") or path.name
+    licence = settings.license or file.metadata.get("license") or file.metadata.get("licence") or "unknown"
+    known = repr((VERSION, reading_version(), file.sha256, rate, window, context, output))
     kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
-    ask = Network(path, session, output, rate, window, context, kept)
+    ask = Network(file, output, rate, window, context, kept)
     earlier = ours.get("provenance", {}).get("teachers") if isinstance(ours.get("provenance"), dict) else None
-    return Teacher(path, {"name": name, "license": licence, "sha256": digest}, window, ask, earlier)
+    return Teacher(path, {"name": name, "license": licence, "sha256": file.sha256}, window, ask, earlier)
 
 
 @dataclass(frozen=True)
 class Network:
     """An ONNX teacher, called with a recording; what it answered once it is not asked again."""
 
-    path: Path
-    session: ort.InferenceSession
+    file: ForeignFile
     output: str
     rate: int  # Hz
     window: float  # seconds
@@ -186,19 +172,20 @@ class Network:
     def computed(self, recording: Recording) -> Answers:
         """Its answers to all windows of a recording that hold sound."""
         times, vectors = list[tuple[float, float]](), list[NDArray[np.float32]]()
-        entry, count = self.session.get_inputs()[0].name, round(self.context / self.window)
+        count = round(self.context / self.window)
         blocks = open_recording(recording.path, self.rate).waveform()
         for context, windows in contexts(blocks, self.rate, self.context, self.window):
             try:
-                (answer,) = self.session.run([self.output], {entry: context.samples[None]})
-            except Exception as error:  # as above
-                raise AssertionError(f"{self.path} cannot be run ({reason(error)}); export it again") from error
+                (answer,) = self.file.ask(context.samples, [self.output])
+            except Exception as error:  # the engine's own errors share no narrower type
+                raise AssertionError(f"{self.file.path} cannot be run ({reason(error)}); export it again") from error
+            answer = np.atleast_2d(answer)
             assert answer.ndim == 2 and len(answer) == count, (
-                f"{self.path} answers {answer.shape} to one piece of sound, not ({count}, values); name another output "
-                "with --imitation.output"
+                f"{self.file.path} answers {answer.shape} to one piece of sound, not ({count}, values); name another "
+                "output with --imitation.output"
             )
             times += windows
-            vectors += list(answer[: len(windows)].astype(np.float32))
+            vectors += list(answer[: len(windows)])
         shape = vectors[0].shape if vectors else (0,)
         return Answers(np.array(times, np.float64).reshape(-1, 2), np.array(vectors, np.float32).reshape(-1, *shape))
 
@@ -236,33 +223,19 @@ def stored_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], stored) if isinstance(stored, dict) else {}
 
 
-def geometry(
-    path: Path,
-    session: ort.InferenceSession,
-    metadata: Mapping[str, str],
-    ours: Mapping[str, Any],
-    settings: ImitationSettings,
-) -> tuple[int, float, float]:
+def geometry(file: ForeignFile, ours: Mapping[str, Any], settings: ImitationSettings) -> tuple[int, float, float]:
     """Rate in Hz, seconds of a window, seconds that the network takes at a time: by its metadata, its input, or flags,
     which must not contradict each other."""
-    inputs = session.get_inputs()
-    assert len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2, (
-        f"{path} takes {[(entry.name, entry.type, entry.shape) for entry in inputs]}, not waveforms (batch, samples)"
-    )
+    path = file.path
     audio = from_facts(AudioSettings, ours["audio"], path) if "audio" in ours else None
-    rate_said = audio.sample_rate if audio else said_number(metadata, "sample_rate", path)
-    window_said = audio.window_seconds if audio else said_number(metadata, "window_seconds", path)
+    rate_said = audio.sample_rate if audio else said_number(file.metadata, "sample_rate", path)
+    window_said = audio.window_seconds if audio else said_number(file.metadata, "window_seconds", path)
     rate = agreed(path, "sample_rate", "Hz", settings.sample_rate, rate_said)
     assert rate, f"{path} does not say at which rate it takes sound; add --imitation.sample_rate"
-    length = inputs[0].shape[1]  # a word where any will do
-    samples = length if isinstance(length, int) and length > 0 else 0
-    window = agreed(path, "window_seconds", "s", settings.window_seconds, window_said) or samples / rate
+    window = agreed(path, "window_seconds", "s", settings.window_seconds, window_said) or file.samples / rate
     assert window, f"{path} does not say how much sound it takes at a time; add --imitation.window_seconds"
     context = audio.context_seconds if audio else window
-    assert not samples or samples == round(context * rate), (
-        f"{path} takes {samples} samples at a time, {samples / rate:g} s at {rate:g} Hz, not {context:g} s: its rate "
-        "or window is another one; mend --imitation.sample_rate or --imitation.window_seconds"
-    )
+    check_length(file, rate, context, "--imitation.sample_rate or --imitation.window_seconds")
     return round(rate), window, context
 
 
@@ -283,16 +256,6 @@ def said_number(metadata: Mapping[str, str], key: str, path: Path) -> float:
         number = -1.0
     assert number >= 0 and math.isfinite(number), f"{path}: {key} {text[:40]!r} in its metadata is no number"
     return number
-
-
-def output_of(path: Path, session: ort.InferenceSession, wanted: str) -> str:
-    """The name of the output that holds the embeddings."""
-    names = [output.name for output in session.get_outputs()]
-    assert not wanted or wanted in names, f"{path} has no output {wanted!r}; --imitation.output: one of {names}"
-    usual = [name for name in names if name in COLUMNS["embedding"]]
-    found = wanted or (usual or names)[0]
-    assert wanted or len(usual or names) == 1, f"{path} has several outputs; add --imitation.output, one of {names}"
-    return found
 
 
 class Columns(NamedTuple):

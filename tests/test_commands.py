@@ -94,6 +94,7 @@ def test_missing_recordings_name_the_flag_that_brings_them(script: str, tmp_path
         "search.py",
         "refit.py",
         "pack.py",
+        "publish.py",
     ],
 )
 def test_help_teaches(script: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from house import HERE, rooms
 
 COMMANDS = {  # have tests of their own
     *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "demo", "experiments", "probe"),
-    *("pseudo_label", "search", "refit", "count", "pack"),
+    *("pseudo_label", "search", "refit", "count", "pack", "publish"),
 }
 ROOMS = [room for room in rooms() if room not in COMMANDS]
 

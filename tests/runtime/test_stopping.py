@@ -27,7 +27,7 @@ HERE = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 COMMANDS = (
     *("data_loader", "ssl_mae", "main", "quantize", "predictor", "report", "probe", "experiments", "demo"),
-    *("pseudo_label", "search", "refit", "pack"),
+    *("pseudo_label", "search", "refit", "pack", "publish"),
 )
 
 

@@ -1,0 +1,1 @@
+"""What the tests use of tensorboard 2.21."""

@@ -1,0 +1,13 @@
+"""What the tests use of tensorboard 2.21."""
+
+from collections.abc import Mapping, Sequence
+
+class ScalarEvent:
+    step: int
+    value: float
+
+class EventAccumulator:
+    def __init__(self, path: str) -> None: ...
+    def Reload(self) -> EventAccumulator: ...
+    def Tags(self) -> Mapping[str, Sequence[str]]: ...
+    def Scalars(self, tag: str) -> Sequence[ScalarEvent]: ...

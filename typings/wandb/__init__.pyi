@@ -1,0 +1,9 @@
+"""What the project uses of wandb 0.31."""
+
+from collections.abc import Mapping
+
+class Run:
+    def log(self, data: Mapping[str, float], step: int | None = ...) -> None: ...
+    def finish(self) -> None: ...
+
+def init(project: str, name: str, id: str, dir: str, resume: str) -> Run: ...
