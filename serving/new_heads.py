@@ -26,6 +26,7 @@ from onnx import helper, numpy_helper
 
 from evaluation.calibration import Threshold, Thresholds, thresholds_from_json, thresholds_to_json
 from runtime.digests import beside as weights_beside
+from runtime.files import scratch
 from serving.export import finish
 from serving.scorer import METADATA, provenance_of, read_facts
 from taxonomy import Taxonomy, from_json, to_json

@@ -98,7 +98,7 @@ class Results:
     def card(self) -> dict[str, str]:
         """Of somebody else's model: its name, licence, citation and card; nothing where the run says nothing."""
         cards: object = self.facts.get("model_cards")
-        first = cast(list[object], cards)[0] if isinstance(cards, list) and cards else {}
+        first: object = cast(list[object], cards)[0] if isinstance(cards, list) and cards else None
         said = cast(dict[str, object], first).items() if isinstance(first, dict) else ()
         found = {name: value for name, value in said if isinstance(value, str)}
         return found if found.get("card") else {}
