@@ -1,5 +1,7 @@
 """Graphs are let through when they only compute, with weights in their own file or the one beside it."""
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import base64
 import json
 import os

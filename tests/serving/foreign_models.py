@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
