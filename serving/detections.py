@@ -233,10 +233,14 @@ def weighted_by_file(probabilities: Scores) -> Scores:
 
 
 def averaged_shifts(base: Scored, shifted: Scored, step: float) -> Scored:
-    """Windows averaged with those that begin half a step before and behind each, which count half as much."""
+    """Windows averaged with those that begin half a step before and behind each, which count half as much.
+
+    shifted   their times are counted from where the first of them begins, half a step into the recording
+    """
+    begins = [start + step / 2 for start in shifted.starts]
     total, weight = base.probabilities * 2, np.full((len(base.starts), 1), 2, np.float32)
     for steps in (-0.5, 0.5):
-        mine, theirs = neighbours(base.starts, shifted.starts, step, steps)
+        mine, theirs = neighbours(base.starts, begins, step, steps)
         total[mine] += shifted.probabilities[theirs]
         weight[mine] += 1
     return replace(base, probabilities=total / weight)

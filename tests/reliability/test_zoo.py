@@ -413,7 +413,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
     config = PredictCommand((path.parent,), model=(model,), out=tmp_path / "out", min_conf=0.5, threads=1)
     with monkeypatch.context() as patch:
         patch.setattr(audio, "soundfile_blocks", moving)
-        patch.setattr("predictor.Decoder", DecoderHere)
+        patch.setattr("serving.analyser.Decoder", DecoderHere)
         assert predict(config) == 0
     first, other = read_csv(tmp_path / "out" / "files.csv")
     assert first["status"] == status and re.search(words, first["reason"]) and other["status"] == "ok"
@@ -425,7 +425,7 @@ def test_what_changes_while_it_is_read_says_so_and_is_read_again_the_next_time(
         return open_recording(path, sample_rate, channel, shortest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("predictor.Decoder", DecoderHere)
+        patch.setattr("serving.analyser.Decoder", DecoderHere)
         patch.setattr("serving.contexts.open_recording", noted)
         predict(config)
     assert read == ([path] if path.exists() else [])

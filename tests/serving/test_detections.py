@@ -104,11 +104,11 @@ def test_a_detection_knows_its_clock_time_where_the_recording_does() -> None:
     assert clock_time("2026-05-14T05:30:00", 2.5) == "2026-05-14T05:30:02.500"
 
 
-def column(*values: float, first: float = 0.0, without: Sequence[int] = ()) -> Scored:
+def column(*values: float, without: Sequence[int] = ()) -> Scored:
     """One species in windows of 5 s, some of which were left out."""
     kept = [number for number in range(len(values)) if number not in without]
     rows = np.array([[values[number]] for number in kept], np.float32).reshape(-1, 1)
-    starts = [first + 5.0 * number for number in kept]
+    starts = [5.0 * number for number in kept]
     return Scored(starts, [start + 5 for start in starts], rows, np.zeros((len(kept), 0), np.float32))
 
 
@@ -128,7 +128,7 @@ def test_windows_beside_one_that_was_left_out_are_no_neighbours() -> None:
     np.testing.assert_allclose(far[:, 0], [0.8, 0.2], atol=1e-6)
     near = smoothed(column(0.8, 0, 0.2, without=(1,)), 5.0).probabilities
     np.testing.assert_allclose(near[:, 0], np.array([0.34, 0.16]) / 0.5, atol=1e-6)
-    base, shifted = column(0.4, 0, 0.2, without=(1,)), column(0.9, 0.5, first=2.5, without=(0,))
+    base, shifted = column(0.4, 0, 0.2, without=(1,)), column(0.9, 0.5, without=(0,))
     values = averaged_shifts(base, shifted, 5.0).probabilities[:, 0]
     np.testing.assert_allclose(values, [0.4, (0.4 + 0.5) / 3], atol=1e-6)
 
@@ -140,7 +140,7 @@ def test_a_recording_with_a_sure_window_lifts_its_others_above_those_of_one_with
 
 
 def test_shifted_windows_count_half() -> None:
-    base, shifted = column(0.4, 0.8, 0.2), column(0.1, 0.5, first=2.5)
+    base, shifted = column(0.4, 0.8, 0.2), column(0.1, 0.5)
     values = averaged_shifts(base, shifted, 5.0).probabilities[:, 0]
     np.testing.assert_allclose(values, [(0.8 + 0.1) / 3, (1.6 + 0.1 + 0.5) / 4, (0.4 + 0.5) / 3], atol=1e-6)
     np.testing.assert_array_equal(averaged_shifts(base, column(), 5.0).probabilities, base.probabilities)
