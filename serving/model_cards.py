@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from runtime.digests import sha256
 from runtime.files import publish, read_json, write_json
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import Scorer
+from system import cores
 from taxonomy import Taxonomy, build_taxonomy, table_rows
 
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -201,7 +201,7 @@ def open_with_card(path: Path, card: Card, threads: int = 0, species: bool = Tru
         False,
         file.sha256,
         Thresholds(),
-        threads or len(os.sched_getaffinity(0)),
+        threads or cores(),
         "not asked",
         facts.name,
         card=card.said,

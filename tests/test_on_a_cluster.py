@@ -197,6 +197,7 @@ def test_recordings_that_workers_do_not_see_stop_the_run_and_become_no_rows(
             moved = [replace(entry, path=hidden / entry.path.name) for entry in task]
             yield task, work(moved)
 
+    at_hand.client.wait_for_workers(2, timeout=120)  # one that another test ended comes again
     monkeypatch.setattr(Cluster, "results", results)
     with pytest.raises(AssertionError, match=r"^a worker at local:2 does not see .*; recordings must lie at the same"):
         predict(command(place, tmp_path, cluster="local:2", threads=1))

@@ -21,7 +21,7 @@ from config import PackCommand
 from demo_data import FieldSeason
 from serving.scorer import open_scorer
 
-OF_TRAINING = {"torch", "torchaudio", "transformers", "timm", "pandas", "safetensors", "huggingface_hub", "onnx"}
+OF_TRAINING = {"torch", "torchaudio", "transformers", "timm", "pandas", "safetensors", "onnx"}
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ def sockets_of(processes: set[int]) -> set[str]:
 
 
 def test_all_of_it_listens_on_this_machine_alone_and_to_nobody_without_its_certificate(workers: Cluster) -> None:
+    workers.client.wait_for_workers(2, timeout=120)  # one that another test ended comes again
     pids = workers.client.run(os.getpid, nanny=True) | {"workers": 0, "here": os.getpid()}
     processes = {pid for pid in pids.values() if pid} | set(workers.client.run(os.getpid).values())
     own = [address for socket, address in listening().items() if socket in sockets_of(processes)]

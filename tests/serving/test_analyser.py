@@ -64,10 +64,10 @@ def test_a_worker_opens_its_models_once(analyser: Analyser, capsys: pytest.Captu
     assert capsys.readouterr().out.count("model ") == 1
 
 
-@pytest.mark.parametrize("name", ["reading", "model", "engine", "thresholds", "voices", "prior", "species"])
+@pytest.mark.parametrize("name", ["reading", "model", "card", "engine", "thresholds", "voices", "prior", "species"])
 def test_a_worker_where_anything_is_another_thing_refuses(name: str, analyser: Analyser) -> None:
     where, facts = (Path.cwd(), analyser.settings), analyser.facts()
-    assert set(facts) == {"reading", "model", "engine", "thresholds", "voices", "prior", "species"}
+    assert set(facts) == {"reading", "model", "card", "engine", "thresholds", "voices", "prior", "species"}
     with pytest.raises(AssertionError, match=f"^its {name} is another one "):
         analyse_here(where, facts | {name: "of another machine"}, False, entries_of(analyser))
 
