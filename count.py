@@ -44,7 +44,7 @@ from serving.counting import (
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in
+from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in, without_gaps
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import Verdict, identity, read_verdicts, settle
@@ -52,6 +52,7 @@ from sounds.windows import window_times
 
 PANELS = 12  # species in a picture, those detected most
 LISTED = 30  # species on the terminal
+HOURS = tuple(f"{hour:02}" for hour in range(24))
 SURE = 0.975  # a species counts as present from here on
 PLAN_COLUMNS = ("species_code", "scientific_name", "common_name", "stratum", "windows", "listened", "to_listen")
 
@@ -179,21 +180,24 @@ def draw_pictures(
         if when:
             by_hour[when[:10], when[11:]] += effort.seconds / 3600
     by_week = {(when, site): effort.seconds / 3600 for (site, when), effort in weekly.items() if when}
+    sites = sorted({site for _, site in by_week})
     hours, weeks = list[Panel](), list[Panel]()
     for label, found in some.items():
         title = found[0].cell("Common name") or label
         moments = [cell_of(d, "hour")[1] for d in found if d.confidence]
-        hours.append(rate_panel(title, by_hour, Counter((when[:10], when[11:]) for when in moments)))
+        hours.append(rate_panel(title, by_hour, Counter((when[:10], when[11:]) for when in moments), HOURS))
         places = [cell_of(d, "week") for d in found if d.confidence]
-        weeks.append(rate_panel(title, by_week, Counter((when, site) for site, when in places)))
+        weeks.append(rate_panel(title, by_week, Counter((when, site) for site, when in places), sites))
     write_svg(folder / "hours.svg", maps("detections per hour analysed, hour by day", hours))
     write_svg(folder / "weeks.svg", maps("detections per hour analysed, site by week", weeks))
     write_svg(folder / "species.svg", lines("hours analysed", "species", accumulated(results, by_species, certain)))
 
 
-def rate_panel(title: str, effort: Mapping[tuple[str, str], float], found: Counter[tuple[str, str]]) -> Panel:
+def rate_panel(
+    title: str, effort: Mapping[tuple[str, str], float], found: Counter[tuple[str, str]], rows: Sequence[str]
+) -> Panel:
     """Detections per hour analysed."""
-    columns, rows = (sorted({where[axis] for where in effort}) for axis in (0, 1))
+    columns = without_gaps({when for when, _ in effort})
     return Panel(title, columns, rows, {where: found[where] / hours for where, hours in effort.items() if hours > 0})
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from runtime.cells import bare
 from runtime.files import publish
 
+SIGNS = 14  # of a row's name
 PANEL_WIDTH, PANEL_HEIGHT, LEFT, TOP, GAP = 420, 190, 90, 40, 40  # pixels
 ACROSS = 2  # panels beside each other
 TICKS = 8  # labels along an axis, at most
@@ -61,7 +62,14 @@ def panel_parts(panel: Panel, x: float, y: float) -> list[str]:
     step, jump = (max(1, -(-len(names) // TICKS)) for names in (panel.columns, panel.rows))
     parts += [text(at[name], y + PANEL_HEIGHT + 14, name[-10:], size=9) for name in panel.columns[::step]]
     return parts + [
-        text(x - 5, above[name] + min(height, 12), name[:14], size=9, anchor="end") for name in panel.rows[::jump]
+        text(
+            x - 5,
+            above[name] + min(height, 12),
+            name if len(name) <= SIGNS else f"{name[: SIGNS - 1]}…",
+            size=9,
+            anchor="end",
+        )
+        for name in panel.rows[::jump]
     ]
 
 

@@ -12,7 +12,7 @@ across midnight counts in both days, by its seconds. Where no clock is known the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -22,6 +22,7 @@ from config import Period
 from serving.results import SITE, Detected
 
 LONGEST_SECONDS = 7 * 86_400  # of a recording, in the count of hours
+MOST = 1_100  # days or weeks in a picture
 DAY, HOUR = 10, 13  # characters of an ISO time
 
 Cell = tuple[str, str]  # site, period
@@ -69,6 +70,21 @@ def last_day(period: str) -> str:
     """The day on which a period ends, ISO 8601: of a week its Sunday."""
     week = re.fullmatch(r"(\d{4})-W(\d\d)", period)
     return date.fromisocalendar(int(week[1]), int(week[2]), 7).isoformat() if week else period[:DAY]
+
+
+def without_gaps(periods: Collection[str]) -> list[str]:
+    """All days, or all weeks, from the first to the last of some: one without a recording is a gap to be seen.
+
+    Where a wrong clock would make more than MOST of them, those that there are.
+    """
+    ends = sorted({last_day(name) for name in periods})
+    if not ends:
+        return []
+    by: Period = "week" if "W" in min(periods) else "day"
+    first, step = date.fromisoformat(ends[0]), 7 if by == "week" else 1
+    count = (date.fromisoformat(ends[-1]) - first).days // step + 1
+    every = (first + timedelta(days=step * number) for number in range(count))
+    return [period(day.isoformat(), by) for day in every] if count <= MOST else sorted(periods)
 
 
 def hours_of(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:

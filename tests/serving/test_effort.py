@@ -3,7 +3,7 @@
 import pytest
 
 from serving.detections import DETECTION_COLUMNS
-from serving.effort import cell_of, hours_of, period, read_effort
+from serving.effort import cell_of, hours_of, period, read_effort, without_gaps
 from serving.results import Detected
 
 
@@ -54,3 +54,9 @@ def test_a_detection_lies_where_it_was_made_not_where_its_recording_began() -> N
     dated = {"Site": "pond", "Recorded at": "2026-05-14"}
     early = Detected(tuple(dated.get(name, "") for name in DETECTION_COLUMNS), 120, 125, 0.5)
     assert cell_of(early, "day") == ("pond", "2026-05-14") and cell_of(early, "hour") == ("pond", "")
+
+
+def test_days_and_weeks_without_a_recording_are_gaps_and_a_wrong_clock_makes_no_century_of_them() -> None:
+    assert without_gaps({"2026-05-01", "2026-05-04"}) == [f"2026-05-0{day}" for day in range(1, 5)]
+    assert without_gaps({"2026-W01", "2025-W51"}) == ["2025-W51", "2025-W52", "2026-W01"]
+    assert without_gaps({"2026-05-01", "1970-01-01"}) == ["1970-01-01", "2026-05-01"] and without_gaps(set()) == []
