@@ -31,7 +31,7 @@ from runtime.files import publish
 from runtime.terminal import command_line, launch, show
 
 MAIN = "import runtime.stopping\nfrom runtime.application import begin\n\nbegin()\n"
-SHIPPED = ("report.html", "lineages/*.csv", "LICENSE", "requirements-score.txt")  # what is no code
+SHIPPED = ("report.html", "lineages/*.csv", "serving/cards/*.json", "LICENSE", "requirements-score.txt")  # no code
 SHEBANG = b"#!/usr/bin/env python3\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip file: when a file was changed says nothing
 
@@ -68,7 +68,7 @@ def contents() -> dict[str, bytes]:
         place = Path(folder)
         for path in [*needed(COMMANDS), *(path for pattern in SHIPPED for path in HERE.glob(pattern))]:
             copy = place / path.relative_to(HERE)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         compile_below(place)
         (place / "__main__.py").write_text(MAIN, encoding="utf-8")

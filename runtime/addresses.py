@@ -27,6 +27,8 @@ from functools import cache, partial
 from pathlib import Path, PosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
+from runtime.files import Positioned
+
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
 NOT_ELSEWHERE = frozenset({"file", "local", "reference", "simplecache", "filecache", "blockcache", "cached", "dir"})
 HTTP = ("http", "https")
@@ -209,7 +211,7 @@ def send_folder(folder: Path, address: Address) -> int:
     return len(files)
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(Positioned):
     """A file at a server, open: fetched in blocks, or whole into a nameless temporary file where its kind is read more
     than once."""
 
@@ -217,7 +219,7 @@ class RemoteFile(io.RawIOBase):
         known = address.facts()
         if known.size < 0:
             raise OSError(errno.EIO, "the server does not say how long it is", str(address))
-        self.address, self.size, self.position = address, known.size, 0
+        self.address, self.size = address, known.size
         self.blocks: dict[int, bytes] = {}
         self.copy: BinaryIO | None = None
         self.failed: OSError | None = None
@@ -227,20 +229,6 @@ class RemoteFile(io.RawIOBase):
     @property
     def name(self) -> str:
         return str(self.address)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        self.position = max(0, origin + offset)
-        return self.position
-
-    def tell(self) -> int:
-        return self.position
 
     def readinto(self, buffer: object, /) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """What this program is started from: a folder, or one zip application with all that scoring needs, a model perhaps.
 
     own_file("report.html").read_text()         # a file that comes with the program, out of either
+    own_path("serving/cards/perch-v2.json")     # the same as a path
     bundled_model()                            # the model inside of predictor.pyz, put where an engine can open it
     begin()                                    # what predictor.pyz does: python predictor.pyz [report.py] ...
 
@@ -36,6 +37,24 @@ def own_file(name: str) -> Traversable:
     return zipfile.Path(HERE) / name if is_packed() else HERE / name
 
 
+def own_path(name: str, scratch: Path = SCRATCH) -> Path:
+    """The same under a path that anything opens: out of an application a copy of it, put below /tmp once."""
+    if not is_packed():
+        return HERE / name
+    content = own_file(name).read_bytes()
+    return put_down(content, hashlib.sha256(content).hexdigest()[:DIGITS], Path(name).name, scratch)
+
+
+def put_down(content: bytes, digest: str, name: str, scratch: Path) -> Path:
+    """A file of an application under its digest."""
+    path = scratch / "packed" / digest / name
+    if not (path.is_file() and sha256(path)[:DIGITS] == digest):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with publish(path, len(content)) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
 def bundled_model(scratch: Path = SCRATCH) -> Path | None:
     """The model that is inside of the application, as a file; None where there is none.
 
@@ -52,9 +71,7 @@ def bundled_model(scratch: Path = SCRATCH) -> Path | None:
         if not (path.is_file() and sha256(path)[:DIGITS] == digest):
             content = archive.read(inside)
             assert hashlib.sha256(content).hexdigest()[:DIGITS] == digest, f"{HERE} is damaged; copy it again"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with publish(path, len(content)) as temporary:
-                temporary.write_bytes(content)
+            put_down(content, digest, name, scratch)
     return path
 
 

@@ -7,6 +7,7 @@ with publish(folder / "species.csv") as temporary:   # an error in here leaves t
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -82,6 +83,27 @@ def sweep(folder: Path) -> None:
                 else:
                     folders.remove(name)
                     shutil.rmtree(Path(place) / name, ignore_errors=True)
+
+
+class Positioned(io.RawIOBase):
+    """A raw file that keeps its own position; who inherits it knows its size in bytes and reads into a buffer."""
+
+    size: int
+    position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = max(0, origin + offset)
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
 
 
 def is_full(error: BaseException) -> bool:

@@ -274,9 +274,9 @@ def write_openvino(float_path: Path, path: Path) -> None:
     """A float32 file once more as OpenVINO keeps networks: an .xml with the graph, our facts and a digest of both
     files, and a .bin of its name with the weights. For every encoder and for ensembles alike, since what is read is the
     ONNX file."""
-    from openvino import Core, save_model
+    from openvino import save_model
 
-    model = Core().read_model(str(float_path))
+    model = scoring.openvino_core().read_model(str(float_path))
     model.set_rt_info(blank(UNKNOWN), ["framework", "seal"])  # beside our facts, where ONNX's metadata went
     with scratch(path.parent, "export") as folder:
         made = folder / path.name

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import quote, unquote
 
 from runtime.digests import sha256
-from runtime.files import publish, read_json, write_json
+from runtime.files import publish, read_json, scratch, sweep, write_json
 from runtime.terminal import show
 
 if TYPE_CHECKING:  # imported where the hub is asked for
@@ -166,8 +165,9 @@ def download(address: Address, commit: str, wanted: Wanted, folder: Path) -> Non
     if path.is_file() and path.stat().st_size == wanted.size:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     show(f"fetching {wanted.name} ({wanted.size / 1e6:.1f} MB) of hf://{address.repo}@{commit[:12]} ...")
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as place:
+    with scratch(folder, "fetch") as place:
         try:
             made = huggingface_hub.hf_hub_download(
                 address.repo, wanted.name, revision=commit, local_dir=place, endpoint=endpoint()

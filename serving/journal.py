@@ -36,12 +36,7 @@ from sounds.decoders import may_pass
 from system import locked
 
 PARTS = ".parts"
-EARLIER = {
-    "engine": "onnxruntime",
-    "prior": "",
-    "voices": "off",
-    "card": "",
-}  # settings that parts of earlier versions do not have
+EARLIER = {"engine": "onnxruntime", "prior": "", "voices": "off", "card": ""}  # what earlier versions did not ask
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # before any sound is read
 

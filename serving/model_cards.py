@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from archive.lineages import Row, label_row, shipped, with_lineages
 from config import HIGHEST_RATE, LOWEST_RATE, MOST_FRAMES, AudioSettings
 from evaluation.calibration import Thresholds
+from runtime.application import own_file, own_path
 from runtime.cells import no_formula, write_row
 from runtime.csvs import decoded_text, read_table
 from runtime.digests import sha256
@@ -37,7 +38,7 @@ from system import cores
 from taxonomy import Taxonomy, build_taxonomy, table_rows
 
 Activation = Literal["none", "sigmoid", "softmax"]
-CARDS = Path(__file__).parent / "cards"
+CARDS = "serving/cards"  # in this program
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.05, 60.0  # seconds
 LABELS = "labels.csv"  # of a model with a new head
 EXAMPLE = "docs/hub.md has an example"
@@ -84,13 +85,14 @@ class Card(NamedTuple):
     given: str  # what the user called it
     facts: CardFacts
     sha256: str
+    ours: bool  # whether it comes with this program, under that name
 
     @property
     def said(self) -> dict[str, str]:
         """What travels in the run.json of all that is made with the model."""
         facts = self.facts
         found = {"name": facts.name, "license": facts.license, "citation": facts.citation, "url": facts.url}
-        where = self.given if self.path.parent == CARDS else str(self.path.resolve())
+        where = self.given if self.ours else str(self.path.resolve())
         return {**found, "card": where, "card_sha256": self.sha256}
 
 
@@ -99,10 +101,12 @@ def read_card(given: str) -> Card:
 
     Errors: no such card, no JSON object, a key that is missing, unknown, or of another kind or range: a line each.
     """
-    own = CARDS / f"{given}.json"
-    path = own if "/" not in given and own.is_file() and not Path(given).is_file() else Path(given)
-    names = ", ".join(sorted(one.stem for one in CARDS.glob("*.json")))
-    assert path.is_file(), f"no card {given}; give a card.json (docs/hub.md), or one that comes with us: {names}"
+    names, path = shipped_cards(), Path(given)
+    ours = given in names and not path.is_file()
+    path = own_path(f"{CARDS}/{given}.json") if ours else path
+    assert path.is_file(), (
+        f"no card {given}; give a card.json (docs/hub.md), or one that comes with us: {', '.join(names)}"
+    )
     stored, known = read_json(path, EXAMPLE), {one.name: one for one in fields(CardFacts)}
     strange = sorted(set(stored) - set(known))
     assert not strange, f"{path} has the key {strange[0][:40]!r}; a card has {', '.join(known)}"
@@ -114,7 +118,12 @@ def read_card(given: str) -> Card:
         assert fits(value, wanted), f"{path}: {key} is {str(value)[:40]!r}, wanted {wanted}; {EXAMPLE}"
     facts = CardFacts(**stored)
     check_facts(path, facts)
-    return Card(path, given, facts, sha256(path))
+    return Card(path, given, facts, sha256(path), ours)
+
+
+def shipped_cards() -> list[str]:
+    """The names of the cards that come with this program."""
+    return sorted(one.name.removesuffix(".json") for one in own_file(CARDS).iterdir() if one.name.endswith(".json"))
 
 
 def fits(value: object, kind: str) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ import onnx
 from evaluation.calibration import Threshold
 from model import BirdClefClassifier, Encoder
 from runtime.cells import bare, no_formula, write_row
-from runtime.files import publish, read_json, write_json
+from runtime.files import publish, read_json, scratch, sweep, write_json
 from serving.new_heads import write_copy
 from serving.scorer import provenance_of, read_facts
 from taxonomy import CLASS, FAMILY, ORDER, Taxonomy, from_json, table_rows
@@ -53,6 +52,7 @@ def write_folder(
 ) -> list[Path]:
     """All files; returns them."""
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     private = secrets(facts.provenance)
     clean = replace(facts, provenance=public_provenance(facts.provenance, story.license))
     save_classifier(folder / CLASSIFIER, model, clean)
@@ -98,11 +98,11 @@ def write_encoder(folder: Path, model: BirdClefClassifier, facts: ClassifierFact
     """model.safetensors, as transformers names its tensors, and what its config.json says; nothing of other kinds."""
     if not isinstance(model.encoder, Encoder):
         return {}
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as place:
-        save_encoder(Path(place) / "encoder.safetensors", model.encoder, facts.size, facts.audio, facts.provenance)
+    with scratch(folder, "publish") as place:
+        save_encoder(place / "encoder.safetensors", model.encoder, facts.size, facts.audio, facts.provenance)
         with publish(folder / "model.safetensors") as temporary:
-            (Path(place) / "whisper" / "model.safetensors").replace(temporary)
-        return read_json(Path(place) / "whisper" / "config.json", "publish again")
+            (place / "whisper" / "model.safetensors").replace(temporary)
+        return read_json(place / "whisper" / "config.json", "publish again")
 
 
 def own_config(facts: ClassifierFacts) -> Json:

@@ -13,7 +13,6 @@ follows there and is no chunk is sound, up to the chunks in which the file ends.
 from __future__ import annotations
 
 import io
-import os
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from runtime.addresses import size_of
+from runtime.files import Positioned
 from sounds.notes import expansion_in
 
 MOST_CHUNKS = 10_000  # of a file that are looked at
@@ -296,33 +296,19 @@ def mended(file: BinaryIO, header: Header) -> BinaryIO:
     return io.BufferedReader(Mended(file, header)) if header.mendable else file
 
 
-class Mended(io.RawIOBase):
+class Mended(Positioned):
     """An open file of which some bytes read differently."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
-        self.file, self.header, self.position = file, header, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        self.file, self.header, self.size = file, header, header.end
 
     def fileno(self) -> int:
         return self.file.fileno()
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.header.end}[whence]
-        self.position = max(0, origin + offset)
-        return self.position
-
-    def tell(self) -> int:
-        return self.position
-
     def readinto(self, buffer: object, /) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         self.file.seek(self.position)
-        content = bytearray(self.file.read(max(0, min(len(view), self.header.end - self.position))))
+        content = bytearray(self.file.read(max(0, min(len(view), self.size - self.position))))
         for start, piece in self.header.patches:
             low, high = max(start, self.position), min(start + len(piece), self.position + len(content))
             if low < high:

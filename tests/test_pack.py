@@ -110,6 +110,16 @@ def test_nothing_of_training_is_inside(applications: Applications) -> None:
     assert {"report.html", "lineages/birdclef2025.csv", "sounds/decoders.py", "sounds/__init__.py"} < {*names}
 
 
+def test_the_cards_that_come_with_us_are_inside(
+    applications: Applications, season: FieldSeason, tmp_path: Path
+) -> None:
+    """The last line of a missing card names them; with one of them it is the model that is missing."""
+    for card, expected in (("crow", "birdnet-v2.4, birdnet-v3, perch-v2"), ("perch-v2", "no model at nobody.onnx")):
+        words = [str(season.soundscape), "--model", "nobody.onnx", "--card", card]
+        done = started(tmp_path, applications.bare, *words)
+        assert done.returncode == 1 and expected in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(applications: Applications, tmp_path: Path) -> None:
     pack.write_application(tmp_path / "again.pyz", dict(reversed(applications.content.items())))

@@ -5,9 +5,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from house import HERE
 
 from runtime import application, terminal
-from runtime.application import bundled_model, named_inside, own_file
+from runtime.application import bundled_model, named_inside, own_file, own_path
 
 
 @pytest.fixture
@@ -29,6 +30,17 @@ def test_files_of_the_program_come_out_of_a_folder_and_of_an_application(
     assert "<html" in own_file("report.html").read_text(encoding="utf-8") and not application.is_packed()
     request.getfixturevalue("packed")
     assert own_file("report.html").read_text(encoding="utf-8") == "a page" and application.is_packed()
+
+
+def test_a_file_of_the_program_has_a_path_in_a_folder_and_out_of_an_application(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    assert own_path("report.html", tmp_path) == HERE / "report.html"
+    request.getfixturevalue("packed")
+    path = own_path("report.html", tmp_path)
+    assert path.is_relative_to(tmp_path) and path.name == "report.html" and path.read_text() == "a page"
+    path.write_text("another page")
+    assert own_path("report.html", tmp_path) == path and path.read_text() == "a page"
 
 
 def test_there_is_no_model_inside_a_folder_nor_in_an_application_without_one(

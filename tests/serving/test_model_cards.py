@@ -28,7 +28,7 @@ from predictor import predict
 from refit import refit
 from report import next_steps, settings_of
 from search import search
-from serving.model_cards import CARDS, open_with_card, read_card
+from serving.model_cards import open_with_card, read_card, shipped_cards
 from serving.results import read_results
 from serving.vectors import open_store
 
@@ -222,7 +222,7 @@ def test_a_dangerous_graph_and_another_engine_are_refused(tmp_path: Path) -> Non
 # --- the cards that come with us ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CARDS.glob("*.json")))
+@pytest.mark.parametrize("name", shipped_cards())
 def test_every_fact_of_a_card_that_comes_with_us_has_a_source_or_is_said_to_be_unconfirmed(name: str) -> None:
     facts = json.loads(read_card(name).path.read_text())
     sources, unconfirmed = facts.pop("sources"), facts.pop("unconfirmed")

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import Stages
+from house import program
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
@@ -366,6 +367,11 @@ os.kill(os.getpid(), signal.SIGINT)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == ((0, "answered\n") if cores == 1 else (-signal.SIGSEGV, "")), done.stderr
+
+
+def test_openvino_is_begun_in_one_room_alone() -> None:
+    begun = {path.relative_to(HERE).as_posix() for path in program() if re.search(r"\bCore\(\)", path.read_text())}
+    assert begun == {"serving/scorer.py"}
 
 
 def test_without_openvino_the_way_to_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
