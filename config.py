@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import tyro
 
-from system import scratch
+from system import scratch_folder
 
 Sound = Literal["bird", "wide", "bat", "insect", "frog", "whale"]
 Preset = Literal["demo", "tiny", "base", "small", "medium", "large-v2", "large-v3"]
@@ -30,6 +30,7 @@ Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["even", "top", "random", "all"]
+MaskStrategy = Literal["span", "random", "block", "energy"]
 Period = Literal["hour", "day", "week"]
 Exchange = Literal["camtrap-dp", "darwin-core", "crowsetta", "aoef"]
 ClassWeights = Literal["none", "inverse", "balanced", "sqrt"]
@@ -38,7 +39,7 @@ FrequencyPooling = Literal["average_max", "gem"]
 Compression = Literal["log", "pcen", "pcen_trained"]
 Voices = Literal["off", "report", "skip", "mute"]
 TrackerKind = Literal["none", "tensorboard", "wandb"]
-SCRATCH = scratch()
+SCRATCH = scratch_folder()
 DEMO_DATA = SCRATCH / "field-season"
 DATA_ROOT = Path("data/birdclef-2025")
 LOWEST_RATE, HIGHEST_RATE = 1_000, 500_000  # Hz that a network may get
@@ -509,7 +510,7 @@ class FinetuneSettings(TrainSettings):
 class MaskSettings:
     """What stage 1 hides."""
 
-    strategy: Literal["span", "random", "block", "energy"] = "energy"
+    strategy: MaskStrategy = "energy"
     """span: runs of 5 to 15 tokens (0.1 to 0.3 s); random: single tokens of 20 ms; block: runs of 10 and multiples;
     energy: of eight span masks rather one that hides what stands out, which harms fine-tuning least (LOG.md)."""
     ratio: float = 0.65

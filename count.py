@@ -44,7 +44,7 @@ from serving.counting import (
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in, without_gaps
+from serving.effort import Cell, cell_of, last_day, number_in_cell, read_effort, without_gaps
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import Verdict, identity, read_verdicts, settle
@@ -64,7 +64,7 @@ def count(config: CountCommand) -> int:
     results = read_results(config.results)
     folder = config.out or results.folder / "counts"
     results = replace(results, detections=results.detections + undetected(config.verdicts, results))
-    settled, strangers = spoken(config.verdicts, results)
+    settled, strangers = settled_verdicts(config.verdicts, results)
     by_species = grouped(results.detections)
     code = (write_plan if config.plan else write_counts)(config, folder, results, by_species, settled)
     if strangers:
@@ -109,7 +109,7 @@ def write_counts(
     return write_exchange(folder / "exchange", config, results, settled) if config.export else 0
 
 
-def spoken(paths: Iterable[Path], results: Results) -> tuple[dict[Detected, Verdict], int]:
+def settled_verdicts(paths: Iterable[Path], results: Results) -> tuple[dict[Detected, Verdict], int]:
     """The verdicts that nobody contradicts, and how many are of no detection here."""
     read = [read_verdicts(path, results) for path in paths]
     settled, disputed = settle([verdict for verdicts, _ in read for verdict in verdicts])
@@ -246,9 +246,9 @@ def write_plan(
             drawn += [index_of[id(found[index])] for index in drawn_windows(found, settled, wanted, generator)]
             extra += missed_windows(grid, found, config.missed, generator) if grid else []
             for which, cells in plan_cells(species, wanted).items():
-                write_row(table, [no_formula(cell) for cell in [label, *names_in(found[0]), which, *cells]])
+                write_row(table, [no_formula(cell) for cell in [label, *names_of_detection(found[0]), which, *cells]])
             if config.missed:
-                cells = [label, *names_in(found[0]), "not detected", "", "", str(config.missed)]
+                cells = [label, *names_of_detection(found[0]), "not detected", "", "", str(config.missed)]
                 write_row(table, [no_formula(cell) for cell in cells])
             total[label] = sum(wanted.values())
     show("\n".join(plan_lines(total, by_species, config)))
@@ -286,7 +286,7 @@ def strata_named(found: Sequence[Detected]) -> list[int]:
     return sorted({stratum(d) for d in found} - {MISSED})
 
 
-def names_in(d: Detected) -> list[str]:
+def names_of_detection(d: Detected) -> list[str]:
     return [d.cell("Scientific name"), d.cell("Common name")]
 
 
@@ -321,11 +321,11 @@ class Grid:
 
     def __init__(self, results: Results) -> None:
         self.results = results
-        self.rows = [row for row in results.files if seconds_in(row.get("windows", "")) > 0]
+        self.rows = [row for row in results.files if number_in_cell(row.get("windows", "")) > 0]
         assert self.rows, "--missed needs files.csv of predictor.py, which says what was analysed"
         first = results.detections[0]
-        self.window = seconds_in(first.cell("Window (s)")) or first.end - first.start
-        self.overlap = seconds_in(first.cell("Overlap (s)"))
+        self.window = number_in_cell(first.cell("Window (s)")) or first.end - first.start
+        self.overlap = number_in_cell(first.cell("Overlap (s)"))
         self.counts = [
             len(self.times(place)) * len(channels_scored(results, row)) for place, row in enumerate(self.rows)
         ]
@@ -356,7 +356,7 @@ def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator:
 
 def seconds_read(row: Mapping[str, str]) -> float:
     """Of a recording, scored or not."""
-    return sum(seconds_in(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
+    return sum(number_in_cell(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
 
 
 def channels_scored(results: Results, row: Mapping[str, str]) -> list[str]:
@@ -365,7 +365,9 @@ def channels_scored(results: Results, row: Mapping[str, str]) -> list[str]:
     given = cast(dict[str, object], settings).get("channel") if isinstance(settings, dict) else None
     asked = given if isinstance(given, str) else "mean"
     return (
-        [str(number + 1) for number in range(int(seconds_in(row.get("channels", ""))))] if asked == "each" else [asked]
+        [str(number + 1) for number in range(int(number_in_cell(row.get("channels", ""))))]
+        if asked == "each"
+        else [asked]
     )
 
 

@@ -68,7 +68,7 @@ class Genus(NamedTuple):
     pulse_hz: float = 0.0  # a syllable chopped into pulses; 0 is one whole tone
 
 
-class Species(NamedTuple):
+class PretendSpecies(NamedTuple):
     label: str
     inat_taxon_id: str
     common_name: str
@@ -114,22 +114,22 @@ GENERA = {
     "Simulopithecus": Genus("Simulopithecidae", 0.85, 0.25, syllables=2, pause_seconds=0.2),
 }
 SPECIES = (  # birds under eBird-like codes, all others under digits, in the order of their labels as text
-    Species("90000231", "90000231", "fabled cricket", "Fictogryllus", "fabulosus", 1.13, 1.25, (0,)),
-    Species("9000117", "9000117", "pretend frog", "Fictrana", "ficta", 0.80, 0.85, (0,)),
-    Species("9000118", "9000118", "fabled frog", "Fictrana", "fabulosa", 1.12, 1.30, (0,)),
-    Species("9000126", "9000126", "pretend marsh frog", "Simularana", "palustris", 1.40, 1.00, (0, 1)),
-    Species("9000140", "9000140", "pretend tree frog", "Simulhyla", "arborea", 1.00, 1.00, (0,)),
-    Species("9000230", "9000230", "pretend cricket", "Fictogryllus", "fictus", 0.90, 0.85, (0,)),
-    Species("9000255", "9000255", "pretend cicada", "Mendicicada", "ficta", 1.00, 1.00, (0,)),
-    Species("9000310", "9000310", "pretend jackal", "Fictocanis", "fictus", 0.82, 0.90, (0,)),
-    Species("9000311", "9000311", "fabled jackal", "Fictocanis", "fabulosus", 1.30, 1.25, (0,)),
-    Species("9000342", "9000342", "pretend monkey", "Simulopithecus", "fictus", 1.00, 1.00, (0,)),
-    Species("fabthr1", "9000014", "fabled thrush", "Fictiturdus", "fabulosus", 1.15, 1.15, (6, 3, 0)),
-    Species("fabwre1", "9000012", "fabled wren", "Falsitroglus", "fabulosus", 1.14, 1.20, (4, 2, 0, -2)),
-    Species("prebab1", "9000015", "pretend babbler", "Ludotroglus", "fictus", 0.95, 1.00, (0, 2)),
-    Species("prehum1", "9000016", "pretend hummingbird", "Simulotrochilus", "fictus", 1.00, 1.00, (0,)),
-    Species("prethr1", "9000013", "pretend thrush", "Fictiturdus", "fictus", 0.85, 0.90, (0, 5, 2)),
-    Species("prewre1", "9000011", "pretend wren", "Falsitroglus", "fictus", 0.86, 0.95, (0, 0, 3, 3)),
+    PretendSpecies("90000231", "90000231", "fabled cricket", "Fictogryllus", "fabulosus", 1.13, 1.25, (0,)),
+    PretendSpecies("9000117", "9000117", "pretend frog", "Fictrana", "ficta", 0.80, 0.85, (0,)),
+    PretendSpecies("9000118", "9000118", "fabled frog", "Fictrana", "fabulosa", 1.12, 1.30, (0,)),
+    PretendSpecies("9000126", "9000126", "pretend marsh frog", "Simularana", "palustris", 1.40, 1.00, (0, 1)),
+    PretendSpecies("9000140", "9000140", "pretend tree frog", "Simulhyla", "arborea", 1.00, 1.00, (0,)),
+    PretendSpecies("9000230", "9000230", "pretend cricket", "Fictogryllus", "fictus", 0.90, 0.85, (0,)),
+    PretendSpecies("9000255", "9000255", "pretend cicada", "Mendicicada", "ficta", 1.00, 1.00, (0,)),
+    PretendSpecies("9000310", "9000310", "pretend jackal", "Fictocanis", "fictus", 0.82, 0.90, (0,)),
+    PretendSpecies("9000311", "9000311", "fabled jackal", "Fictocanis", "fabulosus", 1.30, 1.25, (0,)),
+    PretendSpecies("9000342", "9000342", "pretend monkey", "Simulopithecus", "fictus", 1.00, 1.00, (0,)),
+    PretendSpecies("fabthr1", "9000014", "fabled thrush", "Fictiturdus", "fabulosus", 1.15, 1.15, (6, 3, 0)),
+    PretendSpecies("fabwre1", "9000012", "fabled wren", "Falsitroglus", "fabulosus", 1.14, 1.20, (4, 2, 0, -2)),
+    PretendSpecies("prebab1", "9000015", "pretend babbler", "Ludotroglus", "fictus", 0.95, 1.00, (0, 2)),
+    PretendSpecies("prehum1", "9000016", "pretend hummingbird", "Simulotrochilus", "fictus", 1.00, 1.00, (0,)),
+    PretendSpecies("prethr1", "9000013", "pretend thrush", "Fictiturdus", "fictus", 0.85, 0.90, (0, 5, 2)),
+    PretendSpecies("prewre1", "9000011", "pretend wren", "Falsitroglus", "fictus", 0.86, 0.95, (0, 0, 3, 3)),
 )
 
 
@@ -220,7 +220,7 @@ def pretend_taxonomy() -> list[dict[str, str]]:
     return rows
 
 
-def write_labelled(root: Path, seed: int, index: int, species: Species, take: int) -> dict[str, str]:
+def write_labelled(root: Path, seed: int, index: int, species: PretendSpecies, take: int) -> dict[str, str]:
     """Write one focal recording, 3 to 9 s with the species calling nearly throughout; return its row of train.csv."""
     rng = default_rng([seed, 1, index])
     fold = take % FOLDS
@@ -300,7 +300,7 @@ def write_soundscape(path: Path, seed: int, seconds: float) -> list[dict[str, st
     return sorted(rows, key=lambda row: float(row["start"]))
 
 
-def shuffled(species: Sequence[Species], rng: Generator) -> list[Species]:
+def shuffled(species: Sequence[PretendSpecies], rng: Generator) -> list[PretendSpecies]:
     order: list[int] = rng.permutation(len(species)).tolist()
     return [species[number] for number in order]
 
@@ -313,12 +313,14 @@ def write_damaged(folder: Path, recording: Path) -> None:
     (folder / "text_not_sound.wav").write_text("This is a note, whatever its name says.\n")
 
 
-def plant_somewhere(mixture: Waveform, noise: Waveform, species: Species, snr_db: float, rng: Generator) -> None:
+def plant_somewhere(mixture: Waveform, noise: Waveform, species: PretendSpecies, snr_db: float, rng: Generator) -> None:
     song = sing(species, min(len(noise), int(rng.uniform(3.4, 4.5) * SAMPLE_RATE)), rng)
     plant(mixture, noise, song, int(rng.integers(len(noise) - len(song) + 1)), species, snr_db)
 
 
-def plant(mixture: Waveform, noise: Waveform, song: Waveform, start: int, species: Species, snr_db: float) -> None:
+def plant(
+    mixture: Waveform, noise: Waveform, song: Waveform, start: int, species: PretendSpecies, snr_db: float
+) -> None:
     """Add a song to the mixture so that it stands snr_db above the noise around it, within the species' own band.
 
     mixture, noise  (samples,)  the recording so far, changed in place; its weather alone
@@ -328,7 +330,7 @@ def plant(mixture: Waveform, noise: Waveform, song: Waveform, start: int, specie
     mixture[bout] += np.float32(10 ** (snr_db / 20) * band_rms(noise[bout], *band_hz(species))) * song
 
 
-def sing(species: Species, samples: int, rng: Generator) -> Waveform:
+def sing(species: PretendSpecies, samples: int, rng: Generator) -> Waveform:
     """One individual, a little off its species' pitch (2 %) and tempo (8 %), calling for at most that many samples.
 
     returns  (sung,)  begins with its first syllable, ends with the last whole one; RMS 1 while it sounds
@@ -351,7 +353,7 @@ def sing(species: Species, samples: int, rng: Generator) -> Waveform:
     return song / np.float32(np.sqrt(np.mean(np.square(song[song != 0]))))
 
 
-def syllable(species: Species, step: float, pitch: float, tempo: float) -> Waveform:
+def syllable(species: PretendSpecies, step: float, pitch: float, tempo: float) -> Waveform:
     """The sound all species are made of: a tone that glides, with overtones, swelling once and perhaps pulsed.
 
     step     semitones above the species' pitch
@@ -373,7 +375,7 @@ def syllable(species: Species, step: float, pitch: float, tempo: float) -> Wavef
     return np.asarray(tone * pulses * np.sqrt(np.sin(np.pi * done).clip(0)), np.float32)
 
 
-def band_hz(species: Species) -> tuple[float, float]:
+def band_hz(species: PretendSpecies) -> tuple[float, float]:
     """The lowest and highest frequency in Hz of the strong part of a species' call, individuals included."""
     family = FAMILIES[GENERA[species.genus].family]
     strong = [k for k, strength in enumerate(CLASSES[family.class_name].overtones, start=1) if strength >= 0.5]

@@ -47,7 +47,7 @@ from model import Encoder, LogMel
 from runtime.files import publish, write_json
 from runtime.runs import Run, open_run
 from runtime.terminal import command_line, launch, show
-from training.checkpoint import load_encoder, read_tensors, size_of, weights_digest, write_tensors
+from training.checkpoint import load_encoder, read_tensors, size_of_weights, weights_digest, write_tensors
 from training.device import autocast, half_precision, prepare_device
 
 BATCH = 16  # contexts that go through the encoder together
@@ -137,7 +137,7 @@ def probe(config: ProbeCommand) -> int:
     rows = within_band(rows, config.audio)
     rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
-    size = size_of(config.encoder.weights) or config.encoder.size
+    size = size_of_weights(config.encoder.weights) or config.encoder.size
     encoder = load_encoder(replace(config.encoder, size=size), config.audio).to(device).eval()
     with open_run("probe", config.run.root, config) as run:
         features, counts = all_features(encoder, rows, config, device, run)
@@ -154,7 +154,7 @@ def probe(config: ProbeCommand) -> int:
         gaps = gaps_to_best(mixed, labelled)
         costs = {count: layer_times(encoder, config.audio, device, count) for count in threads_of(device)}
         found = Findings(depths, alone, mixed, gaps, costs, recommended(mixed, gaps, depths))
-        show("\n".join(table(found)))
+        show("\n".join(layer_table(found)))
         what = f"{len(rows)} recordings of {len(taxonomy.labels)} species, {len(folds)} folds"
         draw_layers(run.folder / "layers.png", f"{config.encoder.weights}: {what}", found)
         card = {
@@ -543,7 +543,7 @@ def in_threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def table(found: Findings) -> list[str]:
+def layer_table(found: Findings) -> list[str]:
     """The lines of the printed table."""
     threads = "".join(f"{in_threads(count):>12}" for count in found.costs)
     spans = f"{'this layer alone':^16}  {'layers 1 to this, side by side':^36}"

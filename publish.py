@@ -78,12 +78,12 @@ def story_of(config: PublishCommand, facts: ClassifierFacts) -> Story:
     """What a run says beside its classifier."""
     path = next((one for one in (config.trained, config.trained.parent) if (one / "run.json").is_file()), None)
     run: Mapping[str, Any] = read_json(path / "run.json", "take it away") if path else {}
-    scores = numbers(run.get("scores")) or numbers(facts.provenance.get("held_out"))
-    seconds = numbers(run).get("seconds", 0.0)
+    scores = numbers_of(run.get("scores")) or numbers_of(facts.provenance.get("held_out"))
+    seconds = numbers_of(run).get("seconds", 0.0)
     return Story(config.to, config.license, scores, seconds, config.watts)
 
 
-def numbers(stored: object) -> dict[str, float]:
+def numbers_of(stored: object) -> dict[str, float]:
     """The numbers of a JSON object."""
     given = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
     return {name: float(value) for name, value in given.items() if isinstance(value, int | float)}

@@ -49,7 +49,7 @@ from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
 from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts, training_windows
-from serving.convolutions import Counted, restate_facts, write_int8_convolutions
+from serving.convolutions import ProductCounts, restate_facts, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
 from serving.export import Recipe, write_float, write_int8, write_openvino
@@ -62,7 +62,7 @@ from training.checkpoint import (
     licence_note,
     load_classifier,
     load_encoder,
-    size_of,
+    size_of_weights,
     stage_one,
     teachers_of,
     weights_digest,
@@ -108,7 +108,7 @@ class Files:
     costs: Sequence[ProductCost]
     origin: str  # of the sound that the products were judged on
     rewrite: Callable[[ClassifierFacts], None]  # writes the INT8 file again, with other facts
-    count: Counted  # of its products, and of those in float32
+    count: ProductCounts  # of its products, and of those in float32
     facts: Mapping[str, object] = field(default_factory=dict[str, object])  # of quantize.json: how they were blended
     members: int = 1
 
@@ -118,7 +118,7 @@ def quantize(config: QuantizeCommand) -> int:
     torch.manual_seed(0)
     torch.set_num_threads(config.run.threads or available_cores())
     if config.encoder:
-        return write_encoder(config)
+        return write_embedder(config)
     paths = config.classifier or (CLASSIFIER,)
     assert config.max_error >= 0, f"--max_error {config.max_error}: a share of the logits' spread, 0 or more"
     for path in paths:
@@ -134,14 +134,14 @@ def quantize(config: QuantizeCommand) -> int:
             del model  # its weights are most of the memory that the rest would need
         if config.export == "openvino":
             files = replace(files, facts={**files.facts, "openvino": write_second_form(files)})
-        int8_path, licence = files.int8_path, report(files, run.folder, config)
+        int8_path, licence = files.int8_path, report_int8(files, run.folder, config)
     if licence:
         show(licence)
     show(f"wrote {int8_path}; {next_command(paths[0], int8_path)}")
     return 0
 
 
-def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
+def report_int8(files: Files, folder: Path, config: QuantizeCommand) -> str:
     """Hold the INT8 file against the float32 one, measure both, write the card; returns what a licence asks for.
 
     Errors: a file that the gate refuses is set aside, and the command ends with what can be done.
@@ -180,13 +180,13 @@ def report(files: Files, folder: Path, config: QuantizeCommand) -> str:
     return licence
 
 
-def write_encoder(config: QuantizeCommand) -> int:
+def write_embedder(config: QuantizeCommand) -> int:
     """An encoder that knows no species -> an ONNX file that embeds: the mean over time and layers of its tokens, each
     normalised first.
 
     In float32: what INT8 costs is measured in a classifier's answers, and there are none.
     """
-    size = size_of(config.encoder)
+    size = size_of_weights(config.encoder)
     assert size, f"no encoder at {config.encoder}; --encoder takes openai/whisper-base, a folder, encoder.safetensors"
     audio = encoder_audio(config.encoder)
     layers = load_encoder(EncoderSettings(size, config.encoder), audio).size.layers
@@ -283,7 +283,7 @@ def write_files(
         write_int8(float_path, int8_path, facts, trained.verified, recipe)
 
     rewrite(trained.facts)
-    count = Counted(len(known.costs), len(recipe.spared))
+    count = ProductCounts(len(known.costs), len(recipe.spared))
     return Files(trained, float_path, int8_path, floats, largest, recipe, known.costs, known.origin, rewrite, count)
 
 
@@ -341,7 +341,7 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     show("an ensemble does not tell how unfamiliar a window is; its members by themselves do")
     trained = replace(ensemble, facts=facts)
     recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
-    count = Counted(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))
+    count = ProductCounts(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))
     int8 = {"products": count.products, "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
     float_path, int8_path = folder / "classifier.onnx", folder / "classifier.int8.onnx"
 

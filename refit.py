@@ -41,16 +41,24 @@ from runtime.files import publish, write_json
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.detections import Analysed
-from serving.foreign import digest_of, open_foreign
+from serving.foreign import model_digest, open_foreign
 from serving.journal import refuse_parts
 from serving.model_cards import Card, embeddings_output, read_card, write_card
 from serving.new_heads import NewHead, write_foreign_head, write_new_head
-from serving.ranked import Like, recordings_of, write_ranked_tables
+from serving.ranked import Like, indexed_recordings, write_ranked_tables
 from serving.results import NEEDED, Detected, Results, detected, rows_of
 from serving.review import NOTHING, Verdict, is_rank, names_of, plain_label, read_verdicts, settle
 from serving.vectors import Store, open_store
 from taxonomy import build_taxonomy, key
-from training.verdict_head import Judged, Judgement, LinearHead, choose_next, fit_head, judge, probabilities
+from training.verdict_head import (
+    Judged,
+    LabelJudgement,
+    LinearHead,
+    choose_next,
+    fit_verdict_head,
+    judge_labels,
+    probabilities,
+)
 
 CARD = "card.json"  # beside the new file of somebody else's model
 BACKGROUND = 500  # windows at most that nobody listened to, which are taken for what an archive mostly holds
@@ -88,16 +96,16 @@ def refit(config: RefitCommand) -> int:
     store = open_store(index)
     model = model_of(config, store)
     out = folder_of(config, index, model)
-    recordings = recordings_of(index, store)
+    recordings = indexed_recordings(index, store)
     listened = read_listened(tables, store, recordings)
     group_of, what = groups_of(listened.rows, store, recordings)
     around = background_of(store, listened.rows, config.seed)
     groups, groups_around = (group_of[store.places["recording"][rows]] for rows in (listened.rows, around))
     judged = Judged(store.standard(listened.rows), listened.present, listened.known, groups)
     background = store.standard(around)
-    judgements = judge(judged, background, listened.labels, config.precision, groups_around)
-    head = fit_head(judged, background)
-    show("\n".join(table(judgements, what)))
+    judgements = judge_labels(judged, background, listened.labels, config.precision, groups_around)
+    head = fit_verdict_head(judged, background)
+    show("\n".join(label_table(judgements, what)))
     with open_run("refit", out, config, out) as run:
         path = write_classifier(config, run.folder, store, model, head, listened, judgements)
         more = config.next > 0 and write_next(config, run.folder / "next", index, store, head, listened, recordings)
@@ -130,7 +138,7 @@ def model_of(config: RefitCommand, store: Store) -> Path:
         f"{index} was made with {known}, and a new head goes into an ONNX file alone; make another index with that: "
         f"{command_line(*words)}"
     )
-    assert digest_of(path) == store.facts["model_sha256"], (
+    assert model_digest(path) == store.facts["model_sha256"], (
         f"{path} is not the file that the index was made with ({known}); its embeddings are others"
     )
     return path
@@ -189,7 +197,7 @@ def read_listened(tables: Sequence[Path], store: Store, recordings: Sequence[Ana
         label: (plain_label(d.cell("Scientific name")), plain_label(d.cell("Common name")))
         for d, (_, label) in reversed(where.items())
     }
-    return listened_of({row: agreed(one) for row, one in said.items()}, names, strangers)
+    return listened_of({row: undisputed(one) for row, one in said.items()}, names, strangers)
 
 
 def first_spellings(verdicts: Sequence[Verdict]) -> dict[str, str]:
@@ -206,7 +214,7 @@ def first_spellings(verdicts: Sequence[Verdict]) -> dict[str, str]:
     return found
 
 
-def agreed(said: Said) -> Said:
+def undisputed(said: Said) -> Said:
     """The same, without what is contradicted: a label that is there and is not, or is there where nothing is."""
     disputed = said.disputed | (said.there & said.absent)
     if NOTHING in said.there and len(said.there) > 1:
@@ -290,7 +298,7 @@ def background_of(store: Store, listened: NDArray[np.intp], seed: int) -> NDArra
     return np.sort(np.random.default_rng(seed).choice(free, min(BACKGROUND, len(free)), replace=False))
 
 
-def table(judgements: Sequence[Judgement], what: str) -> list[str]:
+def label_table(judgements: Sequence[LabelJudgement], what: str) -> list[str]:
     """What each label is worth, as lines."""
     lines = [f"judged by other {what} than the head was fitted to, among what was listened to:"]
     lines.append(f"{'label':30}{'yes':>6}{'no':>6}{'average precision':>28}{'AUC':>7}{'threshold':>11}")
@@ -314,7 +322,7 @@ def write_classifier(
     model: Path,
     head: LinearHead,
     listened: Listened,
-    judgements: Sequence[Judgement],
+    judgements: Sequence[LabelJudgement],
 ) -> Path:
     """The ONNX file with the new head, thresholds.csv and refit.json; of somebody else's file its new card too."""
     rows = [("", label_row(label, *listened.names[label])) for label in listened.labels]

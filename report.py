@@ -38,7 +38,7 @@ from runtime.application import own_file
 from runtime.cells import no_formula
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
-from serving.effort import hours_of, seconds_in
+from serving.effort import hours_of, number_in_cell
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
     ADDED,
@@ -111,7 +111,7 @@ def write_page(config: ReportCommand, results: Results, chosen: Sequence[int] | 
                 if folder:
                     card |= write_clip(folder, page, number, d, clip)
                 else:
-                    file.write(embedded(number, clip))
+                    file.write(clip_element(number, clip))
             cards.append(card)
         assert kept, f"somebody speaks in all {len(drawn)} windows that were drawn; --voices mute silences them"
         assert len(troubles) < len(kept), f"none of the windows has sound: {troubles[0]}"
@@ -308,7 +308,7 @@ def hashes(text: str, tag: str) -> str:
     return " ".join(f"'sha256-{b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" for body in bodies)
 
 
-def embedded(number: int, clip: Clip) -> str:
+def clip_element(number: int, clip: Clip) -> str:
     """A clip inside the page, where no browser looks at it before the page asks."""
     return f'<script type="text/plain" id="clip{number}">{base64(clip.png)} {base64(clip.mp3)}</script>\n'
 
@@ -361,7 +361,7 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
         "detections": len(results.detections),
         "sites": len({d.cells[SITE] for d in results.detections} - {""}),
         "recordings": len(results.files) or len({d.file for d in results.detections}),
-        "hours": sum(seconds_in(row.get("seconds_analysed", "")) for row in results.files) / 3600,
+        "hours": sum(number_in_cell(row.get("seconds_analysed", "")) for row in results.files) / 3600,
         "then": then_of(results, config.hide_paths),
         "damaged": [
             [row["file"], row.get("status", ""), row.get("reason", "")]

@@ -43,7 +43,7 @@ from serving.hub import is_address
 from serving.inputs import Entry, find_entries, in_shard, read_shard
 from serving.journal import Journal, open_journal, refuse_parts
 from serving.outputs import KINDS, TableSettings, check_ledger
-from serving.ranked import FILES, Like, recordings_of, write_ranked_tables
+from serving.ranked import FILES, Like, indexed_recordings, write_ranked_tables
 from serving.review import NOTHING as NO_ANIMAL
 from serving.review import is_rank, plain_label
 from serving.scorer import Scorer, answers_of, context_samples, stream
@@ -229,7 +229,7 @@ def write_found(config: SearchCommand, store: Store, nearest: Nearest, scorer: S
         kinds = {KINDS[kind] for kind in ("csv", *config.rtype)}  # the next commands read detections.csv
         names = [like] * len(nearest.rows)
         written = write_ranked_tables(out, folder, store, nearest.rows, nearest.similarity, names, kinds)
-    recordings = recordings_of(folder, store)
+    recordings = indexed_recordings(folder, store)
     for row, similarity in list(zip(nearest.rows, nearest.similarity, strict=True))[:SHOWN]:
         place = store.places[row]
         show(f"{similarity:6.3f}  {recordings[int(place['recording'])].file}, {clock_text(float(place['start']))}")

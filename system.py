@@ -1,6 +1,6 @@
 """What Linux tells and lets a process do, and its portable form: scoring asks the system here and nowhere else.
 
-    with locked(folder / "lock") as mine: ...       # False where another process has it
+    with locked(folder / "lock") as is_ours: ...       # False where another process has it
     cores(), memory(), peak_memory()                # of this process, or of its container
     birth(process)                                  # "" where it is gone
 
@@ -30,7 +30,7 @@ APART: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # with start_ne
 PAUSE = 0.002  # seconds between two looks at a pipe of Windows
 
 
-def scratch() -> Path:
+def scratch_folder() -> Path:
     """Where intermediates go: below /tmp, in a folder of the user's own where another user was there first."""
     user = getattr(os, "getuid", None)
     if user is None:  # what is temporary on Windows is the user's own already
@@ -138,10 +138,10 @@ def locked(path: Path) -> Generator[bool]:
     with path.open("w", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
+            is_ours = True
         except OSError:
-            mine = False
-        yield mine
+            is_ours = False
+        yield is_ours
 
 
 def readable(pipe: int, seconds: float) -> bool:
@@ -186,9 +186,9 @@ def psutil() -> Any:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         lock = Path(place) / "lock"
-        with locked(lock) as mine, locked(lock) as again:
+        with locked(lock) as is_ours, locked(lock) as again:
             print(f"{cores()} cores, {memory() // 10**6} MB, {peak_memory() // 10**6} of them used")
-            assert mine and not again
-        with locked(lock) as mine:
-            assert mine
+            assert is_ours and not again
+        with locked(lock) as is_ours:
+            assert is_ours
     assert birth(os.getpid()) and not birth(2**22 + 1)

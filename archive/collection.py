@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from archive.annotations import RAVEN_NAME, table_kind
-from archive.index import NameIndex, files_below, sounds_below
+from archive.index import NameIndex, other_files, sounds_below
 from archive.recordings import Recording
 from taxonomy import Taxonomy
 
@@ -48,7 +48,7 @@ class SourceFolder:
     @cached_property
     def tables(self) -> list[Path]:
         """Annotation tables, those of the deeper folders last."""
-        found = [path for path in files_below(self.root, {".txt", ".csv", ".tsv"}) if self.is_annotated(path)]
+        found = [path for path in other_files(self.root, {".txt", ".csv", ".tsv"}) if self.is_annotated(path)]
         return sorted(found, key=lambda path: (len(path.parts), path))
 
     def is_annotated(self, path: Path) -> bool:

@@ -45,7 +45,7 @@ def sounds_below(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     return sorted(path.relative_to(root).as_posix() for path in paths), notes
 
 
-def files_below(root: Path, suffixes: set[str]) -> list[Path]:
+def other_files(root: Path, suffixes: set[str]) -> list[Path]:
     """Other files below a folder, sorted, searched for as sound files are."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):

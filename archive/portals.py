@@ -29,12 +29,12 @@ from archive.index import (
     checked_name,
     degrees,
     extra_files,
-    files_below,
     is_plain_file,
     is_there,
     iso_time,
     listed,
     missing,
+    other_files,
 )
 from archive.lineages import UPPER, Row, merged, shipped, with_lineages
 from archive.recordings import Recording, path_within
@@ -133,7 +133,7 @@ def read_xeno_canto(root: Path, sounds: Sequence[str], searched: Sequence[str], 
     named   somebody says that the layout is this one: a file that begins like a page is one
     """
     pages = find_pages(root, "xeno-canto", named)
-    pages = pages or [path for path in files_below(root, {".json"}) if json_layout(path) == "xeno-canto"]
+    pages = pages or [path for path in other_files(root, {".json"}) if json_layout(path) == "xeno-canto"]
     assert pages, f"no pages of xeno-canto's API below {root}; save its answers there as *.json"
     names, by_id = NameIndex(sounds), xeno_canto_files(sounds)
     rows: dict[str, Row] = {}

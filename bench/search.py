@@ -38,7 +38,7 @@ from evaluation.metrics import cmap
 from probe import pooled_features
 from runtime.files import publish
 from training.checkpoint import load_encoder
-from training.verdict_head import Judged, LinearHead, choose_next, fit_head
+from training.verdict_head import Judged, LinearHead, choose_next, fit_verdict_head
 
 Table = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -196,7 +196,7 @@ def learn(vectors: Table, recordings: Sequence[Recording]) -> None:
     print(f"{'recordings listened to':24}" + "".join(f"{NEAR * number:8}" for number in range(1, COUNT + 1)))
     whole = [
         ap(
-            fit_head(Judged(pool, truth[:, None] == label, everything, np.arange(len(pool))), test[:0]),
+            fit_verdict_head(Judged(pool, truth[:, None] == label, everything, np.arange(len(pool))), test[:0]),
             test,
             labels[held_out] == label,
         )
@@ -236,7 +236,7 @@ def curve(way: Round, pool: Table, right: Flags, test: Table, wanted: Flags, see
             far = near[-NEAR:]
             rows, present = np.append(rows, far), np.append(present, np.zeros(len(far), np.bool_))
         judged = Judged(pool[rows], present[:, None], np.ones((len(rows), 1), np.bool_), rows)
-        head = fit_head(judged, background)
+        head = fit_verdict_head(judged, background)
         found.append(ap(head, test, wanted))
         listened[way.choose(head, pool, listened, generator)] = True
     return found

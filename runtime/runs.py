@@ -172,7 +172,7 @@ def subfolder(run: Run, name: str) -> Run:
 
 def record(run: Run, **values: float | int | str | None) -> None:
     """Print one line, and append the same values as one line of metrics.jsonl, with the seconds since the start."""
-    show("  ".join(f"{name} {readable(value)}" for name, value in values.items()))
+    show("  ".join(f"{name} {number_in_words(value)}" for name, value in values.items()))
     line = {"seconds": round(time.time() - run.started, 2), **values}
     if not FIRST:
         return
@@ -275,7 +275,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
             show(f"{path.parent} never finished: marked interrupted")
 
 
-def readable(value: float | int | str | None) -> str:
+def number_in_words(value: float | int | str | None) -> str:
     """Numbers as people want them in a line."""
     if value is None:
         return "-"

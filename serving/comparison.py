@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from archive.recordings import Recording, read_recordings
 from data_loader import recording_contexts, truth_table
-from evaluation.held_out import HELD_OUT, TRAINING, WindowScores, pool_windows
+from evaluation.blending import pooled
+from evaluation.held_out import HELD_OUT, TRAINING
 from training.checkpoint import ClassifierFacts
 
 Segment = tuple[Path, float | None, float | None]  # of a recording: start and end, where it is labelled
@@ -65,7 +66,7 @@ def read_windows(
         owner += [number] * len(context.windows)
         contexts.append(context.samples)
     if not contexts:
-        return noise(facts)
+        return noise_windows(facts)
     indices = [order[position] for position in used]
     groups = np.array([listed[index].group or str(listed[index].path) for index in indices])
     truth = truth_table(listed, labels, audio)[indices]
@@ -86,7 +87,7 @@ def held_out_of_all(classifiers: Sequence[Path]) -> frozenset[Segment]:
     return frozenset(common or ())
 
 
-def noise(facts: ClassifierFacts) -> ComparedWindows:
+def noise_windows(facts: ClassifierFacts) -> ComparedWindows:
     """What is compared on where there are no recordings: nothing is known to be in it."""
     audio = facts.audio
     windows, samples = (
@@ -132,11 +133,9 @@ def training_windows(
             yield context.samples, context.rows, index[rows[number].labels[0]]
 
 
-def pooled(scores: NDArray[np.float32], held_out: ComparedWindows) -> NDArray[np.float32]:
+def pooled_answers(scores: NDArray[np.float32], held_out: ComparedWindows) -> NDArray[np.float32]:
     """(recordings, species) of the answers to all contexts."""
-    of_windows, times = scores[held_out.rows], np.zeros(len(held_out.rows))
-    windows = WindowScores(held_out.owner, times, times, of_windows, of_windows[:, :0])
-    return pool_windows(windows, len(held_out.truth))
+    return pooled(scores[held_out.rows], held_out.owner, len(held_out.truth))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ KINDS = ("Conv", "Gemm", "MatMul")
 MOST_CONTEXTS = 16  # that the scales are measured on: all activations of all of them are kept
 
 
-class Counted(NamedTuple):
+class ProductCounts(NamedTuple):
     """Of the convolutions and products of a network."""
 
     products: int
@@ -41,7 +41,7 @@ class Counted(NamedTuple):
 
 def write_int8_convolutions(
     float_path: Path, path: Path, facts: ClassifierFacts, verified: bool, contexts: NDArray[np.float32]
-) -> Counted:
+) -> ProductCounts:
     """The INT8 twin of a float32 file.
 
     contexts    (contexts, samples) of training, on which the scales of activations are measured
@@ -65,16 +65,16 @@ def write_int8_convolutions(
                     weight_type=QuantType.QInt8,
                 )
             graph = onnx.load(made)
-    restate(graph, path, facts, verified, Counted(len(quantised) + len(spared), len(spared)))
-    return Counted(len(quantised) + len(spared), len(spared))
+    restate(graph, path, facts, verified, ProductCounts(len(quantised) + len(spared), len(spared)))
+    return ProductCounts(len(quantised) + len(spared), len(spared))
 
 
-def restate_facts(path: Path, facts: ClassifierFacts, verified: bool, count: Counted) -> None:
+def restate_facts(path: Path, facts: ClassifierFacts, verified: bool, count: ProductCounts) -> None:
     """Write an INT8 file again with other facts, its thresholds for example."""
     restate(onnx.load(path), path, facts, verified, count)
 
 
-def restate(graph: onnx.ModelProto, path: Path, facts: ClassifierFacts, verified: bool, count: Counted) -> None:
+def restate(graph: onnx.ModelProto, path: Path, facts: ClassifierFacts, verified: bool, count: ProductCounts) -> None:
     """Publish a graph with these facts alone."""
     del graph.metadata_props[:]
     set_facts(graph, facts, "int8", verified, {"products": count.products, "kept_in_float32": count.spared})

@@ -210,17 +210,17 @@ def smoothed(scored: Scored, step: float) -> Scored:
     total = np.zeros_like(scored.probabilities)
     weight = np.zeros((len(scored.starts), 1), np.float32)
     for steps, share in enumerate(KERNEL, -(len(KERNEL) // 2)):
-        mine, theirs = neighbours(scored.starts, scored.starts, step, steps)
-        total[mine] += np.float32(share) * scored.probabilities[theirs]
-        weight[mine] += np.float32(share)
+        rows, others = neighbours(scored.starts, scored.starts, step, steps)
+        total[rows] += np.float32(share) * scored.probabilities[others]
+        weight[rows] += np.float32(share)
     return replace(scored, probabilities=total / weight if len(total) else total)
 
 
 def neighbours(starts: Sequence[float], others: Sequence[float], step: float, steps: float) -> tuple[Indices, Indices]:
     """Which windows have another that begins so many steps later, whole or half ones, and which that is."""
     halves, found = (np.rint(np.asarray(each, np.float64) * 2 / step).astype(np.int64) for each in (starts, others))
-    _, mine, theirs = np.intersect1d(halves + round(2 * steps), found, assume_unique=True, return_indices=True)
-    return mine, theirs
+    _, rows, later = np.intersect1d(halves + round(2 * steps), found, assume_unique=True, return_indices=True)
+    return rows, later
 
 
 def weighted_by_file(probabilities: Scores) -> Scores:
@@ -240,9 +240,9 @@ def averaged_shifts(base: Scored, shifted: Scored, step: float) -> Scored:
     begins = [start + step / 2 for start in shifted.starts]
     total, weight = base.probabilities * 2, np.full((len(base.starts), 1), 2, np.float32)
     for steps in (-0.5, 0.5):
-        mine, theirs = neighbours(base.starts, begins, step, steps)
-        total[mine] += shifted.probabilities[theirs]
-        weight[mine] += 1
+        rows, others = neighbours(base.starts, begins, step, steps)
+        total[rows] += shifted.probabilities[others]
+        weight[rows] += 1
     return replace(base, probabilities=total / weight)
 
 

@@ -40,7 +40,7 @@ def read_effort(files: Sequence[Mapping[str, str]], by: Period) -> dict[Cell, Ef
     """Seconds and windows of each cell, in their order; the windows of a recording are spread over its seconds."""
     found: dict[Cell, Effort] = {}
     for row in files:
-        seconds, windows = seconds_in(row.get("seconds_analysed", "")), seconds_in(row.get("windows", ""))
+        seconds, windows = number_in_cell(row.get("seconds_analysed", "")), number_in_cell(row.get("windows", ""))
         for moment, here in hours_of(row):
             effort = found.setdefault((row.get("site", ""), period(moment, by)), Effort())
             effort.seconds += here
@@ -93,7 +93,7 @@ def hours_of(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     A recording whose beginning is not known is one of no time, one of which the date is known lies in that day.
     """
     begin = iso_time(row.get("recorded_at", "")[:DAY], row.get("recorded_at", "")[11:19])
-    left = min(seconds_in(row.get("seconds_analysed", "")), LONGEST_SECONDS)
+    left = min(number_in_cell(row.get("seconds_analysed", "")), LONGEST_SECONDS)
     if "T" not in begin:
         if left > 0:
             yield begin, left
@@ -106,7 +106,7 @@ def hours_of(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
         now, left = until, left - here
 
 
-def seconds_in(cell: str) -> float:
+def number_in_cell(cell: str) -> float:
     """A number; what is none counts as nothing."""
     return float(cell) if is_number(cell) else 0.0
 

@@ -48,7 +48,7 @@ def write_ensemble(
     facts   of the ensemble (`common_facts`)
     int8    of INT8 members: what is in float32 all the same, as set_facts has it
     """
-    graph = joined([load(member) for member in members], blend)
+    graph = joined_graph([load(member) for member in members], blend)
     set_facts(graph, facts, precision, verified, int8)
     save(graph, path)
 
@@ -60,7 +60,7 @@ def load(path: Path) -> onnx.ModelProto:
     return graph
 
 
-def joined(members: Sequence[onnx.ModelProto], blend: Blend) -> onnx.ModelProto:
+def joined_graph(members: Sequence[onnx.ModelProto], blend: Blend) -> onnx.ModelProto:
     """One graph of several, what they have in common once."""
     first = members[0]
     versions = {(one.domain, one.version) for member in members for one in member.opset_import}
@@ -83,7 +83,7 @@ def joined(members: Sequence[onnx.ModelProto], blend: Blend) -> onnx.ModelProto:
     nodes, constants = shared(nodes, constants)
     ends = [output for output in first.graph.output if output.name in ("probabilities", "embeddings")]
     outputs = [output.name for output in ends]
-    nodes = needed(nodes, outputs)
+    nodes = needed_nodes(nodes, outputs)
     used = {name for node in nodes for name in node.input}
     kept = [constant for constant in constants if constant.name in used]
     graph = helper.make_graph(nodes, "ensemble", first.graph.input, ends, kept)
@@ -176,7 +176,7 @@ def shared(
     return kept, kept_constants
 
 
-def needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
     """The nodes that the outputs depend on, in their order."""
     wanted, kept = set(outputs), list[onnx.NodeProto]()
     for node in reversed(nodes):
@@ -321,7 +321,7 @@ if __name__ == "__main__":
         graph = helper.make_graph(made, "member", ends[:1], ends[1:], weights)
         graphs.append(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
     blend = equal_blend("probabilities", 2)
-    one = joined(graphs, blend)
+    one = joined_graph(graphs, blend)
     answers = [
         ort.InferenceSession(model.SerializeToString()).run(["probabilities"], {"waveforms": sound})[0]
         for model in (*graphs, one)

@@ -31,7 +31,7 @@ from config import CountCommand
 from runtime.cells import no_formula, open_text, plain_path, seconds, write_row
 from runtime.files import write_json
 from runtime.terminal import show
-from serving.effort import seconds_in
+from serving.effort import number_in_cell
 from serving.inputs import is_moment
 from serving.results import Detected, Results, read_results
 from serving.review import Verdict, is_rank
@@ -71,7 +71,7 @@ GENERIC = ("label", "onset_s", "offset_s", "notated_path", "annot_path", "sequen
 
 
 @dataclass(frozen=True)
-class Recording:
+class SharedRecording:
     """A recording as others get it."""
 
     file: str
@@ -87,7 +87,7 @@ class Recording:
 class Shared:
     """What is given away: recordings by name, detections that nobody denied, and what is said of them."""
 
-    recordings: Mapping[str, Recording]
+    recordings: Mapping[str, SharedRecording]
     detections: Sequence[Detected]
     verdicts: Mapping[Detected, Verdict]
     coarsen_km: float
@@ -108,7 +108,7 @@ class Shared:
 
 def write_exchange(folder: Path, config: CountCommand, results: Results, settled: Mapping[Detected, Verdict]) -> int:
     """Write everything asked for; 2 where something had to be left out."""
-    shared = gathered(results, settled, config.coarsen_km, config.contributor)
+    shared = undenied(results, settled, config.coarsen_km, config.contributor)
     formats: dict[str, Callable[[Path, Shared], list[Path]]] = {
         "camtrap-dp": write_camtrap,
         "darwin-core": write_occurrences,
@@ -135,7 +135,7 @@ def write_exchange(folder: Path, config: CountCommand, results: Results, settled
     return 2 if unplaced else 0
 
 
-def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: float, contributor: str) -> Shared:
+def undenied(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: float, contributor: str) -> Shared:
     """Detections that nobody denied, and their recordings; positions coarsened."""
     named = {
         d.file: {"file": d.file, "site": d.cell("Site"), "recorded_at": d.cell("Recorded at")}
@@ -153,7 +153,7 @@ def gathered(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: 
     return Shared(recordings, kept, settled, coarsen_km, contributor, model, (low, results.top_hz))
 
 
-def recording_of(row: Mapping[str, str], coarsen_km: float) -> Recording:
+def recording_of(row: Mapping[str, str], coarsen_km: float) -> SharedRecording:
     """A row of files.csv as others get it."""
     written = row.get("recorded_at", "")
     began = datetime.fromisoformat(written) if "T" in written and is_moment(written) else None
@@ -163,9 +163,9 @@ def recording_of(row: Mapping[str, str], coarsen_km: float) -> Recording:
     placed = all(map(is_number, position)) and abs(float(position[0])) <= 90 and abs(float(position[1])) <= 180
     site = row.get("site", "") or "no site"
     if not placed:
-        return Recording(row["file"], site, began, zoned, None, None, row)
+        return SharedRecording(row["file"], site, began, zoned, None, None, row)
     latitude, longitude = coarsened(float(position[0]), float(position[1]), coarsen_km)
-    return Recording(row["file"], site, began, zoned, latitude, longitude, row)
+    return SharedRecording(row["file"], site, began, zoned, latitude, longitude, row)
 
 
 def coarsened(latitude: float, longitude: float, km: float) -> tuple[float, float]:
@@ -180,7 +180,7 @@ def coarsened(latitude: float, longitude: float, km: float) -> tuple[float, floa
     return round(north, 6), round(max(-180.0, min(180.0, east)), 6)
 
 
-def is_placed(recording: Recording) -> bool:
+def is_placed(recording: SharedRecording) -> bool:
     return recording.began is not None and recording.latitude is not None
 
 
@@ -193,7 +193,7 @@ def identifier_of(d: Detected) -> str:
     return identifier(d.file, d.start, d.end, d.label, d.cell("Channel"))
 
 
-def moment(recording: Recording, second: float = 0.0) -> str:
+def moment(recording: SharedRecording, second: float = 0.0) -> str:
     """When something was recorded, to the second and with its zone."""
     assert recording.began is not None, f"{recording.file} has no time"
     text = (recording.began + timedelta(seconds=second)).isoformat(timespec="seconds")
@@ -219,9 +219,9 @@ def write_camtrap(folder: Path, shared: Shared) -> list[Path]:
     sound = [
         {
             "mediaID": identifier(r.file),
-            "samplingFrequency": whole(r.row.get("sample_rate", "")),
+            "samplingFrequency": whole_number(r.row.get("sample_rate", "")),
             "duration": r.row.get("seconds_claimed", ""),
-            "channels": whole(r.row.get("channels", "")),
+            "channels": whole_number(r.row.get("channels", "")),
         }
         for r in recordings
     ]
@@ -236,14 +236,14 @@ def write_camtrap(folder: Path, shared: Shared) -> list[Path]:
     return [place / "datapackage.json"]
 
 
-def whole(cell: str) -> str:
+def whole_number(cell: str) -> str:
     """A number without a fraction, or blank."""
     return str(round(float(cell))) if is_number(cell) and float(cell) > 0 else ""
 
 
-def deployment_rows(recordings: Sequence[Recording], shared: Shared) -> list[dict[str, str]]:
+def deployment_rows(recordings: Sequence[SharedRecording], shared: Shared) -> list[dict[str, str]]:
     """One deployment per site and position, from its first recording to the end of its last."""
-    together: defaultdict[str, list[Recording]] = defaultdict(list)
+    together: defaultdict[str, list[SharedRecording]] = defaultdict(list)
     for r in recordings:
         together[deployment(r)].append(r)
     rows: list[dict[str, str]] = []
@@ -269,21 +269,21 @@ def deployment_rows(recordings: Sequence[Recording], shared: Shared) -> list[dic
     return rows
 
 
-def deployment(recording: Recording) -> str:
+def deployment(recording: SharedRecording) -> str:
     """A site at its position: a recorder that was moved is another deployment."""
     return identifier(recording.site, recording.latitude, recording.longitude)
 
 
-def length(recording: Recording) -> float:
-    return seconds_in(recording.row.get("seconds_claimed", ""))
+def length(recording: SharedRecording) -> float:
+    return number_in_cell(recording.row.get("seconds_claimed", ""))
 
 
-def moment_end(recording: Recording) -> datetime:
+def moment_end(recording: SharedRecording) -> datetime:
     assert recording.began is not None, f"{recording.file} has no time"
     return recording.began + timedelta(seconds=length(recording))
 
 
-def media_row(recording: Recording) -> dict[str, str]:
+def media_row(recording: SharedRecording) -> dict[str, str]:
     """A recording; its path below the package, wherever it was."""
     suffix = Path(recording.file).suffix.lower().lstrip(".") or "unknown"
     return {
@@ -329,7 +329,7 @@ def rank_of(d: Detected) -> str:
     return d.label.partition(" ")[0] if is_rank(d.label) else "species"
 
 
-def package(recordings: Sequence[Recording], shared: Shared) -> dict[str, Any]:
+def package(recordings: Sequence[SharedRecording], shared: Shared) -> dict[str, Any]:
     """datapackage.json."""
     days = sorted([r.began for r in recordings if r.began] + [moment_end(r) for r in recordings])
     places = [(r.longitude, r.latitude) for r in recordings if r.longitude is not None and r.latitude is not None]
@@ -469,14 +469,14 @@ def write_aoef(folder: Path, shared: Shared) -> list[Path]:
     return [path]
 
 
-def aoef_recording(recording: Recording) -> dict[str, object]:
+def aoef_recording(recording: SharedRecording) -> dict[str, object]:
     """A recording, with what is known of it."""
     facts: dict[str, object] = {
         "uuid": identifier(recording.file),
         "path": recording.file.encode("utf-8", "backslashreplace").decode(),
         "duration": length(recording),
-        "channels": int(whole(recording.row.get("channels", "")) or 1),
-        "samplerate": int(whole(recording.row.get("sample_rate", "")) or 1),
+        "channels": int(whole_number(recording.row.get("channels", "")) or 1),
+        "samplerate": int(whole_number(recording.row.get("sample_rate", "")) or 1),
     }
     if recording.began:
         facts |= {"date": recording.began.date().isoformat(), "time": recording.began.time().isoformat()}

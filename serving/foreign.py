@@ -75,10 +75,10 @@ def open_foreign(path: Path) -> ForeignFile:
     assert len(inputs) == 1 and inputs[0].type in KINDS and 1 <= len(inputs[0].shape) <= DEEPEST, (
         f"{path} takes {[(entry.name, entry.type, entry.shape) for entry in inputs]}, not waveforms (batch, samples)"
     )
-    return ForeignFile(path, session, session.get_modelmeta().custom_metadata_map, digest_of(path, weights))
+    return ForeignFile(path, session, session.get_modelmeta().custom_metadata_map, model_digest(path, weights))
 
 
-def digest_of(path: Path, weights: Path | None = None) -> str:
+def model_digest(path: Path, weights: Path | None = None) -> str:
     """sha256 of a file and the weights beside it, named by the file or like it."""
     beside = weights or path.with_name(f"{path.name}.data")
     return file_digest([path, *([beside] if beside.is_file() else [])])

@@ -31,7 +31,7 @@ from evaluation.metrics import (
 )
 from runtime.cells import no_formula
 from runtime.files import publish
-from serving.comparison import ComparedWindows, pooled
+from serving.comparison import ComparedWindows, pooled_answers
 
 CHANCE = 0.05  # of a file that is as bad as the gate allows to agree in every window
 Verdict = Literal["passed", "refused", "undecided"]
@@ -85,7 +85,7 @@ def compare_answers(
     figures |= bounds("top1_agreement", wilson_interval(int(same.sum()), len(same), LEVEL))
     truth = held_out.truth
     if len(truth) and ((truth > 0).any(axis=0) & (truth == 0).any(axis=0)).any():
-        figures |= auc_drops(pooled(int8, held_out), pooled(floats, held_out), held_out, labels)
+        figures |= auc_drops(pooled_answers(int8, held_out), pooled_answers(floats, held_out), held_out, labels)
     return figures
 
 
@@ -171,7 +171,7 @@ def write_changes(
     change = np.abs(int8 - floats)[held_out.rows]
     columns = [[f"{value:.6f}" for value in figures] for figures in (change.max(axis=0), change.mean(axis=0))]
     if len(held_out.truth):
-        areas = [class_roc_auc(held_out.truth, pooled(scores, held_out)) for scores in (floats, int8)]
+        areas = [class_roc_auc(held_out.truth, pooled_answers(scores, held_out)) for scores in (floats, int8)]
         columns += [["" if np.isnan(area) else f"{area:.6f}" for area in column] for column in areas]
     with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -36,7 +36,7 @@ PACKAGE = "huggingface_hub==2.4.0"
 PUSHED = ("README.md", "config.json", "labels.csv", "*.safetensors", "*.onnx", "*.onnx.*.data")
 
 
-class Address(NamedTuple):
+class HubAddress(NamedTuple):
     """Where a model is."""
 
     repo: str  # owner/name
@@ -57,14 +57,14 @@ def is_address(path: Path) -> bool:
     return str(path).startswith("hf:")
 
 
-def read_address(path: Path) -> Address:
+def read_address(path: Path) -> HubAddress:
     """hf://owner/name, hf://owner/name@revision, hf://owner/name@revision/folder/file.onnx
 
     path   as the command line gives it: a Path, which has lost one slash
     """
     found = ADDRESS.fullmatch(str(path))
     assert found, f"{path} is no address; give hf://owner/name, hf://owner/name@revision or .../file.onnx behind it"
-    return Address(found["repo"], unquote(found["revision"] or "main"), found["file"] or "")
+    return HubAddress(found["repo"], unquote(found["revision"] or "main"), found["file"] or "")
 
 
 def fetch(path: Path, usual: Sequence[str] = USUAL, beside: Sequence[str] = ()) -> tuple[Path, str]:
@@ -80,16 +80,16 @@ def fetch(path: Path, usual: Sequence[str] = USUAL, beside: Sequence[str] = ()) 
     known = root / "refs" / f"{address.revision}.json"
     if COMMIT.fullmatch(address.revision) and known.is_file() and (here := kept(root, known, address, usual)):
         return here
-    listed = listing(address, note)
+    listed = listed_files(address, note)
     if listed is None:
         here = kept(root, note, address, usual)
         assert here, f"hf://{address.repo}: the hub cannot be reached, and {root} has no copy; give a file instead"
         show(f"the hub cannot be reached; {here[1]} is read from the cache")
         return here
     commit, files = listed
-    model = chosen(address, files, usual)
+    model = chosen_file(address, files, usual)
     folder = root / commit
-    for one in needed(model, files, beside):
+    for one in needed_files(model, files, beside):
         download(address, commit, one, folder)
     for name in {commit, address.revision}:
         (root / "refs").mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def fetch(path: Path, usual: Sequence[str] = USUAL, beside: Sequence[str] = ()) 
     return folder / model, f"hf://{address.repo}@{commit}"
 
 
-def kept(root: Path, note: Path, address: Address, usual: Sequence[str]) -> tuple[Path, str] | None:
+def kept(root: Path, note: Path, address: HubAddress, usual: Sequence[str]) -> tuple[Path, str] | None:
     """What is in the cache of a revision."""
     if not note.is_file():
         return None
@@ -105,11 +105,11 @@ def kept(root: Path, note: Path, address: Address, usual: Sequence[str]) -> tupl
     commit, names = str(facts.get("commit")), [str(name) for name in facts.get("files", [])]
     if not COMMIT.fullmatch(commit):
         return None
-    path = root / commit / chosen(address, dict.fromkeys(names), usual)
+    path = root / commit / chosen_file(address, dict.fromkeys(names), usual)
     return (path, f"hf://{address.repo}@{commit}") if path.is_file() else None
 
 
-def listing(address: Address, note: Path) -> tuple[str, dict[str, Wanted]] | None:
+def listed_files(address: HubAddress, note: Path) -> tuple[str, dict[str, Wanted]] | None:
     """The commit of a revision and its files; None where the hub cannot be reached.
 
     note   what was fetched before, for the message
@@ -135,7 +135,7 @@ def listing(address: Address, note: Path) -> tuple[str, dict[str, Wanted]] | Non
     return commit, found
 
 
-def chosen(address: Address, files: Mapping[str, object], usual: Sequence[str]) -> str:
+def chosen_file(address: HubAddress, files: Mapping[str, object], usual: Sequence[str]) -> str:
     """The ONNX file of a repository that is meant."""
     there = sorted(name for name in files if name.endswith(".onnx"))
     meant = [address.file] if address.file else [name for name in (*usual, *there[: len(there) == 1]) if name in there]
@@ -146,7 +146,7 @@ def chosen(address: Address, files: Mapping[str, object], usual: Sequence[str]) 
     return meant[0]
 
 
-def needed(model: str, files: Mapping[str, Wanted], beside: Sequence[str]) -> list[Wanted]:
+def needed_files(model: str, files: Mapping[str, Wanted], beside: Sequence[str]) -> list[Wanted]:
     """The ONNX file, its weights and what else is wanted beside it."""
     folder = PurePosixPath(model).parent
     own = re.compile(rf"{re.escape(model)}(\.[0-9a-f]{{16}})?\.data")
@@ -157,7 +157,7 @@ def needed(model: str, files: Mapping[str, Wanted], beside: Sequence[str]) -> li
     return found
 
 
-def download(address: Address, commit: str, wanted: Wanted, folder: Path) -> None:
+def download(address: HubAddress, commit: str, wanted: Wanted, folder: Path) -> None:
     """One file of a commit, whole; one that is there already is not fetched again."""
     import huggingface_hub
 
@@ -186,7 +186,7 @@ def download(address: Address, commit: str, wanted: Wanted, folder: Path) -> Non
 def push(folder: Path, repo: str, private: bool) -> str:
     """Put what publish.py made into a repository, which is made where there is none; returns where it is now."""
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", repo), f"--to {repo}: give owner/name"
-    api, where = hub(), Address(repo, "main", "")
+    api, where = hub(), HubAddress(repo, "main", "")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         done = api.upload_folder(
@@ -197,7 +197,7 @@ def push(folder: Path, repo: str, private: bool) -> str:
     return f"hf://{repo}@{done.oid}"
 
 
-def refuse(address: Address, error: Exception, more: str) -> NoReturn:
+def refuse(address: HubAddress, error: Exception, more: str) -> NoReturn:
     """One line for what the hub, or its library, says."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
     token = "; where a token is needed, HF_TOKEN has it, or `hf auth login`" if " 401 " in f" {error} " else ""
@@ -232,6 +232,6 @@ if __name__ == "__main__":
         print(text, "->", tuple(read_address(Path(text))))
     files = {name: Wanted(name, 10, "") for name in ("a.onnx", "b.onnx", "b.onnx.0123456789abcdef.data", "labels.csv")}
     address = read_address(Path("hf://owner/name/b.onnx"))
-    names = [one.name for one in needed(chosen(address, files, USUAL), files, ["labels.csv"])]
+    names = [one.name for one in needed_files(chosen_file(address, files, USUAL), files, ["labels.csv"])]
     print("fetched:", *names)
     assert names == ["b.onnx", "b.onnx.0123456789abcdef.data", "labels.csv"]

@@ -156,8 +156,8 @@ def open_journal(
     assert not folder.exists() or folder.is_dir(), f"{folder} is a file; give a folder"
     parts = folder / PARTS
     parts.mkdir(parents=True, exist_ok=True)
-    with locked(parts / f"lock{shard.replace('/', '-of-')}") as mine:
-        assert mine, f"another {command} is at work in {folder}; wait for it, or give another {flag}"
+    with locked(parts / f"lock{shard.replace('/', '-of-')}") as is_ours:
+        assert is_ours, f"another {command} is at work in {folder}; wait for it, or give another {flag}"
         if restart:  # only now: what another process is at work on stays
             for other in parts.glob("lock*"):
                 refuse_busy(other, folder)

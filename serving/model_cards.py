@@ -115,7 +115,7 @@ def read_card(given: str) -> Card:
     assert not lacking, f"{path} does not say its {', '.join(lacking)}; {EXAMPLE}"
     for key, value in stored.items():
         wanted = str(known[key].type)
-        assert fits(value, wanted), f"{path}: {key} is {str(value)[:40]!r}, wanted {wanted}; {EXAMPLE}"
+        assert is_of_kind(value, wanted), f"{path}: {key} is {str(value)[:40]!r}, wanted {wanted}; {EXAMPLE}"
     facts = CardFacts(**stored)
     check_facts(path, facts)
     return Card(path, given, facts, sha256(path), ours)
@@ -126,7 +126,7 @@ def shipped_cards() -> list[str]:
     return sorted(one.name.removesuffix(".json") for one in own_file(CARDS).iterdir() if one.name.endswith(".json"))
 
 
-def fits(value: object, kind: str) -> bool:
+def is_of_kind(value: object, kind: str) -> bool:
     """Whether a value of a JSON file is of the kind that a field of CardFacts is annotated with."""
     if kind == "int":
         return type(value) is int

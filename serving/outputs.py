@@ -77,8 +77,7 @@ def write_outputs(
 
     audio = scorer.audio
     band = audio.top_hz, audio.lowest_hz
-    told = scorer.unfamiliar, sound.voices
-    facts = TableFacts(scorer.path.name, audio.window_seconds, sound.overlap, *band, *told)
+    facts = TableFacts(scorer.path.name, audio.window_seconds, sound.overlap, *band, scorer.unfamiliar, sound.voices)
     kinds, events = [KINDS[kind] for kind in tables.rtype], tables.merge_gap is not None
     written = write_tables(folder, counted(), facts, kinds, events, tables.split_tables, tables.bom)
     check_ledger(folder / "files.csv", entries)

@@ -152,7 +152,7 @@ def model_card(facts: ClassifierFacts, onnx_name: str, story: Story) -> str:
         f"# {plain(name)}",
         what_it_is(facts),
         "## Use\n\n" + usage(facts, onnx_name, story),
-        "## Species\n\n" + species_table(facts),
+        "## Species\n\n" + species_in_markdown(facts),
         "## How good it is\n\n" + figures(story),
         "## Data and licences\n\n" + data_and_licences(facts, story),
         "## Intended use and limits\n\n" + limits(facts),
@@ -165,7 +165,11 @@ def front_matter(facts: ClassifierFacts, story: Story, name: str) -> str:
     """The YAML on top, each value as JSON, which YAML reads as it stands."""
     classes = sorted({lineage[CLASS] for lineage in facts.taxonomy.lineages if not lineage[CLASS].startswith("?")})
     metrics = [
-        {"type": key, "name": f"{words}{interval(story.scores, key)}", "value": round(float(story.scores[key]), 4)}
+        {
+            "type": key,
+            "name": f"{words}{interval_in_words(story.scores, key)}",
+            "value": round(float(story.scores[key]), 4),
+        }
         for key, words in FIGURES.items()
         if key in story.scores
     ]
@@ -220,7 +224,7 @@ def usage(facts: ClassifierFacts, onnx_name: str, story: Story) -> str:
     return "\n".join(lines)
 
 
-def species_table(facts: ClassifierFacts) -> str:
+def species_in_markdown(facts: ClassifierFacts) -> str:
     """Every species with how many held-out recordings of it there were, and how precise its threshold is."""
     names, own = facts.taxonomy, {one.label: one for one in facts.thresholds.species}
     lines = ["| label | scientific name | name | order | family | held out | precision at its threshold |"]
@@ -244,7 +248,7 @@ def threshold_cells(threshold: Threshold | None) -> list[str]:
 def figures(story: Story) -> str:
     """What is known of its quality, with intervals where there are any."""
     found = [
-        f"* {words}: {story.scores[key]:.3f}{interval(story.scores, key)}"
+        f"* {words}: {story.scores[key]:.3f}{interval_in_words(story.scores, key)}"
         for key, words in FIGURES.items()
         if key in story.scores
     ]
@@ -255,7 +259,7 @@ def figures(story: Story) -> str:
     return "\n".join([f"{head}; in brackets 95 % intervals, over groups of recordings:", "", *found])
 
 
-def interval(scores: Mapping[str, float], key: str) -> str:
+def interval_in_words(scores: Mapping[str, float], key: str) -> str:
     low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
     return f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
 

@@ -51,7 +51,7 @@ def write_ranked_tables(
     likes        (rows,) what each is called
     kinds        as of write_tables
     """
-    recordings = recordings_of(index, store)
+    recordings = indexed_recordings(index, store)
     found: dict[int, list[Detection]] = {}
     ranked: list[Analysed] = []
     for place, score, like in zip(store.places[rows], confidence.clip(0, 1).tolist(), likes, strict=True):
@@ -73,7 +73,7 @@ def write_ranked_tables(
     return written
 
 
-def recordings_of(index: Path, store: Store) -> list[Analysed]:
+def indexed_recordings(index: Path, store: Store) -> list[Analysed]:
     """The recordings of an index, as its files.csv has them."""
     path = index / FILES
     assert path.is_file(), f"{path} is missing; {AGAIN}"

@@ -156,7 +156,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         thresholds_from_json(facts, taxonomy.labels, path),
         threads,
         "exact" if facts["precision"] == "int8" else "not asked",
-        encoder_in_words(facts),
+        encoder_from_facts(facts),
         name,
         provenance_of(facts),
         facts.get("unfamiliar") is True,
@@ -315,7 +315,7 @@ def seconds_to_score(scorer: Scorer, contexts: NDArray[np.float32]) -> float:
     return time.perf_counter() - begun
 
 
-def encoder_in_words(facts: Mapping[str, Any]) -> str:
+def encoder_from_facts(facts: Mapping[str, Any]) -> str:
     """base, `base, the lowest 3 of 6 layers`, or another kind and name; nothing where the file says nothing known."""
     if isinstance(stored := facts.get("picture"), dict):
         other = cast(dict[str, Any], stored)

@@ -101,8 +101,8 @@ def write_tables(
     of_files, of_detections = (VOICE_COLUMNS, (VOICE,)) if searched else ((), ())
     sheets: dict[Path, tuple[Sequence[str], Rows]] = {folder / "files.csv": ((*FILE_COLUMNS, *of_files), file_rows)}
     if "csv" in kinds:
-        told = (UNFAMILIAR,) if facts.unfamiliar else ()
-        sheets[folder / "detections.csv"] = ((*DETECTION_COLUMNS, *told, *of_detections), detection_rows)
+        unlike = (UNFAMILIAR,) if facts.unfamiliar else ()
+        sheets[folder / "detections.csv"] = ((*DETECTION_COLUMNS, *unlike, *of_detections), detection_rows)
     if events:
         sheets[folder / "events.csv"] = (EVENT_COLUMNS, event_rows)
     if "kaleidoscope" in kinds:
@@ -161,7 +161,7 @@ def detection_rows(recording: Analysed, facts: TableFacts) -> Iterator[list[str]
             f"{found.threshold:g}",
             found.runners_up,
             found.validated,
-            *([strangeness(found)] if facts.unfamiliar else []),
+            *([unfamiliar_cell(found)] if facts.unfamiliar else []),
             *([seconds(found.voice)] if facts.voices != "off" else []),
         ]
 
@@ -193,7 +193,7 @@ def six(recording: Analysed, found: Detection | Event) -> list[str]:
     ]
 
 
-def strangeness(found: Detection) -> str:
+def unfamiliar_cell(found: Detection) -> str:
     """How unlike training the window is, in a cell."""
     return "" if found.unfamiliar is None else f"{found.unfamiliar:.3f}"
 

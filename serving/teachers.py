@@ -91,7 +91,7 @@ def open_teacher(
     """
     assert path.is_file(), f"no teacher at {path}; --teacher takes an ONNX file or a table of embeddings"
     if path.suffix == ".onnx":
-        return open_network(path, settings, folder or SCRATCH / "teachers")
+        return open_file_teacher(path, settings, folder or SCRATCH / "teachers")
     assert path.suffix in TABLES, f"{path}: a teacher is an .onnx file, or a table of embeddings: {', '.join(TABLES)}"
     return open_table(path, settings, recordings)
 
@@ -102,7 +102,7 @@ def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
     Errors: when it says nothing of any, or too many of its vectors hold values that are not finite.
     """
     with processes.first_on_each_machine():
-        every = asked(teacher, recordings)
+        every = asked_of_all(teacher, recordings)
     rows, vectors, damaged, unknown = list[Recording](), list[NDArray[np.float32]](), list[str](), 0
     for recording, answers in zip(recordings, every, strict=True):
         unknown += answers is None
@@ -124,7 +124,7 @@ def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
     return Targets(rows, np.stack(vectors))
 
 
-def asked(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | None]:
+def asked_of_all(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | None]:
     """What a teacher says of each recording; several are asked about at a time."""
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
@@ -135,7 +135,7 @@ def asked(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | N
         pool.shutdown(cancel_futures=True)
 
 
-def open_network(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
+def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
     """A teacher that is an ONNX file."""
     file = open_foreign(path)
     ours = stored_facts(file.metadata, path)
@@ -334,8 +334,8 @@ def npz_columns(path: Path) -> Columns:
     assert vectors.dtype.kind == "f" and vectors.ndim == 2, (
         f"{path}: its embeddings are {vectors.dtype} {vectors.shape}, not numbers of (rows, values)"
     )
-    starts = numbers(path, "start", arrays[named["start"]])
-    ends = numbers(path, "end", arrays[named["end"]]) if "end" in named else np.full(len(starts), np.nan)
+    starts = seconds_column(path, "start", arrays[named["start"]])
+    ends = seconds_column(path, "end", arrays[named["end"]]) if "end" in named else np.full(len(starts), np.nan)
     files = [str(name) for name in arrays[named["file"]].reshape(-1).tolist()]
     said = {key: str(arrays[found]) for key, found in (("name", "model"), ("license", "license")) if found in arrays}
     return Columns(files, starts, ends, vectors.astype(np.float32), said)
@@ -351,9 +351,11 @@ def parquet_columns(path: Path) -> Columns:
         why = str(error).split("\n")[0][:200]
         raise AssertionError(f"{path} is damaged or no Parquet file ({why}); write it again") from None
     named = columns_in(path, table.columns.tolist())
-    starts = numbers(path, "start", table[named["start"]].to_numpy())
-    ends = numbers(path, "end", table[named["end"]].to_numpy()) if "end" in named else np.full(len(starts), np.nan)
-    vectors = stacked(path, table[named["embedding"]].tolist())
+    starts = seconds_column(path, "start", table[named["start"]].to_numpy())
+    ends = (
+        seconds_column(path, "end", table[named["end"]].to_numpy()) if "end" in named else np.full(len(starts), np.nan)
+    )
+    vectors = vectors_column(path, table[named["embedding"]].tolist())
     said = {str(key): str(value) for key, value in table.attrs.items()}
     return Columns([str(name) for name in table[named["file"]]], starts, ends, vectors, said)
 
@@ -362,9 +364,13 @@ def csv_columns(path: Path) -> Columns:
     """BirdNET-Analyzer's layout: the vector is one cell, its numbers parted by commas."""
     rows = [row for _, row in read_table(path, ())]
     named = columns_in(path, rows[0])
-    starts = numbers(path, "start", [row[named["start"]] for row in rows])
-    ends = numbers(path, "end", [row[named["end"]] for row in rows]) if "end" in named else np.full(len(rows), np.nan)
-    vectors = stacked(path, [row[named["embedding"]].strip("[]").split(",") for row in rows])
+    starts = seconds_column(path, "start", [row[named["start"]] for row in rows])
+    ends = (
+        seconds_column(path, "end", [row[named["end"]] for row in rows])
+        if "end" in named
+        else np.full(len(rows), np.nan)
+    )
+    vectors = vectors_column(path, [row[named["embedding"]].strip("[]").split(",") for row in rows])
     return Columns([row[named["file"]] for row in rows], starts, ends, vectors, {})
 
 
@@ -379,7 +385,7 @@ def columns_in(path: Path, there: Iterable[object]) -> dict[str, str]:
     return found
 
 
-def numbers(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
+def seconds_column(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
     """A column of seconds: (rows,)."""
     try:
         return np.asarray(cells, np.float64).reshape(-1)
@@ -387,7 +393,7 @@ def numbers(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
         raise AssertionError(f"{path}: a cell of its column {column} is no number of seconds") from None
 
 
-def stacked(path: Path, cells: Sequence[Any]) -> Vectors:
+def vectors_column(path: Path, cells: Sequence[Any]) -> Vectors:
     """A column of lists of numbers: (rows, values)."""
     widths = sorted({len(cell) if hasattr(cell, "__len__") else -1 for cell in cells})
     assert len(widths) == 1 and widths[0] > 0, (

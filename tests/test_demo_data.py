@@ -17,7 +17,7 @@ from demo_data import (
     SAMPLE_RATE,
     SPECIES,
     FieldSeason,
-    Species,
+    PretendSpecies,
     band_hz,
     band_rms,
     plant,
@@ -173,7 +173,7 @@ def test_a_bout_lasts_two_to_four_and_a_half_seconds(seed: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("species", SPECIES, ids=lambda species: species.label)
-def test_a_song_stands_as_far_above_the_noise_as_asked(species: Species) -> None:
+def test_a_song_stands_as_far_above_the_noise_as_asked(species: PretendSpecies) -> None:
     rng = default_rng(0)
     noise = weather(4 * SAMPLE_RATE, np.full((1, 3), 0.5), rng)
     song = sing(species, 3 * SAMPLE_RATE, rng)

@@ -30,7 +30,7 @@ from model import (
     whisper_config,
 )
 from sounds.audio import read_window
-from training.checkpoint import widened
+from training.checkpoint import with_more_channels
 from training.masking import hide_tokens
 
 ANIMALS = Path(__file__).parents[1].parent / "shared" / "animals"
@@ -595,7 +595,7 @@ def test_a_widened_encoder_begins_as_the_one_it_came_from() -> None:
     narrow, wide = Encoder(SMALL).eval(), Encoder(SMALL, WIDE).eval()
     added = wide.channels - SMALL.mels
     assert added > 0 and bool((wide.whisper.conv1.weight[:, SMALL.mels :] == 0).all()), "a random start is deaf to them"
-    wide.whisper.load_state_dict(widened(dict(narrow.whisper.state_dict()), wide.channels))
+    wide.whisper.load_state_dict(with_more_channels(dict(narrow.whisper.state_dict()), wide.channels))
     mel = picture()
     more = torch.cat([mel, torch.randn(2, added, 2 * TOKENS)], dim=1)
     torch.testing.assert_close(wide(more), narrow(mel), atol=1e-5, rtol=0)

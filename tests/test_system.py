@@ -252,9 +252,9 @@ def test_the_limit_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.
 
 def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("/tmp/wildwhisper").mkdir(exist_ok=True)
-    assert system.scratch() == Path("/tmp/wildwhisper")
+    assert system.scratch_folder() == Path("/tmp/wildwhisper")
     monkeypatch.setattr("os.getuid", lambda: 12_345)
-    assert system.scratch() == Path("/tmp/wildwhisper-12345")
+    assert system.scratch_folder() == Path("/tmp/wildwhisper-12345")
 
 
 def test_a_process_is_known_by_more_than_its_number() -> None:

@@ -101,7 +101,7 @@ def resize_mix(mel: Tensor, labels: Tensor, probability: float, generator: torch
     if probability == 0.0:
         return mel, labels
     rows, bins, frames = mel.shape
-    partner = neighbours(rows, draw_step(rows, generator), mel.device)
+    partner = neighbour_rows(rows, draw_step(rows, generator), mel.device)
     changed = chosen(rows, probability, generator).to(mel.device, non_blocking=True)[:, None] & (rows > 1)
     smallest, largest = RESIZED
     drawn, down, right = (float(value) for value in torch.rand(3, generator=generator))
@@ -213,7 +213,7 @@ def splice(waveforms: Tensor, targets: Tensor, probability: float, generator: to
     """
     batch, samples = waveforms.shape
     device = waveforms.device
-    partner = neighbours(batch, draw_step(batch, generator), device)
+    partner = neighbour_rows(batch, draw_step(batch, generator), device)
     changed = chosen(batch, probability, generator).to(device, non_blocking=True)[:, None] & (batch > 1)
     shortest, longest = SPLICED
     lengths = (samples * (shortest + (longest - shortest) * torch.rand(batch, generator=generator))).round().long()
@@ -245,7 +245,7 @@ def mix(
         counts = torch.randint(1, len(steps) + 1, (batch,), generator=generator)
     mixture, union = waveforms, targets
     for number, step in enumerate(steps):
-        partner = neighbours(batch, step, device)
+        partner = neighbour_rows(batch, step, device)
         added = (mixed & (number < counts)).to(device, non_blocking=True)[:, None]
         other = waveforms[partner] * level_ratio(waveforms, waveforms[partner], generator)
         mixture = torch.where(added, mixture + other, mixture)
@@ -323,7 +323,7 @@ def draw_step(batch: int, generator: torch.Generator) -> int:
     return int(torch.randint(1, max(batch, 2), (1,), generator=generator))
 
 
-def neighbours(batch: int, step: int, device: torch.device) -> Tensor:
+def neighbour_rows(batch: int, step: int, device: torch.device) -> Tensor:
     """(batch,) the row some steps on, beyond the last the first again."""
     return (torch.arange(batch, device=device) + step) % batch
 

@@ -127,12 +127,14 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
         assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
             f"no encoder at {source}; --encoder.weights takes an encoder.safetensors, {other_sources(size)}"
         )
-        tensors, found = hub_encoder(download(source), size)
+        tensors, found = hub_encoder(from_hub(source), size)
     assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
     kept = depth or found
     tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of_tensor(name) < found}
     encoder = Encoder(encoder_size(size, kept), audio)
-    fill_weights(encoder.whisper, widened(lengthened(tensors, encoder, audio, source), encoder.channels), source)
+    fill_weights(
+        encoder.whisper, with_more_channels(lengthened(tensors, encoder, audio, source), encoder.channels), source
+    )
     freeze_positions(encoder.whisper)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     show(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
@@ -206,7 +208,7 @@ def other_sources(size: Preset) -> str:
     return f"a hub name such as openai/whisper-{size}, a local folder in the hub's format, or random"
 
 
-def size_of(weights: str) -> Preset | None:
+def size_of_weights(weights: str) -> Preset | None:
     """The size of what `--encoder.weights` names, as its file says; None for random weights and what is not there.
 
     A hub name is looked for in the local cache and on the network.
@@ -218,7 +220,7 @@ def size_of(weights: str) -> Preset | None:
         return size
     if path.is_dir():
         return preset_of(path)[0]
-    return preset_of(download(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
+    return preset_of(from_hub(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
 
 
 def encoder_audio(weights: str) -> AudioSettings:
@@ -451,7 +453,7 @@ def lengthened(tensors: dict[str, Tensor], encoder: Encoder, audio: AudioSetting
     return tensors | {"embed_positions.weight": torch.cat([table.float(), usual[len(table) :]])}
 
 
-def widened(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+def with_more_channels(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     """A checkpoint for fewer mel channels, its first convolution insensitive to those that are added."""
     kernel = tensors.get("conv1.weight")
     if kernel is None or kernel.ndim != 3 or kernel.shape[1] >= channels:
@@ -484,7 +486,7 @@ def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
     return sorted({shard for name, shard in shards.items() if name.startswith(prefixes)})
 
 
-def download(name: str) -> Path:
+def from_hub(name: str) -> Path:
     """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
     that hold an encoder; of an audio language model they are a small part."""
     show(f"looking for {name} on the hub ...")

@@ -5,23 +5,25 @@ Every row hides exactly round(ratio * tokens) of them, so that all shapes are kn
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from config import MaskStrategy
 
 SPAN_TOKENS = (5, 15)  # 0.1 to 0.3 s where a hop is 10 ms
 BLOCK_TOKENS = 10
 ENERGY_CHOICES, ENERGY_BETA, UNBIASED_SHARE = 8, 1.0, 0.25
 
 
-Strategy = Literal["span", "random", "block", "energy"]
-
-
 def hide_tokens(
-    batch: int, tokens: int, ratio: float, strategy: Strategy, generator: torch.Generator, scores: Tensor | None = None
+    batch: int,
+    tokens: int,
+    ratio: float,
+    strategy: MaskStrategy,
+    generator: torch.Generator,
+    scores: Tensor | None = None,
 ) -> Tensor:
     """A mask for each row of a batch: (batch, tokens) bool, the same one again for the same generator state.
 

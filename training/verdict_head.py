@@ -58,7 +58,7 @@ class LinearHead(NamedTuple):
         return found
 
 
-class Judgement(NamedTuple):
+class LabelJudgement(NamedTuple):
     """How well a label is told from what else was listened to, by heads that were not fitted to it."""
 
     label: str
@@ -70,7 +70,7 @@ class Judgement(NamedTuple):
     threshold: Threshold
 
 
-def fit_head(judged: Judged, background: Numbers) -> LinearHead:
+def fit_verdict_head(judged: Judged, background: Numbers) -> LinearHead:
     """A head on all judged windows.
 
     background   (windows, width) of the archive, drawn at random
@@ -99,19 +99,19 @@ def fit_label(features: Numbers, present: Flags, background: Numbers) -> tuple[N
     return (fitted.coef_[0] / root).astype(np.float32), float(fitted.intercept_[0])
 
 
-def judge(
+def judge_labels(
     judged: Judged,
     background: Numbers,
     labels: Sequence[str],
     wanted: float = 0.9,
     around: NDArray[np.int64] | None = None,
-) -> list[Judgement]:
+) -> list[LabelJudgement]:
     """Each label by windows of groups that its heads were not fitted to, all groups in turn.
 
     wanted   the precision of the thresholds
     around   (windows,) the groups of the background: what is of a group that is judged is left out; None: of no group
     """
-    found: list[Judgement] = []
+    found: list[LabelJudgement] = []
     for column, label in enumerate(labels):
         rows = judged.known[:, column]
         present, groups = judged.present[rows, column], judged.groups[rows]
@@ -125,7 +125,7 @@ def judge(
             truth, answers = present[:, None], scores[:, None]
             precision, auc = cmap(truth, answers), macro_roc_auc(truth, answers)
             interval = bootstrap_interval(partial(weighted_cmap, truth, answers), groups)
-        found.append(Judgement(label, yes, no, precision, interval, auc, threshold))
+        found.append(LabelJudgement(label, yes, no, precision, interval, auc, threshold))
     return found
 
 
@@ -199,9 +199,9 @@ if __name__ == "__main__":
     features = (calls[kind] + rng.normal(0, 0.8, (400, 32))).astype(np.float32)
     present = kind[:, None] == np.arange(2)
     judged = Judged(features[:40], present[:40], np.ones((40, 2), np.bool_), np.arange(40) // 4)
-    for judgement in judge(judged, features[300:], ["frog", "toad"]):
+    for judgement in judge_labels(judged, features[300:], ["frog", "toad"]):
         print(f"{judgement.label}: average precision {judgement.precision:.2f}, {judgement.yes} of 40 windows")
-    head = fit_head(judged, features[300:])
+    head = fit_verdict_head(judged, features[300:])
     right = (head.logits(features[40:]) > 0) == present[40:]
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     listened = np.arange(400) < 40

@@ -214,9 +214,10 @@ def beeps(recording: OpenRecording) -> Iterator[float]:
             yield window.start + loudest_moment(window.samples)
 
 
-def write_day(path: Path, rate: int, hours: float) -> Path:
-    """Silence with beeps ten seconds into some hours, written minute by minute."""
-    silence, planted = np.zeros(10 * rate, np.int16), {round(hour * 3600) + 10 for hour in PLANTED}
+def write_day(path: Path, rate: int, hours: float, hum: bool = False) -> Path:
+    """Silence, or a hum, with beeps ten seconds into some hours, written minute by minute."""
+    tone = 3_000 * hum * np.sin(2 * np.pi * 100 * np.arange(10 * rate) / rate)
+    silence, planted = tone.astype(np.int16), {round(hour * 3600) + 10 for hour in PLANTED}
     sounding = silence.copy()
     moments = {moment - moment % 10: moment % 10 for moment in planted}
     with soundfile.SoundFile(path, "w", rate, 1, **SOUNDFILE_KINDS[path.name]) as file:
@@ -247,7 +248,7 @@ def peak_megabytes(place: Path, hours: float, rate: int) -> int:
     """Largest memory of predictor.py and its decoder over so many hours, 206 species and embeddings nobody asks for."""
     folder = place / f"{hours:g}-{rate}"
     folder.mkdir()
-    path = write_day(folder / "sound.flac", rate, hours)
+    path = write_day(folder / "sound.flac", rate, hours, hum=True)  # silence is left out, and costs nothing
     model = write_beep_model(folder / "m.onnx", species=206, width=384)
     words = [sys.executable, "predictor.py", str(path), "--model", str(model), "--out", str(folder / "out")]
     subprocess.run(words, cwd=HERE, check=True, capture_output=True)

@@ -14,7 +14,7 @@ from config import (
     FinetuneCommand,
 )
 from runtime import runs
-from runtime.runs import draw_curves, open_run, read_records, readable, record
+from runtime.runs import draw_curves, number_in_words, open_run, read_records, record
 
 HERE = Path(__file__).parents[2]
 
@@ -104,7 +104,7 @@ def test_each_printed_line_is_a_json_line(tmp_path: Path, capsys: pytest.Capture
     assert "epoch 1  loss 0.1235  note first" in capsys.readouterr().out
     lines = read_records(run.folder)
     assert [(line["epoch"], line["loss"]) for line in lines] == [(1, 0.123456), (2, None)]
-    assert readable(None) == "-"
+    assert number_in_words(None) == "-"
 
 
 def test_settings_versions_and_memory_are_kept(tmp_path: Path) -> None:

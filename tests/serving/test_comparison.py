@@ -7,7 +7,14 @@ import soundfile
 
 from archive.recordings import Recording, write_recordings
 from config import AudioSettings, HeadSettings
-from serving.comparison import ComparedWindows, noise, pooled, read_windows, scanned_contexts, training_windows
+from serving.comparison import (
+    ComparedWindows,
+    noise_windows,
+    pooled_answers,
+    read_windows,
+    scanned_contexts,
+    training_windows,
+)
 from serving.gate import compare_answers
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts
@@ -60,7 +67,7 @@ def test_a_long_recording_does_not_fill_the_memory(tmp_path: Path) -> None:
 def test_without_recordings_it_is_the_same_noise_every_time_and_nothing_is_known_of_it(tmp_path: Path) -> None:
     held_out = read_windows(tmp_path / "none.csv", FACTS, 10)
     assert held_out.contexts.shape == (32, 80_000) and held_out.truth.shape == (0, 2)
-    np.testing.assert_array_equal(held_out.contexts, noise(FACTS).contexts)
+    np.testing.assert_array_equal(held_out.contexts, noise_windows(FACTS).contexts)
     assert scanned_contexts(tmp_path / "c.safetensors", FACTS, held_out)[1] == "contexts of noise"
 
 
@@ -70,7 +77,7 @@ def test_windows_are_pooled_by_recording_whatever_their_contexts() -> None:
         np.zeros((2, 1), np.float32), rows, owner, np.eye(2, dtype=np.float32), np.array(["a", "b"])
     )
     scores = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 1.0], [0.0, 0.25]], np.float32)
-    np.testing.assert_allclose(pooled(scores, held_out), [[0.5, 0.0], [0.0, 0.25]], atol=1e-6)
+    np.testing.assert_allclose(pooled_answers(scores, held_out), [[0.5, 0.0], [0.0, 0.25]], atol=1e-6)
 
 
 def test_what_is_familiar_is_learnt_from_all_species_in_turn_and_a_few_windows_of_each_recording(

@@ -16,7 +16,7 @@ from torch import nn
 from config import AudioSettings, BudgetSettings, HeadSettings, PictureSettings, Pooling
 from model import BirdClefClassifier, picture_encoder
 from serving.budget import fit_budget
-from serving.convolutions import Contexts, Counted, network_products, restate_facts, write_int8_convolutions
+from serving.convolutions import Contexts, ProductCounts, network_products, restate_facts, write_int8_convolutions
 from serving.export import front_end, write_float, write_openvino
 from serving.scorer import TOLERANCE, open_scorer, score
 from serving.speed import Speed
@@ -77,7 +77,7 @@ def test_the_float_file_answers_as_the_network_does_and_says_what_it_is(served: 
 def test_all_products_of_the_network_are_int8_and_nothing_else(served: Served) -> None:
     graph = onnx.load(served.float)
     quantised, spared = network_products(graph)
-    assert served.count == Counted(len(quantised), 0) and not spared and len(quantised) >= 8
+    assert served.count == ProductCounts(len(quantised), 0) and not spared and len(quantised) >= 8
     names = {"DynamicQuantizeLinear", "MatMulInteger", "BatchNormalization"}  # what is left of weights that standardise
     kinds = Counter(node.op_type for node in onnx.load(served.int8).graph.node)
     assert not names & kinds.keys() and kinds["QuantizeLinear"] >= len(quantised) // 2

@@ -18,7 +18,7 @@ from config import BlendOf, BlendSettings, GateSettings, QuantizeCommand
 from evaluation.blending import Blend, blended, equal_blend, levels_of
 from evaluation.calibration import Threshold, Thresholds
 from quantize import quantize
-from serving.ensemble import common_facts, joined, load, mean_thresholds, needed, write_ensemble
+from serving.ensemble import common_facts, joined_graph, load, mean_thresholds, needed_nodes, write_ensemble
 from serving.export import write_openvino
 from serving.scorer import TOLERANCE, open_scorer, score
 from training.checkpoint import load_classifier, save_classifier
@@ -93,17 +93,17 @@ def test_openvino_has_the_same_answers_of_one_whisper_and_of_a_blend_of_ranks(
 
 def test_what_members_share_is_there_once(pair: tuple[Path, Path]) -> None:
     one = load(pair[0])
-    both = joined([one, load(pair[1])], equal_blend("logits", 2))
+    both = joined_graph([one, load(pair[1])], equal_blend("logits", 2))
     before, after = (Counter(node.op_type for node in model.graph.node) for model in (one, both))
     assert after["Conv"] == before["Conv"] and after["Softmax"] == before["Softmax"]  # one encoder for two heads
     assert sum(after.values()) < 1.3 * sum(before.values())
-    twice = joined([one, one], equal_blend("logits", 2))
+    twice = joined_graph([one, one], equal_blend("logits", 2))
     assert len(twice.graph.node) < len(both.graph.node)  # control: heads that are the same are there once too
 
 
 def test_nodes_that_nobody_needs_are_left_out() -> None:
     made = [onnx.helper.make_node("Relu", [given], [out]) for given, out in (("a", "b"), ("b", "c"), ("b", "d"))]
-    assert [node.output[0] for node in needed(made, ["c"])] == ["b", "c"]
+    assert [node.output[0] for node in needed_nodes(made, ["c"])] == ["b", "c"]
 
 
 def test_members_of_other_species_or_other_sound_are_refused(stages: Stages) -> None:

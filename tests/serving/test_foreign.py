@@ -8,7 +8,7 @@ import pytest
 from foreign_models import BARE, LONE, PERCH_2, write_foreign
 from onnx import TensorProto, helper
 
-from serving.foreign import EMBEDDINGS, check_length, digest_of, open_foreign, output_of
+from serving.foreign import EMBEDDINGS, check_length, model_digest, open_foreign, output_of
 
 
 def test_what_a_file_takes_is_known_whatever_its_axes(tmp_path: Path) -> None:
@@ -61,6 +61,6 @@ def test_what_takes_no_waveforms_and_what_is_missing_or_damaged_is_refused_in_a_
 
 def test_weights_beside_a_file_belong_to_its_digest(tmp_path: Path) -> None:
     path = write_foreign(tmp_path / "m.onnx", BARE)
-    alone = digest_of(path)
+    alone = model_digest(path)
     path.with_name("m.onnx.data").write_bytes(b"weights")
-    assert digest_of(path) != alone
+    assert model_digest(path) != alone

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.digests import sha256
 from serving.detections import Analysed, TableFacts
-from serving.ranked import Like, recordings_of, write_ranked_tables
+from serving.ranked import Like, indexed_recordings, write_ranked_tables
 from serving.results import read_results
 from serving.tables import write_tables
 from serving.vectors import PLACE, Store
@@ -56,17 +56,17 @@ def test_rows_stand_in_the_order_of_rank_and_report_py_reads_them(index: Path, s
 
 
 def test_recordings_come_back_as_they_were_written(index: Path, store: Store) -> None:
-    pond, ridge = recordings_of(index, store)
+    pond, ridge = indexed_recordings(index, store)
     assert pond == replace(POND, file="./=pond/dawn.wav") and ridge == RIDGE
 
 
 def test_a_files_csv_in_which_recordings_have_changed_places_is_refused(index: Path, store: Store) -> None:
     """As many rows, so that their number alone does not tell: every window would be said to be of another recording."""
     store = replace(store, facts={**store.facts, "files_sha256": sha256(index / "files.csv")})
-    assert [one.site for one in recordings_of(index, store)] == ["pond", "ridge"]
+    assert [one.site for one in indexed_recordings(index, store)] == ["pond", "ridge"]
     write_tables(index, [RIDGE, POND], TableFacts("toy.onnx", 5.0, 0.0, 8_000.0), ())
     with pytest.raises(AssertionError, match=r"not the table that the index was made with; .*search\.py index"):
-        recordings_of(index, store)
+        indexed_recordings(index, store)
 
 
 def test_a_files_csv_of_other_recordings_is_refused(index: Path, store: Store) -> None:
@@ -75,7 +75,7 @@ def test_a_files_csv_of_other_recordings_is_refused(index: Path, store: Store) -
     with (index / "files.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines[:2])
     with pytest.raises(AssertionError, match="has 1 recordings, the index 2"):
-        recordings_of(index, store)
+        indexed_recordings(index, store)
     (index / "files.csv").unlink()
     with pytest.raises(AssertionError, match=r"files\.csv is missing"):
-        recordings_of(index, store)
+        indexed_recordings(index, store)

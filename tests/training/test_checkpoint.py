@@ -38,7 +38,7 @@ from training.checkpoint import (
     read_tensors,
     save_classifier,
     save_encoder,
-    size_of,
+    size_of_weights,
     teachers_of,
     write_tensors,
 )
@@ -438,7 +438,7 @@ def test_an_audio_tower_of_whispers_shape_says_the_same_here_in_every_layer(name
     for mine, theirs in zip(ours, theirs_of(folder, picture), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
     assert not torch.allclose(ours[0], load("random").layer_states(picture)[0], atol=0.1)  # a negative control
-    assert size_of(str(folder)) == "demo"
+    assert size_of_weights(str(folder)) == "demo"
 
 
 def test_of_a_language_model_only_the_shard_with_the_tower_is_needed(tmp_path: Path) -> None:
@@ -485,10 +485,10 @@ def test_a_whisperseg_checkpoint_has_fewer_positions_and_another_vocabulary(tmp_
 def test_the_size_of_weights_is_what_their_file_says(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     save_encoder(path, load("random"), "demo", AUDIO, {})
-    assert size_of(str(path)) == size_of(str(tmp_path / "whisper")) == "demo"
-    assert size_of("random") is None and size_of(str(tmp_path / "nothing.safetensors")) is None
+    assert size_of_weights(str(path)) == size_of_weights(str(tmp_path / "whisper")) == "demo"
+    assert size_of_weights("random") is None and size_of_weights(str(tmp_path / "nothing.safetensors")) is None
     with pytest.raises(AssertionError, match=r"no config\.json"):
-        size_of(str(tmp_path))
+        size_of_weights(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.masking import SPAN_TOKENS, Strategy, contrast_scores, hide_tokens
+from config import MaskStrategy
+from training.masking import SPAN_TOKENS, contrast_scores, hide_tokens
 
-STRATEGIES: tuple[Strategy, ...] = ("span", "random", "block", "energy")
+STRATEGIES: tuple[MaskStrategy, ...] = ("span", "random", "block", "energy")
 
 
-def masks(strategy: Strategy, batch: int = 64, tokens: int = 250, ratio: float = 0.65, seed: int = 0) -> Tensor:
+def masks(strategy: MaskStrategy, batch: int = 64, tokens: int = 250, ratio: float = 0.65, seed: int = 0) -> Tensor:
     flat = torch.zeros(batch, tokens)
     return hide_tokens(batch, tokens, ratio, strategy, torch.Generator().manual_seed(seed), flat)
 
@@ -23,18 +24,18 @@ def runs(row: Tensor, wanted: bool) -> list[int]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("ratio", [0.5, 0.65, 0.75])
-def test_every_row_hides_exactly_its_share(strategy: Strategy, ratio: float) -> None:
+def test_every_row_hides_exactly_its_share(strategy: MaskStrategy, ratio: float) -> None:
     assert bool((masks(strategy, ratio=ratio).sum(dim=1) == round(250 * ratio)).all())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_same_seed_gives_the_same_mask_and_another_does_not(strategy: Strategy) -> None:
+def test_the_same_seed_gives_the_same_mask_and_another_does_not(strategy: MaskStrategy) -> None:
     assert torch.equal(masks(strategy, seed=3), masks(strategy, seed=3))
     assert not torch.equal(masks(strategy, seed=3), masks(strategy, seed=4))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_place_is_hidden_equally_often(strategy: Strategy) -> None:
+def test_every_place_is_hidden_equally_often(strategy: MaskStrategy) -> None:
     share = masks(strategy, batch=6000, tokens=100).float().mean(dim=0)
     assert (share / 0.65 - 1).abs().max() < 0.06
 

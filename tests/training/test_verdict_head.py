@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.verdict_head import ALIKE, Judged, LinearHead, choose_next, fit_head, judge, out_of_fold, probabilities
+from training.verdict_head import (
+    ALIKE,
+    Judged,
+    LinearHead,
+    choose_next,
+    fit_verdict_head,
+    judge_labels,
+    out_of_fold,
+    probabilities,
+)
 
 NOTHING = np.zeros((0, 8), np.float32)
 
@@ -24,7 +33,7 @@ def judged_windows(count: int = 30) -> Judged:
 
 
 def test_a_head_knows_windows_that_it_has_not_seen() -> None:
-    head = fit_head(judged_windows(), NOTHING)
+    head = fit_verdict_head(judged_windows(), NOTHING)
     features, present = calls(300, seed=1)
     assert ((head.logits(features) > 0) == present).all()
     assert np.allclose(head.logits(features), features @ head.weights + head.bias)  # linear, as our head is
@@ -33,8 +42,8 @@ def test_a_head_knows_windows_that_it_has_not_seen() -> None:
 def test_yes_and_no_have_the_same_weight_however_many_there_are_of_each() -> None:
     features, present = calls(30)
     rows = np.concatenate([np.arange(30), *[np.flatnonzero(~present[:, 0])] * 20])  # twenty times the No
-    one = fit_head(Judged(features, present[:, :1], np.ones((30, 1), np.bool_), np.arange(30)), NOTHING)
-    more = fit_head(
+    one = fit_verdict_head(Judged(features, present[:, :1], np.ones((30, 1), np.bool_), np.arange(30)), NOTHING)
+    more = fit_verdict_head(
         Judged(features[rows], present[rows, :1], np.ones((len(rows), 1), np.bool_), np.arange(len(rows))), NOTHING
     )
     midway = features[present[:, 0]].mean(axis=0) / 2 + features[~present[:, 0]].mean(axis=0) / 2
@@ -44,7 +53,7 @@ def test_yes_and_no_have_the_same_weight_however_many_there_are_of_each() -> Non
 def test_windows_that_nobody_listened_to_count_as_no() -> None:
     judged, elsewhere = judged_windows(), np.zeros((50, 8), np.float32)
     elsewhere[:, 7] = 3
-    with_them, without = fit_head(judged, elsewhere), fit_head(judged, NOTHING)
+    with_them, without = fit_verdict_head(judged, elsewhere), fit_verdict_head(judged, NOTHING)
     assert (with_them.logits(elsewhere[:1]) < without.logits(elsewhere[:1])).all()
 
 
@@ -55,10 +64,11 @@ def test_what_is_unknown_of_a_label_teaches_it_nothing() -> None:
     wrong = judged.present.copy()
     wrong[10:, 0] = np.logical_not(wrong[10:, 0])
     weights = [
-        fit_head(judged._replace(known=known, present=some), NOTHING).weights[:, 0] for some in (judged.present, wrong)
+        fit_verdict_head(judged._replace(known=known, present=some), NOTHING).weights[:, 0]
+        for some in (judged.present, wrong)
     ]
     assert np.array_equal(weights[0], weights[1])
-    assert not np.array_equal(weights[0], fit_head(judged._replace(present=wrong), NOTHING).weights[:, 0])
+    assert not np.array_equal(weights[0], fit_verdict_head(judged._replace(present=wrong), NOTHING).weights[:, 0])
 
 
 def test_a_recording_is_never_judged_by_a_head_that_was_fitted_to_it() -> None:
@@ -68,8 +78,8 @@ def test_a_recording_is_never_judged_by_a_head_that_was_fitted_to_it() -> None:
     features = (rng.normal(size=(40, 64))[groups] + rng.normal(0, 0.01, (400, 64))).astype(np.float32)
     present = np.asarray(rng.permutation(np.arange(40)) % 2 == 0)[groups]
     judged = Judged(features, present[:, None], np.ones((400, 1), np.bool_), groups)
-    honest = judge(judged, np.zeros((0, 64), np.float32), ["a"])[0]
-    leaky = judge(judged._replace(groups=np.arange(400)), np.zeros((0, 64), np.float32), ["a"])[0]
+    honest = judge_labels(judged, np.zeros((0, 64), np.float32), ["a"])[0]
+    leaky = judge_labels(judged._replace(groups=np.arange(400)), np.zeros((0, 64), np.float32), ["a"])[0]
     assert honest.auc < 0.75 and leaky.auc > 0.95  # the control: each window a group of its own
     assert honest.interval[0] < honest.precision < honest.interval[1]
     assert (honest.yes, honest.no) == (200, 200)
@@ -87,15 +97,15 @@ def test_windows_around_what_is_judged_are_left_out_of_the_background_too(monkey
 
     monkeypatch.setattr("training.verdict_head.fit_label", fitted)
     judged = Judged(features, np.arange(40)[:, None] % 2 == 0, np.ones((40, 1), np.bool_), groups)
-    judge(judged, background, ["a"], around=around)
+    judge_labels(judged, background, ["a"], around=around)
     assert len(seen) == 5 and all(len(fit) == 8 and elsewhere == fit | {10, 11} for fit, elsewhere in seen)
     seen.clear()
-    judge(judged, background, ["a"])  # control: it is of no group
+    judge_labels(judged, background, ["a"])  # control: it is of no group
     assert all(elsewhere == set(range(12)) for _, elsewhere in seen)
 
 
 def test_known_species_are_judged_as_known_and_get_a_threshold() -> None:
-    found = judge(judged_windows(60), NOTHING, ["frog", "toad"])
+    found = judge_labels(judged_windows(60), NOTHING, ["frog", "toad"])
     assert [(one.label, one.yes, one.no) for one in found] == [("frog", 20, 40), ("toad", 20, 40)]
     assert all(one.precision == pytest.approx(1) and one.auc == 1 for one in found)
     scores = out_of_fold(*calls(60)[:1], calls(60)[1][:, 0], np.arange(60) // 3, NOTHING)
@@ -105,14 +115,16 @@ def test_known_species_are_judged_as_known_and_get_a_threshold() -> None:
 
 def test_a_label_of_one_recording_alone_cannot_be_judged() -> None:
     features, present = calls(9)
-    one = judge(Judged(features, present[:, :1], np.ones((9, 1), np.bool_), np.zeros(9, np.int64)), NOTHING, ["a"])[0]
+    one = judge_labels(
+        Judged(features, present[:, :1], np.ones((9, 1), np.bool_), np.zeros(9, np.int64)), NOTHING, ["a"]
+    )[0]
     assert np.isnan(one.precision) and one.interval == (0.0, 1.0) and one.threshold.note == "never validated"
 
 
 def test_a_label_without_a_no_is_refused() -> None:
     features, _ = calls(9)
     with pytest.raises(AssertionError, match="9 of 9 windows have the species"):
-        fit_head(Judged(features, np.ones((9, 1), np.bool_), np.ones((9, 1), np.bool_), np.arange(9)), NOTHING)
+        fit_verdict_head(Judged(features, np.ones((9, 1), np.bool_), np.ones((9, 1), np.bool_), np.arange(9)), NOTHING)
 
 
 def test_probabilities_do_not_overflow() -> None:
