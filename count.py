@@ -233,6 +233,7 @@ def write_plan(
     settled: Spoken,
 ) -> int:
     """How many windows of which strata to listen to, and the page for them; 2 where some have no sound."""
+    # what is drawn of each species, and the table that says so
     effort = read_effort(results.files, config.by)
     index_of = {id(d): index for index, d in enumerate(results.detections)}
     drawn, extra, grid = list[int](), list[Detected](), Grid(results) if config.missed else None
@@ -252,6 +253,7 @@ def write_plan(
                 write_row(table, [no_formula(cell) for cell in cells])
             total[label] = sum(wanted.values())
     show("\n".join(plan_lines(total, by_species, config)))
+    # the page to listen to it
     page = ReportCommand(
         config.results,
         out=folder / "listen.html",

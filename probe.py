@@ -205,6 +205,7 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         f"there is one species alone, {rows[0].labels[0]}: nothing to tell apart; lower --data.min_recordings, or "
         "point --data.root at recordings of several"
     )
+    # which folds can be held out: no group in two of them, no species without recordings to learn from
     folds: dict[str, set[int]] = {}
     groups: dict[str, set[str]] = {}
     for row in rows:
@@ -220,6 +221,7 @@ def split_into_folds(rows: Sequence[Recording], labels: Sequence[str], data: Lab
         f"{len(rows)} recordings in {len(folds)} groups cannot be divided into {data.folds} folds so that each species "
         "is present on both sides; record more, or lower --data.folds"
     )
+    # each of them in turn; of the others one chooses how strongly the head is held back
     found: list[Fold] = []
     main, every = [row.labels[0] for row in rows], [row.labels for row in rows]
     for index, fold in enumerate(free):

@@ -324,6 +324,7 @@ def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
 
 def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
     """Both files of an ensemble; those of its members stay below /tmp."""
+    # both files of each member; what INT8 costs is asked once for encoders that are the same
     place = SCRATCH / "ensembles" / f"{folder.name}-{sha256(paths[0])[:8]}"
     place.mkdir(parents=True, exist_ok=True)
     known, members = dict[str, Choice](), list[Files]()
@@ -334,11 +335,13 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
         files = write_files(model, own, place / f"member-{number}", config.max_error, known.get(key))
         known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
         members.append(files)
+    # how their answers are blended
     judged = bool(held_out_of_all(paths)) and len(ensemble.held_out.truth) > 0
     answers = np.stack([files.floats for files in members])
     blend, facts, line = blend_members(answers, ensemble.held_out, ensemble.facts, config.blend, judged)
     show(line)
     show("an ensemble does not tell how unfamiliar a window is; its members by themselves do")
+    # one file of all, held against its members
     trained = replace(ensemble, facts=facts)
     recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
     count = ProductCounts(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))

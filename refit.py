@@ -91,6 +91,7 @@ def refit(config: RefitCommand) -> int:
     assert len(config.inputs) > 1, (
         "give an index and verdicts; for example: python refit.py season.index validation.csv"
     )
+    # what was listened to, of which index
     started = time.perf_counter()
     index, *tables = config.inputs
     store = open_store(index)
@@ -98,6 +99,7 @@ def refit(config: RefitCommand) -> int:
     out = folder_of(config, index, model)
     recordings = indexed_recordings(index, store)
     listened = read_listened(tables, store, recordings)
+    # a head, and how good such heads are where they were not fitted
     group_of, what = groups_of(listened.rows, store, recordings)
     around = background_of(store, listened.rows, config.seed)
     groups, groups_around = (group_of[store.places["recording"][rows]] for rows in (listened.rows, around))
@@ -106,6 +108,7 @@ def refit(config: RefitCommand) -> int:
     judgements = judge_labels(judged, background, listened.labels, config.precision, groups_around)
     head = fit_verdict_head(judged, background)
     show("\n".join(label_table(judgements, what)))
+    # the file that predictor.py takes, and what to listen to next
     with open_run("refit", out, config, out) as run:
         path = write_classifier(config, run.folder, store, model, head, listened, judgements)
         more = config.next > 0 and write_next(config, run.folder / "next", index, store, head, listened, recordings)
@@ -329,6 +332,7 @@ def write_classifier(
     taxonomy = build_taxonomy(with_lineages(rows, [shipped()])[0])
     path = folder / ("classifier.int8.onnx" if ".int8" in model.name else "classifier.onnx")
     thresholds = [judgement.threshold for judgement in judgements]
+    # what is said of each label
     figures = [
         {
             "label": found.label,
@@ -342,6 +346,7 @@ def write_classifier(
         for found in judgements
     ]
     said = {"refit": {"verdicts": [str(path) for path in config.inputs[1:]], "windows": len(listened.rows)}}
+    # the head into the file, by whoever that is
     new = NewHead(store.mean, store.deviation, head.weights, head.bias)
     card = card_of(store)
     if card:
@@ -352,6 +357,7 @@ def write_classifier(
         labels = taxonomy.labels
     else:
         labels = write_new_head(model, path, new, taxonomy, thresholds, config.beside, said).labels
+    # its thresholds and figures beside it
     names = [no_formula(name) for name in taxonomy.scientific_names]
     with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         plain = [replace(threshold, label=no_formula(threshold.label)) for threshold in thresholds]

@@ -80,6 +80,7 @@ def write_index(config: SearchCommand) -> int:
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
     refuse_others(config.index, "index")
+    # what the index is made of and with
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)
     shard, shards = read_shard(config.shard)
     label = f"{shard}/{shards}" if shards > 1 else ""
@@ -98,6 +99,7 @@ def write_index(config: SearchCommand) -> int:
         scorer = analyser.scorers[0]
         check_windows(sound, TableSettings(), scorer)
         refuse_without_embeddings(scorer)
+        # the recordings, and those of this machine
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
@@ -106,6 +108,7 @@ def write_index(config: SearchCommand) -> int:
         if scorer.path.suffix == ".xml":
             show(f"refit.py takes no index made with an .xml; for that, name {scorer.path.with_suffix('.onnx')}")
         settings |= {name: value for name, value in analyser.facts().items() if name in OF_MODEL}
+        # embed what is not yet embedded
         remark = "what is embedded is kept: the same command goes on"
         with (
             open_journal(config.index, settings, True, label, config.restart, "search.py index", "--index") as journal,

@@ -89,6 +89,7 @@ def read_pseudo_labels(path: Path, labels: Sequence[str]) -> list[Recording]:
         f"{path} has {len(strange)} labels that are no species of this training, {strange[:5]}; label with a "
         "classifier of the same species (--data.root, --data.min_recordings)"
     )
+    # the sound that the table speaks of is there, and still the same
     files = sorted({row.path for row in rows})
     gone = [file for file in files if not file.is_file()]
     assert not gone, f"{path}: {len(gone)} of {len(files)} recordings are not there, such as {gone[0]}; label again"
@@ -101,6 +102,7 @@ def read_pseudo_labels(path: Path, labels: Sequence[str]) -> list[Recording]:
             f"{path}: the window from {row.start:g} to {row.end:g} s of {row.name} does not lie within its "
             f"{found.seconds:g} s; the file is another one now: label again"
         )
+    # and can be used
     rows = [replace(with_outcome(row, examined[row.path]), listened=False) for row in rows]
     bad = [row for row in rows if not row.sound]
     assert not bad, f"{path}: {len(bad)} windows cannot be used; {bad[0].name}: {bad[0].status}, {bad[0].reason}"

@@ -36,6 +36,7 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
     labelled = [row for row in sound if row.labels]
     without_species = [row for row in sound if row.listened and not row.labels]
     free = [row for row in usable if not row.labeled]
+    # the sound itself
     kinds = Counter(row.path.suffix.lower() or "none" for row in files.values())
     rates = Counter(f"{row.sample_rate / 1000:g} kHz" for row in usable)
     lines = [
@@ -48,6 +49,7 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
         lines.append(line("length", f"median {middle:.1f} s, 90 % between {low:.1f} and {high:.1f} s"))
         several = sum(row.channels > 1 for row in usable)
         lines += [line("channels", f"{several:,} recordings have more than one; their mean is used")] if several else []
+    # what is in it
     if labelled and taxonomy:
         lines += species_lines(labelled, taxonomy, folds)
     if without_species:
@@ -56,6 +58,7 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
         lines.append(
             line("unlabelled", f"{len(free):,} recordings, {hours(free):,.2f} h: stage 1 learns from them too")
         )
+    # who recorded it, where, on what terms
     authors = Counter(row.author for row in usable if row.author)
     if authors:
         unsigned = sum(not row.author for row in usable)
@@ -69,6 +72,7 @@ def summarise(recordings: Sequence[Recording], taxonomy: Taxonomy | None, folds:
     licenses = Counter(row.license for row in usable if row.license)
     lines += [line("licences", counts_of(licenses))] if licenses else []
     lines.append(line("groups", f"{len({row.group for row in sound}):,} that no split divides"))
+    # what is left out, and why
     aside = [row for row in recordings if not row.sound]
     for status, count in Counter(row.status for row in aside).most_common():
         reasons = Counter(row.reason for row in aside if row.status == status)
@@ -142,6 +146,7 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
         line("commonest", counts_by_name(counts.most_common(SHOWN), names)),
         line("rarest", counts_by_name(sorted(counts.items(), key=lambda item: (item[1], item[0]))[:SHOWN], names)),
     ]
+    # what cannot be learnt or judged
     rare = sum(count < RARE for count in counts.values())
     lines += [line("", f"{rare:,} species have fewer than {RARE} recordings")] if rare else []
     lines += [line("background", f"{others:,} rows name further species")] if others else []
@@ -154,6 +159,7 @@ def species_lines(labelled: Sequence[Recording], taxonomy: Taxonomy, folds: int)
     sizes = Counter(row.fold for row in labelled)
     spread = ", ".join(f"{fold}: {sizes[fold]:,}" for fold in sorted(sizes))
     lines.append(line("folds", f"{spread}" + (f" ({folds}: never held out)" if folds in sizes else "")))
+    # what may be learnt in place of the species
     collections = {row.labels[0]: set[str]() for row in labelled}
     for row in labelled:
         collections[row.labels[0]].add(row.source)

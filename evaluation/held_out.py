@@ -337,6 +337,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
 
     What is not defined is left out: macro_auc where no species is both present and absent, a rank of one taxon."""
     truth, windows, count = held_out.truth, held_out.windows, len(held_out.recordings)
+    # the figures
     scores = pool_windows(windows, count)
     crossed = cross_fit(held_out, calibration, taxonomy)
     distances, labelled = pairwise_distances(taxonomy), np.flatnonzero(truth.any(axis=1))
@@ -356,6 +357,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     areas = rank_roc_auc(truth, scores, rank_groups(taxonomy))
     figures |= {f"auc_{rank}": area for rank, area in areas.items() if np.isfinite(area)}
     figures |= intervals(truth, scores, held_out.groups, "macro_auc" in figures)
+    # in words
     show(
         f"{count} held-out recordings, {len(labelled)} of them with a species, {len(windows.owner)} windows, "
         f"{truth.shape[1]} species"
@@ -380,6 +382,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
         figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
         fitted = f" ({crossed.said})" if name == "thresholds" and calibration.floor else ""
         show(f"  false alarms         {alarms:.1f} per hour at {name}{fitted}, on {hours:.2f} h without any species")
+    # as files
     write_held_out(folder, held_out, taxonomy)
     write_embeddings(folder / "embeddings.npz", held_out)
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
@@ -545,11 +548,13 @@ def write_species(
 
     f1 and recall_there are of the recordings that the thresholds were fitted on (in-sample); precision_cross_fitted and
     recall_cross_fitted are of the threshold that is applied, fitted on others."""
+    # what each species is worth, and what its threshold reports in groups it was not fitted on
     areas, precisions = class_roc_auc(held_out.truth, scores), class_average_precision(held_out.truth, scores)
     groups = [recording.group for recording in held_out.recordings]
     judged, highest = judged_entries(held_out.truth, taxonomy), loudest_windows(crossed.held_out.windows, len(groups))
     reported = (highest >= crossed.thresholds()[0]) & judged
     honest = len(crossed.calibrations) > 1
+    # a row each
     rows: list[tuple[float, list[str]]] = []
     for column, limit in enumerate(calibration.thresholds.species):
         present = np.flatnonzero(held_out.truth[:, column])

@@ -331,12 +331,14 @@ def rank_of(d: Detected) -> str:
 
 def package(recordings: Sequence[SharedRecording], shared: Shared) -> dict[str, Any]:
     """datapackage.json."""
+    # when, where, what
     days = sorted([r.began for r in recordings if r.began] + [moment_end(r) for r in recordings])
     places = [(r.longitude, r.latitude) for r in recordings if r.longitude is not None and r.latitude is not None]
     west, south = (min(place[axis] for place in places) for axis in (0, 1))
     east, north = (max(place[axis] for place in places) for axis in (0, 1))
     corners = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     taxa = {scientific(d): d for d in shared.placed}
+    # the columns that the standard does not have
     own = [
         {"name": name, "type": kind} | ({"constraints": {"required": True}} if kind == "string" else {})
         for name, kind in MEDIA_SOUND.items()

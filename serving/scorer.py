@@ -128,6 +128,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
     assert path.suffix != ".safetensors", (
         f"{path} is a network as it was trained; `python quantize.py --classifier {path}` makes the ONNX file"
     )
+    # which engine, which of two files
     threads = threads or cores()
     if path.suffix == ".xml":
         require_openvino(str(path), "point --model at the ONNX file")
@@ -138,6 +139,7 @@ def open_scorer(path: Path, threads: int = 0, engine: Engine = "onnxruntime") ->
         require_openvino("--engine openvino", "leave the flag out")
         path = float_twin(path, "OpenVINO multiplies float32 files") if ".int8" in path.name else path
     network, name, facts, digest = open_network(path, threads, engine)
+    # a CPU that multiplies wrongly
     wrong = int8_fault() if facts["precision"] == "int8" else ""
     if wrong:
         wrong = f"INT8 cannot be trusted here ({cpu_name()}): {wrong}"

@@ -77,6 +77,7 @@ def cut_clip(
     outcome = known or examine_header(path)
     if outcome.status == "unreadable":
         return outcome.reason
+    # as slow as ears need it, with what lies around it
     slowed = slowness(min(top_hz, outcome.sample_rate / 2))
     around = AROUND_SECONDS / max(slowed, 1.0)
     first, last = max(0.0, start - around), min(end + around, outcome.seconds)
@@ -90,6 +91,7 @@ def cut_clip(
     )
     if not len(shown) or not len(played):
         return f"cannot be read at {first:g} s"
+    # without what people say
     speech = speech_around(path, first, last, detector) if detector else ()
     if mute and speech:
         shown = silenced(shown, first, picture_rate, speech)
