@@ -329,13 +329,13 @@ class Grid:
         self.window = number_in_cell(first.cell("Window (s)")) or first.end - first.start
         self.overlap = number_in_cell(first.cell("Overlap (s)"))
         self.counts = [
-            len(self.times(place)) * len(channels_scored(results, row)) for place, row in enumerate(self.rows)
+            len(self.times(index)) * len(channels_scored(results, row)) for index, row in enumerate(self.rows)
         ]
         self.total = sum(self.counts)
 
-    def times(self, place: int) -> list[tuple[float, float]]:
+    def times(self, index: int) -> list[tuple[float, float]]:
         """Start and end of the windows of a recording, in seconds."""
-        return window_times(seconds_read(self.rows[place]), self.window, self.overlap)
+        return window_times(seconds_read(self.rows[index]), self.window, self.overlap)
 
 
 def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator: np.random.Generator) -> list[Detected]:
@@ -347,9 +347,9 @@ def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator:
         if number in drawn:
             continue
         drawn.add(number)
-        place = int(np.searchsorted(bounds, number, "right"))
-        row, times = grid.rows[place], grid.times(place)
-        channel, window = divmod(int(bounds[place]) - 1 - number, len(times))
+        index = int(np.searchsorted(bounds, number, "right"))
+        row, times = grid.rows[index], grid.times(index)
+        channel, window = divmod(int(bounds[index]) - 1 - number, len(times))
         name = channels_scored(grid.results, row)[channel]
         if (row["file"], name, round(times[window][0], 3)) not in detected_in:
             chosen.append(missed_window(found[0], row, name, *times[window]))

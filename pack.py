@@ -65,14 +65,16 @@ def refuse_unfit(model: Path) -> None:
 def contents() -> dict[str, bytes]:
     """All that goes into an application, by name."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        program = Path(folder)
         for path in [*needed(COMMANDS), *(path for pattern in SHIPPED for path in HERE.glob(pattern))]:
-            copy = place / path.relative_to(HERE)
+            copy = program / path.relative_to(HERE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        compile_below(place)
-        (place / "__main__.py").write_text(MAIN, encoding="utf-8")
-        return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        compile_below(program)
+        (program / "__main__.py").write_text(MAIN, encoding="utf-8")
+        return {
+            path.relative_to(program).as_posix(): path.read_bytes() for path in program.rglob("*") if path.is_file()
+        }
 
 
 def needed(rooms: Sequence[str], here: Path = HERE) -> list[Path]:

@@ -199,11 +199,11 @@ def self_train(config: PseudoLabelCommand) -> int:
     judges = str(config.judge or f"the held-out recordings of {config.student}")
     show(f"round 0: cmAP {best.cmap:.4f} on {judges}")
     for number in range(1, config.rounds + 1):
-        place = config.out / f"round-{number}"
-        place.mkdir(exist_ok=True)
-        models = models or (exported(rounds[-1].run, place),)
-        code, windows = label_recordings(replace(config, model=models, out=place, rounds=0))
-        run = trained(config, first, number, place / TABLE)
+        folder = config.out / f"round-{number}"
+        folder.mkdir(exist_ok=True)
+        models = models or (exported(rounds[-1].run, folder),)
+        code, windows = label_recordings(replace(config, model=models, out=folder, rounds=0))
+        run = trained(config, first, number, folder / TABLE)
         rounds.append(Round(number, run, judged_by(config, run), windows))
         write_rounds(config.out / "rounds.csv", rounds)
         models = ()
@@ -253,13 +253,13 @@ def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat(settings).items() if name not in MAY_DIFFER}
 
 
-def exported(run: Path, place: Path) -> Path:
+def exported(run: Path, folder: Path) -> Path:
     """The classifier of a run as a float32 file to score with, named after its content."""
     from serving.export import write_float
     from training.checkpoint import load_classifier
 
     classifier = run / "classifier.safetensors"
-    path = place / f"teacher-{sha256(classifier)[:12]}.onnx"
+    path = folder / f"teacher-{sha256(classifier)[:12]}.onnx"
     if not path.is_file():
         network, facts = load_classifier(classifier)
         write_float(network, facts, path, False)

@@ -325,14 +325,14 @@ def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
 def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
     """Both files of an ensemble; those of its members stay below /tmp."""
     # both files of each member; what INT8 costs is asked once for encoders that are the same
-    place = SCRATCH / "ensembles" / f"{folder.name}-{sha256(paths[0])[:8]}"
-    place.mkdir(parents=True, exist_ok=True)
+    own_folder = SCRATCH / "ensembles" / f"{folder.name}-{sha256(paths[0])[:8]}"
+    own_folder.mkdir(parents=True, exist_ok=True)
     known, members = dict[str, Choice](), list[Files]()
     for number, path in enumerate(paths, 1):
         model, facts = load_classifier(path)
         show(f"member {number}, {path}: {facts.words}")
         key, own = weights_digest(model.encoder.state_dict()), replace(ensemble, path=path, facts=facts)
-        files = write_files(model, own, place / f"member-{number}", config.max_error, known.get(key))
+        files = write_files(model, own, own_folder / f"member-{number}", config.max_error, known.get(key))
         known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
         members.append(files)
     # how their answers are blended

@@ -184,8 +184,8 @@ def psutil() -> Any:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        lock = Path(place) / "lock"
+    with tempfile.TemporaryDirectory() as folder:
+        lock = Path(folder) / "lock"
         with locked(lock) as is_ours, locked(lock) as again:
             print(f"{cores()} cores, {memory() // 10**6} MB, {peak_memory() // 10**6} of them used")
             assert is_ours and not again

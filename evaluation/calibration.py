@@ -300,8 +300,8 @@ if __name__ == "__main__":
     print("three times too sure:", *(f"{one:.3f} -> {other:.3f}" for one, other in zip(sure, calm, strict=True)))
     tit = Threshold("greti", 0.4, 0.8, 0.6, 0.91, 0.7, 40, 200, "")
     frog = Threshold("frog", 0.5, 0.9, None, 0.6, 0.9, 4, 236, TOO_FEW)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "thresholds.csv"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "thresholds.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
             write_thresholds(file, (tit, frog), ["Parus major", "Rana"], "held-out recordings", "")
         assert read_thresholds(path, "any", ["greti", "frog"]) == {"greti": 0.6, "frog": 0.5}

@@ -677,8 +677,8 @@ if __name__ == "__main__":
     windows = WindowScores(np.arange(120), np.zeros(120), np.full(120, 5.0), scores, np.zeros((120, 2), np.float32))
     held_out = HeldOut(rows, np.eye(4, dtype=np.float32)[species], windows, None)
     calibration = calibrate(held_out, four)
-    with tempfile.TemporaryDirectory() as place:
-        figures = evaluate(Path(place), calibration.applied(held_out), calibration, four)
-        print("wrote", ", ".join(sorted(path.name for path in Path(place).iterdir())))
+    with tempfile.TemporaryDirectory() as folder:
+        figures = evaluate(Path(folder), calibration.applied(held_out), calibration, four)
+        print("wrote", ", ".join(sorted(path.name for path in Path(folder).iterdir())))
     assert calibration.temperature > 1.5, "a classifier that is too sure is cooled"
     assert figures["calibration_error"] < expected_calibration_error(scores, held_out.truth)

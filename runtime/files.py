@@ -42,8 +42,8 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
     Errors: a full disk is reported in one line, whatever name the library that wrote has for it.
     """
     if not FIRST:
-        with tempfile.TemporaryDirectory() as place:
-            yield Path(place) / path.name
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
         return
     temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}.part")
     room = shutil.disk_usage(path.parent).free if size else 0
@@ -68,21 +68,23 @@ def publish(path: Path, size: int = 0) -> Generator[Path]:
 @contextmanager
 def scratch(folder: Path, name: str) -> Generator[Path]:
     """A new folder inside `folder` for what is made on the way; gone when the block ends, or with the next `sweep`."""
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=f".{HOST}-{os.getpid()}.part", dir=folder) as place:
-        yield Path(place)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{name}-", suffix=f".{HOST}-{os.getpid()}.part", dir=folder
+    ) as temporary_folder:
+        yield Path(temporary_folder)
 
 
 def sweep(folder: Path) -> None:
     """Remove what processes of this machine that were killed left half written."""
-    for place, folders, names in os.walk(folder):
+    for below, folders, names in os.walk(folder):
         for name in [*names, *folders]:
             found = HALF_WRITTEN.fullmatch(name)
             if found and (int(found[1]) == os.getpid() or not birth(int(found[1]))):
                 if name in names:
-                    (Path(place) / name).unlink(missing_ok=True)
+                    (Path(below) / name).unlink(missing_ok=True)
                 else:
                     folders.remove(name)
-                    shutil.rmtree(Path(place) / name, ignore_errors=True)
+                    shutil.rmtree(Path(below) / name, ignore_errors=True)
 
 
 class Positioned(io.RawIOBase):
@@ -165,8 +167,8 @@ def as_json(value: object) -> object:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "card.json"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "card.json"
         write_json(path, {"species": 3})
         try:
             with publish(path) as half:

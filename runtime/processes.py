@@ -267,8 +267,8 @@ if __name__ == "__main__":
     assert torch.equal(gathered(numbers), numbers) and torch.equal(joined(part(numbers), rows), numbers)
     assert summed(1.0, 2.0) == [1.0, 2.0] and first_says("hello") == "hello" and list(in_step("ab")) == ["a", "b"]
     layer = nn.Linear(3, 2)
-    with tempfile.TemporaryDirectory() as place:
-        dist.init_process_group(init_method=f"file://{Path(place) / 'meeting'}", rank=0, world_size=1)
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group(init_method=f"file://{Path(folder) / 'meeting'}", rank=0, world_size=1)
         assert span(rows) == slice(0, rows) and torch.equal(whole(layer.state_dict())["bias"], layer.bias)
         dist.destroy_process_group()
     everyone = [[7 * n // 3, 7 * (n + 1) // 3] for n in range(3)]

@@ -283,11 +283,11 @@ def number_in_words(value: float | int | str | None) -> str:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        with open_run("demo", Path(place), {"species": 3}) as demo:
+    with tempfile.TemporaryDirectory() as folder:
+        with open_run("demo", Path(folder), {"species": 3}) as demo:
             for epoch in range(1, 6):
                 record(demo, epoch=epoch, loss=1 / epoch, macro_auc=1 - 0.5 / epoch)
             print("drew", draw_curves(demo, {"loss": ["loss"], "quality": ["macro_auc"]}))
-        assert (Path(place) / "demo").resolve() == demo.folder.resolve()
+        assert (Path(folder) / "demo").resolve() == demo.folder.resolve()
         assert json.loads((demo.folder / "run.json").read_text())["status"] == "finished"
         assert [line["epoch"] for line in read_records(demo.folder)] == [1, 2, 3, 4, 5]

@@ -145,11 +145,11 @@ def command_line(script: str, *words: str | Path) -> str:
     is_usual = usual is not None and Path(usual).absolute() == python
     here = f"./{python.name}" if python.parent == Path.cwd() else str(shortest(python))
     program = "python" if is_usual else here
-    place: list[str | Path] = [shortest(HERE / script)]
+    named: list[str | Path] = [shortest(HERE / script)]
     if is_packed():
         inside, first = script.removesuffix(".py") in COMMANDS, f"{COMMANDS[0]}.py"
-        place = [*([shortest(HERE)] if inside else []), *([script] if script != first else [])]
-    return shlex.join(map(str, [program, *place, *words]))
+        named = [*([shortest(HERE)] if inside else []), *([script] if script != first else [])]
+    return shlex.join(map(str, [program, *named, *words]))
 
 
 def shortest(path: Path) -> Path:

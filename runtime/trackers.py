@@ -91,10 +91,10 @@ if __name__ == "__main__":
     def remember(step: int, numbers: Mapping[str, float]) -> None:
         seen.append((step, dict(numbers)))
 
-    with tempfile.TemporaryDirectory() as place:
-        OPEN[Path(place)] = Writer(remember, lambda: print("closed"))
-        track("tensorboard", Path(place), 1, {"epoch": 1, "loss": 0.5, "note": "too few", "auc": None})
-        track("none", Path(place), 2, {"loss": 0.4})
+    with tempfile.TemporaryDirectory() as folder:
+        OPEN[Path(folder)] = Writer(remember, lambda: print("closed"))
+        track("tensorboard", Path(folder), 1, {"epoch": 1, "loss": 0.5, "note": "too few", "auc": None})
+        track("none", Path(folder), 2, {"loss": 0.4})
         end_tracking()
     print(seen)
     assert seen == [(1, {"epoch": 1.0, "loss": 0.5})] and not OPEN

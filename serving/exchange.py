@@ -211,11 +211,11 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 def write_camtrap(folder: Path, shared: Shared) -> list[Path]:
     """A Camera Trap Data Package: a site is a deployment, a recording a medium, a detection an observation of it."""
-    place = folder / "camtrap-dp"
+    package_folder = folder / "camtrap-dp"
     recordings = [r for r in shared.recordings.values() if is_placed(r)]
-    write_table(place / "deployments.csv", DEPLOYMENTS, deployment_rows(recordings, shared))
-    write_table(place / "media.csv", MEDIA, [media_row(r) for r in recordings])
-    write_table(place / "observations.csv", OBSERVATIONS, [observation_row(d, shared) for d in shared.placed])
+    write_table(package_folder / "deployments.csv", DEPLOYMENTS, deployment_rows(recordings, shared))
+    write_table(package_folder / "media.csv", MEDIA, [media_row(r) for r in recordings])
+    write_table(package_folder / "observations.csv", OBSERVATIONS, [observation_row(d, shared) for d in shared.placed])
     sound = [
         {
             "mediaID": identifier(r.file),
@@ -225,15 +225,15 @@ def write_camtrap(folder: Path, shared: Shared) -> list[Path]:
         }
         for r in recordings
     ]
-    write_table(place / "media-sound.csv", list(MEDIA_SOUND), sound)
+    write_table(package_folder / "media-sound.csv", list(MEDIA_SOUND), sound)
     low, high = shared.band
     bands = [
         {"observationID": identifier_of(d), "frequencyLow": f"{low:g}", "frequencyHigh": f"{high:g}" if high else ""}
         for d in shared.placed
     ]
-    write_table(place / "observations-sound.csv", list(OBSERVATION_SOUND), bands)
-    write_json(place / "datapackage.json", package(recordings, shared))
-    return [place / "datapackage.json"]
+    write_table(package_folder / "observations-sound.csv", list(OBSERVATION_SOUND), bands)
+    write_json(package_folder / "datapackage.json", package(recordings, shared))
+    return [package_folder / "datapackage.json"]
 
 
 def whole_number(cell: str) -> str:
@@ -488,8 +488,8 @@ def aoef_recording(recording: SharedRecording) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        season = Path(place)
+    with tempfile.TemporaryDirectory() as folder:
+        season = Path(folder)
         (season / "detections.csv").write_text(
             "Start (s),End (s),Scientific name,Common name,Confidence,File,Site,Recorded at\n"
             "0,5,Rana ficta,pretend frog,0.91,dawn.wav,pond,2026-05-14T05:30:00+02:00\n"

@@ -167,10 +167,10 @@ def download(address: HubAddress, commit: str, wanted: Wanted, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     show(f"fetching {wanted.name} ({wanted.size / 1e6:.1f} MB) of hf://{address.repo}@{commit[:12]} ...")
-    with scratch(folder, "fetch") as place:
+    with scratch(folder, "fetch") as temporary_folder:
         try:
             made = huggingface_hub.hf_hub_download(
-                address.repo, wanted.name, revision=commit, local_dir=place, endpoint=endpoint()
+                address.repo, wanted.name, revision=commit, local_dir=temporary_folder, endpoint=endpoint()
             )
         except Exception as error:  # of the network, of the hub, of the disk
             refuse(address, error, "")

@@ -98,11 +98,11 @@ def write_encoder(folder: Path, model: BirdClefClassifier, facts: ClassifierFact
     """model.safetensors, as transformers names its tensors, and what its config.json says; nothing of other kinds."""
     if not isinstance(model.encoder, Encoder):
         return {}
-    with scratch(folder, "publish") as place:
-        save_encoder(place / "encoder.safetensors", model.encoder, facts.size, facts.audio, facts.provenance)
+    with scratch(folder, "publish") as temporary_folder:
+        save_encoder(temporary_folder / "encoder.safetensors", model.encoder, facts.size, facts.audio, facts.provenance)
         with publish(folder / "model.safetensors") as temporary:
-            (place / "whisper" / "model.safetensors").replace(temporary)
-        return read_json(place / "whisper" / "config.json", "publish again")
+            (temporary_folder / "whisper" / "model.safetensors").replace(temporary)
+        return read_json(temporary_folder / "whisper" / "config.json", "publish again")
 
 
 def own_config(facts: ClassifierFacts) -> Json:

@@ -219,10 +219,12 @@ def write_training(
     added = [("", label_row(label, *map(plain_label, names.get(label, ("", ""))))) for label in new]
     lineages += with_lineages(added, [shipped()])[0]
     folds = max((row.fold for row in before), default=-1) + 1
-    place = {row.path.resolve(): (row.group, row.fold) for row in before}
+    of_recording = {row.path.resolve(): (row.group, row.fold) for row in before}
     if folds:
         rows = [
-            replace(row, group=group, fold=fold) for row in rows for group, fold in [group_and_fold(row, place, folds)]
+            replace(row, group=group, fold=fold)
+            for row in rows
+            for group, fold in [group_and_fold(row, of_recording, folds)]
         ]
     write_recordings(folder / "recordings.csv", [*before, *rows])
     columns = dict.fromkeys(column for _, row in lineages for column in row)
@@ -232,10 +234,10 @@ def write_training(
         table.writerows(row for _, row in lineages)
 
 
-def group_and_fold(row: Recording, place: Mapping[Path, tuple[str, int]], folds: int) -> tuple[str, int]:
+def group_and_fold(row: Recording, of_recording: Mapping[Path, tuple[str, int]], folds: int) -> tuple[str, int]:
     """Group and fold of a window: those of its recording, or one fold for all recordings of a site."""
     group = f"verdicts at {row.site or row.name}"
-    return place.get(row.path, (group, zlib.crc32(group.encode()) % folds))
+    return of_recording.get(row.path, (group, zlib.crc32(group.encode()) % folds))
 
 
 def undecided_labels(thresholds: Collection[Threshold]) -> list[str]:
@@ -271,8 +273,8 @@ def logit(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 if __name__ == "__main__":
     generator = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        folder = Path(temporary_folder)
         (folder / "pond.wav").touch()
         lines = ["Start (s),End (s),Scientific name,Common name,Confidence,File,validation"]
         for number, confidence in enumerate(generator.uniform(0.1, 1.0, 200)):

@@ -410,10 +410,10 @@ if __name__ == "__main__":
     import soundfile
     from onnx import TensorProto, helper
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         tone = np.sin(2 * np.pi * 440 * np.arange(12_000) / 4_000)
-        soundfile.write(Path(place) / "a.wav", np.concatenate([0.5 * tone[:4_000], 0.1 * tone[:4_000]]), 4_000)
-        dawn = Recording(Path(place) / "a.wav", "a.wav", seconds=2.0)
+        soundfile.write(Path(folder) / "a.wav", np.concatenate([0.5 * tone[:4_000], 0.1 * tone[:4_000]]), 4_000)
+        dawn = Recording(Path(folder) / "a.wav", "a.wav", seconds=2.0)
         nodes = [
             helper.make_node("ReduceL1", ["sound"], ["loudness"], axes=[1]),
             helper.make_node("Concat", ["loudness", "loudness"], ["embedding"], axis=1),
@@ -426,8 +426,8 @@ if __name__ == "__main__":
             ir_version=8,
         )
         helper.set_model_props(model, {"sample_rate": "4000", "license": "CC0"})
-        onnx.save(model, Path(place) / "loudness.onnx")
-        teacher = open_teacher(Path(place) / "loudness.onnx", ImitationSettings(), [dawn], Path(place))
+        onnx.save(model, Path(folder) / "loudness.onnx")
+        teacher = open_teacher(Path(folder) / "loudness.onnx", ImitationSettings(), [dawn], Path(folder))
         targets = targets_of(teacher, [dawn])
     print(teacher.facts["name"], f"({teacher.facts['license']}), windows of {teacher.seconds:g} s:")
     for row, vector in zip(targets.rows, targets.vectors, strict=True):

@@ -124,8 +124,8 @@ def write_store(folder: Path, journal: Journal, entries: Sequence[Entry], facts:
     }
     size = sum(kind.itemsize * math.prod(shape) for kind, shape in large.values())
     names: dict[str, str] = {}
-    with publish(folder / TABLE, size) as table, scratch(folder, "store") as place:
-        maps = {name: array_on_disk(place / name, kind, shape) for name, (kind, shape) in large.items()}
+    with publish(folder / TABLE, size) as table, scratch(folder, "store") as temporary_folder:
+        maps = {name: array_on_disk(temporary_folder / name, kind, shape) for name, (kind, shape) in large.items()}
         row = 0
         for entry, part in scored_windows(journal, entries):
             rows = slice(row, row + len(part.starts))
@@ -141,12 +141,12 @@ def write_store(folder: Path, journal: Journal, entries: Sequence[Entry], facts:
         for array in maps.values():
             array.flush()
         for name, values in {"mean": mean, "deviation": deviation, "directions": directions}.items():
-            with (place / name).open("wb") as file:
+            with (temporary_folder / name).open("wb") as file:
                 np.save(file, values, allow_pickle=False)
         for name in ARRAYS:  # each under a name of its own, so that the old store is whole until the new one is
-            names[name] = f"{name}-{sha256(place / name)[:16]}.npy"
+            names[name] = f"{name}-{sha256(temporary_folder / name)[:16]}.npy"
             with publish(folder / names[name]) as temporary:
-                (place / name).replace(temporary)
+                (temporary_folder / name).replace(temporary)
         sizes = {name: (folder / file).stat().st_size for name, file in names.items()}
         known = {"format": FORMAT, "windows": total, "recordings": len(entries), "width": len(mean)}
         write_json(table, {**known, "arrays": names, "bytes": sizes, **facts})

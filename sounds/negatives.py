@@ -282,8 +282,8 @@ UNSCALED = ("clipping", "hiss", "offset")  # kinds whose level is what they are
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "rain.flac"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rain.flac"
         for kind in KINDS:
             sound = negative(kind, 1.0, 16_000, np.random.default_rng(0))
             spectrum = np.abs(np.fft.rfft(sound))

@@ -603,8 +603,8 @@ def weights_digest(tensors: dict[str, Tensor]) -> str:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "encoder.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.safetensors"
         first = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
         save_encoder(path, first, "demo", AudioSettings(), {"story": "made up"})
         second = load_encoder(EncoderSettings("demo", str(path)), AudioSettings())
