@@ -206,39 +206,6 @@ def class_weight_vector(counts: Tensor, kind: ClassWeights) -> Tensor | None:
     return (weights * total / (number * weights).sum()).float()
 
 
-def hierarchical_distance_loss(
-    logits: Tensor,
-    targets: Tensor,
-    distances: Tensor,
-    *,
-    alpha: float,
-    mode: Literal["all", "hard", "soft"] = "all",
-    present: Tensor | None = None,
-    valid: Tensor | None = None,
-    unit_mean: bool = True,
-    tau: float = 0.5,
-    presence_threshold: float = 0.1,
-) -> Tensor:
-    """Binary cross-entropy in which a far-fetched false alarm costs more than a near miss: bce_loss with the weights of
-    distance_weights, where the arguments are explained.
-
-    returns  ()  float32, mean over valid entries. A row in which nothing is present is plain BCE
-    """
-    weights = distance_weights(
-        logits,
-        targets,
-        distances,
-        alpha=alpha,
-        mode=mode,
-        present=present,
-        valid=valid,
-        unit_mean=unit_mean,
-        tau=tau,
-        presence_threshold=presence_threshold,
-    )
-    return classification_loss(logits, targets, kind="bce", valid=valid, absent_weights=weights)
-
-
 @torch.no_grad()
 def distance_weights(
     logits: Tensor,

@@ -24,7 +24,6 @@ from loss import (
     distance_to_present,
     distance_weights,
     focal_loss,
-    hierarchical_distance_loss,
     imitation_loss,
     least_of_all,
     least_over_present,
@@ -53,6 +52,14 @@ def batch(seed: int = 0, rows: int = 6, species: int = 9) -> tuple[Tensor, Tenso
     logits = 3 * torch.randn(rows, species, generator=generator)
     valid = torch.rand(rows, species, generator=generator) < 0.8
     return logits, targets, valid, tree(4, species - 4)
+
+
+def distance_loss(
+    logits: Tensor, targets: Tensor, distances: Tensor, *, valid: Tensor | None = None, **settings: Any
+) -> Tensor:
+    """Binary cross-entropy in which a far-fetched false alarm costs more, put together as training does it."""
+    weights = distance_weights(logits, targets, distances, valid=valid, **settings)
+    return classification_loss(logits, targets, kind="bce", valid=valid, absent_weights=weights)
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +110,10 @@ def by_hand(
 @pytest.mark.parametrize("unit_mean", [True, False])
 def test_alpha_zero_is_plain_bce(mode: Mode, unit_mean: bool) -> None:
     logits, targets, valid, distances = batch()
-    loss = hierarchical_distance_loss(
-        logits, targets, distances, alpha=0.0, mode=mode, valid=valid, unit_mean=unit_mean
-    )
+    loss = distance_loss(logits, targets, distances, alpha=0.0, mode=mode, valid=valid, unit_mean=unit_mean)
     each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     assert loss.shape == () and torch.allclose(loss, each[valid].mean(), atol=1e-6)
-    assert torch.allclose(hierarchical_distance_loss(logits, targets, distances, alpha=0.0), each.mean(), atol=1e-6), (
+    assert torch.allclose(distance_loss(logits, targets, distances, alpha=0.0), each.mean(), atol=1e-6), (
         "without a mask every entry counts"
     )
 
@@ -118,18 +123,16 @@ def test_alpha_zero_is_plain_bce(mode: Mode, unit_mean: bool) -> None:
 def test_the_loss_equals_a_slow_loop(mode: Mode, unit_mean: bool) -> None:
     for seed in range(3):
         logits, targets, valid, distances = batch(seed)
-        loss = hierarchical_distance_loss(
-            logits, targets, distances, alpha=2.5, mode=mode, valid=valid, unit_mean=unit_mean
-        )
+        loss = distance_loss(logits, targets, distances, alpha=2.5, mode=mode, valid=valid, unit_mean=unit_mean)
         assert float(loss) == pytest.approx(by_hand(logits, targets, valid, distances, 2.5, mode, unit_mean), rel=1e-5)
 
 
 def test_a_false_alarm_is_pushed_down_harder_the_farther_it_is() -> None:
     distances = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3], [2, 2, 0, 3], [3, 3, 3, 0]]) / 3
     logits, targets = torch.zeros(1, 4, requires_grad=True), torch.eye(4)[:1]
-    push = 4 * gradient(hierarchical_distance_loss(logits, targets, distances, alpha=3.0, unit_mean=False), logits)[0]
+    push = 4 * gradient(distance_loss(logits, targets, distances, alpha=3.0, unit_mean=False), logits)[0]
     assert torch.allclose(push, torch.tensor([-0.5, 0.5 * 2, 0.5 * 3, 0.5 * 4])), "half of 1 + alpha * distance"
-    plain = gradient(hierarchical_distance_loss(logits, targets, distances, alpha=0.0), logits)[0]
+    plain = gradient(distance_loss(logits, targets, distances, alpha=0.0), logits)[0]
     assert plain[1] == plain[3], "control: without alpha all are pushed alike"
 
 
@@ -146,12 +149,10 @@ def test_secondary_species_make_their_relatives_near_without_a_term_of_their_own
     secondary = torch.eye(8)[4:5] > 0
     present = (targets > 0) | secondary
     valid = valid_mask(present, torch.zeros(8, 8, dtype=torch.bool), secondary)
-    loss = hierarchical_distance_loss(
-        logits, targets, distances, alpha=3.0, present=present, valid=valid, unit_mean=False
-    )
+    loss = distance_loss(logits, targets, distances, alpha=3.0, present=present, valid=valid, unit_mean=False)
     push = 7 * gradient(loss, logits)[0]
     assert push[4] == 0 and torch.allclose(push[5], torch.tensor(0.5 * (1 + 3 / 3)))
-    alone = hierarchical_distance_loss(logits, targets, distances, alpha=3.0, valid=valid, unit_mean=False)
+    alone = distance_loss(logits, targets, distances, alpha=3.0, valid=valid, unit_mean=False)
     assert torch.allclose(7 * gradient(alone, logits)[0][5], torch.tensor(0.5 * (1 + 3))), "control: not told of it"
 
 
@@ -165,9 +166,9 @@ def test_taxa_above_and_below_a_present_label_are_no_false_alarms() -> None:
     assert torch.equal(valid_mask(present, ancestors), expected)
     logits = torch.ones(5, 5, requires_grad=True)
     distances = 1 - torch.eye(5)
-    loss = hierarchical_distance_loss(logits, present.float(), distances, alpha=4.0, valid=expected)
+    loss = distance_loss(logits, present.float(), distances, alpha=4.0, valid=expected)
     assert torch.equal(gradient(loss, logits) != 0, expected)
-    everything = hierarchical_distance_loss(logits, present.float(), distances, alpha=4.0)
+    everything = distance_loss(logits, present.float(), distances, alpha=4.0)
     assert (gradient(everything, logits) != 0).all(), "control: without the mask they are pushed"
 
 
@@ -181,7 +182,7 @@ def test_a_label_that_is_itself_present_counts_whatever_stands_above_it() -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_in_which_nothing_is_present_is_plain_bce(mode: Mode) -> None:
     logits, targets, _, distances = batch()
-    silent = hierarchical_distance_loss(logits[1:2], targets[1:2], distances, alpha=4.0, mode=mode, unit_mean=False)
+    silent = distance_loss(logits[1:2], targets[1:2], distances, alpha=4.0, mode=mode, unit_mean=False)
     assert torch.allclose(silent, F.binary_cross_entropy_with_logits(logits[1:2], targets[1:2]), atol=1e-6)
     assert torch.equal(distance_to_present(distances, targets >= 0.1)[1], torch.zeros(9))
     weights = distance_weights(logits, targets, distances, alpha=4.0, mode=mode)
@@ -198,7 +199,7 @@ def test_unit_mean_keeps_what_absent_species_weigh_together() -> None:
     present = targets >= 0.1
 
     def push_down(unit_mean: bool) -> float:
-        weighed = hierarchical_distance_loss(
+        weighed = distance_loss(
             logits, torch.zeros_like(targets), distances, alpha=4.0, present=present, valid=valid, unit_mean=unit_mean
         )
         return float(gradient(weighed, logits).sum())
@@ -212,8 +213,7 @@ def test_present_species_are_pulled_up_alike_whatever_alpha_is() -> None:
     logits.requires_grad_()
     targets = torch.eye(9)[[0, 3, 5, 1, 1, 8]]
     pulls = [
-        gradient(hierarchical_distance_loss(logits, targets, distances, alpha=alpha), logits)[targets > 0]
-        for alpha in (0.0, 4.0)
+        gradient(distance_loss(logits, targets, distances, alpha=alpha), logits)[targets > 0] for alpha in (0.0, 4.0)
     ]
     assert torch.allclose(pulls[0], pulls[1])
 
@@ -223,7 +223,7 @@ def test_present_species_are_pulled_up_alike_whatever_alpha_is() -> None:
 def test_extreme_scores_stay_finite(mode: Mode, size: float) -> None:
     _, targets, valid, distances = batch()
     logits = torch.full_like(targets, size, requires_grad=True)
-    loss = hierarchical_distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
+    loss = distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
     assert loss.isfinite() and gradient(loss, logits).isfinite().all()
 
 
@@ -231,13 +231,13 @@ def test_extreme_scores_stay_finite(mode: Mode, size: float) -> None:
 def test_the_loss_is_float32_under_bf16_autocast(mode: Mode) -> None:
     logits, targets, valid, distances = batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = hierarchical_distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
+        inside = distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
         product = logits @ logits.T
-        half = hierarchical_distance_loss(logits.bfloat16(), targets, distances, alpha=4.0, mode=mode, valid=valid)
+        half = distance_loss(logits.bfloat16(), targets, distances, alpha=4.0, mode=mode, valid=valid)
     assert product.dtype == torch.bfloat16, "control: autocast is on"
-    outside = hierarchical_distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
+    outside = distance_loss(logits, targets, distances, alpha=4.0, mode=mode, valid=valid)
     coarse = logits.bfloat16().float()
-    rounded = hierarchical_distance_loss(coarse, targets, distances, alpha=4.0, mode=mode, valid=valid)
+    rounded = distance_loss(coarse, targets, distances, alpha=4.0, mode=mode, valid=valid)
     assert inside.dtype == half.dtype == torch.float32
     assert torch.equal(inside, outside) and torch.equal(half, rounded)
 
@@ -247,7 +247,7 @@ def test_soft_is_the_gradient_of_a_convex_potential() -> None:
     _, _, _, distances = batch()
     logits = torch.linspace(-6, 6, 7 * 9, dtype=torch.float32).reshape(7, 9).requires_grad_()
     targets = torch.eye(9)[:7]
-    loss = hierarchical_distance_loss(logits, targets, distances, alpha=alpha, mode="soft", unit_mean=False)
+    loss = distance_loss(logits, targets, distances, alpha=alpha, mode="soft", unit_mean=False)
     delta = distance_to_present(distances, targets > 0)
     plus = F.softplus(logits)
     potential = targets * F.softplus(-logits) + (1 - targets) * (plus + alpha * delta * (plus - logits.sigmoid()))
@@ -261,9 +261,7 @@ def test_soft_is_the_gradient_of_a_convex_potential() -> None:
 def test_hard_weighs_only_what_the_model_believes() -> None:
     distances, targets = tree(4, 4), torch.eye(8)[:1]
     logits = torch.tensor([[0.0, -1, -1, -1, 2.1, 1.9, -1, 3]], requires_grad=True)
-    loss = hierarchical_distance_loss(
-        logits, targets, distances, alpha=4.0, mode="hard", tau=1 / (1 + exp(-2)), unit_mean=False
-    )
+    loss = distance_loss(logits, targets, distances, alpha=4.0, mode="hard", tau=1 / (1 + exp(-2)), unit_mean=False)
     bce = F.binary_cross_entropy_with_logits(logits, targets)
     ratio = gradient(loss, logits)[0] / gradient(bce, logits)[0]
     assert torch.allclose(ratio, torch.tensor([1.0, 1, 1, 1, 5, 1, 1, 5]))
@@ -275,7 +273,7 @@ def test_smoothing_leaves_the_distances_alone_when_presence_is_told() -> None:
     logits = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
     def weighed(targets: Tensor, present: Tensor | None) -> Tensor:
-        loss = hierarchical_distance_loss(logits, targets, distances, alpha=4.0, present=present, unit_mean=False)
+        loss = distance_loss(logits, targets, distances, alpha=4.0, present=present, unit_mean=False)
         return loss - F.binary_cross_entropy_with_logits(logits, targets)
 
     extra = 4 * distance_to_present(distances, clean > 0) * F.softplus(logits)
@@ -287,7 +285,7 @@ def test_smoothing_leaves_the_distances_alone_when_presence_is_told() -> None:
 
 def test_a_batch_without_a_valid_entry_costs_nothing() -> None:
     logits, targets, valid, distances = batch()
-    assert float(hierarchical_distance_loss(logits, targets, distances, alpha=1.0, valid=valid & False)) == 0.0
+    assert float(distance_loss(logits, targets, distances, alpha=1.0, valid=valid & False)) == 0.0
 
 
 def test_a_batch_in_which_everything_is_present_fits_through_in_chunks() -> None:
@@ -309,7 +307,7 @@ def test_the_loss_of_a_usual_batch_takes_milliseconds() -> None:
     def once() -> float:
         begin = perf_counter()
         valid = valid_mask(targets > 0, ancestors)
-        gradient(hierarchical_distance_loss(logits, targets, distances, alpha=1.0, valid=valid), logits)
+        gradient(distance_loss(logits, targets, distances, alpha=1.0, valid=valid), logits)
         return perf_counter() - begin
 
     assert min(once() for _ in range(10)) < 0.030
@@ -318,15 +316,15 @@ def test_the_loss_of_a_usual_batch_takes_milliseconds() -> None:
 def test_shapes_and_settings_that_cannot_be_meant_are_refused() -> None:
     logits, targets, valid, distances = batch()
     with pytest.raises(AssertionError, match=r"targets torch.Size\(\[6, 8\]\)"):
-        hierarchical_distance_loss(logits, targets[:, :8], distances, alpha=1.0)
+        distance_loss(logits, targets[:, :8], distances, alpha=1.0)
     with pytest.raises(AssertionError, match="use the same labels"):
-        hierarchical_distance_loss(logits, targets, distances[:8, :8], alpha=1.0)
+        distance_loss(logits, targets, distances[:8, :8], alpha=1.0)
     with pytest.raises(AssertionError, match="present: bool"):
-        hierarchical_distance_loss(logits, targets, distances, alpha=1.0, present=targets)
+        distance_loss(logits, targets, distances, alpha=1.0, present=targets)
     with pytest.raises(AssertionError, match="valid must be"):
-        hierarchical_distance_loss(logits, targets, distances, alpha=1.0, valid=valid[0])
+        distance_loss(logits, targets, distances, alpha=1.0, valid=valid[0])
     with pytest.raises(AssertionError, match="alpha -1"):
-        hierarchical_distance_loss(logits, targets, distances, alpha=-1.0)
+        distance_loss(logits, targets, distances, alpha=-1.0)
     with pytest.raises(AssertionError, match="ancestors"):
         valid_mask(valid, distances[:8, :8] > 0)
 
@@ -376,7 +374,7 @@ def test_the_hierarchical_loss_is_bce_with_the_distance_weights() -> None:
     absent = valid * (1 - targets)
     assert torch.allclose((weights * absent).sum(), absent.sum()), "the unit mean is already in them"
     weighed = classification_loss(logits, targets, kind="bce", valid=valid, absent_weights=weights)
-    whole = hierarchical_distance_loss(logits, targets, distances, alpha=2.5, mode="soft", valid=valid)
+    whole = distance_loss(logits, targets, distances, alpha=2.5, mode="soft", valid=valid)
     assert torch.equal(weighed, whole)
     plain = distance_weights(logits, targets, distances, alpha=2.5, mode="soft", valid=valid, unit_mean=False)
     assert not torch.allclose((plain * absent).sum(), absent.sum()), "control: without the unit mean they weigh more"
@@ -781,7 +779,7 @@ def learn(seed: int, alpha: float, shuffled: bool) -> tuple[float, float, float]
     optimiser = torch.optim.Adam([weight, bias], lr=0.03)
     for _ in range(60):
         logits = F.linear(sounds[:1000], weight, bias)
-        loss = hierarchical_distance_loss(logits, truth[:1000], true_distances[order][:, order], alpha=alpha)
+        loss = distance_loss(logits, truth[:1000], true_distances[order][:, order], alpha=alpha)
         weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
         optimiser.step()
     scores = F.linear(sounds[1000:], weight, bias).detach()
@@ -810,7 +808,7 @@ def test_cost_sensitive_posterior_is_where_theory_puts_it() -> None:
     targets = torch.tensor([[1.0, 0.0]] + [[0.0, 1.0]] * 9)
     score = torch.zeros(1, 2, requires_grad=True)
     for _ in range(400):
-        loss = hierarchical_distance_loss(score.expand(10, 2), targets, distances, alpha=1.0, unit_mean=False)
+        loss = distance_loss(score.expand(10, 2), targets, distances, alpha=1.0, unit_mean=False)
         score.data -= 2.0 * gradient(loss, score)
     assert float(score.detach()[0, 0].sigmoid()) == pytest.approx(0.1 / (0.1 + 0.9 * 2), abs=1e-3)
 

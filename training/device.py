@@ -54,11 +54,6 @@ def half_precision(device: torch.device) -> bool:
     return _half.get(device.type, device.type == "cuda" and torch.cuda.is_bf16_supported())
 
 
-def forget_precision() -> None:
-    """As before `prepare_device` was asked."""
-    _half.clear()
-
-
 def multiplies_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself (AMX or AVX512-BF16); on any other it is slower than float32."""
     asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))

@@ -1,6 +1,6 @@
 """Devices: the same seed gives the same numbers, and a device that is not there is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from training.device import (
     autocast,
     available_cores,
     device_memory_mb,
-    forget_precision,
     half_precision,
     prepare_device,
 )
@@ -25,11 +24,9 @@ ASKED = device.multiplies_bfloat16  # itself; conftest.py lets it say no
 
 
 @pytest.fixture(autouse=True)
-def unprepared() -> Iterator[None]:
+def unprepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither what a test before has prepared, nor what this one has."""
-    forget_precision()
-    yield
-    forget_precision()
+    monkeypatch.setattr(device, "_half", {})
 
 
 def test_the_same_seed_gives_the_same_numbers_in_both_libraries() -> None:
