@@ -377,11 +377,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     show(f"  {rank_line(crossed, taxonomy)}")
     figures |= threshold_figures(crossed, judged)
     show("\n".join(f"  {line}" for line in threshold_lines(figures, crossed, calibration)))
-    empty, limits, hours = alarm_windows(crossed, calibration)
-    for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
-        figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
-        fitted = f" ({crossed.said})" if name == "thresholds" and calibration.floor else ""
-        show(f"  false alarms         {alarms:.1f} per hour at {name}{fitted}, on {hours:.2f} h without any species")
+    figures |= alarm_figures(crossed, calibration)
     # as files
     write_held_out(folder, held_out, taxonomy)
     write_embeddings(folder / "embeddings.npz", held_out)
@@ -458,6 +454,17 @@ def threshold_lines(figures: Mapping[str, float], crossed: CrossFit, calibration
         right = f"{figures['threshold_precision']:.0%} right, {figures['threshold_recall']:.0%} found"
         lines.append(f"  of all species     {right} ({crossed.said})")
     return lines
+
+
+def alarm_figures(crossed: CrossFit, calibration: Calibration) -> dict[str, float]:
+    """False alarms an hour where there is sound without any species: printed, and returned."""
+    figures: dict[str, float] = {}
+    empty, limits, hours = alarm_windows(crossed, calibration)
+    for name, limit in (("0.5", 0.5), ("thresholds", limits)) if hours else ():
+        figures[f"false_alarms_per_hour_at_{name}"] = alarms = false_alarms_per_hour(empty, limit, hours)
+        fitted = f" ({crossed.said})" if name == "thresholds" and calibration.floor else ""
+        show(f"  false alarms         {alarms:.1f} per hour at {name}{fitted}, on {hours:.2f} h without any species")
+    return figures
 
 
 def alarm_windows(
