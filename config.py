@@ -685,9 +685,9 @@ class SurveyCommand:
     Opens every recording once (a second look at an unchanged archive reads nothing again), prints a summary and writes
     recordings.csv, which every other command takes in place of a folder, taxonomy.csv and summary.png.
 
-    Start with  --data.root    the folder of recordings, in whatever layout
-                --data.layout  how they are labelled, where looking is not enough
-                --data.max_bad the share of damaged recordings that is too much
+    Start with  --data.root      the folder of recordings, in whatever layout
+                --data.layout    how they are labelled, where looking is not enough
+                --data.max_bad   the share of damaged recordings that is too much
 
     Examples: python data_loader.py --data.root recordings/
               python main.py --data.root runs/data/recordings.csv
@@ -833,7 +833,7 @@ class FinetuneCommand:
     was stopped goes on with --run.resume and its folder alone.
 
     Start with  --data.root      labelled recordings: a folder per species, or a recordings.csv of data_loader.py
-                --train.frozen   fit the head alone: minutes, and best for a few hundred recordings
+                --train.frozen   fit the head alone: minutes, for a first classifier
                 --preset         the size of the encoder, and all defaults that go with it
                 --data.no_call   recordings without any animal, which training needs to give fewer false alarms
                 --train.folds    0 1 2 3: judge every recording by a classifier that was not trained on it
@@ -930,11 +930,11 @@ class QuantizeCommand:
     INT8 would cost each matrix product is measured first; the costliest get weights of 8 bits, then stay in float32. A
     file that is worse than --gate allows on held-out recordings, or of which most is float32, is not kept.
 
-    Start with  --classifier        the one that main.py wrote, if it is not the newest
-                --budget.minutes    how long the recordings to be scored may take
-                --gate.min_agreement in what share of the held-out windows INT8 has to name the same species
+    Start with  --classifier           the one that main.py wrote, if it is not the newest
+                --budget.minutes       how long the recordings to be scored may take
+                --gate.min_agreement   in what share of the held-out windows INT8 has to name the same species
 
-    Of several classifiers one file becomes: what they have in common is computed once.
+    Several classifiers become one file, in which what they have in common is computed once.
 
     Examples: python quantize.py
               python quantize.py --classifier runs/finetune-003/classifier.safetensors
