@@ -25,7 +25,6 @@ from runtime.terminal import answer_early
 if __name__ == "__main__":
     answer_early(SurveyCommand)  # before torch is imported, which takes seconds
 
-import csv
 import hashlib
 import math
 import os
@@ -59,8 +58,8 @@ from archive.survey import examine, profile_of, with_outcome
 from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
 from runtime import processes
 from runtime.addresses import place
+from runtime.cells import write_sheet
 from runtime.cluster import read_cluster
-from runtime.files import publish
 from runtime.runs import open_run
 from runtime.terminal import command_line, launch, show
 from sounds.audio import open_recording
@@ -123,13 +122,7 @@ def survey(config: SurveyCommand) -> int:
             write_recordings(run.folder / "duplicates.csv", twice)
         if archive.taxonomy:
             rows = table_rows(archive.taxonomy)
-            with (
-                publish(run.folder / "taxonomy.csv") as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
-                table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
+            write_sheet(run.folder / "taxonomy.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
         draw_summary(archive.recordings, archive.taxonomy, run.folder / "summary.png")
         run.facts.update(statuses=Counter(recording.status for recording in archive.recordings))
     folder = config.run.root / "data"

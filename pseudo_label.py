@@ -26,7 +26,6 @@ from runtime.terminal import answer_early
 if __name__ == "__main__":
     answer_early(PseudoLabelCommand)  # before anything is imported that takes seconds
 
-import csv
 import json
 import os
 from collections import Counter
@@ -40,8 +39,9 @@ from archive.recorders import read_name
 from archive.recordings import Recording, write_recordings
 from config import FinetuneCommand, LabelledSettings, parse
 from predictor import MODEL, exit_code, score_waiting, still_to_do
+from runtime.cells import write_sheet
 from runtime.digests import sha256
-from runtime.files import as_json, publish, read_json
+from runtime.files import as_json, read_json
 from runtime.runs import MAY_DIFFER, flat, open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.analyser import AnalyserSettings, open_analyser
@@ -287,10 +287,8 @@ def judged_by(config: PseudoLabelCommand, run: Path) -> float:
 
 def write_rounds(path: Path, rounds: Sequence[Round]) -> None:
     """All rounds so far, a row each."""
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(Round._fields)
-        table.writerows((each.number, each.run, f"{each.cmap:.6f}", each.windows) for each in rounds)
+    rows = [(str(each.number), str(each.run), f"{each.cmap:.6f}", str(each.windows)) for each in rounds]
+    write_sheet(path, [Round._fields, *rows])
 
 
 if __name__ == "__main__":

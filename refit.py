@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 
 from archive.lineages import label_row, shipped, with_lineages
 from evaluation.calibration import write_thresholds
-from runtime.cells import no_formula, plain_path
+from runtime.cells import no_formula, open_text, plain_path
 from runtime.digests import sha256
-from runtime.files import publish, write_json
+from runtime.files import write_json
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.detections import Analysed
@@ -359,7 +359,7 @@ def write_classifier(
         labels = write_new_head(model, path, new, taxonomy, thresholds, config.beside, said).labels
     # its thresholds and figures beside it
     names = [no_formula(name) for name in taxonomy.scientific_names]
-    with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with open_text(folder / "thresholds.csv") as file:
         plain = [replace(threshold, label=no_formula(threshold.label)) for threshold in thresholds]
         write_thresholds(file, plain, names, "verdicts", sha256(path))
     write_json(folder / "refit.json", {"model": str(model), "labels": labels, "judged": figures, **said["refit"]})

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from config import ReportCommand, Strategy, Voices
 from evaluation.calibration import SILENCED, Threshold, write_thresholds
 from runtime.application import own_file
-from runtime.cells import no_formula
+from runtime.cells import no_formula, open_text
 from runtime.files import publish
 from runtime.terminal import command_line, launch, show
 from serving.effort import hours_of, number_in_cell
@@ -141,7 +141,7 @@ def apply_verdicts(config: ReportCommand) -> int:
     rows, left_out = training_rows(settled, results.detections, sound_finder(results, config.audio))
     folder.mkdir(parents=True, exist_ok=True)
     names = {no_formula(d.label): no_formula(d.cell("Scientific name")) for d in results.detections}
-    with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with open_text(folder / "thresholds.csv") as file:
         scientific = [names[threshold.label] for threshold in thresholds]
         write_thresholds(file, thresholds, scientific, "verdicts", results.model, undecided_labels(thresholds))
     write_training(folder, rows, results.detections, config.training)

@@ -15,7 +15,6 @@ recordings that they were not fitted on (`cross_fit`).
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -54,7 +53,7 @@ from evaluation.metrics import (
     weighted_top1_accuracy,
 )
 from evaluation.ranks import RankAnswer, deepest_answers, rank_groups, rank_probabilities, rank_truth
-from runtime.cells import no_formula, score_columns, write_row, write_scores
+from runtime.cells import no_formula, open_text, score_columns, write_row, write_scores, write_sheet
 from runtime.files import publish
 from runtime.terminal import show
 from taxonomy import CLASS, FAMILY, Taxonomy, ancestor_matrix, pairwise_distances
@@ -382,7 +381,7 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     write_held_out(folder, held_out, taxonomy)
     write_embeddings(folder / "embeddings.npz", held_out)
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
-    with publish(folder / "thresholds.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with open_text(folder / "thresholds.csv") as file:
         write_thresholds(
             file, calibration.thresholds.species, taxonomy.scientific_names, source="held-out recordings", model=""
         )
@@ -509,8 +508,7 @@ def write_held_out(folder: Path, held_out: HeldOut, taxonomy: Taxonomy) -> None:
     windows = held_out.windows
     rows = [replace(recording, path=recording.path.absolute()) for recording in held_out.recordings]
     write_recordings(folder / HELD_OUT, rows)
-    path = folder / "held_out_scores.csv"
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with open_text(folder / "held_out_scores.csv") as file:
         write_row(file, score_columns(taxonomy.labels))
         for index, recording in enumerate(held_out.recordings):
             own = windows.owner == index
@@ -589,10 +587,8 @@ def write_species(
         "label,scientific_name,common_name,class,family,recordings,groups,auc,average_precision,best_f1_threshold,f1,"
         f"precision_{PRECISE:g}_threshold,recall_there,precision_cross_fitted,recall_cross_fitted,note"
     )
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(header.split(","))
-        table.writerows([no_formula(cell) for cell in cells] for _, cells in sorted(rows, key=lambda row: row[0]))
+    ordered = ([no_formula(cell) for cell in cells] for _, cells in sorted(rows, key=lambda row: row[0]))
+    write_sheet(path, [header.split(","), *ordered])
 
 
 def share_of(hits: NDArray[np.bool_], of: NDArray[np.bool_]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -83,6 +83,13 @@ def open_text(path: Path, encoding: str = "utf-8") -> Generator[TextIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with publish(path) as temporary, temporary.open("w", encoding=encoding, errors="backslashreplace", newline="") as f:
         yield f
+
+
+def write_sheet(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """A csv file, whole or not at all: the names of the columns, then a row each."""
+    with open_text(path) as file:
+        for cells in rows:
+            write_row(file, cells)
 
 
 def write_line(file: TextIO, cells: Sequence[str]) -> None:

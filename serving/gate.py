@@ -8,7 +8,6 @@ A file that is worse than the limits allow, or of which most is float32, is refu
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,7 @@ from evaluation.metrics import (
     weighted_cmap,
     weighted_macro_roc_auc,
 )
-from runtime.cells import no_formula
-from runtime.files import publish
+from runtime.cells import no_formula, write_sheet
 from serving.comparison import ComparedWindows, pooled_answers
 
 CHANCE = 0.05  # of a file that is as bad as the gate allows to agree in every window
@@ -173,10 +171,9 @@ def write_changes(
     if len(held_out.truth):
         areas = [class_roc_auc(held_out.truth, pooled_answers(scores, held_out)) for scores in (floats, int8)]
         columns += [["" if np.isnan(area) else f"{area:.6f}" for area in column] for column in areas]
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["label", "largest_change", "mean_change", "auc_float32", "auc_int8"][: 1 + len(columns)])
-        writer.writerows([no_formula(label), *cells] for label, *cells in zip(labels, *columns, strict=True))
+    header = ["label", "largest_change", "mean_change", "auc_float32", "auc_int8"][: 1 + len(columns)]
+    rows = ([no_formula(label), *cells] for label, *cells in zip(labels, *columns, strict=True))
+    write_sheet(path, [header, *rows])
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from archive.lineages import Row, label_row, shipped, with_lineages
 from config import HIGHEST_RATE, LOWEST_RATE, MOST_FRAMES, AudioSettings
 from evaluation.calibration import Thresholds
 from runtime.application import own_file, own_path
-from runtime.cells import no_formula, write_row
+from runtime.cells import no_formula, write_sheet
 from runtime.csvs import decoded_text, read_table
 from runtime.digests import sha256
-from runtime.files import publish, read_json, write_json
+from runtime.files import read_json, write_json
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import Scorer
 from system import cores
@@ -169,10 +169,8 @@ def write_card(path: Path, card: Card, taxonomy: Taxonomy, embeddings: str) -> N
     embeddings   what the file calls them
     """
     columns = ["primary_label", "scientific_name", "common_name", "class_name", "order", "family", "finest_rank"]
-    with publish(path.with_name(LABELS)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_row(file, columns)
-        for row in table_rows(taxonomy):
-            write_row(file, [no_formula(row[column]) for column in columns])
+    rows = [[no_formula(row[column]) for column in columns] for row in table_rows(taxonomy)]
+    write_sheet(path.with_name(LABELS), [columns, *rows])
     names = {name: column for name, column in COLUMNS.items() if column in columns}
     new = replace(card.facts, name=f"{card.facts.name}, with a head of refit.py", activation="none", labels=LABELS)
     new = replace(new, label_columns=names, scores="probabilities", embeddings=embeddings, file="", unconfirmed=[])

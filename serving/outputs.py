@@ -19,8 +19,7 @@ import numpy as np
 
 from config import AudioSettings, PredictCommand, TableKind
 from evaluation.calibration import Thresholds
-from runtime.cells import no_formula, plain_path, score_columns, write_row, write_scores
-from runtime.files import publish
+from runtime.cells import no_formula, open_text, plain_path, score_columns, write_row, write_scores
 from runtime.terminal import show
 from serving.contexts import SoundSettings
 from serving.detections import Analysed, Scored, TableFacts, join
@@ -119,7 +118,7 @@ def scored_parts(entries: Sequence[Entry], journal: Journal) -> Iterator[tuple[E
 
 def write_all_scores(path: Path, entries: Sequence[Entry], journal: Journal, scorer: Scorer, by_channel: bool) -> Path:
     """scores.csv: the probability of every species in every window, and how unfamiliar it is where the model tells."""
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with open_text(path) as file:
         write_row(file, score_columns(scorer.taxonomy.labels, by_channel, scorer.unfamiliar))
         for entry, part in scored_parts(entries, journal):
             channel, strange = part.channel if by_channel else None, part.unfamiliar if scorer.unfamiliar else None

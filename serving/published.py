@@ -21,7 +21,7 @@ import onnx
 
 from evaluation.calibration import Threshold
 from model import BirdClefClassifier, Encoder
-from runtime.cells import bare, no_formula, write_row
+from runtime.cells import bare, no_formula, write_sheet
 from runtime.files import publish, read_json, scratch, sweep, write_json
 from serving.new_heads import write_copy
 from serving.scorer import provenance_of, read_facts
@@ -119,10 +119,7 @@ def own_config(facts: ClassifierFacts) -> Json:
 def write_labels(path: Path, taxonomy: Taxonomy) -> None:
     """labels.csv: a row for each species, in the order of the probabilities, with its lineage."""
     rows = table_rows(taxonomy)
-    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_row(file, list(rows[0]))
-        for row in rows:
-            write_row(file, [no_formula(cell) for cell in row.values()])
+    write_sheet(path, [list(rows[0]), *([no_formula(cell) for cell in row.values()] for row in rows)])
 
 
 def write_onnx(path: Path, source: Path, license_name: str) -> list[Path]:

@@ -15,7 +15,6 @@ threshold is above all its scores.
 
 from __future__ import annotations
 
-import csv
 import os
 import tempfile
 import zlib
@@ -30,9 +29,8 @@ from numpy.typing import NDArray
 from archive.lineages import label_row, shipped, with_lineages
 from archive.recordings import Recording, read_recordings, write_recordings
 from evaluation.calibration import LEVEL, NEVER, SILENCED, TOO_FEW, Threshold, just_above
-from runtime.cells import no_formula
+from runtime.cells import no_formula, write_sheet
 from runtime.csvs import read_table
-from runtime.files import publish
 from serving.results import NEEDED, Detected, Results, detected, hidden, read_results, rows_of
 from taxonomy import RANKS, key
 
@@ -227,11 +225,9 @@ def write_training(
             for group, fold in [group_and_fold(row, of_recording, folds)]
         ]
     write_recordings(folder / "recordings.csv", [*before, *rows])
-    columns = dict.fromkeys(column for _, row in lineages for column in row)
-    with publish(folder / "taxonomy.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(columns) or ["primary_label", "scientific_name"], "", lineterminator="\n")
-        table.writeheader()
-        table.writerows(row for _, row in lineages)
+    columns = list(dict.fromkeys(column for _, row in lineages for column in row))
+    taxa = [[row.get(column, "") for column in columns] for _, row in lineages]
+    write_sheet(folder / "taxonomy.csv", [columns or ["primary_label", "scientific_name"], *taxa])
 
 
 def group_and_fold(row: Recording, of_recording: Mapping[Path, tuple[str, int]], folds: int) -> tuple[str, int]:
