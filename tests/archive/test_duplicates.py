@@ -236,7 +236,7 @@ def test_twenty_thousand_pairs_of_duplicates_are_settled_in_linear_time() -> Non
 
     few = settled(2_000)[1]
     rounds = [settled(20_000) for _ in range(3)]
-    made, many = (min(seconds[part] for seconds in rounds) for part in (0, 1))
+    made, many = min(first for first, _, _ in rounds), min(second for _, second, _ in rounds)
     found = rounds[0][2]
     assert [row.status for row in found] == ["ok", "ok", *["ok", "duplicate"] * 19_999]
     assert found[-1].reason == f"the same samples as {found[-2].name}"
