@@ -2,6 +2,7 @@
 
     python data_loader.py --data.root recordings/                  # what is in it? writes recordings.csv, summary.png
     python data_loader.py --data.root recordings/ --cluster local:8      # the same by the workers of a cluster
+    python data_loader.py --data.root nights/ --sound bat          # listened to where bats call
 
     taxonomy, recordings = read_labeled(config.data, heard_by(config.audio))
     train, valid = split(recordings, config.data)
@@ -56,7 +57,15 @@ from archive.segments import draw_segment, evaluated_windows, length_of, shares
 from archive.splits import with_folds, with_groups
 from archive.summary import draw_summary, hours, summarise
 from archive.survey import BIRDS, Band, examine, heard_by, profile_of, with_outcome
-from config import SOUNDS, AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
+from config import (
+    SOUNDS,
+    AudioSettings,
+    CollectionSettings,
+    DataSettings,
+    LabelledSettings,
+    WindowSettings,
+    sound_words,
+)
 from runtime import processes
 from runtime.addresses import place
 from runtime.cluster import read_cluster
@@ -139,7 +148,8 @@ def survey(config: SurveyCommand) -> int:
             "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
         )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    show(f"next: {command_line(script, '--data.root', folder / 'recordings.csv')}")
+    words = ["--data.root", folder / "recordings.csv", *sound_words(config.sound)]
+    show(f"next: {command_line(script, *words)}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
