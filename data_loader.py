@@ -148,7 +148,7 @@ def survey(config: SurveyCommand) -> int:
             "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
         )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    words = ["--data.root", folder / "recordings.csv", *sound_words(config.sound)]
+    words: list[str | Path] = ["--data.root", folder / "recordings.csv", *sound_words(config.sound)]
     show(f"next: {command_line(script, *words)}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 

@@ -42,7 +42,7 @@ from training.checkpoint import load_classifier
 WEIGHTS, BATS = Path("../shared/whisper-base"), Path("../shared/bats")
 FALSE_SHARE = 0.05  # of the windows without a call that may be flagged
 JUDGED = 8  # made-up recordings of a kind that are judged
-HEAD = ("--train.frozen", "--train.head_passes", "1", "--train.head_updates", "200")  # a quarter of an hour of a core
+HEAD = ("--train.frozen", "--train.head_passes", "1", "--train.head_updates", "200")  # of all arms alike
 DRAWS = 1_000  # of the recordings, for an interval of 95 %
 Sound = NDArray[np.float64]
 Scores = NDArray[np.float32]

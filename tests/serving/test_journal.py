@@ -64,7 +64,7 @@ def test_what_is_begun_is_recalled_as_it_was_or_not_at_all(tmp_path: Path) -> No
         assert kept is not None and unpacked(kept) == ({(0, False): windows}, 1)
         path = journal.path(ENTRY, "begun")
         earlier = io.BytesIO()
-        np.savez(earlier, kept=np.array([True]), **kept)  # as an earlier version wrote it
+        np.savez(earlier, allow_pickle=False, kept=np.array([True]), **kept)  # as an earlier version wrote it
         path.write_bytes(hashlib.sha256(earlier.getvalue()).digest() + earlier.getvalue())
         kept = journal.recall_begun(ENTRY)
         assert kept is not None and unpacked(kept) == ({(0, False): windows}, 1)
