@@ -694,6 +694,9 @@ class SurveyCommand:
     """
 
     data: CollectionSettings = CollectionSettings(DATA_ROOT)
+    sound: Sound = "bird"
+    """Which animals will be trained on (bird, wide, bat, insect, frog, whale, as of main.py): recordings are compared,
+    and listened to for what stands out, in the band of these."""
     run: PlaceSettings = PlaceSettings()
     cluster: str = ""
     """Let Dask's workers listen (`pip install -r requirements-cluster.txt`): local:4, tcp://host:8786 or slurm:32, as
@@ -796,6 +799,10 @@ class PretrainCommand:
             "--imitation changes nothing without --target embeddings; leave it out"
         )
         assert 0 <= self.pull < 1, f"--pull {self.pull}: give a share, such as 0.01, or 0 for none"
+        assert self.audio.compression != "pcen_trained", (
+            "--audio.compression pcen_trained: stage 1 would reconstruct what it bends itself, so no curve is trained "
+            "here; give pcen, and pcen_trained to main.py"
+        )
 
     @property
     def pulled(self) -> bool:
@@ -861,6 +868,10 @@ class FinetuneCommand:
 
     def __post_init__(self) -> None:
         kind, train = self.encoder.kind, self.train
+        assert self.audio.compression != "pcen_trained" or not train.frozen, (
+            "--audio.compression pcen_trained: --train.frozen trains the head alone, and no curve; give pcen, or leave "
+            "--train.frozen out"
+        )
         if kind == "whisper":
             return
         for flag, usual in (("shard", False), ("checkpointing", False), ("blend", 1.0)):
@@ -1556,6 +1567,8 @@ def parse(command: type[Command], arguments: Sequence[str] | None = None) -> Com
     """Settings of a command from the command line; --help teaches, a mistyped flag leaves with exit code 1."""
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
     unneeded = {} if has_preset(command) else {"preset": NO_PRESET, "sound": NO_SOUND}
+    if command is SurveyCommand:
+        del unneeded["sound"]
     strange = NOT_OFFERED if command is PredictCommand else unneeded
     for word in given:
         name = word.partition("=")[0].lstrip("-").replace("-", "_")

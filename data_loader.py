@@ -2,8 +2,9 @@
 
     python data_loader.py --data.root recordings/                  # what is in it? writes recordings.csv, summary.png
     python data_loader.py --data.root recordings/ --cluster local:8      # the same by the workers of a cluster
+    python data_loader.py --data.root nights/ --sound bat          # listened to where bats call
 
-    taxonomy, recordings = read_labeled(config.data)
+    taxonomy, recordings = read_labeled(config.data, heard_by(config.audio))
     train, valid = split(recordings, config.data)
     for batch in labeled_loader(train, taxonomy, config.data, config.audio, ...): ...
 
@@ -54,8 +55,16 @@ from archive.recordings import Recording, write_recordings
 from archive.segments import draw_segment, evaluated_windows, length_of, shares
 from archive.splits import with_folds, with_groups
 from archive.summary import draw_summary, hours, summarise
-from archive.survey import examine, profile_of, with_outcome
-from config import AudioSettings, CollectionSettings, DataSettings, LabelledSettings, WindowSettings
+from archive.survey import BIRDS, Band, examine, heard_by, profile_of, with_outcome
+from config import (
+    SOUNDS,
+    AudioSettings,
+    CollectionSettings,
+    DataSettings,
+    LabelledSettings,
+    WindowSettings,
+    sound_words,
+)
 from runtime import processes
 from runtime.addresses import place
 from runtime.cells import write_sheet
@@ -81,7 +90,6 @@ from taxonomy import Taxonomy, select_labels, table_rows
 BAD = ("unreadable", "silent", "missing")
 WORST = 10  # bad recordings shown
 MOST_ROWS = 2**24  # of segments, whose numbers a float32 still holds exactly
-ENERGY_HZ = 8_000  # below it recordings were examined
 FEW_GROUPS = 4  # for each fold: with fewer, chance would leave folds without any
 
 
@@ -113,7 +121,7 @@ def survey(config: SurveyCommand) -> int:
     """The command: look at an archive and write down what it is; returns the exit code."""
     if config.cluster:
         read_cluster(config.cluster)
-    archive = read_archive(config.data, config.cluster)
+    archive = read_archive(config.data, heard_by(SOUNDS[config.sound]), config.cluster)
     with open_run("data", config.run.root, config) as run:
         show("\n".join(summarise(archive.recordings, archive.taxonomy, config.data.folds)))
         write_recordings(run.folder / "recordings.csv", archive.recordings)
@@ -133,13 +141,15 @@ def survey(config: SurveyCommand) -> int:
             "--data.duplicates keep uses them all the same, a row in keep.csv one of them"
         )
     script = "main.py" if archive.taxonomy else "ssl_mae.py"
-    show(f"next: {command_line(script, '--data.root', folder / 'recordings.csv')}")
+    words: list[str | Path] = ["--data.root", folder / "recordings.csv", *sound_words(config.sound)]
+    show(f"next: {command_line(script, *words)}")
     return 2 if any(recording.status in BAD for recording in archive.recordings) else 0
 
 
-def read_archive(data: CollectionSettings, cluster: str = "") -> Archive:
+def read_archive(data: CollectionSettings, band: Band = BIRDS, cluster: str = "") -> Archive:
     """All rows of a data root: every file listened to once, duplicates set aside, groups and folds drawn.
 
+    band      that the network hears
     cluster   whose workers listen, if any do
     Errors: a missing or malformed table is refused with its line and the remedy; so is an archive of which more than
     --data.max_bad cannot be used. Single recordings that cannot be used stay in the table with a reason.
@@ -154,11 +164,11 @@ def read_archive(data: CollectionSettings, cluster: str = "") -> Archive:
         show(note)
     own_times = {row.path for row in rows if row.start is not None or (row.keep and not row.voices)}
     with processes.first_on_each_machine():
-        examined = examine(sorted({row.path for row in rows if row.sound}), cluster=cluster)
+        examined = examine(sorted({row.path for row in rows if row.sound}), band, cluster=cluster)
     rows = [with_outcome(row, examined[row.path]) if row.sound else row for row in rows]
     refuse_too_bad(rows, data.max_bad)
     with processes.first_on_each_machine():
-        rows, pairs = without_duplicates(rows, examined, own_times, data.duplicates == "keep")
+        rows, pairs = without_duplicates(rows, examined, own_times, data.duplicates == "keep", band)
     rows = with_groups(beside_twins(rows, pairs, aside), pairs, data.folds)
     if data.voices != "off":
         with processes.first_on_each_machine():
@@ -169,10 +179,10 @@ def read_archive(data: CollectionSettings, cluster: str = "") -> Archive:
     return Archive(collection.taxonomy, with_folds(rows, data))
 
 
-def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
+def read_labeled(data: LabelledSettings, band: Band = BIRDS) -> tuple[Taxonomy, list[Recording]]:
     """The species with enough recordings, in the order of the taxonomy, and their usable recordings. What somebody has
     checked and found without a species is among these, without labels."""
-    taxonomy, rows = read_archive(data)
+    taxonomy, rows = read_archive(data, band)
     assert taxonomy is not None, (
         f"nothing under {data.root} is labelled; if its folders are named after species, add --data.layout folders"
     )
@@ -188,17 +198,17 @@ def read_labeled(data: LabelledSettings) -> tuple[Taxonomy, list[Recording]]:
     ]
     show(f"{len(rows)} recordings of {len(kept)} species, {hours(rows):.2f} h, from {data.root}")
     if isinstance(data, DataSettings) and data.no_call:
-        rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})))
+        rows += read_noise(data.no_call, data, tuple(sorted({row.fold for row in rows})), band)
     return select_labels(taxonomy, kept), rows
 
 
-def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,)) -> list[Recording]:
+def read_noise(folder: Path, data: DataSettings, folds: tuple[int, ...] = (0,), band: Band = BIRDS) -> list[Recording]:
     """Every recording below a folder that can be used, as one in which somebody found none of the species.
 
     folds   what they are dealt out to, group by group (a site's day, say): by its name, and thus where it is when
             others come or go; few groups evenly, the fold that is held out last, so that one alone is learnt from
     """
-    archive = read_archive(replace(data, root=folder, layout="unlabeled", voices="off"))  # they are no animals
+    archive = read_archive(replace(data, root=folder, layout="unlabeled", voices="off"), band)  # they are no animals
     rows = [row for row in archive.recordings if row.sound]
     assert rows, f"no recordings under {folder} can be used; point --data.no_call and --data.noise at sound files"
     show(f"{len(rows)} recordings without a species, {hours(rows):.2f} h, from {folder}")
@@ -238,9 +248,10 @@ def is_synthetic(row: Recording) -> bool:
     return not row.labels and row.path.parent.parent == negatives_place()
 
 
-def read_unlabeled(data: CollectionSettings) -> list[Recording]:
+def read_unlabeled(data: CollectionSettings, band: Band = BIRDS) -> list[Recording]:
     """Everything under a root that can be used, labelled or not, for stage 1; each file once."""
-    once = {row.path: replace(row, start=None, end=None) for row in read_archive(data).recordings if row.sound}
+    found = read_archive(data, band).recordings
+    once = {row.path: replace(row, start=None, end=None) for row in found if row.sound}
     rows = list(once.values())
     assert rows, f"no recordings under {data.root} can be used; point --data.root at a folder of sound files"
     show(f"{len(rows)} recordings, {hours(rows):.2f} h, from {data.root}")
@@ -535,11 +546,7 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
             self.kept = fill_cache(self.recordings, audio.sample_rate, data.cache, data.cache_gb)
         self.profiles: dict[Path, NDArray[np.float64]] = {}
         if data.window == "energy":
-            assert audio.lowest_hz < ENERGY_HZ, (
-                f"--data.window energy looks for what stands out below {ENERGY_HZ} Hz, and the network gets nothing "
-                "from there; leave it out"
-            )
-            examined = examine(sorted({recording.path for recording in self.recordings}))
+            examined = examine(sorted({recording.path for recording in self.recordings}), heard_by(audio))
             self.profiles = {path: profile_of(examination) for path, examination in examined.items()}
         self.annotations: dict[Path, list[Annotation]] = {}
         for row in self.recordings:

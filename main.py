@@ -34,6 +34,7 @@ from torch import Tensor
 
 from archive.pseudo_labels import apart_from, labelling_models, read_pseudo_labels
 from archive.recordings import Recording, marked
+from archive.survey import heard_by
 from data_loader import (
     fingerprint,
     is_synthetic,
@@ -104,17 +105,19 @@ def finetune(config: FinetuneCommand) -> int:
     if config.run.resume:  # before all recordings are looked at
         past_starts(config.run.resume, "finetune", config)
     device = prepare_device(config.run)
-    taxonomy, recordings = read_labeled(config.data)
+    band = heard_by(config.audio)
+    taxonomy, recordings = read_labeled(config.data, band)
     recordings = within_band(recordings, config.audio)
     if config.data.made_up:
         recordings += synthetic_noise(recordings, config.audio)
-    pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels) if config.data.pseudo else []
+    pseudo = read_pseudo_labels(config.data.pseudo, taxonomy.labels, band) if config.data.pseudo else []
     folds = config.train.folds or (config.data.valid_fold,)
     plans = [plan_fold(config, fold, taxonomy, recordings, pseudo) for fold in folds]
     encoder = load_any_encoder(replace(config.encoder, weights=plans[0].weights), config.audio)
     if config.data.pseudo:
         check_labelling_models(config, plans, encoder.depth)
-    noise = within_band(read_noise(config.data.noise, config.data), config.audio) if config.data.noise else []
+    noise = read_noise(config.data.noise, config.data, band=band) if config.data.noise else []
+    noise = within_band(noise, config.audio)
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
         run.facts.update({"pseudo_labels": table} if table else {})

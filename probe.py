@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from archive.recordings import Recording
+from archive.survey import heard_by
 from config import SCRATCH, AudioSettings, LabelledSettings, changed_words, sound_words
 from data_loader import Context, read_labeled, recording_contexts, truth_table, within_band
 from evaluation.metrics import cmap, weighted_cmap
@@ -133,7 +134,7 @@ class Findings(NamedTuple):
 def probe(config: ProbeCommand) -> int:
     """The whole command; returns the exit code."""
     device = prepare_device(config.run)
-    taxonomy, rows = read_labeled(config.data)
+    taxonomy, rows = read_labeled(config.data, heard_by(config.audio))
     rows = within_band(rows, config.audio)
     rows = drawn([row for row in rows if row.labels], config.recordings, config.run.seed)
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded

@@ -42,6 +42,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from archive.recordings import Recording, marks
+from archive.survey import heard_by
 from config import AudioSettings, MaskSettings, changed_words, sound_words
 from data_loader import (
     Batch,
@@ -112,7 +113,8 @@ def pretrain(config: PretrainCommand) -> int:
         past_starts(config.run.resume, "mae", config)
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
-    train, held_out = split(within_band(read_unlabeled(config.data), config.audio), config.data)
+    rows = within_band(read_unlabeled(config.data, heard_by(config.audio)), config.audio)
+    train, held_out = split(rows, config.data)
     teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
     teachers = teachers_of(stage_one(config.encoder.weights))
     if teacher:

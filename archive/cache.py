@@ -35,7 +35,7 @@ from sounds.windows import network_input
 VERSION = 4  # raise it whenever the same file would be kept differently
 HEADER = 128  # bytes before the samples of a .npy of one dimension
 LEAVE_BYTES = 5e9  # of the disk stay free whatever is asked for
-LONGEST_SECONDS = 7200  # a longer recording is not kept: it would be held in memory once, and gains least
+MOST_SAMPLES = 7200 * 16_000  # a longer recording is not kept: it would be held in memory once, and gains least
 FULL_SCALE = 2**15
 # milliseconds for a window of 5 s by seeking, and more for each second of the recording where seeking means decoding
 # from the beginning (measured on 2 cores, LOG.md)
@@ -61,7 +61,7 @@ def fill_cache(recordings: Sequence[Recording], sample_rate: int, folder: Path, 
     files = {recording.path: recording for recording in recordings if recording.seconds > 0}
     if not files or gigabytes <= 0:
         return {}
-    short = [path for path, recording in files.items() if recording.seconds <= LONGEST_SECONDS]
+    short = [path for path, recording in files.items() if recording.seconds * sample_rate <= MOST_SAMPLES]
     worth = sorted(short, key=lambda path: -gain(files[path]))
     targets = {path: cache_path(path, sample_rate, folder) for path in worth}
     kept, wanted, room = dict[Path, Path](), list[Path](), gigabytes * 1e9

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,9 +16,10 @@ from tqdm import tqdm
 
 from archive.index import is_there
 from archive.recordings import Recording
-from archive.survey import VERSION, Examination, examine, open_ledger, remember
+from archive.survey import BIRDS, Band, Examination, compared_table, open_ledger, remember
 from runtime.terminal import show
 from sounds.audio import open_recording, read_samples
+from sounds.damage import HIGHEST_RATE
 from sounds.windows import SILENCE
 
 JOINED = " + "  # between the licences of recordings with the same samples
@@ -28,7 +30,8 @@ SAME_SOUND = 0.6  # correlation of two recordings in a band of a piece, from whi
 PIECES, FEWEST_PIECES, PIECE_SECONDS = 12, 4, 2.5  # that are compared, spread over a recording
 MOST_PIECES = 0.75  # of the pieces with sound in them must agree
 BANDS = (150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 500_000)  # Hz, edges
-LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not
+LOW, HIGH = 4_000, 8_000  # Hz: below the one every encoding keeps the waveform, above the other many do not; of what
+# is heard above LOW alone, all counts, for ultrasound is kept without loss
 FAINT = 1e-4  # of a piece's strength: a band that holds less in both pieces says nothing
 MOST_HELD = 2**23  # samples of a recording that are held at once to compare it
 SHIFTED = 3  # every third piece is asked how far one recording is behind the other
@@ -38,7 +41,6 @@ CHUNK, MOST_COLUMNS = 512, 8192  # recordings whose fingerprints are compared at
 MOST_ALIKE = 8  # later recordings whose waveforms one recording is compared with
 CROWD = 10_000  # recordings of one length from which on not each is compared with each, but with its
 ORDERS, SIGNS, NEIGHBOURS = 32, 32, 16  # neighbours in so many orders, each by the signs of so many projections
-VERDICT = f"SELECT same FROM compared_{VERSION} WHERE one = ? AND other = ?"
 Likeness = Literal["equal", "same", "low"]  # same samples; same sound in another encoding; only the lower bands agree
 LIKENESSES: tuple[Likeness | None, ...] = (None, "low", "same")  # as they are remembered
 Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # earlier, later, correlation
@@ -52,9 +54,10 @@ class Same(NamedTuple):
     likeness: Likeness
 
 
-def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> list[Same]:
+def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination], band: Band = BIRDS) -> list[Same]:
     """The pairs in `paths` that hold the same sound, perhaps encoded or resampled anew.
 
+    band   where they were examined, and are compared
     Equal digests are certain. Else fingerprints propose, within one length, and pieces of the waveforms decide.
     """
     pairs: list[Same] = []
@@ -76,18 +79,20 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
     candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
     chosen = [sorted((prints[one][1], prints[other][1])) for one, other in candidates]
     digests = [(examined[paths[one]].digest, examined[paths[other]].digest) for one, other in chosen]
-    with closing(open_ledger()) as ledger:
+    with closing(open_ledger(band)) as ledger:
+        verdict_of = f"SELECT same FROM {compared_table(band)} WHERE one = ? AND other = ?"
         verdicts: dict[tuple[str, str], int] = {
-            key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())
+            key: row[0] for key in digests if (row := ledger.execute(verdict_of, key).fetchone())
         }
         new = [number for number, key in enumerate(digests) if key not in verdicts]
         ones, others = ([paths[chosen[number][side]] for number in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
-            work = pool.map(likeness_of, *([(path, examined[path]) for path in side] for side in (ones, others)))
+            pairs_of_files = ([(path, examined[path]) for path in side] for side in (ones, others))
+            work = pool.map(partial(likeness_of, band=band), *pairs_of_files)
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[number]: verdict for number, verdict in zip(new, bar, strict=True)}
         rows = [(*digests[number], verdicts[digests[number]]) for number in new]
-        remember(ledger, f"INSERT OR REPLACE INTO compared_{VERSION} VALUES (?, ?, ?)", rows)
+        remember(ledger, f"INSERT OR REPLACE INTO {compared_table(band)} VALUES (?, ?, ?)", rows)
     for (one, other), key in zip(chosen, digests, strict=True):
         likeness = LIKENESSES[verdicts[key]]
         if likeness:
@@ -169,8 +174,9 @@ def alike_in_crowd(
     yield from pairs_of(found)
 
 
-def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination]) -> int:
-    """Whether two recordings hold one sound: 2 yes, 1 as far as both reach up to LOW but not above HIGH, 0 no.
+def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination], band: Band = BIRDS) -> int:
+    """Whether two recordings hold one sound: 2 yes, 1 as far as both reach up to LOW but not above HIGH, 0 no. What
+    lies below all that is heard says nothing.
 
     Pieces spread over both are compared band by band, so that neither a loud moment nor a hum decides for the rest:
     most pieces must agree, in most of their bands, one recording a little earlier than the other perhaps.
@@ -189,12 +195,15 @@ def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination]) 
         around = np.zeros(length + 2 * lag, np.float32)
         around[lag - early :][: len(wider)] = wider[: len(around) - lag + early]
         pairs.append((np.pad(piece, (0, length - len(piece))), around))
-    shift = max((best_shift(piece, around, rate) for piece, around in pairs[::SHIFTED]), default=(0.0, 0))[1]
+    shift = max((best_shift(piece, around, rate, band.lowest) for piece, around in pairs[::SHIFTED]), default=(0.0, 0))[
+        1
+    ]
     low, high = list[bool](), list[bool]()
+    decisive = LOW if band.lowest < LOW else HIGHEST_RATE
     for piece, around in pairs:
-        values = band_correlations(piece, around[shift : shift + length], rate)
-        lower = [value for edge, value in values.items() if edge < LOW]
-        upper = [value for edge, value in values.items() if edge >= HIGH]
+        values = band_correlations(piece, around[shift : shift + length], rate, band.lowest)
+        lower = [value for edge, value in values.items() if edge < decisive]
+        upper = [value for edge, value in values.items() if edge >= max(HIGH, decisive)]
         for verdicts, similarities in ((low, lower), (high, upper)):
             if similarities:
                 verdicts.append(sum(value >= SAME_SOUND for value in similarities) * 2 >= len(similarities))
@@ -213,12 +222,14 @@ def reader_of(path: Path, known: Examination, rate: int) -> Callable[[int, int],
     return lambda start, length: whole[start : start + length]
 
 
-def best_shift(piece: NDArray[np.float32], around: NDArray[np.float32], rate: int) -> tuple[float, int]:
+def best_shift(
+    piece: NDArray[np.float32], around: NDArray[np.float32], rate: int, lowest: int = 0
+) -> tuple[float, int]:
     """How well a piece fits into a longer one, every band counting alike, and from which sample on."""
     size = 1 << len(around).bit_length()  # no shift that is looked at wraps round
     first, second = np.fft.rfft(piece, size), np.fft.rfft(around, size)
     whitened = np.zeros(len(first), np.complex128)
-    for bins in band_bins(size, rate).values():
+    for bins in band_bins(size, rate, lowest).values():
         strength = float(np.linalg.norm(first[bins]) * np.linalg.norm(second[bins]))
         if strength > 0:
             whitened[bins] = np.conj(first[bins]) * second[bins] / strength
@@ -227,17 +238,20 @@ def best_shift(piece: NDArray[np.float32], around: NDArray[np.float32], rate: in
     return float(fits[best]), best
 
 
-def band_correlations(piece: NDArray[np.float32], other: NDArray[np.float32], rate: int) -> dict[int, float]:
+def band_correlations(
+    piece: NDArray[np.float32], other: NDArray[np.float32], rate: int, lowest: int = 0
+) -> dict[int, float]:
     """Lower edge in Hz of each band that holds sound -> correlation there, a little out of step perhaps."""
     peaks = [float(np.abs(sound).max(initial=0)) for sound in (piece, other)]
     if max(peaks) < SILENCE:
         return {}
-    bands = band_bins(len(piece), rate)
+    bands = band_bins(len(piece), rate, lowest)
     if min(peaks) < SILENCE:  # one recording has ended, or its microphone has died
         return dict.fromkeys(bands, 0.0)
     first, second = np.fft.rfft(piece), np.fft.rfft(other)
     turns = np.exp(2j * np.pi * np.arange(len(first)) / len(piece) * NUDGES[:, None])
-    whole = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    above = round(lowest * len(piece) / rate)
+    whole = float(np.linalg.norm(first[above:])), float(np.linalg.norm(second[above:]))
     found = dict[int, float]()
     for edge, bins in bands.items():
         strengths = float(np.linalg.norm(first[bins])), float(np.linalg.norm(second[bins]))
@@ -247,14 +261,18 @@ def band_correlations(piece: NDArray[np.float32], other: NDArray[np.float32], ra
     return found
 
 
-def band_bins(size: int, rate: int) -> dict[int, slice]:
-    """Lower edge of each band below half the rate in Hz -> its bins in a transform of so many samples."""
+def band_bins(size: int, rate: int, lowest: int = 0) -> dict[int, slice]:
+    """Lower edge of each band below half the rate in Hz -> its bins in a transform of so many samples.
+
+    lowest   Hz that a band must reach beyond
+    """
     edges = [edge for edge in BANDS if edge < 0.45 * rate]
     ends = [*edges[1:], min(BANDS[len(edges)], round(0.45 * rate))] if edges else []
     bins = {
         edge: slice(round(edge * size / rate), round(end * size / rate)) for edge, end in zip(edges, ends, strict=True)
     }
-    return {edge: found for edge, found in bins.items() if found.stop - found.start >= 8}
+    reached = {edge for edge, end in zip(edges, ends, strict=True) if end > lowest}
+    return {edge: found for edge, found in bins.items() if edge in reached and found.stop - found.start >= 8}
 
 
 def considered_again(rows: Sequence[Recording]) -> tuple[list[Recording], set[Path]]:
@@ -269,6 +287,7 @@ def without_duplicates(
     examined: Mapping[Path, Examination],
     own_times: Collection[Path] = (),
     keep_all: bool = False,
+    band: Band = BIRDS,
 ) -> tuple[list[Recording], list[tuple[Path, Path]]]:
     """One sound, one recording: of several files with the same sound one stays, the labelled before the unlabelled.
 
@@ -277,11 +296,12 @@ def without_duplicates(
 
     own_times   files with labelled segments or kept segments, which all stay: their times are their own
     keep_all    all of them stay
+    band        where they were examined, and are compared
     returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
     """
     order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
     known = [row for row in order.values() if row.sound]  # the rows change below, their places do not
-    pairs = same_sounds([row.path for row in known], examined)
+    pairs = same_sounds([row.path for row in known], examined, band)
     kept = set(own_times)
     settled = [row.path in kept for row in known]  # what is not set aside, or is already
     stays_for: dict[int, int] = {}  # what is set aside -> what stays

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording, is_number, read_recordings, write_recordings
-from archive.survey import examine, with_outcome
+from archive.survey import BIRDS, Band, examine, with_outcome
 from runtime import processes
 from runtime.csvs import read_table
 from runtime.files import read_json
@@ -71,10 +71,11 @@ def read_limits(path: Path | None, labels: Sequence[str], lowest: float, highest
     return Limits(tuple(labels), low, high, sure)
 
 
-def read_pseudo_labels(path: Path, labels: Sequence[str]) -> list[Recording]:
+def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) -> list[Recording]:
     """The windows of a table that pseudo_label.py wrote, each with a label; fit to be trained on, whatever the fold.
 
     labels    the species that are trained
+    band      that the network hears
     Errors: another table, another species, a file that is gone or damaged, a window beyond the end of its file.
     """
     assert path.is_file(), f"no table {path}; `python pseudo_label.py season/ --model M --out pseudo/` writes one"
@@ -94,7 +95,7 @@ def read_pseudo_labels(path: Path, labels: Sequence[str]) -> list[Recording]:
     gone = [file for file in files if not file.is_file()]
     assert not gone, f"{path}: {len(gone)} of {len(files)} recordings are not there, such as {gone[0]}; label again"
     with processes.first_on_each_machine():
-        examined = examine(files)
+        examined = examine(files, band)
     for row in rows:
         found = examined[row.path]
         fits = row.start is not None and row.end is not None and 0 <= row.start < row.end <= found.seconds + BEYOND

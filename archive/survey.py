@@ -2,6 +2,7 @@
 
     examined = examine([Path("a.ogg"), Path("b.wav")])            # all decoded, in parallel, with a progress bar
     examined = examine([Path("a.ogg"), Path("b.wav")])            # nothing is read again: path, size, time are the same
+    examined = examine([Path("bat.wav")], heard_by(SOUNDS["bat"]))                # listened to where bats call
 
 Writes   /tmp/wildwhisper/examined.sqlite, which may be deleted at any time
 
@@ -24,7 +25,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from tqdm import tqdm
 
 from archive.recordings import SOUND, Recording, overlaps
 from archive.segments import sound_shared
-from config import SCRATCH
+from config import SCRATCH, AudioSettings
 from runtime.addresses import place
 from runtime.cluster import alive, kept_open, open_cluster
 from runtime.terminal import show
@@ -43,11 +44,10 @@ from sounds.windows import SHORTEST_SECONDS
 
 VERSION = 5  # raise it whenever an examination says something new about an unchanged file
 LEDGER = SCRATCH / "examined.sqlite"
-RATE = 16_000  # Hz at which recordings are listened to
+RATE = 16_000  # Hz at which recordings are listened to where birds are wanted
 FRAME = 512  # samples
 MOST_FRAMES = 4096  # kept of a recording: a long one in a coarser grain
-BAND_EDGES = (300, 400, 550, 750, 1000, 1350, 1850, 2500, 3400, 4200, 5200, 6400, 7800)  # Hz
-EDGE_BINS = [round(edge * FRAME / RATE) for edge in BAND_EDGES]
+BAND_EDGES = (300, 400, 550, 750, 1000, 1350, 1850, 2500, 3400, 4200, 5200, 6400, 7800)  # Hz, of birds
 PRINT_BANDS, PRINT_TIMES = 8, 16  # the bands that recordings of any rate have; pieces of equal length
 SHORTEST_PRINT = 1.0  # seconds: of less there is too little to compare
 PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the most it holds
@@ -55,6 +55,18 @@ SERVE = "from archive import survey; survey.serve_examinations()"  # what a deco
 BAR: Mapping[str, Any] = {"unit": "file", "disable": None, "leave": False, "smoothing": 0.05}
 MOST_OF_A_TASK = 16  # recordings that a worker of a cluster is given at a time
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
+
+
+class Band(NamedTuple):
+    """At which rate recordings are listened to, and between which pitches; all in Hz. What a network never gets is not
+    to decide which windows it is trained on, and which recordings sound alike."""
+
+    rate: int
+    lowest: int
+    highest: int
+
+
+BIRDS = Band(RATE, 0, RATE // 2)
 
 
 @dataclass(frozen=True)
@@ -72,30 +84,41 @@ class Examination:
     dead: str = ""  # where it holds no sound: 30-61.5;90-93 seconds
 
 
-def examine(paths: Sequence[Path], workers: int = 0, cluster: str = "") -> dict[Path, Examination]:
+def heard_by(audio: AudioSettings) -> Band:
+    """What a network of this geometry hears."""
+    return Band(audio.sample_rate, round(audio.lowest_hz), round(audio.top_hz))
+
+
+def examine(paths: Sequence[Path], band: Band = BIRDS, workers: int = 0, cluster: str = "") -> dict[Path, Examination]:
     """An examination of every path, taken from the ledger where path, size and time have not changed since.
 
+    band      where fingerprints and profiles are taken; of each band the ledger has examinations of its own
     workers   processes that decode; 0: one for each core
     cluster   whose workers do it instead, if any do; what they find is noted down here
     Errors: none; whatever a file does, it becomes an examination with a reason.
     """
-    with closing(open_ledger()) as ledger:
+    with closing(open_ledger(band)) as ledger:
         stamps = {path: file_stamp(path) for path in paths}
-        known = {path: found for path, mark in stamps.items() if (found := look_up(ledger, path, mark)) is not None}
+        looked_up = {path: look_up(ledger, path, mark, band) for path, mark in stamps.items()}
+        known = {path: found for path, found in looked_up.items() if found is not None}
         missing = [path for path in stamps if path not in known]
         if missing:
             fresh = dict[Path, Examination]()
             saved = time.monotonic()
-            results = decode_there(missing, cluster) if cluster else decode_all(missing, workers or os.cpu_count() or 1)
+            results = (
+                decode_there(missing, band, cluster)
+                if cluster
+                else decode_all(missing, workers or os.cpu_count() or 1, band)
+            )
             with closing(results):  # whoever stops listening stops the work
                 try:
                     for path, examination in tqdm(results, "listening", len(missing), **BAR):
                         known[path] = fresh[path] = examination
                         if time.monotonic() - saved > SAVE_SECONDS:
-                            note_down(ledger, fresh, stamps)
+                            note_down(ledger, fresh, stamps, band)
                             fresh, saved = {}, time.monotonic()
                 finally:
-                    note_down(ledger, fresh, stamps)
+                    note_down(ledger, fresh, stamps, band)
             assert known.keys() == stamps.keys(), f"{len(stamps.keys() - known.keys())} recordings were lost on the way"
             before = len(known) - len(missing)
             show(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
@@ -117,9 +140,9 @@ def profile_of(examination: Examination) -> NDArray[np.float64]:
     return np.frombuffer(bytes.fromhex(examination.profile), np.uint8) / 255
 
 
-def listen(path: Path) -> Examination:
+def listen(path: Path, band: Band = BIRDS) -> Examination:
     """Decode all of a recording and note what it is."""
-    recording, digest, spectra = open_recording(path, RATE), hashlib.blake2b(digest_size=12), Spectra()
+    recording, digest, spectra = open_recording(path, band.rate), hashlib.blake2b(digest_size=12), Spectra(band)
     recording.digest = digest
     for block in recording.waveform():
         spectra.add(block)
@@ -133,7 +156,7 @@ def listen(path: Path) -> Examination:
         outcome.channels,
         digest.hexdigest() if has_sound else "",
         sound_fingerprint(spectra.bands()).hex() if has_sound and outcome.seconds >= SHORTEST_PRINT else "",
-        contrast(spectra.bands(), outcome.seconds).hex() if has_sound else "",
+        contrast(spectra.bands(), outcome.seconds, band).hex() if has_sound else "",
         ";".join(f"{start:.4f}-{end:.4f}" for start, end in outcome.dead) if has_sound else "",
     )
 
@@ -141,7 +164,8 @@ def listen(path: Path) -> Examination:
 class Spectra:
     """Power in bands over time, in a grain that becomes coarser as the recording becomes longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, band: Band = BIRDS) -> None:
+        self.edges = edge_bins(band)
         self.window = np.hanning(FRAME).astype(np.float32)
         self.held = np.zeros(0, np.float32)
         self.rows: list[NDArray[np.float32]] = []  # each (frames, bands), at `grain` frames a row
@@ -154,7 +178,7 @@ class Spectra:
         if frames:
             pieces = self.held[: frames * FRAME].reshape(frames, FRAME) * self.window
             power = np.square(np.abs(np.fft.rfft(pieces, axis=1))).astype(np.float32)
-            bands = np.add.reduceat(power, EDGE_BINS, axis=1)[:, :-1]
+            bands = np.add.reduceat(power, self.edges, axis=1)[:, :-1]
             self.rows.append(bands.reshape(-1, self.grain, bands.shape[1]).mean(axis=1))
             self.count += len(self.rows[-1])
             self.held = self.held[frames * FRAME :]
@@ -168,6 +192,18 @@ class Spectra:
         """(frames, bands) mean power."""
         self.rows = [np.concatenate([np.zeros((0, len(BAND_EDGES) - 1), np.float32), *self.rows])]
         return self.rows[0]
+
+
+def edge_bins(band: Band) -> list[int]:
+    """The bins of a frame's transform at which bands begin, and the last one ends: BAND_EDGES spread over what is
+    heard, each at least a bin wide."""
+    low = band.lowest or min(BAND_EDGES[0], BAND_EDGES[0] / BIRDS.highest * band.highest)
+    high = BAND_EDGES[-1] / BIRDS.highest * band.highest
+    places = np.log(np.array(BAND_EDGES) / BAND_EDGES[0]) / np.log(BAND_EDGES[-1] / BAND_EDGES[0])
+    bins = np.rint(low * (max(high, low) / low) ** places * FRAME / band.rate).astype(int)
+    steps = np.arange(len(bins))
+    apart = np.maximum.accumulate(bins - steps) + steps
+    return [int(each) for each in np.minimum(apart, FRAME // 2 + 1 - len(bins) + steps)]
 
 
 def sound_fingerprint(bands: NDArray[np.float32]) -> bytes:
@@ -188,8 +224,12 @@ def sound_fingerprint(bands: NDArray[np.float32]) -> bytes:
     return np.rint(log_power * 127 / largest).astype(np.int8).tobytes() if largest > 0 else b""
 
 
-def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
-    """How much stands out, over pieces of equal length: per band above its median, the two that do most. uint8."""
+def contrast(bands: NDArray[np.float32], seconds: float, band: Band = BIRDS) -> bytes:
+    """How much stands out, over pieces of equal length: per band above its median, the two that do most. uint8.
+
+    At a higher rate a piece has more frames, of which a call fills no more than a bird's does at 16 kHz: so the loudest
+    count, as many as a piece has there.
+    """
     pieces = min(LONGEST_PROFILE, max(1, int(seconds / PROFILE_SECONDS)), max(1, len(bands)))
     if not len(bands):
         return bytes(pieces)
@@ -198,12 +238,18 @@ def contrast(bands: NDArray[np.float32], seconds: float) -> bytes:
     spread = 1.48 * np.median(np.abs(above), axis=0) + 0.3
     most = np.sort(np.maximum(above / spread, 0), axis=1)[:, -2:].mean(axis=1)
     edges = np.linspace(0, len(most), pieces + 1).astype(int)
-    levels = np.add.reduceat(most, edges[:-1]) / (edges[1:] - edges[:-1])
+    counts = edges[1:] - edges[:-1]
+    if band.rate > BIRDS.rate:
+        counts = np.maximum(1, counts * BIRDS.rate // band.rate)
+        pieces_of = np.repeat(np.arange(len(counts)), edges[1:] - edges[:-1])
+        most = most[np.lexsort((-most, pieces_of))]  # of each piece the loudest first
+        most[np.arange(len(most)) - edges[pieces_of] >= counts[pieces_of]] = 0
+    levels = np.add.reduceat(most, edges[:-1]) / counts
     shares: NDArray[np.float64] = levels * 255 / max(float(levels.max()), 1e-9)
     return np.rint(shares).astype(np.uint8).tobytes()
 
 
-def decode_all(paths: Sequence[Path], workers: int) -> Generator[tuple[Path, Examination]]:
+def decode_all(paths: Sequence[Path], workers: int, band: Band = BIRDS) -> Generator[tuple[Path, Examination]]:
     """Each path with its examination, in the order in which they are done."""
     workers, rest = min(workers, -(-len(paths) // 8)), iter(paths)
     idle = SimpleQueue[Decoder]()
@@ -212,11 +258,11 @@ def decode_all(paths: Sequence[Path], workers: int) -> Generator[tuple[Path, Exa
         for decoder in decoders:
             idle.put(decoder)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        waiting = {pool.submit(examine_there, idle, path) for path in islice(rest, 2 * workers)}
+        waiting = {pool.submit(examine_there, idle, path, band) for path in islice(rest, 2 * workers)}
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                waiting |= {pool.submit(examine_there, idle, path) for path in islice(rest, len(done))}
+                waiting |= {pool.submit(examine_there, idle, path, band) for path in islice(rest, len(done))}
                 for examined in done:
                     yield examined.result()
         finally:
@@ -224,11 +270,11 @@ def decode_all(paths: Sequence[Path], workers: int) -> Generator[tuple[Path, Exa
                 decoder.stop()
 
 
-def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examination]:
+def examine_there(idle: SimpleQueue[Decoder], path: Path, band: Band) -> tuple[Path, Examination]:
     """A recording examined by a decoder that has nothing else to do."""
     decoder = idle.get()
     try:
-        ((_, message),) = decoder.answer(path, [str(path)])
+        ((_, message),) = decoder.answer(path, [str(path), *band])
         return path, Examination(**json.loads(message))
     except Lost as lost:
         return path, Examination("unreadable", f"{lost}; leave it out", 0.0, 0, 0, "", "", "")
@@ -236,14 +282,14 @@ def examine_there(idle: SimpleQueue[Decoder], path: Path) -> tuple[Path, Examina
         idle.put(decoder)
 
 
-def decode_there(paths: Sequence[Path], name: str) -> Generator[tuple[Path, Examination]]:
+def decode_there(paths: Sequence[Path], band: Band, name: str) -> Generator[tuple[Path, Examination]]:
     """The same by the workers of a cluster."""
     with open_cluster(name) as cluster:
         most = max(1, min(MOST_OF_A_TASK, len(paths) // (8 * cluster.threads())))
         absolute = [path.absolute() for path in paths]
         tasks = (absolute[start : start + most] for start in range(0, len(paths), most))
         given = dict(zip(absolute, paths, strict=True))
-        for task, answers in cluster.results(partial(examine_here, assumed_expansion()), tasks):
+        for task, answers in cluster.results(partial(examine_here, assumed_expansion(), band), tasks):
             for path, examination in zip(task, answers, strict=True):
                 hidden = "cannot be found" in examination.reason and file_stamp(path) != (-1, -1)
                 assert not hidden, (
@@ -252,7 +298,7 @@ def decode_there(paths: Sequence[Path], name: str) -> Generator[tuple[Path, Exam
                 yield given[path], examination
 
 
-def examine_here(expansion: int, paths: Sequence[Path]) -> list[Examination]:
+def examine_here(expansion: int, band: Band, paths: Sequence[Path]) -> list[Examination]:
     """What a worker does: recordings -> what listening to each has shown.
 
     expansion   how many times slower than it was the sound plays, of files that do not say so
@@ -261,7 +307,7 @@ def examine_here(expansion: int, paths: Sequence[Path]) -> list[Examination]:
     found: list[Examination] = []
     for path in paths:
         alive()
-        found.append(examine_there(idle, path)[1])
+        found.append(examine_there(idle, path, band)[1])
     return found
 
 
@@ -280,17 +326,17 @@ def serve_examinations() -> None:
     answer_questions(examination_messages)
 
 
-def examination_messages(path: str) -> Iterator[Message]:
-    yield True, json.dumps(asdict(listen(place(Path(path))))).encode()
+def examination_messages(path: str, *band: int) -> Iterator[Message]:
+    yield True, json.dumps(asdict(listen(place(Path(path)), Band(*band)))).encode()
 
 
-def open_ledger() -> sqlite3.Connection:
+def open_ledger(band: Band = BIRDS) -> sqlite3.Connection:
     """The ledger of what was examined before; a damaged one is set aside."""
     LEDGER.parent.mkdir(parents=True, exist_ok=True)
     tables = (
-        f"CREATE TABLE IF NOT EXISTS {examined_table()} "
+        f"CREATE TABLE IF NOT EXISTS {examined_table(band)} "
         "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, examination TEXT) WITHOUT ROWID;"
-        f"CREATE TABLE IF NOT EXISTS compared_{VERSION} "
+        f"CREATE TABLE IF NOT EXISTS {compared_table(band)} "
         "(one TEXT, other TEXT, same INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID;"
         "CREATE TABLE IF NOT EXISTS spoken (path BLOB, detector TEXT, size INTEGER, mtime INTEGER, segments TEXT, "
         "PRIMARY KEY (path, detector)) WITHOUT ROWID"
@@ -311,21 +357,33 @@ def open_ledger() -> sqlite3.Connection:
     return ledger
 
 
-def examined_table() -> str:
+def examined_table(band: Band = BIRDS) -> str:
     """The ledger's table of examinations; another one where files are taken to play slower than the sound was."""
     expansion = assumed_expansion()
-    return f"examined_{VERSION}" + (f"_slowed_{expansion}" if expansion > 1 else "")
+    return f"examined_{VERSION}" + (f"_slowed_{expansion}" if expansion > 1 else "") + band_words(band)
 
 
-def look_up(ledger: sqlite3.Connection, path: Path, mark: tuple[int, int]) -> Examination | None:
+def compared_table(band: Band) -> str:
+    """The ledger's table of recordings whose waveforms were compared."""
+    return f"compared_{VERSION}" + band_words(band)
+
+
+def band_words(band: Band) -> str:
+    return "" if band == BIRDS else "_{}_{}_{}".format(*band)
+
+
+def look_up(ledger: sqlite3.Connection, path: Path, mark: tuple[int, int], band: Band = BIRDS) -> Examination | None:
     """What is known of a file, if it is still the same file."""
-    query = f"SELECT size, mtime, examination FROM {examined_table()} WHERE path = ?"
+    query = f"SELECT size, mtime, examination FROM {examined_table(band)} WHERE path = ?"
     row = ledger.execute(query, (os.fsencode(path.resolve()),)).fetchone() if mark != (-1, -1) else None
     return Examination(**json.loads(row[2])) if row and row[:2] == mark else None
 
 
 def note_down(
-    ledger: sqlite3.Connection, fresh: Mapping[Path, Examination], stamps: Mapping[Path, tuple[int, int]]
+    ledger: sqlite3.Connection,
+    fresh: Mapping[Path, Examination],
+    stamps: Mapping[Path, tuple[int, int]],
+    band: Band = BIRDS,
 ) -> None:
     """Examinations of files that are there, for the next time; one transaction."""
     rows = [
@@ -333,7 +391,7 @@ def note_down(
         for path, examination in fresh.items()
         if stamps[path] != (-1, -1) and not may_pass(examination.reason)
     ]
-    remember(ledger, f"INSERT OR REPLACE INTO {examined_table()} VALUES (?, ?, ?, ?)", rows)
+    remember(ledger, f"INSERT OR REPLACE INTO {examined_table(band)} VALUES (?, ?, ?, ?)", rows)
 
 
 def remember(ledger: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -8,9 +8,10 @@ Writes   runs/bats/, runs/whales/: a season of made-up calls to train on and one
          exactly, and a classifier for each geometry, where what is there already is not made again; prints one line for
          each geometry and set of recordings
 
-A call is found where a window whose middle is near it scores higher than 95 % of the windows without a call. At 16 kHz
-there is no bat in the sound, so what is found there is chance: the negative control. `chance` is what would be found if
-each window were flagged one time in twenty, whatever is in it.
+A call is found where a window whose middle is near its own scores higher than 95 % of the windows without a call in all
+other recordings of the set: no recording has a say in the threshold that it is judged by. At 16 kHz there is no bat in
+the sound, so what is found there is chance: the negative control. `flagged` is the share of windows without a call that
+are above those thresholds, `chance` what would be found if every window were flagged as often, whatever is in it.
 
 source    fin whales: https://doi.org/10.1121/1.395685 (1 s, 23 to 18 Hz); blue whales: https://doi.org/10.1121/1.1913089
           (tones of some 20 s near 20 Hz, with harmonics); humpbacks: https://doi.org/10.1126/science.173.3997.585
@@ -41,7 +42,10 @@ from training.checkpoint import load_classifier
 WEIGHTS, BATS = Path("../shared/whisper-base"), Path("../shared/bats")
 FALSE_SHARE = 0.05  # of the windows without a call that may be flagged
 JUDGED = 8  # made-up recordings of a kind that are judged
+HEAD = ("--train.frozen", "--train.head_passes", "1", "--train.head_updates", "200")  # of all arms alike
+DRAWS = 1_000  # of the recordings, for an interval of 95 %
 Sound = NDArray[np.float64]
+Scores = NDArray[np.float32]
 
 
 class Call(NamedTuple):
@@ -50,6 +54,14 @@ class Call(NamedTuple):
     kind: str
     start: float
     end: float
+
+
+class Heard(NamedTuple):
+    """What a classifier makes of a recording."""
+
+    quiet: Scores  # highest of each window without a call
+    loud: Scores  # the same of those with one
+    near: list[tuple[Call, Scores]]  # each call, and (windows, kinds) of the windows near it
 
 
 @dataclass(frozen=True)
@@ -216,12 +228,17 @@ def real_bats() -> dict[Path, list[Call]]:
     return found
 
 
+def rate_of(path: Path) -> int:
+    """Samples a second."""
+    return int(soundfile.info(path).samplerate)
+
+
 def trained(animal: Animal, arm: str, folder: Path) -> Path:
     """The classifier of a geometry: Whisper base as it is, and a head on it."""
     root = folder / arm.replace(" ", "-").replace(",", "")
     model = root / "finetune" / "classifier.safetensors"
     if not model.is_file():
-        words = ["main.py", "--preset", "base", "--encoder.weights", str(WEIGHTS), "--train.frozen"]
+        words = ["main.py", "--preset", "base", "--encoder.weights", str(WEIGHTS), *HEAD]
         words += [*animal.arms[arm], "--audio.window_seconds", str(animal.near), "--run.root", str(root)]
         words += ["--data.root", str(folder / "train" / "season"), "--data.layout", "folders", "--data.workers", "0"]
         words += ["--data.no_call", str(folder / "train" / "nothing"), "--data.no_call_share", "0.3"]
@@ -230,12 +247,10 @@ def trained(animal: Animal, arm: str, folder: Path) -> Path:
     return model
 
 
-def windows_of(
-    path: Path, network: BirdClefClassifier, audio: AudioSettings
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def windows_of(path: Path, network: BirdClefClassifier, audio: AudioSettings) -> tuple[NDArray[np.float64], Scores]:
     """Middle in seconds (windows,) and scores (windows, kinds) of every window of a recording, and of those half a
     window later."""
-    middles, scores = list[float](), list[NDArray[np.float32]]()
+    middles, scores = list[float](), list[Scores]()
     near, seconds = audio.window_seconds, soundfile.info(path).duration
     for shift in np.arange(0, max(seconds - near, 0) + 1e-6, audio.context_seconds):
         for start in (shift, shift + near / 2):
@@ -249,43 +264,62 @@ def windows_of(
 
 
 def judge(model: Path, answers: dict[Path, list[Call]], near: float) -> dict[str, float]:
-    """Area under the curve of windows with against windows without a call; the share of calls found near, and what
-    chance would find; and, where the kind of a call is known, the share of those found that are taken for it."""
-    quiet, loud = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
-    nearby: list[tuple[Call, NDArray[np.float32]]] = []  # scores (windows, kinds) of the windows near each call
+    """The figures of a classifier on recordings whose calls are known."""
     network, facts = load_classifier(model)
+    heard: list[Heard] = []
     for path, calls in answers.items():
         middles, scores = windows_of(path, network, facts.audio)
-        present = np.zeros(len(middles), np.bool_)
+        present, nearby = np.zeros(len(middles), np.bool_), list[tuple[Call, Scores]]()
         for call in calls:
             present |= (middles + near / 2 > call.start) & (middles - near / 2 < call.end)
-            reach = max(near, (call.end - call.start) / 2)
-            nearby.append((call, scores[np.abs(middles - (call.start + call.end) / 2) <= reach + 1e-9]))
-        quiet.append(scores[~present].max(axis=1, initial=-np.inf))
-        loud.append(scores[present].max(axis=1, initial=-np.inf))
-    return figures(np.concatenate(quiet), np.concatenate(loud), nearby, facts.taxonomy.labels)
+            nearby.append((call, scores[np.abs(middles - (call.start + call.end) / 2) <= near + 1e-9]))
+        highest = scores.max(axis=1)
+        heard.append(Heard(highest[~present], highest[present], nearby))
+    return figures(heard, facts.taxonomy.labels)
 
 
-def figures(
-    quiet: NDArray[np.float32],
-    loud: NDArray[np.float32],
-    nearby: Sequence[tuple[Call, NDArray[np.float32]]],
-    labels: Sequence[str],
-) -> dict[str, float]:
-    """The same of the highest scores of windows without and with a call, and all scores near each call."""
-    limit = float(np.quantile(quiet, 1 - FALSE_SHARE, method="higher"))
-    truth = np.r_[np.zeros(len(quiet)), np.ones(len(loud))]
-    found = [(call, near) for call, near in nearby if near.max(initial=-np.inf) > limit]
-    named = [labels[int(near.max(axis=0).argmax())] == call.kind for call, near in found if call.kind]
+def figures(heard: Sequence[Heard], labels: Sequence[str]) -> dict[str, float]:
+    """Area under the curve of windows with against windows without a call; the share of calls found near, with an
+    interval over the recordings, and what chance would find; and, where the kind of a call is known, the share of those
+    found that are taken for it."""
+    limits = [threshold_without(heard, number) for number in range(len(heard))]
+    quiet, loud = np.concatenate([each.quiet for each in heard]), np.concatenate([each.loud for each in heard])
+    flagged = sum(int((each.quiet > limit).sum()) for each, limit in zip(heard, limits, strict=True)) / len(quiet)
+    hits = [
+        [bool(scores.max(initial=-np.inf) > limit) for _, scores in each.near]
+        for each, limit in zip(heard, limits, strict=True)
+    ]
+    found = [
+        (*pair, hit) for each, own in zip(heard, hits, strict=True) for pair, hit in zip(each.near, own, strict=True)
+    ]
+    named = [labels[int(near.max(axis=0).argmax())] == call.kind for call, near, hit in found if hit and call.kind]
+    low, high = interval(np.array([sum(own) for own in hits]), np.array([len(own) for own in hits]))
     said = {
-        "calls": len(nearby),
-        "windows": len(truth),
-        "AUC": float(roc_auc_score(truth, np.r_[quiet, loud], average=None)),
-        "found": len(found),
-        "recall": len(found) / len(nearby),
-        "chance": float(np.mean([1 - (1 - FALSE_SHARE) ** len(near) for _, near in nearby])),
+        "calls": len(found),
+        "windows": len(quiet) + len(loud),
+        "AUC": float(roc_auc_score(np.r_[np.zeros(len(quiet)), np.ones(len(loud))], np.r_[quiet, loud], average=None)),
+        "flagged": flagged,
+        "recall": sum(hit for _, _, hit in found) / len(found),
+        "from": low,
+        "to": high,
+        "chance": float(np.mean([1 - (1 - flagged) ** len(near) for _, near, _ in found])),
     }
     return said | ({"right kind": float(np.mean(named))} if named else {})
+
+
+def threshold_without(heard: Sequence[Heard], left_out: int) -> float:
+    """What a share of the windows without a call is above, in all recordings but one."""
+    others = [each.quiet for number, each in enumerate(heard) if number != left_out]
+    return float(np.quantile(np.concatenate(others), 1 - FALSE_SHARE, method="higher"))
+
+
+def interval(hits: NDArray[np.int64], calls: NDArray[np.int64]) -> tuple[float, float]:
+    """Of the share of calls that are found, 95 %, the recordings (recordings,) drawn anew."""
+    drawn = np.random.default_rng(0).integers(0, len(hits), (DRAWS, len(hits)))
+    counts = calls[drawn].sum(axis=1)
+    shares = hits[drawn].sum(axis=1)[counts > 0] / counts[counts > 0]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return float(low), float(high)
 
 
 if __name__ == "__main__":
@@ -293,11 +327,15 @@ if __name__ == "__main__":
     chosen = ANIMALS[sys.argv[1] if sys.argv[1:] else "bats"]
     runs = Path("runs") / chosen.name
     write_season(chosen, runs / "train", chosen.each, seed=0)
-    sets = {"made up": write_season(chosen, runs / "judged", JUDGED, seed=1)}
+    judged = write_season(chosen, runs / "judged", JUDGED, seed=1)
+    sets = {
+        f"made up, {rate // 1000} kHz": {path: calls for path, calls in judged.items() if rate_of(path) == rate}
+        for rate in chosen.rates
+    }
     if chosen is BAT and BATS.is_dir():
         sets["real"] = real_bats()
     for arm in sys.argv[2:] or chosen.arms:
         classifier = trained(chosen, arm, runs)
         for of, answers in sets.items():
             said = judge(classifier, answers, chosen.near)
-            print(f"{arm:16}{of:9}" + "".join(f"{key} {value:.6g}  " for key, value in said.items()), flush=True)
+            print(f"{arm:16}{of:18}" + "".join(f"{key} {value:.6g}  " for key, value in said.items()), flush=True)

@@ -14,14 +14,13 @@ damaged one is analysed again.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +35,7 @@ from sounds.decoders import may_pass
 from system import locked
 
 PARTS = ".parts"
+DIGEST = 32  # bytes before what is kept of a recording that is not done yet
 EARLIER = {"engine": "onnxruntime", "prior": "", "voices": "off", "card": ""}  # what earlier versions did not ask
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 KNOWN = ("site", "recorded_at", "latitude", "longitude", "make", "serial", "temperature")  # before any sound is read
@@ -69,9 +69,9 @@ class Journal:
         digest = ""
         if self.arrays:
             columns = {
-                f"{name}{number}": np.asarray(values)
-                for number, one in enumerate(scored)
-                for name, values in asdict(replace(one, speech=(), skipped=0.0)).items()
+                f"{field.name}{number}": np.asarray(getattr(one, field.name))
+                for number, one in enumerate(replace(each, speech=(), skipped=0.0) for each in scored)
+                for field in fields(one)
             }
             with publish(self.path(entry, "npz")) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **columns)
@@ -81,21 +81,27 @@ class Journal:
 
     def save_begun(self, entry: Entry, arrays: Mapping[str, Array]) -> None:
         """Write what there is of a recording that is not done yet; behind its digest, so that damage shows."""
-        path, content = self.path(entry, "begun"), io.BytesIO()
-        np.savez(content, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
+        path = self.path(entry, "begun")
         path.parent.mkdir(exist_ok=True)
-        with publish(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
+        with publish(path) as temporary, temporary.open("w+b") as file:  # never all of a day in memory once more
+            file.write(bytes(DIGEST))
+            np.savez(file, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
+            file.seek(DIGEST)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            file.write(digest)
 
     def recall_begun(self, entry: Entry) -> dict[str, Array] | None:
         """What `save_begun` wrote; None where there is nothing, or it is damaged, or was kept with other arrays."""
         if not self.has_begun(entry):
             return None
-        content = self.path(entry, "begun").read_bytes()
-        if hashlib.sha256(memoryview(content)[32:]).digest() != content[:32]:
-            return None
-        with np.load(io.BytesIO(content[32:]), allow_pickle=False) as columns:
-            arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
+        with self.path(entry, "begun").open("rb") as file:
+            digest = file.read(DIGEST)
+            if hashlib.file_digest(file, "sha256").digest() != digest:
+                return None
+            file.seek(DIGEST)
+            with np.load(file, allow_pickle=False) as columns:
+                arrays: dict[str, Array] = {name: columns[name] for name in columns.files}
         return arrays if bool(arrays.pop("kept")[0]) == self.arrays else None
 
     def has_begun(self, entry: Entry) -> bool:

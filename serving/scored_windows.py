@@ -49,13 +49,17 @@ class Windows:
             self.unfamiliar.frombytes(answer.unfamiliar[chosen].tobytes())
 
     def arrays(self, rows: int) -> dict[str, Numbers]:
-        """The first so many windows, as the journal saves them."""
+        """The first so many windows, as the journal saves them; nothing is copied, so nothing can be taken until they
+        are let go."""
+        probabilities, embeddings, unfamiliar = (
+            np.frombuffer(each, np.float32) for each in (self.probabilities, self.embeddings, self.unfamiliar)
+        )
         return {
             "starts": np.array(self.starts[:rows], np.float64),
             "ends": np.array(self.ends[:rows], np.float64),
-            "probabilities": np.array(self.probabilities[: rows * self.species], np.float32),
-            "embeddings": np.array(self.embeddings[: rows * self.width], np.float32),
-            "unfamiliar": np.array(self.unfamiliar[:rows], np.float32),
+            "probabilities": probabilities[: rows * self.species],
+            "embeddings": embeddings[: rows * self.width],
+            "unfamiliar": unfamiliar[:rows],
             "widths": np.array([self.width, self.species]),
         }
 

@@ -128,15 +128,16 @@ def write_store(folder: Path, journal: Journal, entries: Sequence[Entry], facts:
         maps = {name: array_on_disk(temporary_folder / name, kind, shape) for name, (kind, shape) in large.items()}
         row = 0
         for entry, part in scored_windows(journal, entries):
-            rows = slice(row, row + len(part.starts))
-            standard = (part.embeddings.astype(np.float32) - mean) / deviation
-            length = np.maximum(np.linalg.norm(standard, axis=1), LEAST_SPREAD)
-            unit = (standard / length[:, None]).astype(np.float16)
-            maps["vectors"][rows], maps["coarse"][rows] = unit, unit.astype(np.float32) @ directions
-            columns = (np.full(len(unit), positions[entry.path]), part.channel, part.starts, part.ends, length)
-            for name, values in zip(PLACE.names or (), columns, strict=True):
-                maps["places"][name][rows] = values
-            row = rows.stop
+            for some in blocks_of(part):
+                standard = (part.embeddings[some].astype(np.float32) - mean) / deviation
+                rows = slice(row, row + len(standard))
+                length = np.maximum(np.linalg.norm(standard, axis=1), LEAST_SPREAD)
+                unit = (standard / length[:, None]).astype(np.float16)
+                maps["vectors"][rows], maps["coarse"][rows] = unit, unit.astype(np.float32) @ directions
+                columns = (positions[entry.path], part.channel, part.starts[some], part.ends[some], length)
+                for name, values in zip(PLACE.names or (), columns, strict=True):
+                    maps["places"][name][rows] = values
+                row = rows.stop
         assert row == total, f"{row} windows where {total} were counted; {AGAIN}"
         for array in maps.values():
             array.flush()
@@ -172,6 +173,11 @@ def scored_windows(journal: Journal, entries: Sequence[Entry]) -> Iterator[tuple
     return ((entry, part) for entry, parts in journal.recall_arrays(entries) for part in parts if len(part.starts))
 
 
+def blocks_of(part: Scored) -> Iterator[slice]:
+    """The windows of a recording, so many at a time: of a bat's day there are 172,800."""
+    return (slice(first, first + AT_A_TIME) for first in range(0, len(part.starts), AT_A_TIME))
+
+
 def space_of(parts: Iterable[tuple[Entry, Scored]], step: int) -> tuple[Vectors, Vectors, Vectors]:
     """Mean and deviation of each value (width,), and the directions (width, 64 at most) in which windows differ most.
 
@@ -179,13 +185,12 @@ def space_of(parts: Iterable[tuple[Entry, Scored]], step: int) -> tuple[Vectors,
     """
     sums, squares, count = np.zeros(0), np.zeros(0), 0
     sample: list[Vectors] = []
-    for _, part in parts:
-        vectors = part.embeddings.astype(np.float64)
+    for vectors in (part.embeddings[some].astype(np.float64) for _, part in parts for some in blocks_of(part)):
         assert vectors.shape[1], "this file gives no embeddings; make it anew with quantize.py"
         if not count:
             sums, squares = np.zeros(vectors.shape[1]), np.zeros(vectors.shape[1])
         sums, squares = sums + vectors.sum(axis=0), squares + np.square(vectors).sum(axis=0)
-        sample.append(part.embeddings[-count % step :: step].astype(np.float32))
+        sample.append(vectors[-count % step :: step].astype(np.float32))
         count += len(vectors)
     mean = sums / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, LEAST_SPREAD**2))

@@ -30,6 +30,7 @@ MOST_BYTES = 2**31 - 2**16  # a size that recorders write before they know the t
 MOST_FRAMES = 2**40  # the same where sizes have 64 bits
 LAST_BYTES = 2**20  # within so many from its end the chunks in which a file ends begin
 LARGEST_WAV = 2**32 - 2**16  # bytes of sound that a WAV header can speak of
+TO_THE_END = 8, 0  # sizes of the whole and of the sound by which libsndfile takes a WAV file for one to be read whole
 GLUED_SIGNS = frozenset({b"RIFF", b"RF64", b"data", b"fLaC", b"OggS", b"FORM"})  # behind the samples of a WAV file
 LAST_NAMES = {  # of chunks that are written behind the sound
     "little": (b"LIST", b"guan", b"GUAN", b"id3 ", b"ID3 ", b"bext", b"iXML", b"wamd", b"cue ", b"_PMX", b"JUNK"),
@@ -166,7 +167,7 @@ def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], so
         end = end_of_sound(file, shape, sound.start, size)
         known = tuple(patches(file, kind, shape, before, sound, end))
         if known or wide:
-            return Header(known, size, claims, not known)
+            return Header(known, last_byte(sound, end, size), claims, not known)
     file.seek(min(stated_end, size))
     glued = file.read(4) in GLUED_SIGNS
     if stated_end >= size or glued or goes_on(file, shape, stated_end, size):
@@ -177,7 +178,12 @@ def header_of(file: BinaryIO, kind: bytes, shape: Shape, before: list[Chunk], so
     if end - stated_end <= STUB or (begun and is_blank(file, stated_end, end)):
         return Header((), size, claims, False, glued)
     claims = max(0, sound.size - shape.lead) / (end - sound.start - shape.lead)
-    return Header(tuple(patches(file, kind, shape, before, sound, end)), size, claims, True)
+    return Header(tuple(patches(file, kind, shape, before, sound, end)), last_byte(sound, end, size), claims, True)
+
+
+def last_byte(sound: Chunk, end: int, size: int) -> int:
+    """Where a mended file ends: with its samples, where only that says how many there are."""
+    return end if end - sound.start > LARGEST_WAV else size
 
 
 def goes_on(file: BinaryIO, shape: Shape, offset: int, size: int) -> bool:
@@ -241,6 +247,9 @@ def patches(
     length, chunks = end - sound.start, {chunk.name: chunk for chunk in before}
     wide = kind in (b"RF64", b"BW64") and b"ds64" in chunks
     if shape.size_bytes == 4 and length > LARGEST_WAV and not wide:
+        if kind == b"RIFF":
+            yield 4, struct.pack("<I", TO_THE_END[0])
+            yield sound.start - 4, struct.pack("<I", TO_THE_END[1])
         return
     listed = b"pakt" in chunks and sound.size >= MOST_FRAMES  # the table was finished, the size never meant to be
     if kind == b"caff" and not listed and not is_plain_caf(file, chunks.get(b"desc")):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import animals, busy, context, folds, ingredients, recipe, self_training, teachers, verdict, whisper
+from bench import animals, busy, calls, context, folds, ingredients, recipe, self_training, teachers, verdict, whisper
 from config import FinetuneCommand, PretrainCommand, ProbeCommand, parse
 
 Command = type[Any]
@@ -20,6 +20,9 @@ def commands() -> Iterator[tuple[str, Command, tuple[str, ...]]]:
     yield "animals", FinetuneCommand, (*animals.SHARED, *animals.DATA, *animals.FINETUNE)
     for work, command in (("main.py", FinetuneCommand), ("ssl_mae.py", PretrainCommand)):
         yield "busy", command, tuple(busy.command(work, Path("data"), Path("runs"), 3, busy.Arguments())[2:])
+    for animal in calls.ANIMALS.values():
+        for name, arm in animal.arms.items():
+            yield f"calls, {name}", FinetuneCommand, (*calls.HEAD, *arm)
     for length in context.ARMS:
         yield f"context, {length.name}", FinetuneCommand, (*context.SHARED, *length.flags)
     yield "folds", FinetuneCommand, folds.FLAGS

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from bench.calls import BAT, WHALE, Animal, Call, figures, sea, ship, whale_call, windows_of, write_season
+from bench.calls import BAT, WHALE, Animal, Call, Heard, figures, sea, ship, whale_call, windows_of, write_season
 from config import FinetuneCommand, parse
 from main import finetune
 from training.checkpoint import load_classifier
@@ -47,14 +47,17 @@ def test_the_calls_of_a_season_are_where_its_answers_say_and_nowhere_else(animal
         assert all(one.end <= other.start + 1e-9 for one, other in pairwise(calls))
 
 
-def test_a_call_is_found_where_a_window_near_it_is_above_95_of_100_without_one() -> None:
+def test_a_call_is_found_where_a_window_near_it_is_above_95_of_100_without_one_in_other_recordings() -> None:
     quiet = np.linspace(0, 1, 101).astype(np.float32)
     loud = np.array([0.97, 0.5], np.float32)
     near = [np.array([[0.1, score]], np.float32) for score in (0.97, 0.96, 0.95, 0.5)]
     calls = [Call(kind, 0, 1) for kind in ("b", "a", "b", "b")]
-    said = figures(quiet, loud, list(zip(calls, near, strict=True)), ("a", "b"))
-    assert (said["calls"], said["found"], said["recall"], said["windows"]) == (4, 2, 0.5, 103)
-    assert said["right kind"] == 0.5 and said["chance"] == pytest.approx(0.05)
+    calling = Heard(2 * quiet, loud, list(zip(calls, near, strict=True)))  # by its own windows it would find nothing
+    said = figures([calling, Heard(quiet, loud[:0], [])], ("a", "b"))
+    assert (said["calls"], said["recall"], said["windows"]) == (4, 0.5, 204)
+    assert said["right kind"] == 0.5 and said["flagged"] == pytest.approx(53 / 202, abs=0.01)
+    assert said["chance"] == pytest.approx(said["flagged"])
+    assert said["from"] <= said["recall"] <= said["to"]
 
 
 @pytest.fixture(scope="module")

@@ -272,6 +272,22 @@ def test_a_teacher_and_the_target_that_imitates_it_go_together() -> None:
             parse(PretrainCommand, [*demo, *flags])
 
 
+def test_a_curve_that_nothing_would_train_is_refused() -> None:
+    curve = ["--preset", "demo", "--audio.compression", "pcen_trained"]
+    assert parse(FinetuneCommand, curve).audio.compression == "pcen_trained"
+    with pytest.raises(AssertionError, match=r"no curve is trained here; give pcen, and pcen_trained to main\.py"):
+        parse(PretrainCommand, curve)
+    with pytest.raises(AssertionError, match=r"--train\.frozen trains the head alone, and no curve"):
+        parse(FinetuneCommand, [*curve, "--train.frozen"])
+
+
+def test_an_archive_is_looked_through_for_the_animals_that_are_named() -> None:
+    assert parse(SurveyCommand, ["--data.root", "nights"]).sound == "bird"
+    assert parse(SurveyCommand, ["--data.root", "nights", "--sound", "bat"]).sound == "bat"
+    with pytest.raises(AssertionError, match="--preset is not offered"):
+        parse(SurveyCommand, ["--data.root", "nights", "--preset", "base"])
+
+
 @pytest.mark.parametrize("command", [FinetuneCommand, PretrainCommand, ProbeCommand])
 def test_a_kind_of_sound_sets_the_whole_geometry_and_a_flag_beside_it_wins(
     command: type[FinetuneCommand],
@@ -299,7 +315,7 @@ def test_a_kind_of_sound_comes_back_from_the_file_of_a_run(tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("command", [PredictCommand, QuantizeCommand, SurveyCommand])
+@pytest.mark.parametrize("command", [PredictCommand, QuantizeCommand])
 def test_a_kind_of_sound_where_the_model_decides_is_refused_in_one_line(command: type[PredictCommand]) -> None:
     with pytest.raises(AssertionError, match="--sound is not offered: it is a fact of the model"):
         parse(command, ["--sound", "bat"])

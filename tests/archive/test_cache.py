@@ -66,6 +66,15 @@ def test_what_is_kept_is_not_decoded_again_until_it_changes(rows: list[Recording
     assert fill_cache(rows, 8_000, tmp_path / "cache", 1.0)[rows[1].path] != first[rows[1].path]
 
 
+def test_what_would_fill_the_memory_at_its_rate_is_not_kept(
+    rows: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each recording is held once to be kept: an hour is 230 MB at 16 kHz, and 4 GB at a bat's rate."""
+    monkeypatch.setattr("archive.cache.MOST_SAMPLES", 10 * 16_000)
+    assert set(fill_cache(rows, 16_000, tmp_path / "cache", 1.0)) == {row.path for row in rows}
+    assert fill_cache(rows, 64_000, tmp_path / "cache", 1.0) == {}
+
+
 def test_nothing_is_kept_where_nothing_is_asked_for_or_nothing_can_be(rows: list[Recording], tmp_path: Path) -> None:
     assert fill_cache(rows, 16_000, tmp_path / "cache", 0.0) == {}
     (tmp_path / "file").write_text("in the way")

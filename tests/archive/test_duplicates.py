@@ -15,7 +15,8 @@ from test_survey import forbidden, song, write
 from archive import duplicates
 from archive.duplicates import same_sounds, without_duplicates
 from archive.recordings import Recording
-from archive.survey import Examination, examine
+from archive.survey import Examination, examine, heard_by
+from config import SOUNDS
 
 ANIMALS = Path(__file__).parents[3] / "shared" / "animals"
 
@@ -124,6 +125,26 @@ def test_recordings_that_differ_only_above_8_khz_are_different(tmp_path: Path) -
     assert same_sounds(paths, examined) == [(0, 1, "low")], "they may not be parted, and both stay"
     quiet = write(tmp_path, "quiet.flac", (0.5 * (wind + high[0])).astype(np.float32), rate)
     assert (0, 2, "same") in same_sounds([*paths, quiet], examine([*paths, quiet]))
+    heard = heard_by(SOUNDS["bat"])
+    for_bats = same_sounds([*paths, quiet], examine([*paths, quiet], heard), heard)
+    assert for_bats == [(0, 2, "same")], "to a network that hears bats alone, the wind says nothing"
+
+
+def test_a_copy_is_known_where_nothing_is_below_the_bats(tmp_path: Path) -> None:
+    """As recorders with a high-pass filter write it: for birds there is nothing in it to compare."""
+    rate, paths = 96_000, list[Path]()
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 0.05, 6 * rate)
+        spectrum = np.fft.rfft(noise * np.repeat(np.random.default_rng(number).uniform(0, 1, 60), rate // 10))
+        spectrum[np.fft.rfftfreq(6 * rate, 1 / rate) < 14_000] = 0
+        sound = np.fft.irfft(spectrum).astype(np.float32)
+        paths += [
+            write(tmp_path, f"{number}.wav", sound, rate, "FLOAT"),
+            write(tmp_path, f"{number}.flac", 0.5 * sound, rate, "PCM_24"),
+        ]
+    heard = heard_by(SOUNDS["bat"])
+    assert same_sounds(paths, examine(paths, heard), heard) == [(0, 1, "same"), (2, 3, "same")]
+    assert same_sounds(paths, examine(paths)) == [], "control: below 8 kHz there is rounding alone"
 
 
 def test_all_channels_count_for_equal_samples(tmp_path: Path) -> None:

@@ -17,7 +17,24 @@ import soundfile
 from numpy.typing import NDArray
 
 from archive import survey
-from archive.survey import Spectra, contrast, decode_all, examine, listen, profile_of, sound_fingerprint
+from archive.recordings import Recording
+from archive.segments import draw_segment
+from archive.survey import (
+    BAND_EDGES,
+    BIRDS,
+    FRAME,
+    Band,
+    Spectra,
+    contrast,
+    decode_all,
+    edge_bins,
+    examine,
+    heard_by,
+    listen,
+    profile_of,
+    sound_fingerprint,
+)
+from config import SOUNDS
 from sounds import decoders
 
 HERE = Path(__file__).parents[2]
@@ -58,6 +75,46 @@ def test_a_second_look_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert examine(paths) == first and all(first[path].seconds == 6.0 for path in paths)
 
 
+def bats_and_rattle(rate: int = 256_000, seconds: float = 8.0) -> NDArray[np.float32]:
+    """A rattle below 6 kHz from 1 to 2 s, and ten faint calls of a bat, 5 ms each, from 6 to 7 s."""
+    rng, length = np.random.default_rng(0), round(0.005 * rate)
+    sound = 0.003 * rng.normal(0, 1, round(seconds * rate))
+    low = rng.normal(0, 1, rate // 16).repeat(16) * (np.arange(rate) // (rate // 20) % 2)  # held: mostly below 8 kHz
+    sound[rate : 2 * rate] += 0.3 * np.convolve(low, np.hanning(64) / 32, "same")
+    share = np.linspace(0, 1, length)
+    sweep = np.sin(2 * np.pi * np.cumsum(70_000 - 40_000 * share) / rate) * np.hanning(length)
+    for start in np.arange(6.0, 7.0, 0.1):
+        sound[round(start * rate) :][:length] += 0.03 * sweep
+    return sound.astype(np.float32)
+
+
+def test_what_stands_out_is_looked_for_where_the_network_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "night.wav", bats_and_rattle(), 256_000)
+    bats = heard_by(SOUNDS["bat"])
+    known = {band: examine([path], band)[path] for band in (bats, BIRDS)}
+    assert known[bats].digest == known[BIRDS].digest and known[bats].fingerprint != known[BIRDS].fingerprint
+    heard = dict[object, float]()
+    for band, examination in known.items():
+        rng, row = np.random.default_rng(1), Recording(path, path.name, seconds=8.0)
+        starts = [draw_segment(row, 0.5, profile_of(examination), rng)[0] for _ in range(400)]
+        heard[band] = float(np.mean([5.5 < start < 7.0 for start in starts]))
+    assert heard[bats] > 0.5 and heard[BIRDS] < 0.2, f"{heard}; at random 0.2"
+    monkeypatch.setattr("archive.survey.decode_all", forbidden)
+    assert {band: examine([path], band)[path] for band in known} == known, "each band is remembered by itself"
+
+
+def test_every_kind_of_sound_has_bands_of_its_own() -> None:
+    assert edge_bins(BIRDS) == [round(edge * FRAME / BIRDS.rate) for edge in BAND_EDGES]
+    assert heard_by(SOUNDS["bird"]) == BIRDS
+    for sound, audio in SOUNDS.items():
+        band = heard_by(audio)
+        bins = edge_bins(band)
+        hertz = np.array(bins) * band.rate / FRAME
+        assert len(bins) == len(BAND_EDGES) and all(one < other for one, other in pairwise(bins)), sound
+        grain = band.rate / FRAME
+        assert hertz[0] >= audio.lowest_hz - grain and 0.9 * audio.top_hz < hertz[-1] <= audio.top_hz, sound
+
+
 def test_a_file_that_changed_is_listened_to_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [write(tmp_path, f"{number}.wav", song(number)) for number in range(3)]
     examine(paths)
@@ -73,8 +130,8 @@ def test_what_was_listened_to_before_an_interruption_is_not_lost(
 ) -> None:
     paths = [write(tmp_path, f"{number}.wav", song(number)) for number in range(4)]
 
-    def interrupted(wanted: list[Path], workers: int) -> object:
-        for number, result in enumerate(decode_all(wanted, workers)):
+    def interrupted(wanted: list[Path], workers: int, band: Band) -> object:
+        for number, result in enumerate(decode_all(wanted, workers, band)):
             if number == 2:
                 raise KeyboardInterrupt
             yield result
@@ -108,7 +165,7 @@ def test_a_decoder_that_dies_or_hangs_takes_one_file_with_it(
     paths = [write(tmp_path, f"{number}.wav", song(number)) for number in range(4)]
     victim = (
         "import os, time; from archive import survey\nlisten = survey.listen\n"
-        f"def deadly(path):\n    if path.name == '2.wav': {deed}\n    return listen(path)\n"
+        f"def deadly(path, band):\n    if path.name == '2.wav': {deed}\n    return listen(path, band)\n"
         "survey.listen = deadly\nsurvey.serve_examinations()"
     )
     replace_decoder(monkeypatch, victim)
@@ -125,7 +182,7 @@ def test_what_may_pass_is_not_remembered(tmp_path: Path, monkeypatch: pytest.Mon
         replace_decoder(
             patch,
             "import os; from archive import survey\n"
-            "survey.listen = lambda path: os.kill(os.getpid(), 9)\nsurvey.serve_examinations()",
+            "survey.listen = lambda path, band: os.kill(os.getpid(), 9)\nsurvey.serve_examinations()",
         )
         assert examine([path])[path].reason.startswith("its decoder died (SIGKILL)")
     assert examine([path])[path].status == "ok"
@@ -138,8 +195,8 @@ def test_without_a_ledger_that_can_be_written_all_is_listened_to_all_the_same(
     examine([write(tmp_path, "b.wav", song(1))])
     real = survey.open_ledger
 
-    def read_only() -> sqlite3.Connection:
-        opened = real()
+    def read_only(band: Band) -> sqlite3.Connection:
+        opened = real(band)
         opened.execute("PRAGMA query_only = 1")
         return opened
 

@@ -1,6 +1,9 @@
 """Parts: whole or not there, never of other settings, and read back as they were."""
 
+import hashlib
+import io
 import json
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +14,8 @@ import pytest
 from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry
 from serving.journal import EARLIER, kept_settings, open_journal, write_signed
+from serving.scored_windows import Windows, packed, unpacked
+from serving.scorer import Answer
 
 ENTRY = Entry(Path("pond/dawn\udce9.wav"), "pond", "2026-05-14T05:30:00", 1_000, 17)
 FROG = Detection(0.0, 5.0, "41", "Rana ficta", 'the "frog"', 0.1 + 0.2, 0.5, 2, "2026-05-14T05:30:00", "42 0.31")
@@ -30,6 +35,43 @@ def test_what_was_kept_is_recalled_to_the_last_digit(tmp_path: Path) -> None:
     assert entry == ENTRY and (left.starts, left.ends, left.channel, right.channel) == ([0.0, 2.5], [5.0, 7.5], 1, 2)
     np.testing.assert_array_equal(left.probabilities, LEFT.probabilities)
     np.testing.assert_array_equal(left.embeddings, LEFT.embeddings)
+
+
+def test_a_day_in_half_seconds_is_kept_without_a_second_one_in_memory(tmp_path: Path) -> None:
+    """Of a bat's day there are 172,800 windows; with embeddings of Whisper base these are 350 MB."""
+    windows, answer = Windows(), Answer(np.zeros((100, 8), np.float32), np.ones((100, 512), np.float32))
+    for start in range(0, 20_000, 100):
+        windows.take([(start, start + 1)] * 100, range(100), answer, embeddings=True)
+    size = len(windows.embeddings) * 4
+    with open_journal(tmp_path, {}, arrays=True) as journal:
+        tracemalloc.start()
+        journal.save_begun(ENTRY, packed({(0, False): windows}, 20_000, {(0, False): 20_000}))
+        begun = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        journal.save(ENTRY, DAWN, [windows.scored(0, 8)])
+        done = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert max(begun, done) < size / 2, f"{begun / 1e6:.0f} and {done / 1e6:.0f} MB beside {size / 1e6:.0f}"
+
+
+def test_what_is_begun_is_recalled_as_it_was_or_not_at_all(tmp_path: Path) -> None:
+    windows = Windows()
+    windows.take([(0.0, 5.0)], [0], Answer(np.ones((1, 3), np.float32), np.ones((1, 4), np.float32)), embeddings=True)
+    with open_journal(tmp_path, {}, arrays=True) as journal:
+        assert journal.recall_begun(ENTRY) is None
+        journal.save_begun(ENTRY, packed({(0, False): windows}, 1, {(0, False): 1}))
+        kept = journal.recall_begun(ENTRY)
+        assert kept is not None and unpacked(kept) == ({(0, False): windows}, 1)
+        path = journal.path(ENTRY, "begun")
+        earlier = io.BytesIO()
+        np.savez(earlier, allow_pickle=False, kept=np.array([True]), **kept)  # as an earlier version wrote it
+        path.write_bytes(hashlib.sha256(earlier.getvalue()).digest() + earlier.getvalue())
+        kept = journal.recall_begun(ENTRY)
+        assert kept is not None and unpacked(kept) == ({(0, False): windows}, 1)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        assert journal.recall_begun(ENTRY) is None
 
 
 def test_a_table_that_was_corrected_meanwhile_tells_site_and_time(tmp_path: Path) -> None:

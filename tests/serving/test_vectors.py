@@ -107,6 +107,21 @@ def test_the_same_recordings_make_the_same_bytes_and_old_arrays_go(tmp_path: Pat
     assert len(list(tmp_path.glob("*.npy"))) == 6 and len(open_store(tmp_path).vectors) == 90
 
 
+def test_a_long_recording_is_stored_in_parts_and_the_store_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, entries = kept(tmp_path, [animals(301), animals(40, seed=1)])
+    write_store(tmp_path, journal, entries, {})
+    whole = open_store(tmp_path)
+    before = [np.array(array) for array in (whole.vectors, whole.coarse, whole.places)]
+    monkeypatch.setattr("serving.vectors.AT_A_TIME", 64)
+    write_store(tmp_path, journal, entries, {})
+    parts = open_store(tmp_path)
+    for name, expected in zip(("vectors", "coarse"), before, strict=False):
+        assert np.allclose(getattr(parts, name), expected, atol=2e-3), name
+    assert all(np.array_equal(parts.places[name], before[2][name]) for name in ("recording", "start", "end"))
+
+
 def test_a_store_that_is_cut_off_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, entries = kept(tmp_path, np.split(animals(120), 4))
     write_store(tmp_path, journal, entries[:2], {})

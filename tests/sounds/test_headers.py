@@ -222,17 +222,38 @@ def test_a_chunk_without_its_padding_is_a_chunk(tmp_path: Path) -> None:
         assert (whole(path)[1].status, whole(path)[1].seconds) == ("ok", 5 - 1 / RATE)
 
 
-def test_too_much_sound_for_a_wav_header_is_told_and_read_by_the_other_decoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", [b"", LAST["WAV"]], ids=["sound alone", "a chunk behind it"])
+@pytest.mark.parametrize("size", [5 * 10**9, 9 * 10**9])
+def test_of_too_much_sound_for_a_wav_header_every_second_is_found_at_once(
+    size: int, rest: bytes, tmp_path: Path
+) -> None:
+    """A night of ultrasound of a recorder that writes on; sizes have 32 bits, of which the highest are lost."""
     path, content = tmp_path / "owl.wav", file_of("WAV", seconds=1)
-    for gigabytes in (5, 9):
-        size = gigabytes * 10**9
-        path.write_bytes(put(content, 40, number((size - 44) % 2**32)))
+    for stated in ((size - 44) % 2**32, 2**32 - 1, 0):
+        path.write_bytes(put(content, 40, number(stated)))
         os.truncate(path, size - 4_000)  # a hole, no disk is filled
         with path.open("ab") as file:
-            file.write(b"\1" * 4_000)
+            file.write(b"\1" * 4_000 + rest)
         with path.open("rb") as file:
             header = read_header(file)
-        assert header.short and not header.mendable
+            assert header.mendable
+            with soundfile.SoundFile(mended(file, header)) as sound:
+                assert sound.frames == (size - 44) // 2, stated
+        found = read_samples(path, (size - 44) // 2 - 3_000, RATE, RATE)
+        assert np.array_equal(found, np.r_[np.zeros(1_000), np.full(2_000, 257 / 32_768)].astype(np.float32)), stated
+
+
+def test_sound_that_a_wav_header_cannot_speak_of_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sounds.headers.LARGEST_WAV", 100_000)  # as if that were all of 32 bits
+    path, content = tmp_path / "owl.wav", file_of("WAV")
+    path.write_bytes(content)
+    due = soundfile.read(path, dtype="float32")[0]
+    path.write_bytes(lying(content, 0.1) + LAST["WAV"])
+    read, outcome = whole(path)
+    assert np.array_equal(read, due) and outcome.status == "salvaged"
+    assert "its header speaks of fewer samples than follow" in outcome.reason
 
 
 def test_a_mended_file_can_be_searched_like_any_other(tmp_path: Path) -> None:
