@@ -1,7 +1,7 @@
 """Verdicts on windows whose embeddings are stored -> a linear head, in seconds; how good it is; what to listen to next.
 
-    head = fit_head(judged, background)                  # (width,) weights and a bias for each label
-    judgements = judge(judged, background, labels)       # by windows of recordings that a head was not fitted to
+    head = fit_verdict_head(judged, background)                  # (width,) weights and a bias for each label
+    judgements = judge_labels(judged, background, labels)       # by windows of recordings that a head was not fitted to
     chosen = choose_next(head.logits(everything), vectors, sites, listened, most=100)
 
 Reads and writes   nothing. The features are standardised embeddings, so that the head has the form of ours: `Standard`,
