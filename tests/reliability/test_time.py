@@ -224,7 +224,7 @@ def write_day(path: Path, rate: int, hours: float, hum: bool = False) -> Path:
         for second in range(0, round(hours * 3600), 10):
             if second in moments:
                 first = moments[second] * rate
-                sounding[:] = 0
+                sounding[:] = silence
                 sounding[first : first + len(beep(rate))] = beep(rate)
             block = sounding if second in moments else silence
             for start in range(0, len(block), 2 * rate):
