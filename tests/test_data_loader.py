@@ -594,7 +594,7 @@ def test_narrators_are_cut_once_and_stay_cut_in_the_table(tmp_path: Path, monkey
     write_sound(folder / "Strix aluco" / "alone.wav", 20, [], [(3, 4), (11, 13)])
     write_sound(rain / "people.wav", 20, [(0, 4)])
     data = CollectionSettings(folder, layout="folders", voices="skip")
-    assert survey(SurveyCommand(data, PlaceSettings(tmp_path / "runs"))) == 0
+    assert survey(SurveyCommand(data, run=PlaceSettings(tmp_path / "runs"))) == 0
     first = {Path(row.name).stem: row for row in read_archive(data).recordings}
     table = tmp_path / "runs" / "data" / "recordings.csv"
     again = {Path(row.name).stem: row for row in read_archive(CollectionSettings(table)).recordings}  # needs no flag

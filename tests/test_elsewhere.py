@@ -171,7 +171,7 @@ def test_an_index_and_a_survey_of_a_bucket_are_those_of_the_folder(
         assert search(index) == 2
         monkeypatch.setattr(survey, "LEDGER", tmp_path / f"{name}.sqlite")
         data = CollectionSettings(root, max_bad=0.5, layout="unlabeled")
-        assert data_loader.survey(SurveyCommand(data, PlaceSettings(tmp_path / name))) == 2
+        assert data_loader.survey(SurveyCommand(data, run=PlaceSettings(tmp_path / name))) == 2
         table = rows(tmp_path / name / "data" / "recordings.csv")
         found.append([(row["path"], row["seconds"], row["status"], row["recorded_at"]) for row in table])
     assert found[0] == found[1] and len(found[0]) == 5

@@ -163,11 +163,11 @@ def test_a_survey_has_the_bytes_of_one_machine(
     for name, cluster in (("alone", ""), ("there", "local:2")):
         monkeypatch.setattr(survey, "LEDGER", tmp_path / f"{name}.sqlite")
         data = CollectionSettings(place / "season", max_bad=0.5)
-        assert data_loader.survey(SurveyCommand(data, PlaceSettings(tmp_path / name), cluster)) == 2
+        assert data_loader.survey(SurveyCommand(data, run=PlaceSettings(tmp_path / name), cluster=cluster)) == 2
         assert "listened to 25 recordings" in capsys.readouterr().out
     tables = [(tmp_path / name / "data" / "recordings.csv").read_bytes() for name in ("alone", "there")]
     assert tables[0] == tables[1] and tables[0].count(b"\n") == 26
-    assert data_loader.survey(SurveyCommand(data, PlaceSettings(tmp_path / "there"), "local:2")) == 2
+    assert data_loader.survey(SurveyCommand(data, run=PlaceSettings(tmp_path / "there"), cluster="local:2")) == 2
     assert "listened to 25" not in capsys.readouterr().out  # the ledger here has what the workers found
 
 

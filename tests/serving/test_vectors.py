@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_a_long_recording_is_stored_in_parts_and_the_store_is_the_same(
     journal, entries = kept(tmp_path, [animals(301), animals(40, seed=1)])
     write_store(tmp_path, journal, entries, {})
     whole = open_store(tmp_path)
-    before = [np.array(array) for array in (whole.vectors, whole.coarse, whole.places)]
+    before: list[NDArray[Any]] = [np.array(array) for array in (whole.vectors, whole.coarse, whole.places)]
     monkeypatch.setattr("serving.vectors.AT_A_TIME", 64)
     write_store(tmp_path, journal, entries, {})
     parts = open_store(tmp_path)
