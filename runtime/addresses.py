@@ -300,6 +300,9 @@ def server_of(protocol: str) -> Any:
     try:
         import fsspec
 
+        os.environ.setdefault(
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+        )  # else Google is asked for the bucket's kind
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         return fsspec.filesystem(protocol, **options)
     except ImportError as error:
