@@ -346,6 +346,8 @@ def slurm_scheduler(count: int) -> Generator[tuple[str, Security, SLURMCluster]]
     finally:
         with suppress(AssertionError):  # Dask's, of a job that Slurm has not taken, as beyond somebody's share of them
             jobs.close()
+        for kept in [kept for name, kept in vars(jobs).items() if name.startswith("_job_") and hasattr(kept, "close")]:
+            kept.close()  # the files of this run's certificate, which would stay until this process ends
 
 
 def refuse_unqueued(script: str) -> None:
