@@ -241,11 +241,12 @@ def has_slurm() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_slurm(), reason="no Slurm with a free node here: docs/clusters.md says how one is tried")
 def test_jobs_of_a_slurm_that_is_there_give_the_bytes_of_one_machine_though_one_is_cancelled(
     place: Path, one_machine: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("dask_jobqueue", reason="pip install -r requirements-cluster.txt")
+    if not has_slurm():
+        pytest.skip("no Slurm with a free node here: docs/clusters.md says how one is tried")
     monkeypatch.chdir(tmp_path)  # where Slurm writes what its jobs say
     before, cancelled = jobs_there(), list[str]()
 
