@@ -363,8 +363,11 @@ def refuse_unqueued(script: str) -> None:
 
 def queued() -> set[str] | None:
     """The numbers of one's jobs that wait or run; None where Slurm does not say."""
-    asked = [found, "--me", "--noheader", "--format=%A %t"] if (found := shutil.which("squeue")) else ["false"]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    squeue = shutil.which("squeue")
+    if squeue is None:
+        return None
+    words = [squeue, "--me", "--noheader", "--format=%A %t"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
     rows = [line.split() for line in said.stdout.splitlines()]
     return {row[0] for row in rows if len(row) == 2 and row[1] != "CG"} if said.returncode == 0 else None
 
