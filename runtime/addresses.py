@@ -141,8 +141,8 @@ def place(path: Path) -> Path:
 
 
 def files_below(root: Path, refused: list[str]) -> Iterator[Path]:
-    """Every file below an address, with what the server says of it, folder by folder: no more than one listing at a
-    time is held.
+    """Every file below an address, with what the server says of it, folder by folder: no more than one page of a
+    listing at a time is held, of servers other than S3's and Google's one folder.
 
     refused   gets the first few names that lead out of their folder, or that no table could hold
     """
@@ -150,7 +150,7 @@ def files_below(root: Path, refused: list[str]) -> Iterator[Path]:
     server, waiting = filesystem(address), [key_of(address)]
     while waiting:
         folder = waiting.pop()
-        for name, known in asked(address, partial(listing, server, folder)):
+        for name, known in names_in(address, server, folder):
             inside = name.rstrip("/").removeprefix(folder.rstrip("/") + "/")
             if name.rstrip("/") == folder.rstrip("/"):
                 continue
@@ -164,9 +164,53 @@ def files_below(root: Path, refused: list[str]) -> Iterator[Path]:
                 yield cast(Path, found)
 
 
-def listing(server: Any, folder: str) -> list[tuple[str, Known]]:
-    """The names in a folder of a file system, and what that says of each."""
-    return [(str(entry["name"]), known_of(entry)) for entry in server.ls(folder, detail=True)]
+def names_in(address: Address, server: Any, folder: str) -> Iterator[tuple[str, Known]]:
+    """The names in a folder of a file system, and what that says of each, as its pages come."""
+    protocols = [server.protocol] if isinstance(server.protocol, str) else server.protocol
+    ask = page_of_s3 if "s3" in protocols else page_of_google if "gs" in protocols else whole_folder
+    token = ""
+    while True:
+        entries, token = asked(address, partial(ask, server, folder, token))
+        yield from ((str(entry["name"]), known_of(entry)) for entry in entries)
+        if not token:
+            return
+
+
+def whole_folder(server: Any, folder: str, _token: str) -> tuple[list[dict[str, Any]], str]:
+    """All names in a folder, as fsspec lists them."""
+    return server.ls(folder, detail=True), ""
+
+
+def page_of_s3(server: Any, folder: str, token: str) -> tuple[list[dict[str, Any]], str]:
+    """Up to a thousand names in a folder of a bucket, and where the next ones begin, "" at the end: s3fs itself gathers
+    all of a folder."""
+    bucket, prefix = bucket_of(folder)
+    more = {"ContinuationToken": token} if token else {}
+    page = server.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more, **server.req_kw)
+    found = [folder_entry(bucket, one["Prefix"]) for one in page.get("CommonPrefixes", [])]
+    found += [{**one, "name": f"{bucket}/{one['Key']}", "size": one["Size"]} for one in page.get("Contents", [])]
+    return found, page.get("NextContinuationToken", "")
+
+
+def page_of_google(server: Any, folder: str, token: str) -> tuple[list[dict[str, Any]], str]:
+    """The same of Google's."""
+    bucket, prefix = bucket_of(folder)
+    wanted = {"prefix": prefix or None, "pageToken": token or None, "delimiter": "/", "json_out": True}
+    page = server.call("GET", "b/{}/o", bucket, **wanted)
+    found = [folder_entry(bucket, name) for name in page.get("prefixes", [])]
+    items = page.get("items", [])
+    found += [{**one, "name": f"{bucket}/{one['name']}", "size": int(one.get("size", -1))} for one in items]
+    return found, page.get("nextPageToken", "")
+
+
+def bucket_of(folder: str) -> tuple[str, str]:
+    """season/2026 in a bucket -> its name, and what all keys in that folder begin with."""
+    bucket, _, key = folder.strip("/").partition("/")
+    return bucket, f"{key}/" if key else ""
+
+
+def folder_entry(bucket: str, prefix: str) -> dict[str, Any]:
+    return {"name": f"{bucket}/{prefix.rstrip('/')}", "type": "directory"}
 
 
 def is_plain(name: str) -> bool:
@@ -300,6 +344,9 @@ def server_of(protocol: str) -> Any:
     try:
         import fsspec
 
+        os.environ.setdefault(
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+        )  # else Google is asked for the bucket's kind
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         return fsspec.filesystem(protocol, **options)
     except ImportError as error:

@@ -11,7 +11,8 @@ Writes   nothing
 
 Dask's own processes talk in pickles: whoever reaches its scheduler can run code. That of `local` and `slurm` is started
 here, speaks TLS with a certificate that is made for this run, and has no dashboard; that of `tcp://` is its owner's.
-A worker that dies is begun anew and its task given to another one; one that gives no sign of life ends itself.
+A worker that dies is begun anew and its task given to another one; one that gives no sign of life ends itself. A job
+of Slurm that ends, as each does at its limit of time, is queued anew.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +41,7 @@ from runtime.terminal import show
 from system import APART, end_group
 
 if TYPE_CHECKING:  # imported where it is asked for
+    from dask_jobqueue import SLURMCluster
     from distributed import Client, Future, Security
 
 Item = TypeVar("Item")
@@ -49,13 +52,15 @@ Opened = TypeVar("Opened")
 HERE = Path(__file__).resolve().parents[1]
 FORMS = "local:4, tcp://scheduler:8786, tls://scheduler:8786 or slurm:32"
 LOOPBACK = "127.0.0.1"
-LOG = "workers.log"
+LOG, LOGS = "workers.log", "slurm-*.out (or what log-directory of jobqueue.yaml holds)"
 STUCK_SECONDS = 600.0  # without a sign of life, after which a worker is taken to hang
 TRIES = 10  # workers that may die of a task before it is given up
 LOOK_SECONDS = 5.0  # between two looks at how many workers there are
+RENEW_SECONDS = 60.0  # between two questions to Slurm
 OWN = "runtime.cluster"  # what workers must be able to import: one that cannot read a task ends itself
 FIRST_SECONDS, LOCAL_SECONDS = 60.0, 300.0  # that the first worker of a running scheduler, and our own, may take
 CONNECT_SECONDS = 10.0
+NO_PAGE = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
 SETTINGS: dict[str, Any] = {  # of Dask, for what is started here
     "distributed.scheduler.allowed-failures": TRIES,
     "distributed.scheduler.worker-saturation": 1.0,  # what a worker waits with would be lost with it
@@ -71,6 +76,7 @@ class Cluster:
 
     client: Client
     name: str  # as the flag says it
+    jobs: SLURMCluster | None = None  # what was given to Slurm
 
     def threads(self) -> int:
         """How many threads all workers have together, 0 while there is none."""
@@ -78,6 +84,19 @@ class Cluster:
             return sum(self.client.nthreads().values())
         except (CancelledError, OSError):
             raise AssertionError(self.gone()) from None
+
+    def renew(self) -> None:
+        """Queue jobs anew that have ended, as at their limit of time: Dask does not miss them."""
+        if self.jobs and (there := queued()) is not None:
+            for name in [name for name, job in self.jobs.workers.items() if job.job_id not in there]:
+                self.jobs.workers.pop(name, None)
+            self.jobs.scale(jobs=int(self.name.partition(":")[2]))
+
+    def is_waiting(self) -> bool:
+        """Whether a job may still come."""
+        there = queued() if self.jobs else set[str]()
+        jobs = self.jobs.workers.values() if self.jobs else ()
+        return there is None or any(job.job_id in there for job in jobs)
 
     def gone(self) -> str:
         return f"the scheduler at {self.name} is gone; what is done is kept: the same command goes on once it is back"
@@ -96,6 +115,7 @@ class Cluster:
         fatal: list[Item] = []
         again: list[Sequence[Item]] = []
         room, looked = 2 * max(1, self.threads()), time.monotonic()
+        renewed = looked
         while True:
             while len(running) < room and (task := again.pop() if again else next(tasks, None)) is not None:
                 future = self.client.submit(at_work, work, STUCK_SECONDS, task, pure=False)
@@ -114,6 +134,9 @@ class Cluster:
                 again += [[item] for item in task]
             if time.monotonic() - looked > LOOK_SECONDS:  # workers come and go
                 room, looked = 2 * max(1, self.threads()), time.monotonic()
+            if time.monotonic() - renewed > RENEW_SECONDS:
+                self.renew()
+                renewed = time.monotonic()
         assert not fatal, (
             f"{len(fatal)} recordings ended every worker that tried them, all others are done: "
             f"{', '.join(str(getattr(item, 'path', item)) for item in fatal[:3])}; leave them out, or give workers "
@@ -122,21 +145,25 @@ class Cluster:
 
     def next_done(self, done: SimpleQueue[Future]) -> Future:
         """The next task that is done, however long it takes, as long as somebody is there to do it."""
-        alone = 0.0
+        alone, renewed = 0.0, False
         while True:
             try:
                 return done.get(timeout=LOOK_SECONDS)
             except Empty:
                 if self.threads():
-                    alone = 0.0
+                    alone, renewed = 0.0, False
                     continue
             if not alone:
                 show(f"no worker is left at {self.name}; waiting for others")
             alone = alone + LOOK_SECONDS
-            assert alone < FIRST_SECONDS or self.name.startswith("slurm"), (
-                f"no worker was left at {self.name} for {alone:.0f} s; what is done is kept: start some and give the "
-                "same command again"
+            if alone < FIRST_SECONDS or self.is_waiting():
+                continue
+            assert self.jobs and not renewed, (
+                f"no worker was left at {self.name} for {alone:.0f} s; what is done is kept: "
+                f"{'look at what the jobs said' if self.jobs else 'start some'} and give the same command again"
             )
+            self.renew()
+            alone, renewed = LOOK_SECONDS, True
 
     def result_of(self, future: Future) -> list[Any]:
         """What a task gave, in a list; an empty one where it ended all workers that tried it."""
@@ -179,10 +206,12 @@ def open_cluster(text: str) -> Generator[Cluster]:
     from distributed import Client
 
     openers = {"local": local_scheduler, "slurm": slurm_scheduler}
+    address, security, jobs = where, None, None
     with dask.config.set(SETTINGS), ExitStack() as stack:
         for name in ("distributed", "distributed.client", "distributed.scheduler", "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what the user needs to know is said in our words
-        address, security = stack.enter_context(openers[kind](int(where))) if kind in openers else (where, None)
+        if kind in openers:
+            address, security, jobs = stack.enter_context(openers[kind](int(where)))
         try:
             client = stack.enter_context(
                 Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -191,7 +220,7 @@ def open_cluster(text: str) -> Generator[Cluster]:
             raise AssertionError(
                 f"no scheduler answers at {text} ({str(error).splitlines()[0][:120]}); start it with `dask scheduler`"
             ) from None
-        cluster = Cluster(client, text)
+        cluster = Cluster(client, text, jobs)
         wait_for_workers(cluster, kind, int(where) if kind == "local" else 1)
         refuse_strangers(cluster)
         show(f"{cluster.threads()} threads of workers at {text}")
@@ -200,15 +229,20 @@ def open_cluster(text: str) -> Generator[Cluster]:
 
 def wait_for_workers(cluster: Cluster, kind: str, count: int) -> None:
     """Until so many threads of workers are there; for as long as it takes where they are in Slurm's queue."""
-    begun = time.monotonic()
+    limit = LOCAL_SECONDS if kind == "local" else FIRST_SECONDS
+    ends = time.monotonic() + limit
     if kind == "slurm":
         show("waiting for the first job to start; Ctrl-C takes them all back")
-    limit = LOCAL_SECONDS if kind == "local" else FIRST_SECONDS
     while cluster.threads() < count:
-        assert kind == "slurm" or time.monotonic() - begun < limit, (
-            f"no worker came to {cluster.name} within {limit:.0f} s; start some with `dask worker`, or take fewer of "
-            "local"
-        )
+        if time.monotonic() > ends:
+            assert kind != "slurm" or cluster.is_waiting(), (
+                f"every job of {cluster.name} has ended, and none has a worker; {LOGS} in {Path.cwd()} say why"
+            )
+            assert kind == "slurm", (
+                f"no worker came to {cluster.name} within {limit:.0f} s; start some with `dask worker`, or take fewer "
+                "of local"
+            )
+            ends += limit
         time.sleep(0.05)
 
 
@@ -225,7 +259,7 @@ def refuse_strangers(cluster: Cluster) -> None:
 
 
 @contextmanager
-def local_scheduler(count: int) -> Generator[tuple[str, Security]]:
+def local_scheduler(count: int) -> Generator[tuple[str, Security, None]]:
     """A scheduler in this process and so many workers of one thread; nobody else on this machine can talk to them."""
     from distributed import LocalCluster, Security
 
@@ -244,7 +278,7 @@ def local_scheduler(count: int) -> Generator[tuple[str, Security]]:
     ):
         process = start_workers(scheduler.scheduler_address, count, Path(folder), security)
         try:
-            yield scheduler.scheduler_address, security
+            yield scheduler.scheduler_address, security, None
         finally:
             end_group(process)  # they have nothing to keep
 
@@ -283,7 +317,7 @@ def workers_environment() -> dict[str, str]:
 
 
 @contextmanager
-def slurm_scheduler(count: int) -> Generator[tuple[str, Security]]:
+def slurm_scheduler(count: int) -> Generator[tuple[str, Security, SLURMCluster]]:
     """A scheduler in this process and so many jobs of Slurm, each a worker; queue, account, time and memory are those
     of ~/.config/dask/jobqueue.yaml."""
     import dask
@@ -293,20 +327,49 @@ def slurm_scheduler(count: int) -> Generator[tuple[str, Security]]:
     own: Mapping[str, Any] = dask.config.get("jobqueue.slurm", {})
     exports = [f"export {name}={shlex.quote(value)}" for name, value in workers_environment().items()]
     security = Security.temporary()
-    with SLURMCluster(
+    jobs = SLURMCluster(
         cores=own.get("cores") or 1,
         processes=own.get("processes") or 1,
         memory=own.get("memory") or "4 GB",
         protocol="tls://",
         security=security,
         shared_temp_directory=own.get("shared-temp-directory") or str(Path.cwd()),
-        scheduler_options={"dashboard": False},
+        scheduler_options={**(own.get("scheduler-options") or {}), **NO_PAGE},
         job_script_prologue=[*(own.get("job-script-prologue") or []), *exports],
         worker_extra_args=[*(own.get("worker-extra-args") or []), "--no-dashboard"],
         silence_logs=logging.CRITICAL,
-    ) as jobs:
+    )
+    try:
+        refuse_unqueued(jobs.job_script())
         jobs.scale(jobs=count)
-        yield jobs.scheduler_address, security
+        yield jobs.scheduler_address, security, jobs
+    finally:
+        with suppress(AssertionError):  # Dask's, of a job that Slurm has not taken, as beyond somebody's share of them
+            jobs.close()
+        for kept in [kept for name, kept in vars(jobs).items() if name.startswith("_job_") and hasattr(kept, "close")]:
+            kept.close()  # the files of this run's certificate, which would stay until this process ends
+
+
+def refuse_unqueued(script: str) -> None:
+    """Refuse a job that Slurm would not take, in Slurm's words: Dask would wait for it."""
+    sbatch = shutil.which("sbatch")
+    assert sbatch, "--cluster slurm: no sbatch here; give the command on a machine from which jobs can be queued"
+    said = subprocess.run([sbatch, "--test-only"], input=script, capture_output=True, text=True, check=False)
+    words = " ".join(said.stderr.split()) or f"exit code {said.returncode}"
+    assert said.returncode == 0, (
+        f"Slurm takes no such job ({words[:200]}); mend ~/.config/dask/jobqueue.yaml (docs/clusters.md)"
+    )
+
+
+def queued() -> set[str] | None:
+    """The numbers of one's jobs that wait or run; None where Slurm does not say."""
+    squeue = shutil.which("squeue")
+    if squeue is None:
+        return None
+    words = [squeue, "--me", "--noheader", "--format=%A %t"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    rows = [line.split() for line in said.stdout.splitlines()]
+    return {row[0] for row in rows if len(row) == 2 and row[1] != "CG"} if said.returncode == 0 else None
 
 
 # --- where a worker is ----------------------------------------------------------------------------------------------

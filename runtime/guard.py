@@ -50,7 +50,8 @@ FOREIGN = OPERATORS | frozenset(  # and of what other exporters write for networ
         And ArgMax ArgMin Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum Elu Equal Floor GatherElements
         GatherND GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow InstanceNormalization
         IsNaN LSTM LeakyRelu Less LessOrEqual LogSoftmax LpNormalization MelWeightMatrix Mish Mod Not Or PRelu Range
-        ReduceLogSumExp ReduceProd ReduceSumSquare Resize Round STFT Selu Sign Size Softplus Softsign Sum Tile
+        ReduceLogSumExp ReduceProd ReduceSumSquare Resize ReverseSequence Round STFT Selu Sign Size Softplus Softsign
+        Sum Tile
         """,
     )
 )

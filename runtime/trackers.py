@@ -18,11 +18,19 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from config import TrackerKind
 
 Value = float | int | str | None
+NUMBERS_ALONE: dict[str, Any] = {  # of wandb's settings: else the terminal's text, paths, names and packages go along
+    "console": "off",
+    "silent": True,
+    "host": "",
+    "x_save_requirements": False,
+    **dict.fromkeys(("disable_code", "disable_git", "disable_job_creation", "x_disable_meta"), True),
+    **dict.fromkeys(("x_disable_stats", "x_disable_machine_info"), True),
+}
 OPEN = dict[Path, "Writer"]()  # of the runs of this process, by their folder
 
 
@@ -77,7 +85,9 @@ def wandb_writer(folder: Path) -> Writer:
     import wandb
 
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    run = wandb.init(project="wild-whisper", name=folder.name, id=name, dir=str(folder), resume="allow")
+    run = wandb.init(
+        project="wild-whisper", name=folder.name, id=name, dir=str(folder), resume="allow", settings=NUMBERS_ALONE
+    )
 
     def write(step: int, numbers: Mapping[str, float]) -> None:
         run.log(dict(numbers), step=step)

@@ -1,4 +1,5 @@
-"""Recordings at a server: the tables of a folder here, from S3 and over HTTP; what fails there is a row, code 2."""
+"""Recordings at a server: the tables of a folder here, from S3, Google and over HTTP; what fails there is a row, code
+2."""
 
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
@@ -69,6 +70,27 @@ def bucket(place: Path) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def google(place: Path) -> Iterator[str]:
+    """The same folder in a bucket of Google's, on the loopback."""
+    if absent := sorted(name for name in ("gcsfs", "gcp_storage_emulator") if not find_spec(name)):
+        pytest.skip(f"{', '.join(absent)}: pip install -r requirements-dev.txt")
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="archive")
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        port = server._api._httpd.server_address[1]
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        patch.setenv("NO_GCE_CHECK", "true")  # whether this is a machine of Google's is not asked
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        addresses.server_of.cache_clear()
+        addresses.server_of("gs").put(str(place / "season"), "archive/season", recursive=True)
+        yield "gs://archive/season"
+    addresses.server_of.cache_clear()
+    server.stop()
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -102,6 +124,23 @@ def test_a_bucket_gives_the_tables_of_the_folder_it_is_a_copy_of_and_none_holds_
     said = capsys.readouterr()
     texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(texts) > 8 and not [text for text in (*texts, (said.out + said.err).encode()) if SECRET.encode() in text]
+
+
+def test_a_bucket_of_googles_gives_and_takes_the_same_tables(place: Path, google: str, tmp_path: Path) -> None:
+    assert predict(command(place, tmp_path / "here", place / "season")) == 2
+    assert predict(command(place, Path("gs://archive/results"), google, runs=tmp_path / "runs")) == 2
+    there: Any = addresses.server_of("gs")
+    for name in ("detections.csv", "scores.csv", "files.csv", "run.json"):
+        sent = there.cat_file(f"archive/results/{name}")
+        here = (tmp_path / "here" / name).read_bytes().replace(str(place / "season").encode(), google.encode())
+        assert sent.count(b"\n") >= 5 and (sent == here or name in ("files.csv", "run.json"))
+    status = {
+        row["file"]: row["status"]
+        for row in csv.DictReader(there.cat_file("archive/results/files.csv").decode().splitlines())
+    }
+    assert (
+        status[f"{google}/pond/a.flac"] == "ok" and status[f"{google}/notes.wav"] == "unreadable" and len(status) == 5
+    )
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - be
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +30,7 @@ from serving.journal import Journal
 
 pytest.importorskip("distributed", reason="pip install -r requirements-cluster.txt")
 RATE = 16_000
+SQUEUE = ["squeue", "--me", "--noheader", "--format=%A"]
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +229,36 @@ def test_four_workers_of_which_one_after_the_other_dies(
         after_saves(monkeypatch, count, kill)
     assert predict(command(place, tmp_path, cluster="local:4")) == 2
     assert len(set(killed)) == 4 and files(tmp_path) == one_machine
+
+
+def has_slurm() -> bool:
+    """Whether jobs can be queued here, and a node takes them."""
+    try:
+        nodes = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=20)
+        return nodes.returncode == 0 and bool({"idle", "mix"} & set(nodes.stdout.split()))
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.mark.slow
+def test_jobs_of_a_slurm_that_is_there_give_the_bytes_of_one_machine_though_one_is_cancelled(
+    place: Path, one_machine: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue", reason="pip install -r requirements-cluster.txt")
+    if not has_slurm():
+        pytest.skip("no Slurm with a free node here: docs/clusters.md says how one is tried")
+    monkeypatch.chdir(tmp_path)  # where Slurm writes what its jobs say
+    before, cancelled = jobs_there(), list[str]()
+
+    def cancel() -> None:
+        cancelled.append(sorted(jobs_there() - before)[0])
+        subprocess.run(["scancel", *cancelled], check=True)
+
+    after_saves(monkeypatch, 5, cancel)
+    assert predict(command(place, tmp_path / "out", cluster="slurm:2")) == 2
+    assert cancelled and files(tmp_path / "out") == one_machine
+    assert not set(subprocess.run([*SQUEUE, "--states=PD,R"], capture_output=True, text=True).stdout.split()) - before
+
+
+def jobs_there() -> set[str]:
+    return set(subprocess.run(SQUEUE, capture_output=True, text=True, check=True).stdout.split())

@@ -156,6 +156,57 @@ def test_a_million_keys_are_listed_in_the_memory_of_one_folder(folders: int, mon
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; a million would be hundreds
 
 
+class Flat:
+    """A pretend bucket with all keys in one folder, asked page by page as S3 and Google are."""
+
+    req_kw: dict[str, str] = {}  # noqa: RUF012 (as of s3fs)
+
+    def __init__(self, protocol: str, count: int) -> None:
+        self.protocol, self.count, self.pages = (protocol,), count, 0
+
+    def _strip_protocol(self, path: str) -> str:
+        return path.partition("://")[2].rstrip("/")
+
+    def names(self, token: str, prefix: str) -> tuple[list[str], str]:
+        self.pages += 1
+        first, end = int(token or 0), min(self.count, int(token or 0) + 1000)
+        return [f"{prefix}{number:07}.wav" for number in range(first, end)], str(end) if end < self.count else ""
+
+    def call_s3(self, method: str, Bucket: str, Prefix: str, Delimiter: str, **more: str) -> dict[str, Any]:
+        assert (method, Bucket, Delimiter) == ("list_objects_v2", "archive", "/")
+        names, token = self.names(more.get("ContinuationToken", ""), Prefix)
+        found = [{"Key": name, "Size": 960_044, "LastModified": "2026-05-14T05:30:00Z"} for name in names]
+        return {"Contents": found} | ({"NextContinuationToken": token} if token else {})
+
+    def call(self, method: str, path: str, bucket: str, prefix: str, **more: Any) -> dict[str, Any]:
+        assert (method, path, bucket, more["delimiter"]) == ("GET", "b/{}/o", "archive", "/")
+        names, token = self.names(more["pageToken"], prefix)
+        found = [{"name": name, "size": "960044", "updated": "2026-05-14T05:30:00Z"} for name in names]
+        return {"items": found} | ({"nextPageToken": token} if token else {})
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs"])
+@pytest.mark.parametrize("count", [20_500, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_million_keys_in_one_folder_are_listed_in_the_memory_of_one_page(
+    protocol: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Flat(protocol, count)
+    monkeypatch.setattr(addresses, "server_of", lambda _: server)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
+    seen = 0
+    for path in files_below(place(Path(f"{protocol}://archive/season")), []):
+        seen += 1
+        if seen == 5_000:  # which costs time
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert path.stat().st_size == 960_044 and path.stat().st_mtime_ns == 1_778_736_600 * 10**9
+            assert str(path) == f"{protocol}://archive/season/0004999.wav" and server.pages == 5
+            assert 1e5 < most < 3e6, f"{most / 1e6:.1f} MB for pages of 1,000"
+    assert seen == count and server.pages == -(-count // 1000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
 class Lying(fsspec.AbstractFileSystem):
     """A pretend server whose listing names what is not in it."""
 

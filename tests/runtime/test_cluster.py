@@ -233,6 +233,7 @@ def test_a_worker_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 SBATCH = """#!/bin/sh
+[ "$1" = --test-only ] && exit 0
 for job; do :; done
 setsid bash "$job" > {folder}/said 2>&1 &
 echo $! >> {folder}/jobs
@@ -241,26 +242,75 @@ echo "Submitted batch job $!"
 """
 
 
-@pytest.mark.slow
-def test_jobs_of_slurm_are_workers_and_are_taken_back_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With a pretend Slurm whose jobs are processes here."""
+SQUEUE = """#!/bin/sh
+for job in $(cat {folder}/jobs); do kill -0 $job 2>/dev/null && echo $job R; done
+exit 0
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pretend Slurm whose jobs are processes here: the folder with its programs, jobs and what these say."""
     pytest.importorskip("dask_jobqueue", reason="pip install -r requirements-cluster.txt")
     (tmp_path / "sbatch").write_text(SBATCH.format(folder=tmp_path))
+    (tmp_path / "squeue").write_text(SQUEUE.format(folder=tmp_path))
     (tmp_path / "scancel").write_text('#!/bin/sh\nkill -- "-$1"\n')
-    for name in ("sbatch", "scancel"):
+    for name in ("sbatch", "squeue", "scancel"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm_are_workers_and_are_taken_back_at_the_end(
+    slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_cluster("slurm:2") as cluster:
         assert cluster.client.scheduler.address.startswith("tls://")
         assert answers(cluster, cluster_work.slowly) == DUE
-    jobs = (tmp_path / "jobs").read_text().split()
-    assert len(jobs) == 2 and f"PYTHONPATH={HERE}" in (tmp_path / "script").read_text().replace("'", "")
+    jobs = (slurm / "jobs").read_text().split()
+    assert len(jobs) == 2 and f"PYTHONPATH={HERE}" in (slurm / "script").read_text().replace("'", "")
     ends = time.monotonic() + 20
     while any(Path(f"/proc/{job}").exists() for job in jobs) and time.monotonic() < ends:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{job}").exists() for job in jobs)
+    assert [path.name for path in slurm.iterdir() if path.name.startswith(".")] == []  # no certificate stays
     assert "waiting for the first job to start" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_before_the_work_does_is_queued_anew(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at its limit of time, half an hour unless somebody says otherwise."""
+    monkeypatch.setattr(rooms, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(rooms, "FIRST_SECONDS", 10.0)
+    with open_cluster("slurm:1") as cluster:
+        found: dict[int, int] = {}
+        for number, (task, result) in enumerate(cluster.results(cluster_work.slowly, TASKS)):
+            found |= dict(zip(task, result, strict=True))
+            if number == 5:
+                subprocess.run([slurm / "scancel", (slurm / "jobs").read_text().split()[0]], check=True)
+        assert found == DUE
+    assert len((slurm / "jobs").read_text().split()) == 2
+
+
+@pytest.mark.usefixtures("slurm")
+def test_jobs_that_end_without_a_worker_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    dask = pytest.importorskip("dask")
+    monkeypatch.setattr(rooms, "FIRST_SECONDS", 2.0)
+    with (
+        dask.config.set({"jobqueue.slurm.python": "/nowhere/python"}),
+        pytest.raises(AssertionError, match=r"^every job of slurm:2 has ended, and none has a worker; slurm-\*\.out"),
+        open_cluster("slurm:2"),
+    ):
+        pass
+
+
+def test_what_slurm_says_of_a_job_that_it_takes_not_is_one_line(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (slurm / "sbatch").write_text("#!/bin/sh\ncat > /dev/null\necho sbatch: error: no such partition >&2\nexit 1\n")
+    with pytest.raises(AssertionError, match=r"^Slurm takes no such job \(sbatch: error: no such partition\); mend"):
+        open_cluster("slurm:2").__enter__()
+    monkeypatch.setenv("PATH", str(slurm / "nothing"))
+    with pytest.raises(AssertionError, match=r"^--cluster slurm: no sbatch here"):
+        open_cluster("slurm:2").__enter__()

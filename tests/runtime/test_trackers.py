@@ -64,7 +64,7 @@ def test_a_run_is_tracked_offline_and_goes_on_as_the_same_one(wandb: list[Preten
     first, second = wandb
     assert first.logged == [(1, {"epoch": 1.0, "loss": 1.0}), (2, {"epoch": 2.0, "loss": 0.5})]
     assert [step for step, _ in second.logged] == [3] and first.ended and second.ended
-    assert first.given == second.given and set(first.given) == {"project", "name", "id", "dir", "resume"}
+    assert first.given == second.given and set(first.given) == {"project", "name", "id", "dir", "resume", "settings"}
     assert (first.given["resume"], first.given["dir"]) == ("allow", str(tmp_path / "run"))
     assert os.environ["WANDB_MODE"] == "offline"
     assert len(read_records(tmp_path / "run")) == 3  # our own file has all, as ever
@@ -142,3 +142,28 @@ def test_the_flag_of_both_trainings_reaches_what_they_record(
         record(run, epoch=7, loss=1.0)
         record(subfolder(run, "fold-1"), epoch=8, loss=2.0)
     assert [[step for step, _ in one.logged] for one in wandb] == [[7], [8]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed: pip install -r requirements-trackers.txt")
+def test_wandb_itself_writes_numbers_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from runtime.runs import open_run, record\n"
+        "folder = Path(sys.argv[1])\n"
+        "with open_run('demo', folder.parent, {}, folder=folder, tracker='wandb') as run:\n"
+        "    record(run, epoch=int(sys.argv[2]), loss=0.25, remark='of the pond')"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    for epoch in ("1", "2"):
+        words = [sys.executable, "-c", program, str(tmp_path / "run"), epoch]
+        done = subprocess.run(
+            words, cwd=HERE, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0 and "wandb" not in done.stdout + done.stderr
+    kept = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(kept) == 2 and kept[0].name == kept[1].name  # two parts of one run
+    content = b"".join(path.read_bytes() for path in kept)
+    assert b"loss" in content and b"of the pond" not in content
+    for private in (str(tmp_path), sys.executable, os.uname().nodename + '"', "onnxruntime=="):
+        assert private.encode() not in content, private
+    assert not list((tmp_path / "run" / "wandb").rglob("requirements.txt"))

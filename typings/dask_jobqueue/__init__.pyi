@@ -1,12 +1,15 @@
 """What the project uses of dask-jobqueue 0.9."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
 
 from distributed import Security
 
+class SLURMJob:
+    job_id: str | None
+
 class SLURMCluster:
     scheduler_address: str
+    workers: dict[object, SLURMJob]
     def __init__(
         self,
         cores: int = ...,
@@ -20,6 +23,6 @@ class SLURMCluster:
         worker_extra_args: Sequence[str] = ...,
         silence_logs: int = ...,
     ) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
+    def job_script(self) -> str: ...
     def scale(self, jobs: int = ...) -> None: ...
+    def close(self) -> None: ...
