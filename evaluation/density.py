@@ -155,35 +155,64 @@ def site_shares(
     left = here.windows - here.yes - here.no
     if len(left) == 1:
         return shares[:, None]
-    whole = (shares * left.sum(axis=0)).sum(axis=1) / max(1, left.sum())
-    prevalence = np.repeat(whole.clip(LOWEST, 1 - LOWEST)[:, None, None], len(left), axis=1)
-    for _ in range(ROUNDS):
-        both = prevalence * with_it[:, None]
-        held = left * both / (both + (1 - prevalence) * without[:, None])
-        prevalence = (held.sum(axis=2) / np.maximum(1, left.sum(axis=1)))[:, :, None].clip(LOWEST, 1 - LOWEST)
-    expected = log_of(prevalence / (1 - prevalence) * (with_it / without)[:, None])
+    expected = expected_at_sites(left, shares, with_it, without)
     # log likelihood of the verdicts of a site in a stratum at each log odds; with what may lie aside of it
     plain = -here.yes[:, :, None] * np.logaddexp(0, -RUNGS) - here.no[:, :, None] * np.logaddexp(0, RUNGS)
+    plain -= plain.max(axis=2, keepdims=True)  # thousands of verdicts would leave nothing of it
     bell = np.exp(-0.5 * (MOVES / APART[:, None]) ** 2), np.exp(-0.5 * (MOVES / ASIDE[:, None]) ** 2)
     apart, aside = (each / each.sum(axis=1, keepdims=True) for each in bell)
-    smeared = np.log(
-        np.exp(plain)[:, :, rung(RUNGS[:, None] + MOVES)] @ aside.T + TINY
-    )  # (sites, strata, rungs, aside)
+    near = np.exp(plain)[:, :, rung(RUNGS[:, None] + MOVES)]  # (sites, strata, rungs, moves)
+    smeared = np.log(near @ aside.T + TINY)  # (sites, strata, rungs, aside)
     each_site, each_stratum = np.ogrid[: len(left), : left.shape[1]]
     middle = expected.mean(axis=0)[:, :, None] + MOVES
     fit = smeared[each_site[:, :, None], each_stratum[:, :, None], rung(middle)].sum(axis=1)  # (sites, moves, aside)
-    evidence = np.log(np.einsum("sma,tm->sta", np.exp(fit), apart) + TINY).sum(axis=0)
+    best = fit.max(axis=1, keepdims=True)
+    evidence = (np.log(np.einsum("sma,tm->sta", np.exp(fit - best), apart) + TINY) + best).sum(axis=0)
     chosen = generator.choice(evidence.size, len(shares), p=shares_of(evidence.ravel()))
     of_sites, of_strata = chosen // len(ASIDE), chosen % len(ASIDE)
     # of each draw: what its sites do to all strata, then what they do to each
     places = rung(expected[:, :, None] + MOVES[:, None])  # (draws, sites, moves, strata)
     of_draw = of_strata[:, None, None, None]
     fit = smeared[each_site[:, None], each_stratum[:, None], places, of_draw].sum(axis=3)
-    moved = expected + MOVES[picked(np.exp(fit) * apart[of_sites][:, None], generator)][:, :, None]
+    chance = np.exp(fit - fit.max(axis=2, keepdims=True)) * apart[of_sites][:, None]
+    moved = expected + MOVES[picked(chance, generator)][:, :, None]
     places = rung(moved[:, :, :, None] + MOVES)
-    chance = np.exp(plain[each_site[:, :, None], each_stratum[:, :, None], places]) * aside[of_strata][:, None, None]
+    fit = plain[each_site[:, :, None], each_stratum[:, :, None], places]
+    chance = np.exp(fit - fit.max(axis=3, keepdims=True)) * aside[of_strata][:, None, None]
     moved += MOVES[picked(chance, generator)]
     return benchmarked(moved, left, shares[:, None], np.zeros(len(left), np.int64))
+
+
+def expected_at_sites(left: Counts, shares: Numbers, with_it: Numbers, without: Numbers) -> Numbers:
+    """(draws, sites, strata): log odds of a window at sites that differ in how common the species is, and in nothing
+    else."""
+    whole = (shares * left.sum(axis=0)).sum(axis=1) / max(1, left.sum())
+    prevalence = np.repeat(whole.clip(LOWEST, 1 - LOWEST)[:, None, None], len(left), axis=1)
+    for _ in range(ROUNDS):
+        both = prevalence * with_it[:, None]
+        held = left * both / (both + (1 - prevalence) * without[:, None])
+        prevalence = (held.sum(axis=2) / np.maximum(1, left.sum(axis=1)))[:, :, None].clip(LOWEST, 1 - LOWEST)
+    return log_of(prevalence / (1 - prevalence) * (with_it / without)[:, None])
+
+
+def site_surprise(strata: Strata, generator: np.random.Generator, draws: int = DRAWS) -> float:
+    """How likely verdicts at sites lie as far apart as these where sites differ in how common the species is alone.
+
+    A posterior predictive probability (Gelman, Meng & Stern 1996): cautious, as the shares that it stands on are drawn.
+    """
+    member = np.eye(int(strata.site.max()) + 1)[:, strata.site]
+    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
+    shares, total = stratum_shares(strata, generator, draws), strata.windows.sum(axis=0)
+    parts = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
+    expected = sigmoid(expected_at_sites(windows, shares, *parts))
+    listened = yes + no
+    spread = (listened * expected * (1 - expected)).sum(axis=2) + LOWEST
+
+    def apart(found: Numbers) -> Numbers:
+        return np.asarray(((found - listened * expected).sum(axis=2) ** 2 / spread).sum(axis=1))
+
+    made_up = generator.binomial(listened, expected)
+    return float((apart(made_up) >= apart(np.asarray(yes, np.float64))).mean())
 
 
 def cell_prevalences(
