@@ -45,7 +45,7 @@ from serving.counting import (
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in, without_gaps
+from serving.effort import Cell, cell_of, last_day, read_effort, seconds_in, seconds_read, without_gaps
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import RANDOM, Verdict, identity, read_verdicts, settle
@@ -377,11 +377,6 @@ def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator:
         if (row["file"], name, round(times[window][0], 3)) not in detected_in:
             chosen.append(missed_window(found[0], row, name, *times[window]))
     return chosen
-
-
-def seconds_read(row: Mapping[str, str]) -> float:
-    """Of a recording, scored or not."""
-    return sum(seconds_in(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
 
 
 def channels_scored(results: Results, row: Mapping[str, str]) -> list[str]:

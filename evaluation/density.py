@@ -9,12 +9,13 @@ of a site or of a day is a sum over the same draws, so the parts always add up t
 1. Share of windows with the species in each stratum, over the whole season: Beta posteriors around a logistic curve of
    the score, drawn near it as far as the verdicts say that strata lie near it. Within a stratum verdicts are a random
    sample, so this holds whatever sites and days are like (Navine et al. 2024, https://arxiv.org/abs/2402.15360).
-2. Where and when: a cell's windows are a mixture of the two densities of the score that step 1 gives, that of windows
-   with the species and that of windows without it; how common it is there moves the share right in every stratum
-   (prior shift: Saerens et al. 2002, https://doi.org/10.1162/089976602753284446). Cells of a site are alike.
-3. Sites differ in more than that, in what is taken for the species. How much, the verdicts say: each site has shares of
-   its own around those of step 2, and its own verdicts move them.
-4. All sites together must give step 1 again (benchmarking), and what nobody listened to is drawn window by window.
+2. Sites: how common it is at a site moves the share right in every stratum (prior shift: Saerens et al. 2002,
+   https://doi.org/10.1162/089976602753284446). Sites differ in what is taken for the species too: how much, the
+   verdicts of all of them say, and those of a site move its own shares (partial pooling).
+3. Where and when: a cell's windows are a mixture of two densities of the score, that of windows with the species and
+   that of windows without it at this site. Cells of a site are alike.
+4. All sites together must give step 1 again, all cells of a site step 2 (benchmarking), and what nobody listened to is
+   drawn window by window. A cell that is drawn as absent stays so.
 """
 
 from __future__ import annotations
