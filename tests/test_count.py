@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretend import SPECIES, read_rows, write_results
+from pretend import SPECIES, read_rows, write_results, write_table
 
 import count
 import report
@@ -124,11 +124,16 @@ def test_windows_chosen_from_an_index_are_not_counted(results: Path) -> None:
 def test_sites_at_which_other_things_are_taken_for_a_species_are_noticed(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rows = [
+        row | {"Confidence": f"{(number % 30 + 1) / 31:.4f}"}
+        for number, row in enumerate(read_rows(results / "detections.csv"))
+    ]
+    write_table(results / "detections.csv", DETECTION_COLUMNS, rows)
     found = [d for d in read_results(results).detections if d.label == FROG]
-    for never, expected in ((0.5, False), (2.0, True)):  # wrong below that at site B
+    for first, second, expected in ((0.5, 0.5, False), (0.0, 2.0, True)):  # what is below that is wrong at a site
         paths = [
             say([d for d in found if d.cell("Site") == site], tmp_path / f"{site}.csv", wrong_below)
-            for site, wrong_below in (("site A", 0.5 if never == 0.5 else 0.0), ("site B", never))
+            for site, wrong_below in (("site A", first), ("site B", second))
         ]
         count.count(command(results, verdicts=tuple(paths)))
         assert ("sites differ in what is taken for pretend frog" in capsys.readouterr().out) == expected
