@@ -81,10 +81,9 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination]) -> 
             key: row[0] for key in digests if (row := ledger.execute(VERDICT, key).fetchone())
         }
         new = [number for number, key in enumerate(digests) if key not in verdicts]
-        looked_at = [(path, examined[path]) for path in paths]
-        ones, others = ([looked_at[chosen[number][side]] for number in new] for side in (0, 1))
+        ones, others = ([paths[chosen[number][side]] for number in new] for side in (0, 1))
         with ThreadPoolExecutor() as pool:
-            work = pool.map(likeness_of, ones, others)
+            work = pool.map(likeness_of, *([(path, examined[path]) for path in side] for side in (ones, others)))
             bar = tqdm(work, "comparing", len(new), unit="pair", disable=None, leave=False)
             verdicts |= {digests[number]: verdict for number, verdict in zip(new, bar, strict=True)}
         rows = [(*digests[number], verdicts[digests[number]]) for number in new]
@@ -281,38 +280,38 @@ def without_duplicates(
     returns     the rows, and the pairs of files that stay though they hold the same sound; no split may part them
     """
     order = {row.path: row for row in sorted(rows, key=lambda row: (not row.labels, not row.labeled, row.name))}
-    paths = [path for path, row in order.items() if row.sound]
-    pairs = same_sounds(paths, examined)
-    settled = set(own_times)  # what is not set aside, or is already
-    stays_for: dict[Path, Path] = {}  # what is set aside -> what stays
+    known = [row for row in order.values() if row.sound]  # the rows change below, their places do not
+    pairs = same_sounds([row.path for row in known], examined)
+    kept = set(own_times)
+    settled = [row.path in kept for row in known]  # what is not set aside, or is already
+    stays_for: dict[int, int] = {}  # what is set aside -> what stays
     # equal samples first, since they join labels; then other encodings, where labels agree
-    for first, second, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
-        stays, goes = paths[first], paths[second]
-        if keep_all or likeness == "low" or not settled.isdisjoint((stays, goes)):
+    for stays, goes, likeness in sorted(pairs, key=lambda pair: pair.likeness != "equal"):
+        if keep_all or likeness == "low" or settled[stays] or settled[goes]:
             continue
-        one, other = order[stays], order[goes]
+        one, other = known[stays], known[goes]
         if likeness == "same" and other.labels and set(one.labels) != set(other.labels):
             continue
-        labels = tuple(dict.fromkeys([*one.labels, *other.labels]))
-        licenses = JOINED.join(dict.fromkeys(part for row in (one, other) for part in licenses_of(row)))
+        labels = tuple(dict.fromkeys(one.labels + other.labels))
+        licenses = JOINED.join(dict.fromkeys(licenses_of(one) + licenses_of(other)))
         reason = f"the same samples as {one.name}" if likeness == "equal" else f"the same sound as {one.name}"
         if (labels, licenses) != (one.labels, one.license):
-            order[stays] = replace(one, labels=labels, license=licenses)
-        order[goes] = replace(other, status="duplicate", reason=reason)
+            known[stays] = replace(one, labels=labels, license=licenses)
+        known[goes] = replace(other, status="duplicate", reason=reason)
         stays_for[goes] = stays
-        settled.add(goes)
+        settled[goes] = True
     for goes, stays in stays_for.items():  # what stays may have been set aside itself, behind another encoding
         while stays in stays_for:
             stays = stays_for[stays]
         if stays != stays_for[goes]:
-            order[goes] = replace(order[goes], reason=f"the same sound as {order[stays].name}")
+            known[goes] = replace(known[goes], reason=f"the same sound as {known[stays].name}")
             stays_for[goes] = stays
     count = len(stays_for)
     if count:
         show(f"{count:,} recordings are duplicates of others: set aside")
-    changed = {path: order[path] for path in {*stays_for, *stays_for.values()}}
-    ends = [[stays_for.get(path, path) for path in (paths[one], paths[other])] for one, other, _ in pairs]
-    left = [(one, other) for one, other in ends if one != other]
+    changed = {known[index].path: known[index] for index in {*stays_for, *stays_for.values()}}
+    ends = [(stays_for.get(one, one), stays_for.get(other, other)) for one, other, _ in pairs]
+    left = [(known[one].path, known[other].path) for one, other in ends if one != other]
     return [changed.get(row.path, row) for row in rows], left
 
 

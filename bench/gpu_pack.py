@@ -3,8 +3,9 @@
     .venv/bin/python -m bench.gpu pack
 
 Recordings as 16 kHz mono Ogg/Opus, at most 30 s of each, in BirdCLEF's layout with their groups and folds; Whisper
-base in float16; wheels of the packages that a machine with torch, transformers, torchaudio, pandas and scikit-learn may
-still lack. The folder is ignored by git: recordings and weights are no part of the project.
+base in float16; what BirdNET 2.4 makes of the recordings; wheels of the packages that a machine with torch,
+transformers, torchaudio, pandas and scikit-learn may still lack. The folder is ignored by git: recordings, weights and
+embeddings are no part of the project.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ import soundfile
 from safetensors.torch import load_file, save_file
 
 from archive.recordings import Recording
+from bench.birdnet import embeddings
+from bench.gpu_parts import TEACHER
+from bench.teachers import write_table as write_embeddings
 from config import DataSettings
 from data_loader import read_labeled, read_noise
 from sounds.audio import open_recording
@@ -42,9 +46,10 @@ WHEELS = (
 GLIBC = ("_2_28", "_2_27", "_2_17", "2014")
 
 
-def pack(animals: Path, noise: Path, weights: Path, min_recordings: int, folder: Path, wheels: bool = True) -> None:
+def pack(animals: Path, noise: Path, weights: Path, min_recordings: int, folder: Path, whole: bool = True) -> None:
     """Make the folder, and say how big each part of it is.
 
+    whole     with the teacher's embeddings and the wheels, which need a network
     Errors: a folder that would not fit, or in which recordings, labels, groups or folds came out otherwise, is refused.
     """
     assert weights.is_dir(), f"no weights at {weights}; run from the project's folder, with shared/ beside it"
@@ -52,7 +57,8 @@ def pack(animals: Path, noise: Path, weights: Path, min_recordings: int, folder:
     pack_labeled(animals, min_recordings, folder / "animals")
     pack_noise(noise, folder / "noise")
     pack_weights(weights, folder / weights.name)
-    if wheels:
+    if whole:
+        pack_teacher(folder, min_recordings)
         pack_wheels(folder / "wheels")
     sizes = {part.name: size_of(part) for part in sorted(folder.iterdir())}
     for name, size in sizes.items():
@@ -128,6 +134,13 @@ def pack_weights(source: Path, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+def pack_teacher(folder: Path, min_recordings: int) -> None:
+    """The embeddings of BirdNET 2.4 (CC BY-NC-SA 4.0) of the packed recordings."""
+    with redirect_stdout(None):
+        recordings = read_labeled(DataSettings(folder / "animals", min_recordings=min_recordings))[1]
+    write_embeddings(folder / TEACHER, recordings, *embeddings(recordings))
+
+
 def pack_wheels(folder: Path) -> None:
     """Wheels for CPython 3.12 on x86-64 Linux, from the registry pip is set to."""
     pins = "".join(path.read_text(encoding="utf-8") for path in Path().glob("requirements*.txt"))
@@ -148,5 +161,5 @@ def write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of a file, or of all files below a folder."""
+    return sum(path.stat().st_size for path in (folder, *folder.rglob("*")) if path.is_file())

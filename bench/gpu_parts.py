@@ -87,11 +87,16 @@ ARMS = (
 )
 STAGE_ONE = (  # what matters most first: what a call has no time for is left out
     Arm("span masks, pulled back", ("--mask.strategy", "span", "--pull", "0.01")),
-    Arm("span masks", ("--mask.strategy", "span", "--pull", "0")),
+    Arm("span masks, pulled back, time-shuffled", ("--mask.strategy", "span", "--pull", "0.01", "--mask.shuffle")),
     Arm(
-        "span masks, time-shuffled",
-        ("--mask.strategy", "span", "--pull", "0", "--mask.shuffle"),
+        "imitates BirdNET 2.4",  # its model is CC BY-NC-SA 4.0: what comes of it stays in the results
+        (
+            *("--target", "embeddings", "--teacher", "{teacher}", "--imitation.name", "BirdNET 2.4"),
+            *("--imitation.license", "CC BY-NC-SA 4.0", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3"),
+            *("--train.warmup", "0.1", "--pull", "0", "--train.epochs", "6"),
+        ),
     ),
+    Arm("span masks", ("--mask.strategy", "span", "--pull", "0")),
     Arm("energy masks, all layers", ("--mask.strategy", "energy", "--encoder.depth", "0", "--pull", "0")),
 )
 AFTER = tuple(f"fine-tuned after {arm.name}" for arm in STAGE_ONE)
@@ -106,6 +111,7 @@ FINETUNE = (
     "{noise_unseen}",
 )
 PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5")
+TEACHER = "birdnet.npz"  # in the pack: what that network makes of its recordings
 PROBE_C = 0.01  # of the logistic regression on frozen features, as in bench.verdict
 
 
@@ -522,6 +528,7 @@ def stage_one(trial: Trial) -> None:
         Adapted(arm, seed, fold): trial.place(f"{arm.name} {fold}", seed)
         for seed in trial.size.seeds
         for arm in STAGE_ONE
+        if "{teacher}" not in arm.flags or (trial.pack / TEACHER).is_file()
         for fold in trial.size.folds
     }
     jobs = [stage_one_job(trial, run, place) for run, place in places.items()]
@@ -530,8 +537,8 @@ def stage_one(trial: Trial) -> None:
     more: list[Job] = []
     for seed in trial.size.seeds:
         for arm, name in zip(STAGE_ONE, AFTER, strict=True):
-            folders = [places[Adapted(arm, seed, fold)] for fold in trial.size.folds]
-            if all(is_finished(folder / "mae") for folder in folders):
+            folders = [places.get(Adapted(arm, seed, fold)) for fold in trial.size.folds]
+            if all(folder and is_finished(folder / "mae") for folder in folders):
                 pattern = trial.place(f"{arm.name} FOLD", seed).name.replace("FOLD", "{fold}")  # main.py fills it in
                 weights = trial.scratch / pattern / "mae" / "encoder.safetensors"
                 more.append(finetune_job(trial, Arm(name, ("--encoder.weights", str(weights))), seed))
@@ -541,7 +548,8 @@ def stage_one(trial: Trial) -> None:
 
 def stage_one_job(trial: Trial, run: Adapted, place: Path) -> Job:
     """ssl_mae.py in one way, with one fold held out."""
-    given = (*PRETRAIN, *trial.size.pretrain, *run.arm.flags, "--data.valid_fold", str(run.fold))
+    own = [str(trial.pack / TEACHER) if word == "{teacher}" else word for word in run.arm.flags]
+    given = (*PRETRAIN, *trial.size.pretrain, *own, "--data.valid_fold", str(run.fold))
     words = ("ssl_mae.py", *trial.flags(run.seed, place), *given)
     return Job(f"{run.arm.name}, seed {run.seed}, fold {run.fold}", words, place, "mae")
 

@@ -93,7 +93,8 @@ class Judged(NamedTuple):
 
 ENERGY, SPAN, BLOCK = (("--mask.strategy", kind) for kind in ("energy", "span", "block"))
 FEW = ("--run.threads", "1", "--data.workers", "0")
-FOUR, ALL, FREE = ("--encoder.depth", "4"), ("--encoder.depth", "0"), ("--pull", "0")
+FOUR, ALL = ("--encoder.depth", "4"), ("--encoder.depth", "0")
+PULLED, FREE = ("--pull", "0.01"), ("--pull", "0")  # towards the old weights
 # rates and passes were set beforehand: 290 updates, a quarter of an hour of one core
 WHISPER = Question(
     "base",
@@ -105,9 +106,9 @@ WHISPER = Question(
     (),
     (
         Arm("as it is", None),
-        Arm("span, pulled", (*FOUR, *SPAN, "--pull", "0.01")),
+        Arm("span, pulled", (*FOUR, *SPAN, *PULLED)),
+        Arm("span, pulled, time-shuffled (control)", (*FOUR, *SPAN, *PULLED, "--mask.shuffle")),
         Arm("span", (*FOUR, *SPAN, *FREE)),
-        Arm("span, time-shuffled (control)", (*FOUR, *SPAN, *FREE, "--mask.shuffle")),
         Arm("energy", (*FOUR, *ENERGY, *FREE)),
         Arm("span, a running mean's targets", (*FOUR, *SPAN, *FREE, "--target", "teacher")),
         Arm("block", (*FOUR, *BLOCK, *FREE)),

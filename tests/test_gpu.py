@@ -18,6 +18,7 @@ from bench.gpu_parts import (
     ARMS,
     PARTS,
     STAGE_ONE,
+    TEACHER,
     TRIALS,
     Adapted,
     Trial,
@@ -68,7 +69,7 @@ def test_the_pack_is_read_as_the_archive_it_was_made_of(
     archive: Path, season: FieldSeason, weights: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pack"
-    pack(archive, season.root / "unlabeled", weights, 3, folder, wheels=False)
+    pack(archive, season.root / "unlabeled", weights, 3, folder, whole=False)
     before, rows = read_labeled(DataSettings(archive, min_recordings=3))
     after, packed = read_labeled(DataSettings(folder / "animals", min_recordings=3))
     assert after == before and len(before.labels) == 4 and len(packed) == len(rows) == 20
@@ -88,7 +89,7 @@ def test_the_pack_is_read_as_the_archive_it_was_made_of(
 def test_the_pack_of_the_real_recordings_is_below_its_limit(tmp_path: Path) -> None:
     if not (SHARED / "animals").is_dir():
         pytest.skip("no ../shared/animals")
-    pack(SHARED / "animals", SHARED / "animals" / "noise", SHARED / "whisper-base", 8, tmp_path / "pack", wheels=False)
+    pack(SHARED / "animals", SHARED / "animals" / "noise", SHARED / "whisper-base", 8, tmp_path / "pack", whole=False)
     assert size_of(tmp_path / "pack") < ROOM - 2_500_000  # and the wheels
 
 
@@ -122,12 +123,13 @@ def test_every_way_of_stage_one_is_a_command_with_a_place_of_its_own(tmp_path: P
     trial = Trial(TRIALS["base"], tmp_path, tmp_path, tmp_path)
     runs = [Adapted(arm, seed, fold) for arm in STAGE_ONE for seed in trial.size.seeds for fold in trial.size.folds]
     jobs = [stage_one_job(trial, run, trial.place(f"{run.arm.name} {run.fold}", run.seed)) for run in runs]
-    assert len({job.place for job in jobs}) == len(jobs) == 4 * 3 * 4
+    assert len({job.place for job in jobs}) == len(jobs) == 5 * 3 * 4
     for run, job in zip(runs, jobs, strict=True):
         config = parse(PretrainCommand, job.words[1:])
         assert (config.data.valid_fold, config.run.seed) == (run.fold, run.seed)
         assert config.encoder.depth == (0 if "all layers" in run.arm.name else 4)
         assert config.mask.shuffle == ("shuffled" in run.arm.name)
+        assert config.teacher == (tmp_path / TEACHER if "imitates" in run.arm.name else None)
 
 
 def test_training_steps_of_both_stages_are_timed(tmp_path: Path) -> None:
