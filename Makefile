@@ -123,7 +123,7 @@ bench-reliability: $(CHECKS)
 	@.venv/bin/python -m bench.reliability
 
 bench-counts: $(READY)
-	@.venv/bin/python -m bench.counts $(or $(SEASONS),1000)
+	@.venv/bin/python -m bench.counts $(or $(SEASONS),1000) $(or $(SEED),0)
 
 bench-kill: $(CHECKS)
 	@.venv/bin/python -m bench.kill

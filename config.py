@@ -100,6 +100,14 @@ def refuse_below(least: int, settings: object, *flags: str) -> None:
         assert value >= least, f"--{flag} {value}: give {least} or more"
 
 
+def refuse_no_name(flag: str, value: str) -> None:
+    """Refuse what names a folder and is no plain name: one that leads elsewhere, or that some system cannot write."""
+    plain = value.isprintable() and len(value.encode()) <= 100 and not set(value) & set('/\\:*?"<>|')
+    assert plain and value == value.strip() and not value.startswith("."), (
+        f'--{flag} {value!r} is no plain name; leave out / \\ : * ? " < > |, a point in front and blanks at the ends'
+    )
+
+
 def refuse_idle(settings: object, flags: Sequence[str], kind: str) -> None:
     """Refuse a setting that is given where it does nothing."""
     usual = {field.name: field.default for field in fields(cast(Any, settings))}
@@ -1284,6 +1292,7 @@ class SearchCommand:
 
     def __post_init__(self) -> None:
         refuse_below(1, self, "most")
+        refuse_no_name("name", self.name)
         refuse_idle(self, OF_INDEX if self.action == "query" else OF_QUERY, f"does nothing with {self.action}")
 
 

@@ -39,15 +39,16 @@ from serving.counting import (
     countable,
     drawn_windows,
     planned,
+    sites_lie_apart,
     species_rows,
     strata_of,
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, last_day, number_in_cell, read_effort, without_gaps
+from serving.effort import Cell, cell_of, last_day, read_effort, number_in_cell, seconds_read, without_gaps
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
-from serving.review import Verdict, identity, read_verdicts, settle
+from serving.review import RANDOM, Verdict, identity, read_verdicts, settle
 from sounds.windows import window_times
 
 PANELS = 12  # species in a picture, those detected most
@@ -62,14 +63,19 @@ Spoken = Mapping[Detected, Verdict]
 def count(config: CountCommand) -> int:
     """The command; returns the exit code."""
     results = read_results(config.results)
+    assert not results.index, (
+        f"{results.folder} holds the windows of an index that were chosen, not all in which a species was detected; "
+        f"make a classifier ({command_line('refit.py', results.index, 'validation.csv')}), score the season with it by "
+        "predictor.py, and count that"
+    )
     folder = config.out or results.folder / "counts"
     results = replace(results, detections=results.detections + undetected(config.verdicts, results))
-    settled, strangers = settled_verdicts(config.verdicts, results)
+    every, random, unused = settled_verdicts(config.verdicts, results)
     by_species = grouped(results.detections)
-    code = (write_plan if config.plan else write_counts)(config, folder, results, by_species, settled)
-    if strangers:
-        show(f"{strangers} verdicts are of no detection here")
-    return 2 if strangers else code
+    code = (write_plan if config.plan else write_counts)(config, folder, results, by_species, random)
+    if config.export and not config.plan:  # what is wrong is given to nobody, however it was found
+        code = write_exchange(folder / "exchange", config, results, every)
+    return 2 if unused else code
 
 
 def write_counts(
@@ -79,16 +85,18 @@ def write_counts(
     by_species: Mapping[str, Sequence[Detected]],
     settled: Spoken,
 ) -> int:
-    """Tables and pictures; 2 where something cannot be given away."""
+    """Tables and pictures."""
     effort = read_effort(results.files, config.by)
     season: dict[str, list[Counted]] = {}
     certain: dict[str, Mapping[Cell, float]] = {}
+    apart: list[str] = []
     with open_text(folder / "counts.csv") as table, open_text(folder / "season.csv") as whole:
         for file in (table, whole):
             write_row(file, COUNT_COLUMNS)
         for label, found in tqdm(by_species.items(), "species", leave=False, disable=None):
             species = strata_of(found, settled, effort, config.by)
             cells, season[label] = species_rows(species, effort, config.seed, label)
+            apart += [found[0].cell("Common name") or label] if sites_lie_apart(species, config.seed, label) else []
             certain[label] = {(row.site, row.period): row.presence[0] for row in cells if row.presence}
             write_counted(table, found[0], cells)
             write_counted(whole, found[0], season[label])
@@ -101,21 +109,40 @@ def write_counts(
             "are right, how much they called and where they were absent cannot be said; those columns are empty. Next: "
             f"{command_line('count.py', results.folder, '--plan')}"
         )
+    if apart:
+        show(
+            f"verdicts say that sites differ in what is taken for {', '.join(apart)}: of a site with few verdicts of "
+            "its own little is known; listen at each site (docs/counting.md)"
+        )
     if settled and not any(rows[-1].counted == "all windows" for rows in season.values()):
         show("calls that the classifier missed are not counted: densities are of calls detected (--plan --missed 50)")
     if not results.files:
         show(f"no files.csv in {results.folder}: effort is not known, so detections have nothing to be compared with")
     show(f"wrote {folder / 'counts.csv'}, season.csv and three pictures")
-    return write_exchange(folder / "exchange", config, results, settled) if config.export else 0
+    return 0
 
 
-def settled_verdicts(paths: Iterable[Path], results: Results) -> tuple[dict[Detected, Verdict], int]:
-    """The verdicts that nobody contradicts, and how many are of no detection here."""
+def settled_verdicts(paths: Iterable[Path], results: Results) -> tuple[Spoken, Spoken, int]:
+    """The verdicts that nobody contradicts; those of them on windows drawn at random within a tenth of the scale, from
+    which alone may be counted; and how many others there are, of no detection here or on windows drawn otherwise."""
     read = [read_verdicts(path, results) for path in paths]
-    settled, disputed = settle([verdict for verdicts, _ in read for verdict in verdicts])
+    strangers, given = sum(count for _, count in read), [verdict for verdicts, _ in read for verdict in verdicts]
+    random = [verdict for verdict in given if verdict.drawn in ("", *RANDOM)]
+    unknown, others = sum(not verdict.drawn for verdict in random), len(given) - len(random)
+    settled, disputed = settle(random)
     if disputed:
         show(f"{len(disputed)} windows on which reviewers disagree are left out")
-    return settled, sum(count for _, count in read)
+    if unknown:
+        show(
+            f"{unknown} verdicts do not say how their windows were drawn: they are taken for a random sample of each "
+            "tenth of the scale, as report.py draws by itself; from --strategy top they would make counts too high"
+        )
+    if others:
+        ways = ", ".join(sorted({verdict.drawn for verdict in given if verdict.drawn not in ("", *RANDOM)}))
+        show(f"{others} verdicts are left out: their windows are no random sample (drawn: {ways}); --plan draws one")
+    if strangers:
+        show(f"{strangers} verdicts are of no detection here")
+    return settle(given)[0], settled, strangers + others
 
 
 def undetected(paths: Iterable[Path], results: Results) -> tuple[Detected, ...]:
@@ -354,11 +381,6 @@ def missed_windows(grid: Grid, found: Sequence[Detected], count: int, generator:
         if (row["file"], name, round(times[window][0], 3)) not in detected_in:
             chosen.append(missed_window(found[0], row, name, *times[window]))
     return chosen
-
-
-def seconds_read(row: Mapping[str, str]) -> float:
-    """Of a recording, scored or not."""
-    return sum(number_in_cell(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
 
 
 def channels_scored(results: Results, row: Mapping[str, str]) -> list[str]:

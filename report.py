@@ -42,6 +42,8 @@ from serving.effort import hours_of, number_in_cell
 from serving.results import SITE, Detected, Results, hidden, read_results, sound_finder
 from serving.review import (
     ADDED,
+    QUIET,
+    RANKED,
     is_rank,
     read_verdicts,
     settle,
@@ -115,7 +117,8 @@ def write_page(config: ReportCommand, results: Results, chosen: Sequence[int] | 
             cards.append(card)
         assert kept, f"somebody speaks in all {len(drawn)} windows that were drawn; --voices mute silences them"
         assert len(troubles) < len(kept), f"none of the windows has sound: {troubles[0]}"
-        facts = page_facts(shown, config, kept) | {"cards": cards}
+        sample = how_drawn(config, results, chosen is not None, voices)
+        facts = page_facts(shown, config, kept) | {"sample": sample, "cards": cards}
         file.write(f'<script type="application/json" id="data">{json_for_page(facts)}</script>\n{after}')
     # say what came out
     for line in troubles[:SHOWN]:
@@ -128,9 +131,19 @@ def write_page(config: ReportCommand, results: Results, chosen: Sequence[int] | 
     return 2 if troubles else 0
 
 
+def how_drawn(config: ReportCommand, results: Results, planned: bool, voices: Voices) -> str:
+    """How the windows of a page were drawn, as its validation.csv says it: count.py has to know."""
+    way = RANKED if results.index else "plan" if planned else config.strategy
+    return way + (QUIET if voices == "skip" else "")
+
+
 def apply_verdicts(config: ReportCommand) -> int:
     """Thresholds and a training table out of validation.csv; 2 where some verdicts are of no detection here."""
     results = read_results(config.results)
+    assert not results.index, (
+        f"{results.folder} holds windows of an index, whose confidence no threshold can be compared with; "
+        f"give the verdicts to {command_line('refit.py', results.index, *config.apply)}"
+    )
     folder = config.out or results.folder / "review"
     read = [read_verdicts(path, results) for path in config.apply]
     verdicts, strangers = [v for found, _ in read for v in found], sum(count for _, count in read)
@@ -375,9 +388,8 @@ def page_facts(results: Results, config: ReportCommand, drawn: Sequence[int]) ->
 
 def then_of(results: Results, hide_paths: bool) -> tuple[str, str]:
     """The command that takes the verdicts, and what it makes of them: of windows of an index a classifier."""
-    index = results.facts.get("index")
-    searched = isinstance(index, str)
-    script, where = ("refit.py", str(index)) if searched else ("report.py", str(results.folder))
+    searched = bool(results.index)
+    script, where = ("refit.py", results.index) if searched else ("report.py", str(results.folder))
     more = ["validation.csv"] if searched else ["--apply", "validation.csv"]
     hidden_words = ["python", script, "INDEX" if searched else "RESULTS", *more]
     words = shlex.join(hidden_words) if hide_paths else command_line(script, where, *more)

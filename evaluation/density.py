@@ -9,12 +9,13 @@ of a site or of a day is a sum over the same draws, so the parts always add up t
 1. Share of windows with the species in each stratum, over the whole season: Beta posteriors around a logistic curve of
    the score, drawn near it as far as the verdicts say that strata lie near it. Within a stratum verdicts are a random
    sample, so this holds whatever sites and days are like (Navine et al. 2024, https://arxiv.org/abs/2402.15360).
-2. Where and when: a cell's windows are a mixture of the two densities of the score that step 1 gives, that of windows
-   with the species and that of windows without it; how common it is there moves the share right in every stratum
-   (prior shift: Saerens et al. 2002, https://doi.org/10.1162/089976602753284446). Cells of a site are alike.
-3. Sites differ in more than that, in what is taken for the species. How much, the verdicts say: each site has shares of
-   its own around those of step 2, and its own verdicts move them.
-4. All sites together must give step 1 again (benchmarking), and what nobody listened to is drawn window by window.
+2. Sites: how common it is at a site moves the share right in every stratum (prior shift: Saerens et al. 2002,
+   https://doi.org/10.1162/089976602753284446). Sites differ in what is taken for the species too: how much, the
+   verdicts of all of them say, and those of a site move its own shares (partial pooling).
+3. Where and when: a cell's windows are a mixture of two densities of the score, that of windows with the species and
+   that of windows without it at this site. Cells of a site are alike.
+4. All sites together must give step 1 again, all cells of a site step 2 (benchmarking), and what nobody listened to is
+   drawn window by window. A cell that is drawn as absent stays so.
 """
 
 from __future__ import annotations
@@ -30,16 +31,23 @@ Counts = NDArray[np.int64]
 
 DRAWS = 500
 LEVEL = 0.95
+TINY = 1e-300
 LOWEST = 1e-9  # a share nearer to 0 or 1 is kept away from it
 SCATTER = np.array([30.0, 120.0, 480.0, 1920.0])  # verdicts that the curve is worth to a stratum
-SITE_SCATTER = np.array([5.0, 20.0, 100.0, 500.0])  # the same of a site around what all sites are
+APART = np.array([0.1, 0.5, 1.0, 2.0, 4.0])  # standard deviations of log odds among sites, in all strata alike
+ASIDE = np.array([0.1, 0.5, 1.0, 2.0])  # the same among the strata of a site
+NEVER = -200.0  # log odds
+MOVES = np.linspace(-6.0, 6.0, 25)  # log odds
+RUNGS = np.linspace(-22.0, 22.0, 177)  # log odds
 CEILINGS = np.array([1.0, 0.7, 0.4, 0.2, 0.08, 0.02])  # of the curve; 1 is as likely as the others together
 REACH = np.linspace(-4.0, 4.0, 13)  # standard deviations
 SLOPES = np.linspace(0.1, 4.1, 21)  # of the curve; a score that can be believed has slope 1 and intercept 0
 INTERCEPTS = np.linspace(-9.0, 6.0, 26)
 LEVELS = 18  # of how common a species can be in a cell, besides absent
 COMMONEST = 4.0  # log odds
-ROUNDS = 15  # of prevalences and of what is usual at a site, each given the other
+ROUNDS = 15  # towards the likeliest prevalences
+SWEEPS = 5  # draws of prevalences and of what is usual at a site, each given the other
+BALANCING = 20  # steps at most
 SHARED = 2.0  # cells that the other sites are worth in what is usual at one
 AT_A_TIME = 4_000_000  # numbers
 
@@ -117,77 +125,178 @@ def curve_prior(slope: Numbers, intercept: Numbers) -> Numbers:
 
 def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.random.Generator) -> Counts:
     """(draws, cells): windows with the species among those that nobody listened to."""
-    sites = np.eye(int(strata.site.max()) + 1)[:, strata.site]  # (sites, cells)
+    member = np.eye(int(strata.site.max()) + 1)[:, strata.site]  # (sites, cells)
     total = strata.windows.sum(axis=0)
-    with_it, without = shares * total + LOWEST, (1 - shares) * total + LOWEST
-    with_it /= with_it.sum(axis=1, keepdims=True)
-    without /= without.sum(axis=1, keepdims=True)
-    prevalence = cell_prevalences(strata, left, with_it, without, sites, generator)
-    odds = (prevalence / (1 - prevalence))[:, :, None] * (with_it / without)[:, None, :]  # (draws, cells, strata)
-    odds *= site_factors(strata, left, odds / (1 + odds), sites, generator)[:, strata.site]
-    right = benchmarked(odds, left, shares)
+    with_it, without = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
+    here = Strata(
+        *(np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no)),
+        np.arange(len(member)),
+        strata.middles,
+    )
+    own = site_shares(here, shares, with_it, without, generator)
+    without_here = parts_of_one((1 - own) * here.windows + SHARED * without[:, None])  # (draws, sites, strata)
+    prevalence = cell_prevalences(strata, left, with_it, without_here, member, generator)
+    odds = (prevalence / (1 - prevalence))[:, :, None] * (with_it[:, None] / without_here)[:, strata.site]
+    absent = prevalence == LOWEST  # no window there holds it, whatever the season's shares ask for
+    right = benchmarked(np.where(absent[:, :, None], NEVER, log_of(odds)), left, own, strata.site)
     drawn: Counts = generator.binomial(left, right)
     return np.asarray(drawn.sum(axis=2), np.int64)
 
 
-def cell_prevalences(
-    strata: Strata, left: Counts, with_it: Numbers, without: Numbers, sites: Numbers, generator: np.random.Generator
+def site_shares(
+    here: Strata, shares: Numbers, with_it: Numbers, without: Numbers, generator: np.random.Generator
 ) -> Numbers:
-    """(draws, cells): how common the species is in each cell, drawn given its scores, its verdicts and its site."""
+    """(draws, sites, strata): the shares of each site, of which the windows at all sites together have `shares`.
+
+    here   windows and verdicts by site
+
+    The log odds of a site are those that its prevalence alone would give, moved by what it does to all strata and by
+    what it does to each. How far sites lie apart in the one (APART) and strata in the other (ASIDE), the verdicts say.
+    """
+    left = here.windows - here.yes - here.no
+    if len(left) == 1:
+        return shares[:, None]
+    expected = expected_at_sites(left, shares, with_it, without)
+    # log likelihood of the verdicts of a site in a stratum at each log odds; with what may lie aside of it
+    plain = -here.yes[:, :, None] * np.logaddexp(0, -RUNGS) - here.no[:, :, None] * np.logaddexp(0, RUNGS)
+    plain -= plain.max(axis=2, keepdims=True)  # thousands of verdicts would leave nothing of it
+    bell = np.exp(-0.5 * (MOVES / APART[:, None]) ** 2), np.exp(-0.5 * (MOVES / ASIDE[:, None]) ** 2)
+    apart, aside = (each / each.sum(axis=1, keepdims=True) for each in bell)
+    near = np.exp(plain)[:, :, rung(RUNGS[:, None] + MOVES)]  # (sites, strata, rungs, moves)
+    smeared = np.log(near @ aside.T + TINY)  # (sites, strata, rungs, aside)
+    each_site, each_stratum = np.ogrid[: len(left), : left.shape[1]]
+    middle = expected.mean(axis=0)[:, :, None] + MOVES
+    fit = smeared[each_site[:, :, None], each_stratum[:, :, None], rung(middle)].sum(axis=1)  # (sites, moves, aside)
+    best = fit.max(axis=1, keepdims=True)
+    evidence = (np.log(np.einsum("sma,tm->sta", np.exp(fit - best), apart) + TINY) + best).sum(axis=0)
+    chosen = generator.choice(evidence.size, len(shares), p=shares_of(evidence.ravel()))
+    of_sites, of_strata = chosen // len(ASIDE), chosen % len(ASIDE)
+    # of each draw: what its sites do to all strata, then what they do to each
+    places = rung(expected[:, :, None] + MOVES[:, None])  # (draws, sites, moves, strata)
+    of_draw = of_strata[:, None, None, None]
+    fit = smeared[each_site[:, None], each_stratum[:, None], places, of_draw].sum(axis=3)
+    chance = np.exp(fit - fit.max(axis=2, keepdims=True)) * apart[of_sites][:, None]
+    moved = expected + MOVES[picked(chance, generator)][:, :, None]
+    places = rung(moved[:, :, :, None] + MOVES)
+    fit = plain[each_site[:, :, None], each_stratum[:, :, None], places]
+    chance = np.exp(fit - fit.max(axis=3, keepdims=True)) * aside[of_strata][:, None, None]
+    moved += MOVES[picked(chance, generator)]
+    return benchmarked(moved, left, shares[:, None], np.zeros(len(left), np.int64))
+
+
+def expected_at_sites(left: Counts, shares: Numbers, with_it: Numbers, without: Numbers) -> Numbers:
+    """(draws, sites, strata): log odds of a window at sites that differ in how common the species is, and in nothing
+    else."""
+    whole = (shares * left.sum(axis=0)).sum(axis=1) / max(1, left.sum())
+    prevalence = np.repeat(whole.clip(LOWEST, 1 - LOWEST)[:, None, None], len(left), axis=1)
+    for _ in range(ROUNDS):
+        both = prevalence * with_it[:, None]
+        held = left * both / (both + (1 - prevalence) * without[:, None])
+        prevalence = (held.sum(axis=2) / np.maximum(1, left.sum(axis=1)))[:, :, None].clip(LOWEST, 1 - LOWEST)
+    return log_of(prevalence / (1 - prevalence) * (with_it / without)[:, None])
+
+
+def site_surprise(strata: Strata, generator: np.random.Generator, draws: int = DRAWS) -> float:
+    """How likely verdicts at sites lie as far apart as these where sites differ in how common the species is alone.
+
+    A posterior predictive probability (Gelman, Meng & Stern 1996): cautious, as the shares that it stands on are drawn.
+    """
+    member = np.eye(int(strata.site.max()) + 1)[:, strata.site]
+    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
+    shares, total = stratum_shares(strata, generator, draws), strata.windows.sum(axis=0)
+    parts = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
+    expected = sigmoid(expected_at_sites(windows, shares, *parts))
+    listened = yes + no
+    spread = (listened * expected * (1 - expected)).sum(axis=2) + LOWEST
+
+    def apart(found: Numbers) -> Numbers:
+        return np.asarray(((found - listened * expected).sum(axis=2) ** 2 / spread).sum(axis=1))
+
+    made_up = generator.binomial(listened, expected)
+    return float((apart(made_up) >= apart(np.asarray(yes, np.float64))).mean())
+
+
+def cell_prevalences(
+    strata: Strata, left: Counts, with_it: Numbers, without: Numbers, member: Numbers, generator: np.random.Generator
+) -> Numbers:
+    """(draws, cells): how common the species is in each cell, drawn given its scores, its verdicts and its site.
+
+    What is usual at a site is drawn too, each given the other (Gibbs sampling), from where the likeliest lies.
+    """
     usual_size = max(2.0, float(np.median(strata.windows.sum(axis=1))))  # of a cell: one window of it is the least
     rungs = np.arange(LEVELS, dtype=np.float64) / (LEVELS - 1)
     levels = np.concatenate([[LOWEST], sigmoid(-math.log(usual_size) * (1 - rungs) + COMMONEST * rungs)])
-    fit = np.zeros((len(with_it), len(left), len(levels)), np.float32)
-    for number, (p, q) in enumerate(zip(with_it, without, strict=True)):
-        positive, negative = np.outer(p, levels), np.outer(q, 1 - levels)  # (strata, levels)
-        fit[number] = left @ np.log(positive + negative)
-        fit[number] += strata.yes @ np.log(positive) + strata.no @ np.log(negative)
+    mixed = np.log(with_it[:, None, :, None] * levels + without[:, :, :, None] * (1 - levels)).astype(np.float32)
+    fit = np.empty((len(with_it), len(left), len(levels)), np.float32)
+    for place, cells in enumerate(member > 0):
+        fit[:, cells] = left[cells].astype(np.float32) @ mixed[:, place]
+    yes, no = (each.sum(axis=1)[:, None] for each in (strata.yes, strata.no))
+    fit += yes * np.log(levels) + no * np.log1p(-levels)  # what does not depend on the level is left out
     likelihood = np.exp(fit - fit.max(axis=2, keepdims=True))
-    usual = np.full((len(fit), len(sites), len(levels)), 0.5 / LEVELS, np.float32)
-    usual[:, :, 0] = 0.5
-    start, member = usual[:, :1], np.asarray(sites, np.float32)
-    members = member.sum(axis=1)[:, None]
+    start = np.full(len(levels), 0.5 / LEVELS, np.float32)
+    start[0] = 0.5
+    usual = np.broadcast_to(start, (len(fit), len(member), len(levels)))
+    of_site = np.asarray(member, np.float32)
     for _ in range(ROUNDS):
         chance = likelihood * usual[:, strata.site]
         chance /= chance.sum(axis=2, keepdims=True)
-        everywhere = 0.99 * chance.mean(axis=1, keepdims=True) + 0.01 * start
-        usual = (member @ chance + SHARED * everywhere) / (members + SHARED)
-    cumulated = (likelihood * usual[:, strata.site]).cumsum(axis=2)
-    picked = generator.random((*cumulated.shape[:2], 1)) * cumulated[:, :, -1:]
-    return np.asarray(levels[(cumulated < picked).sum(axis=2).clip(max=LEVELS)])
+        usual = of_site @ chance + SHARED * (chance.mean(axis=1, keepdims=True) + start / len(left))
+        usual /= usual.sum(axis=2, keepdims=True)
+    for _ in range(SWEEPS):
+        level = picked(likelihood * usual[:, strata.site], generator)
+        chosen = np.asarray(level[:, :, None] == np.arange(len(levels)), np.float32)
+        everywhere = generator.standard_gamma(chosen.sum(axis=1, keepdims=True) + start)
+        everywhere /= everywhere.sum(axis=2, keepdims=True)
+        usual = np.asarray(generator.standard_gamma(of_site @ chosen + SHARED * everywhere), np.float32) + LOWEST
+        usual /= usual.sum(axis=2, keepdims=True)
+    return np.asarray(levels[picked(likelihood * usual[:, strata.site], generator)])
 
 
-def site_factors(
-    strata: Strata, left: Counts, right: Numbers, sites: Numbers, generator: np.random.Generator
-) -> Numbers:
-    """(draws, sites, strata): by how much a site's odds differ from what its prevalence alone would make them."""
-    weights = left + 1e-6
-    expected = (sites @ (right * weights)) / (sites @ weights)
-    expected = expected.clip(LOWEST, 1 - LOWEST)
-    yes, no = (np.asarray(sites @ each, np.int64) for each in (strata.yes, strata.no))
-    middle = expected.mean(axis=0)
-    fit = np.array([beta_binomial(yes, no, middle, np.array(scatter)).sum() for scatter in SITE_SCATTER])
-    scatter = SITE_SCATTER[generator.choice(len(SITE_SCATTER), len(right), p=shares_of(fit))][:, None, None]
-    own = beta_draws(expected, scatter, yes, no, generator).clip(LOWEST, 1 - LOWEST)
-    return np.asarray(own / (1 - own) / (expected / (1 - expected)))
+def benchmarked(odds: Numbers, left: Counts, shares: Numbers, group: Counts) -> Numbers:
+    """(draws, rows, strata): shares right whose sum over the rows of each group is that group's in each stratum.
+
+    odds     (draws, rows, strata), logs
+    shares   (draws, groups, strata) of the windows in `left`
+    """
+    member = np.eye(shares.shape[1])[:, group]
+    wanted = shares * (member @ left)
+    factor = np.zeros_like(wanted)  # log
+    for _ in range(BALANCING):
+        right = sigmoid(odds + factor[:, group])
+        missing = wanted - member @ (left * right)
+        if (abs(missing) < 0.01 * wanted + 0.01).all():
+            break
+        factor += (missing / (member @ (left * right * (1 - right)) + LOWEST)).clip(-2, 2)
+    return sigmoid(odds + factor[:, group])
 
 
-def benchmarked(odds: Numbers, left: Counts, shares: Numbers) -> Numbers:
-    """(draws, cells, strata): shares right whose sum over all cells is the season's in each stratum."""
-    wanted = shares * left.sum(axis=0)
-    factor = np.zeros_like(shares)  # log
-    logs = np.log(odds.clip(LOWEST**2, LOWEST**-2))
-    for _ in range(12):
-        right = sigmoid(logs + factor[:, None, :])
-        found, slope = (left * right).sum(axis=1), (left * right * (1 - right)).sum(axis=1)
-        factor += ((wanted - found) / (slope + 1e-9)).clip(-2, 2)
-    return sigmoid(logs + factor[:, None, :])
+def parts_of_one(weights: Numbers) -> Numbers:
+    """Weights of strata as parts of one, none of them nothing."""
+    kept = weights + LOWEST
+    return np.asarray(kept / kept.sum(axis=-1, keepdims=True))
+
+
+def picked(chances: Numbers, generator: np.random.Generator) -> Counts:
+    """One of the last axis, as likely as its chance says."""
+    cumulated = chances.cumsum(axis=-1)
+    drawn = generator.random((*chances.shape[:-1], 1)) * cumulated[..., -1:]
+    return np.asarray((cumulated < drawn).sum(axis=-1).clip(max=chances.shape[-1] - 1))
+
+
+def rung(x: Numbers) -> Counts:
+    """The nearest of RUNGS."""
+    step = RUNGS[1] - RUNGS[0]
+    return np.asarray(np.rint((x.clip(RUNGS[0], RUNGS[-1]) - RUNGS[0]) / step), np.int64)
+
+
+def log_of(odds: Numbers) -> Numbers:
+    return np.asarray(np.log(odds.clip(LOWEST**2, LOWEST**-2)))
 
 
 def interval(values: Numbers, level: float = LEVEL) -> tuple[Numbers, Numbers]:
-    """The middle share of draws, over their first axis."""
+    """The middle share of draws, over their first axis: one more draw falls into it with just that chance."""
     tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(values, [tail, 1 - tail], axis=0, method="weibull")
     return low, high
 
 
@@ -210,9 +319,8 @@ def rising(start: Numbers, steps: Counts) -> Numbers:
 
 def log_gamma(x: Numbers) -> Numbers:
     """Of positive numbers, to ten digits."""
-    product = np.ones_like(x)
-    for step in range(8):  # up to where the series is good
-        product = product * (x + step)
+    ends = x * (x + 7)  # (x + 1)(x + 6) is this and 6, and so on
+    product = ends * (ends + 6) * (ends + 10) * (ends + 12)  # up to where the series is good
     x = x + 8
     series = 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
     return np.asarray((x - 0.5) * np.log(x) - x + 0.5 * np.log(2 * np.pi) + series - np.log(product))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import Period
-from evaluation.density import LEVEL, Counts, Numbers, Strata, draw_truths, interval, log_odds
+from evaluation.density import LEVEL, Counts, Numbers, Strata, draw_truths, interval, log_odds, site_surprise
 from serving.effort import Cell, Effort, cell_of
 from serving.results import Detected
 from serving.review import Verdict, is_rank
@@ -28,6 +28,7 @@ MISSED = -1  # the stratum of windows in which a species was not detected
 LEAST = 10  # verdicts, before anything is said
 NORMAL = 1.96  # standard deviations to each side of a 95 % interval
 LEAST_EACH = 3  # windows to listen to in a stratum, however small
+SURPRISING = 0.01  # so seldom it is said without a reason
 SHY = 0.05  # a share that a plan takes for possible, whatever score and verdicts say
 ALL_SITES = "(all sites)"
 NAMES = ("species_code", "scientific_name", "common_name")
@@ -123,6 +124,14 @@ def species_rows(
         for parts in (places, whole)
     )
     return in_cells, in_sites
+
+
+def sites_lie_apart(species: Species, seed: int, label: str) -> bool:
+    """Whether the verdicts say that sites differ in more than in how common a species is."""
+    if species.listened.sum() < LEAST or not species.strata.site.any():
+        return False
+    generator = np.random.default_rng([seed, zlib.crc32(label.encode())])
+    return site_surprise(species.strata, generator) < SURPRISING
 
 
 def counted(

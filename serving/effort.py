@@ -90,20 +90,28 @@ def without_gaps(periods: Collection[str]) -> list[str]:
 def hours_of(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """The hours in which a recording was made, ISO 8601, each with the seconds analysed in it.
 
-    A recording whose beginning is not known is one of no time, one of which the date is known lies in that day.
+    A recording whose beginning is not known is one of no time, one of which the date is known lies in that day. What
+    was not analysed, without sound or with voices, is taken to lie everywhere in it: no table says where it is.
     """
     begin = iso_time(row.get("recorded_at", "")[:DAY], row.get("recorded_at", "")[11:19])
-    left = min(number_in_cell(row.get("seconds_analysed", "")), LONGEST_SECONDS)
+    analysed = number_in_cell(row.get("seconds_analysed", ""))
+    left = min(seconds_read(row), LONGEST_SECONDS) if analysed > 0 else 0.0
+    part = analysed / max(seconds_read(row), 1e-9)
     if "T" not in begin:
         if left > 0:
-            yield begin, left
+            yield begin, left * part
         return
     now = datetime.fromisoformat(begin)
     while left > 0:
         until = now.replace(minute=0, second=0) + timedelta(hours=1)
         here = min(left, (until - now).total_seconds())
-        yield now.isoformat()[:HOUR], here
+        yield now.isoformat()[:HOUR], here * part
         now, left = until, left - here
+
+
+def seconds_read(row: Mapping[str, str]) -> float:
+    """Of a recording, scored or not."""
+    return sum(number_in_cell(row.get(f"seconds_{name}", "")) for name in ("analysed", "silent", "skipped"))
 
 
 def number_in_cell(cell: str) -> float:

@@ -104,6 +104,13 @@ class Results:
         return found if found.get("card") else {}
 
     @property
+    def index(self) -> str:
+        """The index whose windows these are, chosen by likeness or doubt: then a confidence is a cosine, or the answer
+        of a head that no file had at that time. Blank where all windows were scored by a model."""
+        index = self.facts.get("index")
+        return index if isinstance(index, str) else ""
+
+    @property
     def muted(self) -> bool:
         """Whether voices were silenced before anything was scored."""
         settings: object = self.facts.get("settings")

@@ -34,7 +34,9 @@ from runtime.csvs import read_table
 from serving.results import NEEDED, Detected, Results, detected, hidden, read_results, rows_of
 from taxonomy import RANKS, key
 
-ADDED = ("validation", "Verdict", "True species", "Reviewer", "Judged at")  # to the columns of detections.csv
+ADDED = ("validation", "Verdict", "True species", "Reviewer", "Judged at", "Drawn")  # to the columns of detections.csv
+RANDOM = ("even", "random", "all", "plan")  # ways of drawing that make a random sample of each tenth of the scale
+RANKED, QUIET = "ranked", ", without voices"  # two that do not
 LEAST = 20  # verdicts, of both kinds together, before anything is said
 NOTHING = "nothing"  # in place of a species: there is no animal in it
 MILD = 100.0  # the penalty's inverse: enough where a score parts yes and no without a mistake, nothing elsewhere
@@ -48,6 +50,7 @@ class Verdict:
     answer: str  # yes, no, unsure
     species: str  # what it really is, as the reviewer wrote it, or NOTHING; mostly blank
     reviewer: str
+    drawn: str = ""  # how its window was drawn; blank where the table does not say
 
 
 def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
@@ -73,7 +76,8 @@ def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
         else:
             species = plain_label(row.get("True species", ""))
             species = NOTHING if key(species) == NOTHING else species
-            verdicts.append(Verdict(d, answer, species, plain_label(row.get("Reviewer", ""))))
+            reviewer, drawn = (plain_label(row.get(name, "")) for name in ("Reviewer", "Drawn"))
+            verdicts.append(Verdict(d, answer, species, reviewer, drawn))
     return verdicts, strangers
 
 

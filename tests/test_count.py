@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretend import SPECIES, read_rows, write_results
+from pretend import SPECIES, read_rows, write_results, write_table
 
 import count
 import report
@@ -47,14 +47,14 @@ def command(folder: Path, **settings: Any) -> CountCommand:
     return replace(CountCommand(folder), **settings)
 
 
-def say(found: Sequence[Detected], path: Path, wrong_below: float = 0.0) -> Path:
+def say(found: Sequence[Detected], path: Path, wrong_below: float = 0.0, drawn: str = "plan") -> Path:
     """The validation.csv of somebody who listened: Yes from a confidence on."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow([*DETECTION_COLUMNS, *ADDED])
         for d in found:
             answer = "yes" if d.confidence >= wrong_below else "no"
-            table.writerow([*d.cells, "", answer, "", "Ada", "2026-06-01"])
+            table.writerow([*d.cells, "", answer, "", "Ada", "2026-06-01", drawn])
     return path
 
 
@@ -90,6 +90,53 @@ def test_with_verdicts_the_truth_lies_in_the_interval(results: Path, tmp_path: P
     before = (results / "counts" / "counts.csv").read_bytes()
     count.count(command(results, verdicts=(path,)))
     assert (results / "counts" / "counts.csv").read_bytes() == before, "the same seed says the same"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said", "code"),
+    [
+        ("even", None, 0),
+        ("", "40 verdicts do not say how their windows were drawn", 0),
+        ("top", "40 verdicts are left out: their windows are no random sample (drawn: top)", 2),
+        ("even, without voices", "(drawn: even, without voices)", 2),
+        ("ranked", "(drawn: ranked)", 2),
+    ],
+)
+def test_only_windows_drawn_at_random_are_counted_from(
+    drawn: str, said: str | None, code: int, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [d for d in read_results(results).detections if d.label == FROG]
+    path = say(found, tmp_path / "validation.csv", drawn=drawn)
+    assert count.count(command(results, verdicts=(path,))) == code
+    printed = capsys.readouterr().out
+    assert said in printed if said else "windows were drawn" not in printed and "(drawn:" not in printed
+    rows = {row["species_code"]: row for row in read_rows(results / "counts" / "season.csv") if row["site"][0] == "("}
+    assert (rows[FROG]["density"] == "") == (code == 2)
+
+
+def test_windows_chosen_from_an_index_are_not_counted(results: Path) -> None:
+    facts = json.loads((results / "run.json").read_text())
+    (results / "run.json").write_text(json.dumps(facts | {"index": "/field/season.index"}))
+    with pytest.raises(AssertionError, match=r"windows of an index .* refit.py /field/season.index"):
+        count.count(command(results))
+
+
+def test_sites_at_which_other_things_are_taken_for_a_species_are_noticed(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        row | {"Confidence": f"{(number % 30 + 1) / 31:.4f}"}
+        for number, row in enumerate(read_rows(results / "detections.csv"))
+    ]
+    write_table(results / "detections.csv", DETECTION_COLUMNS, rows)
+    found = [d for d in read_results(results).detections if d.label == FROG]
+    for first, second, expected in ((0.5, 0.5, False), (0.0, 2.0, True)):  # what is below that is wrong at a site
+        paths = [
+            say([d for d in found if d.cell("Site") == site], tmp_path / f"{site}.csv", wrong_below)
+            for site, wrong_below in (("site A", first), ("site B", second))
+        ]
+        count.count(command(results, verdicts=tuple(paths)))
+        assert ("sites differ in what is taken for pretend frog" in capsys.readouterr().out) == expected
 
 
 def test_periods_are_hours_days_or_weeks(results: Path) -> None:

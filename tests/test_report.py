@@ -368,7 +368,9 @@ def say(page: Path, path: Path, wrong_below: float, reviewer: str = "Ada") -> Pa
         table.writerow([*told["columns"], *told["added"]])
         for card in told["cards"]:
             right = float(card["cells"][COLUMNS.index("Confidence")]) >= wrong_below
-            table.writerow([*card["cells"], int(right), "yes" if right else "no", "", reviewer, "2026-06-01T08:00:00Z"])
+            answer = "yes" if right else "no"
+            said = [int(right), answer, "", reviewer, "2026-06-01T08:00:00Z", told["sample"]]
+            table.writerow([*card["cells"], *said])
     return path
 
 
@@ -387,6 +389,22 @@ def test_the_page_says_what_takes_the_verdicts(tmp_path: Path) -> None:
     )
     write_report(command(folder, hide_paths=True))
     assert facts_in(folder / "report.html")["then"][0] == "python refit.py INDEX validation.csv"
+
+
+@pytest.mark.usefixtures("quick")
+def test_verdicts_on_windows_of_an_index_make_no_thresholds(tmp_path: Path) -> None:
+    """Their confidence is a cosine, or of a head that no file had."""
+    folder = write_results(tmp_path, recordings=8)
+    assert write_report(command(folder)) == 0
+    assert facts_in(folder / "report.html")["sample"] == "even"
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"index": "/field/season.index"}))
+    assert write_report(command(folder)) == 0
+    assert facts_in(folder / "report.html")["sample"] == "ranked"
+    path = say(folder / "report.html", tmp_path / "validation.csv", wrong_below=0.5)
+    with pytest.raises(AssertionError, match=r"windows of an index.* refit.py /field/season.index"):
+        report.report(command(folder, apply=(path,)))
+    assert not (folder / "review").exists()
 
 
 @pytest.mark.usefixtures("quick")

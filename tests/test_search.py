@@ -126,6 +126,13 @@ def test_several_examples_find_all_of_them_and_a_counter_example_takes_its_like_
     assert ("dawn.wav", 15) not in found(tmp_path / "one") and ("dawn.wav", 10) in found(tmp_path / "one")
 
 
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "..", " frog", "frog\n", "x" * 101, "what?"])
+def test_a_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(AssertionError, match=r"--name .* is no plain name"):
+        SearchCommand("query", (Path("season.index"), Path("call.wav")), name=name)
+    assert SearchCommand("query", name="Rana sp. (évora) 2").name
+
+
 def test_at_names_the_window_whose_middle_is_nearest(run: Callable[..., int], tmp_path: Path) -> None:
     run("index")
     long = write_calls(tmp_path / "long.wav", 400, 4000, 400)

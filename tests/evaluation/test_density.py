@@ -14,6 +14,7 @@ from evaluation.density import (
     log_gamma,
     log_odds,
     sigmoid,
+    site_surprise,
     stratum_shares,
 )
 
@@ -92,6 +93,17 @@ def test_the_parts_of_a_season_add_up_to_what_the_strata_say() -> None:
     plain = stratum_shares(strata, np.random.default_rng(0), 400) @ left + strata.yes.sum()
     assert truths.sum(axis=1).mean() == pytest.approx(plain.mean(), rel=0.03)
     assert truths.shape == (400, len(strata.site)) and (truths <= strata.windows.sum(axis=1)).all()
+
+
+def test_sites_that_differ_in_more_than_how_common_the_species_is_are_a_surprise() -> None:
+    windows = np.tile(np.array([300, 200, 200]), (2, 1))
+    yes, no = (np.tile(np.array(each), (2, 1)) for each in ([5, 20, 38], [35, 20, 2]))
+    alike = Strata(windows, yes, no, np.arange(2), MIDDLES)
+    assert site_surprise(alike, np.random.default_rng(0), 200) > 0.05
+    apart = Strata(
+        windows, np.array([[10, 38, 39], [0, 2, 20]]), np.array([[30, 2, 1], [40, 38, 20]]), np.arange(2), MIDDLES
+    )
+    assert site_surprise(apart, np.random.default_rng(0), 200) < 0.01
 
 
 def test_the_same_seed_draws_the_same() -> None:

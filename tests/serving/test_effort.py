@@ -39,6 +39,15 @@ def test_what_was_not_analysed_is_no_effort() -> None:
     assert read_effort([row("2026-05-14T05:00:00", "0", "0"), row("2026-05-14T05:00:00", "many")], "day") == {}
 
 
+def test_a_recording_that_is_silent_for_a_while_has_effort_in_all_its_hours() -> None:
+    """An hour of silence before midnight, an hour of sound behind it: what is found there has hours beside it."""
+    half = row("2026-05-14T23:00:00") | {"seconds_silent": "3000", "seconds_skipped": "600"}
+    assert {cell: (each.seconds, each.windows) for cell, each in read_effort([half], "day").items()} == {
+        ("pond", "2026-05-14"): (1800.0, 360.0),
+        ("pond", "2026-05-15"): (1800.0, 360.0),
+    }
+
+
 def test_seconds_are_neither_lost_nor_counted_twice() -> None:
     rows = [row(f"2026-05-{day:02}T2{day % 4}:17:00", f"{day * 1000}", "100") for day in range(1, 20)]
     for by in ("hour", "day", "week"):

@@ -39,7 +39,7 @@ def judged(results: Results, path: Path, *said: tuple[int, str, str], reviewer: 
     """A validation.csv: place of the detection, verdict, true species."""
     rows: list[dict[str, str]] = []
     for place, verdict, species in said:
-        said_of_it = ({"yes": "1", "no": "0"}.get(verdict, ""), verdict, species, reviewer, "2026-06-01")
+        said_of_it = ({"yes": "1", "no": "0"}.get(verdict, ""), verdict, species, reviewer, "2026-06-01", "even")
         cells = (*results.detections[place].cells, *said_of_it)
         rows.append(dict[str, str](zip((*COLUMNS, *ADDED), cells, strict=True)))
     write_table(path, (*COLUMNS, *ADDED), rows)
