@@ -45,7 +45,7 @@ from serving.counting import (
     stratum,
 )
 from serving.detections import UNFAMILIAR, clock_time
-from serving.effort import Cell, cell_of, last_day, read_effort, number_in_cell, seconds_read, without_gaps
+from serving.effort import Cell, cell_of, last_day, number_in_cell, read_effort, seconds_read, without_gaps
 from serving.exchange import write_exchange
 from serving.results import COLUMNS, INDEX, NEEDED, Detected, Results, detected, read_results, rows_of
 from serving.review import RANDOM, Verdict, identity, read_verdicts, settle

@@ -128,11 +128,8 @@ def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.ran
     member = np.eye(int(strata.site.max()) + 1)[:, strata.site]  # (sites, cells)
     total = strata.windows.sum(axis=0)
     with_it, without = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
-    here = Strata(
-        *(np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no)),
-        np.arange(len(member)),
-        strata.middles,
-    )
+    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
+    here = Strata(windows, yes, no, np.arange(len(member)), strata.middles)
     own = site_shares(here, shares, with_it, without, generator)
     without_here = parts_of_one((1 - own) * here.windows + SHARED * without[:, None])  # (draws, sites, strata)
     prevalence = cell_prevalences(strata, left, with_it, without_here, member, generator)
@@ -209,11 +206,11 @@ def site_surprise(strata: Strata, generator: np.random.Generator, draws: int = D
     listened = yes + no
     spread = (listened * expected * (1 - expected)).sum(axis=2) + LOWEST
 
-    def apart(found: Numbers) -> Numbers:
+    def apart(found: Numbers | Counts) -> Numbers:
         return np.asarray(((found - listened * expected).sum(axis=2) ** 2 / spread).sum(axis=1))
 
     made_up = generator.binomial(listened, expected)
-    return float((apart(made_up) >= apart(np.asarray(yes, np.float64))).mean())
+    return float((apart(made_up) >= apart(yes)).mean())
 
 
 def cell_prevalences(
