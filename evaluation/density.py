@@ -242,7 +242,7 @@ def cell_prevalences(
     for _ in range(SWEEPS):
         level = picked(likelihood * usual[:, strata.site], generator)
         chosen = np.asarray(level[:, :, None] == np.arange(len(levels)), np.float32)
-        everywhere = generator.standard_gamma(chosen.sum(axis=1, keepdims=True) + start)
+        everywhere: Numbers = generator.standard_gamma(chosen.sum(axis=1, keepdims=True) + start)
         everywhere /= everywhere.sum(axis=2, keepdims=True)
         usual = np.asarray(generator.standard_gamma(of_site @ chosen + SHARED * everywhere), np.float32) + LOWEST
         usual /= usual.sum(axis=2, keepdims=True)

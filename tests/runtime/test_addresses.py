@@ -191,7 +191,11 @@ def test_a_million_keys_in_one_folder_are_listed_in_the_memory_of_one_page(
     protocol: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Flat(protocol, count)
-    monkeypatch.setattr(addresses, "server_of", lambda _: server)
+
+    def server_of(_: str) -> Flat:
+        return server
+
+    monkeypatch.setattr(addresses, "server_of", server_of)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
     seen = 0
