@@ -242,11 +242,15 @@ def cell_prevalences(
     for _ in range(SWEEPS):
         level = picked(likelihood * usual[:, strata.site], generator)
         chosen = np.asarray(level[:, :, None] == np.arange(len(levels)), np.float32)
-        everywhere: Numbers = generator.standard_gamma(chosen.sum(axis=1, keepdims=True) + start)
-        everywhere /= everywhere.sum(axis=2, keepdims=True)
-        usual = np.asarray(generator.standard_gamma(of_site @ chosen + SHARED * everywhere), np.float32) + LOWEST
-        usual /= usual.sum(axis=2, keepdims=True)
+        everywhere = dirichlet(chosen.sum(axis=1, keepdims=True) + start, generator)
+        usual = np.asarray(dirichlet(of_site @ chosen + SHARED * everywhere, generator), np.float32)
     return np.asarray(levels[picked(likelihood * usual[:, strata.site], generator)])
+
+
+def dirichlet(counts: Numbers, generator: np.random.Generator) -> Numbers:
+    """Shares of the last axis, drawn given what was counted."""
+    drawn = np.asarray(generator.standard_gamma(counts), np.float64) + LOWEST
+    return np.asarray(drawn / drawn.sum(axis=-1, keepdims=True))
 
 
 def benchmarked(odds: Numbers, left: Counts, shares: Numbers, group: Counts) -> Numbers:
