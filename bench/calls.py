@@ -233,13 +233,18 @@ def rate_of(path: Path) -> int:
     return int(soundfile.info(path).samplerate)
 
 
+def settings(animal: Animal, arm: str) -> tuple[str, ...]:
+    """Flags of main.py, wherever the recordings are."""
+    base = ("--preset", "base", "--encoder.weights", str(WEIGHTS))
+    return (*base, *HEAD, *animal.arms[arm], "--audio.window_seconds", str(animal.near))
+
+
 def trained(animal: Animal, arm: str, folder: Path) -> Path:
     """The classifier of a geometry: Whisper base as it is, and a head on it."""
     root = folder / arm.replace(" ", "-").replace(",", "")
     model = root / "finetune" / "classifier.safetensors"
     if not model.is_file():
-        words = ["main.py", "--preset", "base", "--encoder.weights", str(WEIGHTS), *HEAD]
-        words += [*animal.arms[arm], "--audio.window_seconds", str(animal.near), "--run.root", str(root)]
+        words = ["main.py", *settings(animal, arm), "--run.root", str(root)]
         words += ["--data.root", str(folder / "train" / "season"), "--data.layout", "folders", "--data.workers", "0"]
         words += ["--data.no_call", str(folder / "train" / "nothing"), "--data.no_call_share", "0.3"]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)

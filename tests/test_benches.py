@@ -21,8 +21,8 @@ def commands() -> Iterator[tuple[str, Command, tuple[str, ...]]]:
     for work, command in (("main.py", FinetuneCommand), ("ssl_mae.py", PretrainCommand)):
         yield "busy", command, tuple(busy.command(work, Path("data"), Path("runs"), 3, busy.Arguments())[2:])
     for animal in calls.ANIMALS.values():
-        for name, words in animal.arms.items():
-            yield f"calls, {name}", FinetuneCommand, (*calls.HEAD, *words)
+        for name in animal.arms:
+            yield f"calls, {name}", FinetuneCommand, calls.settings(animal, name)
     for length in context.ARMS:
         yield f"context, {length.name}", FinetuneCommand, (*context.SHARED, *length.flags)
     yield "folds", FinetuneCommand, folds.FLAGS
