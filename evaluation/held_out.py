@@ -1,6 +1,6 @@
 """What a trained classifier is worth: its answers on held-out recordings, calibrated, as figures, tables and pictures.
 
-    held_out = joined([HeldOut(valid, truth, windows, None), ...])   # one part per fold
+    held_out = joined_parts([HeldOut(valid, truth, windows, None), ...])   # one part per fold
     calibration = calibrate(held_out, taxonomy)                      # temperature, thresholds per species and rank
     figures = evaluate(folder, calibration.applied(held_out), calibration, taxonomy)
 

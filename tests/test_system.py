@@ -229,7 +229,7 @@ print(mine, other.split(), again, silent, speaks, said, ended, rest)
 print(system.cores() >= 1, system.memory() > 2**28, system.peak_memory() > 2**20, system.peak_memory(2**22 + 1))
 own, other = system.birth(os.getpid()), system.birth(os.getppid())
 print(own == system.birth(os.getpid()) != other, system.birth(2**22 + 1) == "")
-print(system.cpu_facts(), system.scratch())
+print(system.cpu_facts(), system.scratch_folder())
 """
 HELD = "True ['False'] True False True b'1\\n' True b''\nTrue True True 0\nTrue True\n"
 
