@@ -284,7 +284,6 @@ def test_jobs_of_slurm_are_workers_and_are_taken_back_at_the_end(
 def test_a_job_that_ends_before_the_work_does_is_queued_anew(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As at its limit of time, half an hour unless somebody says otherwise."""
     monkeypatch.setattr(rooms, "LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(rooms, "FIRST_SECONDS", 10.0)
     with open_cluster("slurm:1") as cluster:
         found: dict[int, int] = {}
         for number, (task, result) in enumerate(cluster.results(cluster_work.slowly, TASKS)):
