@@ -235,9 +235,10 @@ def test_a_worker_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch)
 SBATCH = """#!/bin/sh
 [ "$1" = --test-only ] && exit 0
 for job; do :; done
-setsid bash "$job" > {folder}/said 2>&1 &
-echo $! >> {folder}/jobs
 cp "$job" {folder}/script
+cp "$job" {folder}/script-$$  # as Slurm does: who gives it a script takes it away at once
+setsid bash {folder}/script-$$ > {folder}/said 2>&1 &
+echo $! >> {folder}/jobs
 echo "Submitted batch job $!"
 """
 
