@@ -59,9 +59,10 @@ def test_what_is_killed_and_resumed_ends_as_if_nobody_had_killed_it(
 
 
 def test_without_its_random_states_a_resumed_run_ends_with_other_weights(sounds: Path) -> None:
-    """Negative control: the comparison has teeth. Several kills: one may fall before there is anything to resume."""
-    tally = killed_and_resumed("finetune", sounds, sounds / "finetune", 3, with_random_states=False, aimed=True)
-    assert tally.kills == 3 and tally.identical == 0 and tally.runs >= 1
+    """Negative control: the comparison has teeth. Several kills of two runs: on a busy machine all of one run may fall
+    before there is anything to resume."""
+    tally = killed_and_resumed("finetune", sounds, sounds / "finetune", 8, with_random_states=False, aimed=True)
+    assert tally.kills == 8 and tally.runs >= 2 and tally.identical < tally.runs
 
 
 @pytest.mark.slow
