@@ -100,8 +100,8 @@ def refuse_below(least: int, settings: object, *flags: str) -> None:
         assert value >= least, f"--{flag} {value}: give {least} or more"
 
 
-def refuse_no_name(flag: str, value: str) -> None:
-    """Refuse what names a folder and is no plain name: one that leads elsewhere, or that some system cannot write."""
+def require_plain_name(flag: str, value: str) -> None:
+    """Of a flag that names a folder: refuse what leads elsewhere, or what some system cannot write."""
     plain = value.isprintable() and len(value.encode()) <= 100 and not set(value) & set('/\\:*?"<>|')
     assert plain and value == value.strip() and not value.startswith("."), (
         f'--{flag} {value!r} is no plain name; leave out / \\ : * ? " < > |, a point in front and blanks at the ends'
@@ -1292,7 +1292,7 @@ class SearchCommand:
 
     def __post_init__(self) -> None:
         refuse_below(1, self, "most")
-        refuse_no_name("name", self.name)
+        require_plain_name("name", self.name)
         refuse_idle(self, OF_INDEX if self.action == "query" else OF_QUERY, f"does nothing with {self.action}")
 
 

@@ -195,9 +195,8 @@ def likeness_of(one: tuple[Path, Examination], other: tuple[Path, Examination], 
         around = np.zeros(length + 2 * lag, np.float32)
         around[lag - early :][: len(wider)] = wider[: len(around) - lag + early]
         pairs.append((np.pad(piece, (0, length - len(piece))), around))
-    shift = max((best_shift(piece, around, rate, band.lowest) for piece, around in pairs[::SHIFTED]), default=(0.0, 0))[
-        1
-    ]
+    shifts = [best_shift(piece, around, rate, band.lowest) for piece, around in pairs[::SHIFTED]]
+    shift = max(shifts, default=(0.0, 0))[1]
     low, high = list[bool](), list[bool]()
     decisive = LOW if band.lowest < LOW else HIGHEST_RATE
     for piece, around in pairs:

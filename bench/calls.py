@@ -24,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from config import AudioSettings
+from evaluation.metrics import Weights, bootstrap_interval
 from model import BirdClefClassifier
 from sounds.audio import read_samples
 from sounds.windows import network_input
@@ -43,7 +45,6 @@ WEIGHTS, BATS = Path("../shared/whisper-base"), Path("../shared/bats")
 FALSE_SHARE = 0.05  # of the windows without a call that may be flagged
 JUDGED = 8  # made-up recordings of a kind that are judged
 HEAD = ("--train.frozen", "--train.head_passes", "1", "--train.head_updates", "200")  # of all arms alike
-DRAWS = 1_000  # of the recordings, for an interval of 95 %
 Sound = NDArray[np.float64]
 Scores = NDArray[np.float32]
 
@@ -298,7 +299,9 @@ def figures(heard: Sequence[Heard], labels: Sequence[str]) -> dict[str, float]:
         (*pair, hit) for each, own in zip(heard, hits, strict=True) for pair, hit in zip(each.near, own, strict=True)
     ]
     named = [labels[int(near.max(axis=0).argmax())] == call.kind for call, near, hit in found if hit and call.kind]
-    low, high = interval(np.array([sum(own) for own in hits]), np.array([len(own) for own in hits]))
+    hit_or_not = np.concatenate([np.array(own, np.float64) for own in hits])
+    of_recording = np.repeat(np.arange(len(hits)), [len(own) for own in hits])
+    low, high = bootstrap_interval(partial(weighted_share, hit_or_not), of_recording)
     said = {
         "calls": len(found),
         "windows": len(quiet) + len(loud),
@@ -318,13 +321,10 @@ def threshold_without(heard: Sequence[Heard], left_out: int) -> float:
     return float(np.quantile(np.concatenate(others), 1 - FALSE_SHARE, method="higher"))
 
 
-def interval(hits: NDArray[np.int64], calls: NDArray[np.int64]) -> tuple[float, float]:
-    """Of the share of calls that are found, 95 %, the recordings (recordings,) drawn anew."""
-    drawn = np.random.default_rng(0).integers(0, len(hits), (DRAWS, len(hits)))
-    counts = calls[drawn].sum(axis=1)
-    shares = hits[drawn].sum(axis=1)[counts > 0] / counts[counts > 0]
-    low, high = np.quantile(shares, (0.025, 0.975))
-    return float(low), float(high)
+def weighted_share(hits: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+    """(draws,): the share of calls that are found, each as heavy as its recording."""
+    shares: NDArray[np.float64] = hits @ weights / weights.sum(axis=0)
+    return shares
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Counts = NDArray[np.int64]
 
 DRAWS = 500
 LEVEL = 0.95
-TINY = 1e-300
+TINY = 1e-300  # added to what a logarithm is taken of
 LOWEST = 1e-9  # a share nearer to 0 or 1 is kept away from it
 SCATTER = np.array([30.0, 120.0, 480.0, 1920.0])  # verdicts that the curve is worth to a stratum
 APART = np.array([0.1, 0.5, 1.0, 2.0, 4.0])  # standard deviations of log odds among sites, in all strata alike
@@ -67,12 +67,48 @@ class Strata:
         assert (self.yes + self.no <= self.windows).all(), "more verdicts than windows in a stratum of a cell"
 
 
+@dataclass(frozen=True)
+class Sites:
+    """What is known of one species by site, and log likelihoods of what was listened to there."""
+
+    strata: Strata  # a cell is a site
+    member: Numbers  # (sites, cells) 1 where a cell is of a site
+    plain: Numbers  # (sites, strata, rungs) of the verdicts at each log odds
+    smeared: Numbers  # (sites, strata, rungs, aside) the same, with what may lie aside of it
+
+
+def sites_of(strata: Strata) -> Sites:
+    """The cells of each site together."""
+    member = np.eye(int(strata.site.max(initial=0)) + 1)[:, strata.site]
+    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
+    for_it, against = (np.asarray(each[:, :, None], np.float64) for each in (yes, no))
+    plain: Numbers = -for_it * np.logaddexp(0, -RUNGS) - against * np.logaddexp(0, RUNGS)
+    plain -= plain.max(axis=2, keepdims=True)  # thousands of verdicts would leave nothing of it
+    likelihood = np.exp(plain)
+    smeared = np.full((*plain.shape, len(ASIDE)), TINY)
+    for move, weights in zip(MOVES, chances_of_moves(ASIDE).T, strict=True):
+        smeared += likelihood[:, :, rung(RUNGS + move), None] * weights
+    return Sites(
+        Strata(windows, yes, no, np.arange(len(member)), strata.middles), member, plain, np.log(smeared, out=smeared)
+    )
+
+
+def chances_of_moves(deviations: Numbers) -> Numbers:
+    """(deviations, moves): how likely each of MOVES is at each standard deviation."""
+    bell = np.exp(-0.5 * (MOVES / deviations[:, None]) ** 2)
+    return np.asarray(bell / bell.sum(axis=1, keepdims=True))
+
+
 def draw_truths(strata: Strata, generator: np.random.Generator, draws: int = DRAWS) -> Counts:
     """(draws, cells): how many windows hold the species, as the verdicts allow it."""
     left = strata.windows - strata.yes - strata.no
     shares = stratum_shares(strata, generator, draws)
-    size = max(1, AT_A_TIME // max(1, len(left) * (LEVELS + left.shape[1])))
-    parts = [cell_truths(strata, left, shares[first : first + size], generator) for first in range(0, draws, size)]
+    sites = sites_of(strata)
+    numbers = max(len(left) * (LEVELS + left.shape[1]), sites.strata.windows.size * len(MOVES))  # of a draw
+    size = max(1, AT_A_TIME // max(1, numbers))
+    parts = [
+        cell_truths(strata, sites, left, shares[first : first + size], generator) for first in range(0, draws, size)
+    ]
     return np.asarray(np.concatenate(parts) + strata.yes.sum(axis=1), np.int64)
 
 
@@ -123,16 +159,13 @@ def curve_prior(slope: Numbers, intercept: Numbers) -> Numbers:
     return -0.5 * ((slope - 1.5) / 1.2) ** 2 - 0.5 * ((intercept + 1.0) / 3.0) ** 2
 
 
-def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.random.Generator) -> Counts:
+def cell_truths(strata: Strata, sites: Sites, left: Counts, shares: Numbers, generator: np.random.Generator) -> Counts:
     """(draws, cells): windows with the species among those that nobody listened to."""
-    member = np.eye(int(strata.site.max()) + 1)[:, strata.site]  # (sites, cells)
     total = strata.windows.sum(axis=0)
     with_it, without = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
-    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
-    here = Strata(windows, yes, no, np.arange(len(member)), strata.middles)
-    own = site_shares(here, shares, with_it, without, generator)
-    without_here = parts_of_one((1 - own) * here.windows + SHARED * without[:, None])  # (draws, sites, strata)
-    prevalence = cell_prevalences(strata, left, with_it, without_here, member, generator)
+    own = site_shares(sites, shares, with_it, without, generator)
+    without_here = parts_of_one((1 - own) * sites.strata.windows + SHARED * without[:, None])  # (draws, sites, strata)
+    prevalence = cell_prevalences(strata, left, with_it, without_here, sites.member, generator)
     odds = (prevalence / (1 - prevalence))[:, :, None] * (with_it[:, None] / without_here)[:, strata.site]
     absent = prevalence == LOWEST  # no window there holds it, whatever the season's shares ask for
     right = benchmarked(np.where(absent[:, :, None], NEVER, log_of(odds)), left, own, strata.site)
@@ -141,29 +174,22 @@ def cell_truths(strata: Strata, left: Counts, shares: Numbers, generator: np.ran
 
 
 def site_shares(
-    here: Strata, shares: Numbers, with_it: Numbers, without: Numbers, generator: np.random.Generator
+    sites: Sites, shares: Numbers, with_it: Numbers, without: Numbers, generator: np.random.Generator
 ) -> Numbers:
     """(draws, sites, strata): the shares of each site, of which the windows at all sites together have `shares`.
-
-    here   windows and verdicts by site
 
     The log odds of a site are those that its prevalence alone would give, moved by what it does to all strata and by
     what it does to each. How far sites lie apart in the one (APART) and strata in the other (ASIDE), the verdicts say.
     """
-    left = here.windows - here.yes - here.no
+    left = sites.strata.windows - sites.strata.yes - sites.strata.no
     if len(left) == 1:
         return shares[:, None]
     expected = expected_at_sites(left, shares, with_it, without)
-    # log likelihood of the verdicts of a site in a stratum at each log odds; with what may lie aside of it
-    plain = -here.yes[:, :, None] * np.logaddexp(0, -RUNGS) - here.no[:, :, None] * np.logaddexp(0, RUNGS)
-    plain -= plain.max(axis=2, keepdims=True)  # thousands of verdicts would leave nothing of it
-    bell = np.exp(-0.5 * (MOVES / APART[:, None]) ** 2), np.exp(-0.5 * (MOVES / ASIDE[:, None]) ** 2)
-    apart, aside = (each / each.sum(axis=1, keepdims=True) for each in bell)
-    near = np.exp(plain)[:, :, rung(RUNGS[:, None] + MOVES)]  # (sites, strata, rungs, moves)
-    smeared = np.log(near @ aside.T + TINY)  # (sites, strata, rungs, aside)
+    # how far apart sites lie, as all verdicts say
+    apart, aside = chances_of_moves(APART), chances_of_moves(ASIDE)
     each_site, each_stratum = np.ogrid[: len(left), : left.shape[1]]
-    middle = expected.mean(axis=0)[:, :, None] + MOVES
-    fit = smeared[each_site[:, :, None], each_stratum[:, :, None], rung(middle)].sum(axis=1)  # (sites, moves, aside)
+    middle = rung(expected.mean(axis=0)[:, :, None] + MOVES)
+    fit = sites.smeared[each_site[:, :, None], each_stratum[:, :, None], middle].sum(axis=1)  # (sites, moves, aside)
     best = fit.max(axis=1, keepdims=True)
     evidence = (np.log(np.einsum("sma,tm->sta", np.exp(fit - best), apart) + TINY) + best).sum(axis=0)
     chosen = generator.choice(evidence.size, len(shares), p=shares_of(evidence.ravel()))
@@ -171,11 +197,11 @@ def site_shares(
     # of each draw: what its sites do to all strata, then what they do to each
     places = rung(expected[:, :, None] + MOVES[:, None])  # (draws, sites, moves, strata)
     of_draw = of_strata[:, None, None, None]
-    fit = smeared[each_site[:, None], each_stratum[:, None], places, of_draw].sum(axis=3)
+    fit = sites.smeared[each_site[:, None], each_stratum[:, None], places, of_draw].sum(axis=3)
     chance = np.exp(fit - fit.max(axis=2, keepdims=True)) * apart[of_sites][:, None]
     moved = expected + MOVES[picked(chance, generator)][:, :, None]
     places = rung(moved[:, :, :, None] + MOVES)
-    fit = plain[each_site[:, :, None], each_stratum[:, :, None], places]
+    fit = sites.plain[each_site[:, :, None], each_stratum[:, :, None], places]
     chance = np.exp(fit - fit.max(axis=3, keepdims=True)) * aside[of_strata][:, None, None]
     moved += MOVES[picked(chance, generator)]
     return benchmarked(moved, left, shares[:, None], np.zeros(len(left), np.int64))
@@ -198,19 +224,18 @@ def site_surprise(strata: Strata, generator: np.random.Generator, draws: int = D
 
     A posterior predictive probability (Gelman, Meng & Stern 1996): cautious, as the shares that it stands on are drawn.
     """
-    member = np.eye(int(strata.site.max()) + 1)[:, strata.site]
-    windows, yes, no = (np.asarray(member @ each, np.int64) for each in (strata.windows, strata.yes, strata.no))
+    here = sites_of(strata).strata
     shares, total = stratum_shares(strata, generator, draws), strata.windows.sum(axis=0)
     parts = parts_of_one(shares * total), parts_of_one((1 - shares) * total)
-    expected = sigmoid(expected_at_sites(windows, shares, *parts))
-    listened = yes + no
+    expected = sigmoid(expected_at_sites(here.windows, shares, *parts))
+    listened = here.yes + here.no
     spread = (listened * expected * (1 - expected)).sum(axis=2) + LOWEST
 
     def apart(found: Numbers | Counts) -> Numbers:
         return np.asarray(((found - listened * expected).sum(axis=2) ** 2 / spread).sum(axis=1))
 
     made_up = generator.binomial(listened, expected)
-    return float((apart(made_up) >= apart(yes)).mean())
+    return float((apart(made_up) >= apart(here.yes)).mean())
 
 
 def cell_prevalences(

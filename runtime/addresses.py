@@ -344,9 +344,8 @@ def server_of(protocol: str) -> Any:
     try:
         import fsspec
 
-        os.environ.setdefault(
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
-        )  # else Google is asked for the bucket's kind
+        # else Google is asked for the bucket's kind at every call
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         return fsspec.filesystem(protocol, **options)
     except ImportError as error:

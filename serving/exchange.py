@@ -28,7 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from archive.recordings import is_number
 from config import CountCommand
-from runtime.cells import no_formula, open_text, plain_path, seconds, write_row
+from runtime.cells import no_formula, plain_path, seconds, write_sheet
 from runtime.files import write_json
 from runtime.terminal import show
 from serving.effort import number_in_cell
@@ -202,10 +202,7 @@ def moment(recording: SharedRecording, second: float = 0.0) -> str:
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Path:
     """A csv table; what a row does not say is blank."""
-    with open_text(path) as file:
-        write_row(file, columns)
-        for row in rows:
-            write_row(file, [no_formula(row.get(column, "")) for column in columns])
+    write_sheet(path, [columns, *([no_formula(row.get(column, "")) for column in columns] for row in rows)])
     return path
 
 

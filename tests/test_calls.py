@@ -53,8 +53,9 @@ def test_a_call_is_found_where_a_window_near_it_is_above_95_of_100_without_one_i
     near = [np.array([[0.1, score]], np.float32) for score in (0.97, 0.96, 0.95, 0.5)]
     calls = [Call(kind, 0, 1) for kind in ("b", "a", "b", "b")]
     calling = Heard(2 * quiet, loud, list(zip(calls, near, strict=True)))  # by its own windows it would find nothing
-    said = figures([calling, Heard(quiet, loud[:0], [])], ("a", "b"))
-    assert (said["calls"], said["recall"], said["windows"]) == (4, 0.5, 204)
+    faint = Heard(quiet, loud[:0], [(Call("b", 0, 1), np.array([[0.1, 0.5]], np.float32))])
+    said = figures([calling, faint], ("a", "b"))
+    assert (said["calls"], said["recall"], said["windows"]) == (5, 0.4, 204)
     assert said["right kind"] == 0.5 and said["flagged"] == pytest.approx(53 / 202, abs=0.01)
     assert said["chance"] == pytest.approx(said["flagged"])
     assert said["from"] <= said["recall"] <= said["to"]

@@ -114,6 +114,19 @@ def test_only_windows_drawn_at_random_are_counted_from(
     assert (rows[FROG]["density"] == "") == (code == 2)
 
 
+def test_what_is_denied_is_given_to_nobody_however_its_window_was_drawn(results: Path, tmp_path: Path) -> None:
+    """Counted from it is not: such windows are no random sample."""
+    found = [d for d in read_results(results).detections if d.label == FROG]
+    denied = sum(d.confidence < 0.4 for d in found)
+    given: list[int] = []
+    for drawn in ("plan", "top"):
+        path = say(found, tmp_path / f"{drawn}.csv", wrong_below=0.4, drawn=drawn)
+        count.count(command(results, verdicts=(path,), export=("crowsetta",)))
+        rows = read_rows(results / "counts" / "exchange" / "crowsetta.csv")
+        given.append(sum("Rana" in row["label"] or row["label"] == FROG for row in rows))
+    assert denied > 0 and given == [len(found) - denied] * 2
+
+
 def test_windows_chosen_from_an_index_are_not_counted(results: Path) -> None:
     facts = json.loads((results / "run.json").read_text())
     (results / "run.json").write_text(json.dumps(facts | {"index": "/field/season.index"}))
