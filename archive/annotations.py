@@ -122,7 +122,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
 
     A table without rows says that somebody listened to all of its recording and found nothing.
     """
-    index = NameIndex(sounds)
+    index, places = NameIndex(sounds), {name: root / name for name in sounds}
     recordings: list[Recording] = []
     labels: dict[str, Row] = {}  # by the label's key
     columns: Counter[str] = Counter()
@@ -138,6 +138,7 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
         )
         decimal = decimal_sign([line[name] for _, line in lines for name in time_columns(header) if name], table)
         through = counts_through(lines, decimal, index)
+        of_others = index.contested((named_file(line, index) for _, line in lines), places)
         notes += [f"{table.relative_to(root)} is not in UTF-8, read as {encoding}"] if encoding else []
         column = label_column(table, lines, asked)
         columns[column] += 1
@@ -147,7 +148,8 @@ def annotated(root: Path, sounds: Sequence[str], tables: Sequence[Path], source:
             # when and in which recording
             start, end, fault = segment_times(line, decimal)
             fault = fault or (through if offset_of(line, decimal) is None else "")
-            recording = annotated_sound(root, named_file(line, index), table, index, source)
+            written = named_file(line, index)
+            recording = annotated_sound(root, written, table, index, source, written in of_others)
             if recording.sound and recording.path.parent != table.parent and not first(FILE, line):
                 elsewhere.append(recording.name)
             # which species; a word such as noise says that there is none
@@ -300,13 +302,16 @@ def named_file(line: Mapping[str, str], index: NameIndex) -> str:
     return next((name for name in written if index.find(name)), written[0] if written else "")
 
 
-def annotated_sound(root: Path, written: str, table: Path, index: NameIndex, source: str) -> Recording:
+def annotated_sound(
+    root: Path, written: str, table: Path, index: NameIndex, source: str, of_others: bool = False
+) -> Recording:
     """The recording that a row names, or whose name the table bears; missing or refused where that is none, or several.
 
-    written   the row's name for it, perhaps a path of another computer; blank where it has none
+    written     the row's name for it, perhaps a path of another computer; blank where it has none
+    of_others   whether what is found by that name is another recording
     """
     own = table.relative_to(root).parent.as_posix()
-    names = index.find(written or RAVEN_NAME.sub("", table.name), own)
+    names = [] if of_others else index.find(written or RAVEN_NAME.sub("", table.name), own)
     name = names[0] if names else ""
     if len(names) == 1:
         return checked_name(with_facts_of_name(sound_row(root, name, source))[0])

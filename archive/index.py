@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,7 +162,7 @@ class NameIndex:
                   agree as far as both sides have them: siteB/0500.wav is not siteA/0500.wav
         folder    where the table lies: of several, the ones in the same folder are meant
         """
-        wanted = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
+        wanted = parted(written)
         if not wanted:
             return []
         base = wanted[-1].casefold()
@@ -175,11 +176,42 @@ class NameIndex:
             found = better if better and len(found) > 1 else found
         return found
 
+    def contested(self, written: Iterable[str], places: Mapping[str, Path]) -> set[str]:
+        """Those names of a table that mean a recording which another one, in other folders, means as well or better.
+
+        A table of more folders than are here has siteA/0500.wav and siteB/0500.wav, and 0500.wav here can be one of
+        them alone: the one whose folders are those of the recording furthest up, and none where several are.
+        places   where each recording is
+        """
+        names_of: dict[str, list[str]] = {}
+        for name in dict.fromkeys(written):
+            found = self.find(name)
+            if len(found) == 1:
+                names_of.setdefault(found[0], []).append(name)
+        lost: set[str] = set()
+        for recording, names in names_of.items():
+            above = places[recording].absolute().parts[:-1]
+            folders = {name: parted(name)[:-1] for name in names}
+            highest = max(height(own, above) for own in folders.values())
+            best = [own for own in folders.values() if height(own, above) == highest]
+            lost |= {name for name, own in folders.items() if not all(agree(own, other) for other in best)}
+        return lost
+
+
+def parted(written: str) -> list[str]:
+    """The folders of a path of any computer, and its file."""
+    return [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
+
 
 def agree(folders: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two paths to a file are the same, as far up as both go."""
+    return height(folders, others) == min(len(folders), len(others))
+
+
+def height(folders: Sequence[str], others: Sequence[str]) -> int:
+    """How many folders above a file are the same on two paths to it."""
     pairs = zip(reversed(folders), reversed(others), strict=False)
-    return all(one.casefold() == other.casefold() for one, other in pairs)
+    return sum(1 for _ in takewhile(lambda pair: pair[0].casefold() == pair[1].casefold(), pairs))
 
 
 def without_suffix(base: str) -> str:

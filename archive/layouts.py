@@ -260,12 +260,13 @@ def with_keep(root: Path, found: Found) -> Found:
     strangers: list[str] = []
     rows = read_table(path, ("filename", "start", "end"))
     decimal = decimal_sign([row[name] for _, row in rows for name in ("start", "end")], path)
+    of_others = index.contested((row["filename"] for _, row in rows), {row.name: row.path for row in found.recordings})
     for where, row in rows:
         start, end = clock_seconds(row["start"], decimal), clock_seconds(row["end"], decimal)
         assert start is not None and end is not None and start < end, (
             f"{where}: {row['start']!r} to {row['end']!r} is no segment; write two times in seconds, the smaller first"
         )
-        names = index.find(row["filename"])
+        names = [] if row["filename"] in of_others else index.find(row["filename"])
         if len(names) == 1:
             kept.setdefault(names[0], set()).add((start, end))
         else:

@@ -188,10 +188,13 @@ def sound_finder(results: Results, audio: Path | None) -> Callable[[str], Path |
         base = Path(directory) if isinstance(directory, str) else Path()
         return lambda name: base / name if is_there(base / name) else None
     assert audio.is_dir(), f"no folder {audio}; point --audio at the recordings"
-    index = NameIndex(sounds_below(audio, audio)[0])
+    there = sounds_below(audio, audio)[0]
+    index = NameIndex(there)
+    every = [*(d.file for d in results.detections), *(row["file"] for row in results.files)]
+    of_others = index.contested(every, {name: audio / name for name in there})
 
     def find(name: str) -> Path | None:
-        names = index.find(name)
+        names = [] if name in of_others else index.find(name)
         return path_within(audio, names[0]) if len(names) == 1 else None
 
     return find

@@ -299,12 +299,12 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
     return Teacher(path, {"name": name, "license": licence, "sha256": file_digest([path])}, seconds, answers)
 
 
-def rows_of_recordings(path: Path, files: Sequence[str], recordings: Iterable[Recording]) -> dict[str, list[int]]:
+def rows_of_recordings(path: Path, files: Sequence[str], recordings: Sequence[Recording]) -> dict[str, list[int]]:
     """Name of a recording -> its rows in the table, in the order of the table."""
     index = NameIndex(recording.name for recording in recordings)
+    of_others = index.contested(files, {recording.name: recording.path for recording in recordings})
+    names = {file: [] if file in of_others else index.find(file) for file in dict.fromkeys(files)}
     found: dict[str, list[int]] = {}
-    strangers: list[str] = []
-    names = {file: index.find(file) for file in dict.fromkeys(files)}
     for row, file in enumerate(files):
         if len(names[file]) == 1:
             found.setdefault(names[file][0], []).append(row)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from layouts import ANIMALS, RAVEN, TAXONOMY, birdclef, by_name, labels, lineage, noted, read, sounds, write
 
-from archive.annotations import clock_seconds
+from archive.annotations import clock_seconds, read_annotations
 from archive.recordings import read_recordings, write_recordings
 
 
@@ -183,6 +183,20 @@ def test_recordings_of_one_name_in_two_folders_are_not_confused(tmp_path: Path) 
         ("x.wav", 1.0, "refused"),
     ]
     assert "several recordings have that name: A/x.wav, B/x.wav" in known[2].reason
+
+
+def test_a_table_of_all_sites_labels_no_recording_of_this_one_with_what_another_site_has(tmp_path: Path) -> None:
+    root = tmp_path / "siteA"
+    root.mkdir()
+    (root / "0500.wav").touch()
+    (root / "all.csv").write_text("filename,start,end,label\nsiteA/0500.wav,0,5,frog\nsiteB/0500.wav,5,8,owl\n")
+    found = read_annotations(root, ["0500.wav"], [], [root / "all.csv"])
+    assert [(row.name, row.labels, row.status) for row in found.recordings] == [
+        ("0500.wav", ("frog",), "ok"), ("siteB/0500.wav", ("owl",), "missing"),
+    ]  # fmt: skip
+    (root / "all.csv").write_text("filename,start,end,label\nsiteA/0500.wav,0,5,frog\n0500.wav,5,8,owl\n")
+    found = read_annotations(root, ["0500.wav"], [], [root / "all.csv"])
+    assert [row.status for row in found.recordings] == ["ok", "ok"], "no other folder is named"
 
 
 def test_what_a_model_predicted_is_no_annotation(tmp_path: Path) -> None:

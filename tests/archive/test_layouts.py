@@ -151,6 +151,8 @@ def test_keep_csv_names_the_stretches_that_may_be_heard(tmp_path: Path) -> None:
     assert rows["Parus major/a.wav"].keep == ((0.9, 7.3), (9.0, 12.0))
     assert rows["Strix aluco/b.ogg"].keep == ((1.0, 2.0),) and rows["Strix aluco/c.ogg"].keep == ()
     assert noted(collection, "keep.csv: 1 rows name no recording", "gone.wav")
+    write(tmp_path, {"keep.csv": f"filename,start,end\n{tmp_path}/Parus major/a.wav,0,7\nb/Parus major/a.wav,9,12\n"})
+    assert noted(read(tmp_path), "keep.csv: 1 rows name no recording", "b/Parus major/a.wav")
     write(tmp_path, {"keep.csv": "filename,start,end\na.wav,9,3\n"})
     with pytest.raises(AssertionError, match=r"keep.csv line 2: '9' to '3' is no segment"):
         read(tmp_path)

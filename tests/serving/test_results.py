@@ -10,7 +10,7 @@ from pretend import read_rows, write_results
 
 from serving.detections import DETECTION_COLUMNS as COLUMNS
 from serving.detections import VOICE
-from serving.results import hidden, read_results, sound_finder
+from serving.results import FILE, hidden, read_results, sound_finder
 
 
 def test_every_cell_is_read_as_it_stands_there(tmp_path: Path) -> None:
@@ -118,6 +118,25 @@ def test_two_recordings_of_one_name_are_none(tmp_path: Path) -> None:
         (tmp_path / "card" / f"site_{site}" / "0500.wav").touch()
     find = sound_finder(results, tmp_path / "card")
     assert find("0500.wav") is None and find("site_B/0500.wav") == tmp_path / "card" / "site_B" / "0500.wav"
+
+
+def test_a_recording_of_another_site_is_never_played_for_one_of_the_same_name(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path))
+    detections = [
+        replace(d, cells=(*d.cells[:FILE], f"season/site_{site}/0500.wav", *d.cells[FILE + 1 :]))
+        for d, site in zip(results.detections, "AB", strict=False)
+    ]
+    for folder in ("site_A", "backup"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0500.wav").touch()
+    both = replace(results, detections=tuple(detections), files=())
+    of_a, of_b = (d.file for d in detections)
+    find = sound_finder(both, tmp_path / "site_A")
+    assert find(of_a) == tmp_path / "site_A" / "0500.wav" and find(of_b) is None
+    find = sound_finder(both, tmp_path / "backup")
+    assert find(of_a) is None and find(of_b) is None, "nobody can say whose it is"
+    find = sound_finder(replace(both, detections=both.detections[:1]), tmp_path / "backup")
+    assert find(of_a) == tmp_path / "backup" / "0500.wav", "of one there is no doubt"
 
 
 def test_nothing_outside_of_the_users_folder_is_found(tmp_path: Path) -> None:

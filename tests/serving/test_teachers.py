@@ -256,6 +256,19 @@ def test_recordings_that_are_not_there_are_counted_and_a_table_of_nothing_else_i
         open_teacher(write(tmp_path / "t", VECTORS, ("gone.wav",) * 3), PLAIN, recordings)
 
 
+def test_no_recording_gets_the_vectors_of_another_sites_recording_of_its_name(
+    recordings: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = recordings[1].path.parent.name  # the folder that --data.root is
+    path = npz(tmp_path / "t", VECTORS, (f"season/{own}/b.wav", "season/ridge/b.wav", "season/moor/b.wav"))
+    targets = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert np.array_equal(targets.vectors, VECTORS[:1])
+    assert "2 of 3 recordings in" in capsys.readouterr().out
+    path = npz(tmp_path / "t", VECTORS, ("moor/b.wav", "ridge/b.wav", "a.wav"))
+    targets = targets_of(open_teacher(path, PLAIN, recordings), recordings)
+    assert np.array_equal(targets.vectors, VECTORS[2:]), "nobody can say whose b.wav it is"
+
+
 def test_a_few_vectors_of_nan_are_left_out_and_many_are_refused(
     recordings: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
