@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,12 +49,32 @@ class Prior:
     def shift_at(self, entry: Entry) -> NDArray[np.float64]:
         """(species,) what is added to the logits of a recording; 0 where nothing is known. What is said of its week
         goes before what is said of any, what is said of its place before what is said of anywhere."""
-        shift, week = np.zeros(self.species), week_of(entry.recorded_at)
-        places = list[Place](["", *self.places_of(entry)])
-        for key in [(place, number) for place in places for number in (0, week)]:
-            for column, logit in self.shifts.get(key, {}).items():
+        shift = np.zeros(self.species)
+        for key in self.keys_of(entry):
+            for column, logit in self.shifts[key].items():
                 shift[column] = self.weight * logit
         return shift
+
+    def keys_of(self, entry: Entry) -> list[tuple[Place, int]]:
+        """What the table has for a recording, the most particular last."""
+        week, places = week_of(entry.recorded_at), list[Place](["", *self.places_of(entry)])
+        return [key for place in places for key in ((place, 0), (place, week)) if key in self.shifts]
+
+    def refuse_idle(self, entries: Sequence[Entry]) -> None:
+        """Say how many recordings a row is for.
+
+        Errors: none of them, as where a site is spelled in another way, or no recording says when it was made.
+        """
+        about = sum(bool(self.keys_of(entry)) for entry in entries)
+        named = sorted({place for place, _ in self.shifts if place and isinstance(place, str)})
+        sites = f"its sites are {', '.join(named[:5])}; " if named else ""
+        theirs = ", ".join(sorted({entry.site for entry in entries})[:5]) or "not known"
+        timed, placed = (sum(bool(getattr(entry, name)) for entry in entries) for name in ("recorded_at", "latitude"))
+        assert about, (
+            f"--prior has no row for any of {len(entries)} recordings: {sites}theirs are {theirs}; {timed} say "
+            f"when they were made, and {placed} give latitude and longitude; mend the table, or leave the flag out"
+        )
+        show(f"priors are known for {about} of {len(entries)} recordings")
 
     def places_of(self, entry: Entry) -> list[Place]:
         """The place of the table that is nearest to a recording, if it is near, and its site."""

@@ -64,6 +64,19 @@ def test_what_the_table_is_about_is_printed(tmp_path: Path, capsys: pytest.Captu
     assert "priors of 1 of 2 species at 1 place, weight 2; not in the model: unicorn" in capsys.readouterr().out
 
 
+def test_a_table_without_a_row_for_any_recording_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "prior.csv"
+    entries = [Entry(Path("a"), "pond", MAY), Entry(Path("b"), "hill", latitude="47.0", longitude="8.0")]
+    for head, row in (("site", "Pond"), ("week", "29"), ("latitude,longitude", "49,8"), ("site,week", "hill,20")):
+        path.write_text(f"{head},species,probability\n{row},frog,0.2\n")
+        with pytest.raises(AssertionError, match=r"no row for any of 2 recordings.* theirs are hill, pond; 1 say when"):
+            read_prior(path, FROGS, 1.0).refuse_idle(entries)
+    for head, row in (("site", "pond"), ("week", "20"), ("latitude,longitude", "47.1,8"), ("site,week", "pond,20")):
+        path.write_text(f"{head},species,probability\n{row},frog,0.5\n")
+        read_prior(path, FROGS, 1.0).refuse_idle(entries)
+        assert "priors are known for 1 of 2 recordings" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
