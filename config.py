@@ -1218,6 +1218,9 @@ class ReportCommand:
         for_page = ("per_species", "strategy", "seed", "max_clips", "clips_dir", "hide_paths", "title", "voices")
         kind = "is of the page, and changes nothing with --apply" if self.apply else "changes nothing without --apply"
         refuse_idle(self, for_page if self.apply else ("precision", "training"), kind)
+        assert self.apply or not self.out or self.out.suffix in (".html", ".htm"), (
+            f"--out {self.out}: give the page a name that ends in .html"
+        )
         assert 0 < self.precision < 1, f"--precision {self.precision}: give a share between 0 and 1, such as 0.9"
 
 
@@ -1353,6 +1356,9 @@ class PackCommand:
     """The classifier.int8.onnx that quantize.py wrote, to be scored with where no --model is given."""
     out: Path = Path("predictor.pyz")
     """The application."""
+
+    def __post_init__(self) -> None:
+        assert self.out.suffix == ".pyz", f"--out {self.out}: give the application a name that ends in .pyz"
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def experiments(config: ExperimentsCommand) -> int:
     root = config.runs
     assert root.is_dir(), f"{root} is no folder; --runs takes the folder in which the commands put their runs"
     assert not config.out.is_dir(), f"{config.out} is a folder; --out takes the name of a csv file"
+    assert config.out.suffix == ".csv", f"--out {config.out}: give the table a name that ends in .csv"
     found, others = read_runs(root)
     chosen = [run for run in found if config.kind in ("all", run.kind)]
     strange = {name: why for name, why in others.items() if config.kind in ("all", kind_of(name))}

@@ -67,6 +67,8 @@ def predict(config: PredictCommand) -> int:
         entries, notes = find_entries(config.inputs, config.site_regex, config.timezone)
         show("\n".join(notes))
         assert entries or config.submission, f"no recordings in {', '.join(map(str, config.inputs))}"
+        if analyser.prior and entries:
+            analyser.prior.refuse_idle(entries)
         single = len(entries) == 1 and entries[0].path in config.inputs
         if single and config.out is None and not tables.arrays:
             refuse_table_flags(config)
@@ -113,7 +115,7 @@ def predict_one(analyser: Analyser, entry: Entry) -> int:
 def predict_archive(config: PredictCommand, analyser: Analyser, tables: TableSettings, entries: Sequence[Entry]) -> int:
     """Score what is not yet done, then write the tables of everything; a shard leaves the tables to the others."""
     folder = results_folder(config)
-    refuse_others(folder, "predict")
+    refuse_others(folder, "predict", ["detections.csv", "files.csv"])
     refuse_other_inputs(config, folder)
     shard, shards = read_shard(config.shard)
     own = [entry for entry in entries if in_shard(entry.path, shard, shards)]

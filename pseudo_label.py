@@ -84,7 +84,7 @@ def pseudo_label(config: PseudoLabelCommand) -> int:
 
 def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     """Score what is not yet scored, then write the table; returns the exit code and the number of its windows."""
-    refuse_others(config.out, "pseudo")
+    refuse_others(config.out, "pseudo", [TABLE])
     wanted = AnalyserSettings(config.model or (MODEL,), config.threads, time_expansion=config.time_expansion)
     with open_analyser(wanted) as analyser:
         scorers = analyser.scorers

@@ -22,14 +22,14 @@ from runtime.terminal import answer_early
 if __name__ == "__main__":
     answer_early(PublishCommand)  # before what takes seconds to import
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from runtime.files import read_json
 from runtime.terminal import command_line, launch, show
 from serving.hub import push, require_library
-from serving.published import CLASSIFIER, Story, is_of, write_folder
+from serving.published import CARD, CLASSIFIER, Story, is_of, write_folder
 from training.checkpoint import ClassifierFacts, load_classifier
 
 ONNX = ("classifier.int8.onnx", "classifier.onnx")
@@ -48,6 +48,7 @@ def publish_run(config: PublishCommand) -> int:
     file = onnx_of(config, facts)
     show(f"with {file}" if file else "without an ONNX file: `python quantize.py` makes the one that predictor.py takes")
     folder = config.out or config.trained / "hub"
+    refuse_taken(folder, [path, *([file] if file else [])])
     written = write_folder(folder, model, facts, file, story_of(config, facts))
     size = sum(one.stat().st_size for one in written) / 1e6
     show(f"wrote {', '.join(one.name for one in written)} to {folder} ({size:.1f} MB); read README.md before others do")
@@ -62,6 +63,15 @@ def publish_run(config: PublishCommand) -> int:
         )
         show(f"nothing was pushed; next: {words}")
     return 0
+
+
+def refuse_taken(folder: Path, read: Sequence[Path]) -> None:
+    """Refuse a folder in which a file that is read, or the card of something else, would be written over."""
+    own = [path for path in read if path.resolve().parent == folder.resolve()]
+    assert not own, f"--out {folder}: {own[0]} lies there and would be written over; give another folder"
+    assert (folder / CLASSIFIER).is_file() or not (folder / CARD).exists(), (
+        f"--out {folder}: {folder / CARD} is no model card of ours and would be written over; give another folder"
+    )
 
 
 def onnx_of(config: PublishCommand, facts: ClassifierFacts) -> Path | None:

@@ -155,7 +155,7 @@ def folder_of(config: RefitCommand, index: Path, model: Path) -> Path:
         f"--out {out} is the folder of {model}, which made the index and would be written over; give another folder"
     )
     refuse_parts(out)
-    refuse_others(out, "refit")
+    refuse_others(out, "refit", ["classifier.onnx", "classifier.int8.onnx", "thresholds.csv"])
     refuse_others(out / "next", "next")
     return out
 

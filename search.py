@@ -79,7 +79,7 @@ def write_index(config: SearchCommand) -> int:
     )
     absent = [str(path) for path in config.inputs if not path.exists()]
     assert not absent, f"not found: {', '.join(absent[:5])}"
-    refuse_others(config.index, "index")
+    refuse_others(config.index, "index", [FILES])
     # what the index is made of and with
     sound = SoundSettings(overlap=config.overlap, shortest=config.shortest, channel=config.channel)
     shard, shards = read_shard(config.shard)
@@ -215,7 +215,7 @@ def called(config: SearchCommand, folder: Path) -> tuple[Like, Path]:
     out = config.out or folder / f"like-{config.name.replace(' ', '-') or stem}"
     assert out.resolve() != folder.resolve(), f"--out {out} is the index itself; give another folder"
     refuse_parts(out)
-    refuse_others(out, "query")
+    refuse_others(out, "query", ["detections.csv", FILES])
     return like, out
 
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,9 +106,16 @@ def numbered_folder(root: Path, name: str) -> Path:
     return new_folder(root, name)
 
 
-def refuse_others(folder: Path, name: str) -> None:
-    """A folder that holds the run of another command is not written into: both have tables of the same names."""
+def refuse_others(folder: Path, name: str, tables: Sequence[str] = ()) -> None:
+    """A folder that holds the run of another command is not written into: both have tables of the same names.
+
+    tables   names that stand for something else where there is no run at all, such as somebody's own recordings.csv
+    """
     path = folder / "run.json"
+    foreign = [] if path.is_file() else [table for table in tables if (folder / table).exists()]
+    assert not foreign, (
+        f"{folder / foreign[0]} would be written over, and no run.json says that it is ours; give another folder"
+    )
     kind = read_json(path, "delete it, or give another folder").get("kind", name) if path.is_file() else name
     assert kind == name, f"{folder} holds what another command wrote (run.json: {kind!r}); give another folder"
 

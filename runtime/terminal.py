@@ -101,6 +101,8 @@ def border(command: type[Command]) -> Generator[None]:
                 "written, then give the same command again (training: with --run.resume)",
                 1,
             )
+        if isinstance(error, FileExistsError | IsADirectoryError):
+            leave(f"error: {error.filename2 or error.filename}: {error.strerror}; give another name", 1)
         leave(
             f"error: {type(error).__name__}: {message.splitlines()[0] if message else 'no message'} "
             f"(unexpected; please report it with {written_traceback()})",

@@ -210,10 +210,16 @@ def write_training(
 ) -> None:
     """recordings.csv and taxonomy.csv.
 
-    training   a recordings.csv whose rows go first, with the taxonomy.csv beside it. Where it has folds, a recording
-               it knows keeps its own, and others are dealt out by their site
+    training   a recordings.csv whose rows go first, with the taxonomy.csv beside it, but for those of earlier verdicts
+               on the same windows. Where it has folds, a recording it knows keeps its own, and others are dealt out by
+               their site
     """
-    before = read_recordings(training) if training else []
+    judged = {(row.path.resolve(), row.start, row.end) for row in rows}
+    before = [
+        row
+        for row in (read_recordings(training) if training else [])
+        if row.source != "verdicts" or (row.path.resolve(), row.start, row.end) not in judged
+    ]
     lineages = read_table(training.with_name("taxonomy.csv"), ("primary_label",)) if training and before else []
     known = {row["primary_label"] for _, row in lineages}
     names = {plain_label(d.label): (d.cell("Scientific name"), d.cell("Common name")) for d in detections}

@@ -388,6 +388,8 @@ def test_without_runs_it_says_what_to_do(tmp_path: Path) -> None:
 def test_a_kind_that_was_never_run_names_the_others(root: Path) -> None:
     with pytest.raises(AssertionError, match=r"no data run.*8 of other kinds: --kind all"):
         experiments(ExperimentsCommand(root, "data", root / "out.csv"))
+    with pytest.raises(AssertionError, match=r"run\.json: give the table a name that ends in \.csv"):
+        experiments(ExperimentsCommand(root, out=root / "finetune-001" / "run.json"))
     with pytest.raises(AssertionError, match="--out takes the name of a csv file"):
         experiments(ExperimentsCommand(root, out=root))
 

@@ -144,6 +144,8 @@ def test_what_is_no_model_of_ours_does_not_go_inside(
     with pytest.raises(AssertionError, match=why):
         pack.pack(PackCommand(model, tmp_path / "predictor.pyz"))
     assert not (tmp_path / "predictor.pyz").exists()
+    with pytest.raises(AssertionError, match=r"give the application a name that ends in \.pyz"):
+        PackCommand(model, model)
 
 
 def test_what_scoring_imports_is_found_in_functions_and_not_in_demos(tmp_path: Path) -> None:

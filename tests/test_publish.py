@@ -131,6 +131,18 @@ REFUSED: dict[str, tuple[Callable[[Stages, Path], list[object]], str]] = {
         lambda stages, place: [stages.classifier.parent, "--onnx", other(stages, place)],
         "was not made of",
     ),
+    "the run's own folder": (
+        lambda stages, _: [stages.classifier.parent, "--out", stages.classifier.parent],
+        "classifier.safetensors lies there and would be written over",
+    ),
+    "the folder of the ONNX file": (
+        lambda stages, _: [stages.classifier.parent, "--out", stages.model.parent],
+        "classifier.int8.onnx lies there and would be written over",
+    ),
+    "a folder with a card of its own": (
+        lambda stages, place: [stages.classifier.parent, "--out", with_card(place)],
+        "is no model card of ours",
+    ),
     "public of nothing": (lambda stages, _: [stages.classifier.parent, "--public"], "--to names none"),
 }
 
@@ -142,6 +154,12 @@ def other(stages: Stages, place: Path) -> Path:
         entry.value = entry.value.replace('"held_out_fold": 0', '"held_out_fold": 3')
     onnx.save(graph, place / "other.onnx")
     return place / "other.onnx"
+
+
+def with_card(place: Path) -> Path:
+    """The folder of another project."""
+    (place / "README.md").touch()
+    return place
 
 
 @pytest.mark.parametrize("name", REFUSED)

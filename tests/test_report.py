@@ -20,6 +20,7 @@ import soundfile
 from pretend import SPECIES, read_rows, write_results
 
 import report
+from archive.recordings import read_recordings
 from config import DataSettings, ReportCommand, parse
 from data_loader import read_labeled
 from evaluation.calibration import read_thresholds
@@ -421,6 +422,31 @@ def test_verdicts_become_thresholds_and_training_data(tmp_path: Path, capsys: py
     taxonomy, rows = read_labeled(DataSettings(folder / "review" / "recordings.csv", folds=2))
     assert set(taxonomy.labels) == {"9000117", "greti"}
     assert sum(row.listened and not row.labels for row in rows) == 36 and sum(bool(row.labels) for row in rows) == 24
+
+
+@pytest.mark.usefixtures("quick")
+def test_verdicts_write_over_nobodys_own_tables_and_count_once_however_often_they_are_applied(tmp_path: Path) -> None:
+    folder = write_results(tmp_path, recordings=8)
+    write_report(command(folder))
+    path = say(folder / "report.html", tmp_path / "validation.csv", wrong_below=0.5)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "taxonomy.csv").write_text("mine")
+    with pytest.raises(AssertionError, match=r"archive/taxonomy\.csv is not of earlier verdicts"):
+        apply_verdicts(command(folder, apply=(path,), out=archive))
+    assert [one.name for one in archive.iterdir()] == ["taxonomy.csv"] and (
+        archive / "taxonomy.csv"
+    ).read_text() == "mine"
+    assert apply_verdicts(command(folder, apply=(path,))) == 0
+    table = folder / "review" / "recordings.csv"
+    first = read_recordings(table)
+    assert apply_verdicts(command(folder, apply=(path,), training=table)) == 0
+    assert {(row.name, row.start, row.labels) for row in read_recordings(table)} == {
+        (row.name, row.start, row.labels) for row in first
+    }
+    assert len(read_recordings(table)) == len(first)
+    with pytest.raises(AssertionError, match=r"--out .*detections\.csv: give the page a name that ends in \.html"):
+        command(folder, out=folder / "detections.csv")
 
 
 @pytest.mark.usefixtures("quick")

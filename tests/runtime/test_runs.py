@@ -14,7 +14,7 @@ from config import (
     FinetuneCommand,
 )
 from runtime import runs
-from runtime.runs import draw_curves, number_in_words, open_run, read_records, record
+from runtime.runs import draw_curves, number_in_words, open_run, read_records, record, refuse_others
 
 HERE = Path(__file__).parents[2]
 
@@ -95,6 +95,17 @@ def test_a_place_that_another_command_wrote_into_is_refused_and_left_as_it_is(tm
     assert (tmp_path / "place" / "run.json").read_bytes() == before
     with open_run("predict", tmp_path / "runs", {}, tmp_path / "place"):  # control: the same command again
         pass
+
+
+def test_a_table_of_somebody_elses_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "recordings.csv").write_text("mine")
+    refuse_others(tmp_path, "pseudo")  # control: nothing was said of tables
+    refuse_others(tmp_path, "pseudo", ["detections.csv"])
+    with pytest.raises(AssertionError, match=r"recordings\.csv would be written over, and no run\.json says"):
+        refuse_others(tmp_path, "pseudo", ["recordings.csv"])
+    with open_run("pseudo", tmp_path / "runs", {}, tmp_path):
+        pass
+    refuse_others(tmp_path, "pseudo", ["recordings.csv"])
 
 
 def test_each_printed_line_is_a_json_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,16 @@ def test_a_surprise_is_one_line_and_the_traceback_lies_in_a_file() -> None:
     assert "Traceback" in path.read_text()
 
 
+@pytest.mark.parametrize("done_to", ["mkdir(file)", "replace(file, folder)"])
+def test_a_file_where_a_folder_is_wanted_or_the_other_way_round_is_no_surprise(done_to: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    body = f"    file, folder = {str(tmp_path / 'file')!r}, {str(tmp_path / 'folder')!r}\n    import os; os.{done_to}"
+    done = launched(body)
+    meant = tmp_path / ("file" if "mkdir" in done_to else "folder")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {meant}: ") and "give another name" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "named"),
     [
