@@ -14,6 +14,7 @@ No torch.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,11 @@ def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) ->
     assert not strange, (
         f"{path} has {len(strange)} labels that are no species of this training, {strange[:5]}; label with a "
         "classifier of the same species (--data.root, --data.min_recordings)"
+    )
+    times = Counter((row.path, row.start, row.end) for row in rows)
+    twice = [f"{file.name} from {start:g} to {end:g} s" for (file, start, end), count in times.items() if count > 1]
+    assert not twice, (
+        f"{path}: {len(twice)} windows stand there more than once, such as {twice[0]}; keep one row of each"
     )
     # the sound that the table speaks of is there, and still the same
     files = sorted({row.path for row in rows})

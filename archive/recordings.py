@@ -241,9 +241,9 @@ def whole_number(text: str, column: str, where: str) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether a finite number is written here."""
+    """Whether a finite number is written here; Python alone reads 0_5 as 5."""
     try:
-        return abs(float(text)) < float("inf")
+        return "_" not in text and abs(float(text)) < float("inf")
     except ValueError:
         return False
 

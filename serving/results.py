@@ -158,7 +158,9 @@ def read_results(folder: Path) -> Results:
 def rows_of(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column, untrimmed: a file's name may begin with a blank."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        mark = delimiter(file.readline())
+        header = file.readline()
+        assert not ESCAPED.search(header), f"{path} line 1 is not in UTF-8; save the table as UTF-8"
+        mark = delimiter(header)
         file.seek(0)
         for where, row in csv_rows(path, file, mark, needed):
             assert not any(map(ESCAPED.search, row.values())), f"{where} is not in UTF-8; save the table as UTF-8"

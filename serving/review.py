@@ -65,7 +65,7 @@ def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
     numbered = {(identity(other), other.confidence): d for other, d in pairs}
     verdicts, strangers = list[Verdict](), 0
     for where, row in rows_of(path, NEEDED):
-        answer = row.get("Verdict", "") or {"1": "yes", "0": "no"}.get(row.get("validation", ""), "")
+        answer = row.get("Verdict", "") or answer_of(where, row.get("validation", ""))
         if not answer:
             continue
         assert answer in ("yes", "no", "unsure"), f"{where}: the verdict {answer!r} is none of yes, no, unsure"
@@ -79,6 +79,14 @@ def read_verdicts(path: Path, results: Results) -> tuple[list[Verdict], int]:
             reviewer, drawn = (plain_label(row.get(name, "")) for name in ("Reviewer", "Drawn"))
             verdicts.append(Verdict(d, answer, species, reviewer, drawn))
     return verdicts, strangers
+
+
+def answer_of(where: str, cell: str) -> str:
+    """A cell of birdnetTools, as R or pandas may have saved it: nothing where nobody judged."""
+    text = cell.strip().casefold()
+    answer = {"1": "yes", "1.0": "yes", "true": "yes", "0": "no", "0.0": "no", "false": "no"}.get(text, "")
+    assert answer or text in ("", "na", "nan"), f"{where}: validation {cell!r} is none of 1, 0 and nothing"
+    return answer
 
 
 def settle(verdicts: Sequence[Verdict]) -> tuple[dict[Detected, Verdict], list[Detected]]:

@@ -113,6 +113,7 @@ def with_damaged_sound(table: Path) -> None:
         (cell("0.9;0.3", ""), r"1 of 2 labelled rows are windows with scores; give --data\.pseudo the table that"),
         (cell("10,12", "10,13"), r"the window from 10 to 13 s of pond/dawn\.wav does not lie within its 12 s"),
         (cell("10,12", "12,10"), r"the window from 12 to 10 s of pond/dawn\.wav does not lie"),
+        (cell("10,12", "0,5"), r"1 windows stand there more than once, such as dawn\.wav from 0 to 5 s; keep one row"),
         (without_sound, r"1 of 1 recordings are not there, such as .*dawn"),
         (with_damaged_sound, "does not lie within its 0 s"),
     ],

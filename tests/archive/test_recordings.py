@@ -73,6 +73,7 @@ def test_no_cell_is_a_formula_and_no_name_is_changed(name: str, tmp_path: Path) 
         ("fold", "two", "line 2: fold 'two' is no whole number"),
         ("seconds", "1e999", "line 2: seconds '1e999' is no number"),
         ("start", "nan", "line 2: start 'nan' is no number"),
+        ("start", "0_5", "line 2: start '0_5' is no number"),
         ("keep", "0.5", "line 2: keep '' is no number"),
     ],
 )

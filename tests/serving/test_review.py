@@ -83,6 +83,27 @@ def test_ones_and_zeros_of_another_program_will_do(results: Results, tmp_path: P
     assert [v.answer for v in read_verdicts(path, results)[0]] == ["yes", "no"]
 
 
+@pytest.mark.parametrize("cells", [("1.0", "0.0", ""), ("TRUE", "FALSE", "NA"), ("1 ", "0", "nan")])
+def test_what_r_and_pandas_make_of_ones_and_zeros_is_not_lost(
+    cells: tuple[str, ...], results: Results, tmp_path: Path
+) -> None:
+    path = judged(results, tmp_path / "v.csv", (0, "yes", ""), (1, "no", ""), (2, "unsure", ""))
+    columns = [*COLUMNS, "validation"]
+    rows = [{name: row[name] for name in columns} for row in read_rows(path)]
+    write_table(path, columns, [row | {"validation": cell} for row, cell in zip(rows, cells, strict=True)])
+    assert [v.answer for v in read_verdicts(path, results)[0]] == ["yes", "no"]
+    write_table(path, columns, [row | {"validation": "x"} for row in rows])
+    with pytest.raises(AssertionError, match=r"v\.csv line 2: validation 'x' is none of 1, 0 and nothing"):
+        read_verdicts(path, results)
+
+
+def test_a_table_in_utf_16_says_so(results: Results, tmp_path: Path) -> None:
+    path = judged(results, tmp_path / "v.csv", (0, "yes", ""))
+    path.write_text(path.read_text(), encoding="utf-16")
+    with pytest.raises(AssertionError, match=r"v\.csv line 1 is not in UTF-8; save the table as UTF-8"):
+        read_verdicts(path, results)
+
+
 def test_rows_of_no_detection_are_counted(results: Results, tmp_path: Path) -> None:
     path = judged(results, tmp_path / "v.csv", (0, "yes", ""), (1, "yes", ""))
     path.write_text(path.read_text().replace("greti,site A", "other,site A"))
