@@ -13,12 +13,16 @@ other recordings of the set: no recording has a say in the threshold that it is 
 the sound, so what is found there is chance: the negative control. `flagged` is the share of windows without a call that
 are above those thresholds, `chance` what would be found if every window were flagged as often, whatever is in it.
 
+Arms of bats learn from contexts of half a second, of which only the kind of bat is known, or `from annotations`: where
+each call is, in contexts of 40 ms.
+
 source    fin whales: https://doi.org/10.1121/1.395685 (1 s, 23 to 18 Hz); blue whales: https://doi.org/10.1121/1.1913089
           (tones of some 20 s near 20 Hz, with harmonics); humpbacks: https://doi.org/10.1126/science.173.3997.585
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -45,6 +49,8 @@ WEIGHTS, BATS = Path("../shared/whisper-base"), Path("../shared/bats")
 FALSE_SHARE = 0.05  # of the windows without a call that may be flagged
 JUDGED = 8  # made-up recordings of a kind that are judged
 HEAD = ("--train.frozen", "--train.head_passes", "1", "--train.head_updates", "200")  # of all arms alike
+BAT_RATE, BIRD_RATE = ("--sound", "bat"), ("--sound", "bird")  # 256 kHz, 16 kHz
+HALF_SECOND, SHORT = ("--audio.context_seconds", "0.5"), ("--audio.context_seconds", "0.04")  # a bat's call fits
 Sound = NDArray[np.float64]
 Scores = NDArray[np.float32]
 
@@ -65,6 +71,13 @@ class Heard(NamedTuple):
     near: list[tuple[Call, Scores]]  # each call, and (windows, kinds) of the windows near it
 
 
+class Arm(NamedTuple):
+    """How a classifier of calls is trained."""
+
+    flags: tuple[str, ...]  # of main.py
+    layout: str = "folders"  # annotations: it is told where each call is, not only of which kind a recording's are
+
+
 @dataclass(frozen=True)
 class Animal:
     """What is made up, and how it is listened to."""
@@ -76,7 +89,7 @@ class Animal:
     near: float  # seconds: of a window, and how near to a call it is found
     each: int  # recordings of each kind, and of none
     sound: Callable[[str, int, np.random.Generator], tuple[Sound, list[Call]]]
-    arms: dict[str, tuple[str, ...]]
+    arms: dict[str, Arm]
 
 
 def bat_sound(kind: str, rate: int, rng: np.random.Generator) -> tuple[Sound, list[Call]]:
@@ -182,9 +195,10 @@ BAT = Animal(
     40,
     bat_sound,
     {
-        "bat, hop 1 ms": ("--sound", "bat", "--audio.hop_seconds", "0.001", "--audio.context_seconds", "0.5"),
-        "bird, 16 kHz": ("--sound", "bird", "--audio.context_seconds", "0.5"),
-        "bat, 256 kHz": ("--sound", "bat", "--audio.context_seconds", "0.5"),
+        "bat, from annotations": Arm((*BAT_RATE, *SHORT), "annotations"),
+        "bird, from annotations": Arm((*BIRD_RATE, *SHORT), "annotations"),
+        "bat": Arm((*BAT_RATE, *HALF_SECOND)),
+        "bird": Arm((*BIRD_RATE, *HALF_SECOND)),
     },
 )
 WHALE = Animal(
@@ -196,8 +210,8 @@ WHALE = Animal(
     12,
     whale_sound,
     {
-        "whale, 2 kHz": ("--sound", "whale", "--audio.context_seconds", "15"),
-        "bird, 16 kHz": ("--sound", "bird", "--audio.context_seconds", "15"),
+        "whale": Arm(("--sound", "whale", "--audio.context_seconds", "15")),
+        "bird": Arm((*BIRD_RATE, "--audio.context_seconds", "15")),
     },
 )
 ANIMALS = {animal.name: animal for animal in (BAT, WHALE)}
@@ -220,6 +234,16 @@ def write_season(animal: Animal, folder: Path, each: int, seed: int) -> dict[Pat
     return {folder / name: [Call(*call) for call in calls] for name, calls in listed.items()}
 
 
+def write_annotations(folder: Path, season: Path) -> None:
+    """calls.csv beside the recordings of a season: where in them each call is."""
+    listed: dict[str, list[Any]] = json.loads((folder / "calls.json").read_text())
+    with (season / "calls.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "start", "end", "species"))
+        for name, calls in listed.items():
+            table.writerows([Path(name).name, start, end, kind] for kind, start, end in calls)
+
+
 def real_bats() -> dict[Path, list[Call]]:
     """The recordings of ../shared/bats in which calls are noted."""
     found: dict[Path, list[Call]] = {}
@@ -237,7 +261,7 @@ def rate_of(path: Path) -> int:
 def settings(animal: Animal, arm: str) -> tuple[str, ...]:
     """Flags of main.py, wherever the recordings are."""
     base = ("--preset", "base", "--encoder.weights", str(WEIGHTS))
-    return (*base, *HEAD, *animal.arms[arm], "--audio.window_seconds", str(animal.near))
+    return (*base, *HEAD, *animal.arms[arm].flags, "--audio.window_seconds", str(animal.near))
 
 
 def trained(animal: Animal, arm: str, folder: Path) -> Path:
@@ -245,8 +269,11 @@ def trained(animal: Animal, arm: str, folder: Path) -> Path:
     root = folder / arm.replace(" ", "-").replace(",", "")
     model = root / "finetune" / "classifier.safetensors"
     if not model.is_file():
+        season, layout = folder / "train" / "season", animal.arms[arm].layout
+        if layout == "annotations":
+            write_annotations(folder / "train", season)
         words = ["main.py", *settings(animal, arm), "--run.root", str(root)]
-        words += ["--data.root", str(folder / "train" / "season"), "--data.layout", "folders", "--data.workers", "0"]
+        words += ["--data.root", str(season), "--data.layout", layout, "--data.workers", "0"]
         words += ["--data.no_call", str(folder / "train" / "nothing"), "--data.no_call_share", "0.3"]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr.strip().splitlines()[-3:] or done.stdout[-300:]}"

@@ -129,8 +129,8 @@ def is_ours(error: BaseException) -> bool:
 
 def is_our_file(name: str) -> bool:
     """Whether a file of a traceback is of this project; an environment of libraries may lie in its folder."""
-    path = Path(name).absolute()
-    return HERE in path.parents and "site-packages" not in path.parts
+    path = Path(name).resolve()  # a script may be started by a link, or from / as //folder/script.py
+    return HERE.resolve() in path.parents and "site-packages" not in path.parts
 
 
 def message_of_worker(message: str) -> str:

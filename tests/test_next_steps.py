@@ -66,7 +66,7 @@ def test_a_command_line_runs_from_where_the_command_was_given(
     odd = tmp_path / "a b; rm 'x' $HOME.wav"
     line = command_line("predictor.py", odd, "--model", tmp_path / "none.onnx")
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and f"not found: {odd}" in done.stderr, done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(f"error: not found: {odd}"), done.stderr
     plain = f"python predictor.py {odd} --model {tmp_path / 'none.onnx'}"  # negative control: as it was printed before
     done = subprocess.run(["/bin/sh", "-c", plain], capture_output=True, text=True, check=False)
     assert f"not found: {odd}" not in done.stderr

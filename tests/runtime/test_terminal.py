@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 from config import (
@@ -23,7 +24,7 @@ from config import (
     ReportCommand,
     SurveyCommand,
 )
-from runtime.terminal import remedy_for_memory, show
+from runtime.terminal import is_our_file, remedy_for_memory, show
 
 HERE = Path(__file__).parents[2]
 
@@ -83,6 +84,14 @@ def test_what_a_terminal_cannot_write_or_would_obey_is_escaped(encoding: str, pr
 def test_a_mistake_of_the_user_is_one_line_and_exit_code_1() -> None:
     done = launched("    assert False, 'no recordings here; point --data.root elsewhere'")
     assert done.returncode == 1 and done.stderr == "error: no recordings here; point --data.root elsewhere\n"
+
+
+def test_a_script_that_is_started_by_a_link_is_ours(tmp_path: Path) -> None:
+    (tmp_path / "listen").symlink_to(HERE / "predictor.py")
+    (tmp_path / "there").symlink_to(HERE)
+    ours = (HERE / "main.py", f"/{HERE / 'main.py'}", tmp_path / "listen", tmp_path / "there" / "main.py")
+    assert [is_our_file(str(name)) for name in ours] == [True] * 4
+    assert not is_our_file(np.__file__) and not is_our_file(str(tmp_path / "main.py"))
 
 
 def test_an_assertion_of_a_library_is_no_mistake_of_the_user_and_keeps_its_traceback() -> None:
