@@ -145,7 +145,7 @@ def apply_verdicts(config: ReportCommand) -> int:
         f"give the verdicts to {command_line('refit.py', results.index, *config.apply)}"
     )
     folder = config.out or results.folder / "review"
-    refuse_taken(folder)
+    refuse_own_tables(folder)
     read = [read_verdicts(path, results) for path in config.apply]
     verdicts, strangers = [v for found, _ in read for v in found], sum(count for _, count in read)
     assert verdicts, f"no verdict in {', '.join(map(str, config.apply))} is of a detection in {config.results}"
@@ -174,7 +174,7 @@ def apply_verdicts(config: ReportCommand) -> int:
     return 2 if strangers or left_out["missing"] else 0
 
 
-def refuse_taken(folder: Path) -> None:
+def refuse_own_tables(folder: Path) -> None:
     """Refuse a folder of somebody's own recordings, whose tables have the same names."""
     taken = [name for name in ("recordings.csv", "taxonomy.csv") if (folder / name).exists()]
     assert not taken or (folder / "thresholds.csv").is_file(), (
