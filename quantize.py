@@ -25,6 +25,7 @@ from runtime.terminal import answer_early
 if __name__ == "__main__":
     answer_early(QuantizeCommand)  # before torch is imported, which takes seconds
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from evaluation.blending import blended
 from evaluation.familiarity import FEWEST, Familiarity, fit_familiarity
 from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
-from runtime.digests import beside, sha256
+from runtime.digests import beside
 from runtime.files import write_json
 from runtime.runs import open_run, peak_memory_mb
 from runtime.terminal import command_line, launch, show
@@ -325,8 +326,9 @@ def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
 def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
     """Both files of an ensemble; those of its members stay below /tmp."""
     # both files of each member; what INT8 costs is asked once for encoders that are the same
-    own_folder = SCRATCH / "ensembles" / f"{folder.name}-{sha256(paths[0])[:8]}"
-    own_folder.mkdir(parents=True, exist_ok=True)
+    below = SCRATCH / "ensembles"
+    below.mkdir(parents=True, exist_ok=True)
+    own_folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=below))  # two commands may run at once
     known, members = dict[str, Choice](), list[Files]()
     for number, path in enumerate(paths, 1):
         model, facts = load_classifier(path)
