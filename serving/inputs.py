@@ -63,7 +63,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     doubtful = unclear = 0
     strange: list[str] = []
     for path in sorted([*paths, *gone]):
-        row = rows.get(path)
+        row = rows.get(path) if rows else None  # a path that was looked up keeps its hash
         facts, odd = facts_in(path)
         strange += [f"{path.name}: {said}" for said in odd]
         # what a table says of the time counts, else what the recorder wrote

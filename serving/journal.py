@@ -18,11 +18,12 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from sounds.decoders import may_pass
 from system import locked
 
 PARTS = ".parts"
+PIECE = 2**18  # bytes that are written at a time
 DIGEST = 32  # bytes before what is kept of a recording that is not done yet
 EARLIER = {"engine": "onnxruntime", "prior": "", "voices": "off", "card": ""}  # what earlier versions did not ask
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
@@ -85,7 +87,7 @@ class Journal:
         path.parent.mkdir(exist_ok=True)
         with publish(path) as temporary, temporary.open("w+b") as file:  # never all of a day in memory once more
             file.write(bytes(DIGEST))
-            np.savez(file, allow_pickle=False, kept=np.array([self.arrays]), **arrays)
+            save_in_pieces(file, {"kept": np.array([self.arrays]), **arrays})
             file.seek(DIGEST)
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
@@ -139,6 +141,18 @@ class Journal:
 
     def path(self, entry: Entry, kind: str) -> Path:
         return self.parts / entry.key[:2] / f"{entry.key}.{kind}"
+
+
+def save_in_pieces(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    """Arrays of one dimension or more, as numpy.savez writes them, which holds 16 MiB of each once more."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            whole = np.ascontiguousarray(array)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(whole))
+                numbers = whole.reshape(-1).view(np.uint8)
+                for start in range(0, len(numbers), PIECE):
+                    member.write(numbers[start : start + PIECE].data)
 
 
 @contextmanager
