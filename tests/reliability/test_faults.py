@@ -304,7 +304,7 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
         *("runtime.digests.write_digest", "serving.export.write_float"),  # a temporary file; into a folder that goes
         *("archive.cache.write_waveform", "serving.teachers.keep_answers"),  # whole or not, and may be deleted any time
         *(
-            "serving.journal.save_begun",
+            "serving.journal.save_in_pieces",
             "serving.vectors.write_store",
         ),  # into memory, a folder that goes; then published
     }
