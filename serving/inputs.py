@@ -29,7 +29,7 @@ from sounds.discovery import find_recordings
 class Entry:
     """A recording to be analysed."""
 
-    path: Path
+    where: Path | str  # as text, a third of what a Path takes of a million; an Address knows more and stays one
     site: str = ""
     recorded_at: str = ""  # ISO 8601
     size: int = 0  # bytes
@@ -40,10 +40,18 @@ class Entry:
     serial: str = ""
     temperature: str = ""  # degrees Celsius
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.where, Address):
+            object.__setattr__(self, "where", str(self.where))
+
+    @property
+    def path(self) -> Path:
+        return self.where if isinstance(self.where, Path) else Path(self.where)
+
     @property
     def key(self) -> str:
         """Of this file in this state."""
-        text = f"{self.path}\0{self.size}\0{self.mtime_ns}"
+        text = f"{self.where}\0{self.size}\0{self.mtime_ns}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -62,7 +70,10 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     entries: list[Entry] = []
     doubtful = unclear = 0
     strange: list[str] = []
-    for path in sorted([*paths, *gone]):
+    waiting = sorted([*paths, *gone], reverse=True)
+    paths.clear()
+    while waiting:  # and no path outlives its entry
+        path = waiting.pop()
         row = rows.get(path) if rows else None  # a path that was looked up keeps its hash
         facts, odd = facts_in(path)
         strange += [f"{path.name}: {said}" for said in odd]

@@ -196,7 +196,7 @@ def test_recordings_that_workers_do_not_see_stop_the_run_and_become_no_rows(
 
     def results(_: Cluster, work: Any, tasks: Any) -> Iterator[Any]:
         for task in tasks:
-            moved = [replace(entry, path=hidden / entry.path.name) for entry in task]
+            moved = [replace(entry, where=hidden / entry.path.name) for entry in task]
             yield task, work(moved)
 
     at_hand.client.wait_for_workers(2, timeout=120)  # one that another test ended comes again

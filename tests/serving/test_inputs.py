@@ -2,13 +2,15 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_metadata import chunk, wav
 
 from archive.recordings import Recording, write_recordings
-from serving.inputs import find_entries, in_shard, read_shard
+from runtime.addresses import place
+from serving.inputs import Entry, find_entries, in_shard, read_shard
 
 
 def make(root: Path, *names: str) -> None:
@@ -38,6 +40,15 @@ def test_an_hour_that_came_twice_is_said(tmp_path: Path) -> None:
     make(tmp_path, "20251026_023000.wav")
     entries, notes = find_entries([tmp_path], timezone="Europe/Berlin")
     assert entries[0].recorded_at == "2025-10-26T02:30:00+02:00" and any("clocks were changed" in n for n in notes)
+
+
+def test_an_entry_keeps_a_path_as_text_and_an_address_as_it_is(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path / "dawn") + b"\xe9.wav"))
+    entry = Entry(odd, size=3)
+    assert isinstance(entry.where, str) and entry.path == odd and type(entry.path) is type(odd)
+    assert replace(entry, site="pond").path == odd and entry.key == Entry(str(odd), size=3).key != Entry(odd).key
+    far = place(Path("memory://season/dawn.wav"))
+    assert Entry(far).path is far and str(Entry(far).path) == "memory://season/dawn.wav"
 
 
 def test_a_pattern_finds_the_site_in_the_path(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_what_was_kept_is_recalled_to_the_last_digit(tmp_path: Path) -> None:
         assert not journal.is_done(ENTRY)
         journal.save(ENTRY, DAWN, [LEFT, replace(LEFT, channel=2)])
         assert journal.is_done(ENTRY) and journal.is_settled(ENTRY)
-        assert list(journal.recall([ENTRY, replace(ENTRY, path=Path("other.wav"))])) == [DAWN]
+        assert list(journal.recall([ENTRY, replace(ENTRY, where=Path("other.wav"))])) == [DAWN]
         ((entry, (left, right)),) = journal.recall_arrays([ENTRY])
     assert entry == ENTRY and (left.starts, left.ends, left.channel, right.channel) == ([0.0, 2.5], [5.0, 7.5], 1, 2)
     np.testing.assert_array_equal(left.probabilities, LEFT.probabilities)
@@ -106,7 +106,7 @@ def test_what_may_pass_is_not_settled(tmp_path: Path) -> None:
 def test_a_recording_is_done_in_one_state_and_under_one_path(tmp_path: Path) -> None:
     with open_journal(tmp_path, {}, arrays=False) as journal:
         journal.save(ENTRY, DAWN, [])
-        others = [replace(ENTRY, size=1_001), replace(ENTRY, mtime_ns=18), replace(ENTRY, path=Path("noon.wav"))]
+        others = [replace(ENTRY, size=1_001), replace(ENTRY, mtime_ns=18), replace(ENTRY, where=Path("noon.wav"))]
         assert journal.is_done(ENTRY) and not any(map(journal.is_done, others))
         assert journal.is_done(replace(ENTRY, site="elsewhere"))
 
@@ -202,7 +202,7 @@ def test_a_part_holds_no_pickle(tmp_path: Path) -> None:
 
 
 def test_recordings_come_back_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
-    entries = [replace(ENTRY, path=Path(f"{name}.wav")) for name in "dbca"]
+    entries = [replace(ENTRY, where=Path(f"{name}.wav")) for name in "dbca"]
     with open_journal(tmp_path, {}, arrays=False) as journal:
         for entry in entries:
             journal.save(entry, replace(DAWN, file=str(entry.path)), [])
