@@ -4,7 +4,7 @@
 # make predictor.pyz   scoring in one file; MODEL=runs/quantize/classifier.int8.onnx goes inside
 # make bench-animals   the four commands and the baseline on ../shared/animals, about half an hour
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
-# make bench-systems   Whisper beside the other encoders, their blend, ensembles in INT8; FOLDS="0 1 2 3" SYSTEMS="cnn vit"
+# make bench-systems   Whisper beside the other encoders, their blend, ensembles in INT8; FOLDS="0 1" SYSTEMS="cnn vit"
 # make bench-loading   windows per second: whole files, seeking, cache
 # make bench-verdict   does stage 1 help real Whisper? 40 minutes an arm; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS="0 1 2" WAYS="probe frozen full"
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them

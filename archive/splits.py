@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from archive.recordings import Recording
 from config import CollectionSettings
@@ -66,6 +65,8 @@ def draw_folds(labels: Sequence[str], groups: Sequence[str], folds: int) -> NDAr
     drawn = np.full(len(labels), folds, np.int64)
     if count < folds or most < folds:
         return drawn
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and stage 1 does without
+
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a rare label is not in every fold is said by name elsewhere

@@ -18,9 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest, norm
-from sklearn.metrics import confusion_matrix_at_thresholds
 
 from evaluation.calibration import (
     CAREFUL,
@@ -70,6 +67,8 @@ def fit_temperature(logits: Numbers, truth: Truth) -> float:
         return float(np.logaddexp(0, z * warmth).sum() - pull * warmth)
 
     # one valley lies between: the cost is convex in 1 / T
+    from scipy.optimize import minimize_scalar  # slow to import, as all of this room's libraries
+
     found = minimize_scalar(cost, bounds=(log(COLDEST), log(HOTTEST)), method="bounded", options={"xatol": 1e-5})
     return exp(float(found.x))
 
@@ -146,6 +145,9 @@ def fit_threshold(
     scores: Numbers, present: NDArray[np.bool_], label: str, wanted: float, least: int, floor: float = 0.0
 ) -> Threshold:
     """One species; scores and present (recordings,)."""
+    from scipy.special import ndtri
+    from sklearn.metrics import confusion_matrix_at_thresholds
+
     positives, negatives = int(present.sum()), int((~present).sum())
     if not positives:
         strict = max(STRICT, just_above(scores), floor)
@@ -155,7 +157,7 @@ def fit_threshold(
     f1 = 2 * hits / (reported + positives)
     best = int(np.argmax(f1))  # of equals the highest threshold
     # the Wilson bound of a share reaches what is wanted where the score test that it inverts rejects less
-    margin = norm.ppf(CONFIDENCE) * sqrt(wanted * (1 - wanted))
+    margin = ndtri(CONFIDENCE) * sqrt(wanted * (1 - wanted))
     enough = np.flatnonzero((hits / reported - wanted) * np.sqrt(reported) >= margin)
     precise = int(enough[-1]) if enough.size and positives >= least else None
     strict = 0.0
@@ -243,6 +245,8 @@ def wilson_interval(hits: int, trials: int, confidence: float = LEVEL) -> tuple[
     assert 0 < confidence < 1, f"confidence {confidence}; choose between 0 and 1, such as 0.9"
     if not trials:
         return 0.0, 1.0
+    from scipy.stats import binomtest
+
     bounds = binomtest(hits, trials).proportion_ci(confidence, "wilson")
     return float(bounds.low), float(bounds.high)
 

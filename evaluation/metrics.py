@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Truth = NDArray[np.bool_ | np.number[Any]]
 Scores = NDArray[np.floating[Any]]
@@ -63,6 +62,8 @@ def macro_roc_auc(truth: Truth, scores: Scores) -> float:
 
 def class_roc_auc(truth: Truth, scores: Scores) -> NDArray[np.float64]:
     """(species,) how often a row with the species scores above a row without; a tie counts half; NaN without both."""
+    from sklearn.metrics import roc_auc_score  # slow to import
+
     present, scores = checked(truth, scores)
     areas = np.full(present.shape[1], np.nan)
     defined = present.any(axis=0) & ~present.all(axis=0)
@@ -113,6 +114,8 @@ def class_average_precision(truth: Truth, scores: Scores) -> NDArray[np.float64]
 
     source    https://scikit-learn.org/stable/modules/generated/sklearn.metrics.average_precision_score.html
     """
+    from sklearn.metrics import average_precision_score  # slow to import
+
     present, scores = checked(truth, scores)
     precisions = np.full(present.shape[1], np.nan)
     found = present.any(axis=0)

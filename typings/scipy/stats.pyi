@@ -7,9 +7,4 @@ class ConfidenceInterval:
 class BinomTestResult:
     def proportion_ci(self, confidence_level: float, method: str) -> ConfidenceInterval: ...
 
-class Normal:
-    def ppf(self, q: float) -> float: ...
-
-norm: Normal
-
 def binomtest(k: int, n: int) -> BinomTestResult: ...
