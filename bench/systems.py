@@ -8,9 +8,9 @@ Reads    ../shared/animals: labels with at least 8 recordings; ../shared/whisper
 Writes   runs/systems/, where what is done already is not done again and what was stopped goes on, and prints what is
          there: three tables
 
-Each system has a budget of its own, set beforehand so that one fold of all of them takes some two hours of two cores:
-little for networks that begin from random weights. `--trial` tries a system for an epoch. Half
-of ../shared/animals/noise is --data.no_call; false alarms are counted on the other half. Soundscapes are those of
+Each system has a budget of its own, set beforehand; from the speeds of four of them one fold of all should take two
+hours of two cores, which is little for networks that begin from random weights. `--trial` tries a system for an epoch.
+Half of ../shared/animals/noise is --data.no_call; false alarms are counted on the other half. Soundscapes are those of
 bench.soundscapes, judged window by window. Nothing is chosen on the held-out recordings but the network for pictures
 that is blended with Whisper, the best of them, which flatters the blend. Milliseconds are of the INT8 file of the first
 fold, on one thread, as quantize.py measures them; of one that its gate refuses, `refused` stands beside them.
@@ -106,15 +106,7 @@ SYSTEMS = (
     System("lite0", "EfficientNet-Lite0, ImageNet, fine-tuned", (*IMAGENET, *BRIEF)),
     System("lite0-pcen", "the same on PCEN", (*IMAGENET, *BRIEF, *LOG_PCEN)),
 )
-MEMBERS = (
-    "whisper",
-    "whisper-frozen",
-    "lite0",
-    "vit",
-    "cnn",
-    "lite0-frozen",
-    "cnn-pcen",
-)  # of ensembles, in turn
+MEMBERS = ("whisper", "whisper-frozen", "lite0", "vit", "cnn", "lite0-frozen", "cnn-pcen")  # of ensembles, in turn
 COUNTS = (1, 2, 5)
 
 

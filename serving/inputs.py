@@ -74,7 +74,7 @@ def find_entries(inputs: Sequence[Path], site_regex: str = "", timezone: str = "
     paths.clear()
     while waiting:  # and no path outlives its entry
         path = waiting.pop()
-        row = rows.get(path) if rows else None  # a path that was looked up keeps its hash
+        row = rows.get(path)
         facts, odd = facts_in(path)
         strange += [f"{path.name}: {said}" for said in odd]
         # what a table says of the time counts, else what the recorder wrote

@@ -303,10 +303,8 @@ def test_files_are_written_through_publish_and_nowhere_else() -> None:
         "pack.write_application",  # a temporary file, as the next
         *("runtime.digests.write_digest", "serving.export.write_float"),  # a temporary file; into a folder that goes
         *("archive.cache.write_waveform", "serving.teachers.keep_answers"),  # whole or not, and may be deleted any time
-        *(
-            "serving.journal.save_in_pieces",
-            "serving.vectors.write_store",
-        ),  # into memory, a folder that goes; then published
+        "serving.journal.save_in_pieces",  # into the file of a publish
+        "serving.vectors.write_store",  # into a folder that goes; then published
     }
     # states and parts of a run: seen where they write
     ours = {"loop.writer.save", "writer.save", "self.save", "progress.save", "journal.save"}
