@@ -25,7 +25,7 @@ if __name__ == "__main__":
     answer_early(RefitCommand)  # before what takes seconds to import
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -33,6 +33,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from archive.index import agree, height, parted
 from archive.lineages import label_row, shipped, with_lineages
 from evaluation.calibration import write_thresholds
 from runtime.cells import no_formula, open_text, plain_path
@@ -169,18 +170,23 @@ def read_listened(tables: Sequence[Path], store: Store, recordings: Sequence[Ana
     Errors: no verdict on a window of it, or no label with a Yes and a No.
     """
     verdicts: list[Verdict] = []
+    found: list[int | None] = []  # the row of each one's window
+    row_of = row_finder(store, len(recordings))
     for path in tables:
         assert path.is_file(), f"no {path}; name the validation.csv that the page hands out (its button `Save`)"
         detections = tuple(detected(where, row) for where, row in rows_of(path, NEEDED))
-        verdicts += read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0]
-    verdicts = [verdict for verdict in verdicts if verdict.answer != "unsure"]
+        own = read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0]
+        own = [verdict for verdict in own if verdict.answer != "unsure"]
+        meant = recording_finder(recordings, {verdict.detected.file for verdict in own})
+        verdicts += own
+        found += [row_of(verdict.detected, meant(verdict.detected)) for verdict in own]
     assert verdicts, f"no verdict in {', '.join(map(str, tables))}"
-    label_of, find = first_spellings(verdicts), row_finder(store, recordings)
+    label_of = first_spellings(verdicts)
     first: dict[tuple[int, str], Detected] = {}  # one for all that is said of a label in a window, in whatever table
     where: dict[Detected, tuple[int, str]] = {}
     placed: list[Verdict] = []
-    for verdict in verdicts:
-        row, label = find(verdict), label_of[key(plain_label(verdict.detected.label))]
+    for verdict, row in zip(verdicts, found, strict=True):
+        label = label_of[key(plain_label(verdict.detected.label))]
         if row is not None:
             d = first.setdefault((row, label), verdict.detected)
             where[d] = row, label
@@ -247,26 +253,58 @@ def listened_of(said: dict[int, Said], spelled: Mapping[str, tuple[str, str]], s
     return Listened(np.array(rows), labels, names, present[:, both], known, strangers, contradicted)
 
 
-def row_finder(store: Store, recordings: Sequence[Analysed]) -> Callable[[Verdict], int | None]:
-    """A function from a verdict to the row of its window: in the recording of that name, else the only one of the same
-    file name, unless both name their sites and these differ, the window that shares most with it, half of it at least.
+def recording_finder(recordings: Sequence[Analysed], written: Set[str]) -> Callable[[Detected], int | None]:
+    """A function from a judged detection to the number of its recording: of those with the same file name, and at the
+    same site where both tell, the one whose folders are the same furthest up; a recording may have been moved.
+
+    written   what a table calls its recordings, all of them: where it speaks of siteA/0500.wav and siteB/0500.wav, the
+              0500.wav of the index is one of them alone, again the one that fits furthest up
     """
     number_of = {plain_path(recording.file): number for number, recording in enumerate(recordings)}
-    same_name: dict[str, list[int]] = {}
-    for name, number in number_of.items():
-        same_name.setdefault(Path(name).name, []).append(number)
-    order = np.lexsort((store.places["start"], store.places["recording"]))
-    first = np.searchsorted(store.places["recording"][order], np.arange(len(recordings) + 1))
+    folders = {name: parted(name)[:-1] for name in {*number_of, *written}}
+    ours, theirs = by_file_name(number_of), by_file_name(written)
 
-    def find(verdict: Verdict) -> int | None:
-        d = verdict.detected
+    def fit(d: Detected) -> str | None:
         site = plain_label(d.cell("Site"))
-        alike = [
-            number
-            for number in same_name.get(Path(d.file).name, [])
-            if not site or plain_label(recordings[number].site) in ("", site)
+        same = [
+            name
+            for name in ours.get(Path(d.file).name, [])
+            if not site or plain_label(recordings[number_of[name]].site) in ("", site)
         ]
-        number = number_of.get(d.file, alike[0] if len(alike) == 1 else None)
+        best = furthest(folders[d.file], {name: folders[name] for name in same})
+        return best[0] if len(best) == 1 else None
+
+    def find(d: Detected) -> int | None:
+        name = d.file if d.file in number_of else fit(d)
+        if name is None:
+            return None
+        rivals = furthest(folders[name], {other: folders[other] for other in theirs[Path(d.file).name]})
+        ours_too = d.file in rivals and all(agree(folders[d.file], folders[rival]) for rival in rivals)
+        return number_of[name] if ours_too else None
+
+    return find
+
+
+def by_file_name(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(Path(name).name, []).append(name)
+    return found
+
+
+def furthest(own: Sequence[str], others: Mapping[str, Sequence[str]]) -> list[str]:
+    """Those of other paths to a file that are the same as this one furthest up, all that are alike in it."""
+    heights = {name: height(own, folders) for name, folders in others.items()}
+    return [name for name, found in heights.items() if found == max(heights.values())]
+
+
+def row_finder(store: Store, recordings: int) -> Callable[[Detected, int | None], int | None]:
+    """A function from a judged detection and the number of its recording to the row of its window: the one that shares
+    most with it, half of it at least."""
+    order = np.lexsort((store.places["start"], store.places["recording"]))
+    first = np.searchsorted(store.places["recording"][order], np.arange(recordings + 1))
+
+    def find(d: Detected, number: int | None) -> int | None:
         if number is None:
             return None
         rows = order[first[number] : first[number + 1]]

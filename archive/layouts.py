@@ -291,10 +291,9 @@ def final_rows(root: Path, found: Found) -> Collection:
     written, respelt = with_known_spelling(found.recordings, known)
     settled, notes = with_known_labels(written, known)
     notes = respelt + notes
-    unique = {(row.name, row.start, row.end, row.labels, row.absent): row for row in reversed(settled)}
-    if len(unique) < len(settled):
-        notes.append(f"{len(settled) - len(unique)} rows stood there twice")
-    recordings = sorted(unique.values(), key=row_order)
+    settled, of_the_same = joined_rows(settled)
+    notes += of_the_same
+    recordings = sorted(settled, key=row_order)
     labelled = [recording for recording in recordings if recording.labels]
     useless = bool(labelled) and all(recording.status == "refused" for recording in labelled)
     useless = useless or not any(recording.sound for recording in recordings)
@@ -305,6 +304,35 @@ def final_rows(root: Path, found: Found) -> Collection:
     )
     taxonomy = build_taxonomy(rows) if rows else None
     return Collection(taxonomy, recordings, found.notes + notes + open_ranks(taxonomy) + counts(recordings))
+
+
+def joined_rows(rows: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
+    """One row for each stretch of a recording, in their order: of several rows for the same one the first, with what
+    all of them say is heard there. Two examples of the same sound with different labels would deny each other."""
+    first: dict[tuple[object, ...], Recording] = {}
+    again, joined, contradicted = 0, list[str](), list[str]()
+    for row in rows:
+        stretch = (row.name, row.start, row.end, row.status == "refused", row.scores)
+        if stretch not in first:
+            first[stretch] = row
+            continue
+        known = first[stretch]
+        labels = tuple(dict.fromkeys((*known.labels, *row.labels)))
+        denied = tuple(dict.fromkeys((*known.absent, *row.absent)))
+        absent = tuple(label for label in denied if label not in labels)
+        if len(absent) < len(denied):
+            contradicted.append(f"{row.name}: {', '.join(label for label in denied if label in labels)}")
+        if (labels, absent) == (known.labels, known.absent) == (row.labels, row.absent):
+            again += 1
+        else:
+            joined.append(row.name)
+        first[stretch] = replace(known, labels=labels, absent=absent)
+    notes = [f"{again} rows stood there twice"] if again else []
+    if joined:
+        notes.append(f"{len(joined)} rows name more of what others say of the same stretch: joined, {listed(joined)}")
+    if contradicted:
+        notes.append(f"{len(contradicted)} rows deny a label that is given there, which counts: {listed(contradicted)}")
+    return list(first.values()), notes
 
 
 def with_rank(row: dict[str, str]) -> dict[str, str]:

@@ -91,6 +91,11 @@ def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) ->
         f"{path} has {len(strange)} labels that are no species of this training, {strange[:5]}; label with a "
         "classifier of the same species (--data.root, --data.min_recordings)"
     )
+    again = [row for row in rows if len(set(row.labels)) < len(row.labels)]
+    assert not again, (
+        f"{path}: {len(again)} windows name a label more than once, such as {again[0].name} from {again[0].start:g} s "
+        f"({', '.join(again[0].labels)}); keep one score for each"
+    )
     times = Counter((row.path, row.start, row.end) for row in rows)
     twice = [f"{file.name} from {start:g} to {end:g} s" for (file, start, end), count in times.items() if count > 1]
     assert not twice, (

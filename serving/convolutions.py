@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from runtime.files import scratch
-from serving.export import module_of, save, set_facts
+from serving.export import save, set_facts
+from serving.rewriting import module_of
 from training.checkpoint import ClassifierFacts
 
 NETWORK = "model.encoder.network"  # what the names of its modules begin with

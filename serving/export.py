@@ -38,7 +38,6 @@ from onnx.external_data_helper import (
 )
 from torch import Tensor, nn
 
-from config import EncoderSize
 from evaluation.calibration import thresholds_to_json
 from evaluation.familiarity import LEAST, Familiarity
 from model import BirdClefClassifier
@@ -46,12 +45,11 @@ from runtime.digests import blank, name_beside, sha256, write_digest
 from runtime.files import publish, scratch
 from runtime.terminal import show
 from serving import scorer as scoring
+from serving.rewriting import LAYERS, SCOPES, fuse_attention, module_of, reduce_over_time
 from serving.sensitivity import EIGHT_BITS, LEVELS, PRODUCTS
 from taxonomy import to_json
 from training.checkpoint import ClassifierFacts
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes which module a node comes from
-LAYERS = "model.encoder.whisper."  # what all names of the encoder's layers begin with
 FRONT_END = "model.log_mel"
 LARGEST_FILE = 5e8  # bytes of weights that a file holds itself
 UNKNOWN = "0" * 64  # in place of the digest of a file that is not written yet
@@ -156,6 +154,7 @@ def write_float(
             node.metadata_props.extend(scopes)
         if facts.picture:
             fold_constants(graph)
+        reduce_over_time(graph)
         set_facts(graph, facts, "float32", verified)
         finish(graph, path, folder / "network.onnx.data" if large else None)
 
@@ -310,13 +309,6 @@ def products(graph: onnx.ModelProto) -> dict[str, str]:
     return found
 
 
-def module_of(node: onnx.NodeProto) -> str:
-    """The module of the network that a node comes from: model.encoder.whisper.layers.0.fc2."""
-    scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
-    parts = [part.strip(" '[]") for part in scopes[0].split(",")] if scopes else []
-    return parts[-2] if len(parts) > 1 else ""
-
-
 def front_end(path: Path) -> bytes:
     """The part of a file that makes log-mel pictures of waveforms, as a file of its own."""
     graph = onnx.load(path, load_external_data=False)
@@ -329,37 +321,6 @@ def front_end(path: Path) -> bytes:
     load_external_data_for_model(model, str(path.parent))
     content: bytes = model.SerializeToString()
     return content
-
-
-def fuse_attention(graph: onnx.ModelProto, size: EncoderSize) -> None:
-    """Replace everything between the projections of each attention, in place, by ONNX Runtime's one operator for it.
-
-    It needs no table of all pairs of tokens, and no transposed copies.
-    source    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention
-    """
-    inside: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.graph.node:
-        inside.setdefault(module_of(node), []).append(node)
-    fused: dict[str, onnx.NodeProto] = {}  # by the name of the last node that it replaces
-    gone: set[str] = set()
-    for name, nodes in inside.items():
-        if name.startswith(LAYERS) and name.endswith(".self_attn"):
-            inputs = [inside[f"{name}.{part}_proj"][-1].output[0] for part in "qkv"]
-            fused[nodes[-1].name] = onnx.helper.make_node(
-                "MultiHeadAttention",
-                inputs,
-                [nodes[-1].output[0]],
-                f"{name}.attention",
-                domain="com.microsoft",
-                num_heads=size.heads,
-                scale=(size.width // size.heads) ** -0.5,
-            )
-            gone.update(node.name for node in nodes)
-    nodes = [fused.get(node.name, node) for node in graph.graph.node if node.name in fused or node.name not in gone]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    del graph.graph.value_info[:]
 
 
 def separate_constants(graph: onnx.ModelProto) -> None:

@@ -160,6 +160,20 @@ def test_a_recording_of_the_same_name_at_another_site_is_another(
         }
 
 
+def test_of_several_recordings_of_a_name_the_one_in_the_same_folders_is_meant(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = verdicts(tmp_path / "good.csv", index, ("frog", 1100), windows=2)  # 4 Yes, 4 No
+    here, other = ("/card/ridge/d.wav", 2, "frog", "no", ""), ("/card/marsh/d.wav", 3, "frog", "no", "")
+    both = told(tmp_path / "both.csv", index, here, other)
+    assert judged_by(index, tmp_path / "out", good, both) == {"frog": (4, 5)}
+    assert "1 verdicts are on windows" in capsys.readouterr().out
+    strange = told(tmp_path / "strange.csv", index, ("/card/moor/d.wav", 2, "frog", "no", ""), other)
+    assert judged_by(index, tmp_path / "out", good, strange) == {"frog": (4, 4)}
+    alone = told(tmp_path / "alone.csv", index, other)  # control: it may have been moved
+    assert judged_by(index, tmp_path / "out", good, alone) == {"frog": (4, 5)}
+
+
 def test_a_refit_writes_over_nothing_that_another_command_wrote(index: Path, tmp_path: Path) -> None:
     table = verdicts(tmp_path / "validation.csv", index, ("frog", 1100))
     model = Path(json.loads((index / "store.json").read_text())["model"])
@@ -250,7 +264,14 @@ def test_verdicts_on_other_windows_are_counted_and_exit_code_2(
         file.write("0,5,,frog,0.5,elsewhere/z.wav,frog,yes,\n0,5,,frog,0.5,/moved/d.wav,frog,no,\n")
         file.write("500,505,,frog,0.5,/moved/d.wav,frog,yes,\n")
     assert refit(parse(RefitCommand, [str(index), str(table), "--out", str(tmp_path / "out"), "--next", "0"])) == 2
-    assert "2 verdicts are on windows" in capsys.readouterr().out  # a moved recording of the same name is known
+    # the table speaks of ridge/d.wav too, so /moved/d.wav is another recording
+    assert "3 verdicts are on windows" in capsys.readouterr().out
+    moved = told(
+        tmp_path / "moved.csv", index, ("/moved/d.wav", 0, "frog", "no", ""), ("/moved/d.wav", 100, "frog", "yes", "")
+    )
+    words = [str(index), str(table), str(moved), "--out", str(tmp_path / "out"), "--next", "0"]
+    assert refit(parse(RefitCommand, words)) == 2
+    assert "4 verdicts are on windows" in capsys.readouterr().out  # in a table of its own it is ours, moved
 
 
 def test_verdicts_that_teach_nothing_are_one_line(index: Path, tmp_path: Path) -> None:

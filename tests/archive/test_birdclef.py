@@ -171,6 +171,7 @@ def test_soundscape_labels_of_2026_become_stretches(tmp_path: Path) -> None:
         f"{soundscape},00:00:05,00:00:10,greti;65448\n"
         f"{soundscape},00:00:05,00:00:10,greti;65448\n"
         f"{soundscape},00:01:05,00:01:10,tawow\n"
+        f"{soundscape},00:01:05,00:01:10,greti;tawow\n"
         f"{soundscape},00:01:10,00:01:15,47158son01\n"
     )
     write(tmp_path, {"train_soundscapes_labels.csv": table})
@@ -178,11 +179,14 @@ def test_soundscape_labels_of_2026_become_stretches(tmp_path: Path) -> None:
     rows = [row for row in collection.recordings if row.name.endswith(soundscape)]
     assert [(row.start, row.end, row.labels, row.status) for row in rows] == [
         (5.0, 10.0, ("greti", "65448"), "ok"),
-        (65.0, 70.0, ("tawow",), "ok"),
+        (65.0, 70.0, ("tawow", "greti"), "ok"),
         (70.0, 75.0, ("47158son01",), "refused"),
     ]
     assert rows[0].site == "S01" and rows[0].recorded_at == "2025-01-01T05:00:00"
     assert noted(collection, "1 rows stood there twice")
+    assert noted(
+        collection, f"1 rows name more of what others say of the same stretch: joined, train_soundscapes/{soundscape}"
+    )
     silent = [row for row in collection.recordings if row.name == "train_soundscapes/silent.ogg"]
     assert len(silent) == 1 and not silent[0].labeled
 

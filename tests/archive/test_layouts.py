@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from layouts import (
@@ -22,6 +23,8 @@ from layouts import (
     xc,
 )
 
+from archive.layouts import joined_rows
+from archive.recordings import Recording
 from demo_data import FieldSeason
 
 # birdclef
@@ -243,3 +246,31 @@ def test_a_folder_of_recordings_that_also_got_the_results_is_searched_from_above
         sounds(tmp_path, f"{name}/a.wav")
         write(tmp_path, {f"{name}/run.json": json.dumps(json.loads(RUN) | told)})
     assert [row.name for row in read(tmp_path).recordings] == ["pond/a.wav", "ridge/a.wav"]
+
+
+def test_rows_of_the_same_stretch_become_one_that_says_what_all_of_them_say() -> None:
+    first = row("a.wav", ("owl",), absent=("wren",))
+    other = row("a.wav", ("wren", "owl"), absent=("robin",))
+    (one,), notes = joined_rows([first, other])
+    assert (one.labels, one.absent) == (("owl", "wren"), ("robin",))
+    assert notes == [
+        "1 rows name more of what others say of the same stretch: joined, a.wav",
+        "1 rows deny a label that is given there, which counts: a.wav: wren",
+    ]
+    assert joined_rows([first, first]) == ([first], ["1 rows stood there twice"])
+
+
+def test_rows_of_other_stretches_refused_ones_and_those_with_scores_stay_apart() -> None:
+    rows = [
+        row("a.wav", ("owl",)),
+        row("a.wav", ("wren",), start=0.0, end=5.0),
+        row("a.wav", ("wren",), start=1.0, end=6.0),
+        row("a.wav", ("robin",), status="refused"),
+        row("a.wav", ("wren",), scores=(0.5,)),
+        row("b.wav", ("wren",)),
+    ]
+    assert joined_rows(rows) == (rows, [])
+
+
+def row(name: str, labels: tuple[str, ...], **more: Any) -> Recording:
+    return Recording(Path(name), name, labels, **more)

@@ -60,6 +60,7 @@ def test_a_species_may_have_limits_of_its_own(tmp_path: Path) -> None:
         ("owl,1.2,", "line 2: lowest '1.2'; give a score from 0 to 1"),
         ("owl,nan,", "line 2: lowest 'nan'; give a score"),
         ("owl,0.95,", "line 2: lowest 0.95 is above highest 0.9"),
+        ("owl,0.2,\nfrog,0.3,\nowl,0.4,", r"line 4: label owl stands at .* line 2 already; keep one row"),
     ],
 )
 def test_a_limit_that_cannot_be_is_named(row: str, complaint: str, tmp_path: Path) -> None:
@@ -105,6 +106,10 @@ def with_damaged_sound(table: Path) -> None:
     ("spoil", "complaint"),
     [
         (Path.unlink, r"no table .*recordings\.csv; `python pseudo_label\.py"),
+        (
+            cell("frog;owl", "owl;owl"),
+            r"1 windows name a label more than once, such as .* from 0 s \(owl, owl\); keep one",
+        ),
         (cell("frog;owl", "toad;owl"), r"has 1 labels that are no species of this training, \['toad'\]"),
         (cell("0.9;0.3", "nan;0.3"), r"line 2: scores 'nan' is no number"),
         (cell("0.9;0.3", "1.9;0.3"), r"line 2: scores '1\.9;0\.3' of the labels 'frog;owl'; give each a score from 0"),
