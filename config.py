@@ -60,6 +60,7 @@ class EncoderSize:
     decoder_layers: int
     decoder_width: int
     decoder_heads: int
+    pool: int = 1  # neighbouring tokens that become one behind the stem
 
 
 # https://github.com/openai/whisper/blob/main/model-card.md; demo is ours, for a laptop and for the tests.
@@ -74,23 +75,27 @@ SIZES: dict[Preset, EncoderSize] = {
 }
 
 
-def encoder_size(size: Preset, depth: int = 0) -> EncoderSize:
-    """The dimensions of an encoder of which only the lowest `depth` layers are kept, or all of them for 0."""
+def encoder_size(size: Preset, depth: int = 0, pool: int = 1) -> EncoderSize:
+    """The dimensions of an encoder of which only the lowest `depth` layers are kept, or all of them for 0.
+
+    pool   neighbouring tokens that become one behind the stem
+    """
     whole = SIZES[size]
     assert 0 <= depth <= whole.layers, (
         f"--encoder.depth {depth}: Whisper {size} has {whole.layers} layers; give 1 to {whole.layers}, or 0 for all"
     )
-    return replace(whole, layers=depth or whole.layers)
+    return replace(whole, layers=depth or whole.layers, pool=pool)
 
 
-def size_in_words(size: Preset, layers: int) -> str:
-    """base; or `base, the lowest 3 of 6 layers` where not all are kept."""
-    return size if layers == SIZES[size].layers else f"{size}, the lowest {layers} of {SIZES[size].layers} layers"
+def size_in_words(size: Preset, layers: int, pool: int = 1) -> str:
+    """base; or `base, the lowest 3 of 6 layers, every 2 tokens pooled` where not all are kept."""
+    kept = "" if layers == SIZES[size].layers else f", the lowest {layers} of {SIZES[size].layers} layers"
+    return size + kept + (f", every {pool} tokens pooled" if pool > 1 else "")
 
 
-def encoder_in_words(size: Preset, layers: int, picture: PictureSettings | None) -> str:
+def encoder_in_words(size: Preset, layers: int, pool: int, picture: PictureSettings | None) -> str:
     """The same of an encoder of any kind."""
-    return picture.words if picture else size_in_words(size, layers)
+    return picture.words if picture else size_in_words(size, layers, pool)
 
 
 def refuse_below(least: int, settings: object, *flags: str) -> None:
@@ -365,6 +370,19 @@ class EncoderSettings:
 
 
 @dataclass(frozen=True)
+class PooledEncoderSettings(EncoderSettings):
+    """The Whisper encoder to start from, and how finely it resolves time."""
+
+    pool: int = 1
+    """Average so many neighbouring tokens behind the stem, 1: none. A token is 20 ms of a bird; with 2 the layers have
+    half the work. A window has to hold a whole number of pooled tokens: of 5 s 2, 5 or 10 can be pooled."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.pool >= 1, f"--encoder.pool {self.pool}: give a number of tokens, or 1 for all as they are"
+
+
+@dataclass(frozen=True)
 class PictureSettings:
     """An encoder of another kind than Whisper's: a network for pictures. Written into the classifier's file."""
 
@@ -384,7 +402,7 @@ class PictureSettings:
 
 
 @dataclass(frozen=True)
-class AnyEncoderSettings(EncoderSettings):
+class AnyEncoderSettings(PooledEncoderSettings):
     """The encoder to start from."""
 
     weights: str
@@ -408,6 +426,9 @@ class AnyEncoderSettings(EncoderSettings):
         )
         assert self.kind == "whisper" or not self.depth, (
             f"--encoder.depth keeps layers of Whisper; leave it out with --encoder.kind {self.kind}"
+        )
+        assert self.kind == "whisper" or self.pool == 1, (
+            f"--encoder.pool joins tokens of Whisper; leave it out with --encoder.kind {self.kind}"
         )
         assert self.kind != "whisper" or self.frequency == "average_max", (
             "--encoder.frequency changes nothing of Whisper; leave it out"
@@ -731,7 +752,7 @@ class ProbeCommand:
     preset: Preset
     """A whole set of defaults; the size of the encoder is taken from its weights, whatever is given here."""
     data: LabelledSettings
-    encoder: EncoderSettings
+    encoder: PooledEncoderSettings
     windows: int = 12
     """At most so many windows of each recording, spread over it."""
     recordings: int = 2_000
@@ -1534,9 +1555,9 @@ PULL = 0.01
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
 
 
-def whisper(preset: Preset, depth: int = 0) -> EncoderSettings:
+def whisper(preset: Preset, depth: int = 0) -> PooledEncoderSettings:
     """The encoder that a preset starts from: Whisper's own, and for the demo random weights, which need no download."""
-    return EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
+    return PooledEncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
 
 
 def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> FinetuneCommand:

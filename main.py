@@ -188,7 +188,10 @@ def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layer
     one and the same network before they are trained."""
     assert config.data.pseudo is not None, "no --data.pseudo, so there are no teachers"
     table, seed = config.data.pseudo, config.run.seed
-    own = {"encoder": encoder_in_words(config.encoder.size, layers, config.encoder.picture), "seed": seed}
+    own = {
+        "encoder": encoder_in_words(config.encoder.size, layers, config.encoder.pool, config.encoder.picture),
+        "seed": seed,
+    }
     for teacher in labelling_models(table):
         name = f"{teacher.get('run', 'a classifier')} ({teacher.get('model')})"
         for plan in plans:
@@ -250,7 +253,14 @@ def train_plan(
     picture = config.encoder.picture
     depth = 0 if picture else encoder.depth
     facts = ClassifierFacts(
-        config.encoder.size, config.audio, config.head, taxonomy, provenance, depth=depth, picture=picture
+        config.encoder.size,
+        config.audio,
+        config.head,
+        taxonomy,
+        provenance,
+        depth=depth,
+        pool=config.encoder.pool,
+        picture=picture,
     )
     truth = truth_table(plan.valid, taxonomy.labels, config.audio)
     return Candidate(trained.model.cpu(), facts, HeldOut(plan.valid, truth, trained.windows, silence))

@@ -141,7 +141,7 @@ class Pcen(nn.Module):
 class Encoder(nn.Module):
     """OpenAI's Whisper encoder as transformers builds it, run on as many frames as there are.
 
-    forward   mel (batch, mels, frames) -> (batch, tokens, width), tokens = frames / 2
+    forward   mel (batch, mels, frames) -> (batch, tokens, width), tokens = frames / 2 / the size's pool
               hidden (batch, tokens) bool, optional: tokens that are masked before the stem and left out of the
               output, the same number in every row -> (batch, tokens - n, width)
     Masking acts on the mel frames and once more behind the first convolution, where a mask edge then looks like the
@@ -154,6 +154,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.size, audio = size, audio or AudioSettings()
         refuse_broken_tokens(audio)
+        refuse_broken_pools(audio, size.pool)
         self.mels, self.width, self.depth = size.mels, size.width, size.layers
         self.channels = mel_channels(audio, size.mels)[0]
         self.added = self.channels - size.mels if audio.wide else 0
@@ -178,8 +179,11 @@ class Encoder(nn.Module):
             states = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel * audible)) * audible))
         states = states.transpose(1, 2) + whisper.embed_positions.weight[:tokens]  # before any token is dropped
         if hidden is not None:
+            assert self.size.pool == 1, "masks hide single tokens, so none are pooled"
             keep = visible_indices(hidden)
             states = states.gather(1, keep[..., None].expand(-1, -1, states.shape[2]))
+        if self.size.pool > 1:
+            states = states.unflatten(1, (-1, self.size.pool)).mean(dim=2)
         every: list[Tensor] = []
         for layer in whisper.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -467,6 +471,15 @@ def refuse_broken_tokens(audio: AudioSettings) -> None:
     assert audio.samples % (token * windows) == 0, (
         f"--audio.window_seconds {audio.window_seconds:g} --audio.context_seconds {audio.context_seconds:g}: give "
         f"multiples of {token / audio.sample_rate:g}, which is a token of two hops of {audio.hop_seconds:g} s"
+    )
+
+
+def refuse_broken_pools(audio: AudioSettings, pool: int) -> None:
+    """A window has to hold a whole number of pooled tokens."""
+    tokens = audio.frames // 2 // round(audio.context_seconds / audio.window_seconds)
+    assert tokens % pool == 0, (
+        f"--encoder.pool {pool}: a window of {audio.window_seconds:g} s has {tokens} tokens; give one of "
+        f"{', '.join(str(number) for number in range(1, tokens) if tokens % number == 0)}"
     )
 
 

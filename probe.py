@@ -162,6 +162,7 @@ def probe(config: ProbeCommand) -> int:
             "weights": config.encoder.weights,
             "size": size,
             "layers": encoder.size.layers,
+            "pool": encoder.size.pool,
             "recordings": len(rows),
             "windows": int(sum(counts)),
             "species": len(taxonomy.labels),
@@ -176,6 +177,7 @@ def probe(config: ProbeCommand) -> int:
     words += changed_words("audio", config.audio, usual.audio)
     words = ["--preset", size, "--data.root", str(config.data.root), *words]
     words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(found.best)]
+    words += ["--encoder.pool", str(encoder.size.pool)] if encoder.size.pool > 1 else []
     show(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
     return 0
 
@@ -258,6 +260,7 @@ def all_features(
     seen = [(row.path, stamp(row.path), row.start, row.end, row.keep, row.alive) for row in rows]
     made_of = (
         weights_digest(encoder.whisper.state_dict()),
+        encoder.size.pool,
         asdict(config.audio),
         config.windows,
         half_precision(device),

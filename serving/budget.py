@@ -147,7 +147,8 @@ def multiplications(size: EncoderSize, tokens: int, fft: int = 400) -> float:
     half = fft // 2
     front_end = 2 * tokens * (2 * half * (half + 1) + (half + 1) * size.mels)
     stem = 2 * tokens * 3 * size.mels * size.width + tokens * 3 * size.width**2
-    return float(front_end + stem + size.layers * (12 * tokens * size.width**2 + 2 * tokens**2 * size.width))
+    pooled = tokens / size.pool
+    return float(front_end + stem + size.layers * (12 * pooled * size.width**2 + 2 * pooled**2 * size.width))
 
 
 def weights(size: EncoderSize) -> float:
@@ -168,7 +169,12 @@ def probed_depths(path: Path, facts: ClassifierFacts) -> dict[int, float]:
     """Depth -> cmAP of the layers down to it, as probe.py found it for the encoder of a classifier; empty where it was
     not asked."""
     card = read_json(path, "`python probe.py` writes it anew") if path.is_file() else {}
-    if facts.picture or card.get("size") != facts.size or card.get("weights") != facts.provenance.get("encoder"):
+    if (
+        facts.picture
+        or card.get("pool", 1) != facts.pool
+        or card.get("size") != facts.size
+        or card.get("weights") != facts.provenance.get("encoder")
+    ):
         return {}
     return {int(row["depth"]): float(row["cmap"]) for row in card["layers_1_to"]}
 
@@ -190,7 +196,7 @@ def smaller_one(
         return f"{facts.words} does not fit; take a smaller network, or lower --audio.mels or --audio.sample_rate"
     deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
-    text = f"{size_in_words(facts.size, facts.encoder.layers)} does not fit {within}; "
+    text = f"{size_in_words(facts.size, facts.encoder.layers, facts.pool)} does not fit {within}; "
     if not deepest:
         return f"{text}no depth of it would"
     judged = {depth: value for depth, value in depths.items() if depth <= deepest}

@@ -490,6 +490,7 @@ def set_facts(
         "format": scoring.FORMAT,
         "size": facts.size,
         "depth": 0 if facts.picture else facts.encoder.layers,
+        "pool": facts.pool,
         "precision": precision,
         "verified": verified,
         "audio": asdict(facts.audio),

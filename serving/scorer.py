@@ -323,10 +323,10 @@ def encoder_from_facts(facts: Mapping[str, Any]) -> str:
         other = cast(dict[str, Any], stored)
         found = PictureSettings(other.get("kind", ""), str(other.get("name", ""))[:80])
         return found.words if found.known else ""
-    size, depth = facts.get("size"), facts.get("depth", 0)
+    size, depth, pool = facts.get("size"), facts.get("depth", 0), facts.get("pool", 1)
     for preset in PRESETS:
-        if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers:
-            return size_in_words(preset, depth or SIZES[preset].layers)
+        if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers and type(pool) is int:
+            return size_in_words(preset, depth or SIZES[preset].layers, pool)
     return ""
 
 

@@ -39,6 +39,7 @@ from config import (
     EncoderSize,
     HeadSettings,
     PictureSettings,
+    PooledEncoderSettings,
     Pooling,
     Preset,
     encoder_in_words,
@@ -49,7 +50,15 @@ from config import (
 from encoders import TimmNetwork, timm_facts
 from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
-from model import AnyEncoder, BirdClefClassifier, Encoder, freeze_positions, picture_encoder, whisper_config
+from model import (
+    WHISPER_POSITIONS,
+    AnyEncoder,
+    BirdClefClassifier,
+    Encoder,
+    freeze_positions,
+    picture_encoder,
+    whisper_config,
+)
 from runtime import processes
 from runtime.digests import blank, state_of, write_digest
 from runtime.files import FIRST, json_object, publish, read_json
@@ -91,18 +100,19 @@ class ClassifierFacts:
     provenance: dict[str, object]
     thresholds: Thresholds = field(default_factory=Thresholds)  # once fitted on held-out recordings
     depth: int = 0  # layers of the encoder that were kept, the lowest ones; 0: all
+    pool: int = 1  # neighbouring tokens that become one behind its stem
     picture: PictureSettings | None = None  # an encoder of another kind than Whisper's; size is then its preset's alone
 
     @property
     def encoder(self) -> EncoderSize:
         """The dimensions of Whisper's encoder, as far as it was kept."""
         assert self.picture is None, f"{self.picture.words} has no dimensions of Whisper's"
-        return encoder_size(self.size, self.depth)
+        return encoder_size(self.size, self.depth, self.pool)
 
     @property
     def words(self) -> str:
         """The encoder in words: base, the lowest 4 of 6 layers."""
-        return encoder_in_words(self.size, 0 if self.picture else self.encoder.layers, self.picture)
+        return encoder_in_words(self.size, 0 if self.picture else self.encoder.layers, self.pool, self.picture)
 
 
 def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
@@ -111,13 +121,14 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     Errors: a source that is missing, of another size, of another window, incomplete or damaged is refused in one line.
     """
     source, size, depth = settings.weights, settings.size, settings.depth
+    pool = settings.pool if isinstance(settings, PooledEncoderSettings) else 1
     assert source == "random" or audio.mels in (0, SIZES[size].mels), (
         f"--audio.mels {audio.mels}: {source} takes {SIZES[size].mels} mel channels; leave the flag out, or give "
         "--encoder.weights random"
     )
     if source == "random":
-        encoder = Encoder(encoder_size(size, depth), audio)
-        show(f"encoder {size_in_words(size, encoder.size.layers)}: random weights")
+        encoder = Encoder(encoder_size(size, depth, pool), audio)
+        show(f"encoder {size_in_words(size, encoder.size.layers, pool)}: random weights")
         return encoder
     if source.endswith(".safetensors"):
         tensors, found = own_encoder(Path(source), size, audio)
@@ -131,13 +142,13 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     assert depth <= found, f"--encoder.depth {depth}: {source} has {found} layers; give at most as many, or 0 for all"
     kept = depth or found
     tensors = {name: tensor for name, tensor in tensors.items() if not kept <= layer_of_tensor(name) < found}
-    encoder = Encoder(encoder_size(size, kept), audio)
+    encoder = Encoder(encoder_size(size, kept, pool), audio)
     fill_weights(
         encoder.whisper, with_more_channels(lengthened(tensors, encoder, audio, source), encoder.channels), source
     )
     freeze_positions(encoder.whisper)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
-    show(f"encoder {size_in_words(size, kept)}: {source}, {millions:.1f} M parameters")
+    show(f"encoder {size_in_words(size, kept, pool)}: {source}, {millions:.1f} M parameters")
     return encoder
 
 
@@ -297,12 +308,15 @@ def save_encoder(
 def save_classifier(path: Path, model: BirdClefClassifier, facts: ClassifierFacts) -> None:
     """classifier.safetensors: the encoder and the head, with labels, lineage and audio geometry inside."""
     if facts.picture is None:
-        kept, reported = model.encoder.depth, facts.encoder.layers
-        assert kept == reported, f"not writing {path}: an encoder of {kept} layers, and facts that speak of {reported}"
+        kept, reported = (
+            size_in_words(facts.size, one.layers, one.pool) for one in (model.whisper_encoder.size, facts.encoder)
+        )
+        assert kept == reported, f"not writing {path}: an encoder {kept}, and facts that speak of {reported}"
     plain = {
         "kind": "classifier",
         "size": facts.size,
         "depth": facts.depth,
+        "pool": facts.pool,
         "audio": asdict(facts.audio),
         "head": asdict(facts.head),
         "taxonomy": to_json(facts.taxonomy),
@@ -331,6 +345,7 @@ def load_classifier(path: Path) -> tuple[BirdClefClassifier, ClassifierFacts]:
         plain["provenance"],
         thresholds_from_json(plain, taxonomy.labels, path),
         depth_of(plain, plain["size"], path),
+        pool_of(plain, path),
         picture,
     )
     with torch.device("meta") if picture else nullcontext():  # networks of timm's are as large as their name says
@@ -355,6 +370,15 @@ def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
         f"{path}: {str(depth)[:40]!r} layers of an encoder of size {size}; make the file again"
     )
     return depth
+
+
+def pool_of(facts: Mapping[str, Any], path: Path) -> int:
+    """How many tokens a file of ours says become one; files of an earlier version say nothing, and it is none."""
+    pool = facts.get("pool", 1)
+    assert type(pool) is int and 1 <= pool <= WHISPER_POSITIONS, (
+        f"{path}: {str(pool)[:40]!r} tokens pooled; make the file again"
+    )
+    return pool
 
 
 def check_head(

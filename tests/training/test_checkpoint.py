@@ -370,7 +370,7 @@ def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
     again, told = load_classifier(tmp_path / "c.safetensors")
     waveforms = torch.randn(2, 80_000)
     assert told == facts and again.encoder.depth == 2 and torch.equal(again(waveforms), model(waveforms))
-    with pytest.raises(AssertionError, match="an encoder of 2 layers, and facts that speak of 3"):
+    with pytest.raises(AssertionError, match="an encoder demo, the lowest 2 of 3 layers, and facts that speak of demo"):
         save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))
 
 
