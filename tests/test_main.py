@@ -77,7 +77,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
     flags += ["--encoder.weights", "random", "--train.epochs", "1", "--train.folds", "0", "1", "--train.ema", "0.9"]
     flags += ["--run.root", str(tmp_path / "runs")]
-    flags += ["--data.noise", str(noise), "--data.no_call", str(noise)]
+    flags += ["--data.noise", str(noise), "--data.no_call", str(noise), "--encoder.pool", "2"]
     assert finetune(parse(FinetuneCommand, flags)) == 0
     run = tmp_path / "runs" / "finetune"
     taxonomy, recordings = read_labeled(parse(FinetuneCommand, flags).data)
@@ -94,6 +94,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert facts["scores"]["false_alarms_per_hour_at_0.5"] >= 0
     told = [load_classifier(run / f"fold-{fold}" / "classifier.safetensors") for fold in (0, 1)]
     assert [about.provenance["held_out_fold"] for _, about in told] == [0, 1]
+    assert all(model.whisper_encoder.size.pool == about.pool == 2 for model, about in told)
     assert [limit.label for limit in told[0][1].thresholds.species] == list(taxonomy.labels)
     assert told[0][1].thresholds == told[1][1].thresholds
     assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])

@@ -233,12 +233,14 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     # an encoder from a file, cut: the size is that of its weights, the depth is obeyed, the features are its own
     encoder = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
     save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AudioSettings(), {})
-    config = arguments(season.root, tmp_path, "--encoder.weights", str(tmp_path / "whisper"), "--encoder.depth", "2")
+    words = ["--encoder.weights", str(tmp_path / "whisper"), "--encoder.depth", "2", "--encoder.pool", "5"]
+    config = arguments(season.root, tmp_path, *words)
     config = replace(config, encoder=replace(config.encoder, size="large-v3"), recordings=60, windows=1)
     assert probe(config) == 0
-    assert "features of" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "features of" not in printed and "--encoder.pool 5" in printed.splitlines()[-1]
     card = json.loads((tmp_path / "probe" / "probe.json").read_text())
-    assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2]
+    assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2] and card["pool"] == 5
 
 
 def test_an_interrupted_probe_is_marked_so_and_is_no_default(

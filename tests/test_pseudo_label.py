@@ -211,12 +211,14 @@ def test_features_of_other_pseudo_labels_are_other_features(season: FieldSeason,
     inputs = prepare_loss_inputs(taxonomy, recordings, config.loss, None, torch.device("cpu"))
     network = BirdClefClassifier(Encoder(SIZES["demo"]), config.audio, len(taxonomy.labels), config.head)
 
-    def key(rows: Sequence[Recording]) -> str:
+    def key(rows: Sequence[Recording], asked: FinetuneCommand = config) -> str:
         loader = labeled_loader(recordings, taxonomy, config.data, config.audio, 8, 0, rows)
-        return features_key(network, loader, inputs, config, torch.device("cpu"))
+        return features_key(network, loader, inputs, asked, torch.device("cpu"))
 
     others = [replace(pseudo[0], scores=(0.75, 0.5)), *pseudo[1:]]
     assert key(pseudo) == key(list(pseudo)) and len({key(pseudo), key(others), key(pseudo[1:]), key([])}) == 4
+    pooled = replace(config, encoder=replace(config.encoder, pool=2))
+    assert key(pseudo) != key(pseudo, pooled), "nor are those of pooled tokens the same"
 
 
 def checked(season: FieldSeason, tmp_path: Path, *flags: object, **teacher: object) -> None:

@@ -63,6 +63,12 @@ def test_half_an_encoder_measured_means_a_whole_one_takes_longer() -> None:
     assert whole == pytest.approx(417.0) and 0.5 < half / whole < 0.7  # the stem is not halved
 
 
+def test_pooled_tokens_halve_the_layers_and_not_the_stem() -> None:
+    stem = multiplications(replace(SIZES["base"], layers=0), 250)
+    layers = multiplications(SIZES["base"], 125) - multiplications(replace(SIZES["base"], layers=0), 125)
+    assert multiplications(encoder_size("base", pool=2), 250) == pytest.approx(stem + layers)
+
+
 def test_the_deepest_that_fits_is_counted_by_hand() -> None:
     whole = Speed(100.0, 50.0, 1000, 1.0)
     work = [multiplications(encoder_size("base", layers), 250) for layers in range(1, 7)]
@@ -115,6 +121,7 @@ def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tm
     assert smaller_one(slow, "ONNX INT8", 2, facts, replace(budget, minutes=1.0), depths).endswith(
         "no depth of it would"
     )
+    assert probed_depths(path, replace(facts, pool=2)) == {}, "what was probed are tokens as they are"
     assert probed_depths(path, facts_of("small")) == probed_depths(tmp_path / "none.json", facts) == {}
     path.write_text(json.dumps(card | {"weights": "another"}))
     assert probed_depths(path, facts) == {}

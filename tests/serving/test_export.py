@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling
+from config import SIZES, AudioSettings, EncoderSize, HeadSettings, Pooling, encoder_size
 from evaluation.familiarity import fit_familiarity, unfamiliar
 from model import BirdClefClassifier, Encoder
 from runtime.digests import beside, write_digest
@@ -327,6 +327,28 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
         patch.setattr("torch.onnx.export", kept)
         write_float(model, facts, path, verified=True)
     return Untrained(model, facts, path, made[0])
+
+
+def test_an_encoder_that_pools_its_tokens_is_served_as_it_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    audio = AudioSettings(context_seconds=10.0)
+    model = BirdClefClassifier(Encoder(encoder_size("demo", 2, pool=5), audio), audio, 3, HeadSettings()).eval()
+    torch.nn.init.normal_(model.head.score.weight, std=0.05)
+    lineages = tuple(("k", "p", "c", "o", "f", "g", label) for label in "abc")
+    taxonomy = Taxonomy(tuple("abc"), tuple("abc"), tuple("abc"), lineages, (7,) * 3)
+    facts = ClassifierFacts("demo", audio, HeadSettings(), taxonomy, {}, depth=2, pool=5)
+    write_float(model, facts, tmp_path / "float.onnx", verified=True)
+    write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", facts, verified=True)
+    contexts = np.random.default_rng(0).normal(0, 0.1, (2, 160_000)).astype(np.float32)
+    with torch.inference_mode():
+        trained = model(torch.from_numpy(contexts)).sigmoid().numpy()
+        plain = BirdClefClassifier(Encoder(encoder_size("demo", 2), audio), audio, 3, HeadSettings()).eval()
+        plain.load_state_dict(model.state_dict())
+        assert np.abs(plain(torch.from_numpy(contexts)).sigmoid().numpy() - trained).max() > 1e-3  # negative control
+    for name, tolerance in (("float.onnx", 1e-5), ("int8.onnx", 0.02)):
+        scorer = open_scorer(tmp_path / name)
+        assert scorer.encoder == "demo, the lowest 2 of 3 layers, every 5 tokens pooled"
+        np.testing.assert_allclose(score(scorer, contexts), trained, atol=tolerance)
 
 
 def test_an_encoder_whose_norms_and_biases_are_all_equal_is_smoothed_and_corrected_all_the_same(

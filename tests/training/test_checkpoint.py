@@ -24,6 +24,7 @@ from config import (
     EncoderSettings,
     HeadSettings,
     PictureSettings,
+    PooledEncoderSettings,
     Preset,
 )
 from encoders import PictureEncoder
@@ -372,6 +373,65 @@ def test_a_classifier_of_two_layers_knows_it(tmp_path: Path) -> None:
     assert told == facts and again.encoder.depth == 2 and torch.equal(again(waveforms), model(waveforms))
     with pytest.raises(AssertionError, match="an encoder demo, the lowest 2 of 3 layers, and facts that speak of demo"):
         save_classifier(tmp_path / "d.safetensors", model, replace(facts, depth=0))
+
+
+def test_pooled_tokens_are_means_of_neighbours_and_the_classifier_knows_it(tmp_path: Path) -> None:
+    plain = load_encoder(EncoderSettings("demo", "random"), AUDIO)
+    model = BirdClefClassifier(pooled_twin(plain, 5), AUDIO, 1, HeadSettings()).eval()
+    stem: list[torch.Tensor] = []
+    for encoder in (plain, model.whisper_encoder):
+        handle = encoder.whisper.layers[0].register_forward_pre_hook(lambda _layer, inputs: stem.append(inputs[0]))
+        with torch.inference_mode():
+            encoder(mel())
+        handle.remove()
+    assert stem[0].shape[1] == 250 and stem[1].shape[1] == 50
+    torch.testing.assert_close(stem[1], stem[0].unflatten(1, (50, 5)).mean(dim=2))
+    owl = Taxonomy(("a",), ("Ficta a",), ("pretend a",), (lineage("Ficta a"),), (7,))
+    facts = ClassifierFacts("demo", AUDIO, HeadSettings(), owl, {}, pool=5)
+    save_classifier(tmp_path / "c.safetensors", model, facts)
+    again, told = load_classifier(tmp_path / "c.safetensors")
+    waveforms = torch.randn(2, 80_000)
+    assert told == facts and told.words == "demo, every 5 tokens pooled"
+    assert torch.equal(again(waveforms), model(waveforms))
+    with pytest.raises(AssertionError, match="an encoder demo, every 5 tokens pooled, and facts that speak of demo"):
+        save_classifier(tmp_path / "d.safetensors", model, replace(facts, pool=1))
+
+
+def pooled_twin(encoder: Encoder, pool: int) -> Encoder:
+    """The same weights, neighbouring tokens pooled."""
+    twin = Encoder(replace(encoder.size, pool=pool), AUDIO).eval()
+    twin.load_state_dict(encoder.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("pool", [0, -1, "2", True, 2.0, 1501])
+def test_a_file_that_pools_what_cannot_be_is_refused(pool: object, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    model = BirdClefClassifier(load("random"), AUDIO, 1, HeadSettings()).eval()
+    owl = Taxonomy(("a",), ("Ficta a",), ("pretend a",), (lineage("Ficta a"),), (7,))
+    save_classifier(path, model, ClassifierFacts("demo", AUDIO, HeadSettings(), owl, {}))
+    tensors, facts = read_tensors(path, "classifier", "")
+    assert facts.pop("pool") == 1
+    write_tensors(path, tensors, facts)
+    assert load_classifier(path)[1].pool == 1, "a file of an earlier version says nothing of it"
+    write_tensors(path, tensors, facts | {"pool": pool})
+    with pytest.raises(AssertionError, match="tokens pooled; make the file again"):
+        load_classifier(path)
+
+
+def test_a_window_that_holds_no_whole_number_of_pooled_tokens_is_refused_with_what_to_give() -> None:
+    with pytest.raises(
+        AssertionError, match=r"--encoder\.pool 3: a window of 5 s has 250 tokens; give one of 1, 2, 5, 10"
+    ):
+        load_encoder(PooledEncoderSettings("demo", "random", pool=3), AUDIO)
+    with pytest.raises(AssertionError, match=r"--encoder\.pool 0: give a number of tokens"):
+        PooledEncoderSettings("demo", "random", pool=0)
+    with pytest.raises(AssertionError, match=r"--encoder\.pool joins tokens of Whisper"):
+        AnyEncoderSettings("demo", "random", pool=2, kind="cnn")
+    assert (
+        load_encoder(PooledEncoderSettings("demo", "random", pool=10), AudioSettings(context_seconds=10)).size.pool
+        == 10
+    )
 
 
 def tower_folder(place: Path, name: str = "audio_tower.", alone: bool = False) -> Path:
