@@ -101,7 +101,8 @@ def largest_that_fits(
 
     returns   its name, and the times real time that are expected of every size
     """
-    others = {preset: expected(speed, measured, SIZES[preset], audio, bytes_each) for preset in PRESETS}
+    pooled = {preset: replace(SIZES[preset], pool=measured.pool) for preset in PRESETS}
+    others = {preset: expected(speed, measured, pooled[preset], audio, bytes_each) for preset in PRESETS}
     fitting: list[Preset] = [preset for preset in PRESETS if fits(others[preset], budget)[0]]
     rates: dict[Preset, float] = {preset: others[preset].times_real_time for preset in PRESETS}
     return (fitting[-1] if fitting else None), rates
@@ -188,12 +189,28 @@ def smaller_one(
     depths: Mapping[int, float],
 ) -> str:
     """Which depth would fit where an encoder does not, in a sentence: the best that probe.py has judged, else the
-    deepest.
+    deepest; and whether all of it would with its tokens in pairs.
 
     depths   what probe.py says: cmAP by depth
     """
     if facts.picture:
         return f"{facts.words} does not fit; take a smaller network, or lower --audio.mels or --audio.sample_rate"
+    pairs = expected(speed, facts.encoder, replace(facts.encoder, pool=2), facts.audio, BYTES_EACH[served_as])
+    pooled = facts.pool == 1 and facts.audio.frames % 4 == 0 and fits(pairs, budget)[0]
+    return by_depth(speed, served_as, threads, facts, budget, depths) + (
+        "; so would all of it with its tokens in pairs (--encoder.pool 2)" if pooled else ""
+    )
+
+
+def by_depth(
+    speed: Speed,
+    served_as: str,
+    threads: int,
+    facts: ClassifierFacts,
+    budget: BudgetSettings,
+    depths: Mapping[int, float],
+) -> str:
+    """The part of that sentence which is about depth."""
     deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
     text = f"{size_in_words(facts.size, facts.encoder.layers, facts.pool)} does not fit {within}; "

@@ -63,6 +63,12 @@ def test_half_an_encoder_measured_means_a_whole_one_takes_longer() -> None:
     assert whole == pytest.approx(417.0) and 0.5 < half / whole < 0.7  # the stem is not halved
 
 
+def test_the_largest_size_that_fits_pools_as_what_was_measured_does() -> None:
+    speed = Speed(12.0, 417.0, 400, 1.0)
+    _, rates = largest_that_fits(speed, encoder_size("base", pool=2), BudgetSettings())
+    assert rates["base"] == pytest.approx(417.0)
+
+
 def test_pooled_tokens_halve_the_layers_and_not_the_stem() -> None:
     stem = multiplications(replace(SIZES["base"], layers=0), 250)
     layers = multiplications(SIZES["base"], 125) - multiplications(replace(SIZES["base"], layers=0), 125)
@@ -105,15 +111,18 @@ def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tm
     path = tmp_path / "probe.json"
     path.write_text(json.dumps(card))
     depths = probed_depths(path, facts)
-    budget = BudgetSettings()
+    budget, pairs = BudgetSettings(), "; so would all of it with its tokens in pairs (--encoder.pool 2)"
     assert deepest_that_fits(slow, SIZES["large-v3"], budget) == 16
     assert smaller_one(slow, "ONNX INT8", 2, facts, budget, depths) == (
         "large-v3 does not fit 90 minutes and 2 GB on 2 cores; depth 14 would, at cmAP 0.613 (probe.py; 0.620 at depth "
-        "32)"
+        f"32){pairs}"
     )  # not 16, which is no better, and not 20, which is better and does not fit
     assert smaller_one(slow, "ONNX INT8", 1, facts, budget, {}) == (
         "large-v3 does not fit 90 minutes and 2 GB on 1 core; depth 16 would; `python probe.py` says at what cmAP"
+        f"{pairs}"
     )
+    assert pairs not in smaller_one(Speed(1500.0, 3.33, 800, 1.0), "ONNX INT8", 2, facts, budget, depths), "too slow"
+    assert pairs not in smaller_one(slow, "ONNX INT8", 2, replace(facts, pool=2), budget, depths), "they are in pairs"
     half = smaller_one(slow, "ONNX INT8", 2, facts_of("large-v3", 16), budget, depths)
     assert half.startswith("large-v3, the lowest 16 of 32 layers does not fit 90") and "; depth 8 would" in half
     hungry = smaller_one(Speed(10.0, 500.0, 6400, 1.0), "OpenVINO", 2, facts, budget, depths)
