@@ -204,6 +204,11 @@ class AudioSettings:
         return math.ceil(self.samples / self.hop)
 
     @property
+    def window_tokens(self) -> int:
+        """Tokens that Whisper's stem makes of a window, before any are pooled."""
+        return self.frames // 2 // round(self.context_seconds / self.window_seconds)
+
+    @property
     def wide(self) -> bool:
         """Whether the picture is Whisper's own with more channels above: at 32 kHz, where nothing else is chosen."""
         usual = AudioSettings(WIDE_RATE, self.window_seconds, self.context_seconds, compression=self.compression)
@@ -375,7 +380,7 @@ class PooledEncoderSettings(EncoderSettings):
 
     pool: int = 1
     """Average so many neighbouring tokens behind the stem, 1: none. A token is 20 ms of a bird; with 2 the layers have
-    half the work. A window has to hold a whole number of pooled tokens: of 5 s 2, 5 or 10 can be pooled."""
+    half the work. A window has to hold a whole number of pooled tokens; of 5 s 2, 5, 10 or more can be pooled."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -772,7 +777,8 @@ class ProbeCommand:
     def defaults(cls, preset: Preset, sound: Sound = "bird") -> ProbeCommand:
         """All settings as a preset and a kind of sound have them."""
         data = LabelledSettings(data_defaults(preset).root)
-        return cls(preset, data, whisper(preset), sound=sound, audio=SOUNDS[sound])
+        start = PooledEncoderSettings(**asdict(whisper(preset)))
+        return cls(preset, data, start, sound=sound, audio=SOUNDS[sound])
 
 
 @dataclass(frozen=True)
@@ -1555,9 +1561,9 @@ PULL = 0.01
 DEPTH: dict[Preset, int] = {"base": 4}  # of the encoder in stage 2, where measured: the layers above only cost time
 
 
-def whisper(preset: Preset, depth: int = 0) -> PooledEncoderSettings:
+def whisper(preset: Preset, depth: int = 0) -> EncoderSettings:
     """The encoder that a preset starts from: Whisper's own, and for the demo random weights, which need no download."""
-    return PooledEncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
+    return EncoderSettings(preset, "random" if preset == "demo" else f"openai/whisper-{preset}", depth)
 
 
 def picture_defaults(preset: Preset, sound: Sound, kind: EncoderKind) -> FinetuneCommand:

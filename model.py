@@ -476,10 +476,10 @@ def refuse_broken_tokens(audio: AudioSettings) -> None:
 
 def refuse_broken_pools(audio: AudioSettings, pool: int) -> None:
     """A window has to hold a whole number of pooled tokens."""
-    tokens = audio.frames // 2 // round(audio.context_seconds / audio.window_seconds)
+    tokens = audio.window_tokens
     assert tokens % pool == 0, (
-        f"--encoder.pool {pool}: a window of {audio.window_seconds:g} s has {tokens} tokens; give one of "
-        f"{', '.join(str(number) for number in range(1, tokens) if tokens % number == 0)}"
+        f"{pool} tokens cannot be pooled: a window of {audio.window_seconds:g} s has {tokens}; give --encoder.pool one "
+        f"of {', '.join(str(number) for number in range(1, tokens + 1) if tokens % number == 0)}"
     )
 
 

@@ -329,11 +329,11 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     below = SCRATCH / "ensembles"
     below.mkdir(parents=True, exist_ok=True)
     own_folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=below))  # two commands may run at once
-    known, members = dict[str, Choice](), list[Files]()
+    known, members = dict[tuple[str, int], Choice](), list[Files]()
     for number, path in enumerate(paths, 1):
         model, facts = load_classifier(path)
         show(f"member {number}, {path}: {facts.words}")
-        key, own = weights_digest(model.encoder.state_dict()), replace(ensemble, path=path, facts=facts)
+        key, own = (weights_digest(model.encoder.state_dict()), facts.pool), replace(ensemble, path=path, facts=facts)
         files = write_files(model, own, own_folder / f"member-{number}", config.max_error, known.get(key))
         known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
         members.append(files)

@@ -177,7 +177,7 @@ def read_listened(tables: Sequence[Path], store: Store, recordings: Sequence[Ana
         detections = tuple(detected(where, row) for where, row in rows_of(path, NEEDED))
         own = read_verdicts(path, Results(path.parent, detections, (), {}, ""))[0]
         own = [verdict for verdict in own if verdict.answer != "unsure"]
-        meant = recording_finder(recordings, {verdict.detected.file for verdict in own})
+        meant = recording_finder(recordings, {d.file for d in detections})
         verdicts += own
         found += [row_of(verdict.detected, meant(verdict.detected)) for verdict in own]
     assert verdicts, f"no verdict in {', '.join(map(str, tables))}"
@@ -255,7 +255,7 @@ def listened_of(said: dict[int, Said], spelled: Mapping[str, tuple[str, str]], s
 
 def recording_finder(recordings: Sequence[Analysed], written: Set[str]) -> Callable[[Detected], int | None]:
     """A function from a judged detection to the number of its recording: of those with the same file name, and at the
-    same site where both tell, the one whose folders are the same furthest up; a recording may have been moved.
+    same site where both tell, the one whose folders are the same as far up as both go; an only one may have been moved.
 
     written   what a table calls its recordings, all of them: where it speaks of siteA/0500.wav and siteB/0500.wav, the
               0500.wav of the index is one of them alone, again the one that fits furthest up
@@ -272,7 +272,8 @@ def recording_finder(recordings: Sequence[Analysed], written: Set[str]) -> Calla
             if not site or plain_label(recordings[number_of[name]].site) in ("", site)
         ]
         best = furthest(folders[d.file], {name: folders[name] for name in same})
-        return best[0] if len(best) == 1 else None
+        sure = len(same) == 1 or (len(best) == 1 and agree(folders[d.file], folders[best[0]]))
+        return best[0] if sure else None
 
     def find(d: Detected) -> int | None:
         name = d.file if d.file in number_of else fit(d)
@@ -295,7 +296,8 @@ def by_file_name(names: Iterable[str]) -> dict[str, list[str]]:
 def furthest(own: Sequence[str], others: Mapping[str, Sequence[str]]) -> list[str]:
     """Those of other paths to a file that are the same as this one furthest up, all that are alike in it."""
     heights = {name: height(own, folders) for name, folders in others.items()}
-    return [name for name, found in heights.items() if found == max(heights.values())]
+    highest = max(heights.values(), default=0)
+    return [name for name, found in heights.items() if found == highest]
 
 
 def row_finder(store: Store, recordings: int) -> Callable[[Detected, int | None], int | None]:

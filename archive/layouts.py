@@ -312,7 +312,7 @@ def joined_rows(rows: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
     first: dict[tuple[object, ...], Recording] = {}
     again, joined, contradicted = 0, list[str](), list[str]()
     for row in rows:
-        stretch = (row.name, row.start, row.end, row.status == "refused", row.scores)
+        stretch = (row.name, row.start, row.end, row.reason if row.status == "refused" else "")
         if stretch not in first:
             first[stretch] = row
             continue
@@ -326,12 +326,14 @@ def joined_rows(rows: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
             again += 1
         else:
             joined.append(row.name)
-        first[stretch] = replace(known, labels=labels, absent=absent)
+        first[stretch] = replace(known, labels=labels, absent=absent, listened=known.listened or row.listened)
     notes = [f"{again} rows stood there twice"] if again else []
     if joined:
-        notes.append(f"{len(joined)} rows name more of what others say of the same stretch: joined, {listed(joined)}")
+        notes.append(f"{len(joined)} rows speak of a stretch of which another row speaks: joined, {listed(joined)}")
     if contradicted:
-        notes.append(f"{len(contradicted)} rows deny a label that is given there, which counts: {listed(contradicted)}")
+        notes.append(
+            f"{len(contradicted)} rows deny a label that is given there; what is given counts: {listed(contradicted)}"
+        )
     return list(first.values()), notes
 
 

@@ -196,9 +196,9 @@ def smaller_one(
     if facts.picture:
         return f"{facts.words} does not fit; take a smaller network, or lower --audio.mels or --audio.sample_rate"
     pairs = expected(speed, facts.encoder, replace(facts.encoder, pool=2), facts.audio, BYTES_EACH[served_as])
-    pooled = facts.pool == 1 and facts.audio.frames % 4 == 0 and fits(pairs, budget)[0]
+    pooled = facts.pool == 1 and facts.audio.window_tokens % 2 == 0 and fits(pairs, budget)[0]
     return by_depth(speed, served_as, threads, facts, budget, depths) + (
-        "; so would all of it with its tokens in pairs (--encoder.pool 2)" if pooled else ""
+        "; all of it would with its tokens in pairs (--encoder.pool 2)" if pooled else ""
     )
 
 

@@ -218,6 +218,11 @@ def usage(facts: ClassifierFacts, onnx_name: str, story: Story) -> str:
     if facts.picture is None:
         lines += ["", "The encoder alone, with transformers:", "", "```python", "from transformers import WhisperModel"]
         lines += [f'encoder = WhisperModel.from_pretrained("{where}").encoder', "```"]
+    if facts.pool > 1:
+        lines += [
+            "",
+            f"The classifier averages every {facts.pool} tokens behind the stem, which `transformers` does not.",
+        ]
     return "\n".join(lines)
 
 

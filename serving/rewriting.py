@@ -42,7 +42,7 @@ def reduce_over_time(graph: onnx.ModelProto) -> None:
     tokens = {
         value.name: value.type.tensor_type.shape.dim[TIME].dim_value
         for value in graph.graph.value_info
-        if len(value.type.tensor_type.shape.dim) == 3
+        if len(value.type.tensor_type.shape.dim) == 3 and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
     nodes: list[onnx.NodeProto] = []
     for node in graph.graph.node:

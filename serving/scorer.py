@@ -35,7 +35,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from config import PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_facts, size_in_words
+from config import MOST_FRAMES, PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_facts, size_in_words
 from evaluation.calibration import Thresholds, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
@@ -325,7 +325,13 @@ def encoder_from_facts(facts: Mapping[str, Any]) -> str:
         return found.words if found.known else ""
     size, depth, pool = facts.get("size"), facts.get("depth", 0), facts.get("pool", 1)
     for preset in PRESETS:
-        if preset == size and type(depth) is int and 0 <= depth <= SIZES[preset].layers and type(pool) is int:
+        if (
+            preset == size
+            and type(depth) is int
+            and 0 <= depth <= SIZES[preset].layers
+            and type(pool) is int
+            and 1 <= pool <= MOST_FRAMES // 2
+        ):
             return size_in_words(preset, depth or SIZES[preset].layers, pool)
     return ""
 

@@ -230,6 +230,9 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     again = json.loads((tmp_path / "probe" / "probe.json").read_text())
     assert f"features of {card['recordings']} recordings: {tmp_path / 'probe'}" in capsys.readouterr().out
     assert again["alone"] == card["alone"] and (tmp_path / "probe-002" / "features.safetensors").is_file()
+    # tokens in groups: the same recordings, and other features
+    assert probe(arguments(season.root, tmp_path, "--encoder.pool", "5")) == 0
+    assert "features of" not in capsys.readouterr().out
     # an encoder from a file, cut: the size is that of its weights, the depth is obeyed, the features are its own
     encoder = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
     save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AudioSettings(), {})

@@ -243,7 +243,7 @@ def test_the_card_and_the_screen_say_which_depth_would_fit(
     config = replace(config, budget=BudgetSettings(minutes=1.2), run=replace(config.run, root=tmp_path))
     assert quantize(config) == 0  # 11.7 h at 500 x real time: 1.4 minutes
     advice = "demo does not fit 1.2 minutes and 2 GB on 1 core; depth 2 would; `python probe.py` says at what cmAP"
-    advice += "; so would all of it with its tokens in pairs (--encoder.pool 2)"
+    advice += "; all of it would with its tokens in pairs (--encoder.pool 2)"
     card = json.loads((tmp_path / "quantize" / "quantize.json").read_text())
     assert advice in capsys.readouterr().out.splitlines() and card["budget"].endswith(f": does not fit; {advice}")
     assert card["served_as"] == "ONNX INT8" and not card["fits_budget"]

@@ -10,8 +10,10 @@ from test_search import encoder, rows, write_calls
 
 from config import PredictCommand, RefitCommand, SearchCommand, parse
 from predictor import predict
-from refit import refit
+from refit import recording_finder, refit
 from search import search
+from serving.detections import Analysed
+from serving.results import COLUMNS, Detected
 from serving.scorer import answers_of, open_scorer
 from serving.vectors import open_store
 
@@ -168,10 +170,29 @@ def test_of_several_recordings_of_a_name_the_one_in_the_same_folders_is_meant(
     both = told(tmp_path / "both.csv", index, here, other)
     assert judged_by(index, tmp_path / "out", good, both) == {"frog": (4, 5)}
     assert "1 verdicts are on windows" in capsys.readouterr().out
-    strange = told(tmp_path / "strange.csv", index, ("/card/moor/d.wav", 2, "frog", "no", ""), other)
+    strange_one = ("/card/moor/d.wav", 2, "frog", "no", "")
+    strange = told(tmp_path / "strange.csv", index, strange_one, other)
     assert judged_by(index, tmp_path / "out", good, strange) == {"frog": (4, 4)}
+    unjudged = told(tmp_path / "unjudged.csv", index, strange_one, (*other[:3], "unsure", ""))
+    assert judged_by(index, tmp_path / "out", good, unjudged) == {"frog": (4, 4)}, "a table speaks in all of its rows"
     alone = told(tmp_path / "alone.csv", index, other)  # control: it may have been moved
     assert judged_by(index, tmp_path / "out", good, alone) == {"frog": (4, 5)}
+
+
+def test_of_several_recordings_of_a_name_in_the_index_only_one_in_the_same_folders_will_do() -> None:
+    places = ("/arch/siteA/2024-05-01/0500.wav", "/arch/siteB/2024-05-02/0500.wav", "/arch/siteB/2024-05-02/0600.wav")
+    recordings = [Analysed(place, "", "", 16_000, 1, 9.0, 9.0, 1, "ok", "", 1, 1) for place in places]
+
+    def found(*written: str) -> list[int | None]:
+        find = recording_finder(recordings, set(written))
+        cells = [tuple(place if column == "File" else "" for column in COLUMNS) for place in written]
+        return [find(Detected(one, 0.0, 5.0, 0.5)) for one in cells]
+
+    assert found("/arch/siteC/2024-05-01/0500.wav") == [None], "the day is the same and the site is not"
+    assert found("siteA/2024-05-01/0500.wav", "siteB/2024-05-02/0500.wav") == [0, 1]
+    assert found("2024-05-01/0500.wav", "0600.wav") == [0, 2]
+    assert found("0500.wav") == [None], "it may be either"
+    assert found("/card/0600.wav") == [2], "the only one may have been moved"
 
 
 def test_a_refit_writes_over_nothing_that_another_command_wrote(index: Path, tmp_path: Path) -> None:

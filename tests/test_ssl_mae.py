@@ -56,6 +56,12 @@ def mask(batch: int = 4, seed: int = 0) -> Tensor:
     return hide_tokens(batch, TOKENS, 0.65, "span", torch.Generator().manual_seed(seed))
 
 
+def test_stage_one_masks_single_tokens_and_has_no_flag_to_pool_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(PretrainCommand, ["--preset", "demo", "--encoder.pool", "2"])
+    assert "--encoder.pool" in capsys.readouterr().err
+
+
 def test_the_visible_part_of_a_target_has_mean_zero_in_every_bin() -> None:
     target, hidden = target_of(pictures(), mask(), None), mask()
     for row, seen in zip(target, ~hidden, strict=True):

@@ -185,7 +185,7 @@ def test_soundscape_labels_of_2026_become_stretches(tmp_path: Path) -> None:
     assert rows[0].site == "S01" and rows[0].recorded_at == "2025-01-01T05:00:00"
     assert noted(collection, "1 rows stood there twice")
     assert noted(
-        collection, f"1 rows name more of what others say of the same stretch: joined, train_soundscapes/{soundscape}"
+        collection, f"1 rows speak of a stretch of which another row speaks: joined, train_soundscapes/{soundscape}"
     )
     silent = [row for row in collection.recordings if row.name == "train_soundscapes/silent.ogg"]
     assert len(silent) == 1 and not silent[0].labeled

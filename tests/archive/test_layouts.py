@@ -254,19 +254,21 @@ def test_rows_of_the_same_stretch_become_one_that_says_what_all_of_them_say() ->
     (one,), notes = joined_rows([first, other])
     assert (one.labels, one.absent) == (("owl", "wren"), ("robin",))
     assert notes == [
-        "1 rows name more of what others say of the same stretch: joined, a.wav",
-        "1 rows deny a label that is given there, which counts: a.wav: wren",
+        "1 rows speak of a stretch of which another row speaks: joined, a.wav",
+        "1 rows deny a label that is given there; what is given counts: a.wav: wren",
     ]
+    (heard,), _ = joined_rows([row("a.wav", (), absent=("wren",)), row("a.wav", (), listened=True)])
+    assert heard.labeled and heard.absent == ("wren",), "somebody listened, whichever row says so"
     assert joined_rows([first, first]) == ([first], ["1 rows stood there twice"])
 
 
-def test_rows_of_other_stretches_refused_ones_and_those_with_scores_stay_apart() -> None:
+def test_rows_of_other_stretches_and_each_refused_one_stay_apart() -> None:
     rows = [
         row("a.wav", ("owl",)),
         row("a.wav", ("wren",), start=0.0, end=5.0),
         row("a.wav", ("wren",), start=1.0, end=6.0),
-        row("a.wav", ("robin",), status="refused"),
-        row("a.wav", ("wren",), scores=(0.5,)),
+        row("a.wav", ("robin",), status="refused", reason="line 2: no time"),
+        row("a.wav", ("wren",), status="refused", reason="line 3: no time"),
         row("b.wav", ("wren",)),
     ]
     assert joined_rows(rows) == (rows, [])

@@ -111,7 +111,7 @@ def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tm
     path = tmp_path / "probe.json"
     path.write_text(json.dumps(card))
     depths = probed_depths(path, facts)
-    budget, pairs = BudgetSettings(), "; so would all of it with its tokens in pairs (--encoder.pool 2)"
+    budget, pairs = BudgetSettings(), "; all of it would with its tokens in pairs (--encoder.pool 2)"
     assert deepest_that_fits(slow, SIZES["large-v3"], budget) == 16
     assert smaller_one(slow, "ONNX INT8", 2, facts, budget, depths) == (
         "large-v3 does not fit 90 minutes and 2 GB on 2 cores; depth 14 would, at cmAP 0.613 (probe.py; 0.620 at depth "
@@ -123,6 +123,8 @@ def test_a_model_that_does_not_fit_is_told_which_depth_would_and_at_what_cmap(tm
     )
     assert pairs not in smaller_one(Speed(1500.0, 3.33, 800, 1.0), "ONNX INT8", 2, facts, budget, depths), "too slow"
     assert pairs not in smaller_one(slow, "ONNX INT8", 2, replace(facts, pool=2), budget, depths), "they are in pairs"
+    odd = replace(facts, audio=AudioSettings(window_seconds=2.5, context_seconds=5.0))  # a window has 125 tokens
+    assert pairs not in smaller_one(slow, "ONNX INT8", 2, odd, budget, depths)
     half = smaller_one(slow, "ONNX INT8", 2, facts_of("large-v3", 16), budget, depths)
     assert half.startswith("large-v3, the lowest 16 of 32 layers does not fit 90") and "; depth 8 would" in half
     hungry = smaller_one(Speed(10.0, 500.0, 6400, 1.0), "OpenVINO", 2, facts, budget, depths)

@@ -421,7 +421,8 @@ def test_a_file_that_pools_what_cannot_be_is_refused(pool: object, tmp_path: Pat
 
 def test_a_window_that_holds_no_whole_number_of_pooled_tokens_is_refused_with_what_to_give() -> None:
     with pytest.raises(
-        AssertionError, match=r"--encoder\.pool 3: a window of 5 s has 250 tokens; give one of 1, 2, 5, 10"
+        AssertionError,
+        match=r"3 tokens cannot be pooled: a window of 5 s has 250; give --encoder\.pool one of 1, 2, 5, 10,",
     ):
         load_encoder(PooledEncoderSettings("demo", "random", pool=3), AUDIO)
     with pytest.raises(AssertionError, match=r"--encoder\.pool 0: give a number of tokens"):
