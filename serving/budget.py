@@ -195,33 +195,22 @@ def smaller_one(
     """
     if facts.picture:
         return f"{facts.words} does not fit; take a smaller network, or lower --audio.mels or --audio.sample_rate"
-    pairs = expected(speed, facts.encoder, replace(facts.encoder, pool=2), facts.audio, BYTES_EACH[served_as])
-    pooled = facts.pool == 1 and facts.audio.window_tokens % 2 == 0 and fits(pairs, budget)[0]
-    return by_depth(speed, served_as, threads, facts, budget, depths) + (
-        "; all of it would with its tokens in pairs (--encoder.pool 2)" if pooled else ""
-    )
-
-
-def by_depth(
-    speed: Speed,
-    served_as: str,
-    threads: int,
-    facts: ClassifierFacts,
-    budget: BudgetSettings,
-    depths: Mapping[int, float],
-) -> str:
-    """The part of that sentence which is about depth."""
     deepest = deepest_that_fits(speed, facts.encoder, budget, facts.audio, BYTES_EACH[served_as])
     within = f"{budget.minutes:g} minutes and {budget.memory_gb:g} GB on {threads} core{'s' if threads > 1 else ''}"
     text = f"{size_in_words(facts.size, facts.encoder.layers, facts.pool)} does not fit {within}; "
+    pairs = expected(speed, facts.encoder, replace(facts.encoder, pool=2), facts.audio, BYTES_EACH[served_as])
+    pooled = facts.pool == 1 and facts.audio.window_tokens % 2 == 0 and fits(pairs, budget)[0]
+    also = "; all of it would with its tokens in pairs (--encoder.pool 2)" if pooled else ""
     if not deepest:
-        return f"{text}no depth of it would"
+        return f"{text}no depth of it would{also}"
     judged = {depth: value for depth, value in depths.items() if depth <= deepest}
     if not judged:
-        return f"{text}depth {deepest} would; `python probe.py` says at what cmAP"
+        return f"{text}depth {deepest} would; `python probe.py` says at what cmAP{also}"
     depth = max(judged, key=lambda depth: (judged[depth], -depth))
     most = max(depths)
-    return f"{text}depth {depth} would, at cmAP {judged[depth]:.3f} (probe.py; {depths[most]:.3f} at depth {most})"
+    return (
+        f"{text}depth {depth} would, at cmAP {judged[depth]:.3f} (probe.py; {depths[most]:.3f} at depth {most}){also}"
+    )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from config import (
+    MOST_FRAMES,
     PRESETS,
     SIZES,
     AnyEncoderSettings,
@@ -50,15 +51,7 @@ from config import (
 from encoders import TimmNetwork, timm_facts
 from evaluation.calibration import Thresholds, thresholds_from_json, thresholds_to_json
 from heads import build_head, received_layers
-from model import (
-    WHISPER_POSITIONS,
-    AnyEncoder,
-    BirdClefClassifier,
-    Encoder,
-    freeze_positions,
-    picture_encoder,
-    whisper_config,
-)
+from model import AnyEncoder, BirdClefClassifier, Encoder, freeze_positions, picture_encoder, whisper_config
 from runtime import processes
 from runtime.digests import blank, state_of, write_digest
 from runtime.files import FIRST, json_object, publish, read_json
@@ -375,7 +368,7 @@ def depth_of(facts: Mapping[str, Any], size: Preset, path: Path) -> int:
 def pool_of(facts: Mapping[str, Any], path: Path) -> int:
     """How many tokens a file of ours says become one; files of an earlier version say nothing, and it is none."""
     pool = facts.get("pool", 1)
-    assert type(pool) is int and 1 <= pool <= WHISPER_POSITIONS, (
+    assert type(pool) is int and 1 <= pool <= MOST_FRAMES // 2, (
         f"{path}: {str(pool)[:40]!r} tokens pooled; make the file again"
     )
     return pool

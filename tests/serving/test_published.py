@@ -55,6 +55,15 @@ def front(text: str) -> dict[str, Any]:
     return found
 
 
+def test_a_card_says_that_transformers_does_not_pool_tokens_where_the_classifier_does() -> None:
+    shown = card(pool=2)
+    assert (
+        "averages every 2 tokens behind the stem, which `transformers` does not" in shown
+        and "every 2 tokens pooled" in shown
+    )
+    assert "averages every" not in card()
+
+
 def test_only_what_is_named_is_let_through() -> None:
     clean = public_provenance(TRAINED, "cc-by-4.0")
     assert "jane" not in repr(clean) and "finetune-007" not in repr(clean)
