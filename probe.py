@@ -127,7 +127,6 @@ class Findings(NamedTuple):
                 for count, times in self.costs.items()
             },
             "recommended_depth": self.best,
-            "flags": f"--encoder.depth {self.best}",
         }
 
 
@@ -168,16 +167,17 @@ def probe(config: ProbeCommand) -> int:
             "species": len(taxonomy.labels),
             "folds": len(folds),
         }
-        write_json(run.folder / "probe.json", card | found.facts())
+        found_flags = ["--encoder.depth", str(found.best)]
+        found_flags += ["--encoder.pool", str(encoder.size.pool)] if encoder.size.pool > 1 else []
+        write_json(run.folder / "probe.json", card | found.facts() | {"flags": " ".join(found_flags)})
         best = mixed[depths.index(found.best)]
         run.facts["scores"] = {"cmap": best.cmap, "top1": best.top1}
     show(layers_in_words(found))
     usual = ProbeCommand.defaults(config.preset, config.sound)
-    words = [*sound_words(config.sound), *changed_words("data", config.data, usual.data)]
-    words += changed_words("audio", config.audio, usual.audio)
-    words = ["--preset", size, "--data.root", str(config.data.root), *words]
-    words += ["--encoder.weights", config.encoder.weights, "--encoder.depth", str(found.best)]
-    words += ["--encoder.pool", str(encoder.size.pool)] if encoder.size.pool > 1 else []
+    heard = [*sound_words(config.sound), *changed_words("data", config.data, usual.data)]
+    heard += changed_words("audio", config.audio, usual.audio)
+    words = ["--preset", size, "--data.root", str(config.data.root), *heard]
+    words += ["--encoder.weights", config.encoder.weights, *found_flags]
     show(f"wrote {run.folder / 'layers.png'}; next: {command_line('main.py', *words)}")
     return 0
 

@@ -16,6 +16,7 @@ One seed: a step that wins by less than its interval has not been shown to be wo
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -77,6 +78,7 @@ def walk(place: Path, fold: int, rows: Sequence[Recording], way: tuple[str, ...]
     """Every step of the recipe, in its order."""
     # which layers
     write_recordings(place / "others.csv", [row for row in rows if row.fold != fold])
+    shutil.copyfile(ANIMALS / "taxonomy.csv", place / "taxonomy.csv")
     words = ("--data.root", str(place / "others.csv"), "--data.min_recordings", "2", "--encoder.weights", str(WEIGHTS))
     probe = command("probe.py", place / "probe", "probe", *SIZE, *words)
     depth = str(json.loads((probe / "probe.json").read_text(encoding="utf-8"))["recommended_depth"])

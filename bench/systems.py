@@ -183,9 +183,7 @@ def train(system: System, fold: int) -> None:
     """A system on the other folds, where it is not there yet and can be."""
     if run_of(system, fold):
         return
-    if system.name == "whisper":
-        print(f"no fine-tuned Whisper that held fold {fold} out: `make bench-whisper ROWS=d` trains it, in hours")
-    elif NAME in system.flags and not (LITE0 / f"{NAME}.safetensors").is_file():
+    if NAME in system.flags and not (LITE0 / f"{NAME}.safetensors").is_file():
         print(f"no ImageNet weights for {system.name}: {INSTALL}")
     else:
         place, held = of(system, fold) / "trained", ("--data.valid_fold", str(fold))

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,7 +140,10 @@ def begun_run(name: str, folder: Path, settings: object, resumed: list[str]) -> 
 
 
 def past_starts(folder: Path, name: str, settings: object) -> list[str]:
-    """When a run that is to be resumed was started before; one of other settings is refused, with what differs."""
+    """When a run that is to be resumed was started before; one of other settings is refused, with what differs.
+
+    A setting that this program did not have yet when the run was begun may be there now, at its default.
+    """
     path = folder / "run.json"
     assert path.is_file(), f"there is no run at {folder}; --run.resume takes its folder, as {name}-003 below runs/"
     stored = read_json(path, "start a new run")
@@ -154,10 +157,25 @@ def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     )
     assert stored["status"] != "finished", f"{folder} has finished; there is nothing to resume"
     before, now = flat(stored["settings"]), flat(json.loads(json.dumps(settings, default=as_json)))
-    differ = [key for key in {**before, **now} if key not in MAY_DIFFER and before.get(key) != now.get(key)]
+    came_since = {key for key in now.keys() - before.keys() if now[key] == default_of(settings, key)}
+    fixed = {**before, **now}.keys() - MAY_DIFFER - came_since
+    differ = [key for key in {**before, **now} if key in fixed and before.get(key) != now.get(key)]
     changes = "; ".join(f"--{key} was {before.get(key)}, is {now.get(key)}" for key in differ)
     assert not differ, f"{folder} was begun with other settings: {changes}; give the same, or start a new run"
     return [*stored.get("started_before", []), stored["started"]]
+
+
+def default_of(settings: object, flag: str) -> object:
+    """What a flag is when it is not given, as JSON has it; None where there is no saying."""
+    *sections, name = flag.split(".")
+    for section in sections:
+        settings = getattr(settings, section, None)
+    known = {field.name: field for field in fields(settings)} if is_dataclass(settings) else {}
+    if name not in known:
+        return None
+    field = known[name]
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return None if default is MISSING else json.loads(json.dumps(default, default=as_json))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -244,6 +244,7 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     assert "features of" not in printed and "--encoder.pool 5" in printed.splitlines()[-1]
     card = json.loads((tmp_path / "probe" / "probe.json").read_text())
     assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2] and card["pool"] == 5
+    assert card["flags"] == f"--encoder.depth {card['recommended_depth']} --encoder.pool 5"
 
 
 def test_an_interrupted_probe_is_marked_so_and_is_no_default(

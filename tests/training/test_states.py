@@ -23,6 +23,7 @@ from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
 from main import finetune
 from model import Encoder
+from runtime.files import as_json
 from runtime.runs import past_starts
 from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
@@ -352,6 +353,25 @@ def test_a_finished_or_living_run_is_not_resumed(tmp_path: Path) -> None:
     assert past_starts(tmp_path, "mae", {}) == ["x"]
     with pytest.raises(AssertionError, match="of another command"):
         past_starts(tmp_path, "finetune", {})
+
+
+def test_a_run_that_was_begun_before_a_setting_came_goes_on_with_its_default(tmp_path: Path) -> None:
+    def told(*words: str) -> FinetuneCommand:
+        return parse(FinetuneCommand, ["--preset", "base", "--data.root", str(tmp_path), *words])
+
+    def was_begun(config: FinetuneCommand, without: str) -> None:
+        settings = json.loads(json.dumps(config, default=as_json))
+        del settings["encoder"][without]
+        facts = {"name": "finetune-001", "status": "failed", "host": "", "pid": 1, "started": "x", "settings": settings}
+        (tmp_path / "run.json").write_text(json.dumps(facts))
+
+    was_begun(told(), without="pool")
+    assert past_starts(tmp_path, "finetune", told()) == ["x"]
+    with pytest.raises(AssertionError, match=r"other settings: --encoder.pool was None, is 2; give the same"):
+        past_starts(tmp_path, "finetune", told("--encoder.pool", "2"))
+    was_begun(told(), without="depth")  # the preset's is not the default, and not all layers were asked for
+    with pytest.raises(AssertionError, match=r"other settings: --encoder.depth was None, is 4; give the same"):
+        past_starts(tmp_path, "finetune", told())
 
 
 def small(folder: Path) -> tuple[nn.Linear, StateWriter]:
