@@ -9,8 +9,9 @@ Writes   runs/recipe/fold-0/, where what is done already is not done again, and 
 The fold is held out of every step. Half of its recordings are laid into sites that are labelled by the classifier, the
 other half, and sites made of it, judge (as in bench.self_training). The depth is what probe.py recommends from the
 other folds. Stage 1 imitates BirdNET 2.4, or reconstructs what is hidden (`mask`); each stage 2 fits the head alone, or
-fine-tunes (`full`). Intervals are over groups of recordings and over sites; differences are to the step before, paired.
-One seed: a step that wins by less than its interval has not been shown to be worth anything.
+fine-tunes (`full`). Intervals are over groups of recordings and over sites; differences are to the step before, paired;
+what labels are worth is told from what another seed alone does. One seed of each: a step that wins by less than its
+interval has not been shown to be worth anything.
 """
 
 from __future__ import annotations
@@ -97,19 +98,20 @@ def walk(place: Path, fold: int, rows: Sequence[Recording], way: tuple[str, ...]
     pseudo = labelled / "pseudo" / "recordings.csv"
     if not pseudo.is_file():
         label_sites(teacher, fold, labelled)
-    again = ("--data.pseudo", str(pseudo), "--run.seed", "1")
-    trained = encoder(stage_one / "encoder.safetensors")
-    student = command("main.py", place / f"student-{name}", "finetune", *stage_two, *trained, *again)
+    again = (*stage_two, *encoder(stage_one / "encoder.safetensors"), "--run.seed", "1")
+    control = command("main.py", place / f"control-{name}", "finetune", *again)
+    student = command("main.py", place / f"student-{name}", "finetune", *again, "--data.pseudo", str(pseudo))
     # the file that is served
-    small = command(
-        "quantize.py", place / f"int8-{name}", "quantize", "--classifier", str(student / "classifier.safetensors")
-    )
+    words = ("--classifier", str(student / "classifier.safetensors"), "--gate.allow_worse", "--run.threads", "1")
+    small = command("quantize.py", place / f"int8-{name}", "quantize", *words)
+    gate = json.loads((small / "quantize.json").read_text(encoding="utf-8"))["gate"]
     steps = [
         float_step(f"depth {depth} of probe.py, {'head alone' if way else 'fine-tuned'}", plain),
         float_step(f"on an encoder that {'reconstructs what is hidden' if mask else 'imitates BirdNET 2.4'}", adapted),
+        float_step("the same with another seed (control)", control),
         float_step(f"with {len(pseudo.read_text(encoding='utf-8').splitlines()) - 1} windows it labelled", student),
     ]
-    return [*steps, Step("INT8", small / "classifier.int8.onnx", steps[-1].facts)]
+    return [*steps, Step(f"INT8 (gate: {gate})", small / "classifier.int8.onnx", steps[-1].facts)]
 
 
 def encoder(weights: Path) -> tuple[str, str]:

@@ -236,6 +236,8 @@ def judge(name: str, classifiers: Mapping[int, Path]) -> Judged:
     backgrounds = quiet_recordings()
     found = list[Judged]()
     for fold, path in sorted(classifiers.items()):
+        held = load_classifier(path)[1].provenance.get("held_out_fold")
+        assert held == fold, f"{path} held fold {held} out: it was trained on calls of the soundscapes of fold {fold}"
         place = build(fold, [row for row in rows if row.fold == fold], backgrounds)
         found.append(answers(path, place, FOLDER / "models" / f"{name}-{fold}.onnx"))
         print(f"{name}, fold {fold}: {len(found[-1].truth)} windows", flush=True)
@@ -307,9 +309,10 @@ def at_thresholds(found: Judged, hours: float) -> tuple[float, float]:
 
 
 def recall_at_one_alarm(found: Judged, hours: float) -> float:
-    """Mean recall where one threshold for all species lets one window an hour have a species that is not there."""
+    """Mean recall where one threshold for all species lets no more than one window an hour have a species that is not
+    there."""
     absent = np.sort(np.where(found.truth == 1, 0, found.scores).max(axis=1))[::-1]
-    return recall_of(found.scores > absent[round(hours)], found.truth == 1)
+    return recall_of(found.scores > absent[int(hours)], found.truth == 1)
 
 
 def recall_of(reported: NDArray[np.bool_], there: NDArray[np.bool_]) -> float:

@@ -212,7 +212,7 @@ def run_of(system: System, fold: int) -> Path | None:
         folds, run = place.name.split("-")[2:], place / "finetune"
         if str(fold) in folds and is_finished(run):
             return run / f"fold-{fold}" if len(folds) > 1 else run
-    run = of(system, fold) / "trained" / "finetune-001"
+    run = of(system, fold) / "trained" / "finetune"
     return run if is_finished(run) else None
 
 

@@ -106,11 +106,16 @@ def write_table(path: Path, recordings: Sequence[Recording], owner: np.ndarray, 
 
 
 def command(script: str, place: Path, kind: str, *words: str) -> Path:
-    """A stage's run in a folder of its own: done once, gone on with where it was stopped."""
-    run, started = place / f"{kind}-001", time.monotonic()
+    """A stage's run in a folder of its own, as the link that a finished run leaves there: done once, gone on with where
+    it was stopped. What was done with other flags is refused."""
+    run, flags, started = place / kind, place / "flags.txt", time.monotonic()
+    place.mkdir(parents=True, exist_ok=True)
+    if not flags.is_file():
+        flags.write_text("\n".join(words), encoding="utf-8")
+    assert flags.read_text(encoding="utf-8").splitlines() == [*words], f"{place} was made with other flags; remove it"
     if not is_finished(run):
-        place.mkdir(parents=True, exist_ok=True)
-        again = ("--run.resume", str(run)) if (run / "states").is_dir() else (*words, "--run.root", str(place))
+        begun = [folder for folder in sorted(place.glob(f"{kind}-*")) if (folder / "states").is_dir()]
+        again = ("--run.resume", str(begun[-1])) if begun else (*words, "--run.root", str(place))
         with (place / "printed.txt").open("a", encoding="utf-8") as file:
             code = subprocess.run([sys.executable, script, *again], stdout=file, stderr=subprocess.STDOUT, check=False)
         assert code.returncode == 0 and is_finished(run), f"{script} left with {code.returncode}: see {file.name}"

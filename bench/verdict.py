@@ -272,7 +272,7 @@ def print_table(question: Question, place: Path, fold: int, seeds: Sequence[int]
 
 def line(arm: Arm, kind: str, own: dict[int, Found], first: dict[int, Found], right: Judged, place: Path) -> str:
     """One row of the table."""
-    records = [read_records(folder_of(place, arm.name, seed) / "mae-001") for seed in own if arm.stage_one is not None]
+    records = [read_records(folder_of(place, arm.name, seed) / "mae") for seed in own if arm.stage_one is not None]
     skill = f"{np.mean([record[-1]['skill'] for record in records]):.3f}" if records else ""
     cells = [arm.name, kind, str(len(own)), skill]
     both, same = sorted(set(own) & set(first)), own is first
@@ -313,9 +313,9 @@ def scores_of(
             table[[index for index, row in enumerate(rows) if row.fold == fold]] = stored["recordings"][number]
             found[seed] = Found(table, stored["soundscapes"][number])
         field = own / way / "soundscapes.npy"
-        if way != "probe" and is_finished(own / way / "finetune-001") and field.is_file():
+        if way != "probe" and is_finished(own / way / "finetune") and field.is_file():
             paths = [str(row.path.resolve()) for row in rows]
-            scores = held_out(own / way / "finetune-001" / "held_out_scores.csv", paths, labels)
+            scores = held_out(own / way / "finetune" / "held_out_scores.csv", paths, labels)
             found[seed] = Found(scores, np.load(field, allow_pickle=False))
     return found
 

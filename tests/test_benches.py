@@ -1,5 +1,6 @@
 """Commands that the benches start exist: a flag that has gone is found here, and not after three hours."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,42 @@ def test_the_command_knows_every_flag(command: Command, flags: tuple[str, ...]) 
     preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "demo"
     config: Any = parse(command, flags)
     assert config.encoder.size == preset
+
+
+STAGE = """
+import json, sys
+from pathlib import Path
+words = sys.argv[1:]
+root = Path(words[-1]).parent if "--run.resume" in words else Path(words[-1])
+run = Path(words[-1]) if "--run.resume" in words else root / f"mae-{len(list(root.glob('mae-*'))) + 1:03}"
+run.mkdir(exist_ok=True)
+if "--state" in words:
+    (run / "states").mkdir()
+(run / "run.json").write_text(json.dumps({"status": "failed" if "--fails" in words else "finished", "words": words}))
+if "--fails" in words:
+    raise SystemExit(1)
+(root / "mae").symlink_to(run.name)
+"""
+
+
+def test_a_stage_is_done_once_begun_anew_where_nothing_was_kept_and_gone_on_with_where_something_was(
+    tmp_path: Path,
+) -> None:
+    """Stopped before its first state it has the number 2 when it ends; what was done with other flags is refused."""
+    (tmp_path / "stage.py").write_text(STAGE)
+    for place, cut, number in (("anew", [], "002"), ("on", ["--state"], "001")):
+        folder, stage = tmp_path / place, str(tmp_path / "stage.py")
+        with pytest.raises(AssertionError, match=r"stage.py left with 1: see .*printed.txt"):
+            teachers.command(stage, folder, "mae", "--fails", *cut)
+        (folder / "flags.txt").write_text("--flag\n3")  # whatever it was that failed
+        run = teachers.command(stage, folder, "mae", "--flag", "3")
+        words = json.loads((run / "run.json").read_text())["words"]
+        assert run == folder / "mae" and run.resolve().name == f"mae-{number}"
+        assert words[0] == ("--run.resume" if cut else "--flag")
+        (folder / "printed.txt").unlink()
+        assert teachers.command(stage, folder, "mae", "--flag", "3") == run and not (folder / "printed.txt").exists()
+        with pytest.raises(AssertionError, match="made with other flags; remove it"):
+            teachers.command(stage, folder, "mae", "--flag", "4")
 
 
 def test_a_flag_that_has_gone_is_found(capsys: pytest.CaptureFixture[str]) -> None:

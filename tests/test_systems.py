@@ -74,7 +74,7 @@ def test_each_system_differs_in_what_it_is_named_after_and_all_have_the_same_rec
 def test_a_run_of_bench_whisper_is_taken_where_it_holds_the_fold_out_and_ours_where_there_is_none(here: Path) -> None:
     frozen = BY_NAME["whisper-frozen"]
     assert run_of(frozen, 1) is None
-    ours = finished(systems.of(frozen, 1) / "trained" / "finetune-001")
+    ours = finished(systems.of(frozen, 1) / "trained" / "finetune")
     assert run_of(frozen, 1) == ours
     finished(here / "whisper" / "c-0-0" / "finetune")
     assert run_of(frozen, 1) == ours  # of another fold
