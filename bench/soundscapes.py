@@ -12,9 +12,9 @@ to 5 s long, at -5 to 15 dB above the background while they last, several at onc
 of each soundscape is empty, and every eighth is empty throughout. Only the backgrounds' own animals are unknown: an
 answer for one of those would count as false.
 
-Windows of 5 s are judged one by one. Intervals are over sites, differences are paired; folds take their backgrounds from
-the same recordings, which the intervals do not know. A classifier's thresholds were fitted on that half of the noise and
-on those recordings, so alarms and recall at them flatter it; cmAP and AUC have no part in that.
+Windows of 5 s are judged one by one. Intervals are over sites, differences are paired; folds take their backgrounds
+from the same recordings, which the intervals do not know. A classifier's thresholds were fitted on that half of the
+noise and on those recordings, so alarms and recall at them flatter it; cmAP and AUC have no part in that.
 """
 
 from __future__ import annotations
