@@ -528,6 +528,10 @@ class FinetuneSettings(TrainSettings):
         )
         refuse_below(1, self, "train.validate_every", "train.head_passes", "train.head_epochs")
         refuse_below(0, self, "train.head_updates")
+        refuse_idle(self, ("swa", "patience") if self.frozen else (), "changes nothing with --train.frozen")
+        assert not (self.swa and self.patience), (
+            "--train.patience may end the training before --train.swa begins to average; leave one of them out"
+        )
         assert self.head_updates or not self.frozen, "--train.frozen fits the head alone: give it --train.head_updates"
         assert 0 < self.blend <= 1, f"--train.blend {self.blend}: give a share, above 0 and at most 1"
         assert 0 <= self.ema < 1, f"--train.ema {self.ema}: give 0 to less than 1, such as 0.98"
@@ -909,11 +913,16 @@ class FinetuneCommand:
         )
         if kind == "whisper":
             return
-        for flag, usual in (("shard", False), ("checkpointing", False), ("blend", 1.0)):
+        alone = [("shard", False), ("checkpointing", False), ("blend", 1.0)]
+        alone += [("layer_decay", 1.0)] if kind in ("cnn", "timm") else []  # whose weights are in no numbered layers
+        for flag, usual in alone:
             assert getattr(train, flag) == usual, (
                 f"--train.{flag} {getattr(train, flag)} is for Whisper's encoder; with --encoder.kind {kind} leave it "
                 f"at {usual}"
             )
+        assert self.head.layers == HeadSettings().layers, (
+            f"--head.layers {self.head.layers}: --encoder.kind {kind} gives one layer; leave it out"
+        )
 
     @classmethod
     def defaults(cls, preset: Preset, sound: Sound = "bird", kind: EncoderKind = "whisper") -> FinetuneCommand:

@@ -95,7 +95,17 @@ class PictureEncoder(nn.Module):
     def measure(self, picture: Tensor) -> tuple[int, int]:
         """Width and columns of the map that the network makes of a picture."""
         training = self.network.training
-        found: Tensor = self.network.eval()(picture)
+        try:
+            found: Tensor = self.network.eval()(picture)
+        except (AssertionError, RuntimeError) as error:
+            text = str(error).partition("\n")[0]
+            named = f"--encoder.kind {self.settings.kind} {self.settings.name}".rstrip()
+            raise AssertionError(
+                text
+                if "--encoder.name" in text
+                else f"{named} takes no picture of {picture.shape[2]} channels and {picture.shape[3]} frames "
+                f"({text or 'it does not say why'}); take another network (--encoder.name)"
+            ) from error
         self.network.train(training)
         return found.shape[1], found.shape[3]
 
@@ -110,7 +120,10 @@ class Cepstra(nn.Module):
 
     def __init__(self, rows: int) -> None:
         super().__init__()
-        assert rows >= COEFFICIENTS, f"{rows} mel channels; {COEFFICIENTS} cepstral coefficients need as many"
+        assert rows >= COEFFICIENTS, (
+            f"--audio.mels {rows}: {COEFFICIENTS} cepstral coefficients need as many; give {COEFFICIENTS} or more, or "
+            "--encoder.kind timm"
+        )
         steps = torch.arange(-DELTA_FRAMES, DELTA_FRAMES + 1.0)
         self.cosines: Tensor
         self.slope: Tensor
@@ -128,6 +141,11 @@ class Cepstra(nn.Module):
 def build_network(settings: PictureSettings, height: int, frames: int) -> nn.Module:
     """The network of a kind, from random weights: (batch, channels, height, frames) -> map."""
     if settings.kind == "cnn":
+        least = 2 ** len(CNN_WIDTHS)
+        assert frames >= least, (
+            f"{frames} frames: --encoder.kind cnn halves them {len(CNN_WIDTHS)} times and needs {least}; give a longer "
+            "--audio.context_seconds or a shorter --audio.hop_seconds"
+        )
         return AudioCNN()
     if settings.kind == "vit":
         return AudioViT(height, frames)
@@ -176,7 +194,12 @@ class TimmNetwork(nn.Module):
         assert not timm_facts(name).one_size, (
             f"--encoder.name {name} takes pictures of one size; take a convolutional network, or --encoder.kind vit"
         )
-        self.body = timm.create_model(name, in_chans=1, num_classes=0, global_pool="")
+        try:
+            self.body = timm.create_model(name, in_chans=1, num_classes=0, global_pool="")
+        except (AssertionError, RuntimeError, TypeError) as error:
+            raise AssertionError(
+                f"timm's {name} does not do without its classifier ({error}); take another network (--encoder.name)"
+            ) from error
 
     def forward(self, picture: Tensor) -> Tensor:
         found: Tensor = self.body.forward_features(picture)

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchaudio.functional import compute_deltas, create_dct
 
 from config import AudioSettings, FinetuneCommand, FrequencyPooling, HeadSettings, PictureSettings, parse
@@ -76,7 +77,7 @@ def test_cepstra_and_deltas_are_those_of_torchaudio() -> None:
     torch.testing.assert_close(found[:, 0], wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[:, 1], compute_deltas(wanted), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found[:, 1], compute_deltas(wanted, win_length=3), atol=1e-2)  # negative control
-    with pytest.raises(AssertionError, match="20 mel channels; 40 cepstral coefficients"):
+    with pytest.raises(AssertionError, match=r"--audio\.mels 20: 40 cepstral coefficients"):
         Cepstra(20)
 
 
@@ -118,6 +119,29 @@ def test_a_network_of_timms_sees_one_channel_and_has_no_classifier() -> None:
     assert any("classifier" in name for name in whole.state_dict())  # negative control
 
 
+NAMED = {"tf_efficientnetv2_s.in21k_ft_in1k": (2_048, 1_280), "eca_nfnet_l0.ra2_in1k": (1_024, 2_304)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_the_networks_that_are_named_take_a_step_at_their_geometry(name: str) -> None:
+    fft, width = NAMED[name]
+    audio = AudioSettings(32_000, hop_seconds=0.016, fft=fft, lowest_hz=20, highest_hz=16_000, mels=128)
+    torch.manual_seed(0)
+    encoder = picture_encoder(PictureSettings("timm", name), audio)
+    model = BirdClefClassifier(encoder, audio, 3, HeadSettings("attention"))
+    assert (encoder.width, audio.frames) == (width, 313)
+    optimizer, sound, due = torch.optim.AdamW(model.parameters(), 1e-3), torch.randn(2, 160_000), torch.eye(3)[:2]
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    loss = F.binary_cross_entropy_with_logits(model(sound), due)
+    loss.backward()
+    optimizer.step()
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    assert math.isfinite(float(loss)) and len(moved) > 0.95 * len(before)
+    again = F.binary_cross_entropy_with_logits(model(sound), due)
+    assert float(again) < float(loss)
+
+
 def test_positions_of_a_transformer_cover_a_window_that_no_patch_ends_with() -> None:
     network = AudioViT(COEFFICIENTS, 313).eval()
     found = network(torch.randn(1, 2, COEFFICIENTS, 313))
@@ -130,12 +154,41 @@ def test_positions_of_a_transformer_cover_a_window_that_no_patch_ends_with() -> 
         ("resnet5000", r"knows no network 'resnet5000'; .*\(--encoder\.name\)"),
         ("resnet50.nobodys_weights", r"knows no network 'resnet50\.nobodys_weights'"),
         ("hf-hub:somebody/something", "knows no network"),
+        ("inception_next_atto", r"timm's inception_next_atto does not do without its .*; take another network \(--enc"),
         ("test_vit", r"test_vit takes pictures of one size; take a convolutional network, or --encoder\.kind vit"),
     ],
 )
 def test_a_name_that_is_no_such_network_is_refused_in_one_line(name: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         TimmNetwork(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "frames", "message"),
+    [
+        (
+            PictureSettings("timm", "dla34"),
+            128,
+            500,
+            r"--encoder\.kind timm dla34 takes no picture of 128 .* 500 frames",
+        ),
+        (PictureSettings("timm", "naflexvit_base_patch16_gap"), 128, 100, r"frames \(.*\); take another network"),
+        (
+            PictureSettings("cnn"),
+            128,
+            10,
+            r"10 frames: --encoder\.kind cnn halves them 4 times and needs 16; give a long",
+        ),
+        (PictureSettings("cnn"), 20, 100, r"--audio\.mels 20: 40 cepstral coefficients need as many; give 40 or more"),
+    ],
+)
+def test_a_picture_that_a_network_cannot_take_is_refused_in_one_line(
+    settings: PictureSettings, rows: int, frames: int, message: str
+) -> None:
+    audio = AudioSettings(window_seconds=frames / 100, context_seconds=frames / 100)
+    with pytest.raises(AssertionError, match=message) as caught:
+        PictureEncoder(settings, audio, rows)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +202,16 @@ def test_a_name_that_is_no_such_network_is_refused_in_one_line(name: str, messag
         (["--encoder.kind", "vit", "--encoder.depth", "2"], r"--encoder\.depth keeps layers of Whisper"),
         (["--encoder.kind", "cnn", "--train.shard"], r"--train\.shard True is for Whisper's encoder"),
         (["--encoder.kind", "cnn", "--train.blend", "0.5"], r"--train\.blend 0\.5 is for Whisper's encoder"),
+        (
+            ["--encoder.kind", "cnn", "--train.layer_decay", "0.8"],
+            r"--train\.layer_decay 0\.8 is for Whisper's encoder",
+        ),
+        (["--encoder.kind", "vit", "--head.layers", "3"], r"--head\.layers 3: --encoder\.kind vit gives one layer"),
+        (["--train.frozen", "--train.swa", "0.25"], r"--swa changes nothing with --train\.frozen"),
+        (
+            ["--train.swa", "0.25", "--train.patience", "2", "--train.choose", "cmap"],
+            r"--train\.patience may end the training before --train\.swa begins",
+        ),
         (["--encoder.frequency", "gem"], r"--encoder\.frequency changes nothing of Whisper"),
     ],
 )

@@ -139,7 +139,7 @@ def features_key(
     under = None if inputs.backgrounds is None else float(inputs.backgrounds.double().square().sum())
     parts = (
         weights_digest({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}),
-        config.encoder.pool,
+        (config.encoder.pool, config.encoder.picture),  # networks of other kinds may share names and weights
         (config.head.pooling, model.layers, config.train.batch_size, half_precision(device), under),
         (fingerprint(loader.dataset.recordings), list(loader.dataset.column), times, settings),
         reading_version(),

@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+STEM = r"\.conv\d\.|^encoder\.network\.(patches\.|row$|column$)"  # Whisper's, and AudioViT's
+
 
 def differential_groups(
     model: nn.Module,
@@ -25,8 +27,9 @@ def differential_groups(
     """AdamW groups: what is new learns fast, the encoder slowly, its lower layers slower still.
 
     The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
-    stem slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases and single vectors do not
-    decay. Each trainable parameter is in exactly one group; frozen ones (the position table) are in none.
+    stem (and AudioViT's positions) slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases
+    and single vectors do not decay. Each trainable parameter is in exactly one group; frozen ones (the position table)
+    are in none.
 
     pulled   whether the encoder's weights are drawn to where they started from (`pull_to_start`): to zero they do not
              decay then
@@ -49,7 +52,7 @@ def depth_below_top(name: str, layers: int) -> int:
     layer = layer_of_parameter(name)
     if layer is not None:
         return layers - 1 - layer
-    return layers if re.search(r"\.conv\d\.", name) else 0
+    return layers if re.search(STEM, name) else 0
 
 
 def layer_of_parameter(name: str) -> int | None:

@@ -269,6 +269,22 @@ def test_another_window_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
+def test_stage_two_may_train_the_curve_that_stage_one_held_fixed(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, load("random"), "demo", AudioSettings(compression="pcen"), {})
+    settings = EncoderSettings("demo", str(path))
+    trained = load_encoder(settings, AudioSettings(compression="pcen_trained"))
+    name = "whisper.conv1.weight"
+    assert torch.equal(
+        trained.state_dict()[name], load_encoder(settings, AudioSettings(compression="pcen")).state_dict()[name]
+    )
+    with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
+        load_encoder(settings, AudioSettings())
+    save_encoder(path, load("random"), "demo", AUDIO, {})
+    with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
+        load_encoder(settings, AudioSettings(compression="pcen_trained"))
+
+
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     encoder = load("random")
     with torch.no_grad():

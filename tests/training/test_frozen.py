@@ -30,7 +30,7 @@ from runtime.runs import Run, read_records
 from trainer import prepare_finetuning, training_loss
 from training import frozen
 from training.checkpoint import load_classifier, load_encoder
-from training.frozen import HEAD_BATCH, computed_features, fit_head
+from training.frozen import HEAD_BATCH, computed_features, features_key, fit_head
 from training.objective import LossInputs, augmented, label_loss, prepare_loss_inputs
 from training.states import StateWriter
 
@@ -342,6 +342,18 @@ def test_all_weights_are_trained_on_other_windows_and_mixtures_than_the_head_was
     assert torch.cdist(fitted_on, first).min() > 1e-2
     again = summaries_of(frozen.OTHER_DRAWS + 1, frozen.OTHER_DRAWS + task.config.run.seed)
     torch.testing.assert_close(again, fitted_on, atol=1e-4, rtol=1e-4)  # negative control: the same draws would be seen
+
+
+def test_features_are_not_taken_from_another_network_with_weights_of_the_same_names(task: Task) -> None:
+    """tf_efficientnet_b0 pads in another way than efficientnet_b0 and has the same tensors: same weights, other
+    answers."""
+
+    def key(name: str) -> str:
+        encoder = replace(task.config.encoder, kind="timm", name=name, weights="random")
+        config = replace(task.config, encoder=encoder, train=replace(task.config.train, blend=1.0))
+        return features_key(task.model(), task.loader, task.inputs, config, CPU)
+
+    assert len({key(name) for name in ("efficientnet_b0", "tf_efficientnet_b0", "efficientnet_b0")}) == 2
 
 
 def test_norms_over_batches_stay_as_they_are_while_features_are_computed(task: Task) -> None:

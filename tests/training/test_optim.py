@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from config import EncoderSize
+from config import AudioSettings, EncoderSize, PictureSettings
+from encoders import PictureEncoder
 from model import Encoder
 from training.optim import between, cosine_schedule, differential_groups, follow, pull_to_start, update
 
@@ -44,6 +45,16 @@ def test_rates_fall_with_depth_as_the_formula_says() -> None:
     for layer, rate in ((2, 1e-4), (1, 0.5e-4), (0, 0.25e-4)):
         assert found[f"encoder.whisper.layers.{layer}.fc1.weight"][0] == pytest.approx(rate)
     assert found["encoder.whisper.conv1.weight"][0] == pytest.approx(0.125e-4)
+
+
+def test_the_stem_of_the_transformer_on_pictures_learns_slowest_too() -> None:
+    model = nn.Sequential()
+    model.encoder = PictureEncoder(PictureSettings("vit"), AudioSettings(window_seconds=1, context_seconds=1), 128)
+    found = {name.removeprefix("encoder.network."): rate for name, (rate, _) in rates(model).items()}
+    assert found["layers.5.wide.weight"] == found["norm.weight"] == 1e-4
+    assert found["layers.0.wide.weight"] == pytest.approx(1e-4 * 0.5**5)
+    for name in ("patches.weight", "patches.bias", "row", "column"):
+        assert found[name] == pytest.approx(1e-4 * 0.5**6), name
 
 
 def test_norms_and_biases_do_not_decay() -> None:
