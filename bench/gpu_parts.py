@@ -85,18 +85,23 @@ ARMS = (
     Arm("fine-tuned, no balance", ("--data.balance", "0")),
     Arm("fine-tuned, focal", ("--loss.kind", "focal")),
 )
+BIRDNET = (  # its model is CC BY-NC-SA 4.0: what comes of it stays in the results
+    *("--target", "embeddings", "--teacher", "{teacher}", "--imitation.name", "BirdNET 2.4"),
+    *("--imitation.license", "CC BY-NC-SA 4.0", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3"),
+    *("--train.warmup", "0.1", "--pull", "0", "--train.epochs", "6"),
+)
 STAGE_ONE = (  # what matters most first: what a call has no time for is left out
     Arm("span masks, pulled back", ("--mask.strategy", "span", "--pull", "0.01")),
     Arm("span masks, pulled back, time-shuffled", ("--mask.strategy", "span", "--pull", "0.01", "--mask.shuffle")),
+    Arm("imitates BirdNET 2.4", BIRDNET),
     Arm(
-        "imitates BirdNET 2.4",  # its model is CC BY-NC-SA 4.0: what comes of it stays in the results
-        (
-            *("--target", "embeddings", "--teacher", "{teacher}", "--imitation.name", "BirdNET 2.4"),
-            *("--imitation.license", "CC BY-NC-SA 4.0", "--train.encoder_rate", "1e-4", "--train.head_rate", "1e-3"),
-            *("--train.warmup", "0.1", "--pull", "0", "--train.epochs", "6"),
-        ),
+        "imitates BirdNET 2.4 beside span masks",
+        (*BIRDNET, "--mask.strategy", "span", "--imitation.reconstruction", "1"),
     ),
     Arm("span masks", ("--mask.strategy", "span", "--pull", "0")),
+    Arm("span masks, a running mean's targets", ("--mask.strategy", "span", "--pull", "0", "--target", "teacher")),
+    Arm("energy masks", ("--mask.strategy", "energy", "--pull", "0")),
+    Arm("block masks", ("--mask.strategy", "block", "--pull", "0")),
     Arm("energy masks, all layers", ("--mask.strategy", "energy", "--encoder.depth", "0", "--pull", "0")),
 )
 AFTER = tuple(f"fine-tuned after {arm.name}" for arm in STAGE_ONE)

@@ -123,13 +123,17 @@ def test_every_way_of_stage_one_is_a_command_with_a_place_of_its_own(tmp_path: P
     trial = Trial(TRIALS["base"], tmp_path, tmp_path, tmp_path)
     runs = [Adapted(arm, seed, fold) for arm in STAGE_ONE for seed in trial.size.seeds for fold in trial.size.folds]
     jobs = [stage_one_job(trial, run, trial.place(f"{run.arm.name} {run.fold}", run.seed)) for run in runs]
-    assert len({job.place for job in jobs}) == len(jobs) == 5 * 3 * 4
+    assert len({job.place for job in jobs}) == len(jobs) == 9 * 3 * 4
     for run, job in zip(runs, jobs, strict=True):
         config = parse(PretrainCommand, job.words[1:])
         assert (config.data.valid_fold, config.run.seed) == (run.fold, run.seed)
         assert config.encoder.depth == (0 if "all layers" in run.arm.name else 4)
         assert config.mask.shuffle == ("shuffled" in run.arm.name)
         assert config.teacher == (tmp_path / TEACHER if "imitates" in run.arm.name else None)
+        assert (config.imitation.reconstruction > 0) == ("beside" in run.arm.name)
+        assert (config.target == "teacher") == ("running mean" in run.arm.name)
+        masks = next((kind for kind in ("span", "energy", "block") if f"{kind} masks" in run.arm.name), None)
+        assert masks is None or config.mask.strategy == masks
 
 
 def test_training_steps_of_both_stages_are_timed(tmp_path: Path) -> None:
