@@ -174,7 +174,8 @@ def probe(config: ProbeCommand) -> int:
         run.facts["scores"] = {"cmap": best.cmap, "top1": best.top1}
     show(layers_in_words(found))
     usual = ProbeCommand.defaults(config.preset, config.sound)
-    heard = [*sound_words(config.sound), *changed_words("data", config.data, usual.data)]
+    usual_data = replace(usual.data, root=config.data.root)  # which is said in any case
+    heard = [*sound_words(config.sound), *changed_words("data", config.data, usual_data)]
     heard += changed_words("audio", config.audio, usual.audio)
     words = ["--preset", size, "--data.root", str(config.data.root), *heard]
     words += ["--encoder.weights", config.encoder.weights, *found_flags]

@@ -241,7 +241,8 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     config = replace(config, encoder=replace(config.encoder, size="large-v3"), recordings=60, windows=1)
     assert probe(config) == 0
     printed = capsys.readouterr().out
-    assert "features of" not in printed and "--encoder.pool 5" in printed.splitlines()[-1]
+    assert "features of" not in printed and "--encoder.pool 5" in (last := printed.splitlines()[-1])
+    assert last.count("--data.root ") == 1
     card = json.loads((tmp_path / "probe" / "probe.json").read_text())
     assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2] and card["pool"] == 5
     assert card["flags"] == f"--encoder.depth {card['recommended_depth']} --encoder.pool 5"
