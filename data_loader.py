@@ -46,7 +46,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from archive.cache import fill_cache, kept_bytes, samples_of, waveform_of, window_of
-from archive.draws import counted_windows, expected_draws, no_call_draws, pseudo_draws
+from archive.draws import counted_windows, expected_draws, no_call_draws, pseudo_draws, with_neighbours
 from archive.duplicates import beside_twins, considered_again, duplicates_of, without_duplicates
 from archive.index import with_metadata
 from archive.layouts import read_collection
@@ -322,20 +322,24 @@ def labeled_loader(
         if rows.any():
             show(f"{expected[rows].sum() / expected.sum():.1%} of the training windows are {words}")
     if pseudo:
-        expected = np.concatenate([expected, expected_pseudo(pseudo, recordings, expected, data)])
+        expected = np.concatenate([expected, expected_pseudo(pseudo, recordings, expected, data, audio)])
     dataset = RandomWindows([*recordings, *pseudo], taxonomy.labels, data, audio, seed)
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
 
 def expected_pseudo(
-    pseudo: Sequence[Recording], recordings: Sequence[Recording], expected: NDArray[np.float64], data: DataSettings
+    pseudo: Sequence[Recording],
+    recordings: Sequence[Recording],
+    expected: NDArray[np.float64],
+    data: DataSettings,
+    audio: AudioSettings,
 ) -> NDArray[np.float64]:
     """How often each window with pseudo-labels is drawn in an epoch, beside recordings with their own `expected`."""
     real: Counter[str] = Counter()
     for row, count in zip(recordings, expected.tolist(), strict=True):
         real.update(dict.fromkeys(row.labels[:1], count))
     draws = pseudo_draws(
-        pseudo,
+        with_neighbours(pseudo, audio.context_seconds),
         real,
         share=data.pseudo_share,
         sites=data.pseudo_sites,

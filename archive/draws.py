@@ -8,11 +8,14 @@ What is drawn then, and in which order, is for `data_loader.EpochBatches` to say
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archive.recordings import Recording
+from archive.segments import shares
 from config import AudioSettings
 
 
@@ -60,6 +63,28 @@ def no_call_draws(windows: NDArray[np.float64], others: float, share: float, mos
     """
     draws: NDArray[np.float64] = windows * min(most, share / (1 - share) * others / max(float(windows.sum()), 1.0))
     return draws
+
+
+def with_neighbours(windows: Sequence[Recording], context_seconds: float) -> list[Recording]:
+    """Windows with a classifier's scores, each with the highest score of every species in all that a context may hold
+    that is drawn for it: as much as can be learnt from one draw."""
+    by_file: dict[Path, list[int]] = {}
+    for index, window in enumerate(windows):
+        by_file.setdefault(window.path, []).append(index)
+    found = list(windows)
+    for own in by_file.values():
+        times = [(windows[index].start or 0.0, windows[index].end or 0.0) for index in own]
+        starts, ends = np.array(times).T
+        for index, (start, end) in zip(own, times, strict=True):
+            first, last = end - context_seconds, start + context_seconds
+            best: dict[str, float] = {}
+            for place in np.flatnonzero((ends > first) & (starts < last)).tolist():
+                if shares(first, last, *times[place]):
+                    other = windows[own[place]]
+                    for label, score in zip(other.labels, other.scores, strict=True):
+                        best[label] = max(best.get(label, 0.0), score)
+            found[index] = replace(windows[index], labels=tuple(best), scores=tuple(best.values()))
+    return found
 
 
 def pseudo_draws(

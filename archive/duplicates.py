@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from archive.index import is_there
 from archive.recordings import Recording
-from archive.survey import BIRDS, Band, Examination, compared_table, open_ledger, remember
+from archive.survey import BIRDS, Band, Examination, compared_table, examine, open_ledger, remember
 from runtime.terminal import show
 from sounds.audio import open_recording, read_samples
 from sounds.damage import HIGHEST_RATE
@@ -72,8 +72,7 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination], ban
             continue
         first[known.digest] = index
         if known.fingerprint:
-            values = np.frombuffer(bytes.fromhex(known.fingerprint), np.int8).astype(np.float32)
-            prints.append((known.seconds, index, values / np.float32(np.linalg.norm(values))))
+            prints.append((known.seconds, index, print_of(known)))
     # of fingerprints much alike the waveforms are compared, once and for all
     prints.sort(key=lambda entry: entry[:2])
     candidates = list(alike([entry[2] for entry in prints], [entry[0] for entry in prints]))
@@ -98,6 +97,35 @@ def same_sounds(paths: Sequence[Path], examined: Mapping[Path, Examination], ban
         if likeness:
             pairs.append(Same(one, other, likeness))
     return sorted(pairs)
+
+
+def print_of(known: Examination) -> NDArray[np.float32]:
+    """The fingerprint of a recording that has one, of length 1: the product of two is their correlation."""
+    values = np.frombuffer(bytes.fromhex(known.fingerprint), np.int8).astype(np.float32)
+    return values / np.float32(np.linalg.norm(values))
+
+
+def copies_of(others: Sequence[Path], paths: Sequence[Path], band: Band = BIRDS) -> set[Path]:
+    """Those of some recordings that hold the same sound as one of others, perhaps encoded anew (`same_sounds`).
+
+    A longer recording from which one of the others was cut is not found.
+    """
+    examined = examine(sorted({*others, *paths}), band)
+    digests = {examined[path].digest for path in others} - {""}
+    printed = [path for path in sorted(set(others)) if examined[path].fingerprint]
+    lengths = np.array([examined[path].seconds for path in printed])
+    table = np.stack([print_of(examined[path]) for path in printed]) if printed else np.zeros((0, 0), np.float32)
+    found: set[Path] = set()
+    for path in sorted(set(paths)):
+        known = examined[path]
+        if known.digest in digests:
+            found.add(path)
+        elif known.fingerprint and printed:
+            likeness = np.where(abs(lengths - known.seconds) <= SAME_LENGTH, table @ print_of(known), 0)
+            near = [at for at in np.argsort(-likeness, kind="stable")[:MOST_ALIKE].tolist() if likeness[at] >= ALIKE]
+            pairs = same_sounds([path, *(printed[at] for at in near)], examined, band) if near else []
+            found |= {path} if any(pair.one == 0 for pair in pairs) else set()
+    return found
 
 
 def alike(prints: Sequence[NDArray[np.float32]], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
@@ -362,8 +390,6 @@ if __name__ == "__main__":
 
     import soundfile
 
-    from archive.survey import examine
-
     rng = np.random.default_rng(0)
     owl, rain = np.repeat(rng.uniform(0, 0.3, 40), 1600) * rng.normal(0, 1, 64_000), rng.normal(0, 0.1, 64_000)
     with tempfile.TemporaryDirectory() as folder:
@@ -371,5 +397,6 @@ if __name__ == "__main__":
         for path, sound in zip(paths, (owl, 0.5 * owl, rain), strict=True):
             soundfile.write(path, sound, 16_000)
         pairs = same_sounds(paths, examine(paths))
+        assert copies_of(paths[:1], paths[1:]) == {paths[1]}
     print("the same sound:", [(paths[one].name, paths[other].name) for one, other, _ in pairs])
     assert pairs == [(0, 1, "same")]

@@ -255,10 +255,15 @@ def marks(paths: Iterable[Path]) -> str:
 
 def marked(paths: Iterable[Path], written: str) -> list[Path]:
     """The recordings that are among what `marks` wrote."""
+    every = marks_in(written)
+    return [path for path in paths if file_mark(path) in every]
+
+
+def marks_in(written: str) -> set[bytes]:
+    """The marks that were written one after the other."""
     assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of recordings"
     known = bytes.fromhex(written)
-    every = {known[start : start + MARK] for start in range(0, len(known), MARK)}
-    return [path for path in paths if file_mark(path) in every]
+    return {known[start : start + MARK] for start in range(0, len(known), MARK)}
 
 
 def file_mark(path: Path) -> bytes:

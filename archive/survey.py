@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from archive.recordings import SOUND, Recording, overlaps
+from archive.recordings import MARK, SOUND, Recording, marks_in, overlaps
 from archive.segments import sound_shared
 from config import SCRATCH, AudioSettings
 from runtime.addresses import place
@@ -123,6 +123,22 @@ def examine(paths: Sequence[Path], band: Band = BIRDS, workers: int = 0, cluster
             before = len(known) - len(missing)
             show(f"listened to {len(missing):,} recordings" + (f"; {before:,} were known before" if before else ""))
     return known
+
+
+def sound_marks(paths: Sequence[Path], band: Band = BIRDS, before: Sequence[str] = ()) -> str:
+    """Which sounds these are, in few letters: `sounds_marked` knows them again under any name and in any folder, for
+    recorders of a network give their files the same names.
+
+    before   what was written of others, which are added
+    """
+    own = {bytes.fromhex(found.digest)[:MARK] for found in examine(sorted(set(paths)), band).values() if found.digest}
+    return b"".join(sorted(own.union(*map(marks_in, before)))).hex()
+
+
+def sounds_marked(paths: Sequence[Path], written: str, band: Band = BIRDS) -> list[Path]:
+    """The recordings with a sound that is among what `sound_marks` wrote."""
+    known, examined = marks_in(written), examine(sorted(set(paths)), band) if written else {}
+    return [path for path, found in examined.items() if found.digest and bytes.fromhex(found.digest)[:MARK] in known]
 
 
 def alive_in(examination: Examination) -> tuple[tuple[float, float], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_segments import event, of_length
 
-from archive.draws import counted_windows, expected_draws, pseudo_draws
+from archive.draws import counted_windows, expected_draws, pseudo_draws, with_neighbours
 from archive.recordings import Recording
 from config import AudioSettings
 
@@ -67,6 +68,18 @@ def drawn(windows: list[Recording], real: dict[str, float], **changes: float) ->
     """How often each is drawn beside 60 other draws, rounded."""
     usual = {"share": 0.4, "sites": 0.5, "most": 4.0, "mass": 1.0, "others": 60.0}
     return [round(float(count), 6) for count in pseudo_draws(windows, real, **(usual | changes))]
+
+
+def test_what_a_longer_context_holds_besides_counts_as_drawn_with_a_window() -> None:
+    first = scored("pond", frog=0.5)
+    windows = [replace(first, start=5.0 * number, end=5.0 * number + 5) for number in range(4)]
+    windows[3] = replace(windows[3], labels=("owl", "frog"), scores=(0.9, 0.8))
+    windows.append(replace(windows[3], path=Path("other.wav")))
+    assert with_neighbours(windows, 5.0) == windows, "windows beside each other share nothing"
+    near = with_neighbours(windows, 10.0)
+    assert [row.scores for row in near] == [(0.5,), (0.5,), (0.8, 0.9), (0.8, 0.9), (0.9, 0.8)]
+    assert near[2].labels == ("frog", "owl") and near[2].start == 10 and near[4] == windows[4]
+    assert drawn(near[2:4], {"frog": 60, "owl": 0.9}, others=1000) == [0.5, 0.5], "both hold the owl of one"
 
 
 def test_pseudo_labels_of_a_species_never_weigh_more_than_what_people_labelled_of_it() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from test_survey import forbidden, song, write
 
 from archive import duplicates
-from archive.duplicates import same_sounds, without_duplicates
+from archive.duplicates import copies_of, same_sounds, without_duplicates
 from archive.recordings import Recording
 from archive.survey import Examination, examine, heard_by
 from config import SOUNDS
@@ -56,6 +56,19 @@ def test_the_same_sound_is_known_again_whatever_its_coat(tmp_path: Path) -> None
     pairs = same_sounds(paths, examine(paths))
     joined = {paths[index].name for one, other, _ in pairs for index in (one, other)}
     assert joined == {path.name for path in paths} - {path.name for path in others}
+
+
+def test_copies_of_a_recording_are_found_among_others_of_its_length(tmp_path: Path) -> None:
+    held_out = [write(tmp_path, f"held-out-{seed}.wav", song(seed)) for seed in (0, 5)]
+    short = write(tmp_path, "short.wav", song(0, 0.5))
+    copies = [
+        write(tmp_path / "card", "same.flac", song(0)),
+        write(tmp_path / "card", "lossy.ogg", song(0)),
+        write(tmp_path / "card", "short.wav", song(0, 0.5)),
+    ]
+    others = [write(tmp_path / "card", f"other-{seed}.wav", song(seed)) for seed in range(1, 4)]
+    assert copies_of([*held_out, short], [*others, *copies, *copies]) == set(copies)
+    assert copies_of([], copies) == copies_of(held_out, []) == set()
 
 
 def test_the_same_melody_sung_again_is_another_recording(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from archive.survey import (
     listen,
     profile_of,
     sound_fingerprint,
+    sound_marks,
+    sounds_marked,
 )
 from config import SOUNDS
 from sounds import decoders
@@ -141,6 +143,15 @@ def test_what_was_listened_to_before_an_interruption_is_not_lost(
         examine(paths)
     with sqlite3.connect(survey.LEDGER) as ledger:
         assert ledger.execute(f"SELECT COUNT(*) FROM examined_{survey.VERSION}").fetchone() == (2,)
+
+
+def test_a_marked_sound_is_known_under_any_name_and_another_of_its_name_and_size_is_not(tmp_path: Path) -> None:
+    paths = [write(tmp_path / site, "20240501_053000.wav", song(seed)) for seed, site in enumerate(("a", "b", "c"))]
+    assert len({path.stat().st_size for path in paths}) == 1
+    written = sound_marks([*paths[:1], *paths[:1]], before=[sound_marks(paths[2:])])
+    moved = paths[0].rename(tmp_path / "moved.wav")
+    assert len(written) == 20 and sounds_marked([moved, *paths[1:]], written) == [paths[2], moved]
+    assert sounds_marked(paths[1:], "") == []
 
 
 def test_a_damaged_ledger_is_set_aside(tmp_path: Path, ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
