@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import io
 import json
+import lzma
 import os
 import re
 import shutil
 import socket
 import sqlite3
 import tempfile
+import tokenize
+import zipfile
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,6 +33,10 @@ NUMBERED = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|Error code (\d+) \(")
 MEGABYTE = 1e6
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
 HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")  # files, and folders of `scratch`
+NO_ARRAYS = (  # what numpy, its zip files and their compression raise where bytes are missing or others
+    *(OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, MemoryError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 @contextmanager
@@ -159,6 +166,19 @@ def json_object(text: str | bytes, where: str, remedy: str) -> dict[str, Any]:
         raise AssertionError(f"{where} is damaged, no JSON ({error}); {remedy}") from None
     assert isinstance(content, dict), f"{where} holds no JSON object but {str(content)[:40]!r}; {remedy}"
     return cast(dict[str, Any], content)
+
+
+@contextmanager
+def refusing_damage(path: Path, wanted: str, remedy: str) -> Generator[None]:
+    """What reads arrays of a file that anybody may have written refuses one that is damaged, or another, in a line.
+
+    wanted    what the file should hold: ".npz of plain arrays"
+    """
+    try:
+        yield
+    except NO_ARRAYS as error:
+        why = (str(error).split("\n")[0] or type(error).__name__)[:200]
+        raise AssertionError(f"{path} is damaged or no {wanted} ({why}); {remedy}") from None
 
 
 def as_json(value: object) -> object:

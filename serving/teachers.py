@@ -16,7 +16,6 @@ import json
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from archive.segments import shares
 from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
+from runtime.files import NO_ARRAYS, refusing_damage
 from runtime.terminal import show
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import METADATA, file_digest, reason
@@ -47,6 +47,7 @@ COLUMNS = {  # what is needed of a table, and what it is called there
     "embedding": EMBEDDINGS,
 }
 TABLES = (".npz", ".parquet", ".csv")
+ROUNDING = 0.01  # seconds
 MOST_BAD = 0.1  # share of vectors that may be damaged
 VERSION = 1  # raise it whenever the same teacher would be asked differently
 Times = NDArray[np.float64]  # (windows, 2) start and end in seconds
@@ -195,7 +196,7 @@ def kept_answers(kept: Path) -> Answers | None:
     try:
         with np.load(kept) as file:
             return Answers(file["times"], file["vectors"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (*NO_ARRAYS, KeyError):
         return None
 
 
@@ -276,16 +277,15 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
         f"{path}: {rows} files, {len(table.starts)} starts and embeddings {shape}; one vector for each row is needed"
     )
     assert np.isfinite(table.starts).all() and (table.starts >= 0).all(), f"{path}: a start is no number of seconds"
-    lengths = table.ends - table.starts
-    assert settings.window_seconds or np.isfinite(lengths).all(), (
+    assert settings.window_seconds or np.isfinite(table.ends).all(), (
         f"{path} does not say where its windows end; add --imitation.window_seconds"
     )
     assert settings.sample_rate == 0 and not settings.output, (
         f"{path} is a table: --imitation.sample_rate and --imitation.output are for ONNX files; leave them out"
     )
-    seconds = settings.window_seconds or float(lengths.max())
-    assert seconds > 0, f"{path}: its windows end before they begin"
     own = rows_of_recordings(path, table.files, recordings)
+    lengths = {recording.name: recording.seconds for recording in recordings}
+    seconds = window_length(path, table, own, lengths, settings.window_seconds)
 
     def answers(recording: Recording) -> Answers | None:
         found = own.get(recording.name)
@@ -297,6 +297,38 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
     name = settings.name or table.said.get("name") or path.name
     licence = settings.license or table.said.get("license") or "unknown"
     return Teacher(path, {"name": name, "license": licence, "sha256": file_digest([path])}, seconds, answers)
+
+
+def window_length(
+    path: Path, table: Columns, own: Mapping[str, Sequence[int]], lengths: Mapping[str, float], given: float
+) -> float:
+    """Seconds of sound that each vector is about: all the same, but that those at the end of a recording may be cut
+    there, or go on behind it.
+
+    own        the rows of each recording
+    lengths    of each recording, seconds
+    given      --imitation.window_seconds, or 0
+    Errors: windows that contradict themselves, one another, what is given, or the sound they are of.
+    """
+    rows = np.concatenate([own[name] for name in own])
+    sound = np.concatenate([np.full(len(own[name]), lengths[name]) for name in own])
+    last = np.concatenate([np.full(len(own[name]), table.ends[own[name]].max()) for name in own])
+    starts, ends = table.starts[rows], table.ends[rows]
+    seconds = given or float((ends - starts).max())
+    cut = (ends - starts < seconds) & (ends > last - ROUNDING) & (sound - ends < seconds)
+    found = {
+        "end before they begin; mend the table": ends <= starts,
+        "begin long after it ends; the table is of other recordings: ask the teacher again, about these": (
+            starts > sound + seconds  # two programs may differ a little in where compressed sound ends
+        ),
+        f"are not {seconds:g} s long: all windows of a table must be, and as --imitation.window_seconds says; leave "
+        "that out, or those windows": (np.abs(ends - starts - seconds) > ROUNDING) & ~cut,
+    }
+    for words, wrong in found.items():
+        first = rows[wrong.argmax()]
+        such = f"that from {table.starts[first]:g} s of {table.files[first]}"
+        assert not wrong.any(), f"{path}: {wrong.sum()} of {len(rows)} windows, such as {such}, {words}"
+    return seconds
 
 
 def rows_of_recordings(path: Path, files: Sequence[str], recordings: Sequence[Recording]) -> dict[str, list[int]]:
@@ -323,12 +355,8 @@ def rows_of_recordings(path: Path, files: Sequence[str], recordings: Sequence[Re
 
 def npz_columns(path: Path) -> Columns:
     """A table of numpy's arrays; nothing in it is unpickled."""
-    try:
-        with np.load(path) as file:
-            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = str(error).split("\n")[0][:200]
-        raise AssertionError(f"{path} is damaged or no .npz of plain arrays ({why}); write it again") from None
+    with refusing_damage(path, ".npz of plain arrays", "write it again"), np.load(path) as file:
+        arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     named = columns_in(path, arrays)
     vectors = arrays[named["embedding"]]
     assert vectors.dtype.kind == "f" and vectors.ndim == 2, (
@@ -336,7 +364,7 @@ def npz_columns(path: Path) -> Columns:
     )
     starts = seconds_column(path, "start", arrays[named["start"]])
     ends = seconds_column(path, "end", arrays[named["end"]]) if "end" in named else np.full(len(starts), np.nan)
-    files = [str(name) for name in arrays[named["file"]].reshape(-1).tolist()]
+    files = names_column(arrays[named["file"]].reshape(-1).tolist())
     said = {key: str(arrays[found]) for key, found in (("name", "model"), ("license", "license")) if found in arrays}
     return Columns(files, starts, ends, vectors.astype(np.float32), said)
 
@@ -345,11 +373,8 @@ def parquet_columns(path: Path) -> Columns:
     """A Parquet table whose column of embeddings holds lists of numbers."""
     import pandas as pd  # slow to import, and seldom needed
 
-    try:
+    with refusing_damage(path, "Parquet file", "write it again"):
         table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        why = str(error).split("\n")[0][:200]
-        raise AssertionError(f"{path} is damaged or no Parquet file ({why}); write it again") from None
     named = columns_in(path, table.columns.tolist())
     starts = seconds_column(path, "start", table[named["start"]].to_numpy())
     ends = (
@@ -357,7 +382,7 @@ def parquet_columns(path: Path) -> Columns:
     )
     vectors = vectors_column(path, table[named["embedding"]].tolist())
     said = {str(key): str(value) for key, value in table.attrs.items()}
-    return Columns([str(name) for name in table[named["file"]]], starts, ends, vectors, said)
+    return Columns(names_column(table[named["file"]].tolist()), starts, ends, vectors, said)
 
 
 def csv_columns(path: Path) -> Columns:
@@ -385,6 +410,11 @@ def columns_in(path: Path, there: Iterable[object]) -> dict[str, str]:
     return found
 
 
+def names_column(cells: Iterable[object]) -> list[str]:
+    """A column of names, which some tools write as bytes."""
+    return [os.fsdecode(cell) if isinstance(cell, bytes) else str(cell) for cell in cells]
+
+
 def seconds_column(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
     """A column of seconds: (rows,)."""
     try:
@@ -395,7 +425,12 @@ def seconds_column(path: Path, column: str, cells: Any) -> NDArray[np.float64]:
 
 def vectors_column(path: Path, cells: Sequence[Any]) -> Vectors:
     """A column of lists of numbers: (rows, values)."""
-    widths = sorted({len(cell) if hasattr(cell, "__len__") else -1 for cell in cells})
+    assert cells, f"{path} has no rows; a teacher needs one for each window"
+    lacking = [number for number, cell in enumerate(cells, 1) if not hasattr(cell, "__len__")]
+    assert not lacking, (
+        f"{path}: {len(lacking)} of {len(cells)} rows have no vector, such as row {lacking[0]}; take them out"
+    )
+    widths = sorted({len(cell) for cell in cells})
     assert len(widths) == 1 and widths[0] > 0, (
         f"{path}: vectors of {', '.join(map(str, widths[:4]))} values; all of a table must be of the same teacher"
     )

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.digests import sha256
-from runtime.files import publish, read_json, scratch, write_json
+from runtime.files import publish, read_json, refusing_damage, scratch, write_json
 from serving.detections import Scored
 from serving.inputs import Entry
 from serving.journal import Journal
@@ -214,7 +214,8 @@ def open_store(folder: Path) -> Store:
         file = folder / Path(str(facts["arrays"][name])).name
         whole = file.is_file() and file.stat().st_size == facts["bytes"][name]
         assert whole, f"{file} is missing or damaged; {AGAIN}"
-        arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        with refusing_damage(file, "array", AGAIN):
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
     assert len(arrays["places"]) == len(arrays["vectors"]) == facts["windows"], f"{path} is damaged; {AGAIN}"
     return Store(**arrays, facts=facts)
 

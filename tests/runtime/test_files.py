@@ -6,6 +6,8 @@ import errno
 import os
 import signal
 import sqlite3
+import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,13 @@ def test_a_traceback_that_cannot_be_written_is_told_itself(tmp_path: Path, monke
         raise ValueError("who would have thought")
     except ValueError:
         assert "who would have thought" in terminal.written_traceback()
+
+
+def test_damage_is_refused_in_a_line_and_a_mistake_of_ours_is_not(tmp_path: Path) -> None:
+    for error in (zlib.error("Error -3"), zipfile.BadZipFile("no zip"), ValueError("first\nsecond"), MemoryError()):
+        said = pytest.raises(AssertionError, match=r"t\.npz is damaged or no table \(.+\); write it again")
+        with said as refusal, files.refusing_damage(tmp_path / "t.npz", "table", "write it again"):
+            raise error
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(ZeroDivisionError), files.refusing_damage(tmp_path / "t.npz", "table", "write it again"):
+        raise ZeroDivisionError

@@ -1,9 +1,11 @@
 """A teacher is asked about each recording once, at its own rate; what is wrong with one is said in a line."""
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -286,11 +288,54 @@ def test_a_few_vectors_of_nan_are_left_out_and_many_are_refused(
         targets_of(open_teacher(path, PLAIN, recordings), recordings)
 
 
-def test_windows_beyond_the_sound_of_a_recording_are_left_out(recordings: list[Recording], tmp_path: Path) -> None:
-    path = tmp_path / "t.npz"
-    write_vectors(path, [Embedded("b.wav", [0.0, 1.5, 7.0], [2.0, 3.5, 9.0], VECTORS)], "toy")
-    targets = targets_of(open_teacher(path, PLAIN, recordings), recordings)
-    assert [row.start for row in targets.rows] == [0.0, 1.5] and np.array_equal(targets.vectors, VECTORS[:2])
+def windows(path: Path, starts: list[float], ends: list[float], name: str = "b.wav") -> Path:
+    """A table of one recording; b.wav is of two seconds."""
+    vectors = np.arange(2.0, 2 + 2 * len(starts), dtype=np.float32).reshape(-1, 2)
+    write_vectors(path, [Embedded(name, starts, ends, vectors)], "toy")
+    return path
+
+
+def test_windows_at_the_end_of_a_recording_may_be_cut_there_or_go_on_behind_it(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    for ends in ([1.5, 2.5, 3.0], [1.5, 2.0, 2.0]):
+        path = windows(tmp_path / "t.npz", [0.0, 1.0, 1.5], ends)
+        teacher = open_teacher(path, PLAIN, recordings)
+        targets = targets_of(teacher, recordings)
+        assert [(row.start, row.end) for row in targets.rows] == [(0.0, 1.5), (1.0, 2.5), (1.5, 3.0)]
+        assert open_teacher(path, ImitationSettings(window_seconds=1.5), recordings).seconds == teacher.seconds == 1.5
+    path = windows(tmp_path / "t.npz", [0.0, 1.0, 2.005], [1.0, 2.0, 3.005])  # all of it behind the end
+    assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings).rows) == 2
+
+
+CONTRADICTED: dict[str, tuple[list[float], list[float], float, str]] = {
+    "the flag is shorter": ([0.0, 1.0], [1.0, 2.0], 0.5, r"2 of 2 windows, .* are not 0\.5 s long"),
+    "the flag is longer": ([0.0, 0.5, 1.0], [0.5, 1.0, 1.5], 0.75, r"2 of 3 windows, .* are not 0\.75 s long"),
+    "one window is longer": ([0.0, 0.5, 1.0], [0.5, 1.0, 2.0], 0.0, r"2 of 3 windows, .* are not 1 s long"),
+    "one is short in the middle": ([0.0, 0.5, 1.0], [1.0, 0.7, 2.0], 0.0, r"1 of 3 windows, .* from 0\.5 s of b\.wav"),
+    "one ends before it begins": ([0.0, 1.0], [1.0, 0.0], 0.0, "1 of 2 windows, .* from 1 s of b.wav, end before"),
+    "one ends where it begins": ([0.0, 1.0], [1.0, 1.0], 1.0, "1 of 2 windows, .* end before"),
+    "it is of a longer recording": ([0.0, 3.5, 7.0], [1.0, 4.5, 8.0], 0.0, "2 of 3 windows, .* of other recordings"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTED)
+def test_a_table_whose_windows_contradict_the_flag_one_another_or_the_sound_is_refused(
+    name: str, recordings: list[Recording], tmp_path: Path
+) -> None:
+    starts, ends, given, said = CONTRADICTED[name]
+    path = windows(tmp_path / "t.npz", starts, ends)
+    with pytest.raises(AssertionError, match=said) as refusal:
+        open_teacher(path, ImitationSettings(window_seconds=given), recordings)
+    assert "\n" not in str(refusal.value) and str(path) in str(refusal.value)
+
+
+def test_the_windows_of_recordings_that_are_not_there_contradict_nothing(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    rows = [Embedded(name, [0.0], [end], VECTORS[:1]) for name, end in (("b.wav", 1.0), ("gone.wav", 5.0))]
+    write_vectors(tmp_path / "t.npz", rows, "toy")
+    assert open_teacher(tmp_path / "t.npz", PLAIN, recordings).seconds == 1.0
 
 
 def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recording], tmp_path: Path) -> None:
@@ -307,11 +352,16 @@ def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recordi
     (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:99])
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "t.txt").write_text("0 3 1,2,3")
+    np.save(tmp_path / "array.npy", VECTORS)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    frame.assign(embedding=[[1.0, 2.0], None, [3.0, 4.0]]).to_parquet(tmp_path / "hole.parquet")
+    frame.iloc[:0].to_parquet(tmp_path / "empty.parquet")
     said = {
         "uneven.parquet": "vectors of 2, 3 values", "startless.parquet": "no column start",
         "endless.parquet": "add --imitation.window_seconds", "words.parquet": "holds more than numbers",
         "pickled.npz": "no .npz of plain arrays", "short.npz": "2 files", "cut.npz": "damaged",
-        "cut.parquet": "damaged", "t.txt": "a teacher is an .onnx file",
+        "array.npz": "no .npz of plain arrays", "hole.parquet": "1 of 3 rows have no vector, such as row 2",
+        "empty.parquet": "has no rows", "cut.parquet": "damaged", "t.txt": "a teacher is an .onnx file",
     }  # fmt: skip
     for name, words in said.items():
         with pytest.raises(AssertionError, match=words) as refusal:
@@ -321,3 +371,91 @@ def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recordi
     open_teacher(tmp_path / "good.npz", PLAIN, recordings)
     with pytest.raises(AssertionError, match="for ONNX files"):
         open_teacher(tmp_path / "good.npz", ImitationSettings(sample_rate=48_000), recordings)
+
+
+@dataclass
+class HopliteWindow:
+    """As perch-hoplite has it: start and end are its offsets, the embedding is in half precision."""
+
+    recording_id: int
+    offsets: list[float]
+    embedding: NDArray[np.float16]
+
+
+class HopliteDatabase:
+    """What its interface says of recordings and windows; its names are relative to a folder of its own."""
+
+    def get_all_recordings(self) -> list[SimpleNamespace]:
+        names = ("pond/a.wav", "b.wav", "gone.wav")
+        return [SimpleNamespace(id=number, filename=name) for number, name in enumerate(names)]
+
+    def get_all_windows(self, include_embedding: bool = False) -> list[HopliteWindow]:
+        assert include_embedding
+        starts = [(0, 0.0), (0, 1.5), (0, 3.0), (1, 0.0), (1, 1.5), (2, 0.0)]  # the last ones go on behind the end
+        return [HopliteWindow(own, [start, start + 1.5], np.float16([start, 1])) for own, start in starts]
+
+
+def test_a_database_of_perch_hoplite_becomes_a_table_as_the_documentation_says(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "get_all_windows" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"db": HopliteDatabase()})
+    teacher = open_teacher(tmp_path / "perch.parquet", PLAIN, recordings)
+    targets = targets_of(teacher, recordings)
+    rows = [("pond/a.wav", 0.0), ("pond/a.wav", 1.5), ("pond/a.wav", 3.0), ("b.wav", 0.0), ("b.wav", 1.5)]
+    assert teacher.seconds == 1.5 and [(row.name, row.start) for row in targets.rows] == rows
+    assert targets.vectors.tolist() == [[start, 1.0] for _, start in rows]
+
+
+def test_a_table_of_an_earlier_version_needs_the_length_of_a_window(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"source_id": ["a.wav", "b.wav"], "offset_s": [1.5, 0.0], "embedding": list(VECTORS[:2])})
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(AssertionError, match=r"add --imitation\.window_seconds"):
+        open_teacher(tmp_path / "t.parquet", PLAIN, recordings)
+    targets = targets_of(
+        open_teacher(tmp_path / "t.parquet", ImitationSettings(window_seconds=1.5), recordings), recordings
+    )
+    assert [(row.name, row.start, row.end) for row in targets.rows] == [("pond/a.wav", 1.5, 3.0), ("b.wav", 0.0, 1.5)]
+
+
+def test_no_flipped_byte_of_a_table_is_a_traceback(recordings: list[Recording], tmp_path: Path) -> None:
+    path, (starts, ends) = tmp_path / "t.npz", zip(*TIMES, strict=True)
+    arrays = {"filename": np.array(FILES), "start": np.array(starts), "end": np.array(ends), "embedding": VECTORS}
+    refused = 0
+    for save in (np.savez, np.savez_compressed):
+        save(path, allow_pickle=False, **arrays)
+        whole = path.read_bytes()
+        for position in range(0, len(whole), 2):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+            try:
+                open_teacher(path, PLAIN, recordings)
+            except AssertionError as refusal:
+                refused += 1
+                assert "\n" not in str(refusal) and str(path) in str(refusal)
+    assert refused > len(whole) / 2, "most of a file can be damaged so that it is found"
+
+
+def test_a_kept_answer_with_a_flipped_byte_is_asked_again(recordings: list[Recording], tmp_path: Path) -> None:
+    path, kept = network(tmp_path / "t.onnx"), tmp_path / "kept"
+    ask = open_teacher(path, PLAIN, recordings, kept).answers
+    first = ask(recordings[1])
+    assert first is not None
+    (file,) = kept.rglob("*.npz")
+    whole = file.read_bytes()
+    for position in range(0, len(whole), 3):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 32]) + whole[position + 1 :])
+        again = ask(recordings[1])
+        assert again is not None and np.array_equal(again.times, first.times)
+        assert np.array_equal(again.vectors, first.vectors)
+
+
+def test_names_may_be_bytes(recordings: list[Recording], tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", filename=np.array([b"b.wav"]), start=[0.0], end=[2.0], embedding=VECTORS[:1])
+    assert len(targets_of(open_teacher(tmp_path / "t.npz", PLAIN, recordings), recordings).rows) == 1
+    frame = pd.DataFrame({"file": [b"b.wav"], "start": [0.0], "end": [2.0], "embedding": [[1.0, 2.0]]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert len(targets_of(open_teacher(tmp_path / "t.parquet", PLAIN, recordings), recordings).rows) == 1

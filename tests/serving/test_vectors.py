@@ -145,6 +145,13 @@ def test_what_is_no_store_is_refused_in_a_line(tmp_path: Path) -> None:
     vectors.write_bytes(vectors.read_bytes()[:-2])
     with pytest.raises(AssertionError, match="missing or damaged"):
         open_store(tmp_path)
+    write_store(tmp_path, journal, entries, {})
+    (vectors,) = tmp_path.glob("vectors-*.npy")
+    whole = vectors.read_bytes()
+    for position in range(128):  # its header
+        vectors.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        with pytest.raises(AssertionError, match=r"damaged.*search\.py index"):
+            open_store(tmp_path)
     table = json.loads((tmp_path / "store.json").read_text())
     (tmp_path / "store.json").write_text(json.dumps(table | {"format": 99}))
     with pytest.raises(AssertionError, match="has the format 99"):
