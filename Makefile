@@ -9,7 +9,7 @@
 # make bench-verdict   does stage 1 help real Whisper? 40 minutes an arm; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS="0 1 2" WAYS="probe frozen full"
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
-# make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2
+# make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2 WAY=full
 # make bench-self-training   rounds of labelling and training with their brakes and without; FOLDS="0 1" ARMS=bnmstc
 # make bench-recipe   all steps one after the other, each judged against the one before; FOLD=0 WAY="full mask"
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
@@ -81,7 +81,7 @@ bench-birdnet: $(READY)
 	@.venv/bin/python -m bench.birdnet
 
 bench-teachers: $(READY)
-	@.venv/bin/python -m bench.teachers $(or $(FOLD),0) $(or $(EPOCHS),2)
+	@.venv/bin/python -m bench.teachers $(or $(FOLD),0) $(or $(EPOCHS),2) $(WAY)
 
 bench-gpu: $(READY)
 	@.venv/bin/python -m bench.gpu pack
