@@ -329,7 +329,8 @@ class DataSettings(LabelledSettings, WindowSettings):
     babble, so that a classifier does not take them for animals; by default 0.1 where --data.no_call brings no real
     noise, which is better. Where there is none to count false alarms on either, kinds that are held out are."""
     pseudo: Path | None = None
-    """Windows labelled by a classifier, pseudo/recordings.csv of pseudo_label.py: stage 2 learns from them too."""
+    """Windows labelled by a classifier, pseudo/recordings.csv of pseudo_label.py: stage 2 learns from them too, but not
+    from a site of which something is held out."""
     pseudo_share: float = 0.4
     """This share of the training windows has such labels, or less where pseudo_mass or most_draws say so."""
     pseudo_mass: float = 1.0
@@ -1176,16 +1177,18 @@ class PseudoLabelCommand:
     """Sites that are not labelled, to judge by later."""
     judge: Path | None = None
     """Labelled recordings, in any layout that main.py reads, to judge each round by; nothing of their sites is
-    labelled by a classifier. Without it the held-out recordings of --student judge."""
+    labelled by a classifier, and no classifier may have been trained on them. Without it the held-out recordings of
+    --student judge."""
     site_regex: str = ""
-    """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else it is what the recorder wrote into
-    the file's name, or the folder's name."""
+    """Where the name of the site is in a path: its first group, r"(H[0-9]+)_"; else it is what a table says, what the
+    recorder wrote into the file's name, or the folder's name. main.py looks for it in what it holds out, too."""
     time_expansion: int = 1
     """How many times slower than it was the sound plays, of files that do not say so themselves."""
     rounds: int = 0
     """Label and train so often; 0 only labels."""
     student: Path = Path("runs/finetune")
-    """With --rounds: a finished run of main.py. Each training has its settings; it is round 0, the first to beat."""
+    """With --rounds: a finished run of main.py. Each training has its settings; it is round 0, the first to beat. Where
+    rounds.csv is in --out already, round 0 stays the run that it names, though a link to the newest run has moved."""
     threads: int = 0
     """CPU threads that score; 0 takes all cores."""
     restart: bool = False

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archive.pseudo_labels import apart_from, labelling_models, read_pseudo_labels
+from archive.pseudo_labels import apart_from, labelled_with, labelling_models, read_pseudo_labels
 from archive.recordings import Recording, marked
-from archive.survey import heard_by
+from archive.survey import heard_by, sound_marks, sounds_marked
 from data_loader import (
     fingerprint,
     is_synthetic,
@@ -60,7 +60,7 @@ from evaluation.held_out import (
 from model import AnyEncoder, BirdClefClassifier
 from runtime.digests import sha256
 from runtime.files import FIRST
-from runtime.runs import Run, past_starts, subfolder
+from runtime.runs import Run, add_facts, past_starts, subfolder
 from runtime.terminal import command_line, launch, show
 from sounds.discovery import find_recordings
 from sounds.negatives import negatives_folder
@@ -120,7 +120,8 @@ def finetune(config: FinetuneCommand) -> int:
     noise = within_band(noise, config.audio)
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
     with training_run("finetune", config) as run:
-        run.facts.update({"pseudo_labels": table} if table else {})
+        if table:  # at once, so that nobody goes on with a run that was killed after its table has changed
+            add_facts(run, pseudo_labels=table)
         # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         candidates: list[Candidate] = []
@@ -175,7 +176,10 @@ def plan_fold(
     show(f"{len(taxonomy.labels) - len(unseen)} of {len(taxonomy.labels)} species can be validated{rest}")
     quiet = [row for row in valid if is_synthetic(row)]
     valid = [row for row in valid if not is_synthetic(row)]
-    return Plan(fold, weights, train, valid, apart_from(pseudo, train, valid) if pseudo else [], quiet)
+    if config.data.pseudo and pseudo:
+        site_regex = str(labelled_with(config.data.pseudo).get("site_regex", ""))
+        pseudo = apart_from(pseudo, train, valid, site_regex, heard_by(config.audio))
+    return Plan(fold, weights, train, valid, pseudo, quiet)
 
 
 def history_of(weights: str, config: FinetuneCommand) -> dict[str, object]:
@@ -196,7 +200,14 @@ def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layer
         name = f"{teacher.get('run', 'a classifier')} ({teacher.get('model')})"
         for plan in plans:
             fold = teacher.get("held_out_fold")
-            assert teacher.get("data") != str(config.data.root) or fold == plan.fold, (
+            judges = sorted({row.path for row in plan.valid})
+            known = sounds_marked(judges, str(teacher.get("trained_on", "")), heard_by(config.audio))
+            assert not known, (
+                f"{table} was labelled by {name}, which was trained on {len(known)} of the {len(judges)} recordings "
+                f"that this run would hold out, such as {known[0]}; add --data.valid_fold {fold} and the --data.folds "
+                "of then, or label with a classifier that was not trained on them"
+            )
+            assert "trained_on" in teacher or teacher.get("data") != str(config.data.root) or fold == plan.fold, (
                 f"{table} was labelled by {name}, which was trained on fold {plan.fold} that this run would hold out; "
                 f"add --data.valid_fold {fold}, or label with a classifier that held out fold {plan.fold}"
             )
@@ -231,25 +242,7 @@ def train_plan(
         )
         rows = list(plan.quiet)
     silence = score_windows(trained.model, rows, config.audio, device) if rows else None
-    provenance: dict[str, object] = {
-        "run": run.folder.name,
-        "data": str(config.data.root),
-        "encoder": plan.weights,
-        "held_out_fold": plan.fold,
-        "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
-        "epoch": trained.epoch,
-        "sound": config.sound,
-        "teachers": teachers_of(history_of(plan.weights, config)),  # and those of the classifiers that labelled, below
-        "seed": config.run.seed,
-    }
-    if config.data.pseudo:
-        models = labelling_models(config.data.pseudo)
-        names = [str(model.get("run", "unknown")) for model in models]
-        provenance["pseudo_labels"] = {"table": str(config.data.pseudo), "windows": len(pseudo), "teachers": names}
-        helpers = teachers_of(provenance)
-        for one in [one for model in models for one in teachers_of(model)]:
-            helpers += [] if one in helpers else [one]
-        provenance["teachers"] = helpers
+    provenance = provenance_of(plan, config, run.folder.name, trained.epoch)
     picture = config.encoder.picture
     depth = 0 if picture else encoder.depth
     facts = ClassifierFacts(
@@ -264,6 +257,33 @@ def train_plan(
     )
     truth = truth_table(plan.valid, taxonomy.labels, config.audio)
     return Candidate(trained.model.cpu(), facts, HeldOut(plan.valid, truth, trained.windows, silence))
+
+
+def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> dict[str, object]:
+    """What a classifier's file says of its training."""
+    table = config.data.pseudo if plan.pseudo else None
+    models = labelling_models(table) if table else []
+    learnt = [row.path for row in (*plan.train, *plan.pseudo) if not is_synthetic(row)]
+    before = [str(model.get("trained_on", "")) for model in models]  # what its teachers were trained on counts too
+    helpers = teachers_of(history_of(plan.weights, config))
+    for one in [one for model in models for one in teachers_of(model)]:
+        helpers += [] if one in helpers else [one]
+    provenance: dict[str, object] = {
+        "run": run,
+        "data": str(config.data.root),
+        "encoder": plan.weights,
+        "held_out_fold": plan.fold,
+        "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
+        "epoch": epoch,
+        "sound": config.sound,
+        "teachers": helpers,
+        "seed": config.run.seed,
+        "trained_on": sound_marks(learnt, heard_by(config.audio), before),  # no student of it may hold these out
+    }
+    if table:
+        names = [str(model.get("run", "unknown")) for model in models]
+        provenance["pseudo_labels"] = {"table": str(table), "windows": len(plan.pseudo), "teachers": names}
+    return provenance
 
 
 def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:

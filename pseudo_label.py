@@ -27,32 +27,35 @@ if __name__ == "__main__":
     answer_early(PseudoLabelCommand)  # before anything is imported that takes seconds
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from archive.pseudo_labels import TEACHERS, Limits, read_limits
-from archive.recorders import read_name
-from archive.recordings import Recording, write_recordings
-from config import FinetuneCommand, LabelledSettings, parse
+from archive.duplicates import copies_of
+from archive.layouts import read_collection
+from archive.pseudo_labels import TEACHERS, Limits, read_limits, site_of, sites_of
+from archive.recordings import Recording, read_recordings, write_recordings
+from archive.survey import Band, heard_by, sound_marks, sounds_marked
+from config import CollectionSettings, FinetuneCommand, LabelledSettings, parse
 from predictor import MODEL, exit_code, score_waiting, still_to_do
 from runtime.cells import write_sheet
+from runtime.csvs import read_table
 from runtime.digests import sha256
 from runtime.files import as_json, read_json
 from runtime.runs import MAY_DIFFER, flat, open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.analyser import AnalyserSettings, open_analyser
 from serving.choices import model_hash
-from serving.inputs import Entry, find_entries
+from serving.inputs import Entry, find_entries, site_pattern
 from serving.journal import Journal, open_journal
 from serving.scorer import Scorer
 from sounds.audio import reading_version
 
 TABLE = "recordings.csv"
-KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training
+KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers", "trained_on")  # of a classifier's training
+ROUNDS = "rounds.csv"
 
 
 class Round(NamedTuple):
@@ -90,7 +93,12 @@ def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
         scorers = analyser.scorers
         labels = scorers[0].taxonomy.labels
         limits = read_limits(config.limits, labels, config.lowest, config.highest, config.sure)
-        entries = entries_to_label(config)
+        teachers = [member for scorer in scorers for member in facts_of(scorer)]
+        judging = read_collection(CollectionSettings(config.judge)).recordings if config.judge else []
+        judges, band = [row.path for row in judging], heard_by(scorers[0].audio)
+        for teacher in teachers:
+            refuse_known(judges, str(teacher.get("trained_on", "")), f"{teacher['model']}, which labels,", band)
+        entries = entries_to_label(config, judging, band)
         settings = {"reading": reading_version(), "model": model_hash(scorers)[:16], "engine": scorers[0].engine}
         with (
             open_journal(config.out, settings, True, restart=config.restart, command="pseudo_label.py") as journal,
@@ -106,7 +114,7 @@ def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
                 f"({dict(statuses)}); lower --sure"
             )
             write_recordings(config.out / TABLE, rows)
-            run.facts.update({TEACHERS: [facts_of(scorer) for scorer in scorers], "windows": len(rows)})
+            run.facts.update({TEACHERS: teachers, "windows": len(rows)})
     mass, sites = Counter[str](), Counter(row.site for row in rows)
     for row in rows:
         mass.update(dict(zip(row.labels, row.scores, strict=True)))
@@ -115,20 +123,32 @@ def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
     return exit_code(statuses), len(rows)
 
 
-def entries_to_label(config: PseudoLabelCommand) -> list[Entry]:
-    """The recordings, each with its site, without those of sites that are held out or judge."""
-    entries = with_sites(config, config.inputs)
+def entries_to_label(config: PseudoLabelCommand, judging: Sequence[Recording], band: Band) -> list[Entry]:
+    """The recordings, each with its site, without those of sites that are held out or judge, and copies of what
+    judges."""
+    entries = with_sites(config)
     assert entries, f"no recordings in {', '.join(map(str, config.inputs))}"
-    judging = with_sites(config, (config.judge,)) if config.judge else []
+    sites = sites_of(judging, config.site_regex)
+    if judging and not sites:
+        show(
+            f"none of the {len(judging)} recordings of {config.judge} says where it was made, so what is labelled may "
+            "be of its site; name such sites with --held_out, or say with --site_regex where the site is in a path"
+        )
     unknown = sorted(set(config.held_out) - {entry.site for entry in entries})
     assert not unknown, (
         f"--held_out {' '.join(unknown)}: no such site; there are {', '.join(sorted({e.site for e in entries})[:10])}"
     )
-    aside = {*config.held_out, *(entry.site for entry in judging)}
-    paths = {entry.path.resolve() for entry in judging}
+    aside = {*config.held_out, *sites}
+    paths = {row.path.resolve() for row in judging}
     kept = [entry for entry in entries if entry.site not in aside and entry.path.resolve() not in paths]
+    if judging:
+        copies = copies_of([row.path for row in judging], [entry.path for entry in kept], band)
+        kept = [entry for entry in kept if entry.path not in copies]
     if len(kept) < len(entries):
-        show(f"{len(entries) - len(kept)} of {len(entries)} recordings are not labelled: their sites are held out")
+        show(
+            f"{len(entries) - len(kept)} of {len(entries)} recordings are not labelled: their sites are held out, or "
+            "they are copies of what judges"
+        )
     assert kept, (
         f"all {len(entries)} recordings are of sites that are held out ({', '.join(sorted(aside)[:5])}); give others, "
         "or say with --site_regex where the site stands in a path"
@@ -136,19 +156,12 @@ def entries_to_label(config: PseudoLabelCommand) -> list[Entry]:
     return kept
 
 
-def with_sites(config: PseudoLabelCommand, inputs: Sequence[Path]) -> list[Entry]:
-    """The recordings of some inputs; where a folder's name is all that is known of the site, what the recorder wrote
-    into the file's name counts before it."""
-    entries, notes = find_entries(inputs, config.site_regex)
+def with_sites(config: PseudoLabelCommand) -> list[Entry]:
+    """The recordings that are given, each with its site."""
+    entries, notes = find_entries(config.inputs)
     show("\n".join(notes), end="\n" * bool(notes))
-    if config.site_regex:
-        return entries
-    folders = {entry.path: Path(os.path.realpath(entry.path)).parent.name for entry in entries}
-    named = (entry.site != folders[entry.path] or not read_name(entry.path.name).site for entry in entries)
-    return [
-        entry if known else replace(entry, site=read_name(entry.path.name).site)
-        for entry, known in zip(entries, named, strict=True)
-    ]
+    pattern = site_pattern(config.site_regex)
+    return [replace(entry, site=site_of(entry.path, entry.site, pattern)) for entry in entries]
 
 
 def labelled_windows(
@@ -176,11 +189,27 @@ def labelled_windows(
                     yield replace(known, start=start, end=end, labels=labels, scores=scores)
 
 
-def facts_of(scorer: Scorer) -> dict[str, Any]:
-    """What is to be remembered of a teacher; its `encoder` is the size in words, `weights` what it was trained from."""
-    known = {name: scorer.provenance[name] for name in KNOWN if name in scorer.provenance}
-    weights = known.pop("encoder", "")
-    return {"model": str(scorer.path), "sha256": scorer.sha256, **known, "encoder": scorer.encoder, "weights": weights}
+def facts_of(scorer: Scorer) -> list[dict[str, Any]]:
+    """What is to be remembered of a teacher, of an ensemble of each member; its `encoder` is the size in words,
+    `weights` what it was trained from."""
+    members: object = scorer.provenance.get("members")
+    found = cast(list[Any], members) if isinstance(members, list) and members else [scorer.provenance]
+    every: list[dict[str, Any]] = []
+    for provenance in [cast(dict[str, Any], one) for one in found if isinstance(one, dict)]:
+        known = {name: provenance[name] for name in KNOWN if name in provenance}
+        weights, encoder = known.pop("encoder", ""), scorer.encoder if len(found) == 1 else "one of several"
+        own = {"model": str(scorer.path), "sha256": scorer.sha256, "encoder": encoder, "weights": weights}
+        every.append(own | known)
+    return every
+
+
+def refuse_known(judges: Sequence[Path], written: str, who: str, band: Band) -> None:
+    """No classifier is judged by recordings that it, or what labelled for it, was trained on."""
+    known = sounds_marked(judges, written, band)
+    assert not known, (
+        f"{who} was trained on {len(known)} of the {len(set(judges))} recordings of --judge, such as {known[0]}; give "
+        "others, or leave --judge out: then the held-out recordings of --student judge"
+    )
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------
@@ -188,16 +217,18 @@ def facts_of(scorer: Scorer) -> dict[str, Any]:
 
 def self_train(config: PseudoLabelCommand) -> int:
     """Label, train and judge in turn, until it does harm or --rounds are done; returns the exit code."""
-    first = config.student.resolve()
+    first = first_student(config)
     settings = read_json(first / "run.json", "name a run of main.py with --student") if first.is_dir() else {}
     assert settings.get("status") == "finished" and (first / "classifier.safetensors").is_file(), (
-        f"{config.student} is no finished run of main.py with one classifier; train one, and name its folder: --student"
+        f"{first} is no finished run of main.py with one classifier; train one, and name its folder: --student"
     )
     config.out.mkdir(parents=True, exist_ok=True)
     rounds = [Round(0, first, judged_by(config, first), 0)]
     code, best, models = 0, rounds[0], config.model
     judges = str(config.judge or f"the held-out recordings of {config.student}")
-    show(f"round 0: cmAP {best.cmap:.4f} on {judges}")
+    if config.restart or not (config.out / ROUNDS).is_file():
+        write_rounds(config.out / ROUNDS, rounds)  # now, for --student may be the link that every run moves
+    show(f"round 0 is {first.name}: cmAP {best.cmap:.4f} on {judges}")
     for number in range(1, config.rounds + 1):
         folder = config.out / f"round-{number}"
         folder.mkdir(exist_ok=True)
@@ -205,7 +236,7 @@ def self_train(config: PseudoLabelCommand) -> int:
         code, windows = label_recordings(replace(config, model=models, out=folder, rounds=0))
         run = trained(config, first, number, folder / TABLE)
         rounds.append(Round(number, run, judged_by(config, run), windows))
-        write_rounds(config.out / "rounds.csv", rounds)
+        write_rounds(config.out / ROUNDS, rounds)
         models = ()
         show(
             f"round {number}: cmAP {rounds[-1].cmap:.4f} on {judges}, best before {best.cmap:.4f} (round {best.number})"
@@ -217,6 +248,19 @@ def self_train(config: PseudoLabelCommand) -> int:
     path = best.run / "classifier.safetensors"
     show(f"the best is round {best.number}; next: {command_line('quantize.py', '--classifier', path)}")
     return code
+
+
+def first_student(config: PseudoLabelCommand) -> Path:
+    """The run of round 0: that of the rounds that have begun, for a link to the newest run has moved since."""
+    given, path = config.student.resolve(), config.out / ROUNDS
+    begun = [Path(row["run"]) for _, row in read_table(path, ("number", "run"))][:1] if path.is_file() else []
+    if not begun or begun == [given] or (config.restart and not config.student.is_symlink()):
+        return given
+    assert config.student.is_symlink(), (
+        f"{path} began with {begun[0]}, and --student is {config.student}; give that one, another --out, or --restart"
+    )
+    show(f"{config.student} is {given.name} now; going on with {begun[0].name}, with which {path} began")
+    return begun[0]
 
 
 def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -> Path:
@@ -242,7 +286,8 @@ def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:
     for path in sorted(wanted.run.root.glob("finetune-*/run.json")):
         facts = read_json(path, "remove its folder")
         status, own = facts.get("status"), facts.get("settings")
-        of_table = status != "finished" or facts.get("pseudo_labels") == table  # others are asked when they are resumed
+        learnt = facts.get("pseudo_labels")  # nothing in one that an earlier version began: asked when it is resumed
+        of_table = learnt == table or (learnt is None and status != "finished")
         if isinstance(own, dict) and settled(cast(dict[str, Any], own)) == settings and of_table:
             found[path.parent.resolve()] = str(status)
     return found
@@ -272,14 +317,20 @@ def judged_by(config: PseudoLabelCommand, run: Path) -> float:
         return float(read_json(run / "run.json", "train again")["scores"]["cmap"])
     import torch
 
-    from data_loader import read_labeled, truth_table
+    from data_loader import read_labeled, truth_table, within_band
     from evaluation.held_out import pool_windows
     from evaluation.metrics import cmap
     from trainer import score_windows
     from training.checkpoint import load_classifier
 
     network, facts = load_classifier(run / "classifier.safetensors")
-    _, rows = read_labeled(LabelledSettings(config.judge))
+    band = heard_by(facts.audio)
+    _, rows = read_labeled(LabelledSettings(config.judge, time_expansion=config.time_expansion), band)
+    rows, trained_on = within_band(rows, facts.audio), facts.provenance.get("trained_on")
+    listed = run / "training_recordings.csv"  # all that there is of a classifier of an earlier version
+    if trained_on is None and listed.is_file():
+        trained_on = sound_marks([row.path for row in read_recordings(listed)], band)
+    refuse_known([row.path for row in rows], str(trained_on or ""), str(run / "classifier.safetensors"), band)
     truth = truth_table(rows, facts.taxonomy.labels, facts.audio)
     assert truth.any(), f"none of the species of {run} is labelled in {config.judge}; give --judge recordings of them"
     return cmap(truth, pool_windows(score_windows(network, rows, facts.audio, torch.device("cpu")), len(rows)))

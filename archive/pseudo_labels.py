@@ -3,7 +3,7 @@
     limits = read_limits(None, labels, lowest=0.1, highest=0.95, sure=0.5)
     labels, scores = limits.labels_of(probabilities)                  # of one window
     rows = read_pseudo_labels(Path("pseudo/recordings.csv"), taxonomy.labels)
-    rows = apart_from(rows, train, valid)
+    rows = apart_from(rows, train, valid, labelled_with(table).get("site_regex", ""))
 
 Reads    the recordings.csv of pseudo_label.py: a row per window, its labels and their scores, the surest first; beside
          it run.json, which names the classifiers; a table of limits per species
@@ -13,6 +13,8 @@ No torch.
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,15 +25,20 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from archive.duplicates import copies_of
+from archive.recorders import read_name
 from archive.recordings import Recording, is_number, read_recordings, write_recordings
 from archive.survey import BIRDS, Band, examine, with_outcome
 from runtime import processes
+from runtime.addresses import Address
 from runtime.csvs import read_table
 from runtime.files import read_json
 from runtime.terminal import show
+from sounds.notes import assumed_expansion
 
 TEACHERS = "teachers"  # in run.json: the classifiers that scored
 BEYOND = 0.01  # seconds: rounding of a window's end
+FOLDERS_OF_SITES = ("", "annotations", "unlabeled", "verdicts")  # sources whose folders are not named after species
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,11 @@ def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) ->
         f"{path}: {len(twice)} windows stand there more than once, such as {twice[0]}; keep one row of each"
     )
     # the sound that the table speaks of is there, and still the same
+    slowed = labelled_with(path).get("time_expansion", assumed_expansion())
+    assert slowed == assumed_expansion(), (
+        f"{path} was labelled with --time_expansion {slowed}, and is read with --data.time_expansion "
+        f"{assumed_expansion()}; give the same"
+    )
     files = sorted({row.path for row in rows})
     gone = [file for file in files if not file.is_file()]
     assert not gone, f"{path}: {len(gone)} of {len(files)} recordings are not there, such as {gone[0]}; label again"
@@ -124,23 +136,79 @@ def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) ->
     return rows
 
 
-def apart_from(windows: Sequence[Recording], train: Sequence[Recording], valid: Sequence[Recording]) -> list[Recording]:
-    """The windows of recordings that nobody labelled, at sites of which nothing is held out."""
+def apart_from(
+    windows: Sequence[Recording],
+    train: Sequence[Recording],
+    valid: Sequence[Recording],
+    site_regex: str = "",
+    band: Band = BIRDS,
+) -> list[Recording]:
+    """The windows of recordings that nobody labelled, and that are no copies of what is held out, at sites of which
+    nothing is held out.
+
+    site_regex   with which the windows were labelled
+    """
     known = {row.path.resolve() for row in (*train, *valid)}
-    sites = {row.site for row in valid if row.site}
+    sites = sites_of(valid, site_regex)
+    if not sites:
+        show(
+            f"none of {len(valid)} held-out recordings says where it was made, so windows with pseudo-labels may be of "
+            "its site; a column site in the table of --data.root says it, or --site_regex of pseudo_label.py"
+        )
     kept = [row for row in windows if row.site not in sites and row.path.resolve() not in known]
+    with processes.first_on_each_machine():
+        copies = copies_of([row.path for row in valid], [row.path for row in kept], band)
+    kept = [row for row in kept if row.path not in copies]
     if len(kept) < len(windows):
+        theirs = sorted(sites & {row.site for row in windows})
+        named = f" ({', '.join(theirs[:5])})" if theirs else ""
         show(
             f"{len(windows) - len(kept)} of {len(windows)} windows with pseudo-labels are left out: their recordings "
-            "are labelled by people, or their site is held out"
+            f"are labelled by people or copies of held-out ones ({len(copies)}), or their site is held out{named}"
         )
+    if not kept:
+        show("no window with pseudo-labels is left: training goes on without any")
     return kept
 
 
-def labelling_models(path: Path) -> list[Mapping[str, Any]]:
-    """The classifiers that labelled a table, as run.json beside it has them; none where nothing is written of them."""
+def sites_of(rows: Sequence[Recording], site_regex: str = "") -> set[str]:
+    """Where recordings were made that are held out or judge, as far as that is known."""
+    pattern = re.compile(site_regex) if site_regex else None
+    folders = [row.source in FOLDERS_OF_SITES for row in rows]
+    return {site_of(row.path, row.site, pattern, own) for row, own in zip(rows, folders, strict=True)} - {""}
+
+
+def site_of(path: Path, known: str, pattern: re.Pattern[str] | None, folders: bool = True) -> str:
+    """Where a recording was made, the same for one that is labelled and one that is held out: by the first group of a
+    pattern, else as is known of it, else by what the recorder wrote into the file's name, else by its folder's name.
+
+    folders   whether folders may be named after sites; they are not where they are named after species
+    """
+    match = pattern.search(str(path)) if pattern else None
+    folder = (path.parent if isinstance(path, Address) else Path(os.path.realpath(path)).parent).name
+    if match and match[1]:
+        return match[1]
+    if known not in ("", folder):
+        return known
+    return read_name(path.name).site or known or (folder if folders else "")
+
+
+def labelled_with(path: Path) -> Mapping[str, Any]:
+    """The settings with which pseudo_label.py wrote a table, by their flags; none where nothing is written of them."""
+    settings: object = run_beside(path).get("settings")
+    return cast(dict[str, Any], settings) if isinstance(settings, dict) else {}
+
+
+def run_beside(path: Path) -> Mapping[str, Any]:
+    """What run.json beside a table says."""
     beside = path.with_name("run.json")
-    teachers: object = read_json(beside, "label again").get(TEACHERS) if beside.is_file() else None
+    return read_json(beside, "label again") if beside.is_file() else {}
+
+
+def labelling_models(path: Path) -> list[Mapping[str, Any]]:
+    """The classifiers that labelled a table, as run.json beside it has them, an ensemble by its members; none where
+    nothing is written of them."""
+    teachers: object = run_beside(path).get(TEACHERS)
     each = cast(list[object], teachers) if isinstance(teachers, list) else []
     return [cast(dict[str, Any], teacher) for teacher in each if isinstance(teacher, dict)]
 

@@ -139,6 +139,13 @@ def begun_run(name: str, folder: Path, settings: object, resumed: list[str]) -> 
     return Run(folder, started, facts)
 
 
+def add_facts(run: Run, **facts: object) -> None:
+    """What run.json is to say of a run from now on, however it ends."""
+    run.facts.update(facts)
+    if FIRST:
+        write_json(run.folder / "run.json", run.facts)
+
+
 def past_starts(folder: Path, name: str, settings: object) -> list[str]:
     """When a run that is to be resumed was started before; one of other settings is refused, with what differs.
 

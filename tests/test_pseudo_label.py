@@ -1,11 +1,12 @@
 """Self-training: labels are the classifiers' scores window by window, and every brake holds."""
 
 import json
-import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,17 +19,29 @@ from test_states import FLAGS, cut_off_at, outcome
 from test_zoo import loudness_model
 
 import pseudo_label as command
+from archive.pseudo_labels import apart_from, read_pseudo_labels
 from archive.recordings import Recording, read_recordings, write_recordings
-from config import SIZES, FinetuneCommand, PseudoLabelCommand, parse
+from archive.survey import heard_by, sound_marks, sounds_marked
+from config import (
+    SIZES,
+    SOUNDS,
+    AudioSettings,
+    DataSettings,
+    FinetuneCommand,
+    LabelledSettings,
+    PseudoLabelCommand,
+    parse,
+)
 from data_loader import Context, labeled_loader, read_labeled, recording_contexts
 from demo_data import FieldSeason
-from main import Plan, check_labelling_models, finetune
+from main import Plan, check_labelling_models, finetune, provenance_of
 from model import BirdClefClassifier, Encoder
 from pseudo_label import pseudo_label
 from runtime.digests import sha256
-from serving.scorer import open_scorer, score
+from runtime.files import as_json
+from serving.scorer import Scorer, open_scorer, score
 from sounds.discovery import find_recordings
-from training.checkpoint import load_classifier
+from training.checkpoint import load_classifier, save_classifier
 from training.frozen import features_key
 from training.objective import prepare_loss_inputs
 
@@ -125,6 +138,38 @@ def test_nothing_of_a_site_that_is_held_out_or_judges_is_labelled(field: Path, m
     assert [row[0] for row in label(field, model, "--site_regex", "/(field)/")] == ["field"] * 3
 
 
+def test_a_judge_that_does_not_say_its_site_is_named(
+    field: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("Strix aluco", "Bubo bubo"):
+        write_windows(tmp_path / "judge" / folder / "noon.wav", *[0.5] * len(folder))
+    (field / "pond").rename(field / "Strix aluco")
+    found = label(field, model, "--judge", tmp_path / "judge")
+    assert sorted(row[0] for row in found) == ["H21", "H21", "Strix aluco"]
+    assert "none of the 2 recordings of" in (said := capsys.readouterr().out) and "says where it was made" in said
+    shutil.copyfile(field / "Strix aluco" / "dawn.wav", tmp_path / "judge" / "Bubo bubo" / "copy.wav")
+    assert [row[0] for row in label(field, model, "--judge", tmp_path / "judge")] == ["H21", "H21"]
+    (tmp_path / "judge" / "Bubo bubo" / "copy.wav").unlink()
+    write_windows(tmp_path / "judge" / "Bubo bubo" / "H21_20230511_051500.wav", 0.5)
+    assert [row[0] for row in label(field, model, "--judge", tmp_path / "judge")] == ["Strix aluco"]
+    assert "says where it was made" not in capsys.readouterr().out
+
+
+def test_windows_of_a_site_that_main_holds_out_are_not_learnt_from_whose_folder_alone_says_it(
+    field: Path, model: Path, tmp_path: Path
+) -> None:
+    label(field, model)
+    for site in ("pond", "ridge"):
+        write_windows(tmp_path / "annotated" / site / "noon.wav", *[0.5] * len(site))
+    table = tmp_path / "annotated" / "annotations.csv"
+    table.write_text("filename,start,end,species\npond/noon.wav,0,5,burst\nridge/noon.wav,0,5,burst\n")
+    _, rows = read_labeled(DataSettings(tmp_path / "annotated"))
+    pseudo = read_pseudo_labels(tmp_path / "pseudo" / "recordings.csv", ("burst",))
+    parts = [[row for row in rows if row.path.parent.name == site] for site in ("pond", "ridge")]
+    assert [row.site for row in apart_from(pseudo, parts[1], parts[0])] == ["H21", "H21"]
+    assert apart_from(pseudo, parts[0], parts[1]) == pseudo
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -190,6 +235,10 @@ def test_training_learns_from_pseudo_labels_and_says_where_they_are_from(
     run = tmp_path / "finetune-001"
     _, facts = load_classifier(run / "classifier.safetensors")
     assert facts.provenance["pseudo_labels"] == {"table": str(table), "windows": 8, "teachers": ["finetune-007"]}
+    learnt = [row.path for row in (*read_recordings(run / "training_recordings.csv"), *read_recordings(table))]
+    held_out = [row.path for row in read_recordings(run / "held_out_recordings.csv")]
+    written, band = str(facts.provenance["trained_on"]), heard_by(facts.audio)
+    assert sounds_marked(held_out, written, band) == [] and sounds_marked(learnt, written, band) == sorted(set(learnt))
     assert json.loads((run / "run.json").read_text())["pseudo_labels"] == sha256(table)
 
 
@@ -225,7 +274,8 @@ def checked(season: FieldSeason, tmp_path: Path, *flags: object, **teacher: obje
     """A run with these flags on labels of this teacher, as far as both are compared."""
     table = table_of(season, tmp_path / "pseudo", run="finetune-007", **teacher)
     config = parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table, *flags))
-    check_labelling_models(config, [Plan(config.data.valid_fold, "random", [], [])], layers=3)
+    valid = [Recording(season.soundscape, season.soundscape.name)]
+    check_labelling_models(config, [Plan(config.data.valid_fold, "random", [], valid)], layers=3)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +307,46 @@ def test_labels_of_a_classifier_that_was_trained_on_what_is_held_out_are_refused
     checked(season, tmp_path, **(teacher | {"data": "elsewhere"}))
 
 
+@pytest.mark.parametrize("facts", [{"data": "/elsewhere"}, {"held_out_fold": 0}, {"data": "runs/data/recordings.csv"}])
+def test_a_classifier_that_was_trained_on_what_is_held_out_is_known_by_its_recordings(
+    facts: dict[str, object], season: FieldSeason, tmp_path: Path
+) -> None:
+    band = heard_by(parse(FinetuneCommand, words_of(season, tmp_path)).audio)
+    others = sorted((season.root / "unlabeled").glob("*.flac"))
+    teacher = {"data": str(season.root), "held_out_fold": 1, "trained_on": sound_marks(others, band), **facts}
+    checked(season, tmp_path, **teacher)
+    teacher["trained_on"] = sound_marks([*others, season.soundscape], band)
+    with pytest.raises(AssertionError, match=r"trained on 1 of the 1 recordings that this run would hold out, such as"):
+        checked(season, tmp_path, **teacher)
+
+
+def test_of_an_ensemble_every_member_is_remembered() -> None:
+    members = [{"run": f"finetune-00{fold}", "held_out_fold": fold, "trained_on": f"0{fold}" * 5} for fold in (1, 2)]
+
+    def facts_of(provenance: dict[str, object]) -> list[dict[str, Any]]:
+        facts = SimpleNamespace(provenance=provenance, path=Path("e.onnx"), sha256="0", encoder="demo")
+        return command.facts_of(cast(Scorer, facts))
+
+    found = facts_of({"members": members})
+    assert [{name: one[name] for name in members[0]} for one in found] == members
+    assert {one["encoder"] for one in found} == {"one of several"}, "none of them is the teacher by itself"
+    assert facts_of({"run": "finetune-003"}) == [
+        {"model": "e.onnx", "sha256": "0", "encoder": "demo", "weights": "", "run": "finetune-003"}
+    ]
+
+
+def test_what_was_not_learnt_from_is_not_said_to_be(season: FieldSeason, tmp_path: Path) -> None:
+    marks = "0" * 10
+    table = table_of(season, tmp_path / "pseudo", run="finetune-007", trained_on=marks, teachers=[{"name": "BirdNET"}])
+    config = parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))
+    without = provenance_of(Plan(0, "random", [], []), config, "finetune-001", 3)
+    assert "pseudo_labels" not in without and without["teachers"] == [] and without["trained_on"] == ""
+    learnt = provenance_of(Plan(0, "random", [], [], read_recordings(table)), config, "finetune-001", 3)
+    assert learnt["pseudo_labels"] == {"table": str(table), "windows": 8, "teachers": ["finetune-007"]}
+    assert learnt["teachers"] == [{"name": "BirdNET"}]
+    assert marks in str(learnt["trained_on"]), "what the teacher was trained on counts too"
+
+
 @pytest.mark.slow
 def test_a_run_with_pseudo_labels_that_was_cut_off_ends_with_the_same_weights(
     season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,14 +373,13 @@ def test_a_run_with_pseudo_labels_that_was_cut_off_ends_with_the_same_weights(
 # --- rounds ---------------------------------------------------------------------------------------------------------
 
 
-def rounds(
-    figures: Sequence[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *flags: str
-) -> tuple[list[str], list[str]]:
-    """The rows of rounds.csv and the teachers of each round, of trainings that would get these figures."""
+def pretend_rounds(figures: Sequence[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The teachers of each round that is begun from now on, of trainings that would get these figures."""
     runs = [tmp_path / f"finetune-{number}" for number in range(len(figures))]
-    runs[0].mkdir()
-    (runs[0] / "run.json").write_text('{"status": "finished"}')
-    (runs[0] / "classifier.safetensors").touch()
+    for run in runs:
+        run.mkdir()
+        (run / "run.json").write_text('{"status": "finished"}')
+        (run / "classifier.safetensors").touch()
     teachers: list[str] = []
 
     def label_recordings(config: PseudoLabelCommand) -> tuple[int, int]:
@@ -314,9 +403,46 @@ def rounds(
     }
     for name, function in replaced.items():
         monkeypatch.setattr(command, name, function)
-    words = [str(tmp_path), "--out", str(tmp_path / "out"), "--student", str(runs[0]), "--rounds", "3", *flags]
+    return teachers
+
+
+def self_trained(tmp_path: Path, *flags: str) -> list[str]:
+    """The rows of rounds.csv after three rounds or fewer."""
+    words = [str(tmp_path), "--out", str(tmp_path / "out"), "--rounds", "3", *flags]
     assert pseudo_label(parse(PseudoLabelCommand, words)) == 0
-    return (tmp_path / "out" / "rounds.csv").read_text().splitlines()[1:], teachers
+    return (tmp_path / "out" / "rounds.csv").read_text().splitlines()[1:]
+
+
+def rounds(
+    figures: Sequence[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *flags: str
+) -> tuple[list[str], list[str]]:
+    """The rows of rounds.csv and the teachers of each round, of trainings that would get these figures."""
+    teachers = pretend_rounds(figures, tmp_path, monkeypatch)
+    return self_trained(tmp_path, "--student", str(tmp_path / "finetune-0"), *flags), teachers
+
+
+def test_the_same_command_goes_on_with_its_round_0_though_the_link_to_the_newest_run_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teachers, link = pretend_rounds([0.5, 0.6, 0.55], tmp_path, monkeypatch), tmp_path / "finetune"
+    link.symlink_to("finetune-0")
+
+    def stopped(_config: PseudoLabelCommand) -> tuple[int, int]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command, "label_recordings", stopped)
+        self_trained(tmp_path, "--student", str(link))
+    link.unlink()
+    link.symlink_to("finetune-1")
+    rows = self_trained(tmp_path, "--student", str(link))
+    assert "finetune is finetune-1 now; going on with finetune-0" in capsys.readouterr().out
+    assert [Path(row.split(",")[1]).name for row in rows] == ["finetune-0", "finetune-1", "finetune-2"]
+    assert self_trained(tmp_path, "--student", str(link), "--restart") == rows, "nor does --restart make it round 0"
+    assert teachers == ["of-finetune-0", "of-finetune-1"] * 2
+    with pytest.raises(AssertionError, match=r"rounds\.csv began with .*finetune-0, and --student is .*finetune-1"):
+        self_trained(tmp_path, "--student", str(tmp_path / "finetune-1"))
+    assert self_trained(tmp_path, "--student", str(tmp_path / "finetune-0")) == rows
 
 
 def test_the_rounds_end_when_the_figure_falls_and_name_the_best(
@@ -358,10 +484,74 @@ def test_a_round_is_an_ordinary_run_with_another_seed_and_is_not_trained_twice(
     assert (tmp_path / "out" / "round-1" / "recordings.csv").read_bytes() == table
 
 
-def test_a_judge_scores_labelled_recordings_with_the_classifier_of_a_run(season: FieldSeason, stages: Stages) -> None:
-    """The recordings that the run was trained on are known to it, and labelled the other way round they are not."""
-    config = replace(PseudoLabelCommand(), judge=season.root)
-    known = command.judged_by(config, stages.classifier.parent)
-    held_out = command.judged_by(PseudoLabelCommand(), stages.classifier.parent)
-    figures = json.loads((stages.classifier.parent / "run.json").read_text())["scores"]
-    assert held_out == figures["cmap"] and 0.5 < known <= 1 and not math.isclose(known, held_out)
+def test_a_judge_is_listened_to_as_the_classifier_hears_and_at_the_speed_of_the_season(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[object] = []
+
+    def load_classifier(_path: Path) -> tuple[None, SimpleNamespace]:
+        return None, SimpleNamespace(audio=SOUNDS["bat"], provenance={})
+
+    def read(data: LabelledSettings, band: object) -> None:
+        asked.extend((data.root, data.time_expansion, band))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.checkpoint.load_classifier", load_classifier)
+    monkeypatch.setattr("data_loader.read_labeled", read)
+    with pytest.raises(KeyboardInterrupt):
+        command.judged_by(replace(PseudoLabelCommand(), judge=tmp_path, time_expansion=10), tmp_path)
+    assert asked == [tmp_path, 10, heard_by(SOUNDS["bat"])] and heard_by(SOUNDS["bat"]) != heard_by(AudioSettings())
+
+
+def test_a_begun_round_goes_on_if_it_learns_from_the_same_table(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, table = tmp_path / "runs", table_of(season, tmp_path / "round-1")
+    first = parse(FinetuneCommand, words_of(season, root))
+    asked: list[FinetuneCommand] = []
+
+    def write_run(number: int, config: FinetuneCommand, status: str, learnt: str) -> Path:
+        facts = {"name": f"finetune-{number:03}", "status": status, "settings": config, "pseudo_labels": learnt}
+        facts |= {"host": "", "pid": 1, "started": ""}
+        (root / f"finetune-{number:03}").mkdir(parents=True)
+        (root / f"finetune-{number:03}" / "run.json").write_text(json.dumps(facts, default=as_json))
+        return root / f"finetune-{number:03}"
+
+    def pretend(config: FinetuneCommand) -> int:
+        asked.append(config)
+        write_run(10 + len(asked), replace(config, run=replace(config.run, resume=None)), "finished", sha256(table))
+        return 0
+
+    monkeypatch.setattr("main.finetune", pretend)
+    begun_from = write_run(1, first, "finished", "")
+    wanted = replace(first, data=replace(first.data, pseudo=table), run=replace(first.run, seed=first.run.seed + 1))
+    other = write_run(2, wanted, "interrupted", "of another table")
+    command.trained(PseudoLabelCommand(), begun_from, 1, table)
+    assert asked.pop().run.resume is None, "that of another table is left alone"
+    shutil.rmtree(root / "finetune-011")
+    own = write_run(3, wanted, "interrupted", sha256(table))
+    assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011"
+    assert asked.pop().run.resume == own and other != own
+    assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011" and not asked
+
+
+def test_a_judge_is_not_what_a_run_was_trained_on(season: FieldSeason, tmp_path: Path) -> None:
+    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path))) == 0
+    run, judge = tmp_path / "finetune-001", tmp_path / "judge"
+    with pytest.raises(AssertionError, match=r"was trained on \d+ of the \d+ recordings of --judge, such as"):
+        command.judged_by(replace(PseudoLabelCommand(), judge=season.root), run)
+    judge.mkdir()
+    shutil.copyfile(season.root / "taxonomy.csv", judge / "taxonomy.csv")
+    write_recordings(judge / "recordings.csv", read_recordings(run / "held_out_recordings.csv"))
+    as_held_out = command.judged_by(replace(PseudoLabelCommand(), judge=judge / "recordings.csv"), run)
+    assert command.judged_by(PseudoLabelCommand(), run) == pytest.approx(as_held_out, abs=1e-4)
+    model = command.exported(run, tmp_path)
+    words = [str(season.root / "unlabeled"), "--model", str(model), "--out", str(tmp_path / "out")]
+    with pytest.raises(AssertionError, match=r"teacher-.*onnx, which labels, was trained on \d+ of the \d+ recordings"):
+        pseudo_label(parse(PseudoLabelCommand, [*words, "--judge", str(season.root)]))
+    # of a classifier of an earlier version its table of recordings says it
+    network, facts = load_classifier(run / "classifier.safetensors")
+    del facts.provenance["trained_on"]
+    save_classifier(run / "classifier.safetensors", network, facts)
+    with pytest.raises(AssertionError, match=r"was trained on \d+ of the \d+ recordings of --judge"):
+        command.judged_by(replace(PseudoLabelCommand(), judge=season.root), run)

@@ -1,5 +1,7 @@
 """A classifier's scores become labels as the limits say, and a table that cannot be trained on is named."""
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,15 @@ import pytest
 import soundfile
 
 from archive.layouts import read_collection
-from archive.pseudo_labels import apart_from, labelling_models, read_limits, read_pseudo_labels
+from archive.pseudo_labels import (
+    apart_from,
+    labelled_with,
+    labelling_models,
+    read_limits,
+    read_pseudo_labels,
+    site_of,
+    sites_of,
+)
 from archive.recordings import COLUMNS, Recording, read_recordings, write_recordings
 from config import DataSettings
 
@@ -141,7 +151,58 @@ def test_nothing_of_a_site_that_is_held_out_and_nothing_that_people_labelled_is_
     assert apart_from(rows, [replace(other, path=rows[0].path)], [other]) == []
     assert apart_from(rows, [replace(other, site="pond")], [other]) == rows, "a site that trains may be learnt from"
     assert apart_from(rows, [other], [replace(other, site="pond")]) == []
-    assert capsys.readouterr().out.count("2 of 2 windows with pseudo-labels are left out") == 2
+    said = capsys.readouterr().out
+    assert said.count("2 of 2 windows with pseudo-labels are left out") == 2 and "site is held out (pond)" in said
+    assert said.count("no window with pseudo-labels is left: training goes on without any") == 2
+    assert "says where it was made" not in said
+
+
+def test_the_folder_of_what_is_held_out_is_its_site_unless_it_is_that_of_a_species(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_pseudo_labels(table, SPECIES)
+    noon = Recording(Path("/else/pond/noon.wav"), "pond/noon.wav", ("frog",), source="annotations")
+    assert apart_from(rows, [], [noon]) == []
+    assert "none of" not in capsys.readouterr().out
+    assert apart_from(rows, [], [replace(noon, source="folders")]) == rows
+    assert "none of 1 held-out recordings says where it was made" in capsys.readouterr().out
+    named = replace(noon, path=Path("/else/pond/H21_20230510_051500.wav"), source="folders")
+    assert sites_of([noon, named, replace(noon, site="ridge")]) == {"pond", "H21", "ridge"}
+
+
+def test_a_site_is_the_same_for_what_is_labelled_and_what_is_held_out(table: Path) -> None:
+    pattern = re.compile("/(S[0-9])_")
+    assert site_of(Path("season/S1_x/20260510_051500.wav"), "S1_x", pattern) == "S1"
+    assert site_of(Path("season/S1_x/20260510_051500.wav"), "S1_x", None) == "S1_x"
+    assert site_of(Path("season/card/H21_20260510_051500.wav"), "card", pattern) == "H21"
+    assert site_of(Path("season/card/H21_20260510_051500.wav"), "ridge", None) == "ridge", "as a table says"
+    assert site_of(Path("season/owl/a.wav"), "", None, folders=False) == ""
+    assert labelled_with(table) == {}
+    (table.parent / "run.json").write_text(json.dumps({"settings": {"site_regex": "/po(n)d/"}}))
+    rows = [replace(row, site="n") for row in read_pseudo_labels(table, SPECIES)]
+    noon = Recording(Path("/else/pond/noon.wav"), "pond/noon.wav", ("frog",), source="annotations")
+    assert apart_from(rows, [], [noon]) == rows, "without the pattern its site is another one"
+    assert apart_from(rows, [], [noon], labelled_with(table)["site_regex"]) == []
+
+
+def test_a_copy_of_what_is_held_out_is_not_learnt_from(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, dawn = read_pseudo_labels(table, SPECIES), table.parent / "pond" / "dawn.wav"
+    elsewhere = table.parent / "people"
+    elsewhere.mkdir()
+    samples = soundfile.read(dawn)[0]
+    for name, sound in (("copy.flac", samples), ("other.flac", samples[::-1])):
+        soundfile.write(elsewhere / name, sound, 16_000)
+    held_out = Recording(elsewhere / "copy.flac", "copy.flac", ("frog",), site="ridge")
+    assert apart_from(rows, [], [replace(held_out, path=elsewhere / "other.flac")]) == rows
+    assert "left out" not in capsys.readouterr().out
+    assert apart_from(rows, [], [held_out]) == []
+    assert "copies of held-out ones (1)" in capsys.readouterr().out
+
+
+def test_a_table_that_was_labelled_at_another_speed_is_refused(table: Path) -> None:
+    (table.parent / "run.json").write_text(json.dumps({"settings": {"time_expansion": 10}}))
+    with pytest.raises(AssertionError, match=r"with --time_expansion 10, and is read with --data\.time_expansion 1"):
+        read_pseudo_labels(table, SPECIES)
 
 
 def test_it_is_no_data_root(table: Path) -> None:

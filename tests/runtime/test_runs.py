@@ -14,7 +14,7 @@ from config import (
     FinetuneCommand,
 )
 from runtime import runs
-from runtime.runs import draw_curves, number_in_words, open_run, read_records, record, refuse_others
+from runtime.runs import add_facts, draw_curves, number_in_words, open_run, read_records, record, refuse_others
 
 HERE = Path(__file__).parents[2]
 
@@ -37,6 +37,15 @@ def test_a_failed_run_is_marked_and_never_becomes_the_default(tmp_path: Path) ->
     with pytest.raises(ZeroDivisionError), open_run("mae", tmp_path, {}) as bad:
         _ = 1 / 0
     assert status(bad.folder) == "failed" and (tmp_path / "mae").resolve() == good.folder
+
+
+def test_a_fact_that_is_added_is_there_while_the_run_goes_on_and_when_it_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_run("mae", tmp_path, {}) as run:
+        add_facts(run, pseudo_labels="abc")
+        assert status(run.folder) == "running"  # as a process that is killed now would leave it
+        assert json.loads((run.folder / "run.json").read_text())["pseudo_labels"] == "abc"
+        _ = 1 / 0
+    assert json.loads((run.folder / "run.json").read_text())["pseudo_labels"] == "abc"
 
 
 def test_ctrl_c_marks_a_run_as_interrupted(tmp_path: Path) -> None:
