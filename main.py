@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archive.licences import handed_on, licence_note, teachers_of
 from archive.pseudo_labels import apart_from, labelling_models, read_pseudo_labels
 from archive.recordings import Recording, marked
 from archive.survey import heard_by
@@ -68,11 +69,9 @@ from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
 from training.checkpoint import (
     ClassifierFacts,
-    licence_note,
     load_any_encoder,
     save_classifier,
     stage_one,
-    teachers_of,
 )
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
@@ -239,7 +238,7 @@ def train_plan(
         "licenses": dict(Counter(row.license or "unknown" for row in plan.train)),
         "epoch": trained.epoch,
         "sound": config.sound,
-        "teachers": teachers_of(history_of(plan.weights, config)),  # and those of the classifiers that labelled, below
+        "teachers": handed_on(history_of(plan.weights, config), Path(plan.weights).name),  # and who labelled, below
         "seed": config.run.seed,
     }
     if config.data.pseudo:
@@ -247,8 +246,9 @@ def train_plan(
         names = [str(model.get("run", "unknown")) for model in models]
         provenance["pseudo_labels"] = {"table": str(config.data.pseudo), "windows": len(pseudo), "teachers": names}
         helpers = teachers_of(provenance)
-        for one in [one for model in models for one in teachers_of(model)]:
-            helpers += [] if one in helpers else [one]
+        for one in models:
+            own = handed_on(one, Path(str(one.get("model"))).name, str(one.get("sha256", "")))
+            helpers += [helper for helper in own if helper not in helpers]
         provenance["teachers"] = helpers
     picture = config.encoder.picture
     depth = 0 if picture else encoder.depth

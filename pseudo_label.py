@@ -52,7 +52,7 @@ from serving.scorer import Scorer
 from sounds.audio import reading_version
 
 TABLE = "recordings.csv"
-KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers")  # of a classifier's training
+KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers", "license")  # of a classifier's training
 
 
 class Round(NamedTuple):
