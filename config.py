@@ -555,7 +555,8 @@ class MaskSettings:
     ratio: float = 0.65
     """Share of the tokens that is hidden."""
     shuffle: bool = False
-    """Put the frames of each window in random order: a control, in which there is no context to learn from."""
+    """Put the frames of each window in random order: a control, in which there is no context to learn from. Refused
+    with --target embeddings."""
 
 
 @dataclass(frozen=True)
@@ -565,13 +566,15 @@ class ImitationSettings:
     sample_rate: int = 0
     """Hz of the sound that an ONNX teacher takes; 0: as its metadata say."""
     window_seconds: float = 0.0
-    """Seconds of sound that one of its vectors is about; 0: as its metadata, its input or the ends in its table say."""
+    """Seconds of sound that one of its vectors is about; 0: as its metadata, its input or the ends in its table say,
+    which must not contradict it."""
     output: str = ""
     """Which output of an ONNX teacher is imitated; by default the one that is called embeddings, or the only one."""
     name: str = ""
     """What the teacher is called in all files that come of it; by default as its file says, or as it is called."""
     license: str = ""
-    """The licence of the teacher's weights, which is handed on to all files that come of it."""
+    """The licence of the teacher's weights, which is handed on to all files that come of it; by default as its file
+    says, a published classifier's too."""
     reconstruction: float = 0.0
     """How much masked reconstruction counts beside the imitation, from what is left visible; 0: nothing is hidden."""
 
@@ -815,7 +818,8 @@ class PretrainCommand:
     """With --target teacher: how much of the running mean is left after each update."""
     teacher: Path | None = None
     """With --target embeddings: an ONNX file that takes waveforms, or a table of embeddings (.npz, .parquet, .csv with
-    file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then."""
+    file, start, end, embedding) that another tool exported. Of the augmentation only gain and filter apply then; other
+    values of the rest are refused, as are those of --mask where nothing is hidden."""
     imitation: ImitationSettings = ImitationSettings()
     pull: float = 0.0
     """Pretrained weights go this share of the way back with each update (less as the rates fall), so that the encoder
@@ -838,10 +842,32 @@ class PretrainCommand:
         assert imitates or self.imitation == ImitationSettings(), (
             "--imitation changes nothing without --target embeddings; leave it out"
         )
+        if imitates:
+            self.refuse_idle()
+        assert self.target == "teacher" or self.teacher_decay == PretrainCommand.teacher_decay, (
+            "--teacher_decay changes nothing without --target teacher; leave it out"
+        )
         assert 0 <= self.pull < 1, f"--pull {self.pull}: give a share, such as 0.01, or 0 for none"
         assert self.audio.compression != "pcen_trained", (
             "--audio.compression pcen_trained: stage 1 would reconstruct what it bends itself, so no curve is trained "
             "here; give pcen, and pcen_trained to main.py"
+        )
+
+    def refuse_idle(self) -> None:
+        """What contradicts the imitation of a teacher, or does nothing beside it."""
+        assert not self.mask.shuffle, (
+            "--mask.shuffle puts sound in another order than that which the teacher of --target embeddings speaks of; "
+            "leave it out"
+        )
+        assert self.imitation.reconstruction or self.mask == MaskSettings(), (
+            "--mask changes nothing where nothing is hidden; add --imitation.reconstruction, or leave it out"
+        )
+        usual = PretrainCommand.augment
+        mixing = ("mixup", "sources", "roll", "splice")
+        idle = [name for name in mixing if getattr(self.augment, name) not in (0, getattr(usual, name))]
+        assert not idle, (
+            f"--augment.{idle[0]} changes nothing with --target embeddings, as the teacher knows nothing of it; leave "
+            "it out"
         )
 
     @property

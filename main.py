@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archive.licences import handed_on, licence_note, teachers_of
 from archive.pseudo_labels import apart_from, labelled_with, labelling_models, read_pseudo_labels
 from archive.recordings import Recording, marked
 from archive.survey import heard_by, sound_marks, sounds_marked
@@ -68,11 +69,9 @@ from taxonomy import Taxonomy
 from trainer import score_windows, train_classifier
 from training.checkpoint import (
     ClassifierFacts,
-    licence_note,
     load_any_encoder,
     save_classifier,
     stage_one,
-    teachers_of,
 )
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
@@ -265,9 +264,10 @@ def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> 
     models = labelling_models(table) if table else []
     learnt = [row.path for row in (*plan.train, *plan.pseudo) if not is_synthetic(row)]
     before = [str(model.get("trained_on", "")) for model in models]  # what its teachers were trained on counts too
-    helpers = teachers_of(history_of(plan.weights, config))
-    for one in [one for model in models for one in teachers_of(model)]:
-        helpers += [] if one in helpers else [one]
+    helpers = handed_on(history_of(plan.weights, config), Path(plan.weights).name)
+    for model in models:
+        own = handed_on(model, Path(str(model.get("model"))).name, str(model.get("sha256", "")))
+        helpers += [helper for helper in own if helper not in helpers]
     provenance: dict[str, object] = {
         "run": run,
         "data": str(config.data.root),

@@ -54,7 +54,7 @@ from serving.scorer import Scorer
 from sounds.audio import reading_version
 
 TABLE = "recordings.csv"
-KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers", "trained_on")  # of a classifier's training
+KNOWN = ("run", "data", "encoder", "seed", "held_out_fold", "teachers", "license", "trained_on")  # of its training
 ROUNDS = "rounds.csv"
 
 

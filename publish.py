@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from archive.licences import handed_on, is_non_commercial, licence_note
 from runtime.files import read_json
 from runtime.terminal import command_line, launch, show
 from serving.hub import push, require_library
@@ -52,6 +53,12 @@ def publish_run(config: PublishCommand) -> int:
     written = write_folder(folder, model, facts, file, story_of(config, facts))
     size = sum(one.stat().st_size for one in written) / 1e6
     show(f"wrote {', '.join(one.name for one in written)} to {folder} ({size:.1f} MB); read README.md before others do")
+    helpers = handed_on(facts.provenance, path.name)
+    if helpers:
+        show(licence_note(helpers))
+    closed = [one for one in helpers if is_non_commercial(one.get("license", ""))]
+    if closed and config.license and not is_non_commercial(config.license):
+        show(f"--license {config.license} promises more than {closed[0].get('name')} allows: give a non-commercial one")
     if not config.license:
         show("no --license: the card says that others must ask before they use it")
     if config.to:

@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import read_recordings
 from config import SCRATCH, EncoderSettings, HeadSettings
 from evaluation.blending import blended
@@ -60,12 +61,10 @@ from taxonomy import Taxonomy
 from training.checkpoint import (
     ClassifierFacts,
     encoder_audio,
-    licence_note,
     load_classifier,
     load_encoder,
     size_of_weights,
     stage_one,
-    teachers_of,
     weights_digest,
 )
 from training.device import available_cores
@@ -195,7 +194,7 @@ def write_embedder(config: QuantizeCommand) -> int:
     assert depth <= layers, f"--depth {depth}: {config.encoder} has {layers} layers"
     encoder, head = load_encoder(EncoderSettings(size, config.encoder, depth), audio), HeadSettings(layers=depth)
     model = BirdClefClassifier(encoder, audio, 1, head).eval()
-    teachers = teachers_of(stage_one(config.encoder))
+    teachers = handed_on(stage_one(config.encoder), Path(config.encoder).name)
     facts = ClassifierFacts(
         size, audio, head, NO_SPECIES, {"encoder": config.encoder, "teachers": teachers}, depth=depth
     )

@@ -417,7 +417,7 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     shown = {
         "model": str(results.facts.get("model") or first.cell("Model")),
         "model sha256": str(results.facts.get("model_sha256", "")),
-        "licence of the model": results.card.get("license", ""),
+        "licence of the model": results.card.get("license") or "; ".join(results.licences),
         "predicted": str(results.facts.get("started", "")),
         "window, s": first.cell("Window (s)"),
         "overlap, s": first.cell("Overlap (s)"),

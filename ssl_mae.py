@@ -41,6 +41,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import Recording, marks
 from archive.survey import heard_by
 from config import AudioSettings, MaskSettings, changed_words, sound_words
@@ -65,7 +66,7 @@ from runtime.terminal import command_line, launch, show
 from serving.teachers import Teacher, open_teacher, targets_of
 from sounds.audio import read_window
 from training.augment import augment_batch
-from training.checkpoint import licence_note, load_encoder, save_encoder, stage_one, teachers_of
+from training.checkpoint import load_encoder, save_encoder, stage_one
 from training.device import autocast, device_memory_mb, prepare_device
 from training.imitation import Imitated, measure_imitation, prepare_imitation
 from training.masking import contrast_scores, hide_tokens
@@ -116,7 +117,7 @@ def pretrain(config: PretrainCommand) -> int:
     rows = within_band(read_unlabeled(config.data, heard_by(config.audio)), config.audio)
     train, held_out = split(rows, config.data)
     teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
-    teachers = teachers_of(stage_one(config.encoder.weights))
+    teachers = handed_on(stage_one(config.encoder.weights), Path(config.encoder.weights).name)
     if teacher:
         teachers += [*teachers_of({"teachers": teacher.earlier}), teacher.facts]
     if teachers:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from archive.licences import licence_note, teachers_of
 from config import Engine
 from runtime.cluster import Cluster, alive, kept_open, threads_of_worker
 from runtime.terminal import show
@@ -179,11 +180,13 @@ def open_model(path: Path, threads: int, engine: Engine, card: Card | None, spec
 
 
 def licence_of(scorer: Scorer) -> str:
-    """On what terms a model may be used, as far as its card or its file says, in a line."""
+    """On what terms a model may be used, by its card or its file and those of who helped to make it, in a line."""
     if scorer.card:
         return f"licence of {scorer.card['name']}: {scorer.card['license']}. {scorer.card['citation']}".rstrip()
     licence = scorer.provenance.get("license")
-    return f"licence of {scorer.path.name}: {licence}" if isinstance(licence, str) and licence else ""
+    own = f"licence of {scorer.path.name}: {licence}" if isinstance(licence, str) and licence else ""
+    note = licence_note(teachers_of(scorer.provenance))
+    return ". ".join(part for part in (own or (note and scorer.path.name), note) if part)
 
 
 # --- by the workers of a cluster ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
+from archive.licences import handed_on
 from config import BlendSettings
 from evaluation.blending import Blend, blended, equal_blend, fit_blend
 from evaluation.calibration import Threshold, Thresholds
@@ -29,7 +30,7 @@ from runtime.digests import sha256
 from serving.comparison import ComparedWindows
 from serving.export import Recipe, save, set_facts
 from serving.sensitivity import ProductCost
-from training.checkpoint import ClassifierFacts, teachers_of
+from training.checkpoint import ClassifierFacts
 
 LEAST = 1e-7  # the least probability that has a logit here, of one that was blended
 
@@ -202,7 +203,9 @@ def common_facts(paths: Sequence[Path], members: Sequence[ClassifierFacts]) -> C
                 f"{path} takes sound with {name} {getattr(theirs, name)}, {paths[0]} with {getattr(ours, name)}; train "
                 f"all members with the same --audio.{name}"
             )
-    teachers = {str(sorted(one.items())): one for facts in members for one in teachers_of(facts.provenance)}
+    named = zip(paths, members, strict=True)
+    helpers = [one for path, facts in named for one in handed_on(facts.provenance, path.name, sha256(path))]
+    teachers = {str(sorted(one.items())): one for one in helpers}
     every: list[dict[str, object]] = [
         {"sha256": sha256(path), "encoder": facts.words} | facts.provenance
         for path, facts in zip(paths, members, strict=True)

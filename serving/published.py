@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 
 import onnx
 
+from archive.licences import handed_on, licence_note, teachers_of
 from evaluation.calibration import Threshold
 from model import BirdClefClassifier, Encoder
 from runtime.cells import bare, no_formula, write_sheet
@@ -26,7 +27,7 @@ from runtime.files import publish, read_json, scratch, sweep, write_json
 from serving.new_heads import write_copy
 from serving.scorer import provenance_of, read_facts
 from taxonomy import CLASS, FAMILY, ORDER, Taxonomy, from_json, table_rows
-from training.checkpoint import ClassifierFacts, licence_note, save_classifier, save_encoder, teachers_of
+from training.checkpoint import ClassifierFacts, save_classifier, save_encoder
 
 CARD, CLASSIFIER, LABELS = "README.md", "classifier.safetensors", "labels.csv"
 KEPT = ("held_out_fold", "epoch", "sound", "seed", "temperature", "held_out", "licenses", "license")  # of provenance
@@ -73,9 +74,9 @@ def public_provenance(provenance: Mapping[str, object], license_name: str) -> di
     found = {name: provenance[name] for name in KEPT if name in provenance}
     weights = str(provenance.get("encoder", ""))
     found["encoder"] = weights if weights == "random" or OPENAI.fullmatch(weights) else "an encoder of its own"
-    found["teachers"] = [
-        {key: one[key] for key in ("name", "license", "sha256") if key in one} for one in teachers_of(provenance)
-    ]
+    same = provenance.get("license") == license_name  # else somebody published it before, on other terms
+    helpers = teachers_of(provenance) if same else handed_on(provenance, "an earlier publication of it")
+    found["teachers"] = [{key: one[key] for key in ("name", "license", "sha256") if key in one} for one in helpers]
     return found | ({"license": license_name} if license_name else {})
 
 

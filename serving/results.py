@@ -104,6 +104,13 @@ class Results:
         return found if found.get("card") else {}
 
     @property
+    def licences(self) -> tuple[str, ...]:
+        """On what terms the models may be used, a line for each that says so; nothing where the run says nothing."""
+        said: object = self.facts.get("licences")
+        lines = cast(list[object], said) if isinstance(said, list) else []
+        return tuple(line for line in lines if isinstance(line, str))
+
+    @property
     def index(self) -> str:
         """The index whose windows these are, chosen by likeness or doubt: then a confidence is a cosine, or the answer
         of a head that no file had at that time. Blank where all windows were scored by a model."""

@@ -36,7 +36,7 @@ from runtime.csvs import read_table
 from runtime.files import NO_ARRAYS, refusing_damage
 from runtime.terminal import show
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
-from serving.scorer import METADATA, file_digest, reason
+from serving.scorer import METADATA, file_digest, provenance_of, reason
 from sounds.audio import open_recording, reading_version
 from sounds.windows import contexts
 
@@ -143,12 +143,14 @@ def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> 
     rate, window, context = geometry(file, ours, settings)
     output = output_of(file, settings.output, EMBEDDINGS, "--imitation.output")
     name = settings.name or file.metadata.get("name") or file.metadata.get("model_name") or path.name
-    licence = settings.license or file.metadata.get("license") or file.metadata.get("licence") or "unknown"
+    provenance = provenance_of(ours)
+    said = file.metadata.get("license") or file.metadata.get("licence") or provenance.get("license")
+    licence = settings.license or (said if isinstance(said, str) and said else "unknown")
     known = repr((VERSION, reading_version(), file.sha256, rate, window, context, output))
     kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
     ask = Network(file, output, rate, window, context, kept)
-    earlier = ours.get("provenance", {}).get("teachers") if isinstance(ours.get("provenance"), dict) else None
-    return Teacher(path, {"name": name, "license": licence, "sha256": file.sha256}, window, ask, earlier)
+    facts = {"name": name, "license": licence, "sha256": file.sha256}
+    return Teacher(path, facts, window, ask, provenance.get("teachers"))
 
 
 @dataclass(frozen=True)

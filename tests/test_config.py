@@ -265,11 +265,42 @@ def test_a_teacher_and_the_target_that_imitates_it_go_together() -> None:
         "add --teacher": ["--target", "embeddings"],
         "without --target embeddings; add that": ["--teacher", "t.npz"],
         "--imitation changes nothing": ["--imitation.name", "BirdNET"],
+        "--teacher_decay changes nothing": ["--teacher_decay", "0.9"],
         "give up to 30": ["--target", "embeddings", "--teacher", "t.npz", "--imitation.window_seconds", "60"],
     }
     for said, flags in wrong.items():
         with pytest.raises(AssertionError, match=said):
             parse(PretrainCommand, [*demo, *flags])
+
+
+IMITATE = ("--target", "embeddings", "--teacher", "t.npz")
+HIDING = ("--imitation.reconstruction", "1")
+IDLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {  # flags, those that give them a meaning, what is said
+    "frames shuffled": (("--mask.shuffle",), (), "another order"),
+    "frames shuffled beside a mask": (("--mask.shuffle", *HIDING), (), "another order"),
+    "a mask that hides nothing": (("--mask.strategy", "block"), HIDING, "where nothing is hidden"),
+    "a share of nothing": (("--mask.ratio", "0.5"), HIDING, "where nothing is hidden"),
+    "mixup": (("--augment.mixup", "0.9", *HIDING), (), r"--augment\.mixup changes nothing"),
+    "sources": (("--augment.sources", "3"), (), r"--augment\.sources changes nothing"),
+    "roll": (("--augment.roll", "0.5"), (), r"--augment\.roll changes nothing"),
+    "splice": (("--augment.splice", "0.5"), (), r"--augment\.splice changes nothing"),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_what_an_imitation_contradicts_or_leaves_idle_is_refused(name: str) -> None:
+    flags, meaning, said = IDLE[name]
+    demo = ["--preset", "demo"]
+    with pytest.raises(AssertionError, match=said):
+        parse(PretrainCommand, [*demo, *IMITATE, *flags])
+    others = [*IMITATE, *meaning] if meaning else [flag for flag in flags if flag not in HIDING]
+    parse(PretrainCommand, [*demo, *others, *(flags if meaning else ())])  # control
+
+
+@pytest.mark.parametrize("preset", ["demo", "base", "large-v3"])
+def test_no_preset_is_taken_for_an_idle_flag(preset: str) -> None:
+    for more in ((), HIDING, ("--augment.mixup", "0", "--augment.gain_db", "-6", "6", "--augment.filter", "0.5")):
+        assert parse(PretrainCommand, ["--preset", preset, *IMITATE, *more]).target == "embeddings"
 
 
 def test_a_curve_that_nothing_would_train_is_refused() -> None:

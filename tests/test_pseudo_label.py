@@ -253,6 +253,17 @@ def test_the_licence_of_a_labelling_classifiers_own_teacher_goes_with_the_studen
     assert facts.provenance["teachers"] == [birdnet]
 
 
+def test_the_licence_of_a_published_classifier_that_labelled_goes_with_the_student(
+    season: FieldSeason, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scorer = replace(open_scorer(model), provenance={"license": "cc-by-nc-4.0", "held_out_fold": 1})
+    table = table_of(season, tmp_path / "pseudo", **command.facts_of(scorer))
+    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
+    assert f"NON-COMMERCIAL: made with the help of {model.name} (licence: cc-by-nc-4.0)" in capsys.readouterr().out
+    _, facts = load_classifier(tmp_path / "finetune-001" / "classifier.safetensors")
+    assert facts.provenance["teachers"] == [{"name": model.name, "license": "cc-by-nc-4.0", "sha256": scorer.sha256}]
+
+
 def test_features_of_other_pseudo_labels_are_other_features(season: FieldSeason, tmp_path: Path) -> None:
     config = parse(FinetuneCommand, words_of(season, tmp_path))
     taxonomy, recordings = read_labeled(config.data)

@@ -14,12 +14,14 @@ import yaml
 from conftest import Stages
 from pretend_hub import Hub, hub
 
-from config import PredictCommand, PublishCommand, parse
+from config import SIZES, AudioSettings, HeadSettings, PredictCommand, PublishCommand, parse
 from demo_data import FieldSeason
+from model import BirdClefClassifier, Encoder
 from predictor import predict
 from publish import publish_run
 from serving.scorer import open_scorer, score
-from training.checkpoint import load_classifier
+from taxonomy import Taxonomy
+from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
 
 __all__ = ("hub",)
 
@@ -87,6 +89,23 @@ def test_the_classifier_and_the_onnx_file_answer_as_before(folder: Path, stages:
             for path in (stages.classifier, folder / "classifier.safetensors")
         ]
     assert torch.equal(*answers)
+
+
+def test_what_others_allow_of_a_classifier_is_said_before_it_is_pushed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kin = ("Animalia", "Chordata", "Amphibia", "Anura", "Ranidae", "Rana", "Rana ficta")
+    frog = Taxonomy(("frog",), ("Rana ficta",), ("Frog",), (kin,), (7,))
+    birdnet = {"name": "BirdNET", "license": "CC BY-NC-SA 4.0", "sha256": "ab"}
+    facts = ClassifierFacts("demo", AudioSettings(), HeadSettings(layers=3), frog, {"teachers": [birdnet]})
+    network = BirdClefClassifier(Encoder(SIZES["demo"]), facts.audio, 1, facts.head)
+    save_classifier(tmp_path / "classifier.safetensors", network, facts)
+    for licence, promised in (("cc-by-4.0", True), ("cc-by-nc-4.0", False), ("", False)):
+        words = ["--license", licence] if licence else []
+        assert published(tmp_path, "--out", tmp_path / "hub", *words) == 0
+        said = capsys.readouterr().out
+        assert "NON-COMMERCIAL: made with the help of BirdNET" in said
+        assert ("promises more than BirdNET allows" in said) == promised
 
 
 def test_what_was_pushed_is_scored_from_the_hub_and_then_from_the_cache(

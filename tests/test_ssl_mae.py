@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from archive.licences import teachers_of
 from config import (
     SIZES,
     AudioSettings,
@@ -38,7 +39,7 @@ from serving.embeddings import Embedded, write_vectors
 from serving.scorer import METADATA, open_scorer
 from sounds.audio import read_window
 from ssl_mae import TrivialBaseline, fill_hidden, input_picture, measure_skill, pretrain, skill_in_words, target_of
-from training.checkpoint import load_classifier, load_encoder, stage_one, teachers_of, weights_digest
+from training.checkpoint import load_classifier, load_encoder, stage_one, weights_digest
 from training.masking import hide_tokens
 
 TOKENS = 100

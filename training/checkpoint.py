@@ -61,7 +61,6 @@ from taxonomy import Taxonomy, from_json, to_json
 FORMAT = 3  # of the facts; a file with a higher number was written by a later version
 MOST_LAYERS = 1_000  # that a head receives
 LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
-NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[ -]?commercial", re.IGNORECASE)
 SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
 NEEDED = {  # facts of a file by its kind
     "encoder": frozenset({"format", "size", "audio", "provenance"}),
@@ -242,35 +241,16 @@ def layer_of_tensor(name: str) -> int:
 
 
 def stage_one(source: str) -> dict[str, object]:
-    """What an encoder.safetensors says of the run that made it; nothing for weights of another origin."""
-    if not source.endswith(".safetensors") or not Path(source).is_file():
+    """What an encoder.safetensors, or the folder whisper/ beside it, says of the run that made it; nothing for weights
+    of another origin."""
+    folder = Path(source).is_dir()
+    path, remedy = Path(source) / "model.safetensors" if folder else Path(source), "`python ssl_mae.py` writes one"
+    if path.suffix != ".safetensors" or not path.is_file():
         return {}
-    provenance: dict[str, object] = read_tensors(Path(source), "encoder", "`python ssl_mae.py` writes one")[1][
-        "provenance"
-    ]
+    if folder and "wild_whisper" not in open_tensors(path, (), remedy)[1]:
+        return {}
+    provenance: dict[str, object] = read_tensors(path, "encoder", remedy)[1]["provenance"]
     return provenance
-
-
-def teachers_of(provenance: Mapping[str, object]) -> list[dict[str, str]]:
-    """Whose embeddings were imitated on the way to a file, or to a classifier that labelled for it, as its provenance
-    has it: name, license and sha256 of each; what is no such list is none."""
-    found = provenance.get("teachers")
-    every = cast(list[object], found) if isinstance(found, list) else []
-    facts = [cast(dict[object, object], one) for one in every if isinstance(one, dict)]
-    return [{str(key)[:40]: str(value)[:200] for key, value in one.items()} for one in facts]
-
-
-def licence_note(teachers: Sequence[Mapping[str, str]]) -> str:
-    """A line on the licences of teachers, loud where one is non-commercial; nothing where there was no teacher."""
-    if not teachers:
-        return ""
-    names = ", ".join(f"{one.get('name', 'unknown')} (licence: {one.get('license', 'unknown')})" for one in teachers)
-    closed = any(NON_COMMERCIAL.search(one.get("license", "")) for one in teachers)
-    unknown = any(one.get("license", "unknown") == "unknown" for one in teachers)
-    note = f"made with the help of {names}"
-    if closed:
-        return f"NON-COMMERCIAL: {note}; use what comes of it on those terms alone"
-    return f"{note}; find out what that licence allows, and give it: --imitation.license" if unknown else note
 
 
 def save_encoder(

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 from pretend import write_beep_model
 
+from archive.licences import licence_note
 from config import PredictCommand
+from predictor import run_facts
 from runtime.cluster import WORKER
 from serving.analyser import (
     MOST_BYTES,
@@ -19,6 +21,7 @@ from serving.analyser import (
     Analyser,
     AnalyserSettings,
     analyse_here,
+    licence_of,
     open_analyser,
     tasks_of,
 )
@@ -94,3 +97,20 @@ def test_what_is_opened_is_the_same_thing_to_be_opened_for_the_same_flags() -> N
     assert settings == AnalyserSettings((Path("m.onnx"),), choice=ChoiceSettings(only=("frogs",)))
     assert settings != replace(settings, time_expansion=10) and hash(settings)
     assert settings.threads == PredictCommand().threads and settings.engine == PredictCommand().engine
+
+
+def test_whoever_uses_a_model_reads_on_what_terms_and_who_helped_to_make_it(analyser: Analyser) -> None:
+    (scorer,) = analyser.scorers
+    birdnet = {"name": "BirdNET", "license": "CC BY-NC-SA 4.0", "sha256": "ab"}
+    note = licence_note([birdnet])
+    own = "licence of beep.onnx: cc-by-4.0"
+    for provenance, said in (
+        ({}, ""),
+        ({"license": "cc-by-4.0"}, own),
+        ({"teachers": [birdnet]}, f"beep.onnx. {note}"),
+        ({"license": "cc-by-4.0", "teachers": [birdnet]}, f"{own}. {note}"),
+    ):
+        taught = replace(scorer, provenance=provenance)
+        assert licence_of(taught) == said
+        assert run_facts([taught], []).get("licences", []) == [said] * bool(said)
+    assert note.startswith("NON-COMMERCIAL")

@@ -13,6 +13,7 @@ import torch
 from conftest import ExportOnce, Stages
 from test_scorer import needs_openvino
 
+from archive.licences import teachers_of
 from archive.recordings import read_recordings, write_recordings
 from config import BlendOf, BlendSettings, GateSettings, QuantizeCommand
 from evaluation.blending import Blend, blended, equal_blend, levels_of
@@ -124,6 +125,10 @@ def test_the_licence_of_every_members_teacher_goes_on(stages: Stages) -> None:
     paths = [stages.classifier] * 3
     assert common_facts(paths, [facts, taught, taught]).provenance["teachers"] == taught.provenance["teachers"]
     assert "teachers" not in common_facts(paths, [facts, facts, facts]).provenance
+    published = replace(facts, provenance={"license": "cc-by-nc-4.0"})
+    (member,) = teachers_of(common_facts(paths, [facts, published, published]).provenance)
+    assert (member["name"], member["license"]) == (stages.classifier.name, "cc-by-nc-4.0")
+    assert len(member["sha256"]) == 64
 
 
 def test_thresholds_of_members_without_common_recordings_are_the_mean_as_logits() -> None:

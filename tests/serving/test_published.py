@@ -69,6 +69,8 @@ def test_only_what_is_named_is_let_through() -> None:
     assert "jane" not in repr(clean) and "finetune-007" not in repr(clean)
     assert clean["licenses"] == TRAINED["licenses"] and clean["license"] == "cc-by-4.0" and clean["held_out_fold"] == 0
     assert clean["teachers"] == [{"name": EVIL, "license": "CC BY-NC 4.0", "sha256": "ab"}]
+    again = public_provenance(clean, "apache-2.0")["teachers"]
+    assert "cc-by-4.0" in repr(again) and public_provenance(clean, "cc-by-4.0")["teachers"] == clean["teachers"]
     for weights, said in (
         ("random", "random"),
         ("openai/whisper-base", "openai/whisper-base"),

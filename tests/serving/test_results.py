@@ -21,6 +21,14 @@ def test_every_cell_is_read_as_it_stands_there(tmp_path: Path) -> None:
     assert len(results.files) == 3 and results.facts["started"].startswith("2026")
 
 
+def test_the_licences_of_the_models_are_read_whatever_stands_there(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path))
+    said = ["licence of m.onnx: cc-by-4.0", 3, "m.onnx. NON-COMMERCIAL: made with the help of BirdNET"]
+    assert replace(results, facts={"licences": said}).licences == (said[0], said[2])
+    for nothing in ({}, {"licences": "MIT"}, {"licences": None}):
+        assert replace(results, facts=nothing).licences == ()
+
+
 def test_of_several_folders_the_newest_is_taken(tmp_path: Path) -> None:
     for number, name in enumerate(("b", "a")):
         folder = write_results(tmp_path / name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -192,8 +193,17 @@ def test_a_file_of_this_project_says_itself_what_it_takes_and_whom_it_imitated(
     perch = [{"name": "Perch", "license": "Apache-2.0", "sha256": "ab"}]
     facts = json.dumps({"audio": audio, "provenance": {"teachers": perch}})
     teacher = open_teacher(network(tmp_path / "t.onnx", {METADATA: facts}), PLAIN, recordings)
-    assert teacher.seconds == 1.0 and teacher.earlier == perch
+    assert teacher.seconds == 1.0 and teacher.earlier == perch and teacher.facts["license"] == "unknown"
     assert len(targets_of(teacher, recordings).rows) == 6
+
+
+def test_a_published_classifier_teaches_on_the_terms_it_was_published_on(tmp_path: Path) -> None:
+    audio = {"sample_rate": 8_000, "window_seconds": 1.0, "context_seconds": 1.0}
+    for said, expected in (("cc-by-nc-4.0", "cc-by-nc-4.0"), ("", "unknown"), (3, "unknown")):
+        facts = json.dumps({"audio": audio, "provenance": {"license": said}})
+        path = network(tmp_path / "t.onnx", {METADATA: facts})
+        assert open_teacher(path, PLAIN, []).facts["license"] == expected
+    assert open_teacher(path, ImitationSettings(license="MIT"), []).facts["license"] == "MIT"
 
 
 FILES, TIMES = ("/else/pond/a.wav", "/else/pond/a.wav", "b.wav"), ((0.0, 2.0), (1.0, 3.0), (0.0, 2.0))
@@ -354,7 +364,8 @@ def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recordi
     (tmp_path / "t.txt").write_text("0 3 1,2,3")
     np.save(tmp_path / "array.npy", VECTORS)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
-    frame.assign(embedding=[[1.0, 2.0], None, [3.0, 4.0]]).to_parquet(tmp_path / "hole.parquet")
+    holed: list[Any] = [[1.0, 2.0], None, [3.0, 4.0]]
+    frame.assign(embedding=holed).to_parquet(tmp_path / "hole.parquet")
     frame.iloc[:0].to_parquet(tmp_path / "empty.parquet")
     said = {
         "uneven.parquet": "vectors of 2, 3 values", "startless.parquet": "no column start",
@@ -392,7 +403,7 @@ class HopliteDatabase:
     def get_all_windows(self, include_embedding: bool = False) -> list[HopliteWindow]:
         assert include_embedding
         starts = [(0, 0.0), (0, 1.5), (0, 3.0), (1, 0.0), (1, 1.5), (2, 0.0)]  # the last ones go on behind the end
-        return [HopliteWindow(own, [start, start + 1.5], np.float16([start, 1])) for own, start in starts]
+        return [HopliteWindow(own, [start, start + 1.5], np.array([start, 1], np.float16)) for own, start in starts]
 
 
 def test_a_database_of_perch_hoplite_becomes_a_table_as_the_documentation_says(

@@ -32,7 +32,6 @@ from model import BirdClefClassifier, Encoder, picture_encoder
 from taxonomy import Taxonomy
 from training.checkpoint import (
     ClassifierFacts,
-    licence_note,
     load_any_encoder,
     load_classifier,
     load_encoder,
@@ -40,7 +39,7 @@ from training.checkpoint import (
     save_classifier,
     save_encoder,
     size_of_weights,
-    teachers_of,
+    stage_one,
     write_tensors,
 )
 
@@ -588,26 +587,6 @@ def test_dimensions_of_no_whisper_are_refused_in_a_line(change: dict[str, object
     assert "\n" not in str(refusal.value)
 
 
-PERCH = {"name": "Perch 2", "license": "Apache-2.0", "sha256": "ab"}
-
-
-def test_a_non_commercial_teacher_is_said_loudly_and_any_other_plainly() -> None:
-    assert licence_note([]) == ""
-    assert licence_note([PERCH]) == "made with the help of Perch 2 (licence: Apache-2.0)"
-    for closed in ("CC BY-NC-SA 4.0", "cc-by-nc", "Non-Commercial", "for noncommercial use", "CC BY-NC 4.0"):
-        note = licence_note([PERCH, {"name": "BirdNET", "license": closed}])
-        assert note.startswith("NON-COMMERCIAL: ") and f"BirdNET (licence: {closed})" in note and "\n" not in note
-    for open_one in ("CC BY-SA 4.0", "MIT", "licence of the Nancy council", "once"):
-        assert not licence_note([{"name": "one", "license": open_one}]).startswith("NON")
-    assert "--imitation.license" in licence_note([{"name": "one", "license": "unknown"}])
-
-
-def test_teachers_are_read_from_a_provenance_whatever_stands_there() -> None:
-    assert teachers_of({"teachers": [PERCH]}) == [PERCH]
-    assert teachers_of({}) == teachers_of({"teachers": "BirdNET"}) == teachers_of({"teachers": [1, "x"]}) == []
-    assert teachers_of({"teachers": [{"name": 3, 4: None}]}) == [{"name": "3", "4": "None"}]
-
-
 SECOND = AudioSettings(window_seconds=1.0, context_seconds=1.0)
 SMALL_NAME = "test_efficientnet"
 
@@ -738,3 +717,13 @@ def test_a_transformer_for_another_geometry_is_refused(tmp_path: Path) -> None:
     save_classifier(path, model, replace(picture_facts(picture), audio=longer))
     with pytest.raises(AssertionError, match=r"network\.column is \(192, 1, 10\), this network needs \(192, 1, 20\)"):
         load_classifier(path)
+
+
+def test_the_folder_beside_an_encoder_says_of_its_run_what_the_encoder_says(tmp_path: Path) -> None:
+    provenance: dict[str, object] = {"run": "mae-007", "teachers": [{"name": "BirdNET", "license": "CC BY-NC 4.0"}]}
+    save_encoder(tmp_path / "encoder.safetensors", Encoder(SIZES["demo"]), "demo", AudioSettings(), provenance)
+    assert stage_one(str(tmp_path / "encoder.safetensors")) == stage_one(str(tmp_path / "whisper")) == provenance
+    (tmp_path / "empty").mkdir()
+    save_file({"a": torch.zeros(1)}, tmp_path / "empty" / "model.safetensors")
+    for other in ("empty", "nowhere"):  # control: weights of others
+        assert stage_one(str(tmp_path / other)) == {}

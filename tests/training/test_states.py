@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_teachers import network
 from torch import nn
 
 from config import SIZES, AudioSettings, DataSettings, FinetuneCommand, PretrainCommand, parse
@@ -25,6 +26,7 @@ from main import finetune
 from model import Encoder
 from runtime.files import as_json
 from runtime.runs import past_starts
+from serving import teachers
 from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
 from system import birth
@@ -284,6 +286,29 @@ def test_an_imitation_refuses_another_table_and_goes_on_with_its_own(
     assert all(
         name.startswith("model.encoder.") for name in outcome(tmp_path / "cut", "imitation")[0] if name[0] != "_"
     )
+
+
+def test_an_imitation_of_a_file_goes_on_though_its_answers_are_asked_for_again(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    monkeypatch.setattr(teachers, "SCRATCH", kept)
+    words = ["--preset", "demo", "--data.root", str(season.root / "unlabeled"), "--run.device", "cpu"]
+    words += ["--data.folds", "2", "--data.valid_fold", "1", "--data.cache", str(tmp_path / "cache")]
+    words += ["--train.epochs", "1", "--train.batch_size", "1", "--encoder.weights", "random"]
+    words += ["--target", "embeddings", "--teacher", str(network(tmp_path / "t.onnx")), "--run.root"]
+    assert pretrain(parse(PretrainCommand, [*words, str(tmp_path / "whole")])) == 0
+    asked = {path.name for path in kept.rglob("*.npz")}
+    with monkeypatch.context() as patch:
+        cut_off_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(parse(PretrainCommand, [*words, str(tmp_path / "cut")]))
+    shutil.rmtree(kept)
+    assert pretrain(parse(PretrainCommand, ["--run.resume", str(tmp_path / "cut" / "mae-001")])) == 0
+    assert asked and {path.name for path in kept.rglob("*.npz")} == asked
+    assert outcome(tmp_path / "cut", "imitation") == outcome(tmp_path / "whole", "imitation")
+    provenance = json.loads(outcome(tmp_path / "cut", "imitation")[0]["__metadata__"]["wild_whisper"])["provenance"]
+    assert [(one["name"], one["license"]) for one in provenance["teachers"]] == [("t.onnx", "CC0")]
 
 
 def test_a_pulled_run_goes_on_towards_the_weights_it_started_from_whatever_has_become_of_their_file(
