@@ -192,11 +192,12 @@ def labelled_windows(
 def facts_of(scorer: Scorer) -> list[dict[str, Any]]:
     """What is to be remembered of a teacher, of an ensemble of each member; its `encoder` is the size in words,
     `weights` what it was trained from."""
-    members: object = scorer.provenance.get("members")
-    found = cast(list[Any], members) if isinstance(members, list) and members else [scorer.provenance]
+    members: Any = scorer.provenance.get("members")
+    found: list[Any] = members if isinstance(members, list) and members else [scorer.provenance]
+    terms = {name: scorer.provenance[name] for name in ("license", "teachers") if name in scorer.provenance}
     every: list[dict[str, Any]] = []
     for provenance in [cast(dict[str, Any], one) for one in found if isinstance(one, dict)]:
-        known = {name: provenance[name] for name in KNOWN if name in provenance}
+        known = {name: given[name] for given in (terms, provenance) for name in KNOWN if name in given}
         weights, encoder = known.pop("encoder", ""), scorer.encoder if len(found) == 1 else "one of several"
         own = {"model": str(scorer.path), "sha256": scorer.sha256, "encoder": encoder, "weights": weights}
         every.append(own | known)

@@ -102,8 +102,8 @@ def walk(place: Path, fold: int, rows: Sequence[Recording], way: tuple[str, ...]
     control = command("main.py", place / f"control-{name}", "finetune", *again)
     student = command("main.py", place / f"student-{name}", "finetune", *again, "--data.pseudo", str(pseudo))
     # the file that is served
-    words = ("--classifier", str(student / "classifier.safetensors"), "--gate.allow_worse", "--run.threads", "1")
-    small = command("quantize.py", place / f"int8-{name}", "quantize", *words)
+    served = ("--classifier", str(student / "classifier.safetensors"), "--gate.allow_worse", "--run.threads", "1")
+    small = command("quantize.py", place / f"int8-{name}", "quantize", *served)
     gate = json.loads((small / "quantize.json").read_text(encoding="utf-8"))["gate"]
     steps = [
         float_step(f"depth {depth} of probe.py, {'head alone' if way else 'fine-tuned'}", plain),

@@ -257,7 +257,7 @@ def test_the_licence_of_a_published_classifier_that_labelled_goes_with_the_stude
     season: FieldSeason, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scorer = replace(open_scorer(model), provenance={"license": "cc-by-nc-4.0", "held_out_fold": 1})
-    table = table_of(season, tmp_path / "pseudo", **command.facts_of(scorer))
+    table = table_of(season, tmp_path / "pseudo", **command.facts_of(scorer)[0])
     assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
     assert f"NON-COMMERCIAL: made with the help of {model.name} (licence: cc-by-nc-4.0)" in capsys.readouterr().out
     _, facts = load_classifier(tmp_path / "finetune-001" / "classifier.safetensors")
