@@ -193,7 +193,9 @@ def facts_of(scorer: Scorer) -> list[dict[str, Any]]:
     """What is to be remembered of a teacher, of an ensemble of each member; its `encoder` is the size in words,
     `weights` what it was trained from."""
     members: object = scorer.provenance.get("members")
-    found = cast(list[Any], members) if isinstance(members, list) and members else [scorer.provenance]
+    found: list[object] = [scorer.provenance]
+    if isinstance(members, list) and members:
+        found = cast(list[object], members)
     every: list[dict[str, Any]] = []
     for provenance in [cast(dict[str, Any], one) for one in found if isinstance(one, dict)]:
         known = {name: provenance[name] for name in KNOWN if name in provenance}

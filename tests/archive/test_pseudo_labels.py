@@ -189,7 +189,7 @@ def test_a_copy_of_what_is_held_out_is_not_learnt_from(table: Path, capsys: pyte
     rows, dawn = read_pseudo_labels(table, SPECIES), table.parent / "pond" / "dawn.wav"
     elsewhere = table.parent / "people"
     elsewhere.mkdir()
-    samples = soundfile.read(dawn)[0]
+    samples = soundfile.read(dawn, dtype="float32")[0]
     for name, sound in (("copy.flac", samples), ("other.flac", samples[::-1])):
         soundfile.write(elsewhere / name, sound, 16_000)
     held_out = Recording(elsewhere / "copy.flac", "copy.flac", ("frog",), site="ridge")
