@@ -192,8 +192,10 @@ def labelled_windows(
 def facts_of(scorer: Scorer) -> list[dict[str, Any]]:
     """What is to be remembered of a teacher, of an ensemble of each member; its `encoder` is the size in words,
     `weights` what it was trained from."""
-    members: Any = scorer.provenance.get("members")
-    found: list[Any] = members if isinstance(members, list) and members else [scorer.provenance]
+    members: object = scorer.provenance.get("members")
+    found: list[object] = [scorer.provenance]
+    if isinstance(members, list) and members:
+        found = cast(list[object], members)
     terms = {name: scorer.provenance[name] for name in ("license", "teachers") if name in scorer.provenance}
     every: list[dict[str, Any]] = []
     for provenance in [cast(dict[str, Any], one) for one in found if isinstance(one, dict)]:

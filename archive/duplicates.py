@@ -122,8 +122,9 @@ def copies_of(others: Sequence[Path], paths: Sequence[Path], band: Band = BIRDS)
             found.add(path)
         elif known.fingerprint and printed:
             likeness = np.where(abs(lengths - known.seconds) <= SAME_LENGTH, table @ print_of(known), 0)
-            near = [at for at in np.argsort(-likeness, kind="stable")[:MOST_ALIKE].tolist() if likeness[at] >= ALIKE]
-            pairs = same_sounds([path, *(printed[at] for at in near)], examined, band) if near else []
+            order: list[int] = np.argsort(-likeness, kind="stable")[:MOST_ALIKE].tolist()
+            near = [printed[at] for at in order if likeness[at] >= ALIKE]
+            pairs = same_sounds([path, *near], examined, band) if near else []
             found |= {path} if any(pair.one == 0 for pair in pairs) else set()
     return found
 

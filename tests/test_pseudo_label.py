@@ -150,6 +150,7 @@ def test_a_judge_that_does_not_say_its_site_is_named(
     shutil.copyfile(field / "Strix aluco" / "dawn.wav", tmp_path / "judge" / "Bubo bubo" / "copy.wav")
     assert [row[0] for row in label(field, model, "--judge", tmp_path / "judge")] == ["H21", "H21"]
     (tmp_path / "judge" / "Bubo bubo" / "copy.wav").unlink()
+    capsys.readouterr()
     write_windows(tmp_path / "judge" / "Bubo bubo" / "H21_20230511_051500.wav", 0.5)
     assert [row[0] for row in label(field, model, "--judge", tmp_path / "judge")] == ["Strix aluco"]
     assert "says where it was made" not in capsys.readouterr().out
