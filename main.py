@@ -321,7 +321,8 @@ def save_calibrated(path: Path, candidate: Candidate, calibration: Calibration, 
     """Write a classifier with what was fitted on the held-out recordings, and how it does on them."""
     model, facts, _ = candidate
     model.temperature.fill_(float(np.float32(calibration.temperature)))
-    provenance = facts.provenance | {"held_out": dict(card), "temperature": calibration.temperature}
+    fitted = {"temperature": calibration.temperature, "alarms_per_hour": calibration.alarms}
+    provenance = facts.provenance | {"held_out": dict(card)} | fitted
     save_classifier(path, model, replace(facts, provenance=provenance, thresholds=calibration.thresholds))
 
 

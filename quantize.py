@@ -38,8 +38,8 @@ from tqdm import tqdm
 
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import read_recordings
-from config import SCRATCH, EncoderSettings, HeadSettings
-from evaluation.blending import blended
+from config import SCRATCH, AudioSettings, EncoderSettings, HeadSettings
+from evaluation.blending import beyond_rounding
 from evaluation.familiarity import FEWEST, Familiarity, fit_familiarity
 from evaluation.held_out import HELD_OUT
 from model import BirdClefClassifier
@@ -51,10 +51,10 @@ from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
 from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts, training_windows
-from serving.convolutions import ProductCounts, restate_facts, write_int8_convolutions
+from serving.convolutions import ProductCounts, restate_facts, spared_products, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
-from serving.export import Recipe, write_float, write_int8, write_openvino
+from serving.export import Recipe, network_facts, write_float, write_int8, write_openvino
 from serving.gate import Judgement, enough_windows, judge, write_changes
 from serving.sensitivity import ProductCost, choose, combined_error, input_channels, product_costs, smoothing
 from taxonomy import Taxonomy
@@ -74,6 +74,7 @@ FLOAT_TOLERANCE = 1e-4
 NO_SPECIES = Taxonomy((), (), (), (), ())
 SHOWN = 8  # products named in the table
 Scores = NDArray[np.float32]  # (windows, species), of all contexts
+EncoderKey = tuple[str, int, AudioSettings]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Choice(NamedTuple):
     recipe: Recipe
     costs: Sequence[ProductCost]
     origin: str  # of the sound that they were judged on
+    path: Path  # of the classifier whose sound that is
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def report_int8(files: Files, folder: Path, config: QuantizeCommand) -> str:
     fit = fit_budget(measured.speeds, trained.facts, config.budget, refused, trained.depths, files.members)
     # the card
     card = {
-        **trained_facts(trained, files.largest),
+        **trained_facts(trained, files.largest, files.members),
         **files.facts,
         **recipe_facts(recipe, costs, files.origin),
         **judgement_facts(judgement, measured, moved),
@@ -268,12 +270,12 @@ def write_files(
     floats, largest = write_float_file(model, trained, float_path, most)
     refuse_broken_cpu()
     if trained.facts.picture:
-        return write_picture_files(trained, float_path, int8_path, floats, largest)
+        return write_picture_files(trained, float_path, int8_path, floats, largest, known)
     # measure what INT8 costs each product, and choose its form
     if known is None:
         scanned, origin = scanned_contexts(trained.path, trained.facts, trained.held_out)
         origin = f"{len(scanned)} {origin}"
-        known = Choice(*choose_recipe(model, torch.from_numpy(scanned), limit), origin)
+        known = Choice(*choose_recipe(model, torch.from_numpy(scanned), limit), origin, trained.path)
         show(f"what INT8 costs each product, on {origin}:")
         print_costs(known.costs, known.recipe)
     # write INT8
@@ -287,9 +289,14 @@ def write_files(
     return Files(trained, float_path, int8_path, floats, largest, recipe, known.costs, known.origin, rewrite, count)
 
 
-def write_picture_files(trained: Compared, float_path: Path, int8_path: Path, floats: Scores, largest: float) -> Files:
-    """The INT8 file of a network for pictures, whose products have fixed scales and are judged together by the gate."""
-    scanned, origin = scanned_contexts(trained.path, trained.facts, trained.held_out)
+def write_picture_files(
+    trained: Compared, float_path: Path, int8_path: Path, floats: Scores, largest: float, known: Choice | None
+) -> Files:
+    """The INT8 file of a network for pictures, whose products have fixed scales and are judged together by the gate.
+
+    known   of a classifier with the same encoder: the same sound gives the same scales, so that both can share it
+    """
+    scanned, origin = scanned_contexts(known.path if known else trained.path, trained.facts, trained.held_out)
     origin = f"{len(scanned)} {origin}"
     count = write_int8_convolutions(float_path, int8_path, trained.facts, trained.verified, scanned)
     show(f"{count.products - count.spared} of {count.products} products in INT8, their scales from {origin}")
@@ -297,7 +304,8 @@ def write_picture_files(trained: Compared, float_path: Path, int8_path: Path, fl
     def rewrite(facts: ClassifierFacts) -> None:
         restate_facts(int8_path, facts, trained.verified, count)
 
-    return Files(trained, float_path, int8_path, floats, largest, Recipe(), [], origin, rewrite, count)
+    recipe = Recipe(dict.fromkeys(spared_products(float_path), "its weights are no constants"))
+    return Files(trained, float_path, int8_path, floats, largest, recipe, [], origin, rewrite, count)
 
 
 def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
@@ -324,18 +332,10 @@ def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
 
 def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
     """Both files of an ensemble; those of its members stay below /tmp."""
-    # both files of each member; what INT8 costs is asked once for encoders that are the same
     below = SCRATCH / "ensembles"
     below.mkdir(parents=True, exist_ok=True)
     own_folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=below))  # two commands may run at once
-    known, members = dict[tuple[str, int], Choice](), list[Files]()
-    for number, path in enumerate(paths, 1):
-        model, facts = load_classifier(path)
-        show(f"member {number}, {path}: {facts.words}")
-        key, own = (weights_digest(model.encoder.state_dict()), facts.pool), replace(ensemble, path=path, facts=facts)
-        files = write_files(model, own, own_folder / f"member-{number}", config.max_error, known.get(key))
-        known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin))
-        members.append(files)
+    members, own = write_members(ensemble, paths, own_folder, config.max_error)
     # how their answers are blended
     judged = bool(held_out_of_all(paths)) and len(ensemble.held_out.truth) > 0
     answers = np.stack([files.floats for files in members])
@@ -344,8 +344,8 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     show("an ensemble does not tell how unfamiliar a window is; its members by themselves do")
     # one file of all, held against its members
     trained = replace(ensemble, facts=facts)
-    recipe, costs = joined_recipes([files.recipe for files in members], [files.costs for files in members])
-    count = ProductCounts(*(sum(numbers) for numbers in zip(*(files.count for files in members), strict=True)))
+    recipe, costs = joined_recipes([files.recipe for files in own], [files.costs for files in own])
+    count = ProductCounts(*(sum(numbers) for numbers in zip(*(files.count for files in own), strict=True)))
     int8 = {"products": count.products, "eight_bits": sorted(recipe.eight), "kept_in_float32": dict(recipe.spared)}
     float_path, int8_path = folder / "classifier.onnx", folder / "classifier.int8.onnx"
 
@@ -356,9 +356,16 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     write_ensemble([files.float_path for files in members], float_path, facts, blend, "float32", trained.verified)
     rewrite(facts)
     floats = file_scores(float_path, trained.held_out.contexts)
-    largest = float(np.abs(floats - blended(blend, answers)).max())
+    largest = beyond_rounding(floats, blend, answers)
     assert largest <= FLOAT_TOLERANCE, f"{float_path} differs from its members by {largest:.1e}: do not deploy it"
-    said = {"members": [str(path) for path in paths], "blend": blend.of, "weights": blend.weights, "worth": line}
+    words = scoring.ensemble_in_words([files.trained.facts.words for files in members], len(members))
+    said = {
+        "encoder": words,
+        "members": [str(path) for path in paths],
+        "blend": blend.of,
+        "weights": blend.weights,
+        "worth": line,
+    }
     return Files(
         trained,
         float_path,
@@ -373,6 +380,30 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
         said,
         len(members),
     )
+
+
+def write_members(
+    ensemble: Compared, paths: Sequence[Path], folder: Path, limit: float
+) -> tuple[list[Files], list[Files]]:
+    """Both files of each member, and those of them that have an encoder of their own: what INT8 costs is asked once for
+    encoders that are the same, which are there once in the ensemble."""
+    known, members, own = dict[EncoderKey, Choice](), list[Files](), list[Files]()
+    for number, path in enumerate(paths, 1):
+        model, facts = load_classifier(path)
+        show(f"member {number}, {path}: {facts.words}")
+        key, trained = encoder_key(model, facts), replace(ensemble, path=path, facts=facts)
+        files = write_files(model, trained, folder / f"member-{number}", limit, known.get(key))
+        own += [] if key in known else [files]
+        known.setdefault(key, Choice(files.recipe, list(files.costs), files.origin, path))
+        members.append(files)
+    return members, own
+
+
+def encoder_key(model: BirdClefClassifier, facts: ClassifierFacts) -> EncoderKey:
+    """What makes of two members' encoders one: weights, and the front end that they are given sound by."""
+    weights = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    front = {f"front end.{name}": tensor for name, tensor in model.log_mel.state_dict().items()}
+    return weights_digest({**weights, **front}), facts.pool, facts.audio
 
 
 def write_float_file(model: BirdClefClassifier, trained: Compared, path: Path, most: int) -> tuple[Scores, float]:
@@ -460,12 +491,11 @@ def move_thresholds(files: Files, int8: Scores) -> int:
     return moved
 
 
-def trained_facts(trained: Compared, largest_difference: float) -> dict[str, object]:
-    """Of quantize.json: the classifier, and what it was compared on."""
+def trained_facts(trained: Compared, largest_difference: float, members: int) -> dict[str, object]:
+    """Of quantize.json: the classifier, or the first of several, and what it was compared on."""
     return {
         "classifier": str(trained.path),
-        "size": trained.facts.size,
-        "depth": 0 if trained.facts.picture else trained.facts.encoder.layers,
+        **({} if members > 1 else network_facts(trained.facts)),
         "encoder": trained.facts.words,
         "verified": trained.verified,
         "windows": len(trained.held_out.owner),

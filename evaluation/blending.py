@@ -25,6 +25,7 @@ from evaluation.metrics import cmap
 LEVELS = 32  # quantiles that a rank is told from
 NARROWEST = 1e-3  # between two of them, in logits
 PARTS = 5  # that weights are judged in
+ROUNDING = 2.0**-22  # of a probability that an engine gives: 1.6e-7 were measured, near 0 and 1 as elsewhere
 Scores = NDArray[np.float32]
 
 
@@ -53,12 +54,23 @@ class Worth:
     fitted: float  # with weights that were fitted on recordings of other groups
 
 
-def blended(blend: Blend, members: Scores) -> Scores:
+def blended(blend: Blend, members: NDArray[np.floating]) -> Scores:
     """(windows, species) probabilities of (members, windows, species) ones."""
     assert members.ndim == 3 and len(members) == len(blend.weights), f"{members.shape} scores, {blend.weights} weights"
     z = blend.scale * mean_logits(blend, clipped_logits(members)) + blend.bias
     probabilities: Scores = expit(z).astype(np.float32)
     return probabilities
+
+
+def beyond_rounding(answers: Scores, blend: Blend, members: Scores) -> float:
+    """How far the answers of a file that blends logits are from its members blended, beyond what the rounding of the
+    members' probabilities leaves open: near 0 and 1 a probability does not tell its logit.
+
+    answers   (windows, species)
+    """
+    exact = members.astype(np.float64)
+    low, high = (blended(blend, exact + step) for step in (-ROUNDING, ROUNDING))  # a blend never falls
+    return max(0.0, float(np.maximum(low - answers, answers - high).max()))
 
 
 def mean_logits(blend: Blend, logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -174,7 +186,10 @@ def as_probabilities(
     fitted = LogisticRegression(C=1e6).fit(z[:, None], there)
     bias, moved = (float(value) for value in fitted.decision_function(np.array([[0.0], [1.0]])))
     scale = moved - bias
-    assert scale > 0, "a higher rank would be a lower probability: these members know nothing of these recordings"
+    assert scale > 0, (
+        f"a higher rank would be a lower probability (slope {scale:.2g}): these members know nothing of these "
+        "recordings; give --blend.of logits, or leave the worst member out"
+    )
     return Blend(blend.of, blend.weights, scale, bias, blend.levels)
 
 

@@ -121,6 +121,12 @@ class Thresholds:
         """(species,) from where on each is reported, in the kind of the scores, as predictor.py compares them."""
         return np.array([threshold.applied for threshold in self.species]).astype(np.float32)
 
+    @property
+    def floor(self) -> float:
+        """Below which none is, where noise was asked (`noise_floor`); no lower than that where too little is known of
+        every species. 0 without any."""
+        return min((threshold.least for threshold in self.species), default=0.0)
+
     def moved_to(self, before: Numbers, after: Numbers, taxonomy: Taxonomy) -> Thresholds:
         """Thresholds that as many windows reach as before in the scores of another file of the same network, as INT8.
 

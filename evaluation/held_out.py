@@ -217,16 +217,17 @@ def calibrate_highest(
     alarms: float = 0.0,
     empty: NDArray[np.float32] | None = None,
     hours: float = 0.0,
+    lowest: float = 0.0,
 ) -> Calibration:
     """The same; (recordings, species) probabilities of the highest windows, and what is there; empty (windows, species)
-    and hours of windows without any species."""
+    and hours of windows without any species; no threshold is below `lowest`, whatever these say."""
     judged = judged_entries(truth, taxonomy)
     sure = np.clip(highest[judged].astype(np.float64), LITTLE, 1 - LITTLE)
     temperature = fit_temperature(np.log(sure / (1 - sure)), truth[judged])
     calm = apply_temperature(highest, temperature).astype(np.float32)
-    floor = 0.0
+    floor = lowest
     if alarms and empty is not None and len(empty):
-        floor = noise_floor(apply_temperature(empty, temperature), hours, alarms)
+        floor = max(floor, noise_floor(apply_temperature(empty, temperature), hours, alarms))
     species = fit_thresholds(calm, truth, taxonomy.labels, PRECISE, FEWEST, judged, floor)
     ranks = {rank: max(limit, floor) for rank, limit in fit_rank_thresholds(calm, truth, taxonomy).items()}
     return Calibration(temperature, Thresholds(tuple(species), ranks), alarms, floor)

@@ -26,7 +26,7 @@ from runtime.cluster import Cluster, alive, kept_open, threads_of_worker
 from runtime.terminal import show
 from serving.analysis import analyse, score_entries
 from serving.choices import ChoiceSettings, choose_detections, model_hash
-from serving.contexts import SoundSettings
+from serving.contexts import SoundSettings, common_audio
 from serving.detections import Analysed, Choices, Scored
 from serving.hub import USUAL, fetch, is_address
 from serving.inputs import Entry, is_present
@@ -159,10 +159,11 @@ def open_models(
             show(licence)
         if not scorer.card and not scorer.verified and scorer.taxonomy.labels:
             show("unverified: this model was not compared with the trained network on enough held-out windows")
-        same = scorer.taxonomy == scorers[0].taxonomy and scorer.audio == scorers[0].audio
-        assert same, (
-            f"{scorer.path} and {scorers[0].path} differ in their species or windows; average models that agree"
+        assert scorer.taxonomy == scorers[0].taxonomy, (
+            f"{scorer.path} and {scorers[0].path} differ in their species; average models that agree"
         )
+    audio = common_audio([scorer.path for scorer in scorers], [scorer.audio for scorer in scorers])
+    scorers = [replace(scorer, audio=audio) for scorer in scorers]
     if len(scorers) > 1 and any(scorer.unfamiliar for scorer in scorers):
         show("of several models nothing is said of how unfamiliar a window is; each by itself would tell it")
         return [replace(scorer, unfamiliar=False) for scorer in scorers]

@@ -71,10 +71,14 @@ def fit_budget(
 
 
 def fewer_members(speed: Speed, budget: BudgetSettings, members: int) -> str:
-    """How many members would fit in the time, if each takes the same share of it, in a sentence."""
+    """How many members would fit in the time, if each takes the same share of it, in a sentence; where memory is short
+    nothing is said of how many, as what they share of it is not known."""
     minutes = budget.audio_hours * 60 / speed.times_real_time
     fitting = min(members - 1, math.floor(members * budget.minutes / minutes))
-    return f"{members} members do not fit {budget.minutes:g} minutes and {budget.memory_gb:g} GB; " + (
+    short = f"{members} members do not fit {budget.minutes:g} minutes and {budget.memory_gb:g} GB; "
+    if speed.peak_memory_mb / 1000 > budget.memory_gb:
+        return f"{short}fewer or smaller ones take less memory"
+    return short + (
         f"{fitting} may, and members with the same frozen encoder cost hardly more than one" if fitting else "none does"
     )
 

@@ -58,6 +58,24 @@ class Speech:
     skipped: float = 0.0  # seconds
 
 
+def common_audio(paths: Sequence[Path], sounds: Sequence[AudioSettings]) -> AudioSettings:
+    """What several models are given, each of which makes its own picture of it: the band is the widest of theirs.
+
+    Errors: models that take other samples, or answer for other windows, are refused in one line.
+    """
+    first = sounds[0]
+    for path, other in zip(paths, sounds, strict=True):
+        for name in ("sample_rate", "window_seconds", "context_seconds"):
+            ours, theirs = getattr(first, name), getattr(other, name)
+            assert theirs == ours, (
+                f"{path} takes sound with {name} {theirs}, {paths[0]} with {ours}; take models that were trained "
+                f"with the same --audio.{name}"
+            )
+    top = max(audio.top_hz for audio in sounds)
+    highest = first.highest_hz if top == first.top_hz else top
+    return replace(first, lowest_hz=min(audio.lowest_hz for audio in sounds), highest_hz=highest)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Where the answer to a context belongs."""

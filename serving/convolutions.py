@@ -92,6 +92,11 @@ def network_products(graph: onnx.ModelProto) -> tuple[list[str], list[str]]:
     return quantised, [node.name for node in weighted if node.input[1] not in constants]
 
 
+def spared_products(float_path: Path) -> list[str]:
+    """The nodes of a float32 file that stay in float32 in its twin."""
+    return network_products(onnx.load(float_path))[1]
+
+
 class Contexts(CalibrationDataReader):
     """Contexts one at a time, as ONNX Runtime asks for them."""
 

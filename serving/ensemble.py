@@ -28,7 +28,8 @@ from evaluation.fitting import MOST_SURE
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
 from runtime.digests import sha256
 from serving.comparison import ComparedWindows
-from serving.export import Recipe, save, set_facts
+from serving.contexts import common_audio
+from serving.export import Recipe, network_facts, save, set_facts
 from serving.sensitivity import ProductCost
 from training.checkpoint import ClassifierFacts
 
@@ -197,23 +198,23 @@ def common_facts(paths: Sequence[Path], members: Sequence[ClassifierFacts]) -> C
         assert other.taxonomy == first.taxonomy, (
             f"{path} knows other species than {paths[0]}; train all members on the same table of recordings"
         )
-        ours, theirs = first.audio, other.audio
-        for name in ("sample_rate", "window_seconds", "context_seconds"):
-            assert getattr(ours, name) == getattr(theirs, name), (
-                f"{path} takes sound with {name} {getattr(theirs, name)}, {paths[0]} with {getattr(ours, name)}; train "
-                f"all members with the same --audio.{name}"
-            )
+    audio = common_audio(paths, [facts.audio for facts in members])
     named = zip(paths, members, strict=True)
     helpers = [one for path, facts in named for one in handed_on(facts.provenance, path.name, sha256(path))]
     teachers = {str(sorted(one.items())): one for one in helpers}
     every: list[dict[str, object]] = [
-        {"sha256": sha256(path), "encoder": facts.words} | facts.provenance
+        facts.provenance | {"sha256": sha256(path), "network": network_facts(facts)}
         for path, facts in zip(paths, members, strict=True)
     ]
     provenance: dict[str, object] = {"members": every}
+    if limits := [alarms for facts in members if (alarms := alarms_of(facts.provenance))]:
+        provenance["alarms_per_hour"] = min(limits)
     if teachers:
         provenance["teachers"] = list(teachers.values())
-    return replace(first, provenance=provenance, thresholds=mean_thresholds([facts.thresholds for facts in members]))
+    if licences := dict.fromkeys(str(one) for facts in members if (one := facts.provenance.get("license"))):
+        provenance["license"] = ", ".join(licences)
+    thresholds = mean_thresholds([facts.thresholds for facts in members])
+    return replace(first, audio=audio, provenance=provenance, thresholds=thresholds)
 
 
 def mean_thresholds(members: Sequence[Thresholds]) -> Thresholds:
@@ -266,7 +267,10 @@ def blend_members(
 ) -> tuple[Blend, ClassifierFacts, str]:
     """How members are blended; the facts with the thresholds of that; and, in a line, what it is worth.
 
+    No threshold is lower than the members' floor, for that may be of noise which no table names; nor than what the
+    blend needs in held-out windows without any species.
     members   (members, windows of all contexts, species) probabilities
+    facts     of `common_facts`
     judged    whether the recordings were held out of all members; else weights are equal, thresholds theirs
     """
     if not judged:
@@ -277,23 +281,35 @@ def blend_members(
     blend, worth = fit_blend(settings.of, windows, owner, truth, held_out.groups, sure, settings.weights == "fitted")
     times, scores = np.zeros(len(owner)), blended(blend, windows)
     highest = loudest_windows(WindowScores(owner, times, times, scores, scores[:, :0]), len(truth))
-    calibration = calibrate_highest(highest, truth, facts.taxonomy)
+    empty, alarms, floor = scores[~truth[owner].any(axis=1)], alarms_of(facts.provenance), facts.thresholds.floor
+    hours = len(empty) * facts.audio.window_seconds / 3600
+    calibration = calibrate_highest(highest, truth, facts.taxonomy, alarms, empty, hours, floor)
     cooled = replace(blend, scale=blend.scale / calibration.temperature, bias=blend.bias / calibration.temperature)
     alone, weights = (" ".join(f"{value:.3f}" for value in values) for values in (worth.members, blend.weights))
     line = f"cmAP on {len(truth)} recordings held out of all: members {alone}; equal weights {worth.equal:.3f}"
     if settings.weights == "fitted":
         line += f", fitted {worth.fitted:.3f} on groups that they were not fitted on"
-    return cooled, replace(facts, thresholds=calibration.thresholds), f"{line}; kept: {weights}"
+    line += f"; kept: {weights}"
+    if calibration.floor:
+        line += f"; no threshold below {calibration.floor:.3f}"
+    return cooled, replace(facts, thresholds=calibration.thresholds), line
+
+
+def alarms_of(provenance: Mapping[str, object]) -> float:
+    """False alarms an hour that thresholds were fitted for; 0: no limit, or an earlier version that does not say."""
+    stored = provenance.get("alarms_per_hour")
+    return stored if isinstance(stored, float) else 0.0
 
 
 def joined_recipes(
     recipes: Sequence[Recipe], costs: Sequence[Sequence[ProductCost]]
 ) -> tuple[Recipe, list[ProductCost]]:
-    """What became of the products of all members, whose layers count on from one member to the next."""
+    """What became of the products of several encoders, whose layers count on from one to the next; those of a network
+    for pictures, which have no costs, keep their names behind the number of their encoder."""
     spared, eight, every, offset = dict[str, str](), list[str](), list[ProductCost](), 0
-    for recipe, own in zip(recipes, costs, strict=True):
+    for number, (recipe, own) in enumerate(zip(recipes, costs, strict=True), 1):
         names = {cost.name: moved_on(cost.name, offset) for cost in own}
-        spared |= {names[name]: why for name, why in recipe.spared.items()}
+        spared |= {names.get(name, f"encoder {number}: {name}"): why for name, why in recipe.spared.items()}
         eight += [names[name] for name in recipe.eight]
         every += [replace(cost, name=names[cost.name]) for cost in own]
         offset += 1 + max((int(name.split(".")[1]) for name in names), default=-1)

@@ -310,13 +310,16 @@ def products(graph: onnx.ModelProto) -> dict[str, str]:
 
 
 def front_end(path: Path) -> bytes:
-    """The part of a file that makes log-mel pictures of waveforms, as a file of its own."""
+    """The part of a file that makes log-mel pictures of waveforms, as a file of its own; an ensemble makes several."""
     graph = onnx.load(path, load_external_data=False)
     nodes = [node for node in graph.graph.node if module_of(node).startswith(FRONT_END)]
+    others = (node for node in graph.graph.node if not module_of(node).startswith(FRONT_END))
+    used = {name for node in others for name in node.input}
+    made = [name for node in nodes for name in node.output if name in used]
     wanted = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in graph.graph.initializer if tensor.name in wanted]
-    picture = onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
-    part = onnx.helper.make_graph(nodes, "front end", graph.graph.input, [picture], constants)
+    pictures = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made]
+    part = onnx.helper.make_graph(nodes, "front end", graph.graph.input, pictures, constants)
     model = onnx.helper.make_model(part, opset_imports=graph.opset_import, ir_version=graph.ir_version)
     load_external_data_for_model(model, str(path.parent))
     content: bytes = model.SerializeToString()
@@ -488,9 +491,7 @@ def set_facts(
     float32 all the same, and how finely its weights are rounded."""
     content = {
         "format": scoring.FORMAT,
-        "size": facts.size,
-        "depth": 0 if facts.picture else facts.encoder.layers,
-        "pool": facts.pool,
+        **({} if "members" in facts.provenance else network_facts(facts)),  # an ensemble names that of each member
         "precision": precision,
         "verified": verified,
         "audio": asdict(facts.audio),
@@ -499,10 +500,15 @@ def set_facts(
         "provenance": facts.provenance,
         "sealed": True,
     }
-    content |= {"picture": asdict(facts.picture)} if facts.picture else {}
     content |= {"int8": int8} if int8 else {}
     content |= {"unfamiliar": True} if any(output.name == "unfamiliar" for output in graph.graph.output) else {}
     onnx.helper.set_model_props(graph, {scoring.METADATA: json.dumps(content)})
+
+
+def network_facts(facts: ClassifierFacts) -> dict[str, object]:
+    """Which encoder a file holds, as `scorer.encoder_from_facts` reads it."""
+    found: dict[str, object] = {"size": facts.size, "depth": 0 if facts.picture else facts.encoder.layers}
+    return found | {"pool": facts.pool} | ({"picture": asdict(facts.picture)} if facts.picture else {})
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -318,6 +318,25 @@ def seconds_to_score(scorer: Scorer, contexts: NDArray[np.float32]) -> float:
 
 
 def encoder_from_facts(facts: Mapping[str, Any]) -> str:
+    """The encoder in words; of an ensemble that of each member, as far as the file says."""
+    members: object = provenance_of(facts).get("members")
+    if not isinstance(members, list):
+        return network_from_facts(facts)
+    each = [cast(dict[str, Any], one) for one in cast(list[object], members) if isinstance(one, dict)]
+    networks = [cast(dict[str, Any], one["network"]) for one in each if isinstance(one.get("network"), dict)]
+    return ensemble_in_words([words for network in networks if (words := network_from_facts(network))], len(each))
+
+
+def ensemble_in_words(encoders: Sequence[str], count: int) -> str:
+    """ensemble of 3: 2 x base, AudioCNN.
+
+    encoders   in words; of members that do not say there is none
+    """
+    named = [f"{times} x {words}" if times > 1 else words for words, times in Counter(encoders).items()]
+    return f"ensemble of {count}{': ' if named else ''}{', '.join(named)}"
+
+
+def network_from_facts(facts: Mapping[str, Any]) -> str:
     """base, `base, the lowest 3 of 6 layers`, or another kind and name; nothing where the file says nothing known."""
     if isinstance(stored := facts.get("picture"), dict):
         other = cast(dict[str, Any], stored)

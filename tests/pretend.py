@@ -120,11 +120,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_beep_model(path: Path, species: int = 1, width: int = 0, sample_rate: int = 16_000) -> Path:
+def write_beep_model(
+    path: Path, species: int = 1, width: int = 0, sample_rate: int = 16_000, **audio: str | float
+) -> Path:
     """An ONNX file whose first species is what sounds at 3 kHz for 20 ms or longer, as far as it is loud; the others
     never call. It hears windows of 5 s.
 
     width   of the embeddings; 0: it has none
+    audio   what else it says of the sound that it takes
     """
     frame, samples = sample_rate // 50, round(WINDOW * sample_rate)
     wave = np.exp(2j * np.pi * 3_000 * np.arange(frame) / sample_rate) * 4 / frame
@@ -162,7 +165,7 @@ def write_beep_model(path: Path, species: int = 1, width: int = 0, sample_rate: 
     names = Taxonomy(labels, labels, labels, tuple((*kin, label) for label in labels), (7,) * species)
     facts = {
         "format": FORMAT,
-        "audio": {"sample_rate": sample_rate, "window_seconds": WINDOW},
+        "audio": {"sample_rate": sample_rate, "window_seconds": WINDOW, **audio},
         "taxonomy": to_json(names),
         "precision": "float32",
         "verified": True,

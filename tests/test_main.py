@@ -97,6 +97,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(seaso
     assert all(model.whisper_encoder.size.pool == about.pool == 2 for model, about in told)
     assert [limit.label for limit in told[0][1].thresholds.species] == list(taxonomy.labels)
     assert told[0][1].thresholds == told[1][1].thresholds
+    assert told[0][1].provenance["alarms_per_hour"] == 20.0  # for the ensemble that they may become
     assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])
     scores = np.load(run / "embeddings.npz", allow_pickle=False)
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}

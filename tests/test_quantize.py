@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from conftest import Stages
+from test_ensemble import picture_member
 from test_scorer import absent
 
 from config import SIZES, AudioSettings, BudgetSettings, EncoderSettings, GateSettings, QuantizeCommand, parse
@@ -17,7 +18,7 @@ from model import LogMel
 from quantize import file_scores, network_answers, open_trained, quantize
 from serving.comparison import ComparedWindows, read_windows, scanned_contexts
 from serving.gate import compare_answers, enough_windows
-from serving.scorer import answers_of, open_scorer
+from serving.scorer import answers_of, open_scorer, score
 from training.checkpoint import load_classifier, load_encoder, save_classifier
 
 
@@ -126,6 +127,27 @@ def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_al
     )
     assert not (tmp_path / "quantize-001" / "classifier.int8.onnx").exists()
     assert len(json.loads((tmp_path / "quantize-001" / "quantize.json").read_text())["kept_in_float32"]) == 18
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_network_for_pictures_is_judged_and_measured_as_whisper_is(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = picture_member(stages, tmp_path / "cnn")
+    config = QuantizeCommand((path,), GateSettings(allow_worse=True), BudgetSettings(minutes=1.0), max_windows=40)
+    assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
+    card, out = json.loads((tmp_path / "quantize" / "quantize.json").read_text()), capsys.readouterr().out
+    assert card["encoder"] == "AudioCNN" and card["picture"]["kind"] == "cnn"
+    assert card["depth"] == 0 and card["products"] == [] and card["kept_in_float32"] == {}
+    assert card["verified"] and card["int8"]["largest_difference"] > 0 and card["gate"] in ("passed", "refused")
+    assert not card["fits_budget"] and "AudioCNN does not fit; take a smaller network" in out
+    assert card["largest_size_that_fits"] is None and (tmp_path / "quantize" / "quantize.png").is_file()
+    floats, int8 = (open_scorer(tmp_path / "quantize" / name) for name in ("classifier.onnx", "classifier.int8.onnx"))
+    assert floats.encoder == int8.encoder == "AudioCNN" and (floats.precision, int8.precision) == ("float32", "int8")
+    contexts, rows = (held_out := held_out_of(stages, 40)).contexts, held_out.rows
+    reported = [score(one, contexts)[rows] >= one.thresholds.applied for one in (floats, int8)]
+    assert np.array_equal(*(part.sum(axis=0) for part in reported)), "thresholds are moved for it as for any other"
+    assert (floats.thresholds.differing(int8.thresholds) > 0) == (card["thresholds_moved"] > 0)
 
 
 def spoiled(stages: Stages, tmp_path: Path) -> Path:

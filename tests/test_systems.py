@@ -1,6 +1,7 @@
 """The table of systems: flags that say what their names say, runs of another bench read where they are, blends."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from bench.systems import (
     run_of,
 )
 from bench.whisper import SHARED
-from config import FinetuneCommand, parse
+from config import FinetuneCommand, QuantizeCommand, parse
 
 ROWS, SPECIES = 60, 4
 LABELS = tuple("abcd")
@@ -126,6 +127,22 @@ def test_a_blend_is_compared_with_each_alone_and_the_better_of_the_other_network
     assert all(float(gained) > 0.1 for gained in gains)  # each knows what the other does not
     print_blend([good, bad], truth(), (0, 1))
     assert "no blend" in capsys.readouterr().out
+
+
+def test_members_are_blended_with_equal_weights_as_fitted_ones_would_be_judged_on_what_they_were_fitted_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        config = parse(QuantizeCommand, words[2:])
+        assert config.blend.weights == "equal" and len(config.classifier) == 2 and config.gate.allow_worse
+        card = config.run.root / "quantize-001" / "quantize.json"
+        card.parent.mkdir()
+        card.write_text('{"gate": "passed"}')
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = systems.quantised([here / "one", here / "other"], here / "ensemble")
+    assert found["gate"] == "passed" and Path(found["path"]).name == "classifier.int8.onnx"
 
 
 def test_minutes_are_of_a_fold_and_what_the_gate_refuses_is_marked_beside_its_milliseconds() -> None:

@@ -6,7 +6,17 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from config import BlendOf
-from evaluation.blending import LEVELS, Blend, Worth, blended, equal_blend, fit_blend, levels_of, ranks
+from evaluation.blending import (
+    LEVELS,
+    Blend,
+    Worth,
+    beyond_rounding,
+    blended,
+    equal_blend,
+    fit_blend,
+    levels_of,
+    ranks,
+)
 
 
 def members_of(spreads: tuple[float, ...], recordings: int = 240) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -92,3 +102,36 @@ def test_ranks_come_out_as_probabilities() -> None:
     assert (
         abs(float(blended(Blend("ranks", blend.weights, levels=blend.levels), members).mean()) - 0.5) < 0.05
     )  # control
+
+
+@pytest.mark.parametrize(("scale", "sure"), [(1.0, 10.5), (1.0, 13.5), (3.0, 9.0), (20.0, 7.0)])
+def test_a_file_that_blends_the_logits_of_certain_members_is_right_though_probabilities_do_not_tell_them(
+    scale: float, sure: float
+) -> None:
+    z = np.stack([np.linspace(sure, sure + 0.5, 200), -np.linspace(sure - 0.4, sure + 0.7, 200)])[..., None]
+    members, blend = expit(z).astype(np.float32), Blend("logits", (0.5, 0.5), scale)
+    answers = expit(scale * z.mean(axis=0)).astype(np.float32)
+    assert np.abs(answers - blended(blend, members)).max() > 1e-4  # control: plainly compared it would be refused
+    assert beyond_rounding(answers, blend, members) < 1e-6
+    assert beyond_rounding(answers, Blend("logits", (0.7, 0.3), scale), members) > 1e-3  # another blend is another
+
+
+@pytest.mark.parametrize("of", ["logits", "probabilities", "ranks"])
+def test_of_members_that_are_not_certain_no_difference_is_put_down_to_rounding(of: BlendOf) -> None:
+    members = members_of((2.0, 2.0))[0].clip(0.01, 0.99)
+    blend = Blend(
+        of,
+        (0.5, 0.5),
+        levels=levels_of(logit(members.astype(np.float64))) if of == "ranks" else np.zeros((0, 0, 0), np.float32),
+    )
+    right = blended(blend, members)
+    assert beyond_rounding(right, blend, members) == 0
+    for step in (1e-4, -1e-4):
+        assert 0.9e-4 < beyond_rounding(right + np.float32(step), blend, members) <= 1.01e-4
+
+
+def test_ranks_of_members_that_know_nothing_are_refused_with_a_way_out() -> None:
+    members, truth = members_of((0.1, 0.1))
+    with pytest.raises(AssertionError, match=r"give --blend\.of logits, or leave"):
+        names = np.arange(240).astype(np.str_)
+        fit_blend("ranks", 1 - members, np.arange(240), truth, names, truth >= 0, fitted=False)

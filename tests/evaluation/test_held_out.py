@@ -202,6 +202,7 @@ def test_thresholds_for_few_false_alarms_are_fitted_on_noise_and_judged_on_other
     free, quiet = calibrate(held_out, FOUR), calibrate(held_out, FOUR, alarms=20.0)
     assert free.floor == 0 < quiet.floor <= min(quiet.thresholds.applied) and (quiet.alarms, free.alarms) == (20.0, 0)
     assert all(limit >= quiet.floor for limit in quiet.thresholds.ranks.values())
+    assert quiet.thresholds.floor == quiet.floor and free.thresholds.floor == Thresholds().floor == 0
     crossed = cross_fit(quiet.applied(held_out), quiet, FOUR)
     scores, limits, hours = alarm_windows(crossed, quiet)
     assert hours == pytest.approx(1000 / 3600)

@@ -59,6 +59,18 @@ def test_a_worker_makes_of_recordings_what_the_analyser_itself_makes_of_them(ana
     assert [scored for _, _, scored in analyse_here(where, analyser.facts(), False, entries)] == [[], []]
 
 
+def test_models_with_other_front_ends_are_averaged_and_those_of_other_rates_refused(tmp_path: Path) -> None:
+    log = write_beep_model(tmp_path / "log.onnx", lowest_hz=150.0)
+    pcen = write_beep_model(tmp_path / "pcen.onnx", compression="pcen", lowest_hz=50.0)
+    with open_analyser(AnalyserSettings((log, pcen), threads=1)) as opened:
+        assert [scorer.audio.lowest_hz for scorer in opened.scorers] == [50.0, 50.0]
+    other = write_beep_model(tmp_path / "other.onnx", sample_rate=32_000)
+    more = write_beep_model(tmp_path / "more.onnx", species=2)
+    for path, said in ((other, "takes sound with sample_rate 32000"), (more, "differ in their species")):
+        with pytest.raises(AssertionError, match=said), open_analyser(AnalyserSettings((log, path), threads=1)):
+            raise SystemExit("models were averaged that do not agree")
+
+
 def test_a_worker_opens_its_models_once(analyser: Analyser, capsys: pytest.CaptureFixture[str]) -> None:
     where = Path.cwd(), replace(analyser.settings, choice=ChoiceSettings(min_conf=0.06))
     facts = {name: value for name, value in analyser.facts().items() if name != "thresholds"}

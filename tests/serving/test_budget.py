@@ -166,3 +166,6 @@ def test_an_ensemble_that_does_not_fit_is_told_how_many_members_may(capsys: pyte
     assert not fit.fits and advice in fit.words and advice in capsys.readouterr().out and fit.largest is None
     assert "none does" in fit_budget(speeds, facts_of("base"), BudgetSettings(minutes=1.0), False, {}, 5).words
     assert fit_budget(speeds, facts_of("base"), BudgetSettings(), False, {}, 5).fits
+    large = BudgetSettings(minutes=90, memory_gb=0.3)  # time is plenty
+    words = fit_budget(speeds, facts_of("base"), large, False, {}, 5).words
+    assert words.endswith("5 members do not fit 90 minutes and 0.3 GB; fewer or smaller ones take less memory")

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from config import AudioSettings
-from serving.contexts import Piece, SoundSettings, channels, context_pieces, worse
+from serving.contexts import Piece, SoundSettings, channels, common_audio, context_pieces, worse
 from serving.inputs import Entry
 from serving.journal import open_journal
 from sounds.damage import Outcome
@@ -113,3 +113,16 @@ def test_a_run_that_skips_goes_on_where_it_was(two_channels: Path) -> None:
     begun, *rest = pieces_of(two_channels, SoundSettings(voices="skip"), begun=1)
     assert begun.begun is not None and [piece.windows for piece in rest] == [((10.0, 12.0),), ()]
     assert rest[-1].speech[0].skipped == 5.0, "as if it had not been stopped"
+
+
+def test_models_that_answer_for_the_same_windows_get_the_same_sound_whatever_they_make_of_it() -> None:
+    paths = [Path("one.onnx"), Path("other.onnx")]
+    log, pcen = AudioSettings(), AudioSettings(compression="pcen", mels=128, lowest_hz=200.0)
+    assert common_audio(paths, [log, pcen]) == log and common_audio(paths, [pcen, log]).lowest_hz == 0
+    low, high = AudioSettings(highest_hz=3000.0), AudioSettings(lowest_hz=50.0, highest_hz=7000.0)
+    assert common_audio(paths, [low, high]) == AudioSettings(highest_hz=7000.0)
+    assert common_audio(paths, [low, log]).top_hz == 8000
+    for name, value in (("sample_rate", 32_000), ("context_seconds", 10.0)):
+        other = AudioSettings(**{name: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - by name
+        with pytest.raises(AssertionError, match=rf"other\.onnx takes sound with {name} .*the same --audio\.{name}"):
+            common_audio(paths, [log, other])

@@ -123,7 +123,7 @@ def test_the_front_end_can_be_taken_out_of_a_file(served: Served) -> None:
     import onnxruntime as ort
 
     sounds = served.contexts[:2].numpy()
-    picture = ort.InferenceSession(front_end(served.float)).run(None, {"waveforms": sounds})[0]
+    (picture,) = ort.InferenceSession(front_end(served.float)).run(None, {"waveforms": sounds})
     with torch.inference_mode():
         wanted = served.model.log_mel(served.contexts[:2]).numpy()
     if picture.shape != wanted.shape:  # what turns it round was joined with what turned it back

@@ -11,19 +11,36 @@ import onnx
 import pytest
 import torch
 from conftest import ExportOnce, Stages
+from scipy.special import expit, logit
 from test_scorer import needs_openvino
 
 from archive.licences import teachers_of
 from archive.recordings import read_recordings, write_recordings
-from config import BlendOf, BlendSettings, GateSettings, QuantizeCommand
+from config import AudioSettings, BlendOf, BlendSettings, GateSettings, HeadSettings, PictureSettings, QuantizeCommand
 from evaluation.blending import Blend, blended, equal_blend, levels_of
 from evaluation.calibration import Threshold, Thresholds
-from quantize import quantize
-from serving.ensemble import common_facts, joined_graph, load, mean_thresholds, needed_nodes, write_ensemble
-from serving.export import write_openvino
-from serving.scorer import TOLERANCE, open_scorer, score
-from training.checkpoint import load_classifier, save_classifier
+from evaluation.metrics import false_alarms_per_hour
+from model import BirdClefClassifier, picture_encoder
+from quantize import encoder_key, network_answers, quantize
+from serving.comparison import ComparedWindows, read_windows
+from serving.ensemble import (
+    alarms_of,
+    blend_members,
+    common_facts,
+    joined_graph,
+    joined_recipes,
+    load,
+    mean_thresholds,
+    needed_nodes,
+    write_ensemble,
+)
+from serving.export import Recipe, front_end, write_openvino
+from serving.scorer import METADATA, TOLERANCE, open_scorer, score
+from serving.sensitivity import ProductCost
+from taxonomy import Taxonomy
+from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
 
+BANDS = ((100.0, 3000.0), (500.0, 7000.0))
 LENIENT = GateSettings(min_agreement=0.9)
 
 
@@ -117,6 +134,23 @@ def test_members_of_other_species_or_other_sound_are_refused(stages: Stages) -> 
         common_facts(paths, [facts, replace(facts, taxonomy=fewer)])
     every = common_facts(paths, [facts, facts]).provenance["members"]
     assert isinstance(every, list) and len(every) == 2  # pyright: ignore[reportUnknownArgumentType] - control
+    low, high = (replace(facts, audio=replace(facts.audio, lowest_hz=hz, highest_hz=top)) for hz, top in BANDS)
+    assert common_facts(paths, [low, high]).audio == replace(facts.audio, lowest_hz=100.0, highest_hz=7000.0)
+
+
+def test_an_ensemble_says_which_networks_its_members_are_and_what_they_began_from(
+    stages: Stages, tmp_path: Path
+) -> None:
+    facts = replace(load_classifier(stages.classifier)[1], provenance={"encoder": "random", "run": "a run"})
+    kinds = [facts, replace(facts, picture=PictureSettings("cnn")), replace(facts, picture=PictureSettings("vit"))]
+    common = common_facts([stages.classifier] * 3, kinds)
+    write_ensemble([stages.float_model] * 2, tmp_path / "one.onnx", common, equal_blend("logits", 2), "float32", True)
+    scorer = open_scorer(tmp_path / "one.onnx")
+    assert scorer.encoder == f"ensemble of 3: {facts.words}, AudioCNN, AudioViT"
+    assert {(one["encoder"], one["run"]) for one in scorer.provenance["members"]} == {("random", "a run")}
+    assert len({str(one["network"]) for one in scorer.provenance["members"]}) == 3
+    text = onnx.load(tmp_path / "one.onnx").metadata_props[0].value
+    assert not {"size", "depth", "pool", "picture"} & json.loads(text).keys(), "it is no network of one size"
 
 
 def test_the_licence_of_every_members_teacher_goes_on(stages: Stages) -> None:
@@ -131,6 +165,14 @@ def test_the_licence_of_every_members_teacher_goes_on(stages: Stages) -> None:
     assert len(member["sha256"]) == 64
 
 
+def test_the_licence_of_every_member_goes_on(stages: Stages) -> None:
+    facts = load_classifier(stages.classifier)[1]
+    free, other = (replace(facts, provenance={"license": name}) for name in ("CC0-1.0", "CC-BY-NC-4.0"))
+    found = common_facts([stages.classifier] * 4, [facts, free, other, free]).provenance
+    assert found["license"] == "CC0-1.0, CC-BY-NC-4.0"
+    assert "license" not in common_facts([stages.classifier] * 2, [facts, facts]).provenance
+
+
 def test_thresholds_of_members_without_common_recordings_are_the_mean_as_logits() -> None:
     low = Threshold("tit", 0.2, 0.8, 0.1, 0.85, 0.7, 20, 80, "", 0.95)
     high = Threshold("tit", 0.8, 0.6, 0.9, 0.9, 0.5, 30, 90, "", 0.99)
@@ -142,6 +184,80 @@ def test_thresholds_of_members_without_common_recordings_are_the_mean_as_logits(
     alone = mean_thresholds([Thresholds((low,)), Thresholds((unsure,))]).species[0]
     assert alone.precise is None and alone.note == "never precise enough" and alone.applied == 0.6
     assert mean_thresholds([Thresholds(), Thresholds((low,))]).species == ()
+
+
+def simulated(noise: int) -> tuple[np.ndarray, ComparedWindows]:
+    """Two members' answers (2, windows, 5) to 300 recordings of a call, and to two long ones of so many windows without
+    any, to which both answer too surely."""
+    rng, truth = np.random.default_rng(0), np.zeros((302, 5), np.float32)
+    truth[np.arange(300), np.arange(300) % 5] = 1
+    owner = np.concatenate([np.arange(300), 300 + np.arange(noise) % 2])
+    logits = rng.normal(-4, 1, (2, len(owner), 5)) + 8 * truth[owner]
+    logits[:, 300:] += 3.0
+    groups = np.arange(302).astype(np.str_)
+    held_out = ComparedWindows(np.zeros((len(owner), 1), np.float32), np.arange(len(owner)), owner, truth, groups)
+    return expit(logits).astype(np.float32), held_out
+
+
+def member_facts(provenance: dict[str, object], least: float = 0.0) -> ClassifierFacts:
+    """Of a classifier of five species, none of whose thresholds is below `least`."""
+    names = tuple("abcde")
+    taxonomy = Taxonomy(names, names, names, tuple((*"kpcofg", name) for name in names), (7,) * 5)
+    limits = tuple(Threshold(name, 0.5, 0.9, None, 0.8, 0.9, 40, 300, "", least=least) for name in names)
+    return ClassifierFacts(
+        "demo", AudioSettings(), HeadSettings(), taxonomy, provenance, Thresholds(limits, {"genus": max(least, 0.1)})
+    )
+
+
+def false_alarms(members: np.ndarray, held_out: ComparedWindows, facts: ClassifierFacts) -> float:
+    """An hour, of the blend at its thresholds."""
+    blend, found, _ = blend_members(members, held_out, facts, BlendSettings(weights="equal"), True)
+    empty = blended(blend, members)[300:]
+    return false_alarms_per_hour(empty, found.thresholds.applied, len(empty) * 5 / 3600)
+
+
+def test_a_judged_blend_keeps_to_the_false_alarms_that_its_members_were_fitted_for() -> None:
+    members, held_out = simulated(noise=600)
+    assert false_alarms(members, held_out, member_facts({"alarms_per_hour": 20.0})) <= 30
+    assert false_alarms(members, held_out, member_facts({})) > 100  # control: what precision alone would have
+
+
+def test_without_windows_of_nothing_no_threshold_of_a_blend_is_below_those_of_its_members() -> None:
+    members, held_out = simulated(noise=0)
+    for provenance in (
+        {"alarms_per_hour": 20.0},
+        {},
+    ):  # of an earlier version nobody says how many they were fitted for
+        quiet, free = (
+            blend_members(
+                members, held_out, member_facts(dict(provenance), least), BlendSettings(weights="equal"), True
+            )
+            for least in (0.97, 0.0)
+        )
+        assert quiet[1].thresholds.applied.min() >= np.float32(0.97) and "no threshold below 0.970" in quiet[2]
+        assert quiet[1].thresholds.ranks and min(quiet[1].thresholds.ranks.values()) >= 0.97
+        assert free[1].thresholds.applied.min() < 0.9 and "no threshold below" not in free[2]  # control
+
+
+def test_an_ensemble_is_fitted_for_the_fewest_false_alarms_that_a_member_was(stages: Stages) -> None:
+    paths = [stages.classifier] * 3
+    every = [member_facts({"alarms_per_hour": alarms}, least) for alarms, least in ((30.0, 0.6), (20.0, 0.4), (0.0, 0))]
+    common = common_facts(paths, every)
+    assert alarms_of(common.provenance) == 20 and common.thresholds.floor == 0.6
+    assert alarms_of(common_facts(paths, [member_facts({})] * 3).provenance) == 0
+
+
+def test_products_of_several_encoders_are_counted_on_and_those_of_a_network_for_pictures_named() -> None:
+    costs = [[ProductCost(f"layers.{layer}.fc2", 0.1, 0.05, 1.0, False) for layer in range(2)], []]
+    recipes = [Recipe({"layers.1.fc2": "costly"}, ["layers.0.fc2"]), Recipe({"node_conv2d": "no constants"})]
+    joined, every = joined_recipes([*recipes, recipes[0]], [*costs, costs[0]])
+    assert [cost.name for cost in every] == [f"layers.{layer}.fc2" for layer in range(4)]
+    assert joined.spared == {
+        "layers.1.fc2": "costly",
+        "encoder 2: node_conv2d": "no constants",
+        "layers.3.fc2": "costly",
+    }
+    assert joined.eight == ["layers.0.fc2", "layers.2.fc2"]
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -163,6 +279,12 @@ def test_several_classifiers_become_one_int8_file(
     one = onnx.load(stages.model).graph
     kinds = [Counter(node.op_type for node in part.node)["MatMulInteger"] for part in (graph, one)]
     assert kinds[0] == kinds[1]  # the same frozen encoder: the same recipe, computed once
+    facts = json.loads(
+        {entry.key: entry.value for entry in onnx.load(folder / "classifier.int8.onnx").metadata_props}[METADATA]
+    )
+    alone = json.loads(stages.model.with_name("quantize.json").read_text())
+    assert facts["int8"]["products"] == len(card["products"]) == len(alone["products"]) >= kinds[0]
+    assert card["encoder"] == scorer.encoder == f"ensemble of 2: 2 x {alone['encoder']}" and "size" not in card
     assert (folder / "quantize.png").is_file()
     if config.export == "openvino":
         assert card["openvino"]["file"] == "classifier.xml" and "classifier.xml and classifier.bin: at most" in out
@@ -190,6 +312,78 @@ def test_members_without_common_held_out_recordings_are_not_judged_and_ranks_ref
     mean = mean_thresholds([load_classifier(path)[1].thresholds for path in (stages.classifier, other)])
     assert [one.label for one in scorer.thresholds.species] == list(scorer.taxonomy.labels)
     assert np.array_equal(scorer.thresholds.applied, mean.applied)
+
+
+def picture_member(stages: Stages, folder: Path, seed: int = 0) -> Path:
+    """An AudioCNN that nobody trained, for the stages' species and windows, with the tables beside it."""
+    facts = load_classifier(stages.classifier)[1]
+    picture, head = PictureSettings("cnn"), HeadSettings()
+    torch.manual_seed(0)
+    encoder = picture_encoder(picture, facts.audio)
+    torch.manual_seed(seed)
+    model = BirdClefClassifier(encoder, facts.audio, len(facts.taxonomy.labels), head)
+    model.train()
+    torch.manual_seed(0)
+    model(0.1 * torch.randn(4, facts.audio.samples))  # the norms of batches have seen some
+    torch.nn.init.normal_(model.head.score.weight, std=0.05, generator=torch.Generator().manual_seed(seed))
+    folder.mkdir(exist_ok=True)
+    save_classifier(
+        folder / "classifier.safetensors", model.eval(), replace(facts, head=head, picture=picture, pool=1, depth=0)
+    )
+    for name in ("held_out_recordings.csv", "training_recordings.csv"):
+        (folder / name).write_bytes(stages.classifier.with_name(name).read_bytes())
+    return folder / "classifier.safetensors"
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_whisper_and_a_network_for_pictures_become_one_file_that_answers_as_both_blended(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = (stages.classifier, picture_member(stages, tmp_path / "cnn"), picture_member(stages, tmp_path / "more", 1))
+    config = QuantizeCommand(paths, GateSettings(allow_worse=True), max_error=0.1, max_windows=40)
+    config = replace(config, run=replace(config.run, root=tmp_path), blend=BlendSettings("probabilities", "equal"))
+    assert quantize(config) == 0
+    folder, out = tmp_path / "quantize", capsys.readouterr().out
+    card = json.loads((folder / "quantize.json").read_text())
+    words = load_classifier(stages.classifier)[1].words
+    files = [open_scorer(folder / name) for name in ("classifier.onnx", "classifier.int8.onnx")]
+    assert {one.encoder for one in files} == {card["encoder"]} == {f"ensemble of 3: {words}, 2 x AudioCNN"}
+    assert card["blend"] == "probabilities" and card["weights"] == [1 / 3] * 3 and "held out of all: members" in out
+    # the blend by hand: the mean of probabilities, then the temperature that was fitted for it
+    contexts = read_windows(paths[0].with_name("held_out_recordings.csv"), load_classifier(paths[0])[1], 40).contexts
+    members = np.stack([network_answers(load_classifier(path)[0], contexts)[0] for path in paths])
+    mean, found = (
+        logit(part.astype(np.float64).clip(1e-6, 1 - 1e-6))
+        for part in (members.mean(axis=0), score(files[0], contexts))
+    )
+    temperature = np.median(mean / found)
+    assert np.allclose(expit(mean / temperature), expit(found), atol=1e-4) and np.ptp(expit(found)) > 1e-3
+    assert np.abs(score(files[1], contexts) - score(files[0], contexts)).max() < 0.1
+    # both heads of one network share it in INT8 too, and each picture of the sound is made once
+    kinds = Counter(node.op_type for node in onnx.load(folder / "classifier.int8.onnx").graph.node)
+    alone = Counter(node.op_type for node in load(folder / "classifier.onnx").graph.node)
+    assert kinds["Conv"] == alone["Conv"]
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(front_end(folder / "classifier.onnx"))
+    shapes = {one.shape[1:] for one in session.run(None, {"waveforms": contexts[:1]})}
+    assert len(session.get_outputs()) == 2 and len(shapes) == 2  # of Whisper's mel channels, and of the other's
+
+
+def test_encoders_are_one_where_weights_tokens_and_front_end_are_the_same(stages: Stages) -> None:
+    model, facts = load_classifier(stages.classifier)
+    log, pcen = (
+        BirdClefClassifier(model.whisper_encoder, replace(facts.audio, compression=kind), 3, facts.head)
+        for kind in ("log", "pcen_trained")
+    )
+    same = encoder_key(model, facts)
+    assert encoder_key(log, facts) == same  # another head, for other species
+    assert encoder_key(model, replace(facts, pool=facts.pool + 1)) != same
+    assert encoder_key(pcen, replace(facts, audio=replace(facts.audio, compression="pcen_trained"))) != same
+    trained = encoder_key(pcen, facts)
+    with torch.no_grad():
+        next(pcen.log_mel.parameters()).add_(0.1)
+    assert encoder_key(pcen, facts) != trained
 
 
 def test_a_blend_needs_a_weight_for_each_member() -> None:

@@ -28,6 +28,7 @@ from serving.scorer import (
     TOLERANCE,
     Network,
     Scorer,
+    encoder_from_facts,
     int8_fault,
     known_product,
     open_onnxruntime,
@@ -391,6 +392,19 @@ def test_without_openvino_its_own_files_are_refused_in_a_line_that_names_another
     (tmp_path / "m.xml").write_text("<net/>")
     with pytest.raises(AssertionError, match=r"m\.xml: OpenVINO is not installed here; .* the ONNX file$"):
         open_scorer(tmp_path / "m.xml")
+
+
+def test_an_ensemble_is_called_by_its_members_and_nothing_that_a_file_makes_up() -> None:
+    whisper, cnn = {"size": "base", "depth": 2}, {"size": "base", "depth": 0, "picture": {"kind": "cnn"}}
+    members = [{"network": whisper, "encoder": "random"}, {"network": cnn}, {"network": whisper}]
+    facts = {"size": "base", "depth": 6, "provenance": {"members": members}}
+    assert encoder_from_facts(whisper) == "base, the lowest 2 of 6 layers"
+    assert encoder_from_facts(facts) == "ensemble of 3: 2 x base, the lowest 2 of 6 layers, AudioCNN"
+    earlier = {"size": "base", "depth": 6, "provenance": {"members": [{"encoder": "random"}] * 2}}
+    assert encoder_from_facts(earlier) == "ensemble of 2"  # of an earlier version, that said what the first is
+    odd = [3, {"network": 3}, {"network": {"size": "\x1b[2J"}}, {"network": {"picture": {"kind": "\x1b[2J"}}}]
+    assert encoder_from_facts({"provenance": {"members": odd}}) == "ensemble of 3"
+    assert encoder_from_facts({"size": "base", "provenance": {"members": "two"}}) == "base"
 
 
 @pytest.fixture
