@@ -134,7 +134,9 @@ def test_a_network_for_pictures_is_judged_and_measured_as_whisper_is(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = picture_member(stages, tmp_path / "cnn")
-    config = QuantizeCommand((path,), GateSettings(allow_worse=True), BudgetSettings(minutes=1.0), max_windows=40)
+    config = QuantizeCommand(
+        (path,), GateSettings(min_agreement=0.9, allow_worse=True), BudgetSettings(minutes=1.0), max_windows=40
+    )
     assert quantize(replace(config, run=replace(config.run, root=tmp_path))) == 0
     card, out = json.loads((tmp_path / "quantize" / "quantize.json").read_text()), capsys.readouterr().out
     assert card["encoder"] == "AudioCNN" and card["picture"]["kind"] == "cnn"

@@ -335,6 +335,7 @@ def picture_member(stages: Stages, folder: Path, seed: int = 0) -> Path:
     return folder / "classifier.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_whisper_and_a_network_for_pictures_become_one_file_that_answers_as_both_blended(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
