@@ -98,13 +98,12 @@ class PictureEncoder(nn.Module):
         try:
             found: Tensor = self.network.eval()(picture)
         except (AssertionError, RuntimeError) as error:
-            text = str(error).partition("\n")[0]
-            named = f"--encoder.kind {self.settings.kind} {self.settings.name}".rstrip()
+            why = str(error).partition("\n")[0] or "it does not say why"
+            if "--encoder.name" in why:  # our own refusal
+                raise
             raise AssertionError(
-                text
-                if "--encoder.name" in text
-                else f"{named} takes no picture of {picture.shape[2]} channels and {picture.shape[3]} frames "
-                f"({text or 'it does not say why'}); take another network (--encoder.name)"
+                f"--encoder.kind {self.settings.kind} {self.settings.name} takes no picture of {picture.shape[2]} "
+                f"channels and {picture.shape[3]} frames ({why}); take another network (--encoder.name)"
             ) from error
         self.network.train(training)
         return found.shape[1], found.shape[3]

@@ -150,7 +150,7 @@ def apart_from(
     """
     known = {row.path.resolve() for row in (*train, *valid)}
     sites = sites_of(valid, site_regex)
-    if not sites:
+    if valid and not sites:
         show(
             f"none of {len(valid)} held-out recordings says where it was made, so windows with pseudo-labels may be of "
             "its site; a column site in the table of --data.root says it, or --site_regex of pseudo_label.py"

@@ -298,7 +298,7 @@ def blend_members(
 def alarms_of(provenance: Mapping[str, object]) -> float:
     """False alarms an hour that thresholds were fitted for; 0: no limit, or an earlier version that does not say."""
     stored = provenance.get("alarms_per_hour")
-    return stored if isinstance(stored, float) else 0.0
+    return float(stored) if isinstance(stored, float | int) else 0.0
 
 
 def joined_recipes(

@@ -378,7 +378,7 @@ def own_encoder(path: Path, size: Preset, audio: AudioSettings) -> tuple[dict[st
     stored = from_facts(AudioSettings, facts["audio"], path)
     asked = replace(audio, compression="pcen") if audio.compression == "pcen_trained" else audio  # a curve begins as it
     assert stored == asked, (
-        f"{path} was made for {stored}, this run asks for {asked}; give both stages the same --audio flags"
+        f"{path} was made for {stored}, this run asks for {audio}; give both stages the same --audio flags"
     )
     layers = depth_of(facts, size, path) or SIZES[size].layers
     return {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}, layers

@@ -245,6 +245,7 @@ def test_an_ensemble_is_fitted_for_the_fewest_false_alarms_that_a_member_was(sta
     common = common_facts(paths, every)
     assert alarms_of(common.provenance) == 20 and common.thresholds.floor == 0.6
     assert alarms_of(common_facts(paths, [member_facts({})] * 3).provenance) == 0
+    assert alarms_of({"alarms_per_hour": 20}) == 20 and alarms_of({"alarms_per_hour": "20"}) == 0
 
 
 def test_products_of_several_encoders_are_counted_on_and_those_of_a_network_for_pictures_named() -> None:
