@@ -34,7 +34,7 @@ from torch import Tensor
 
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.pseudo_labels import apart_from, labelled_with, labelling_models, read_pseudo_labels
-from archive.recordings import Recording, marked
+from archive.recordings import Recording
 from archive.survey import heard_by, sound_marks, sounds_marked
 from data_loader import (
     fingerprint,
@@ -161,10 +161,13 @@ def plan_fold(
     weights = config.encoder.weights.replace("{fold}", str(fold))
     train, valid = split(recordings, replace(config.data, valid_fold=fold))
     before = history_of(weights, config)
-    adapted = marked([row.path for row in valid], str(before.get("heard", "")))
+    judges, other_fold = sorted({row.path for row in valid}), before.get("held_out_fold")
+    adapted = sounds_marked(judges, str(before.get("trained_on", "")), heard_by(config.audio))
+    if "trained_on" not in before and before.get("data") == str(config.data.root.resolve()) and other_fold != fold:
+        adapted = judges  # an encoder of an earlier version does not say which sounds it heard
     assert not adapted, (
-        f"{weights} was adapted on {len(adapted)} of the {len(valid)} recordings that this run would hold out, such as "
-        f"{adapted[0]}; add --data.valid_fold {before.get('held_out_fold')} and the --data.folds of then, or repeat "
+        f"{weights} was adapted on {len(adapted)} of the {len(judges)} recordings that this run would hold out, such "
+        f"as {adapted[0]}; add --data.valid_fold {other_fold} and the --data.folds of then, or repeat "
         f"ssl_mae.py with --data.valid_fold {fold} (for several folds: one encoder for each, named in "
         "--encoder.weights with {fold} in place of the number)"
     )

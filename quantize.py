@@ -50,7 +50,16 @@ from runtime.terminal import command_line, launch, show
 from serving import scorer as scoring
 from serving.budget import Fit, fit_budget, probed_depths
 from serving.card import draw_card
-from serving.comparison import ComparedWindows, held_out_of_all, read_windows, scanned_contexts, training_windows
+from serving.comparison import (
+    ComparedWindows,
+    OutOfFold,
+    out_of_fold,
+    present_rows,
+    read_windows,
+    scanned_contexts,
+    training_windows,
+    windows_of,
+)
 from serving.convolutions import ProductCounts, restate_facts, spared_products, write_int8_convolutions
 from serving.costs import Measured, measure_files
 from serving.ensemble import blend_members, common_facts, joined_recipes, write_ensemble
@@ -86,6 +95,7 @@ class Compared:
     depths: Mapping[int, float]  # cmAP by depth, where probe.py was asked
     held_out: ComparedWindows
     verified: bool  # whether there are enough held-out windows to judge a file by
+    unheard: OutOfFold | None = None  # of an ensemble: which member answers for which recording
 
 
 class Choice(NamedTuple):
@@ -309,25 +319,30 @@ def write_picture_files(
 
 
 def open_members(paths: Sequence[Path], config: QuantizeCommand) -> Compared:
-    """What the members of an ensemble have in common, and the recordings held out of all of them."""
+    """What the members of an ensemble have in common, and recordings held out of all, or of a fold of each network."""
     members = [load_classifier(path)[1] for path in paths]
     facts = common_facts(paths, members)
-    common = held_out_of_all(paths)
-    table = paths[0].with_name(HELD_OUT)
-    held_out = read_windows(table, facts, config.max_windows, only=common or None)
-    judged = bool(common) and len(held_out.truth) > 0
-    assert judged or config.blend.of != "ranks", (
-        "--blend.of ranks needs recordings that were held out of all members, and there are none; blend logits"
+    unheard = out_of_fold(paths, [(network_facts(member), member.head, member.audio) for member in members])
+    rows = unheard.rows or present_rows(paths[0].with_name(HELD_OUT))
+    held_out = windows_of(rows, facts, config.max_windows)
+    judged, networks = bool(unheard.rows) and len(held_out.truth) > 0, len(set(unheard.group))
+    assert (judged and networks > 1) or config.blend.of != "ranks", (
+        "--blend.of ranks needs two networks, and recordings that were held out of both; blend logits"
     )
-    if judged:
-        show(f"{len(paths)} members; {len(held_out.truth)} recordings were held out of all of them")
-    else:
+    if not judged:
         show(
             f"{len(paths)} members; no recording was held out of all of them: weights are equal, thresholds the mean "
             "of theirs, and nobody can say what the ensemble is worth"
         )
+    elif unheard.has_folds:
+        show(
+            f"{len(paths)} members, folds of {networks} {'network' if networks == 1 else 'networks'}; "
+            f"{len(held_out.truth)} recordings were held out of one fold of each"
+        )
+    else:
+        show(f"{len(paths)} members; {len(held_out.truth)} recordings were held out of all of them")
     enough = len(held_out.owner) >= enough_windows(config.gate.min_agreement)
-    return Compared(paths[0], facts, {}, held_out, judged and enough)
+    return Compared(paths[0], facts, {}, held_out, judged and enough and not unheard.has_folds, unheard)
 
 
 def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, config: QuantizeCommand) -> Files:
@@ -337,9 +352,9 @@ def write_blended(ensemble: Compared, paths: Sequence[Path], folder: Path, confi
     own_folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=below))  # two commands may run at once
     members, own = write_members(ensemble, paths, own_folder, config.max_error)
     # how their answers are blended
-    judged = bool(held_out_of_all(paths)) and len(ensemble.held_out.truth) > 0
+    assert ensemble.unheard is not None, "an ensemble has been opened as one"
     answers = np.stack([files.floats for files in members])
-    blend, facts, line = blend_members(answers, ensemble.held_out, ensemble.facts, config.blend, judged)
+    blend, facts, line = blend_members(answers, ensemble.held_out, ensemble.unheard, ensemble.facts, config.blend)
     show(line)
     show("an ensemble does not tell how unfamiliar a window is; its members by themselves do")
     # one file of all, held against its members

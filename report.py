@@ -62,6 +62,7 @@ TEMPLATE = "report.html"
 HERE = "<!-- clips and data -->"  # where they go
 EMBEDDED = 400  # clips at most in the page itself
 TENTHS = 10  # of the scale of confidence
+MODEL_FILE = re.compile(r"[^\s:]+\.(?:onnx|xml)\b")
 NAMELESS = re.compile(r"[\d.]+|yes|no|[0-9a-f]{64}|\d{4}-\d\d-\d\dT[\d:.+Z-]+")  # settings that name no place
 SHOWN = 5  # troubles shown on the terminal
 SPOKEN = "somebody speaks in it"  # why a clip is left out
@@ -427,7 +428,10 @@ def settings_of(results: Results, config: ReportCommand) -> list[tuple[str, str]
     if isinstance(given, dict):
         shown = {str(name): setting_in_words(value) for name, value in cast(dict[str, object], given).items()} | shown
     if config.hide_paths:
+        named = Path(shown["model"]).name or "m.onnx"
+        terms = MODEL_FILE.sub("the model", shown["licence of the model"].replace(named, "m.onnx"))
         shown = {name: value for name, value in shown.items() if NAMELESS.fullmatch(value)}
+        shown["licence of the model"] = terms  # whoever sees the page has to keep to it
     sample = f"{config.strategy}, seed {config.seed}, {limit}, at most {config.max_clips} in all"
     return [("sample", sample), *((name, value) for name, value in shown.items() if value)]
 

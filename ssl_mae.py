@@ -42,8 +42,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from archive.licences import handed_on, licence_note, teachers_of
-from archive.recordings import Recording, marks
-from archive.survey import heard_by
+from archive.recordings import Recording
+from archive.survey import heard_by, sound_marks
 from config import AudioSettings, MaskSettings, changed_words, sound_words
 from data_loader import (
     Batch,
@@ -329,7 +329,9 @@ def save_pretrained(
         "data": str(config.data.root.resolve()),
         "start": config.encoder.weights,
         "held_out_fold": config.data.valid_fold,
-        "heard": marks(row.path for row in train),  # main.py must not hold these out
+        "trained_on": sound_marks(
+            [row.path for row in train], heard_by(config.audio)
+        ),  # main.py must not hold these out
         "epochs": epochs,
         "sound": config.sound,
         "teachers": list(teachers),

@@ -12,7 +12,6 @@ Lists in a cell are separated by semicolons, segments are written 0.9-7.3. No to
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,6 @@ from runtime.cells import seconds
 from runtime.csvs import read_table
 from runtime.files import publish
 
-MARK = 5  # bytes that distinguish one recording from another
 TEXTS = (  # columns that are text as it stands, called as the fields of a Recording are
     *("source", "recording_id", "author", "site", "latitude", "longitude", "recorded_at", "make", "serial"),
     *("temperature", "rating", "license", "group"),
@@ -246,30 +244,6 @@ def is_number(text: str) -> bool:
         return "_" not in text and abs(float(text)) < float("inf")
     except ValueError:
         return False
-
-
-def marks(paths: Iterable[Path]) -> str:
-    """Which recordings these are, in few letters: `marked` knows them again, wherever they are moved."""
-    return b"".join(sorted({file_mark(path) for path in paths})).hex()
-
-
-def marked(paths: Iterable[Path], written: str) -> list[Path]:
-    """The recordings that are among what `marks` wrote."""
-    every = marks_in(written)
-    return [path for path in paths if file_mark(path) in every]
-
-
-def marks_in(written: str) -> set[bytes]:
-    """The marks that were written one after the other."""
-    assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of recordings"
-    known = bytes.fromhex(written)
-    return {known[start : start + MARK] for start in range(0, len(known), MARK)}
-
-
-def file_mark(path: Path) -> bytes:
-    """Name and size; two of a million recordings share one by chance in a handful of archives."""
-    size = path.stat().st_size if path.is_file() else 0
-    return hashlib.sha256(f"{path.name}\0{size}".encode("utf-8", "surrogateescape")).digest()[:MARK]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from archive.recordings import MARK, SOUND, Recording, marks_in, overlaps
+from archive.recordings import SOUND, Recording, overlaps
 from archive.segments import sound_shared
 from config import SCRATCH, AudioSettings
 from runtime.addresses import place
@@ -54,6 +55,7 @@ PROFILE_SECONDS, LONGEST_PROFILE = 0.5, 256  # grain of the profile, and the mos
 SERVE = "from archive import survey; survey.serve_examinations()"  # what a decoding process runs
 BAR: Mapping[str, Any] = {"unit": "file", "disable": None, "leave": False, "smoothing": 0.05}
 MOST_OF_A_TASK = 16  # recordings that a worker of a cluster is given at a time
+MARK = 5  # bytes that distinguish one sound from another: two of a million share one in a handful of archives
 SAVE_SECONDS = 2.0  # at most this much work is lost when the survey is stopped
 
 
@@ -139,6 +141,13 @@ def sounds_marked(paths: Sequence[Path], written: str, band: Band = BIRDS) -> li
     """The recordings with a sound that is among what `sound_marks` wrote."""
     known, examined = marks_in(written), examine(sorted(set(paths)), band) if written else {}
     return [path for path, found in examined.items() if found.digest and bytes.fromhex(found.digest)[:MARK] in known]
+
+
+def marks_in(written: str) -> set[bytes]:
+    """The marks that `sound_marks` wrote one after the other."""
+    assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of sounds"
+    known = bytes.fromhex(written)
+    return {known[start : start + MARK] for start in range(0, len(known), MARK)}
 
 
 def alive_in(examination: Examination) -> tuple[tuple[float, float], ...]:

@@ -9,7 +9,8 @@ arithmetic into one file. Which weights are kept is decided by groups of recordi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,17 @@ def levels_of(logits: NDArray[np.float64]) -> Scores:
 def equal_blend(of: BlendOf, count: int) -> Blend:
     """The same weight for each of so many members."""
     return Blend(of, (1 / count,) * count)
+
+
+def among_folds(blend: Blend, group: Sequence[int]) -> Blend:
+    """The blend of all members of a blend of groups: what a group counts its members share.
+
+    group   (members,) the number of each member's group
+    """
+    counts = np.bincount(group)
+    weights = tuple(float(blend.weights[number] / counts[number]) for number in group)
+    levels = blend.levels[list(group)] if len(blend.levels) else blend.levels
+    return replace(blend, weights=weights, levels=levels)
 
 
 def fit_blend(

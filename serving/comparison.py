@@ -1,6 +1,7 @@
 """The sound on which a served file is compared with the trained network: windows that were held out, else noise.
 
     held_out = read_windows(table, facts, most=2000)
+    unheard = out_of_fold(classifiers, members)
     contexts, origin = scanned_contexts(classifier, facts, held_out)
 
 Reads    held_out_recordings.csv and training_recordings.csv beside a classifier, and the recordings that they name
@@ -9,8 +10,8 @@ Reads    held_out_recordings.csv and training_recordings.csv beside a classifier
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -37,21 +38,43 @@ class ComparedWindows:
     owner: NDArray[np.int64]  # (windows,) index of the recording
     truth: NDArray[np.float32]  # (recordings, species)
     groups: NDArray[np.str_]  # (recordings,) what is alike
+    listed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (recordings,) index among those
+    # that were given
 
 
-def read_windows(
-    table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0, only: Collection[Segment] | None = None
-) -> ComparedWindows:
+@dataclass(frozen=True)
+class OutOfFold:
+    """Recordings that were held out of one member, at least, of each group, which answers for them there.
+
+    Members with the same network are one group, as its folds, where no recording was held out of two of them; any other
+    member is a group of its own. So with a group for each member these are the recordings held out of all.
+    """
+
+    group: tuple[int, ...]  # (members,)
+    rows: Sequence[Recording]
+    member: NDArray[np.int64]  # (recordings, groups) index of the member that did not hear the recording
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether some members are folds of one network, so that each recording was heard by some of them."""
+        return len(set(self.group)) < len(self.group)
+
+
+def read_windows(table: Path, facts: ClassifierFacts, most: int, most_of_each: int = 0) -> ComparedWindows:
     """About `most` windows of the recordings that a table beside a classifier names, as training judged them, as far as
     they are still there; else noise, and no truth.
 
     most_of_each   contexts of each recording at most; 0 is all
-    only           the recordings that count (`segment_of`), where not all do
     """
+    return windows_of(present_rows(table), facts, most, most_of_each)
+
+
+def windows_of(
+    listed: Sequence[Recording], facts: ClassifierFacts, most: int, most_of_each: int = 0
+) -> ComparedWindows:
+    """The same of recordings that are there."""
     labels, audio = facts.taxonomy.labels, facts.audio
     windows = round(audio.context_seconds / audio.window_seconds)
-    listed = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
-    listed = [row for row in listed if only is None or segment_of(row) in only]
     order: list[int] = np.random.default_rng(0).permutation(len(listed)).tolist()  # tables are often sorted by species
     contexts, rows, owner = list[NDArray[np.float32]](), list[int](), list[int]()
     used, taken = dict[int, int](), Counter[int]()  # by position in `order`: the recording's number here, its contexts
@@ -70,7 +93,12 @@ def read_windows(
     indices = [order[position] for position in used]
     groups = np.array([listed[index].group or str(listed[index].path) for index in indices])
     truth = truth_table(listed, labels, audio)[indices]
-    return ComparedWindows(np.stack(contexts), np.array(rows), np.array(owner), truth, groups)
+    return ComparedWindows(np.stack(contexts), np.array(rows), np.array(owner), truth, groups, np.array(indices))
+
+
+def present_rows(table: Path) -> list[Recording]:
+    """The recordings that a table names and that are there; none where the table is not."""
+    return [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
 
 
 def segment_of(row: Recording) -> Segment:
@@ -78,13 +106,30 @@ def segment_of(row: Recording) -> Segment:
     return row.path.resolve(), row.start, row.end
 
 
-def held_out_of_all(classifiers: Sequence[Path]) -> frozenset[Segment]:
-    """The recordings that none of some classifiers was trained on, as the tables beside them say."""
-    common: set[Segment] | None = None
-    for table in (path.with_name(HELD_OUT) for path in classifiers):
-        own = {segment_of(row) for row in read_recordings(table)} if table.is_file() else set[Segment]()
-        common = own if common is None else common & own
-    return frozenset(common or ())
+def out_of_fold(classifiers: Sequence[Path], networks: Sequence[object]) -> OutOfFold:
+    """Which member of an ensemble answers for which recording, as the tables beside the members say.
+
+    networks   what is equal for members that may be folds of one
+    """
+    tables = [{segment_of(row): row for row in present_rows(path.with_name(HELD_OUT))} for path in classifiers]
+    groups, number = list[tuple[object, dict[Segment, int]]](), list[int]()
+    for member, (table, network) in enumerate(zip(tables, networks, strict=True)):
+        own = dict.fromkeys(table, member)
+        fitting = (
+            n
+            for n, (kind, unheard) in enumerate(groups)
+            if kind == network and unheard and unheard.keys().isdisjoint(own)
+        )
+        number.append(next(fitting, len(groups)) if own else len(groups))
+        if number[-1] == len(groups):
+            groups.append((network, own))
+        else:
+            groups[number[-1]][1].update(own)
+    every = {segment: row for table in tables for segment, row in table.items()}
+    common = [segment for segment in every if all(segment in unheard for _, unheard in groups)]
+    member_of = [[unheard[segment] for _, unheard in groups] for segment in common]
+    answering = np.array(member_of, np.int64).reshape(len(common), len(groups))
+    return OutOfFold(tuple(number), [every[segment] for segment in common], answering)
 
 
 def noise_windows(facts: ClassifierFacts) -> ComparedWindows:
@@ -118,8 +163,7 @@ def training_windows(
     """Contexts (samples,) of the recordings that a classifier was trained on, as far as they are still there, with the
     rows of their windows and the index of their species: the species in turn, until there are `most` windows."""
     table, index = classifier.with_name(TRAINING), {label: n for n, label in enumerate(facts.taxonomy.labels)}
-    rows = [row for row in read_recordings(table) if row.path.is_file()] if table.is_file() else []
-    rows = [row for row in rows if row.labels and row.labels[0] in index]
+    rows = [row for row in present_rows(table) if row.labels and row.labels[0] in index]
     turn, order = Counter[str](), list[tuple[int, int]]()
     for number in np.random.default_rng(0).permutation(len(rows)).tolist():
         order.append((turn[rows[number].labels[0]], number))

@@ -22,12 +22,12 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from archive.licences import handed_on
 from config import BlendSettings
-from evaluation.blending import Blend, blended, equal_blend, fit_blend
+from evaluation.blending import Blend, among_folds, blended, equal_blend, fit_blend
 from evaluation.calibration import Threshold, Thresholds
 from evaluation.fitting import MOST_SURE
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
 from runtime.digests import sha256
-from serving.comparison import ComparedWindows
+from serving.comparison import ComparedWindows, OutOfFold
 from serving.contexts import common_audio
 from serving.export import Recipe, network_facts, save, set_facts
 from serving.sensitivity import ProductCost
@@ -261,24 +261,35 @@ def mean_limit(limits: Sequence[float]) -> float:
 def blend_members(
     members: NDArray[np.float32],
     held_out: ComparedWindows,
+    unheard: OutOfFold,
     facts: ClassifierFacts,
     settings: BlendSettings,
-    judged: bool,
 ) -> tuple[Blend, ClassifierFacts, str]:
     """How members are blended; the facts with the thresholds of that; and, in a line, what it is worth.
 
+    Members that are folds of one network have one weight together, and of each recording those answer that did not hear
+    it: one of each network. Where all are folds of one there is no weight to fit, and thresholds stay those of the
+    members; so they do where no recording can judge.
     No threshold is lower than the members' floor, for that may be of noise which no table names; nor than what the
     blend needs in held-out windows without any species.
     members   (members, windows of all contexts, species) probabilities
+    held_out  windows of `unheard.rows`, or noise
     facts     of `common_facts`
-    judged    whether the recordings were held out of all members; else weights are equal, thresholds theirs
     """
-    if not judged:
+    if not len(unheard.rows) or not len(held_out.truth):
         blend = equal_blend(settings.of, len(members))
         return blend, facts, f"blend of {settings.of}, equal weights; not judged"
-    windows, owner, truth = members[:, held_out.rows], held_out.owner, held_out.truth
+    owner, truth = held_out.owner, held_out.truth
+    answering = unheard.member[held_out.listed][owner]  # (windows, groups)
+    windows = members[answering.T, held_out.rows]  # (groups, windows, species)
     sure = judged_entries(truth, facts.taxonomy)
-    blend, worth = fit_blend(settings.of, windows, owner, truth, held_out.groups, sure, settings.weights == "fitted")
+    several = len(windows) > 1
+    blend, worth = fit_blend(
+        settings.of, windows, owner, truth, held_out.groups, sure, several and settings.weights == "fitted"
+    )
+    if not several:
+        line = f"cmAP on {len(truth)} recordings, each answered by a member that did not hear it: {worth.equal:.3f}"
+        return among_folds(blend, unheard.group), facts, f"{line}; equal weights"
     times, scores = np.zeros(len(owner)), blended(blend, windows)
     highest = loudest_windows(WindowScores(owner, times, times, scores, scores[:, :0]), len(truth))
     empty, alarms, floor = scores[~truth[owner].any(axis=1)], alarms_of(facts.provenance), facts.thresholds.floor
@@ -287,12 +298,15 @@ def blend_members(
     cooled = replace(blend, scale=blend.scale / calibration.temperature, bias=blend.bias / calibration.temperature)
     alone, weights = (" ".join(f"{value:.3f}" for value in values) for values in (worth.members, blend.weights))
     line = f"cmAP on {len(truth)} recordings held out of all: members {alone}; equal weights {worth.equal:.3f}"
+    if unheard.has_folds:
+        line = f"cmAP on {len(truth)} recordings, each answered by the members that did not hear it: networks {alone}; "
+        line += f"equal weights {worth.equal:.3f}"
     if settings.weights == "fitted":
         line += f", fitted {worth.fitted:.3f} on groups that they were not fitted on"
     line += f"; kept: {weights}"
     if calibration.floor:
         line += f"; no threshold below {calibration.floor:.3f}"
-    return cooled, replace(facts, thresholds=calibration.thresholds), line
+    return among_folds(cooled, unheard.group), replace(facts, thresholds=calibration.thresholds), line
 
 
 def alarms_of(provenance: Mapping[str, object]) -> float:

@@ -14,8 +14,9 @@ from conftest import Stages
 
 import data_loader
 from archive.recordings import Recording
+from archive.survey import sound_marks
 from config import PRESETS, FinetuneCommand, parse
-from data_loader import labeled_loader, read_labeled, synthetic_noise
+from data_loader import labeled_loader, read_labeled, split, synthetic_noise
 from demo_data import FieldSeason
 from main import Plan, backgrounds_of, finetune, plan_fold, unheard_noise
 from sounds import negatives
@@ -66,6 +67,54 @@ def test_what_stage_one_heard_is_not_held_out(stages: Stages, season: FieldSeaso
         AssertionError, match=r"was adapted on \d+ of the \d+ recordings that this .*; add --data\.valid_fold 0"
     ):
         finetune(config)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "refused"),
+    [
+        ({"held_out_fold": 1}, True),
+        ({"held_out_fold": 0}, False),
+        ({"held_out_fold": 1, "data": "/elsewhere"}, False),
+        ({"held_out_fold": 1, "trained_on": ""}, False),  # it says so itself
+    ],
+)
+def test_of_an_encoder_that_does_not_say_which_sounds_it_heard_the_fold_counts(
+    provenance: dict[str, object], refused: bool, season: FieldSeason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("main.stage_one", lambda _: {"data": str(season.root.resolve()), **provenance})
+    data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
+    config = replace(FinetuneCommand.defaults("demo"), data=data)
+    taxonomy, rows = read_labeled(data)
+    if refused:
+        with pytest.raises(
+            AssertionError, match=r"was adapted on (\d+) of the \1 recordings that this run would hold out"
+        ):
+            plan_fold(config, 0, taxonomy, rows)
+    else:
+        assert plan_fold(config, 0, taxonomy, rows).fold == 0
+
+
+def test_recorders_with_equal_names_are_told_apart_by_their_sound(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 1 has heard a file of another site whose name and size are those of a held-out one."""
+    data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
+    taxonomy, rows = read_labeled(data)
+    held_out = split(rows, data)[1][0]
+    other = tmp_path / "siteB" / held_out.path.name
+    other.parent.mkdir()
+    sound, rate = soundfile.read(held_out.path, dtype="int16")
+    soundfile.write(other, sound[::-1], rate)
+    copy = (tmp_path / "renamed.flac").resolve()
+    copy.write_bytes(held_out.path.read_bytes())
+    config = replace(FinetuneCommand.defaults("demo"), data=data)
+    monkeypatch.setattr("main.stage_one", lambda _: {"trained_on": sound_marks([other])})
+    assert plan_fold(config, 0, taxonomy, rows).valid
+    monkeypatch.setattr("main.stage_one", lambda _: {"trained_on": sound_marks([other, copy]), "held_out_fold": 1})
+    with pytest.raises(
+        AssertionError, match=r"was adapted on 1 of the \d+ recordings .*, such as .*add --data\.valid_fold 1"
+    ):
+        plan_fold(config, 0, taxonomy, rows)
 
 
 def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(season: FieldSeason, tmp_path: Path) -> None:

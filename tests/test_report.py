@@ -266,6 +266,17 @@ def test_hidden_settings_keep_numbers_and_drop_what_may_be_a_place(tmp_path: Pat
     assert hidden["min_conf"] == plain["min_conf"] == "0.01" and hidden["model sha256"] == "ab" * 32
 
 
+def test_hidden_settings_keep_the_licence_of_the_model_and_not_its_name(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    run = json.loads((folder / "run.json").read_text())
+    terms = ["licence of lynx den.onnx: CC BY-NC 4.0", "licence of site_A.int8.onnx: CC0-1.0"]
+    (folder / "run.json").write_text(json.dumps(run | {"model": "/home/ada/lynx den.onnx", "licences": terms}))
+    results = read_results(folder)
+    plain, hidden = (dict(settings_of(results, command(folder, hide_paths=hide))) for hide in (False, True))
+    assert plain["licence of the model"] == "; ".join(terms)
+    assert hidden["licence of the model"] == "licence of the model: CC BY-NC 4.0; licence of the model: CC0-1.0"
+
+
 def test_clips_go_beside_the_page_where_they_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_results(tmp_path)
     monkeypatch.setattr(report, "EMBEDDED", 17)

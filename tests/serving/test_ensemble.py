@@ -15,14 +15,14 @@ from scipy.special import expit, logit
 from test_scorer import needs_openvino
 
 from archive.licences import teachers_of
-from archive.recordings import read_recordings, write_recordings
+from archive.recordings import Recording, read_recordings, write_recordings
 from config import AudioSettings, BlendOf, BlendSettings, GateSettings, HeadSettings, PictureSettings, QuantizeCommand
 from evaluation.blending import Blend, blended, equal_blend, levels_of
 from evaluation.calibration import Threshold, Thresholds
 from evaluation.metrics import false_alarms_per_hour
 from model import BirdClefClassifier, picture_encoder
 from quantize import encoder_key, network_answers, quantize
-from serving.comparison import ComparedWindows, read_windows
+from serving.comparison import ComparedWindows, OutOfFold, out_of_fold, read_windows
 from serving.ensemble import (
     alarms_of,
     blend_members,
@@ -195,8 +195,18 @@ def simulated(noise: int) -> tuple[np.ndarray, ComparedWindows]:
     logits = rng.normal(-4, 1, (2, len(owner), 5)) + 8 * truth[owner]
     logits[:, 300:] += 3.0
     groups = np.arange(302).astype(np.str_)
-    held_out = ComparedWindows(np.zeros((len(owner), 1), np.float32), np.arange(len(owner)), owner, truth, groups)
+    contexts = np.zeros((len(owner), 1), np.float32)
+    held_out = ComparedWindows(contexts, np.arange(len(owner)), owner, truth, groups, np.arange(302))
     return expit(logits).astype(np.float32), held_out
+
+
+def unheard_by(groups: tuple[int, ...], member: list[list[int]]) -> OutOfFold:
+    """That of 302 recordings; `member`: of how many in turn, which member of each group answers."""
+    rows = [Recording(Path(f"{number}.wav"), f"{number}.wav", ("a",)) for number in range(302)]
+    return OutOfFold(groups, rows, np.resize(np.array(member), (302, len(member[0]))))
+
+
+BOTH = unheard_by((0, 1), [[0, 1]])
 
 
 def member_facts(provenance: dict[str, object], least: float = 0.0) -> ClassifierFacts:
@@ -211,7 +221,7 @@ def member_facts(provenance: dict[str, object], least: float = 0.0) -> Classifie
 
 def false_alarms(members: np.ndarray, held_out: ComparedWindows, facts: ClassifierFacts) -> float:
     """An hour, of the blend at its thresholds."""
-    blend, found, _ = blend_members(members, held_out, facts, BlendSettings(weights="equal"), True)
+    blend, found, _ = blend_members(members, held_out, BOTH, facts, BlendSettings(weights="equal"))
     empty = blended(blend, members)[300:]
     return false_alarms_per_hour(empty, found.thresholds.applied, len(empty) * 5 / 3600)
 
@@ -230,13 +240,77 @@ def test_without_windows_of_nothing_no_threshold_of_a_blend_is_below_those_of_it
     ):  # of an earlier version nobody says how many they were fitted for
         quiet, free = (
             blend_members(
-                members, held_out, member_facts(dict(provenance), least), BlendSettings(weights="equal"), True
+                members, held_out, BOTH, member_facts(dict(provenance), least), BlendSettings(weights="equal")
             )
             for least in (0.97, 0.0)
         )
         assert quiet[1].thresholds.applied.min() >= np.float32(0.97) and "no threshold below 0.970" in quiet[2]
         assert quiet[1].thresholds.ranks and min(quiet[1].thresholds.ranks.values()) >= 0.97
         assert free[1].thresholds.applied.min() < 0.9 and "no threshold below" not in free[2]  # control
+
+
+def test_of_folds_those_answer_that_did_not_hear_a_recording_and_each_network_has_one_weight() -> None:
+    """Two folds of a good network and two of a bad one: a fold that heard a recording knows it by heart, and would be
+    taken for an expert."""
+    (good, _), held_out = simulated(noise=0)
+    rng, truth = np.random.default_rng(1), held_out.truth[held_out.owner]
+    bad = expit(rng.normal(-3, 1, good.shape))
+    by_heart = np.where(truth > 0, 1 - 1e-6, 1e-6)
+    even = held_out.owner[:, None] % 2 == 0
+    members = np.stack([np.where(even, good, by_heart), np.where(even, by_heart, good)])
+    members = np.concatenate([members, [np.where(even, bad, by_heart), np.where(even, by_heart, bad)]])
+    unheard = unheard_by((0, 0, 1, 1), [[0, 2], [1, 3]])
+    facts = member_facts({})
+    blend, found, line = blend_members(members.astype(np.float32), held_out, unheard, facts, BlendSettings())
+    first, second, third, fourth = blend.weights
+    assert first == second > 0.4 > 0.1 > third == fourth and sum(blend.weights) == pytest.approx(1)
+    assert (
+        "each answered by the members that did not hear it: networks" in line and found.thresholds != facts.thresholds
+    )
+    pair = np.stack([good, bad]).astype(np.float32)
+    alone, _, told = blend_members(pair, held_out, BOTH, facts, BlendSettings())
+    assert alone.weights == pytest.approx((2 * first, 2 * third)) and alone.scale == blend.scale
+    assert line.split("networks ")[1] == told.split("members ")[1], "both are judged by the same answers"
+    heard = unheard_by((0, 0, 1, 1), [[1, 3], [0, 2]])  # negative control: as if the others had been asked
+    assert (
+        "networks 1.000 1.000" in blend_members(members.astype(np.float32), held_out, heard, facts, BlendSettings())[2]
+    )
+
+
+def test_folds_of_one_network_have_equal_weights_and_keep_their_thresholds() -> None:
+    members, held_out = simulated(noise=0)
+    facts, unheard = member_facts({}), unheard_by((0, 0), [[0], [1]])
+    blend, found, line = blend_members(members, held_out, unheard, facts, BlendSettings())
+    assert blend.weights == (0.5, 0.5) and blend.scale == 1 and found == facts
+    assert line.startswith("cmAP on 302 recordings, each answered by a member that did not hear it: ")
+
+
+def test_which_member_answers_is_told_by_the_tables_beside_them(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.wav").touch()
+    rows = [Recording(tmp_path / f"{number}.wav", f"{number}.wav", ("a",)) for number in range(5)]
+
+    def member(name: str, *held_out: int) -> Path:
+        (tmp_path / name).mkdir()
+        write_recordings(tmp_path / name / "held_out_recordings.csv", [rows[number] for number in held_out])
+        return tmp_path / name / "classifier.safetensors"
+
+    whisper = [member("w0", 0, 1), member("w1", 2, 3)]
+    seeds = [member("s0", 0, 1), member("s1", 2, 3)]
+    others = [member("c0", 1, 2), member("c1", 3, 4)]
+    kinds = ["whisper"] * 4 + ["cnn"] * 2
+    found = out_of_fold([whisper[0], seeds[0], whisper[1], seeds[1], *others], kinds)
+    assert found.group == (0, 1, 0, 1, 2, 2) and found.has_folds
+    names = [row.path.stem for row in found.rows]
+    assert dict(zip(names, found.member.tolist(), strict=True)) == {"1": [0, 1, 4], "2": [2, 3, 4], "3": [2, 3, 5]}
+    plain = out_of_fold([whisper[0], others[0]], ["whisper", "cnn"])  # of one fold each: what was held out of both
+    assert plain.group == (0, 1) and not plain.has_folds and [row.path.stem for row in plain.rows] == ["1"]
+    assert plain.member.tolist() == [[0, 1]]
+    apart = out_of_fold([whisper[0], others[1]], ["whisper", "cnn"])
+    assert not apart.rows and apart.member.shape == (0, 2)
+    (tmp_path / "none").mkdir()
+    nobody = out_of_fold([whisper[0], tmp_path / "none" / "classifier.safetensors"], ["whisper", "whisper"])
+    assert nobody.group == (0, 1) and not nobody.rows, "without a table nobody knows what it has heard"
 
 
 def test_an_ensemble_is_fitted_for_the_fewest_false_alarms_that_a_member_was(stages: Stages) -> None:
@@ -295,24 +369,33 @@ def test_several_classifiers_become_one_int8_file(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_members_without_common_held_out_recordings_are_not_judged_and_ranks_refused(
+def test_folds_of_one_network_become_one_file_that_is_unverified_and_ranks_are_refused(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = other_member(stages, tmp_path / "other", encoder=True)
-    tables = stages.classifier.with_name("training_recordings.csv"), other.with_name("held_out_recordings.csv")
-    write_recordings(tables[1], read_recordings(tables[0])[:4])  # as of another fold
+    tables = [stages.classifier.with_name(f"{kind}_recordings.csv") for kind in ("held_out", "training")]
+    heard_by_one = read_recordings(tables[1])[:4]
+    write_recordings(other.with_name("held_out_recordings.csv"), heard_by_one)
     config = QuantizeCommand((stages.classifier, other), LENIENT, max_error=0.1)
     config = replace(config, run=replace(config.run, root=tmp_path))
-    with pytest.raises(AssertionError, match="ranks needs recordings that were held out of all"):
+    with pytest.raises(AssertionError, match="ranks needs two networks, and recordings that were held out of both"):
         quantize(replace(config, blend=BlendSettings("ranks")))
     assert quantize(config) == 0
-    out = capsys.readouterr().out
-    assert "nobody can say what the ensemble is worth" in out
+    out, count = capsys.readouterr().out, len(read_recordings(tables[0])) + 4
+    assert f"2 members, folds of 1 network; {count} recordings were held out of one fold of each" in out
+    assert f"cmAP on {count} recordings, each answered by a member that did not hear it: " in out
     scorer = open_scorer(tmp_path / "quantize" / "classifier.int8.onnx")
     assert not scorer.verified
     mean = mean_thresholds([load_classifier(path)[1].thresholds for path in (stages.classifier, other)])
     assert [one.label for one in scorer.thresholds.species] == list(scorer.taxonomy.labels)
     assert np.array_equal(scorer.thresholds.applied, mean.applied)
+
+
+def test_members_without_a_recording_that_can_judge_count_alike_and_keep_the_mean_of_their_thresholds() -> None:
+    members, held_out = simulated(noise=0)
+    facts, nobody = member_facts({}), OutOfFold((0, 1), [], np.zeros((0, 2), np.int64))
+    blend, found, line = blend_members(members, held_out, nobody, facts, BlendSettings())
+    assert (blend.weights, blend.scale) == ((0.5, 0.5), 1.0) and found == facts and "not judged" in line
 
 
 def picture_member(stages: Stages, folder: Path, seed: int = 0) -> Path:
