@@ -317,9 +317,14 @@ def window_length(
     last = np.concatenate([np.full(len(own[name]), table.ends[own[name]].max()) for name in own])
     starts, ends = table.starts[rows], table.ends[rows]
     seconds = given or float((ends - starts).max())
+    firsts = [np.unique(table.starts[own[name]].round(3), return_index=True)[1] for name in own]
+    again = np.concatenate(
+        [np.isin(np.arange(len(own[name])), first, invert=True) for name, first in zip(own, firsts, strict=True)]
+    )
     cut = (ends - starts < seconds) & (ends > last - ROUNDING) & (sound - ends < seconds)
     found = {
         "end before they begin; mend the table": ends <= starts,
+        "begin where another of the same recording does; write each once": again,
         "begin long after it ends; the table is of other recordings: ask the teacher again, about these": (
             starts > sound + seconds  # two programs may differ a little in where compressed sound ends
         ),

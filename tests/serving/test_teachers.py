@@ -324,6 +324,12 @@ CONTRADICTED: dict[str, tuple[list[float], list[float], float, str]] = {
     "one window is longer": ([0.0, 0.5, 1.0], [0.5, 1.0, 2.0], 0.0, r"2 of 3 windows, .* are not 1 s long"),
     "one is short in the middle": ([0.0, 0.5, 1.0], [1.0, 0.7, 2.0], 0.0, r"1 of 3 windows, .* from 0\.5 s of b\.wav"),
     "one ends before it begins": ([0.0, 1.0], [1.0, 0.0], 0.0, "1 of 2 windows, .* from 1 s of b.wav, end before"),
+    "one is there twice": (
+        [0.0, 0.5, 0.5],
+        [0.5, 1.0, 1.0],
+        0.5,
+        r"1 of 3 windows, .* begin where another of the same rec",
+    ),
     "one ends where it begins": ([0.0, 1.0], [1.0, 1.0], 1.0, "1 of 2 windows, .* end before"),
     "it is of a longer recording": ([0.0, 3.5, 7.0], [1.0, 4.5, 8.0], 0.0, "2 of 3 windows, .* of other recordings"),
 }
