@@ -16,6 +16,7 @@
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."
 # make bench-losses   each loss on the same recordings, with controls
 # make bench-ingredients   stage 2 without each of its parts, or with another; WAY=frozen FOLD=1 MINUTES=180 SEEDS="0 1 2"
+# make bench-listening   what predictor.py's ways to listen are worth in soundscapes; MODELS="a.onnx b.onnx" FOLD=0
 # make bench-context   5, 10 and 20 s heard at once: what it is worth, what it costs
 # make bench-bats  calls of bats found within 20 ms, made-up and real ones, at 256 kHz, and at 16 kHz where there are none
 # make bench-whales   made-up calls of whales found within a second, at 2 kHz and at 16 kHz
@@ -37,7 +38,7 @@ CHECKS := .venv/ready-checks
 # in the order of tests/conftest.py; a process of tests that dies is a failure, and the end
 PARALLEL := --numprocesses auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: predictor.pyz demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems bench-cluster
+.PHONY: predictor.pyz demo test test-all test-browser check setup bench-animals bench-whisper bench-birdnet bench-teachers bench-gpu bench-loading bench-verdict bench-mae-speed bench-folds bench-losses bench-soundscapes bench-self-training bench-recipe bench-ingredients bench-context bench-listening bench-bats bench-whales bench-cpu bench-serving bench-busy bench-reliability bench-kill bench-scale bench-counts bench-search bench-stores bench-systems bench-cluster
 
 demo: $(READY)
 	@.venv/bin/python demo.py
@@ -110,6 +111,9 @@ bench-whales: $(READY)
 
 bench-context: $(READY)
 	@.venv/bin/python -m bench.context
+
+bench-listening: $(READY)
+	@.venv/bin/python -m bench.listening $(if $(MODELS),--models $(MODELS)) --fold $(or $(FOLD),0)
 
 bench-cpu: $(READY)
 	@.venv/bin/python -m bench.cpu --size $(or $(SIZE),base)

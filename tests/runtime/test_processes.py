@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Stages
 
 from config import PretrainCommand, parse
 from demo_data import FieldSeason
@@ -154,6 +156,26 @@ def test_stage_one_with_torchrun_goes_the_way_of_one_process(
     assert {path.name for path in two.iterdir()} == {"cache", "mae", "mae-001"}
     assert json.loads((two / "mae" / "run.json").read_text())["status"] == "finished"
     assert not list(two.rglob("*.part")) and (two / "mae" / "whisper" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--imitation.reconstruction", "1")])
+def test_an_imitation_with_torchrun_goes_the_way_of_one_process(
+    more: tuple[str, ...], season: FieldSeason, stages: Stages, tmp_path: Path
+) -> None:
+    """The teacher is asked by two processes; what it answers is kept for the one after."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    teacher = shutil.copyfile(stages.float_model, tmp_path / "teacher.onnx")
+    taught = (*few(season), "--target", "embeddings", "--teacher", str(teacher), *more)
+    printed = run(*TOGETHER, *words("mae", season, two, *taught, "--train.epochs", "2"))
+    assert printed.count("skill") and "2 processes share each batch" in printed
+    run(sys.executable, *words("mae", season, one, *taught, "--train.epochs", "2"))
+    lines = records(two, "mae")
+    assert len(lines) == 2 and agree(records(one, "mae"), lines, 2e-3)
+    assert [line["cosine"] for line in lines] == pytest.approx(
+        [line["cosine"] for line in records(one, "mae")], abs=2e-3
+    )
+    assert not list(two.rglob("*.part"))
 
 
 @pytest.mark.slow
