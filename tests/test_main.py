@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def test_what_stage_one_heard_is_not_held_out(stages: Stages, season: FieldSeaso
         finetune(config)
 
 
+def saying(provenance: dict[str, object]) -> Callable[[str], dict[str, object]]:
+    """What any weights say of the run that made them."""
+    return lambda weights: provenance if weights else {}
+
+
 @pytest.mark.parametrize(
     ("provenance", "refused"),
     [
@@ -81,7 +87,7 @@ def test_what_stage_one_heard_is_not_held_out(stages: Stages, season: FieldSeaso
 def test_of_an_encoder_that_does_not_say_which_sounds_it_heard_the_fold_counts(
     provenance: dict[str, object], refused: bool, season: FieldSeason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("main.stage_one", lambda _: {"data": str(season.root.resolve()), **provenance})
+    monkeypatch.setattr("main.stage_one", saying({"data": str(season.root.resolve()), **provenance}))
     data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
     config = replace(FinetuneCommand.defaults("demo"), data=data)
     taxonomy, rows = read_labeled(data)
@@ -103,14 +109,14 @@ def test_recorders_with_equal_names_are_told_apart_by_their_sound(
     held_out = split(rows, data)[1][0]
     other = tmp_path / "siteB" / held_out.path.name
     other.parent.mkdir()
-    sound, rate = soundfile.read(held_out.path, dtype="int16")
+    sound, rate = soundfile.read(held_out.path, dtype="float32")
     soundfile.write(other, sound[::-1], rate)
     copy = (tmp_path / "renamed.flac").resolve()
     copy.write_bytes(held_out.path.read_bytes())
     config = replace(FinetuneCommand.defaults("demo"), data=data)
-    monkeypatch.setattr("main.stage_one", lambda _: {"trained_on": sound_marks([other])})
+    monkeypatch.setattr("main.stage_one", saying({"trained_on": sound_marks([other])}))
     assert plan_fold(config, 0, taxonomy, rows).valid
-    monkeypatch.setattr("main.stage_one", lambda _: {"trained_on": sound_marks([other, copy]), "held_out_fold": 1})
+    monkeypatch.setattr("main.stage_one", saying({"trained_on": sound_marks([other, copy]), "held_out_fold": 1}))
     with pytest.raises(
         AssertionError, match=r"was adapted on 1 of the \d+ recordings .*, such as .*add --data\.valid_fold 1"
     ):
