@@ -32,6 +32,7 @@ from taxonomy import RANKS, Taxonomy
 TOO_FEW, NEVER = "too few to say", "never precise enough"
 UNVALIDATED, SILENCED = "never validated", "never right: silenced"
 STRICT, CAREFUL = 0.9, 0.5  # the lowest thresholds of a species that no, or too few, held-out recordings have
+MOST_SURE = 15.0  # a logit: what is surer than this counts as this sure
 LEVEL = 0.95  # of every interval that is shown, both sides together
 MARKS = ("", "yes", "too few", "never")  # whether a species was validated, the best first; blank: nobody can say
 COLUMNS = (

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from evaluation.calibration import (
     CAREFUL,
     LEVEL,
+    MOST_SURE,
     NEVER,
     STRICT,
     TOO_FEW,
@@ -32,7 +33,6 @@ from evaluation.calibration import (
 )
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures
-MOST_SURE = 15.0  # a logit: what is surer than this counts as this sure
 TAIL = 0.25  # the highest windows of noise, whose logits are taken to fall off exponentially
 FEWEST_WINDOWS = 20  # of noise that a floor is fitted on
 HIGHEST_FLOOR = 0.9999  # what is surer is reported whatever the noise says

@@ -7,6 +7,7 @@ Reads    thresholds.csv and a list of species, where they are given
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, 
 from runtime.csvs import decoded_text
 from runtime.terminal import show
 from serving.detections import Choices, Scores
-from serving.scorer import Scorer
+from serving.scorer import Scorer, mean_as_logits
 from taxonomy import CLASS, ORDER, Taxonomy, match_species
 
 MIN_CONF = 0.25  # of a model that brings no thresholds
@@ -87,7 +88,7 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
 
 
 def usual_thresholds(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Scores:
-    """(species,) without a thresholds.csv: --min_conf for all, 0 with --top_n, else the mean of the models' own."""
+    """(species,) without a thresholds.csv: --min_conf for all, 0 with --top_n, else the mean of the models', as logits."""
     species = len(scorers[0].taxonomy.labels)
     if settings.min_conf is not None:
         return np.full(species, settings.min_conf, np.float32)
@@ -95,9 +96,11 @@ def usual_thresholds(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Sco
         return np.zeros(species, np.float32)
     if not all(scorer.thresholds.species for scorer in scorers):
         return np.full(species, MIN_CONF, np.float32)
-    every = [[threshold.applied for threshold in scorer.thresholds.species] for scorer in scorers]
-    thresholds: Scores = np.array(every).mean(axis=0).astype(np.float32)
-    thresholds[thresholds >= 1] = np.inf  # a rounded 1 does not reach what nothing is to reach
+    every = np.array([[threshold.applied for threshold in scorer.thresholds.species] for scorer in scorers])
+    thresholds = mean_as_logits(every)
+    thresholds[np.isinf(every).any(axis=0) | (every >= 1).all(axis=0)] = (
+        np.inf
+    )  # a rounded 1 does not reach what nothing is to reach
     return thresholds
 
 
@@ -146,8 +149,9 @@ def validated_species(scorers: Sequence[Scorer]) -> list[str]:
 
 
 def model_hash(scorers: Sequence[Scorer]) -> str:
-    """sha256 of the model, of several all of them."""
-    return "+".join(scorer.sha256 for scorer in scorers)
+    """sha256 of the model; of several one that no other models have, nor the same averaged in another way."""
+    every = [scorer.sha256 for scorer in scorers]
+    return every[0] if len(every) == 1 else hashlib.sha256(f"logits {'+'.join(every)}".encode()).hexdigest()
 
 
 if __name__ == "__main__":

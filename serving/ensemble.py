@@ -23,8 +23,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from archive.licences import handed_on
 from config import BlendSettings
 from evaluation.blending import Blend, among_folds, blended, equal_blend, fit_blend
-from evaluation.calibration import Threshold, Thresholds
-from evaluation.fitting import MOST_SURE
+from evaluation.calibration import MOST_SURE, Threshold, Thresholds
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
 from runtime.digests import sha256
 from serving.comparison import ComparedWindows, OutOfFold

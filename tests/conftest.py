@@ -4,6 +4,7 @@ import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when to
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import fcntl
+import functools
 import gc
 import multiprocessing
 import os
@@ -12,10 +13,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from tyro import _docstrings, _unsafe_cache
 
 from demo_data import FieldSeason, write_field_season
 
@@ -23,6 +26,16 @@ settings.register_profile("everybody", derandomize=True, database=None)  # the s
 settings.register_profile("search", derandomize=False, print_blob=True)  # other ones each time: make test-all
 settings.load_profile("everybody")  # unless --hypothesis-profile names the other one
 
+
+def spare_checks_of_flags() -> None:
+    """tyro, which reads the flags, checks a tenth of all it remembers where it finds pytest, and forgets everything
+    after each command line: that was half of the time of each. What it answers is the same."""
+    _unsafe_cache.sys = SimpleNamespace(modules=dict[str, object]())  # type: ignore[assignment]  # of tyro alone
+    kind = _docstrings._ClassTokenization
+    kind.make = staticmethod(functools.cache(kind.make.__wrapped__))  # type: ignore[attr-defined, method-assign]
+
+
+spare_checks_of_flags()
 multiprocessing.set_forkserver_preload(["data_loader"])  # torch is loaded once, and not by each process that reads
 
 if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):

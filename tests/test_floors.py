@@ -4,7 +4,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,22 +23,38 @@ SCORING_PATH = (
 )
 
 
-def imports(path: Path) -> set[str]:
-    """Names of the modules a file imports, those of its demo left out: `sounds.audio`, `torch`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def parsed(text: str) -> ast.Module:
+    """A file; not to be changed."""
+    return ast.parse(text)
+
+
+def without_demo(tree: ast.Module) -> ast.Module:
+    """All of a file but its demo."""
     body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
+    return ast.Module(body, [])
+
+
+def imports(path: Path) -> frozenset[str]:
+    """Names of the modules a file imports, those of its demo left out: `sounds.audio`, `torch`."""
+    return imported_in(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported_in(text: str) -> frozenset[str]:
+    """The same of what a file holds."""
     found: set[str] = set()
-    for node in ast.walk(ast.Module(body, [])):
+    for node in ast.walk(without_demo(parsed(text))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module in WINGS:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-    return found
+    return frozenset(found)
 
 
-def circle(start: str, imported: dict[str, set[str]]) -> bool:
+def circle(start: str, imported: Mapping[str, Set[str]]) -> bool:
     """Whether a room's imports lead back to it."""
     seen, waiting = set[str](), [start]
     while waiting:
@@ -111,14 +128,24 @@ def test_only_optim_moves_weights_and_only_three_rooms_open_sound() -> None:
 
 def dangers(path: Path, borders: set[str]) -> list[str]:
     """What no file of ours may do, by its line; `borders` are the rooms that may catch errors."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
+    found, tries = dangers_in(path.read_text(encoding="utf-8"), path.stem in ("states", "checkpoint"))
+    found = [*found, *([] if room(path) in borders else tries)]
+    return [f"{path.name}, line {line}: {what}" for line, what in found]
+
+
+@cache
+def dangers_in(text: str, opens_tensors: bool) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Line and words of what no file may do, and of each `try` outside of a demo.
+
+    opens_tensors   whether torch.load may be called, of tensors alone
+    """
+    tree = parsed(text)
     found: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             flags = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            tensors_alone = flags.get("weights_only") == "True" and path.stem in ("states", "checkpoint")
+            tensors_alone = flags.get("weights_only") == "True" and opens_tensors
             plain = name in ("__import__", "compile", "eval", "exec") or name.split(".")[-1] in FORBIDDEN_CALLS
             unsafe = name == "torch.load" and not tensors_alone
             unsafe |= name.startswith(("pickle.", "marshal.", "shelve.", "dill.", "joblib.", "subprocess.getoutput"))
@@ -130,10 +157,8 @@ def dangers(path: Path, borders: set[str]) -> list[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             found += [(node.lineno, ast.unparse(node))] * bool({"pickle", "marshal", "shelve", "dill"} & set(names))
-    if room(path) not in borders:
-        tries = [node for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Try) and node.handlers]
-        found += [(node.lineno, "a try outside of the borders") for node in tries]
-    return [f"{path.name}, line {line}: {what}" for line, what in found]
+    tries = [node for node in ast.walk(without_demo(tree)) if isinstance(node, ast.Try) and node.handlers]
+    return found, [(node.lineno, "a try outside of the borders") for node in tries]
 
 
 def borders() -> set[str]:
@@ -184,9 +209,8 @@ def test_a_dangerous_line_would_be_seen(line: str, tmp_path: Path) -> None:
 
 def prints(path: Path) -> list[int]:
     """The lines outside of a demo that print by themselves."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
-    names = [node for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Name) and node.id == "print"]
+    tree = without_demo(parsed(path.read_text(encoding="utf-8")))
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
     return [name.lineno for name in names]
 
 

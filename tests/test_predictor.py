@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import soxr
 from conftest import Stages
+from scipy.special import expit, logit
 from test_scorer import present, pretend_openvino, toy
 from test_zoo import loudness_model
 
@@ -471,12 +472,13 @@ def test_each_channel_is_heard_by_itself(stages: Stages, season: FieldSeason, tm
     assert "channel" not in rows(tmp_path / "mean" / "scores.csv")[0], "of the mean there is but one"
 
 
-def test_several_models_are_averaged(stages: Stages, season: FieldSeason) -> None:
+def test_several_models_are_averaged_as_logits(stages: Stages, season: FieldSeason) -> None:
     entry, config = Entry(season.soundscape), command(stages, season.soundscape)
     one, other = open_scorer(stages.model), open_scorer(stages.float_model)
     ((_, _, (both,)),) = scored_by([one, other], entry, config)
     singles = [scored_by([scorer], entry, config)[0][2][0] for scorer in (one, other)]
-    np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in singles], axis=0), atol=1e-6)
+    mean = expit(np.mean([logit(s.probabilities.astype(np.float64)) for s in singles], axis=0))
+    np.testing.assert_allclose(both.probabilities, mean, atol=1e-6)
 
 
 def doubtful(folder: Path, positives: int = 0) -> PredictCommand:

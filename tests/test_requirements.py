@@ -82,14 +82,19 @@ def module_owners() -> dict[str, set[str]]:
 
 def imports_of(paths: Iterable[Path]) -> set[str]:
     """The first part of everything that some files import, at the top or inside a function."""
+    return set[str]().union(*(imported_in(path.read_text(encoding="utf-8")) for path in paths))
+
+
+@cache
+def imported_in(text: str) -> frozenset[str]:
+    """The same of one file."""
     found = set[str]()
-    for path in paths:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {name.name.partition(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.partition(".")[0])
-    return found
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return frozenset(found)
 
 
 def missing(paths: Iterable[Path], requirements: str) -> set[str]:

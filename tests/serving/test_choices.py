@@ -8,7 +8,14 @@ import pytest
 
 from config import AudioSettings, PredictCommand, part_of
 from evaluation.calibration import UNVALIDATED, Threshold, Thresholds
-from serving.choices import ChoiceSettings, choose_detections, listed_species, species_of_groups, validated_species
+from serving.choices import (
+    ChoiceSettings,
+    choose_detections,
+    listed_species,
+    model_hash,
+    species_of_groups,
+    validated_species,
+)
 from serving.scorer import Scorer
 from taxonomy import Taxonomy
 
@@ -54,6 +61,13 @@ def test_thresholds_come_from_the_model_the_flag_and_the_file_in_this_order(tmp_
 
 def test_of_several_models_the_mean_threshold_counts_and_one_that_nothing_reaches_stays_so() -> None:
     assert thresholds_of(ChoiceSettings(), model([0.25, 1.0]), model([0.75, 1.0])) == [0.5, float("inf")]
+    assert thresholds_of(ChoiceSettings(), model([0.5, 0.9]), model([0.8, 0.9])) == [pytest.approx(2 / 3), 0.9]
+
+
+def test_no_others_have_the_digest_of_several_models_and_one_keeps_its_own() -> None:
+    one, two, three = (model([0.5, 0.5], sha256=name * 64) for name in "abc")
+    several = [model_hash(scorers)[:16] for scorers in ([one], [one, two], [one, three], [two, one], [one, two, three])]
+    assert len(set(several)) == 5 and several[0] == "a" * 16
 
 
 def test_of_several_models_the_worst_counts_and_one_that_says_nothing_leaves_it_open() -> None:
