@@ -273,7 +273,7 @@ def words(loop: Loop, sounds: Path, folder: Path, workers: int) -> list[str]:
     told = ["--preset", "demo", "--data.root", str(sounds / "species"), "--data.folds", "2", "--data.cache_gb", "0"]
     told += ["--encoder.weights", "random", "--train.epochs", "2", "--train.batch_size", "2", "--run.device", "cpu"]
     told += ["--run.threads", "1", "--run.save_minutes", "0", "--run.root", str(folder / "runs")]
-    told += ["--data.workers", str(workers)]
+    told += ["--data.workers", str(workers), "--encoder.depth", "1"]
     if loop == "mae":
         told += ["--target", "teacher"]
     else:

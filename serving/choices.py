@@ -88,7 +88,7 @@ def choose_detections(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Ch
 
 
 def usual_thresholds(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Scores:
-    """(species,) without a thresholds.csv: --min_conf for all, 0 with --top_n, else the mean of the models', as logits."""
+    """(species,) without a thresholds.csv: --min_conf for all, 0 with --top_n, else the models' own in the mean."""
     species = len(scorers[0].taxonomy.labels)
     if settings.min_conf is not None:
         return np.full(species, settings.min_conf, np.float32)

@@ -3,6 +3,7 @@
 import runtime.openmp  # pyright: ignore[reportUnusedImport] - it counts when torch is loaded
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
+import csv
 import fcntl
 import functools
 import gc
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from pretend import read_rows
 from tyro import _docstrings, _unsafe_cache
 
 from demo_data import FieldSeason, write_field_season
@@ -131,6 +133,38 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
     """Eight recordings of each of the pretend species, and a short soundscape."""
     with shared_folder(tmp_path_factory, "season") as folder:
         return write_field_season(folder, recordings_per_species=8, unlabeled_recordings=8, soundscape_seconds=40)
+
+
+FEW = ("prewre1", "9000117", "9000255", "9000310")  # a species of each class
+
+
+@pytest.fixture(scope="session")
+def few(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> FieldSeason:
+    """Four species of the season, each recording with one: a fine-tuning run in seconds."""
+    with shared_folder(tmp_path_factory, "few") as root:
+        if not (root / "taxonomy.csv").is_file():
+            for path in season.root.rglob("*.flac"):
+                own = root / path.relative_to(season.root)
+                if path.parent.name in FEW or "unlabeled" in path.parts:
+                    own.parent.mkdir(parents=True, exist_ok=True)
+                    own.hardlink_to(path)
+            for name in ("train.csv", "taxonomy.csv"):
+                rows = [row for row in read_rows(season.root / name) if row["primary_label"] in FEW]
+                with (root / name).open("w", encoding="utf-8", newline="") as file:
+                    table = csv.DictWriter(file, list(rows[0]))
+                    table.writeheader()
+                    table.writerows(row | ({"secondary_labels": "['']"} if "filename" in row else {}) for row in rows)
+    return FieldSeason(root, season.soundscape, season.answers)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is drawn, which takes a second or two of each run; the stages and others draw theirs."""
+
+    def sign(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", sign)
 
 
 @dataclass(frozen=True)

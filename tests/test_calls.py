@@ -14,6 +14,7 @@ from config import FinetuneCommand, parse
 from main import finetune
 from training.checkpoint import load_classifier
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RATE = 2_000
 SURE = 1.7  # a logit: a probability of .85
 HERTZ = {"fin": (15, 30), "blue": (44, 56), "humpback": (118, 1_000)}  # where most of a call's sound is

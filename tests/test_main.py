@@ -123,13 +123,14 @@ def test_recorders_with_equal_names_are_told_apart_by_their_sound(
         plan_fold(config, 0, taxonomy, rows)
 
 
-def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(season: FieldSeason, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(few: FieldSeason, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
     noise.mkdir()
     rng = np.random.default_rng(0)
     for name in ("rain", "wind", "engine"):
         soundfile.write(noise / f"{name}.wav", rng.normal(0, 0.1, 8 * 16_000), 16_000)
-    flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    flags = ["--preset", "demo", "--data.root", str(few.root), "--data.cache", str(tmp_path / "cache")]
     flags += ["--encoder.weights", "random", "--train.epochs", "1", "--train.folds", "0", "1", "--train.ema", "0.9"]
     flags += ["--run.root", str(tmp_path / "runs")]
     flags += ["--data.noise", str(noise), "--data.no_call", str(noise), "--encoder.pool", "2"]

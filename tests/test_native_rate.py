@@ -23,6 +23,7 @@ from serving.export import write_float, write_int8
 from ssl_mae import pretrain
 from training.checkpoint import load_classifier
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RATE = 384_000
 FASTER = ("--audio.hop_seconds", "0.002")  # than the hop of --sound bat, with a quarter of its tokens
 AUDIO = replace(SOUNDS["bat"], hop_seconds=0.002)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import forked
 import pytest
 from house import program
 from pretend import write_results
@@ -197,9 +198,9 @@ def test_a_flag_that_contradicts_a_resumed_run_is_refused_in_a_line_before_anyth
     stored(folder, FinetuneCommand, ["--preset", "demo", "--data.root", str(tmp_path / "none")])
     facts = {"name": "finetune-001", "status": "interrupted", "host": "h", "pid": 1, "started": "now"}
     (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | facts))
-    words = [sys.executable, str(HERE / "main.py"), "--run.resume", str(folder)]
-    done = subprocess.run([*words, "--train.epochs", "99"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    words = ["--run.resume", str(folder)]
+    done = forked.run(tmp_path, "main.py", *words, "--train.epochs", "99")
     assert done.returncode == 1 and "--train.epochs was 10, is 99" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     with pytest.raises(AssertionError, match=f"no folder {tmp_path / 'none'}"):  # its own data root
-        finetune(parse(FinetuneCommand, words[2:]))
+        finetune(parse(FinetuneCommand, words))

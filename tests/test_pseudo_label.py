@@ -45,6 +45,8 @@ from training.checkpoint import load_classifier, save_classifier
 from training.frozen import features_key
 from training.objective import prepare_loss_inputs
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def write_windows(path: Path, *levels: float) -> None:
     """A recording in which each window of 5 s is as loud as said."""

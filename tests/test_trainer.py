@@ -37,6 +37,8 @@ from training.checkpoint import ClassifierFacts, load_classifier
 from training.objective import LossInputs, label_loss
 from training.states import TrainingProgress
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_windows_are_pooled_by_their_mean() -> None:
     windows = WindowScores(
@@ -62,9 +64,9 @@ def test_by_default_the_last_epoch_is_kept_and_few_are_validated(stages: Stages)
 
 
 def test_asked_to_choose_it_keeps_the_epoch_that_is_best_on_the_held_out_recordings_and_stops_where_none_is_better(
-    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    few: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    flags = ["--preset", "demo", "--data.root", str(few.root), "--data.cache", str(tmp_path / "cache")]
     flags += ["--run.root", str(tmp_path), "--train.epochs", "9", "--data.most_windows", "1"]
     figures = iter([0.3, 0.9, 0.5, 0.8, 0.9])  # the last one is of the file that was kept
 

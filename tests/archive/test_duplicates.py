@@ -181,7 +181,7 @@ def test_comparing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_real_recordings_are_known_again_after_a_lossy_codec(tmp_path: Path) -> None:
     if not ANIMALS.is_dir():
         pytest.skip("the recordings of ../shared/animals are not here")
-    sources = sorted(ANIMALS.glob("audio/*/*.ogg"))[::40]
+    sources = [path for path in sorted(ANIMALS.glob("audio/*/*.ogg"))[::40] if soundfile.info(path).duration < 30]
     examined = examine(sources)
     sources = [path for path in sources if examined[path].seconds >= 1.5]
     copies: list[Path] = []
@@ -269,7 +269,7 @@ def test_twenty_thousand_pairs_of_duplicates_are_settled_in_linear_time() -> Non
         return started - begun, ended - started, found
 
     few = settled(2_000)[1]
-    rounds = [settled(20_000) for _ in range(3)]
+    rounds = [settled(20_000) for _ in range(2)]
     made, many = min(first for first, _, _ in rounds), min(second for _, second, _ in rounds)
     found = rounds[0][2]
     assert [row.status for row in found] == ["ok", "ok", *["ok", "duplicate"] * 19_999]

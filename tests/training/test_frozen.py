@@ -37,13 +37,16 @@ from training.states import StateWriter
 CPU = torch.device("cpu")
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 @pytest.fixture(autouse=True)
 def features_of_this_test_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "SCRATCH", tmp_path / "scratch")
 
 
 class Task:
-    """A classifier to be, on 32 recordings, one window of each."""
+    """A classifier to be, on 16 recordings, one window of each."""
 
     def __init__(self, stages: Stages, season: FieldSeason, pooling: Pooling = "pooled") -> None:
         flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(stages.runs / "cache")]
@@ -51,7 +54,7 @@ class Task:
         flags += ["--train.head_updates", "60", "--train.head_epochs", "1", "--train.head_passes", "1"]
         self.config = parse(FinetuneCommand, flags)
         taxonomy, recordings = read_labeled(self.config.data)
-        self.recordings, self.species = recordings[::3][:32], len(taxonomy.labels)
+        self.recordings, self.species = recordings[::6][:16], len(taxonomy.labels)
         self.loader: DataLoader[Batch] = labeled_loader(
             self.recordings, taxonomy, self.config.data, AudioSettings(), 8, seed=0
         )
@@ -230,9 +233,9 @@ def words(season: FieldSeason, stages: Stages, root: Path, *more: str) -> list[s
 
 
 def test_a_frozen_run_leaves_the_encoder_alone_and_is_epoch_0(
-    season: FieldSeason, stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few: FieldSeason, stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = words(season, stages, tmp_path, "--train.frozen", "--encoder.weights", str(stages.encoder))
+    given = words(few, stages, tmp_path, "--train.frozen", "--encoder.weights", str(stages.encoder))
     assert finetune(parse(FinetuneCommand, given)) == 0
     run = tmp_path / "finetune"
     (line,) = read_records(run)
@@ -279,12 +282,12 @@ def outcome(root: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
 
 
 def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_again(
-    season: FieldSeason, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: FieldSeason, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit, in a run of more epochs than were asked for, because it has to make 20 updates."""
+    """To the last bit, in a run of more epochs than were asked for, because it has to make 4 updates."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    more = ["--encoder.weights", str(stages.encoder), "--train.epochs", "1", "--train.updates", "20"]
-    assert finetune(parse(FinetuneCommand, words(season, stages, whole, *more))) == 0
+    more = ["--encoder.weights", str(stages.encoder), "--train.epochs", "1", "--train.updates", "4"]
+    assert finetune(parse(FinetuneCommand, words(few, stages, whole, *more))) == 0
     epochs = [line["epoch"] for line in read_records(whole / "finetune-001")]
     assert len(epochs) >= 2 and epochs == list(range(1, len(epochs) + 1))
     done, keep = 0, StateWriter.save_if_due
@@ -292,14 +295,14 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
     def cut_off(writer: StateWriter, progress: object) -> None:
         nonlocal done
         done += 1
-        if done == 4:
+        if done == 2:
             writer.save(progress)  # type: ignore[arg-type]
-        if done == 6:
+        if done == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(StateWriter, "save_if_due", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        finetune(parse(FinetuneCommand, words(season, stages, cut, *more)))
+        finetune(parse(FinetuneCommand, words(few, stages, cut, *more)))
     monkeypatch.setattr(StateWriter, "save_if_due", keep)
 
     def refused(*_: object) -> float:
@@ -307,7 +310,7 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
 
     monkeypatch.setattr("trainer.fit_head", refused)
     resume = ["--run.resume", str(cut / "finetune-001")]
-    assert finetune(parse(FinetuneCommand, words(season, stages, cut, *more, *resume))) == 0
+    assert finetune(parse(FinetuneCommand, words(few, stages, cut, *more, *resume))) == 0
     (mine, lines), (theirs, others) = outcome(cut), outcome(whole)
     assert same(mine, theirs) and lines == others
 

@@ -34,6 +34,7 @@ from training import states
 from training.checkpoint import HUB_PREFIX, save_encoder
 from training.states import StateWriter, TrainingProgress
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 HERE = Path(__file__).parents[2]
 FLAGS = {
     "finetune": (
