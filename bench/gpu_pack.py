@@ -119,7 +119,7 @@ def write_opus(source: Path, path: Path) -> None:
     """The first 30 s of a recording as 16 kHz mono Ogg/Opus."""
     assert not path.exists(), f"two recordings would be {path}; rename one of them"
     path.parent.mkdir(parents=True, exist_ok=True)
-    window = next(open_recording(source, RATE).windows(LONGEST))  # repeated to its length where it is shorter
+    window = next(open_recording(source, RATE, shortest=0.0).windows(LONGEST))  # repeated where it is shorter
     samples = window.samples[: round((window.end - window.start) * RATE)]
     lowest, highest = BITRATES
     level = (highest - BITRATE) / (highest - lowest)

@@ -67,7 +67,7 @@ def main(classifier: Path, noise: Path, part: str) -> None:
         return
     rows = [row for row in read_recordings(classifier.with_name("held_out_recordings.csv")) if row.labels]
     rows = [rows[int(index)] for index in np.random.default_rng(0).permutation(len(rows))[:RECORDINGS]]
-    windows = [next(open_recording(row.path, RATE).windows(SECONDS)).samples for row in rows]
+    windows = [next(open_recording(row.path, RATE, shortest=0.0).windows(SECONDS)).samples for row in rows]
     truth = truth_table(rows, facts.taxonomy.labels, facts.audio).argmax(axis=1)
     calm = calm[:: max(1, len(calm) // CALM)][:CALM]
     plain = scores_of(model, windows)
