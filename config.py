@@ -1127,7 +1127,8 @@ class PredictCommand:
     tta: bool = False
     """Average every window with those half a step before and behind; twice the time."""
     smooth: bool = False
-    """Average every window with its neighbours (.1 .2 .4 .2 .1)."""
+    """Average every window with its neighbours (.1 .2 .4 .2 .1): for animals that call for minutes; a call in a single
+    window is lost in the silence around it."""
     file_weight: bool = False
     """Multiply by the highest probability of the species in the recording: a better ranking, no probability."""
     site_regex: str = ""
