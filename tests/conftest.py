@@ -32,9 +32,11 @@ settings.load_profile("everybody")  # unless --hypothesis-profile names the othe
 def spare_checks_of_flags() -> None:
     """tyro, which reads the flags, checks a tenth of all it remembers where it finds pytest, and forgets everything
     after each command line: that was half of the time of each. What it answers is the same."""
-    _unsafe_cache.sys = SimpleNamespace(modules=dict[str, object]())  # type: ignore[assignment]  # of tyro alone
-    kind = _docstrings._ClassTokenization
-    kind.make = staticmethod(functools.cache(kind.make.__wrapped__))  # type: ignore[attr-defined, method-assign]
+    cache: Any = _unsafe_cache
+    cache.sys = SimpleNamespace(modules=dict[str, object]())
+    docstrings: Any = _docstrings
+    kind = docstrings._ClassTokenization
+    kind.make = staticmethod(functools.cache(kind.make.__wrapped__))
 
 
 spare_checks_of_flags()

@@ -7,8 +7,21 @@ from typing import Any
 
 import pytest
 
-from bench import animals, busy, calls, context, folds, ingredients, recipe, self_training, teachers, verdict, whisper
-from config import FinetuneCommand, PretrainCommand, ProbeCommand, parse
+from bench import (
+    animals,
+    busy,
+    calls,
+    context,
+    folds,
+    ingredients,
+    listening,
+    recipe,
+    self_training,
+    teachers,
+    verdict,
+    whisper,
+)
+from config import FinetuneCommand, PredictCommand, PretrainCommand, ProbeCommand, parse
 
 Command = type[Any]
 HELD_OUT = ("--data.valid_fold", "1")
@@ -65,6 +78,12 @@ def test_the_command_knows_every_flag(command: Command, flags: tuple[str, ...]) 
     preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "demo"
     config: Any = parse(command, flags)
     assert config.encoder.size == preset
+
+
+def test_predictor_knows_the_flags_of_every_way_to_listen() -> None:
+    plain, *others = (parse(PredictCommand, ["sounds", "--scores", *way.flags]) for way in listening.WAYS)
+    changed = [plain != other for other in others]
+    assert changed == [bool(way.flags) for way in listening.WAYS[1:]]
 
 
 STAGE = """
