@@ -103,13 +103,13 @@ def test_other_limits_need_no_other_scoring(
     assert [scores for _, _, _, scores in found] == [(0.75,), (0.75,)]
 
 
-def test_of_several_classifiers_the_mean_counts(field: Path, model: Path, tmp_path: Path) -> None:
+def test_of_several_classifiers_the_mean_logit_counts(field: Path, model: Path, tmp_path: Path) -> None:
     other = onnx.load(model)
     ceiling = next(one for one in other.graph.initializer if one.name == "all")
     ceiling.CopyFrom(numpy_helper.from_array(np.array(0.5, np.float32), "all"))
     onnx.save(other, tmp_path / "half.onnx")
     found = label(field, model, "--model", tmp_path / "half.onnx")
-    assert [scores for _, _, _, scores in found] == [(0.65,), (0.745,), (0.55,)]
+    assert [scores for _, _, _, scores in found] == [(0.6667,), (0.9087,), (0.5505,)]  # the mean of logits
     facts = json.loads((tmp_path / "pseudo" / "run.json").read_text())
     assert [Path(teacher["model"]).name for teacher in facts["teachers"]] == ["loud.onnx", "half.onnx"]
 
