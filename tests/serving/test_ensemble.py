@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import ExportOnce, Stages
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 from test_scorer import needs_openvino
 
@@ -254,7 +255,7 @@ def test_of_folds_those_answer_that_did_not_hear_a_recording_and_each_network_ha
     taken for an expert."""
     (good, _), held_out = simulated(noise=0)
     rng, truth = np.random.default_rng(1), held_out.truth[held_out.owner]
-    bad = expit(rng.normal(-3, 1, good.shape))
+    bad: NDArray[np.float64] = expit(np.asarray(rng.normal(-3, 1, good.shape), np.float64))
     by_heart = np.where(truth > 0, 1 - 1e-6, 1e-6)
     even = held_out.owner[:, None] % 2 == 0
     members = np.stack([np.where(even, good, by_heart), np.where(even, by_heart, good)])
