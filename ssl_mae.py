@@ -329,9 +329,8 @@ def save_pretrained(
         "data": str(config.data.root.resolve()),
         "start": config.encoder.weights,
         "held_out_fold": config.data.valid_fold,
-        "trained_on": sound_marks(
-            [row.path for row in train], heard_by(config.audio)
-        ),  # main.py must not hold these out
+        # main.py must not hold these out
+        "trained_on": sound_marks([row.path for row in train], heard_by(config.audio)),
         "epochs": epochs,
         "sound": config.sound,
         "teachers": list(teachers),

@@ -83,7 +83,7 @@ def bench(models: Sequence[Path], fold: int) -> None:
 
 def scored(way: Way, models: Sequence[Path], fold: int, place: Path) -> Path:
     """scores.csv of a way; predictor.py goes on where it was stopped."""
-    out = FOLDER / str(fold) / "-".join([models[0].stem, way.name.replace(" ", "_")])
+    out = FOLDER / str(fold) / "-".join([*(model.stem for model in models), way.name.replace(" ", "_")])
     words = [word for model in models for word in ("--model", str(model))]
     command = [sys.executable, "predictor.py", str(place), *words, *way.flags, "--out", str(out), "--scores"]
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=False)

@@ -19,8 +19,7 @@ from scipy.special import expit, log_expit, softmax
 from sklearn.linear_model import LogisticRegression
 
 from config import BlendOf
-from evaluation.calibration import MOST_SURE
-from evaluation.fitting import clipped_logits
+from evaluation.calibration import MOST_SURE, clipped_logits
 from evaluation.held_out import WindowScores, deal_out, pool_windows
 from evaluation.metrics import cmap
 

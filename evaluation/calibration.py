@@ -18,7 +18,7 @@ import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
+from math import exp, isfinite
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -164,6 +164,21 @@ def apply_temperature(probabilities: Numbers, temperature: float) -> NDArray[np.
     kind = probabilities.dtype.type
     p = probabilities.clip(np.finfo(kind).tiny, np.nextafter(kind(1), kind(0))).astype(np.float64)
     return np.exp(-np.logaddexp(0, (np.log1p(-p) - np.log(p)) / temperature))
+
+
+def clipped_logits(probabilities: Numbers) -> NDArray[np.float64]:
+    """Logits between -MOST_SURE and MOST_SURE."""
+    low = 1 / (1 + exp(MOST_SURE))
+    p = probabilities.astype(np.float64).clip(low, 1 - low)
+    found: NDArray[np.float64] = np.log(p) - np.log1p(-p)
+    return found
+
+
+def mean_as_logits(probabilities: Numbers) -> NDArray[np.float64]:
+    """The probability whose logit is the mean over the first axis: a model that is sure of everything does not outvote
+    the others, as it does in the mean of probabilities (docs/systems.md)."""
+    found: NDArray[np.float64] = 1 / (1 + np.exp(-clipped_logits(probabilities).mean(axis=0)))
+    return found
 
 
 def write_thresholds(

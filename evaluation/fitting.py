@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from evaluation.calibration import (
     CAREFUL,
     LEVEL,
-    MOST_SURE,
     NEVER,
     STRICT,
     TOO_FEW,
     UNVALIDATED,
     Threshold,
     apply_temperature,
+    clipped_logits,
     just_above,
 )
 
@@ -209,14 +209,6 @@ def noise_floor(scores: Numbers, hours: float, wanted: float) -> float:
 
 def probability_of(logit: float) -> float:
     return 1 / (1 + exp(-logit))
-
-
-def clipped_logits(probabilities: Numbers) -> NDArray[np.float64]:
-    """Logits between -MOST_SURE and MOST_SURE."""
-    low = probability_of(-MOST_SURE)
-    p = probabilities.astype(np.float64).clip(low, 1 - low)
-    found: NDArray[np.float64] = np.log(p) - np.log1p(-p)
-    return found
 
 
 def parting(levels: Numbers, index: int) -> float:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import AudioSettings, PredictCommand
-from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, read_thresholds
+from evaluation.calibration import MARKS, Threshold, Thresholds, judged_labels, mean_as_logits, read_thresholds
 from runtime.csvs import decoded_text
 from runtime.terminal import show
 from serving.detections import Choices, Scores
-from serving.scorer import Scorer, mean_as_logits
+from serving.scorer import Scorer
 from taxonomy import CLASS, ORDER, Taxonomy, match_species
 
 MIN_CONF = 0.25  # of a model that brings no thresholds
@@ -97,10 +97,9 @@ def usual_thresholds(settings: ChoiceSettings, scorers: Sequence[Scorer]) -> Sco
     if not all(scorer.thresholds.species for scorer in scorers):
         return np.full(species, MIN_CONF, np.float32)
     every = np.array([[threshold.applied for threshold in scorer.thresholds.species] for scorer in scorers])
-    thresholds = mean_as_logits(every)
-    thresholds[np.isinf(every).any(axis=0) | (every >= 1).all(axis=0)] = (
-        np.inf
-    )  # a rounded 1 does not reach what nothing is to reach
+    thresholds: Scores = mean_as_logits(every).astype(np.float32)
+    unreached = np.isinf(every).any(axis=0) | (every >= 1).all(axis=0)
+    thresholds[unreached] = np.inf  # a rounded 1 does not reach what nothing is to reach
     return thresholds
 
 

@@ -23,7 +23,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from archive.licences import handed_on
 from config import BlendSettings
 from evaluation.blending import Blend, among_folds, blended, equal_blend, fit_blend
-from evaluation.calibration import MOST_SURE, Threshold, Thresholds
+from evaluation.calibration import MOST_SURE, Threshold, Thresholds, mean_as_logits
 from evaluation.held_out import WindowScores, calibrate_highest, judged_entries, loudest_windows
 from runtime.digests import sha256
 from serving.comparison import ComparedWindows, OutOfFold
@@ -251,10 +251,8 @@ def mean_threshold(members: Sequence[Threshold]) -> Threshold:
 
 
 def mean_limit(limits: Sequence[float]) -> float:
-    """The probability whose logit is the mean."""
-    halves = np.array([[limit, 1 - limit] for limit in limits]).clip(1e-9)
-    middle = np.exp(np.log(halves).mean(axis=0))
-    return float(round(middle[0] / middle.sum(), 6))
+    """The probability whose logit is the mean, as thresholds are written."""
+    return round(float(mean_as_logits(np.array(limits))), 6)
 
 
 def blend_members(

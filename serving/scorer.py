@@ -36,7 +36,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from config import MOST_FRAMES, PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_facts, size_in_words
-from evaluation.calibration import MOST_SURE, Thresholds, thresholds_from_json
+from evaluation.calibration import Thresholds, mean_as_logits, thresholds_from_json
 from runtime.digests import inspect, sha256
 from runtime.files import json_object
 from runtime.guard import EXACT_INT8, bounded_options, check_graph, check_ir, has_wide_weights, limit_process
@@ -481,18 +481,9 @@ def mean_answers(scorers: Sequence[Scorer], samples: NDArray[np.float32]) -> lis
         return every[0]
     found: list[Answer] = []
     for same in zip(*every, strict=True):
-        mean = mean_as_logits(np.stack([one.probabilities for one in same]))
+        mean = mean_as_logits(np.stack([one.probabilities for one in same])).astype(np.float32)
         found.append(Answer(mean, same[0].embeddings))
     return found
-
-
-def mean_as_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The probability whose logit is the mean over the first axis, as in an ensemble of one file: a model that is sure
-    of everything does not outvote the others, as it does in the mean of probabilities (docs/systems.md)."""
-    least = 1 / (1 + np.exp(MOST_SURE))
-    p = probabilities.astype(np.float64).clip(least, 1 - least)
-    mean: NDArray[np.float32] = (1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)).mean(axis=0)))).astype(np.float32)
-    return mean
 
 
 def answers_of(scorer: Scorer, samples: NDArray[np.float32]) -> list[Answer]:

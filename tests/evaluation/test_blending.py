@@ -17,6 +17,7 @@ from evaluation.blending import (
     levels_of,
     ranks,
 )
+from evaluation.calibration import mean_as_logits
 
 
 def members_of(spreads: tuple[float, ...], recordings: int = 240) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -135,3 +136,12 @@ def test_ranks_of_members_that_know_nothing_are_refused_with_a_way_out() -> None
     with pytest.raises(AssertionError, match=r"give --blend\.of logits, or leave"):
         names = np.arange(240).astype(np.str_)
         fit_blend("ranks", 1 - members, np.arange(240), truth, names, truth >= 0, fitted=False)
+
+
+def test_the_mean_as_logits_is_that_of_one_file_that_blends_and_ends_before_0_and_1() -> None:
+    probabilities = np.random.default_rng(0).random((3, 5, 2)).astype(np.float32)
+    np.testing.assert_allclose(
+        mean_as_logits(probabilities), blended(equal_blend("logits", 3), probabilities), atol=1e-6
+    )
+    assert mean_as_logits(np.array([[0.0], [1.0]])) == pytest.approx(0.5)
+    assert mean_as_logits(np.array([[0.9], [1e-9]])) < 0.01 < np.mean([0.9, 1e-9])  # control: the mean of probabilities

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from scipy.special import expit, logit
 
-from evaluation.blending import blended, equal_blend
 from runtime import guard as graphs
 from runtime.digests import write_digest
 from serving.scorer import (
@@ -33,7 +32,6 @@ from serving.scorer import (
     encoder_from_facts,
     int8_fault,
     known_product,
-    mean_as_logits,
     open_onnxruntime,
     open_scorer,
     score,
@@ -141,15 +139,6 @@ def test_of_several_models_the_mean_logit_counts(tmp_path: Path) -> None:
     loud[0] = 2.0
     ((_, answer),) = stream(models, [("loud", loud)])
     assert answer and float(answer.probabilities[0, 0]) == pytest.approx(expit((2 + logit(np.tanh(2))) / 2))
-
-
-def test_the_mean_as_logits_is_that_of_one_file_that_blends_and_ends_before_0_and_1() -> None:
-    probabilities = np.random.default_rng(0).random((3, 5, 2)).astype(np.float32)
-    np.testing.assert_allclose(
-        mean_as_logits(probabilities), blended(equal_blend("logits", 3), probabilities), atol=1e-6
-    )
-    assert mean_as_logits(np.array([[0.0], [1.0]])) == pytest.approx(0.5)
-    assert mean_as_logits(np.array([[0.9], [1e-9]])) < 0.01 < np.mean([0.9, 1e-9])  # control: the mean of probabilities
 
 
 def test_a_reader_that_fails_in_the_middle_of_a_stream_is_heard(tmp_path: Path) -> None:
