@@ -26,7 +26,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from archive import duplicates, survey
+from archive import survey
 from archive.duplicates import same_sounds, without_duplicates
 from archive.layouts import read_collection
 from archive.recordings import Recording, write_recordings
@@ -77,11 +77,8 @@ def in_fresh_process(size: int) -> Figures:
     return {step: (float(seconds), int(memory)) for step, (seconds, memory) in told.items()}
 
 
-def measure(size: int, folder: Path, crowd: int = 0) -> Figures:
-    """Every step over so many recordings, one after the other; `folder` is filled and emptied.
-
-    crowd   duplicates of one length are sought once more where so many are a crowd; 0: they are not
-    """
+def measure(size: int, folder: Path) -> Figures:
+    """Every step over so many recordings, one after the other; `folder` is filled and emptied."""
     figures: Figures = {}
 
     def timed(step: str, work: Callable[[], Result]) -> Result:
@@ -124,10 +121,6 @@ def measure(size: int, folder: Path, crowd: int = 0) -> Figures:
     paths = list(examined)
     alike = {path: replace(examination, seconds=60.0) for path, examination in examined.items()}
     timed("one length", lambda: same_sounds(paths, alike))
-    if crowd:
-        usual, duplicates.CROWD = duplicates.CROWD, crowd
-        timed("one length, a crowd", lambda: same_sounds(paths, alike))
-        duplicates.CROWD = usual
     shutil.rmtree(folder)
     return figures
 
