@@ -28,8 +28,8 @@ def differential_groups(
 
     The top layer and the final norm learn at encoder_rate, each layer below by layer_decay slower, the convolutional
     stem (and AudioViT's positions) slowest; everything that is not part of `encoder` learns at head_rate. Norms, biases
-    and single vectors do not decay. Each trainable parameter is in exactly one group; frozen ones (the position table)
-    are in none.
+    and single vectors do not decay, nor does a learnt curve of the mel picture, logarithms of three vectors. Each
+    trainable parameter is in exactly one group; frozen ones (the position table) are in none.
 
     pulled   whether the encoder's weights are drawn to where they started from (`pull_to_start`): to zero they do not
              decay then
@@ -42,7 +42,8 @@ def differential_groups(
         inside = name.startswith("encoder.")
         if inside:
             rate = encoder_rate * layer_decay ** depth_below_top(name, layers)
-        decay = weight_decay if parameter.ndim > 1 and not (inside and pulled) else 0.0
+        vector = parameter.ndim <= 1 or name.startswith("log_mel.")
+        decay = 0.0 if vector or (inside and pulled) else weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 

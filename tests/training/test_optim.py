@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from config import AudioSettings, EncoderSize, PictureSettings
 from encoders import PictureEncoder
-from model import Encoder
+from model import Encoder, LogMel
 from training.optim import between, cosine_schedule, differential_groups, follow, pull_to_start, update
 
 
@@ -62,6 +62,9 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert found["encoder.whisper.layers.0.fc1.weight"][1] == 0.1
     assert found["encoder.whisper.layers.0.fc1.bias"][1] == 0.0
     assert found["encoder.whisper.layer_norm.weight"][1] == 0.0
+    model = nn.Sequential()
+    model.log_mel = LogMel(AudioSettings(compression="pcen_trained"), 80)
+    assert rates(model) == {"log_mel.pcen.curve": (1e-3, 0.0)}, "logarithms, which would decay to a gain of 1"
 
 
 def test_what_is_pulled_to_its_start_does_not_decay_to_zero_and_all_else_does() -> None:
