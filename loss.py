@@ -143,17 +143,17 @@ def asymmetric_loss(
 
 
 def cross_entropy_loss(scores: Tensor, wanted: Tensor, counted: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy over all species together, the targets of a row scaled to 1; mean over the rows.
+    """Cross-entropy over all species together, the targets of a row scaled to 1 where they are more; mean over rows.
 
     Species that do not count leave the softmax of their row, rows in which nothing is wanted the mean (without any row
-    the loss is 0). It only compares species: a classifier trained so cannot say that nothing is there. Arguments as in
-    bce_loss.
+    the loss is 0). A row whose targets are less than 1, as those of pseudo-labels are, costs as much less. It only
+    compares species: a classifier trained so cannot say that nothing is there. Arguments as in bce_loss.
     """
     wanted = counted * wanted
     total = wanted.sum(dim=1, keepdim=True)
     # a finite lowest score: minus infinity times a target of 0 would be NaN
     shares = scores.masked_fill(counted == 0, torch.finfo(scores.dtype).min).log_softmax(dim=1)
-    terms = -classes * wanted / total.clamp_min(1e-9) * shares
+    terms = -classes * wanted / total.clamp_min(1) * shares
     return terms.sum() / (total > 0).sum().clamp_min(1)
 
 

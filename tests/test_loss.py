@@ -484,6 +484,16 @@ def test_ce_of_several_species_shares_the_row_among_them() -> None:
     assert torch.allclose(both, (each[0] + each[1]) / 2)
 
 
+def test_ce_of_a_row_that_is_less_than_certain_costs_as_much_less() -> None:
+    """The scores of pseudo-labels: scaled to 1 they would all be certain."""
+    logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    known, guessed = torch.eye(4)[[1, 2]], torch.eye(4)[[1, 2]]
+    guessed[1] *= 0.4
+    each = [classification_loss(logits[row : row + 1], known[row : row + 1], kind="ce") for row in (0, 1)]
+    assert torch.allclose(classification_loss(logits, known, kind="ce"), (each[0] + each[1]) / 2)
+    assert torch.allclose(classification_loss(logits, guessed, kind="ce"), (each[0] + 0.4 * each[1]) / 2)
+
+
 def test_ce_leaves_out_invalid_species_and_silent_rows() -> None:
     logits, _, _, _ = batch()
     logits.requires_grad_()
