@@ -31,15 +31,15 @@ import onnxruntime as ort
 from system import limit_memory, memory
 
 EXACT_INT8 = ("session.x64quantprecision", "1")  # where there is no VNNI, weights of 8 bits are multiplied in 16 bits
-OPERATORS = frozenset(  # what serving/export.py writes for any size and head, and plain arithmetic of the same kind
+OPERATORS = frozenset(  # what serving/export.py writes for any encoder and head, and plain arithmetic of the same kind
     re.findall(
         r"\w+",
         """
-        Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos DequantizeLinear Div DynamicQuantizeLinear Erf
-        Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity LayerNormalization Log
-        MatMul MatMulInteger Max MaxPool Min Mul Neg Pad Pow QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceMax
-        ReduceMean ReduceMin ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Tanh TopK
-        Transpose Unsqueeze Where
+        Abs Add AveragePool BatchNormalization Cast Celu Clip Concat Conv Cos DequantizeLinear Div DynamicQuantizeLinear
+        Elu Erf Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity
+        InstanceNormalization LayerNormalization LeakyRelu Log MatMul MatMulInteger Max MaxPool Min Mish Mul Neg PRelu
+        Pad Pow QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize
+        Selu Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh TopK Transpose Unsqueeze Where
         """,
     )
 )
@@ -47,11 +47,10 @@ FOREIGN = OPERATORS | frozenset(  # and of what other exporters write for networ
     re.findall(
         r"\w+",
         """
-        And ArgMax ArgMin Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum Elu Equal Floor GatherElements
-        GatherND GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow InstanceNormalization
-        IsNaN LSTM LeakyRelu Less LessOrEqual LogSoftmax LpNormalization MelWeightMatrix Mish Mod Not Or PRelu Range
-        ReduceLogSumExp ReduceProd ReduceSumSquare Resize ReverseSequence Round STFT Selu Sign Size Softplus Softsign
-        Sum Tile
+        And ArgMax ArgMin Ceil Constant ConstantOfShape ConvTranspose CumSum DFT Einsum Equal Floor GatherElements
+        GatherND GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow IsNaN LSTM Less
+        LessOrEqual LogSoftmax LpNormalization MelWeightMatrix Mod Not Or Range ReduceLogSumExp ReduceProd
+        ReduceSumSquare ReverseSequence Round STFT Sign Size Softsign Sum Tile
         """,
     )
 )
@@ -69,11 +68,11 @@ LAYERS = frozenset(  # of OpenVINO's opsets: what the operators above become
     re.findall(
         r"\w+",
         """
-        Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos Divide Erf Exp Gather
-        Gelu GroupConvolution HSigmoid HSwish HardSigmoid Identity Log MVN MatMul MaxPool Maximum Minimum Multiply
-        Negative Pad Parameter Power Range ReLU ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape
-        Result Select ShapeOf Sigmoid Sin Slice SoftMax Softmax Split Sqrt Squeeze StridedSlice Subtract Swish Tanh TopK
-        Transpose Unsqueeze VariadicSplit
+        Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos Divide Elu Erf Exp
+        Gather Gelu GroupConvolution HSigmoid HSwish HardSigmoid Identity Interpolate Log MVN MatMul MaxPool Maximum
+        Minimum Mish Multiply Negative PReLU Pad Parameter Power Range ReLU ReduceL1 ReduceL2 ReduceMax ReduceMean
+        ReduceMin ReduceSum Reshape Result Select Selu ShapeOf Sigmoid Sin Slice SoftMax SoftPlus Softmax Split Sqrt
+        Squeeze StridedSlice Subtract Swish Tanh TopK Transpose Unsqueeze VariadicSplit
         """,
     )
 )
