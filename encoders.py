@@ -158,6 +158,7 @@ class TimmFacts(NamedTuple):
     first: tuple[str, ...]  # the names of the weights that see the colours
     classifier: tuple[str, ...]  # what the names of those begin with that are left out
     one_size: bool  # whether it takes pictures of one size alone
+    license: str  # of the weights; empty where timm does not say
 
 
 def timm_facts(name: str) -> TimmFacts:
@@ -176,6 +177,7 @@ def timm_facts(name: str) -> TimmFacts:
         tuple(f"{stem}.weight" for stem in first if stem),
         tuple(f"{stem}." for stem in classifier if stem),
         facts.fixed_input_size,
+        facts.license or "",
     )
 
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.pseudo_labels import apart_from, labelled_with, labelling_models, read_pseudo_labels
 from archive.recordings import Recording
-from archive.survey import heard_by, sound_marks, sounds_marked
+from archive.survey import heard_by, marks_of, sound_marks, sounds_marked
 from data_loader import (
     fingerprint,
     is_synthetic,
@@ -48,6 +48,7 @@ from data_loader import (
     truth_table,
     within_band,
 )
+from encoders import timm_facts
 from evaluation.held_out import (
     Calibration,
     HeldOut,
@@ -185,8 +186,13 @@ def plan_fold(
 
 
 def history_of(weights: str, config: FinetuneCommand) -> dict[str, object]:
-    """What the weights to start from say of the run that made them; those of other kinds of encoder say nothing."""
-    return stage_one(weights) if config.encoder.picture is None else {}
+    """What the weights to start from say of the run that made them, or the `license` on which somebody published them:
+    of a network of timm's what timm says of that."""
+    picture = config.encoder.picture
+    if picture is None:
+        return stage_one(weights)
+    licence = timm_facts(picture.name).license if picture.kind == "timm" and weights != "random" else ""
+    return {"license": licence} if licence else {}
 
 
 def check_labelling_models(config: FinetuneCommand, plans: Sequence[Plan], layers: int) -> None:
@@ -266,8 +272,9 @@ def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> 
     table = config.data.pseudo if plan.pseudo else None
     models = labelling_models(table) if table else []
     learnt = [row.path for row in (*plan.train, *plan.pseudo) if not is_synthetic(row)]
-    before = [str(model.get("trained_on", "")) for model in models]  # what its teachers were trained on counts too
-    helpers = handed_on(history_of(plan.weights, config), Path(plan.weights).name)
+    start = history_of(plan.weights, config)
+    before = [marks for one in (start, *models) for marks in marks_of(one)]  # its encoder and teachers heard these
+    helpers = handed_on(start, config.encoder.name or Path(plan.weights).name)
     for model in models:
         own = handed_on(model, Path(str(model.get("model"))).name, str(model.get("sha256", "")))
         helpers += [helper for helper in own if helper not in helpers]
@@ -290,12 +297,18 @@ def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> 
 
 
 def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
-    """(count, samples) what is put under the training windows: of --augment.background, else of those recordings of
-    --data.no_call that are trained on, else of made-up noise."""
+    """(count, samples) what is put under the training windows: of --augment.background but for what is held out, else
+    of those recordings of --data.no_call that are trained on, else of made-up noise."""
     if not config.augment.noise:
         return None
-    if config.augment.background:
-        return noise_bank(config.augment.background, config.audio)
+    if given := config.augment.background:
+        held_out = {row.path.resolve() for row in plan.valid}
+        free = {path.resolve() for path in find_recordings([given])[0]} - held_out
+        assert free or not held_out, (
+            f"every recording below {given} is held out to judge by (fold {plan.fold}); point --augment.background at "
+            "others, or leave it out: those of --data.no_call that are trained on are used then"
+        )
+        return noise_bank(given, config.audio, only=free)
     trained = {row.path.resolve() for row in plan.train if not row.labels}
     for folder in (
         config.data.no_call,
@@ -309,13 +322,13 @@ def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
 
 def unheard_noise(noise: Sequence[Recording], plan: Plan, background: Path | None) -> list[Recording]:
     """Recordings of --data.noise that were not in this training, nor are judged with the others."""
-    used = {row.path.resolve() for row in (*plan.train, *plan.valid)}
+    used = {row.path.resolve() for row in (*plan.train, *plan.valid, *plan.pseudo)}
     used |= {path.resolve() for path in find_recordings([background])[0]} if background else set()
     rows = [row for row in noise if row.path.resolve() not in used]
     if len(rows) < len(noise):
         show(
             f"{len(noise) - len(rows)} of {len(noise)} recordings of --data.noise are left out of it: they are in "
-            "--data.root, --data.no_call or --augment.background too"
+            "--data.root, --data.no_call, --data.pseudo or --augment.background too"
         )
     return rows
 

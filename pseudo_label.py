@@ -37,7 +37,7 @@ from archive.duplicates import copies_of
 from archive.layouts import read_collection
 from archive.pseudo_labels import TEACHERS, Limits, read_limits, site_of, sites_of
 from archive.recordings import Recording, read_recordings, write_recordings
-from archive.survey import Band, heard_by, sound_marks, sounds_marked
+from archive.survey import Band, heard_by, marks_of, sound_marks, sounds_marked
 from config import CollectionSettings, FinetuneCommand, LabelledSettings, parse
 from predictor import MODEL, exit_code, score_waiting, still_to_do
 from runtime.cells import write_sheet
@@ -200,6 +200,8 @@ def facts_of(scorer: Scorer) -> list[dict[str, Any]]:
     every: list[dict[str, Any]] = []
     for provenance in [cast(dict[str, Any], one) for one in found if isinstance(one, dict)]:
         known = {name: given[name] for given in (terms, provenance) for name in KNOWN if name in given}
+        if marks := "".join(dict.fromkeys(marks_of({**scorer.provenance, "members": [provenance]}))):
+            known["trained_on"] = marks  # of a member, and of what was done with all of them
         weights, encoder = known.pop("encoder", ""), scorer.encoder if len(found) == 1 else "one of several"
         own = {"model": str(scorer.path), "sha256": scorer.sha256, "encoder": encoder, "weights": weights}
         every.append(own | known)

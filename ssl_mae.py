@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import Recording
-from archive.survey import heard_by, sound_marks
+from archive.survey import heard_by, marks_of, sound_marks
 from config import AudioSettings, MaskSettings, changed_words, sound_words
 from data_loader import (
     Batch,
@@ -117,9 +117,11 @@ def pretrain(config: PretrainCommand) -> int:
     rows = within_band(read_unlabeled(config.data, heard_by(config.audio)), config.audio)
     train, held_out = split(rows, config.data)
     teacher = open_teacher(config.teacher, config.imitation, [*train, *held_out]) if config.teacher else None
-    teachers = handed_on(stage_one(config.encoder.weights), Path(config.encoder.weights).name)
+    before = stage_one(config.encoder.weights)
+    teachers, heard = handed_on(before, Path(config.encoder.weights).name), marks_of(before)
     if teacher:
-        teachers += [*teachers_of({"teachers": teacher.earlier}), teacher.facts]
+        teachers += [*teachers_of(teacher.provenance), teacher.facts]
+        heard += marks_of(teacher.provenance)
     if teachers:
         show(licence_note(teachers))
     imitated = ask_teacher(teacher, train, held_out, config) if teacher else None
@@ -137,7 +139,7 @@ def pretrain(config: PretrainCommand) -> int:
             with writer.guarding(progress):
                 evaluate_epoch(loop, windows, config, run, epoch, measured)
                 progress.next_epoch()
-        path, skill = save_pretrained(encoder, train, config, run, epochs, teachers)
+        path, skill = save_pretrained(encoder, train, config, run, epochs, teachers, heard)
     forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
     show(f"skill {skill:.3f}: " + (imitation_verdict(skill) if imitated else skill_in_words(skill)))
     show(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
@@ -321,8 +323,12 @@ def save_pretrained(
     run: Run,
     epochs: int,
     teachers: Sequence[dict[str, str]],
+    heard: Sequence[str],
 ) -> tuple[Path, float]:
-    """encoder.safetensors with where it comes from; its path, and its skill after the last epoch."""
+    """encoder.safetensors with where it comes from; its path, and its skill after the last epoch.
+
+    heard   marks of what the weights it began with, and its teacher, were trained on
+    """
     skills = {name: float(value) for name, value in read_records(run.folder)[-1].items() if name in SKILLS}
     provenance: dict[str, object] = {
         "run": run.folder.name,
@@ -330,7 +336,7 @@ def save_pretrained(
         "start": config.encoder.weights,
         "held_out_fold": config.data.valid_fold,
         # main.py must not hold these out
-        "trained_on": sound_marks([row.path for row in train], heard_by(config.audio)),
+        "trained_on": sound_marks([row.path for row in train], heard_by(config.audio), heard),
         "epochs": epochs,
         "sound": config.sound,
         "teachers": list(teachers),

@@ -84,9 +84,11 @@ def read_pseudo_labels(path: Path, labels: Sequence[str], band: Band = BIRDS) ->
 
     labels    the species that are trained
     band      that the network hears
-    Errors: another table, another species, a file that is gone or damaged, a window beyond the end of its file.
+    Errors: another table, one beside which it does not say who labelled it, another species, a file that is gone or
+    damaged, a window beyond the end of its file.
     """
     assert path.is_file(), f"no table {path}; `python pseudo_label.py season/ --model M --out pseudo/` writes one"
+    refuse_nameless(path)
     rows = [row for row in read_recordings(path) if row.labels]
     windows = [row for row in rows if row.scores and row.start is not None and row.end is not None]
     assert rows and len(windows) == len(rows), (
@@ -197,6 +199,21 @@ def labelled_with(path: Path) -> Mapping[str, Any]:
     """The settings with which pseudo_label.py wrote a table, by their flags; none where nothing is written of them."""
     settings: object = run_beside(path).get("settings")
     return cast(dict[str, Any], settings) if isinstance(settings, dict) else {}
+
+
+def refuse_nameless(path: Path) -> None:
+    """A table beside which it does not say who labelled it: their licences hold for what learns from it, and what they
+    were trained on may not be held out."""
+    beside, status = path.with_name("run.json"), run_beside(path).get("status", "not said")
+    assert beside.is_file(), (
+        f"no {beside} says who labelled {path.name}, on what terms, and trained on what; copy the whole folder that "
+        "pseudo_label.py wrote"
+    )
+    assert status == "finished", (
+        f"{beside}: the last labelling was not finished ({status}), so {path.name} may be of others than it names; "
+        "repeat the pseudo_label.py command"
+    )
+    assert labelling_models(path), f"{beside} does not name the classifiers that labelled {path.name}; label again"
 
 
 def run_beside(path: Path) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,15 @@ def sounds_marked(paths: Sequence[Path], written: str, band: Band = BIRDS) -> li
     """The recordings with a sound that is among what `sound_marks` wrote."""
     known, examined = marks_in(written), examine(sorted(set(paths)), band) if written else {}
     return [path for path, found in examined.items() if found.digest and bytes.fromhex(found.digest)[:MARK] in known]
+
+
+def marks_of(provenance: Mapping[str, object]) -> list[str]:
+    """What the provenance of a file has of such marks, of an ensemble's members too: what it, or what went into it, was
+    trained on."""
+    members = provenance.get("members")
+    every: list[object] = [provenance, *(cast(list[object], members) if isinstance(members, list) else [])]
+    found = [cast(dict[str, object], one).get("trained_on") for one in every if isinstance(one, Mapping)]
+    return [marks for marks in found if isinstance(marks, str) and marks]
 
 
 def marks_in(written: str) -> set[bytes]:

@@ -18,7 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -69,7 +69,7 @@ class Teacher:
     facts: dict[str, str]  # name, license, sha256
     seconds: float  # of sound that a vector is about
     answers: Callable[[Recording], Answers | None]  # None: nothing is known of this recording
-    earlier: object = None  # what an ONNX file of this project says of teachers of its own
+    provenance: Mapping[str, object] = field(default_factory=dict[str, object])  # of an ONNX file of this project
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> 
     kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
     ask = Network(file, output, rate, window, context, kept)
     facts = {"name": name, "license": licence, "sha256": file.sha256}
-    return Teacher(path, facts, window, ask, provenance.get("teachers"))
+    return Teacher(path, facts, window, ask, provenance)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import soundfile
 from conftest import Stages
 
 import data_loader
+from archive.licences import handed_on, licence_note
 from archive.recordings import Recording
 from archive.survey import sound_marks
 from config import PRESETS, FinetuneCommand, parse
 from data_loader import labeled_loader, read_labeled, split, synthetic_noise
 from demo_data import FieldSeason
-from main import Plan, backgrounds_of, finetune, plan_fold, unheard_noise
+from main import Plan, backgrounds_of, finetune, history_of, plan_fold, provenance_of, unheard_noise
 from sounds import negatives
 from training.checkpoint import load_classifier
 
@@ -184,19 +185,40 @@ def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
     assert "nan" not in capsys.readouterr().out
 
 
+def test_the_terms_of_timms_weights_go_with_the_classifier() -> None:
+    def of(name: str, weights: str) -> dict[str, object]:
+        words = ["--encoder.kind", "timm", "--encoder.name", name, "--encoder.weights", weights]
+        return history_of(weights, parse(FinetuneCommand, words))
+
+    closed = "convnextv2_atto.fcmae_ft_in1k"
+    assert of(closed, "hub") == of(closed, "weights.pth") == {"license": "cc-by-nc-4.0"}
+    assert licence_note(handed_on(of(closed, "hub"), closed)).startswith("NON-COMMERCIAL")
+    assert of("resnet18.a1_in1k", "hub") == {"license": "apache-2.0"}
+    assert of(closed, "random") == {}, "nobody's weights"
+    assert history_of("random", parse(FinetuneCommand, ["--encoder.kind", "cnn"])) == {}
+
+
+def test_a_classifier_has_heard_what_its_encoder_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FinetuneCommand.defaults("demo")
+    assert provenance_of(Plan(0, "encoder", [], []), config, "finetune-001", 1)["trained_on"] == ""
+    monkeypatch.setattr("main.stage_one", saying({"trained_on": "0a" * 5}))
+    assert provenance_of(Plan(0, "encoder", [], []), config, "finetune-001", 1)["trained_on"] == "0a" * 5
+
+
 def test_false_alarms_are_counted_on_noise_that_was_never_heard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("trained", "judged", "under", "new"):
+    names = ("trained", "judged", "guessed", "under", "new")
+    for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "rain.wav").touch()
-    trained, judged, under, new = (
-        Recording(tmp_path / name / "rain.wav", name) for name in ("trained", "judged", "under", "new")
-    )
-    plan = Plan(0, "random", [trained], [judged])
-    assert unheard_noise([trained, judged, under, new], plan, tmp_path / "under") == [new]
-    assert "3 of 4 recordings of --data.noise are left out of it: they are in --data.root" in capsys.readouterr().out
-    assert unheard_noise([trained, judged, under, new], plan, None) == [under, new]
+    every = [Recording(tmp_path / name / "rain.wav", name) for name in names]
+    trained, judged, guessed, under, new = every
+    window = replace(guessed, start=5.0, end=10.0, labels=("frog",), scores=(0.8,))  # with a pseudo-label: it was heard
+    plan = Plan(0, "random", [trained], [judged], [window])
+    assert unheard_noise(every, plan, tmp_path / "under") == [new]
+    assert "4 of 5 recordings of --data.noise are left out of it: they are in --data.root" in capsys.readouterr().out
+    assert unheard_noise(every, plan, None) == [under, new]
 
 
 def test_recordings_without_a_species_train_as_such_and_are_dealt_out_to_the_folds(
@@ -282,10 +304,13 @@ def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp
     bank = backgrounds_of(Plan(0, "random", [wind, pond], [rain]), config)
     assert bank is not None and bank.shape == (1, 80_000) and abs(float(bank.abs().max()) - 0.2) < 1e-3
     assert backgrounds_of(Plan(0, "random", [pond], [rain, wind]), config) is None, "all are held out"
-    both = backgrounds_of(
-        Plan(0, "random", [pond], [rain]), parse(FinetuneCommand, [*words, "--augment.background", words[3]])
-    )
+    named = parse(FinetuneCommand, [*words, "--augment.background", words[3]])
+    both = backgrounds_of(Plan(0, "random", [pond], []), named)
     assert both is not None and len(both) == 2, "a folder that is named is taken whole"
+    bank = backgrounds_of(Plan(0, "random", [pond], [rain]), named)
+    assert bank is not None and len(bank) == 1, "but for what judges: alarms are counted on it"
+    with pytest.raises(AssertionError, match=r"every recording below .* is held out to judge by \(fold 0\)"):
+        backgrounds_of(Plan(0, "random", [pond], [rain, wind]), named)
     assert (
         backgrounds_of(Plan(0, "random", [wind], [rain]), parse(FinetuneCommand, [*words, "--augment.noise", "0"]))
         is None

@@ -217,7 +217,8 @@ def table_of(season: FieldSeason, folder: Path, **teacher: object) -> Path:
         for path, label in zip(paths, labels[1:], strict=False)
     ]
     write_recordings(folder / "recordings.csv", rows)
-    (folder / "run.json").write_text(json.dumps({"teachers": [teacher]} if teacher else {}))
+    said = {"status": "finished", "teachers": [teacher or {"model": "an owl's"}]}
+    (folder / "run.json").write_text(json.dumps(said))
     return folder / "recordings.csv"
 
 
@@ -344,6 +345,8 @@ def test_of_an_ensemble_every_member_is_remembered() -> None:
     found = facts_of({"members": members})
     assert [{name: one[name] for name in members[0]} for one in found] == members
     assert {one["encoder"] for one in found} == {"one of several"}, "none of them is the teacher by itself"
+    refitted = facts_of({"members": members, "trained_on": "ff" * 5})
+    assert [one["trained_on"] for one in refitted] == ["ff" * 5 + str(one["trained_on"]) for one in members]
     assert facts_of({"run": "finetune-003"}) == [
         {"model": "e.onnx", "sha256": "0", "encoder": "demo", "weights": "", "run": "finetune-003"}
     ]

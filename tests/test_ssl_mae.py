@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archive.licences import teachers_of
+from archive.survey import marks_in
 from config import (
     SIZES,
     AudioSettings,
@@ -258,7 +259,9 @@ def test_the_name_and_licence_of_a_teacher_go_with_every_file_that_comes_of_it(
     taught = ["--target", "embeddings", "--teacher", str(tmp_path / "birdnet.npz"), "--imitation.license", licence]
     assert pretrain(parse(PretrainCommand, [*shared, *taught])) == 0
     encoder = str(tmp_path / "mae" / "encoder.safetensors")
-    assert pretrain(parse(PretrainCommand, [*shared, "--encoder.weights", encoder])) == 0  # by masks, from there on
+    marks = [str(stage_one(encoder)["trained_on"])]
+    others = ["--data.root", str(season.root / "unlabeled")]
+    assert pretrain(parse(PretrainCommand, [*shared, *others, "--encoder.weights", encoder])) == 0  # by masks now
     encoder = str(tmp_path / "mae" / "encoder.safetensors")
     head = ["--encoder.weights", encoder, "--train.frozen", "--train.head_updates", "20"]
     assert finetune(parse(FinetuneCommand, [*shared, *head])) == 0
@@ -271,6 +274,9 @@ def test_the_name_and_licence_of_a_teacher_go_with_every_file_that_comes_of_it(
         properties = onnx.load(tmp_path / "quantize" / name).metadata_props
         (facts,) = (json.loads(entry.value) for entry in properties if entry.key == METADATA)
         found.append(facts["provenance"])
+    marks += [str(provenance["trained_on"]) for provenance in found]
+    first, second, *later = map(marks_in, marks)
+    assert first and first < second and all(second < heard for heard in later), "what any of them heard counts"
     found.append(json.loads((tmp_path / "quantize" / "quantize.json").read_text()))
     for provenance in found:
         (teacher,) = teachers_of(provenance)

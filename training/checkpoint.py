@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -60,6 +61,7 @@ from taxonomy import Taxonomy, from_json, to_json
 
 FORMAT = 3  # of the facts; a file with a higher number was written by a later version
 MOST_LAYERS = 1_000  # that a head receives
+LARGEST_CARD = 2**20  # bytes of a model card
 LARGEST_FILE = 2**34  # bytes: more than the largest Whisper, encoder and decoder in float32
 SHARD = re.compile(r"model[\w.-]{,100}\.safetensors")
 NEEDED = {  # facts of a file by its kind
@@ -127,7 +129,7 @@ def load_encoder(settings: EncoderSettings, audio: AudioSettings) -> Encoder:
     elif Path(source).is_dir():
         tensors, found = hub_encoder(Path(source), size)
     else:
-        assert source.count("/") == 1 and not source.startswith((".", "/", "~")), (
+        assert is_hub_name(source), (
             f"no encoder at {source}; --encoder.weights takes an encoder.safetensors, {other_sources(size)}"
         )
         tensors, found = hub_encoder(from_hub(source), size)
@@ -223,7 +225,7 @@ def size_of_weights(weights: str) -> Preset | None:
         return size
     if path.is_dir():
         return preset_of(path)[0]
-    return preset_of(from_hub(weights))[0] if weights.count("/") == 1 and weights[0] not in "./~" else None
+    return preset_of(from_hub(weights))[0] if is_hub_name(weights) else None
 
 
 def encoder_audio(weights: str) -> AudioSettings:
@@ -241,16 +243,43 @@ def layer_of_tensor(name: str) -> int:
 
 
 def stage_one(source: str) -> dict[str, object]:
-    """What an encoder.safetensors, or the folder whisper/ beside it, says of the run that made it; nothing for weights
-    of another origin."""
-    folder = Path(source).is_dir()
-    path, remedy = Path(source) / "model.safetensors" if folder else Path(source), "`python ssl_mae.py` writes one"
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {}
-    if folder and "wild_whisper" not in open_tensors(path, (), remedy)[1]:
-        return {}
-    provenance: dict[str, object] = read_tensors(path, "encoder", remedy)[1]["provenance"]
-    return provenance
+    """What is known of where weights come from: of an encoder.safetensors, or the folder whisper/ beside it, here or on
+    the hub, what it says of the run that made it; of another checkpoint the `license` that its model card names.
+    """
+    path, remedy = Path(source), "`python ssl_mae.py` writes one"
+    if path.suffix == ".safetensors" and path.is_file():
+        provenance: dict[str, object] = read_tensors(path, "encoder", remedy)[1]["provenance"]
+        return provenance
+    folder = from_hub(source) if is_hub_name(source) else path
+    own = folder / "model.safetensors"
+    if own.is_file() and "wild_whisper" in open_tensors(own, (), remedy)[1]:
+        return stage_one(str(own))
+    licence = licence_of_card(folder / "README.md")
+    return {"license": licence} if licence else {}
+
+
+def licence_of_card(card: Path) -> str:
+    """The licence in the head of a model card, as the hub writes it; empty where none is named.
+
+    source    https://huggingface.co/docs/hub/repositories-licenses (`other` has its name in license_name)
+    """
+    if not card.is_file() or card.stat().st_size > LARGEST_CARD:
+        return ""
+    try:
+        head: object = huggingface_hub.metadata_load(card)
+    except Exception as error:  # YAML's own errors share no narrower type with the hub's
+        show(f"{card} does not say on what terms it may be used: its head is damaged ({str(error).splitlines()[0]})")
+        return ""
+    facts = cast(dict[str, object], head) if isinstance(head, dict) else {}
+    known = facts.get("license")
+    named = facts.get("license_name") if known == "other" else known
+    return str(named or known or "")[:200]
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether `--encoder.weights` names a checkpoint of the hub, as owner/name."""
+    path = source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".pth")) or Path(source).exists()
+    return source.count("/") == 1 and not path
 
 
 def save_encoder(
@@ -484,12 +513,14 @@ def shard_names(folder: Path, prefixes: tuple[str, ...]) -> list[str]:
     return sorted({shard for name, shard in shards.items() if name.startswith(prefixes)})
 
 
+@cache
 def from_hub(name: str) -> Path:
-    """The folder of a hub checkpoint, from the local cache or the network: its dimensions, and those of its safetensors
-    that hold an encoder; of an audio language model they are a small part."""
+    """The folder of a hub checkpoint, from the local cache or the network: its dimensions, its card, and those of its
+    safetensors that hold an encoder; of an audio language model they are a small part. Asked for once: a training ends
+    with what it began with, whether the hub answers by then or not."""
     show(f"looking for {name} on the hub ...")
     remedy = "a local folder that holds its config.json and model.safetensors (--encoder.weights path/to/folder)"
-    wanted = ["config.json", "model.safetensors.index.json"]
+    wanted = ["config.json", "README.md", "model.safetensors.index.json"]
     folder = fetched(name, wanted, remedy)
     return fetched(name, wanted + (shard_names(folder, PREFIXES) or shard_names(folder, BARE)), remedy)
 

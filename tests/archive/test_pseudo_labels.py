@@ -30,9 +30,15 @@ def labels_of(*scores: float, table: Path | None = None) -> tuple[tuple[str, ...
     return read_limits(table, SPECIES, 0.1, 0.9, 0.5).labels_of(np.array(scores, np.float32))
 
 
+def say(table: Path, **facts: object) -> None:
+    """What run.json beside a table is to say in place of the usual."""
+    usual: dict[str, object] = {"status": "finished", "teachers": [{"model": "an owl's"}]}
+    (table.parent / "run.json").write_text(json.dumps(usual | facts))
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Two windows of 12 s of noise."""
+    """Two windows of 12 s of noise, labelled by somebody."""
     noise = np.random.default_rng(0).normal(0, 0.1, 12 * 16_000)
     (tmp_path / "pond").mkdir()
     soundfile.write(tmp_path / "pond" / "dawn.wav", noise, 16_000)
@@ -41,6 +47,7 @@ def table(tmp_path: Path) -> Path:
     write_recordings(
         tmp_path / "recordings.csv", [first, replace(first, labels=("owl",), scores=(0.6,), start=10.0, end=12.0)]
     )
+    say(tmp_path / "recordings.csv")
     return tmp_path / "recordings.csv"
 
 
@@ -178,7 +185,7 @@ def test_a_site_is_the_same_for_what_is_labelled_and_what_is_held_out(table: Pat
     assert site_of(Path("season/card/H21_20260510_051500.wav"), "ridge", None) == "ridge", "as a table says"
     assert site_of(Path("season/owl/a.wav"), "", None, folders=False) == ""
     assert labelled_with(table) == {}
-    (table.parent / "run.json").write_text(json.dumps({"settings": {"site_regex": "/po(n)d/"}}))
+    say(table, settings={"site_regex": "/po(n)d/"})
     rows = [replace(row, site="n") for row in read_pseudo_labels(table, SPECIES)]
     noon = Recording(Path("/else/pond/noon.wav"), "pond/noon.wav", ("frog",), source="annotations")
     assert apart_from(rows, [], [noon]) == rows, "without the pattern its site is another one"
@@ -200,7 +207,7 @@ def test_a_copy_of_what_is_held_out_is_not_learnt_from(table: Path, capsys: pyte
 
 
 def test_a_table_that_was_labelled_at_another_speed_is_refused(table: Path) -> None:
-    (table.parent / "run.json").write_text(json.dumps({"settings": {"time_expansion": 10}}))
+    say(table, settings={"time_expansion": 10})
     with pytest.raises(AssertionError, match=r"with --time_expansion 10, and is read with --data\.time_expansion 1"):
         read_pseudo_labels(table, SPECIES)
 
@@ -211,6 +218,29 @@ def test_it_is_no_data_root(table: Path) -> None:
 
 
 def test_who_labelled_a_table_stands_beside_it(table: Path) -> None:
-    assert labelling_models(table) == []
-    (table.parent / "run.json").write_text('{"teachers": [{"run": "finetune-001", "seed": 0}, 7]}')
+    say(table, teachers=[{"run": "finetune-001", "seed": 0}, 7])
     assert labelling_models(table) == [{"run": "finetune-001", "seed": 0}]
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        ({"teachers": []}, r"run\.json does not name the classifiers that labelled recordings\.csv; label again"),
+        ({"teachers": "an owl"}, "does not name the classifiers"),
+        ({"status": "interrupted"}, r"the last labelling was not finished \(interrupted\), so recordings\.csv may"),
+        ({"status": "running", "teachers": []}, r"not finished \(running\)"),
+        ({"status": None}, r"not finished \(None\)"),
+    ],
+)
+def test_a_table_of_which_nobody_says_who_labelled_it_is_not_learnt_from(
+    facts: dict[str, object], complaint: str, table: Path
+) -> None:
+    say(table, **facts)
+    with pytest.raises(AssertionError, match=complaint):
+        read_pseudo_labels(table, SPECIES)
+
+
+def test_a_table_that_was_copied_without_its_run_is_not_learnt_from(table: Path) -> None:
+    (table.parent / "run.json").unlink()
+    with pytest.raises(AssertionError, match=r"no .*run\.json says who labelled recordings\.csv, on what terms"):
+        read_pseudo_labels(table, SPECIES)

@@ -32,6 +32,7 @@ from model import BirdClefClassifier, Encoder, picture_encoder
 from taxonomy import Taxonomy
 from training.checkpoint import (
     ClassifierFacts,
+    from_hub,
     load_any_encoder,
     load_classifier,
     load_encoder,
@@ -727,3 +728,41 @@ def test_the_folder_beside_an_encoder_says_of_its_run_what_the_encoder_says(tmp_
     save_file({"a": torch.zeros(1)}, tmp_path / "empty" / "model.safetensors")
     for other in ("empty", "nowhere"):  # control: weights of others
         assert stage_one(str(tmp_path / other)) == {}
+
+
+CARDS = {
+    "---\nlicense: cc-by-nc-4.0\n---\nwords": "cc-by-nc-4.0",
+    "---\nlicense: other\nlicense_name: frogs-only\n---\n": "frogs-only",
+    "---\nlicense: other\n---\n": "other",
+    "---\ntags: [sound]\n---\nlicense: mit\n": "",
+    "# no head\nlicense: mit\n": "",
+    "---\nlicense: [\n---\n": "",
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_the_terms_of_somebodys_checkpoint_are_those_of_its_card(card: str, tmp_path: Path) -> None:
+    assert stage_one(str(tmp_path)) == {}, "without a card"
+    (tmp_path / "README.md").write_text(card)
+    assert stage_one(str(tmp_path)) == ({"license": CARDS[card]} if CARDS[card] else {})
+
+
+def test_an_encoder_on_the_hub_says_of_its_run_what_the_same_says_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provenance: dict[str, object] = {"license": "cc-by-nc-4.0", "teachers": [{"name": "BirdNET"}], "trained_on": "00"}
+    save_encoder(tmp_path / "encoder.safetensors", Encoder(SIZES["demo"]), "demo", AudioSettings(), provenance)
+    asked: list[tuple[str, bool]] = []
+
+    def answer(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, "README.md" in allow_patterns))
+        return str(tmp_path / "whisper")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", answer)
+    from_hub.cache_clear()
+    assert stage_one("frogs/encoder") == provenance
+    assert load_encoder(EncoderSettings("demo", "frogs/encoder"), AudioSettings()).size == SIZES["demo"]
+    assert asked == [("frogs/encoder", True)] * 2, "its card and dimensions, then its weights; and never again"
+    from_hub.cache_clear()
+    for path in ("runs/encoder.safetensors", "/frogs", "~/frogs", "./frogs", "runs/mae/whisper"):
+        assert stage_one(path) == {}, "a path that leads nowhere is not asked for"
