@@ -1049,6 +1049,7 @@ class QuantizeCommand:
         judged = ("classifier", "gate", "budget", "max_error", "max_windows", "blend", "export")
         refuse_idle(self, judged if self.encoder else (), "changes nothing with --encoder")
         refuse_idle(self, () if self.encoder else ("depth",), "changes nothing without --encoder")
+        refuse_idle(self, () if len(self.classifier) > 1 else ("blend",), "is for several --classifier")
 
 
 Engine = Literal["onnxruntime", "openvino", "auto"]

@@ -224,7 +224,8 @@ def quantised(classifiers: Sequence[Path], place: Path) -> dict[str, Any]:
     if not (cards := sorted(place.glob("quantize-*/quantize.json"))):
         place.mkdir(parents=True, exist_ok=True)
         each = [word for run in classifiers for word in ("--classifier", str(run / "classifier.safetensors"))]
-        words = [*each, *LENIENT, *EQUAL, "--run.root", str(place), "--run.threads", "1"]
+        each += EQUAL if len(classifiers) > 1 else ()
+        words = [*each, *LENIENT, "--run.root", str(place), "--run.threads", "1"]
         with (place / "printed.txt").open("w", encoding="utf-8") as file:
             done = subprocess.run([sys.executable, "quantize.py", *words], stdout=file, stderr=subprocess.STDOUT)
         cards = sorted(place.glob("quantize-*/quantize.json"))  # there too where most of the file would be float32

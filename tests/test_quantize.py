@@ -49,6 +49,7 @@ def test_an_encoder_without_labels_becomes_a_file_that_embeds_as_the_network_doe
         (("--encoder", "a/b", "--max_windows", "3"), "--max_windows changes nothing with --encoder"),
         (("--encoder", "a/b", "--export", "openvino"), "--export changes nothing with --encoder"),
         (("--depth", "3"), "--depth changes nothing without --encoder"),
+        (("--classifier", "a", "--blend.of", "ranks"), "--blend is for several --classifier; leave it out"),
     ],
 )
 def test_an_encoder_that_is_not_there_and_idle_flags_are_one_line(words: Sequence[str], said: str) -> None:
