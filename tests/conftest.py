@@ -303,11 +303,9 @@ def answer_once(patch: pytest.MonkeyPatch) -> None:
     def of_file(path: Path, contexts: Any) -> str:
         return f"{sha256(path)} {weights_digest({'sound': torch.from_numpy(contexts)})}"
 
-    for name, digest in (
-        *((name, of_network) for name in ("network_answers", "input_channels", "product_costs")),
-        ("what_is_familiar", of_familiarity),
-        ("file_scores", of_file),
-    ):
+    digests: dict[str, Callable[..., str]] = {"what_is_familiar": of_familiarity, "file_scores": of_file}
+    digests |= dict.fromkeys(("network_answers", "input_channels", "product_costs"), of_network)
+    for name, digest in digests.items():
         patch.setattr(quantize, name, once(getattr(quantize, name), digest))
 
 
