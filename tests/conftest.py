@@ -9,6 +9,7 @@ import functools
 import gc
 import multiprocessing
 import os
+import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -186,9 +187,13 @@ def stages(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Sta
     with shared_folder(tmp_path_factory, "runs") as runs:
         if not (runs / "quantize").exists():  # which points to the last stage's run once that has ended well
             run_stages(season, runs)
+        ANSWERS.update(pickle.loads((runs / "answers").read_bytes()))  # of a file that we have just written
     encoder, classifier = runs / "mae" / "encoder.safetensors", runs / "finetune" / "classifier.safetensors"
     int8 = runs / "quantize" / "classifier.int8.onnx"
     return Stages(runs, encoder, classifier, int8.with_name("classifier.onnx"), int8)
+
+
+MOST_WINDOWS = 60  # of training from which the stages learn what is familiar; fewer are held out
 
 
 def run_stages(season: FieldSeason, runs: Path) -> None:
@@ -205,11 +210,13 @@ def run_stages(season: FieldSeason, runs: Path) -> None:
     flags += ["--encoder.weights", str(runs / "mae" / "encoder.safetensors")]
     assert finetune(parse(FinetuneCommand, [*shared, *data, *flags])) == 0
     flags = ["--run.root", str(runs), "--classifier", str(runs / "finetune" / "classifier.safetensors")]
-    flags += ["--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05"]
+    flags += ["--gate.min_agreement", "0.9", "--gate.max_auc_drop", "0.05", "--max_windows", str(MOST_WINDOWS)]
     flags += ["--max_error", "0.1"]  # so that all products of this small network are INT8 of 7 bits
     with pytest.MonkeyPatch.context() as patch:
         measure_briefly(patch)
+        answer_once(patch)
         assert quantize(parse(QuantizeCommand, flags)) == 0
+    (runs / "answers").write_bytes(pickle.dumps(ANSWERS))
 
 
 def measure_briefly(patch: pytest.MonkeyPatch) -> None:
@@ -230,7 +237,10 @@ ExportOnce = Callable[..., None]  # of what `write_float` takes
 
 @pytest.fixture(scope="session")
 def export_once(stages: Stages) -> ExportOnce:
-    """`write_float`, but that no network is exported twice: what it wrote is known by the digest of the weights."""
+    """`write_float`, but that no network is exported twice: what it wrote is known by the digest of the weights. Nor is
+    one of the shape of the stages' network, which differs from it in weights alone."""
+    from exported import shape_of, write_from
+
     from model import BirdClefClassifier
     from serving.export import write_float
     from training.checkpoint import ClassifierFacts, load_classifier, weights_digest
@@ -239,14 +249,18 @@ def export_once(stages: Stages) -> ExportOnce:
         return weights_digest(model.state_dict()), familiarity is not None
 
     content = stages.float_model.read_bytes()
-    known = {key(load_classifier(stages.classifier)[0], content if b"unfamiliar" in content else None): content}
+    trained, its_facts = load_classifier(stages.classifier)
+    before = trained.state_dict()
+    known = {key(trained, content if b"unfamiliar" in content else None): content}
 
     def write(
         model: BirdClefClassifier, facts: ClassifierFacts, path: Path, verified: bool, familiarity: Any = None
     ) -> None:
-        network = key(model, familiarity)
+        network, after = key(model, familiarity), model.state_dict()
         if network not in known:
-            write_float(model, facts, path, verified, familiarity)
+            alike = familiarity is None and shape_of(facts, after) == shape_of(its_facts, before)
+            if not (alike and write_from(content, before, after, facts, path, verified)):
+                write_float(model, facts, path, verified, familiarity)
             known[network] = path.read_bytes()
         path.write_bytes(known[network])
 
@@ -256,33 +270,50 @@ def export_once(stages: Stages) -> ExportOnce:
 ANSWERS: dict[tuple[str, str], Any] = {}
 
 
-def once(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a network, of sound and perhaps of scales (the last), which is not computed twice of the same."""
+def once(function: Callable[..., Any], digest: Callable[..., str]) -> Callable[..., Any]:
+    """A function that is not computed twice of what has the same digest; what the stages have asked is known."""
 
-    def answer(model: Any, waveforms: Any, *more: Any) -> Any:
-        from training.checkpoint import weights_digest
-
-        given: dict[str, Any] = more[-1] if more else {}
-        scales = {f"scale of {one}": scale for one, scale in given.items()}
-        key = name, weights_digest({**model.state_dict(), **scales, "sound": waveforms})
+    @functools.wraps(function)
+    def answer(*given: Any) -> Any:
+        key = function.__name__, digest(*given)
         if key not in ANSWERS:
-            ANSWERS[key] = function(model, waveforms, *more)
+            ANSWERS[key] = function(*given)
         return ANSWERS[key]
 
     return answer
+
+
+def answer_once(patch: pytest.MonkeyPatch) -> None:
+    """No network or file is asked twice the same, nor what INT8 costs it or what it knows."""
+    import torch
+
+    import quantize
+    from runtime.digests import sha256
+    from training.checkpoint import weights_digest
+
+    def of_network(model: Any, waveforms: Any, *more: Any) -> str:
+        """`more`: scales, the last."""
+        given: dict[str, Any] = more[-1] if more else {}
+        scales = {f"scale of {one}": scale for one, scale in given.items()}
+        return weights_digest({**model.state_dict(), **scales, "sound": torch.as_tensor(waveforms)})
+
+    def of_familiarity(model: Any, _trained: Any, vectors: Any, most: int) -> str:
+        return f"{most} {of_network(model, vectors)}"
+
+    def of_file(path: Path, contexts: Any) -> str:
+        return f"{sha256(path)} {weights_digest({'sound': torch.from_numpy(contexts)})}"
+
+    digests: dict[str, Callable[..., str]] = {"what_is_familiar": of_familiarity, "file_scores": of_file}
+    digests |= dict.fromkeys(("network_answers", "input_channels", "product_costs"), of_network)
+    for name, digest in digests.items():
+        patch.setattr(quantize, name, once(getattr(quantize, name), digest))
 
 
 @pytest.fixture
 def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage 3 without the half minute in which processes of their own measure the speed; test_speed.py and the card of
     the stages do that. And no network is exported twice, nor asked twice what INT8 costs it or what it knows."""
-    import torch
-
-    import quantize
-    from model import BirdClefClassifier
-    from serving import sensitivity
     from serving.speed import Speed
-    from training.checkpoint import weights_digest
 
     def known(classifier: Path | None, _floats: Path, _int8: Path) -> dict[tuple[str, int], Speed]:
         names = (*(("torch float32",) if classifier else ()), "ONNX float32", "ONNX INT8")
@@ -290,14 +321,4 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("serving.costs.measure_all", known)
     monkeypatch.setattr("quantize.write_float", export_once)
-    for name in ("input_channels", "product_costs"):
-        monkeypatch.setattr(quantize, name, once(name, getattr(sensitivity, name)))
-    learn = quantize.what_is_familiar
-
-    def familiar(model: BirdClefClassifier, trained: Any, vectors: Any, most: int) -> Any:
-        key = f"familiar {most}", weights_digest({**model.state_dict(), "vectors": torch.from_numpy(vectors)})
-        if key not in ANSWERS:
-            ANSWERS[key] = learn(model, trained, vectors, most)
-        return ANSWERS[key]
-
-    monkeypatch.setattr("quantize.what_is_familiar", familiar)
+    answer_once(monkeypatch)

@@ -160,6 +160,7 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(few: 
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_species_and_noise_are_trained_to_the_end_and_get_thresholds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,17 +272,18 @@ def test_made_up_noise_is_held_out_kind_by_kind_and_judges_no_animal(
     assert bank is not None and len(bank) == len(parts[1]) == 64
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_real_noise_false_alarms_are_counted_and_thresholds_fitted_on_made_up_noise(
-    little_noise: Path, season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    little_noise: Path, few: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--preset", "demo", "--data.root", str(season.root), "--encoder.weights", "random", "--train.epochs", "1"]
+    words = ["--preset", "demo", "--data.root", str(few.root), "--encoder.weights", "random", "--train.epochs", "1"]
     words += ["--data.synthetic_noise", "0.1", "--run.root", str(tmp_path), "--data.cache", str(tmp_path / "cache")]
     assert finetune(parse(FinetuneCommand, words)) == 0
     said = capsys.readouterr().out
     assert "no real noise is held out: false alarms are those in made-up noise" in said and "none below" in said
     assert re.search(r"false alarms +[0-9.]+ per hour at thresholds \(cross-fitted\), on 0\.0\d h", said)
     held_out = (tmp_path / "finetune" / "held_out_recordings.csv").read_text()
-    assert str(little_noise) not in held_out and str(season.root) in held_out
+    assert str(little_noise) not in held_out and str(few.root) in held_out
 
 
 def test_noise_is_made_up_by_default_where_nobody_brings_real_noise_and_never_in_the_demo() -> None:

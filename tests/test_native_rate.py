@@ -63,7 +63,7 @@ def bats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = ["--run.root", str(folder / "runs")]
     words = ["--preset", "demo", "--sound", "bat", "--data.root", str(folder / "season"), *runs]
     words += ["--data.layout", "folders", "--data.cache", str(folder / "cache"), "--data.folds", "5"]
-    words += ["--data.no_call", str(folder / "nothing"), "--data.no_call_share", "0.4"]
+    words += ["--data.no_call", str(folder / "nothing"), "--data.no_call_share", "0.4", "--encoder.depth", "1"]
     assert (
         finetune(parse(FinetuneCommand, [*words, *FASTER, "--train.epochs", "10", "--augment.gain_db", "-6", "6"])) == 0
     )

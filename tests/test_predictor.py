@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import forked
 import numpy as np
 import pytest
 import soundfile
@@ -355,22 +356,14 @@ def test_shards_are_disjoint_and_end_as_one_machine_would(
 
 
 def test_four_processes_at_once_end_as_one_would(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
-    words = [
-        sys.executable,
-        "predictor.py",
-        str(season.root / "unlabeled"),
-        "--model",
-        str(stages.model),
-        "--threads",
-        "1",
-    ]
-    subprocess.run([*words, "--out", str(tmp_path / "one")], cwd=HERE, check=True, capture_output=True)
-    words += ["--out", str(tmp_path / "four")]
-    silent: Any = {"cwd": HERE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen([*words, "--shard", f"{part}/4"], **silent) for part in (1, 2, 3, 4)]
-    assert [process.wait() for process in processes] == [0, 0, 0, 0]
-    done = subprocess.run(words, cwd=HERE, check=True, capture_output=True, text=True)
-    assert "resuming: 8 of 8" in done.stdout and results(tmp_path / "four") == results(tmp_path / "one")
+    words = ("predictor.py", season.root / "unlabeled", "--model", stages.model, "--threads", "1", "--out")
+    assert forked.run(tmp_path, *words, tmp_path / "one").returncode == 0
+    four = (*words, tmp_path / "four")
+    processes = [forked.start(tmp_path, *four, "--shard", f"{part}/4") for part in (1, 2, 3, 4)]
+    assert [process.ended().returncode for process in processes] == [0, 0, 0, 0]
+    done = forked.run(tmp_path, *four)
+    assert done.returncode == 0 and "resuming: 8 of 8" in done.stdout
+    assert results(tmp_path / "four") == results(tmp_path / "one")
 
 
 def test_two_processes_do_not_share_a_folder(stages: Stages, season: FieldSeason, tmp_path: Path) -> None:
@@ -662,17 +655,17 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(
     (tmp_path / "in").mkdir()
     for number in range(40):
         (tmp_path / "in" / f"{number:03}.flac").write_bytes(sound)
-    words = [sys.executable, "predictor.py", str(tmp_path / "in"), "--model", str(stages.model), "--scores", "--out"]
-    subprocess.run([*words, str(tmp_path / "whole")], cwd=HERE, check=True, capture_output=True)
+    words = (tmp_path / "in", "--model", stages.model, "--scores", "--out")
+    assert forked.run(tmp_path, "predictor.py", *words, tmp_path / "whole").returncode == 0
     parts, kills = tmp_path / "cut" / ".parts", 0
     for wanted in (1, 5, 12, 22):
-        process = subprocess.Popen([*words, str(tmp_path / "cut")], cwd=HERE, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list(parts.rglob("*.npz"))) < wanted:
+        child = forked.start(tmp_path, "predictor.py", *words, tmp_path / "cut")
+        while not child.is_over() and len(list(parts.rglob("*.npz"))) < wanted:
             time.sleep(0.005)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        os.kill(child.pid, signal.SIGKILL)
+        kills += child.ended().returncode == -signal.SIGKILL
     assert kills == 4 and not (tmp_path / "cut" / "files.csv").exists()
-    subprocess.run([*words, str(tmp_path / "cut")], cwd=HERE, check=True, capture_output=True)
+    assert forked.run(tmp_path, "predictor.py", *words, tmp_path / "cut").returncode == 0
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 

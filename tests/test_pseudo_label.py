@@ -13,7 +13,7 @@ import onnx
 import pytest
 import soundfile
 import torch
-from conftest import Stages
+from conftest import ExportOnce, Stages
 from onnx import numpy_helper
 from test_states import FLAGS, cut_off_at, outcome
 from test_zoo import loudness_model
@@ -205,7 +205,7 @@ def test_an_empty_season_is_named_and_a_damaged_recording_among_others_is_counte
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def table_of(season: FieldSeason, folder: Path, **teacher: object) -> Path:
+def table_of(season: FieldSeason, folder: Path, *others: dict[str, Any], **teacher: object) -> Path:
     """A table of made-up labels, and who is said to have given them."""
     paths = sorted((season.root / "unlabeled").rglob("*.flac"))
     labels = sorted(path.name for path in (season.root / "train_audio").iterdir())
@@ -217,55 +217,43 @@ def table_of(season: FieldSeason, folder: Path, **teacher: object) -> Path:
         for path, label in zip(paths, labels[1:], strict=False)
     ]
     write_recordings(folder / "recordings.csv", rows)
-    said = {"status": "finished", "teachers": [teacher or {"model": "an owl's"}]}
+    said = {"status": "finished", "teachers": [teacher or {"model": "an owl's"}, *others]}
     (folder / "run.json").write_text(json.dumps(said))
     return folder / "recordings.csv"
 
 
 def words_of(season: FieldSeason, root: Path, *more: object) -> list[str]:
-    """A quick training: the head alone."""
+    """A quick training: the head alone, on the lowest layer."""
     flags = ["--preset", "demo", "--data.root", season.root, "--data.cache", root / "cache", "--run.device", "cpu"]
     flags += ["--run.root", root, "--train.frozen", "--train.head_updates", 20, "--train.head_passes", 1]
+    flags += ["--encoder.depth", 1]
     return [*map(str, flags), "--encoder.weights", "random", *map(str, more)]
 
 
-def test_training_learns_from_pseudo_labels_and_says_where_they_are_from(
-    season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_training_learns_from_pseudo_labels_says_where_they_are_from_and_hands_on_their_licences(
+    few: FieldSeason, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = table_of(season, tmp_path / "pseudo", run="finetune-007", seed=3)
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
+    """Of a labelling classifier's own teacher, and of a published classifier that labelled."""
+    birdnet = {"name": "BirdNET", "license": "CC BY-NC-SA 4.0", "sha256": "0" * 64}
+    scorer = replace(open_scorer(model), provenance={"license": "cc-by-nc-4.0", "held_out_fold": 1})
+    (published,) = command.facts_of(scorer)
+    table = table_of(few, tmp_path / "pseudo", published, run="finetune-007", seed=3, teachers=[birdnet])
+    assert finetune(parse(FinetuneCommand, words_of(few, tmp_path, "--data.pseudo", table))) == 0
     said = capsys.readouterr().out
     assert "of the training windows have pseudo-labels" in said and "do not differ" not in said
+    helpers = f"BirdNET (licence: CC BY-NC-SA 4.0), {model.name} (licence: cc-by-nc-4.0)"
+    assert f"NON-COMMERCIAL: made with the help of {helpers}" in said
     run = tmp_path / "finetune-001"
     _, facts = load_classifier(run / "classifier.safetensors")
-    assert facts.provenance["pseudo_labels"] == {"table": str(table), "windows": 8, "teachers": ["finetune-007"]}
+    named = {"table": str(table), "windows": 3, "teachers": ["finetune-007", "unknown"]}
+    assert facts.provenance["pseudo_labels"] == named
+    known = {"name": model.name, "license": "cc-by-nc-4.0", "sha256": scorer.sha256}
+    assert facts.provenance["teachers"] == [birdnet, known]
     learnt = [row.path for row in (*read_recordings(run / "training_recordings.csv"), *read_recordings(table))]
     held_out = [row.path for row in read_recordings(run / "held_out_recordings.csv")]
     written, band = str(facts.provenance["trained_on"]), heard_by(facts.audio)
     assert sounds_marked(held_out, written, band) == [] and sounds_marked(learnt, written, band) == sorted(set(learnt))
     assert json.loads((run / "run.json").read_text())["pseudo_labels"] == sha256(table)
-
-
-def test_the_licence_of_a_labelling_classifiers_own_teacher_goes_with_the_student(
-    season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    birdnet = {"name": "BirdNET", "license": "CC BY-NC-SA 4.0", "sha256": "0" * 64}
-    table = table_of(season, tmp_path / "pseudo", run="finetune-007", seed=3, teachers=[birdnet])
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
-    assert "NON-COMMERCIAL: made with the help of BirdNET" in capsys.readouterr().out
-    _, facts = load_classifier(tmp_path / "finetune-001" / "classifier.safetensors")
-    assert facts.provenance["teachers"] == [birdnet]
-
-
-def test_the_licence_of_a_published_classifier_that_labelled_goes_with_the_student(
-    season: FieldSeason, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scorer = replace(open_scorer(model), provenance={"license": "cc-by-nc-4.0", "held_out_fold": 1})
-    table = table_of(season, tmp_path / "pseudo", **command.facts_of(scorer)[0])
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--data.pseudo", table))) == 0
-    assert f"NON-COMMERCIAL: made with the help of {model.name} (licence: cc-by-nc-4.0)" in capsys.readouterr().out
-    _, facts = load_classifier(tmp_path / "finetune-001" / "classifier.safetensors")
-    assert facts.provenance["teachers"] == [{"name": model.name, "license": "cc-by-nc-4.0", "sha256": scorer.sha256}]
 
 
 def test_features_of_other_pseudo_labels_are_other_features(season: FieldSeason, tmp_path: Path) -> None:
@@ -481,23 +469,38 @@ def test_the_rounds_go_on_while_it_does_not_fall(
     assert "stopping" not in said and "the best is round 3" in said
 
 
+@pytest.fixture(scope="module")
+def student(few: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with a seed of its own."""
+    root = tmp_path_factory.mktemp("student")
+    assert finetune(parse(FinetuneCommand, words_of(few, root, "--run.seed", 5))) == 0
+    return root / "finetune-001"
+
+
+@pytest.fixture
+def exported_once(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.export.write_float", export_once)
+
+
+@pytest.mark.usefixtures("exported_once")
 def test_a_round_is_an_ordinary_run_with_another_seed_and_is_not_trained_twice(
-    season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    student: Path, few: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path, "--run.seed", 5))) == 0
-    words = [str(season.root / "unlabeled"), "--out", str(tmp_path / "out"), "--sure", "0", "--lowest", "0"]
-    words += ["--rounds", "1", "--student", str(tmp_path / "finetune-001")]
+    words = [str(few.root / "unlabeled"), "--out", str(tmp_path / "out"), "--sure", "0", "--lowest", "0"]
+    words += ["--rounds", "1", "--student", str(student)]
     assert pseudo_label(parse(PseudoLabelCommand, words)) == 0
-    run = json.loads((tmp_path / "finetune-002" / "run.json").read_text())
+    run = json.loads((student.with_name("finetune-002") / "run.json").read_text())
     assert run["settings"]["run"]["seed"] == 6 and run["settings"]["train"]["frozen"]
     assert run["settings"]["data"]["pseudo"] == str(tmp_path / "out" / "round-1" / "recordings.csv")
     teachers = json.loads((tmp_path / "out" / "round-1" / "run.json").read_text())["teachers"]
-    told = {name: teachers[0][name] for name in ("run", "encoder", "weights", "seed", "held_out_fold")}
-    assert told == {"run": "finetune-001", "encoder": "demo", "weights": "random", "seed": 5, "held_out_fold": 0}
+    told = {name: teachers[0][name] for name in ("run", "weights", "seed", "held_out_fold")}
+    assert told == {"run": "finetune-001", "weights": "random", "seed": 5, "held_out_fold": 0}
+    assert teachers[0]["encoder"] == "demo, the lowest 1 of 3 layers"
     table = (tmp_path / "out" / "round-1" / "recordings.csv").read_bytes()
     capsys.readouterr()
     assert pseudo_label(parse(PseudoLabelCommand, words)) == 0
-    assert "round 1 is trained already" in capsys.readouterr().out and not (tmp_path / "finetune-003").exists()
+    said = capsys.readouterr().out
+    assert "round 1 is trained already" in said and not student.with_name("finetune-003").exists()
     assert (tmp_path / "out" / "round-1" / "recordings.csv").read_bytes() == table
 
 
@@ -552,23 +555,24 @@ def test_a_begun_round_goes_on_if_it_learns_from_the_same_table(
     assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011" and not asked
 
 
-def test_a_judge_is_not_what_a_run_was_trained_on(season: FieldSeason, tmp_path: Path) -> None:
-    assert finetune(parse(FinetuneCommand, words_of(season, tmp_path))) == 0
-    run, judge = tmp_path / "finetune-001", tmp_path / "judge"
+@pytest.mark.usefixtures("exported_once")
+def test_a_judge_is_not_what_a_run_was_trained_on(student: Path, few: FieldSeason, tmp_path: Path) -> None:
+    judge = tmp_path / "judge"
     with pytest.raises(AssertionError, match=r"was trained on \d+ of the \d+ recordings of --judge, such as"):
-        command.judged_by(replace(PseudoLabelCommand(), judge=season.root), run)
+        command.judged_by(replace(PseudoLabelCommand(), judge=few.root), student)
     judge.mkdir()
-    shutil.copyfile(season.root / "taxonomy.csv", judge / "taxonomy.csv")
-    write_recordings(judge / "recordings.csv", read_recordings(run / "held_out_recordings.csv"))
-    as_held_out = command.judged_by(replace(PseudoLabelCommand(), judge=judge / "recordings.csv"), run)
-    assert command.judged_by(PseudoLabelCommand(), run) == pytest.approx(as_held_out, abs=1e-4)
-    model = command.exported(run, tmp_path)
-    words = [str(season.root / "unlabeled"), "--model", str(model), "--out", str(tmp_path / "out")]
+    shutil.copyfile(few.root / "taxonomy.csv", judge / "taxonomy.csv")
+    write_recordings(judge / "recordings.csv", read_recordings(student / "held_out_recordings.csv"))
+    as_held_out = command.judged_by(replace(PseudoLabelCommand(), judge=judge / "recordings.csv"), student)
+    assert command.judged_by(PseudoLabelCommand(), student) == pytest.approx(as_held_out, abs=1e-4)
+    model = command.exported(student, tmp_path)
+    words = [str(few.root / "unlabeled"), "--model", str(model), "--out", str(tmp_path / "out")]
     with pytest.raises(AssertionError, match=r"teacher-.*onnx, which labels, was trained on \d+ of the \d+ recordings"):
-        pseudo_label(parse(PseudoLabelCommand, [*words, "--judge", str(season.root)]))
+        pseudo_label(parse(PseudoLabelCommand, [*words, "--judge", str(few.root)]))
     # of a classifier of an earlier version its table of recordings says it
-    network, facts = load_classifier(run / "classifier.safetensors")
+    network, facts = load_classifier(student / "classifier.safetensors")
     del facts.provenance["trained_on"]
-    save_classifier(run / "classifier.safetensors", network, facts)
+    save_classifier(tmp_path / "classifier.safetensors", network, facts)
+    shutil.copyfile(student / "training_recordings.csv", tmp_path / "training_recordings.csv")
     with pytest.raises(AssertionError, match=r"was trained on \d+ of the \d+ recordings of --judge"):
-        command.judged_by(replace(PseudoLabelCommand(), judge=season.root), run)
+        command.judged_by(replace(PseudoLabelCommand(), judge=few.root), tmp_path)

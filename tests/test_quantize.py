@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Stages
+from conftest import MOST_WINDOWS, Stages
 from test_ensemble import picture_member
 from test_scorer import absent
 
@@ -20,6 +20,8 @@ from serving.comparison import ComparedWindows, read_windows, scanned_contexts
 from serving.gate import compare_answers, enough_windows
 from serving.scorer import answers_of, open_scorer, score
 from training.checkpoint import load_classifier, load_encoder, save_classifier
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_an_encoder_without_labels_becomes_a_file_that_embeds_as_the_network_does(
@@ -101,7 +103,7 @@ def test_held_out_windows_are_drawn_from_all_species_and_not_from_the_top_of_the
 def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand((stages.classifier,), GateSettings(min_agreement=1.01))
+    config = QuantizeCommand((stages.classifier,), GateSettings(min_agreement=1.01), max_windows=MOST_WINDOWS)
     config = replace(config, run=replace(config.run, root=tmp_path))
     with pytest.raises(AssertionError, match=r"no INT8 file: another best species .*--gate\.allow_worse"):
         quantize(config)
@@ -119,7 +121,9 @@ def test_an_int8_file_that_disagrees_is_refused_and_the_float_file_kept(
 def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_allows(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand((stages.classifier,), GateSettings(allow_worse=True), max_error=0.0)
+    config = QuantizeCommand(
+        (stages.classifier,), GateSettings(allow_worse=True), max_error=0.0, max_windows=MOST_WINDOWS
+    )
     with pytest.raises(AssertionError, match="no INT8 file: 18 of its 18 products would be float32, so it is none"):
         quantize(replace(config, run=replace(config.run, root=tmp_path)))
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("gate "))
@@ -134,7 +138,7 @@ def test_a_file_of_which_most_is_float32_is_not_called_int8_whatever_the_gate_al
 def test_a_network_for_pictures_is_judged_and_measured_as_whisper_is(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = picture_member(stages, tmp_path / "cnn")
+    path = picture_member(stages, tmp_path / "cnn", seconds=1.0)
     config = QuantizeCommand(
         (path,), GateSettings(min_agreement=0.9, allow_worse=True), BudgetSettings(minutes=1.0), max_windows=40
     )
@@ -147,7 +151,8 @@ def test_a_network_for_pictures_is_judged_and_measured_as_whisper_is(
     assert card["largest_size_that_fits"] is None and (tmp_path / "quantize" / "quantize.png").is_file()
     floats, int8 = (open_scorer(tmp_path / "quantize" / name) for name in ("classifier.onnx", "classifier.int8.onnx"))
     assert floats.encoder == int8.encoder == "AudioCNN" and (floats.precision, int8.precision) == ("float32", "int8")
-    contexts, rows = (held_out := held_out_of(stages, 40)).contexts, held_out.rows
+    held_out = read_windows(path.with_name("held_out_recordings.csv"), load_classifier(path)[1], 40)
+    contexts, rows = held_out.contexts, held_out.rows
     reported = [score(one, contexts)[rows] >= one.thresholds.applied for one in (floats, int8)]
     assert np.array_equal(*(part.sum(axis=0) for part in reported)), "thresholds are moved for it as for any other"
     assert (floats.thresholds.differing(int8.thresholds) > 0) == (card["thresholds_moved"] > 0)
@@ -264,7 +269,8 @@ def test_without_held_out_recordings_the_files_say_unverified(stages: Stages, tm
 def test_the_card_and_the_screen_say_which_depth_would_fit(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = QuantizeCommand((stages.classifier,), GateSettings(min_agreement=0.9), max_error=0.1)
+    gate = GateSettings(min_agreement=0.9)
+    config = QuantizeCommand((stages.classifier,), gate, max_error=0.1, max_windows=MOST_WINDOWS)
     config = replace(config, budget=BudgetSettings(minutes=1.2), run=replace(config.run, root=tmp_path))
     assert quantize(config) == 0  # 11.7 h at 500 x real time: 1.4 minutes
     advice = "demo does not fit 1.2 minutes and 2 GB on 1 core; depth 2 would; `python probe.py` says at what cmAP"

@@ -156,9 +156,9 @@ def test_a_teacher_hears_what_is_hidden_and_the_pupil_does_not() -> None:
 
 
 def test_a_teacher_is_a_running_mean_of_the_encoder_and_leaves_no_trace_in_its_file(
-    season: FieldSeason, tmp_path: Path
+    few: FieldSeason, tmp_path: Path
 ) -> None:
-    flags = ["--preset", "demo", "--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    flags = ["--preset", "demo", "--data.root", str(few.root), "--data.cache", str(tmp_path / "cache")]
     flags += ["--train.epochs", "1", "--run.root", str(tmp_path), "--target", "teacher"]
     assert pretrain(parse(PretrainCommand, flags)) == 0
     encoder = load_encoder(EncoderSettings("demo", str(tmp_path / "mae" / "encoder.safetensors")), AudioSettings())
@@ -284,6 +284,7 @@ def test_the_name_and_licence_of_a_teacher_go_with_every_file_that_comes_of_it(
     assert str(found[-1]["licence_note"]).startswith("NON-COMMERCIAL") == closed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_command_gives_the_same_weights(season: FieldSeason, tmp_path: Path) -> None:
     digests: list[str] = []
     for run in ("a", "b"):

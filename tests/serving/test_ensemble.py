@@ -41,6 +41,7 @@ from serving.sensitivity import ProductCost
 from taxonomy import Taxonomy
 from training.checkpoint import ClassifierFacts, load_classifier, save_classifier
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 BANDS = ((100.0, 3000.0), (500.0, 7000.0))
 LENIENT = GateSettings(min_agreement=0.9)
 
@@ -375,8 +376,9 @@ def test_folds_of_one_network_become_one_file_that_is_unverified_and_ranks_are_r
 ) -> None:
     other = other_member(stages, tmp_path / "other", encoder=True)
     tables = [stages.classifier.with_name(f"{kind}_recordings.csv") for kind in ("held_out", "training")]
-    heard_by_one = read_recordings(tables[1])[:4]
-    write_recordings(other.with_name("held_out_recordings.csv"), heard_by_one)
+    heard_by_one = read_recordings(tables[1])[:12]
+    write_recordings(other.with_name("held_out_recordings.csv"), heard_by_one[:4])
+    write_recordings(other.with_name("training_recordings.csv"), heard_by_one[4:])
     config = QuantizeCommand((stages.classifier, other), LENIENT, max_error=0.1)
     config = replace(config, run=replace(config.run, root=tmp_path))
     with pytest.raises(AssertionError, match="ranks needs two networks, and recordings that were held out of both"):
@@ -399,9 +401,10 @@ def test_members_without_a_recording_that_can_judge_count_alike_and_keep_the_mea
     assert (blend.weights, blend.scale) == ((0.5, 0.5), 1.0) and found == facts and "not judged" in line
 
 
-def picture_member(stages: Stages, folder: Path, seed: int = 0) -> Path:
-    """An AudioCNN that nobody trained, for the stages' species and windows, with the tables beside it."""
+def picture_member(stages: Stages, folder: Path, seed: int = 0, seconds: float = 5.0) -> Path:
+    """An AudioCNN that nobody trained, for the stages' species and windows of so long, with the tables beside it."""
     facts = load_classifier(stages.classifier)[1]
+    facts = replace(facts, audio=replace(facts.audio, window_seconds=seconds, context_seconds=seconds))
     picture, head = PictureSettings("cnn"), HeadSettings()
     torch.manual_seed(0)
     encoder = picture_encoder(picture, facts.audio)

@@ -329,28 +329,6 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
     return Untrained(model, facts, path, made[0])
 
 
-def test_an_encoder_that_pools_its_tokens_is_served_as_it_was_trained(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    audio = AudioSettings(context_seconds=10.0)
-    model = BirdClefClassifier(Encoder(encoder_size("demo", 2, pool=5), audio), audio, 3, HeadSettings()).eval()
-    torch.nn.init.normal_(model.head.score.weight, std=0.05)
-    lineages = tuple(("k", "p", "c", "o", "f", "g", label) for label in "abc")
-    taxonomy = Taxonomy(tuple("abc"), tuple("abc"), tuple("abc"), lineages, (7,) * 3)
-    facts = ClassifierFacts("demo", audio, HeadSettings(), taxonomy, {}, depth=2, pool=5)
-    write_float(model, facts, tmp_path / "float.onnx", verified=True)
-    write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", facts, verified=True)
-    contexts = np.random.default_rng(0).normal(0, 0.1, (2, 160_000)).astype(np.float32)
-    with torch.inference_mode():
-        trained = model(torch.from_numpy(contexts)).sigmoid().numpy()
-        plain = BirdClefClassifier(Encoder(encoder_size("demo", 2), audio), audio, 3, HeadSettings()).eval()
-        plain.load_state_dict(model.state_dict())
-        assert np.abs(plain(torch.from_numpy(contexts)).sigmoid().numpy() - trained).max() > 1e-3  # negative control
-    for name, tolerance in (("float.onnx", 1e-5), ("int8.onnx", 0.02)):
-        scorer = open_scorer(tmp_path / name)
-        assert scorer.encoder == "demo, the lowest 2 of 3 layers, every 5 tokens pooled"
-        np.testing.assert_allclose(score(scorer, contexts), trained, atol=tolerance)
-
-
 def test_an_encoder_whose_norms_and_biases_are_all_equal_is_smoothed_and_corrected_all_the_same(
     untrained: Untrained, tmp_path: Path
 ) -> None:
@@ -467,31 +445,42 @@ def test_what_is_too_large_for_one_file_lies_beside_it_and_is_served_all_the_sam
         open_scorer(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize(("pooling", "rate", "mels"), [("pooled", 32_000, 80), ("attention", 16_000, 128)])
-def test_every_kind_of_head_a_longer_context_and_128_mel_bins_are_served_as_they_were_trained(
-    pooling: Pooling, rate: int, mels: int, tmp_path: Path, stages: Stages
+@pytest.mark.parametrize(
+    ("pooling", "rate", "mels", "pool"), [("pooled", 32_000, 80, 5), ("attention", 16_000, 128, 1)]
+)
+def test_every_kind_of_head_a_longer_context_128_mel_bins_and_pooled_tokens_are_served_as_they_were_trained(
+    pooling: Pooling, rate: int, mels: int, pool: int, tmp_path: Path, stages: Stages
 ) -> None:
     _, facts = load_classifier(stages.classifier)
     torch.manual_seed(0)
     audio = AudioSettings(rate, context_seconds=10.0)
-    head = HeadSettings(pooling, layers=2)
-    encoder = Encoder(replace(SIZES["demo"], mels=mels), audio)
-    model = BirdClefClassifier(encoder, audio, len(facts.taxonomy.labels), head)
-    torch.nn.init.normal_(model.head.score.weight, std=0.1)
+    head, size = HeadSettings(pooling, layers=2), replace(encoder_size("demo", 2, pool=pool), mels=mels)
+    model = BirdClefClassifier(Encoder(size, audio), audio, len(facts.taxonomy.labels), head)
+    torch.nn.init.normal_(model.head.score.weight, std=0.02)
     model.train()(0.1 * torch.randn(4, 10 * rate))  # moments that are not those of a new model
     model.eval().temperature.fill_(1.7)
-    about = replace(facts, audio=audio, head=head)
+    about = replace(facts, audio=audio, head=head, depth=2, pool=pool)
     write_float(model, about, tmp_path / "m.onnx", False)
+    write_int8(tmp_path / "m.onnx", tmp_path / "int8.onnx", about, False)
     windows = np.random.default_rng(0).normal(0, 0.1, (3, 10 * rate)).astype(np.float32)
-    opened = open_scorer(tmp_path / "m.onnx")
+    with torch.inference_mode():
+        trained = model(torch.from_numpy(windows)).sigmoid().numpy()
+        _, embeddings = model.answers(torch.from_numpy(windows[:1]))
+    opened, int8 = open_scorer(tmp_path / "m.onnx"), open_scorer(tmp_path / "int8.onnx")
     served = score(opened, windows)
     assert served.shape == (6, len(facts.taxonomy.labels)) and opened.windows == 2
-    np.testing.assert_allclose(served, model(torch.from_numpy(windows)).sigmoid().detach().numpy(), atol=1e-4)
+    np.testing.assert_allclose(served, trained, atol=1e-5)
+    np.testing.assert_allclose(score(int8, windows), trained, atol=0.02)
+    words = "demo, the lowest 2 of 3 layers" + ", every 5 tokens pooled" * (pool > 1)
+    assert opened.encoder == int8.encoder == words
     assert opened.thresholds == facts.thresholds and not opened.verified
-    with torch.inference_mode():
-        _, embeddings = model.answers(torch.from_numpy(windows[:1]))
     given = opened.network(windows[:1])["embeddings"]
     np.testing.assert_allclose(given, embeddings.numpy(), atol=1e-4)
+    if pool > 1:  # negative control: with all its tokens it is another network
+        plain = BirdClefClassifier(Encoder(replace(size, pool=1), audio), audio, len(facts.taxonomy.labels), head)
+        plain.load_state_dict(model.state_dict())
+        with torch.inference_mode():
+            assert np.abs(plain.eval()(torch.from_numpy(windows)).sigmoid().numpy() - trained).max() > 1e-3
 
 
 def test_a_classifier_of_two_layers_is_served_with_two_and_says_so(

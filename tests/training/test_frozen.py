@@ -286,7 +286,8 @@ def test_a_run_cut_off_after_its_head_was_fitted_goes_on_without_fitting_it_agai
 ) -> None:
     """To the last bit, in a run of more epochs than were asked for, because it has to make 4 updates."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    more = ["--encoder.weights", str(stages.encoder), "--train.epochs", "1", "--train.updates", "4"]
+    more = ["--encoder.weights", str(stages.encoder), "--encoder.depth", "1"]
+    more += ["--train.epochs", "1", "--train.updates", "4"]
     assert finetune(parse(FinetuneCommand, words(few, stages, whole, *more))) == 0
     epochs = [line["epoch"] for line in read_records(whole / "finetune-001")]
     assert len(epochs) >= 2 and epochs == list(range(1, len(epochs) + 1))
