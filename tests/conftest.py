@@ -301,3 +301,14 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
         return ANSWERS[key]
 
     monkeypatch.setattr("quantize.what_is_familiar", familiar)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery_of_commands() -> Iterator[None]:
+    """What `forked` starts early is forked from here: all is imported, and no test has run."""
+    import forked
+
+    with forked.Nursery() as nursery:
+        forked.nurseries.append(nursery)
+        yield
+    forked.nurseries.clear()
