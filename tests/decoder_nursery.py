@@ -110,15 +110,21 @@ def serve(number: int) -> None:
         while True:
             question, ends, _, _ = socket.recv_fds(asked, 2**20, 3)
             if not question:
+                reap()
                 return
             if not os.fork():
                 asked.close()
                 keep(question, *ends)
             for end in ends:
                 os.close(end)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # a keeper that has done its work
-                    pass
+            reap()
+
+
+def reap() -> None:
+    """Keepers that have done their work."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def keep(question: bytes, stdin: int, stdout: int, told: int) -> NoReturn:
