@@ -10,11 +10,11 @@ has begun a thread, which a fork would lose, nor changed anything. What trains n
 
 import os
 import runpy
+import select
 import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,11 +44,12 @@ class Child:
             return self.early.poll() is not None
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def ended(self) -> CompletedProcess[str]:
-        """How it ended, and what it printed."""
-        until = time.monotonic() + LONGEST
-        while not self.is_over() and time.monotonic() < until:
-            time.sleep(0.005)
+    def ended(self, seconds: float = LONGEST) -> CompletedProcess[str]:
+        """How it ended, and what it printed; it is killed where it takes longer."""
+        if not self.is_over():
+            fate = os.dup(self.early.fate.fileno()) if self.early else os.pidfd_open(self.pid)
+            select.select([fate], [], [], seconds)
+            os.close(fate)
         if not self.is_over():
             os.killpg(self.pid, signal.SIGKILL)
         code = self.early.wait() if self.early else os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
