@@ -304,15 +304,16 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("quantize.what_is_familiar", familiar)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nursery_of_commands() -> Iterator[None]:
-    """What `forked` starts early is forked from here: all is imported, and no test has run."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """What `forked` starts early is forked from here: all is imported, and nothing watches a test yet."""
     import forked
 
+    if not session.testscollected:  # xdist's first process runs none itself
+        return (yield)
     with forked.Nursery() as nursery:
         forked.nurseries.append(nursery)
-        yield
-    forked.nurseries.clear()
+        return (yield)
 
 
 @dataclass(frozen=True)

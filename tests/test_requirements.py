@@ -89,8 +89,11 @@ def imports_of(paths: Iterable[Path]) -> set[str]:
 @cache
 def imported_in(text: str) -> frozenset[str]:
     """The same of one file."""
-    found = set[str]()
-    for node in ast.walk(ast.parse(text)):
+    found, waiting = set[str](), list[ast.AST]([ast.parse(text)])
+    while waiting:  # imports are statements, so that no expression is looked into
+        node = waiting.pop()
+        for inside in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, inside, [])
         if isinstance(node, ast.Import):
             found |= {name.name.partition(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
