@@ -7,6 +7,7 @@ import csv
 import fcntl
 import functools
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -322,3 +323,42 @@ def unmeasured(export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("serving.costs.measure_all", known)
     monkeypatch.setattr("quantize.write_float", export_once)
     answer_once(monkeypatch)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """What `forked` starts early is forked from here: all is imported, and nothing watches a test yet."""
+    import forked
+
+    if not session.testscollected:  # xdist's first process runs none itself
+        return (yield)
+    with forked.Nursery() as nursery:
+        forked.nurseries.append(nursery)
+        return (yield)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    problems: str
+
+
+@pytest.fixture(scope="session")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Answer]]:
+    """What each command says to --help and to a mistyped flag, where nothing can be imported that scoring lacks."""
+    from test_requirements import run_with
+
+    from docs.write_cli import COMMANDS, PLAIN
+
+    with shared_folder(tmp_path_factory, "answers") as folder, pytest.MonkeyPatch.context() as patch:
+        if not (folder / "answers.json").is_file():
+            for name, value in PLAIN.items():
+                patch.setenv(name, value)
+            words = ("tests/asking.py", str(folder / "answers.json"), *COMMANDS, "--", "--help", "--no_such_flag")
+            done = run_with("requirements-score.txt", *words)
+            assert done.returncode == 0, done.stderr
+        told = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    return {name: {word: Answer(*one) for word, one in said.items()} for name, said in told.items()}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 HERE = Path(__file__).parents[1]
-SERVE = "import decoder_nursery; decoder_nursery.serve({})"
+SERVE = "import decoder_nursery; decoder_nursery.prepare(); decoder_nursery.serve({})"
 LIKE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as decoders.start_process has it
 
 
@@ -61,6 +61,7 @@ class Nursery:
     def __init__(self) -> None:
         self.socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process: subprocess.Popen[bytes] | None = None
+        self.begun = False
 
     def __enter__(self) -> Nursery:
         return self
@@ -72,6 +73,7 @@ class Nursery:
             self.process.wait()
 
     def begin(self) -> None:
+        self.begun = True
         path = os.pathsep.join(map(str, (HERE, HERE / "tests")))
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVE.format(self.theirs.fileno())],
@@ -84,7 +86,7 @@ class Nursery:
 
     def start(self, code: str) -> Process:
         """A new process that runs some code: in the folder, the environment and the limit on memory of this one."""
-        if not self.process:
+        if not self.begun:
             self.begin()
         (stdin, into), (out, stdout), (fate, told) = os.pipe(), os.pipe(), os.pipe()
         memory = resource.getrlimit(resource.RLIMIT_AS)
@@ -95,24 +97,34 @@ class Nursery:
         return Process(into, out, fate)
 
 
-def serve(number: int) -> None:
-    """The nursery, until nobody can ask any more."""
+def prepare() -> None:
+    """Import what a process that decodes needs."""
     for module in ("av", "archive.survey"):
         import_module(module)
     gc.freeze()
+
+
+def serve(number: int) -> None:
+    """The nursery, until nobody can ask any more."""
     with socket.socket(fileno=number) as asked:
         while True:
             question, ends, _, _ = socket.recv_fds(asked, 2**20, 3)
             if not question:
+                reap()
                 return
             if not os.fork():
                 asked.close()
                 keep(question, *ends)
             for end in ends:
                 os.close(end)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # a keeper that has done its work
-                    pass
+            reap()
+
+
+def reap() -> None:
+    """Keepers that have done their work."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def keep(question: bytes, stdin: int, stdout: int, told: int) -> NoReturn:

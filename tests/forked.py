@@ -2,20 +2,26 @@
 
 done = run(tmp_path, "main.py", "--preset", "demo")     # as subprocess.run([python, "main.py", ...], cwd=tmp_path)
 child = start(tmp_path, "main.py", ...)                 # as subprocess.Popen: child.pid, child.ended()
+done = run(tmp_path, "-c", "print(1)")                  # some code in place of a script
+
+With early=True it is forked from a process that was itself forked from this one before the first test: there no test
+has begun a thread, which a fork would lose, nor changed anything. What trains needs that: autograd has threads.
 """
 
 import os
 import runpy
+import select
 import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import NoReturn
+from typing import NoReturn, Self
+
+import decoder_nursery
 
 from runtime import terminal
 
@@ -30,19 +36,23 @@ class Child:
     words: tuple[str, ...]
     pid: int
     said: Path
+    early: decoder_nursery.Process | None = None  # where it is no child of this process
 
     def is_over(self) -> bool:
         """Whether it has ended; `ended` can still be asked for."""
+        if self.early:
+            return self.early.poll() is not None
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def ended(self) -> CompletedProcess[str]:
-        """How it ended, and what it printed."""
-        until = time.monotonic() + LONGEST
-        while not self.is_over() and time.monotonic() < until:
-            time.sleep(0.005)
+    def ended(self, seconds: float = LONGEST) -> CompletedProcess[str]:
+        """How it ended, and what it printed; it is killed where it takes longer."""
+        if not self.is_over():
+            fate = os.dup(self.early.fate.fileno()) if self.early else os.pidfd_open(self.pid)
+            select.select([fate], [], [], seconds)
+            os.close(fate)
         if not self.is_over():
             os.killpg(self.pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        code = self.early.wait() if self.early else os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         out, problems = (
             (self.said / name).read_text(encoding="utf-8", errors="backslashreplace") for name in ("out", "err")
         )
@@ -50,17 +60,49 @@ class Child:
         return CompletedProcess(self.words, code, out, problems)
 
 
-def run(place: Path, script: str, *words: str | Path, anew: bool = True) -> CompletedProcess[str]:
+class Nursery(decoder_nursery.Nursery):
+    """A process like this one before the first test, from which others are forked; it ends when this one does."""
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def begin(self) -> None:
+        self.begun = True
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            self.socket.close()
+            decoder_nursery.serve(self.theirs.detach())
+            os._exit(0)
+        self.theirs.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        os.waitpid(self.pid, 0)
+
+
+nurseries: list[Nursery] = []  # the one of these tests, from the first test on
+
+
+def run(place: Path, script: str, *words: str | Path, anew: bool = True, early: bool = False) -> CompletedProcess[str]:
     """A command from its beginning to its end; see `start`."""
-    return start(place, script, *words, anew=anew).ended()
+    return start(place, script, *words, anew=anew, early=early).ended()
 
 
-def start(place: Path, script: str, *words: str | Path, anew: bool = True) -> Child:
+def start(place: Path, script: str, *words: str | Path, anew: bool = True, early: bool = False) -> Child:
     """Begin with a script of ours, in a folder.
 
     anew   import all modules of ours once more, as a script does; else they are as the tests have changed them
+    early  from a process in which no test has run
     """
     child = Child((script, *map(str, words)), 0, Path(tempfile.mkdtemp(prefix="forked-")))
+    if early:
+        told = repr((child.words, str(child.said), str(place), anew))
+        process = nurseries[0].start(f"import forked; forked.become_early(*{told})")
+        process.stdin.close()
+        process.stdout.close()
+        return replace(child, pid=process.pid, early=process)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     pid = os.fork()
@@ -69,23 +111,27 @@ def start(place: Path, script: str, *words: str | Path, anew: bool = True) -> Ch
     return replace(child, pid=pid)
 
 
+def become_early(words: tuple[str, ...], said: str, place: str, anew: bool) -> NoReturn:
+    """In a child of the nursery, which leads its session already."""
+    become(Child(words, 0, Path(said)), Path(place), anew)
+
+
 def become(child: Child, place: Path, anew: bool) -> NoReturn:
     """In the child: be the script, and leave without taking the libraries apart."""
     code = 70
     try:
-        os.setsid()
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # a pool of threads does not survive a fork
         os.chdir(place)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(child.said / name, os.O_CREAT | os.O_WRONLY, 0o600), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        script = HERE / child.words[0]
-        sys.argv = [str(script), *child.words[1:]]
         terminal.GIVEN.clear()
         if anew:
             forget_our_modules()
-        runpy.run_path(str(script), run_name="__main__")
+        be(*child.words)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
@@ -96,6 +142,16 @@ def become(child: Child, place: Path, anew: bool) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
+
+
+def be(script: str, *words: str) -> None:
+    """What `python script words` does, or `python -c code words`."""
+    if script == "-c":
+        sys.argv = ["-c", *words[1:]]
+        exec(compile(words[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = [str(HERE / script), *words]
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def forget_our_modules() -> None:

@@ -1,9 +1,8 @@
 """Every demo runs in a process of its own, from another folder: a demo that nobody runs is a comment."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from house import HERE, rooms
 
@@ -19,8 +18,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where each demo has run, and that of a room that is not there."""
     found = {room: tmp_path_factory.mktemp(room) for room in [*ROOMS, "nothing"]}
     words = [f"{room}={folder}" for room, folder in found.items()]
-    nursery = HERE / "tests" / "reliability" / "demo_nursery.py"
-    subprocess.run([sys.executable, str(nursery), *words], check=True, timeout=600)
+    done = forked.start(HERE, "tests/reliability/demo_nursery.py", *words, early=True).ended(600)
+    assert done.returncode == 0, done.stderr
     return found
 
 

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import Answer
 
-from docs.write_cli import COMMANDS, PAGE, help_of, page
+from docs.write_cli import PAGE, help_of, page, shown
 
 HERE = Path(__file__).parents[1]
 PAGES = [*HERE.glob("*.md"), *(HERE / "docs").glob("*.md")]
@@ -17,8 +18,15 @@ def slugs(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_page_of_commands_is_what_they_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python docs/write_cli.py"
+@pytest.fixture(scope="module")
+def helps(answers: dict[str, dict[str, Answer]]) -> dict[str, str]:
+    """What each command says with --help."""
+    return {name: shown(said["--help"].out) for name, said in answers.items()}
+
+
+def test_the_page_of_commands_is_what_they_say(helps: dict[str, str]) -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(helps), "run python docs/write_cli.py"
+    assert help_of("experiments") == helps["experiments"], "as who writes the page asks"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -31,8 +39,8 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert not anchor or anchor in slugs(where), f"{path.name}: {target}"
 
 
-def test_flags_named_in_the_pages_are_flags_of_a_command() -> None:
-    offered = {flag for name in COMMANDS for flag in re.findall(r"--[\w.]+", help_of(name))}
+def test_flags_named_in_the_pages_are_flags_of_a_command(helps: dict[str, str]) -> None:
+    offered = {flag for said in helps.values() for flag in re.findall(r"--[\w.]+", said)}
     offered |= {re.sub(r"^--", "--no_", flag) for flag in offered}
     for path in (HERE / "README.md", *(HERE / "docs").glob("*.md")):
         for line in re.findall(r"`(--[a-z][\w.]*)", path.read_text(encoding="utf-8")):

@@ -3,25 +3,25 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import fuzz
 import numpy as np
 import pytest
 
+HERE = Path(__file__).parents[2]
 EVERY_TIME, PER_RELEASE = 2_000, 62_000  # of which a tenth are tables, a fiftieth models, as the goal has it
 
 
 def run(count: int, shares: dict[str, float]) -> dict[str, Any]:
     """In a process that has started nothing before it forks; the seed changes with the day, and is printed."""
     seed = int(os.environ.get("FUZZ_SEED", "0")) or int(time.time()) // 86_400
-    words = [sys.executable, fuzz.__file__, str(count), str(seed), json.dumps(shares)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=7_200)
+    words = (fuzz.__file__, str(count), str(seed), json.dumps(shares))
+    done = forked.start(HERE, *words, early=True).ended(7_200)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     print(f"FUZZ_SEED={seed}: {told}")

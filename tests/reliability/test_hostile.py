@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import hostile
 import pytest
 
@@ -22,8 +23,8 @@ def told(output: str) -> dict[str, hostile.Outcome]:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, hostile.Outcome]:
     """Every kind tried, in a process that has started nothing before it forks."""
-    words = [sys.executable, hostile.__file__, str(tmp_path_factory.mktemp("hostile"))]
-    done = subprocess.run(words, cwd=words[-1], capture_output=True, text=True, check=False, timeout=580)
+    folder = tmp_path_factory.mktemp("hostile")
+    done = forked.start(folder, hostile.__file__, folder, early=True).ended(580)
     assert done.returncode == 0, done.stderr
     return told(done.stdout)
 

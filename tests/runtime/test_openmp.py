@@ -21,12 +21,29 @@ HERE = Path(__file__).parents[2]
 LOADING = ("data_loader", "ssl_mae", "main", "quantize", "probe", "pseudo_label", "refit", "publish")
 
 
-def told_to_openmp(program: str, **more: str) -> dict[str, str]:
-    """What OpenMP goes by in a fresh process, by its own account; {} where it is none of GCC's."""
+# torch's libraries have been loaded, and what OpenMP goes by has been said, before its second hundred of modules is
+BRIEFLY = """
+import sys
+class Enough:
+    def find_spec(self, name, path=None, target=None):
+        if "torch._C" in sys.modules and name.startswith("torch."):
+            raise ImportError("enough of torch")
+sys.meta_path.insert(0, Enough())
+for word in sys.argv[1:]:
+    try:
+        __import__(word)
+    except ImportError as error:
+        assert str(error) == "enough of torch", error
+"""
+
+
+def told_to_openmp(*imports: str, **more: str) -> dict[str, str]:
+    """What OpenMP goes by in a fresh process that imports this and that, by its own account; {} where it is none of
+    GCC's."""
     environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **more}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=HERE, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", BRIEFLY, *imports], cwd=HERE, env=environment, capture_output=True, text=True, check=True
     )
     return dict(re.findall(r"^\s*(?:\[host\] )?(\w+) = '(.*)'", done.stderr, re.MULTILINE))
 
@@ -34,20 +51,20 @@ def told_to_openmp(program: str, **more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def untold() -> dict[str, str]:
     """How OpenMP waits by itself."""
-    told = told_to_openmp("import torch")
+    told = told_to_openmp("torch")
     if "GOMP_SPINCOUNT" not in told:
         pytest.skip("torch has another OpenMP than GCC's here")
     return told
 
 
 def test_threads_of_a_command_wait_asleep(untold: dict[str, str]) -> None:
-    told = told_to_openmp("import runtime.openmp, torch")
+    told = told_to_openmp("runtime.openmp", "torch")
     assert told["GOMP_SPINCOUNT"] == WAITING["GOMP_SPINCOUNT"]
     assert int(untold["GOMP_SPINCOUNT"]) > 100 * int(told["GOMP_SPINCOUNT"])  # negative control
 
 
 def test_it_is_too_late_once_torch_is_loaded(untold: dict[str, str]) -> None:
-    assert told_to_openmp("import torch, runtime.openmp")["GOMP_SPINCOUNT"] == untold["GOMP_SPINCOUNT"]
+    assert told_to_openmp("torch", "runtime.openmp")["GOMP_SPINCOUNT"] == untold["GOMP_SPINCOUNT"]
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from conftest import Stages
@@ -24,6 +25,7 @@ from training.states import training_run
 
 HERE = Path(__file__).parents[2]
 TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+FORKING = ("tests/reliability/forking_torchrun.py", "2")  # the same, in a third of the time
 STAGE = {
     "mae": ("ssl_mae.py", "--encoder.weights", "random", "--target", "teacher", "--augment.mixup", "0.3"),
     "finetune": (
@@ -89,8 +91,13 @@ def few(season: FieldSeason) -> tuple[str, ...]:
 def together(season: FieldSeason, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Two processes, started once: what they say of each other, and then stage one; and what that printed."""
     root = tmp_path_factory.mktemp("two")
-    stage = words("mae", season, root / "runs", *few(season))
-    return root, run(*TOGETHER, "tests/reliability/two_processes.py", str(root / "found.json"), *stage)
+    stage, found = words("mae", season, root / "runs", *few(season)), str(root / "found.json")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        done = forked.run(HERE, *FORKING, "tests/reliability/two_processes.py", found, *stage, early=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root, done.stdout
 
 
 @pytest.fixture(scope="module")

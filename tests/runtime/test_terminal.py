@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import forked
 import numpy as np
 import pytest
 
@@ -29,20 +30,22 @@ from runtime.terminal import is_our_file, remedy_for_memory, show
 HERE = Path(__file__).parents[2]
 
 
-def launching(body: str, *flags: str) -> list[str]:
-    code = f"""
+def code_of(body: str) -> str:
+    return f"""
 from runtime.terminal import launch
 from config import QuantizeCommand
 def command(config):
 {body}
 launch(command, QuantizeCommand)
 """
-    return [sys.executable, *flags, "-c", code]
 
 
-def launched(body: str, *flags: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    words = [*launching(body, *flags), *arguments]
-    return subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False)
+def launching(body: str, *flags: str) -> list[str]:
+    return [sys.executable, *flags, "-c", code_of(body)]
+
+
+def launched(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.run(HERE, "-c", code_of(body), *arguments)
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -119,7 +122,7 @@ def test_an_assertion_in_a_process_that_loads_data_is_told_as_one_in_the_command
 
 
 def test_a_mistyped_flag_leaves_with_1_and_not_with_2() -> None:
-    done = launched("    return 0", arguments=("--clasifier", "x"))
+    done = launched("    return 0", "--clasifier", "x")
     assert done.returncode == 1 and "--classifier" in done.stdout + done.stderr
 
 
@@ -177,7 +180,8 @@ def test_short_memory_is_one_line_whoever_runs_short_of_it(body: str) -> None:
 
 
 def test_python_minus_o_is_refused() -> None:
-    done = launched("    return 0", "-O")
+    words = launching("    return 0", "-O")
+    done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "python -O" in done.stderr
 
 

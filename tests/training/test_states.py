@@ -5,13 +5,12 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -490,19 +489,20 @@ def test_a_gradient_that_is_not_finite_names_its_recordings_and_ten_in_a_row_sto
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_a_run_keeps_its_state_says_how_to_go_on_and_leaves_with_130(
-    number: signal.Signals, season: FieldSeason, tmp_path: Path
+    number: signal.Signals, few: FieldSeason, tmp_path: Path
 ) -> None:
-    words = ["--preset", "demo", "--data.root", str(season.root), "--run.device", "cpu"]
+    words = ["--preset", "demo", "--data.root", str(few.root), "--run.device", "cpu"]
     words += ["--encoder.weights", "random", "--train.epochs", "40", "--run.root", str(tmp_path)]
     words += ["--data.cache", str(tmp_path / "cache"), "--run.save_minutes", "0"]
-    command = [sys.executable, "main.py", *words]  # not forked: autograd's threads of the tests do not survive that
-    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = forked.start(HERE, "main.py", *words, early=True)
     kept = tmp_path / "finetune-001" / "states"
-    while not (kept.is_dir() and any(kept.iterdir())) and process.poll() is None:
+    while not (kept.is_dir() and any(kept.iterdir())) and not child.is_over():
         time.sleep(0.02)
-    process.send_signal(number)
-    said, problems = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said + problems, problems
+    if not child.is_over():
+        os.kill(child.pid, number)
+    done = child.ended()
+    said, problems = done.stdout, done.stderr
+    assert done.returncode == 130 and "Traceback" not in said + problems, problems
     at_once, last = [line for line in problems.splitlines() if line.startswith("stop")]
     assert at_once == "stopping as soon as this step is done and its state is kept"
     assert last.startswith(f"stopped; {kept.parent} is marked as interrupted; its state is kept; go on with: ")
