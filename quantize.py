@@ -314,7 +314,7 @@ def write_picture_files(
     def rewrite(facts: ClassifierFacts) -> None:
         restate_facts(int8_path, facts, trained.verified, count)
 
-    recipe = Recipe(dict.fromkeys(spared_products(float_path), "its weights are no constants"))
+    recipe = Recipe(spared_products(float_path))
     return Files(trained, float_path, int8_path, floats, largest, recipe, [], origin, rewrite, count)
 
 

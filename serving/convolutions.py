@@ -3,8 +3,10 @@
     count = write_int8_convolutions(Path("classifier.onnx"), Path("classifier.int8.onnx"), facts, True, contexts)
 
 The scales of all activations are measured on training contexts and then stay, so that a window is scored the same
-whatever it comes with. Weights have 7 bits, as those of Whisper's encoder, and a scale for each output channel. Front
-end, pooling and head stay in float32. Done by ONNX Runtime's own quantiser; serving/gate.py says whether it is kept.
+whatever it comes with. A rectifier behind a convolution is part of it: its scale covers what the rectifier leaves, not
+what it cuts off. Weights have 7 bits, as those of Whisper's encoder, and a scale for each output channel. Front end,
+the first convolution, pooling and head stay in float32. Done by ONNX Runtime's own quantiser; serving/gate.py says
+whether it is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +32,9 @@ from training.checkpoint import ClassifierFacts
 
 NETWORK = "model.encoder.network"  # what the names of its modules begin with
 KINDS = ("Conv", "Gemm", "MatMul")
+RECTIFIERS = ("Relu", "Clip")  # which a scale that begins at zero, and one that ends where it does, replaces
+FIRST = "it reads the picture itself, from silence to the loudest call"  # 256 levels are few for that
+CHANGING = "its weights are no constants"
 MOST_CONTEXTS = 16  # that the scales are measured on: all activations of all of them are kept
 
 
@@ -37,7 +42,7 @@ class ProductCounts(NamedTuple):
     """Of the convolutions and products of a network."""
 
     products: int
-    spared: int  # which stay in float32, since their weights are no constants
+    spared: int  # which stay in float32
 
 
 def write_int8_convolutions(
@@ -49,6 +54,7 @@ def write_int8_convolutions(
     """
     graph = onnx.load(float_path)
     quantised, spared = network_products(graph)
+    rectifiers = rectifiers_behind(graph, quantised)
     with scratch(path.parent, "export") as folder:
         made = folder / "int8.onnx"
         if quantised:
@@ -58,8 +64,8 @@ def write_int8_convolutions(
                     made,
                     Contexts(contexts[:: -(-len(contexts) // MOST_CONTEXTS)]),
                     quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=list(KINDS),
-                    nodes_to_quantize=list(quantised),
+                    op_types_to_quantize=[*KINDS, *RECTIFIERS],
+                    nodes_to_quantize=[*quantised, *rectifiers],
                     per_channel=True,
                     reduce_range=True,
                     activation_type=QuantType.QUInt8,
@@ -82,18 +88,28 @@ def restate(graph: onnx.ModelProto, path: Path, facts: ClassifierFacts, verified
     save(graph, path)
 
 
-def network_products(graph: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    """The nodes of a network's convolutions and products whose weights are constants, and those of which they are not
-    (a product of two activations, inside of attention, is none of either)."""
+def network_products(graph: onnx.ModelProto) -> tuple[list[str], dict[str, str]]:
+    """The nodes of a network's convolutions and products that become INT8, and those that stay in float32, with why: of
+    several the first, and those whose weights are no constants (a product of two activations, inside of attention, is
+    none of either)."""
     constants = {tensor.name for tensor in graph.graph.initializer}
     inside = [node for node in graph.graph.node if module_of(node).startswith(NETWORK) and node.op_type in KINDS]
     weighted = [node for node in inside if node.op_type != "MatMul" or node.input[1] in constants]
     quantised = [node.name for node in weighted if node.input[1] in constants]
-    return quantised, [node.name for node in weighted if node.input[1] not in constants]
+    spared = {node.name: CHANGING for node in weighted if node.input[1] not in constants}
+    if len(quantised) > 1:
+        spared[quantised.pop(0)] = FIRST
+    return quantised, spared
 
 
-def spared_products(float_path: Path) -> list[str]:
-    """The nodes of a float32 file that stay in float32 in its twin."""
+def rectifiers_behind(graph: onnx.ModelProto, quantised: Collection[str]) -> list[str]:
+    """The nodes that cut off what products have made below zero, or above a limit."""
+    made = {output for node in graph.graph.node if node.name in quantised for output in node.output}
+    return [node.name for node in graph.graph.node if node.op_type in RECTIFIERS and node.input[0] in made]
+
+
+def spared_products(float_path: Path) -> dict[str, str]:
+    """The nodes of a float32 file that stay in float32 in its twin, and why."""
     return network_products(onnx.load(float_path))[1]
 
 
@@ -136,7 +152,7 @@ if __name__ == "__main__":
     toy = helper.make_graph(nodes, "toy", ends[:1], ends[1:], tensors)
     graph = helper.make_model(toy, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     print(f"to be quantised: {network_products(graph)[0]}")
-    assert network_products(graph) == (["convolution"], [])
+    assert network_products(graph) == (["convolution"], {}), "the only one is not spared"
     sounds = rng.normal(size=(4, 99)).astype(np.float32)
     with TemporaryDirectory() as folder, no_advice():
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"

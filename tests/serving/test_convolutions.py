@@ -7,17 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from test_scorer import needs_openvino
 from torch import nn
 
 from config import AudioSettings, BudgetSettings, HeadSettings, PictureSettings, Pooling
 from model import BirdClefClassifier, picture_encoder
 from serving.budget import fit_budget
-from serving.convolutions import Contexts, ProductCounts, network_products, restate_facts, write_int8_convolutions
+from serving.convolutions import (
+    FIRST,
+    NETWORK,
+    Contexts,
+    ProductCounts,
+    network_products,
+    restate_facts,
+    write_int8_convolutions,
+)
 from serving.export import front_end, write_float, write_openvino
+from serving.rewriting import module_of
 from serving.scorer import TOLERANCE, open_scorer, score
 from serving.speed import Speed
 from taxonomy import Taxonomy
@@ -77,16 +88,58 @@ def test_the_float_file_answers_as_the_network_does_and_says_what_it_is(served: 
     )
 
 
-def test_all_products_of_the_network_are_int8_and_nothing_else(served: Served) -> None:
+def test_all_products_of_the_network_but_the_first_are_int8_and_nothing_else(served: Served) -> None:
     graph = onnx.load(served.float)
     quantised, spared = network_products(graph)
-    assert served.count == ProductCounts(len(quantised), 0) and not spared and len(quantised) >= 8
+    assert served.count == ProductCounts(len(quantised) + 1, 1) and len(quantised) >= 7
+    assert [*spared.values()] == [FIRST] and module_of(named(graph, *spared)).startswith(NETWORK)
     names = {"DynamicQuantizeLinear", "MatMulInteger", "BatchNormalization"}  # what is left of weights that standardise
     kinds = Counter(node.op_type for node in onnx.load(served.int8).graph.node)
     assert not names & kinds.keys() and kinds["QuantizeLinear"] >= len(quantised) // 2
     heads = [node for node in graph.graph.node if node.op_type in ("Gemm", "MatMul") and node.name not in quantised]
     assert heads, "front end and head are products too, and stay"
     assert served.int8.stat().st_size < served.float.stat().st_size
+
+
+def named(graph: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in graph.graph.node if node.name == name)
+
+
+def test_a_scale_covers_what_a_rectifier_leaves_not_what_it_cuts_off(tmp_path: Path) -> None:
+    """Answers from -500 to 6, of which a network sees those above zero: of 256 levels three would be left."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(4, 1, 1, 3)).astype(np.float32)
+    bias = np.array([-500, -500, -500, 0], np.float32)
+    nodes = [
+        helper.make_node("Unsqueeze", ["waveforms", "axes"], ["picture"], "unsqueeze"),
+        helper.make_node("Conv", ["picture", "kernel"], ["edges"], "first"),
+        helper.make_node("Conv", ["edges", "mix", "bias"], ["found"], "second", kernel_shape=[1, 1]),
+        helper.make_node("Clip", ["found", "low", "high"], ["cut"], "rectifier"),
+        helper.make_node("Flatten", ["cut"], ["probabilities"], "out", axis=1),
+    ]
+    scope = onnx.StringStringEntryProto(key="pkg.torch.onnx.name_scopes", value=f"['', '{NETWORK}', 'conv']")
+    for node in nodes[1:3]:
+        node.metadata_props.append(scope)
+    mix = (2 * rng.normal(size=(4, 4, 1, 1))).astype(np.float32)
+    constants = {"kernel": kernel, "mix": mix, "bias": bias, "axes": np.array([1, 2])}
+    constants |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    ends = [
+        helper.make_tensor_value_info(name, 1, ["batch", size])
+        for name, size in (("waveforms", 999), ("probabilities", None))
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "toy", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
+    sounds = rng.normal(size=(8, 999)).astype(np.float32)
+    facts = ClassifierFacts("demo", SECOND, HeadSettings(), TAXONOMY, {}, picture=PictureSettings("cnn"))
+    count = write_int8_convolutions(tmp_path / "m.onnx", tmp_path / "int8.onnx", facts, False, sounds)
+    assert count == ProductCounts(2, 1)
+    floats, int8 = (
+        onnxruntime.InferenceSession(tmp_path / name).run(None, {"waveforms": sounds})[0].reshape(8, 4, -1)[:, 3]
+        for name in ("m.onnx", "int8.onnx")
+    )
+    error = np.abs(int8 - floats).mean()
+    assert floats.max() > 5 and error < 0.1, error
 
 
 def test_int8_answers_nearly_as_float32_and_alone_as_in_company(served: Served) -> None:
