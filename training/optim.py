@@ -127,14 +127,17 @@ def follow(average: nn.Module, model: nn.Module, decay: float, updates: int, pla
 
     updates   so far, this one among them: the mean is shorter at first, or it would remember the random start
     plain     so many updates, this one among them, have the same weight each, and all before them none; 0: the running
-              mean goes on
-    source    of `plain`: https://arxiv.org/abs/1803.05407 (SWA)
+              mean goes on. The statistics of norms are averaged alike: those of the last weights do not fit their mean
+    source    of `plain`: https://arxiv.org/abs/1803.05407 (SWA), which measures statistics anew in one more epoch
     """
     share = 1 / plain if plain > 0 else 1 - min(decay, (1 + updates) / (10 + updates))
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(weight, share)
-    for copied, value in zip(average.buffers(), model.buffers(), strict=True):
-        copied.copy_(value)
+    for kept, value in zip(average.buffers(), model.buffers(), strict=True):
+        if plain > 0 and kept.is_floating_point() and not torch.equal(kept, value):
+            kept.lerp_(value, share)
+        else:
+            kept.copy_(value)
 
 
 @torch.no_grad()

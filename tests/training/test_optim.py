@@ -146,6 +146,22 @@ def test_a_plain_mean_forgets_what_was_before_it_and_counts_every_update_alike()
     assert average.weight.item() == pytest.approx(3.0) and running.weight.item() != pytest.approx(3.0, abs=0.5)
 
 
+def test_a_plain_mean_of_weights_has_a_plain_mean_of_their_statistics_and_a_running_one_the_last() -> None:
+    norm = nn.BatchNorm1d(1)
+    norm.register_buffer("table", torch.tensor([-math.inf, 0.1]))  # what never changes, changes in no bit
+    plain, running = copy.deepcopy(norm), copy.deepcopy(norm)
+    for number, value in enumerate([9.0, 1.0, 2.0, 6.0]):
+        assert norm.running_mean is not None and norm.num_batches_tracked is not None
+        norm.running_mean.fill_(value)
+        norm.num_batches_tracked.fill_(number)
+        follow(plain, norm, 0.9, 1000, plain=number)  # 0: the first is before it
+        follow(running, norm, 0.9, 1000)
+    found = [one.state_dict() for one in (plain, running)]
+    assert [one["running_mean"].item() for one in found] == pytest.approx([3.0, 6.0])
+    for one in found:
+        assert one["num_batches_tracked"].item() == 3 and torch.equal(one["table"], norm.state_dict()["table"])
+
+
 def test_between_two_networks_lie_weights_a_share_of_the_way_and_the_counters_of_the_end() -> None:
     networks = [nn.BatchNorm1d(2) for _ in range(3)]
     kept, start, end = networks
