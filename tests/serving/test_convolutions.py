@@ -92,17 +92,14 @@ def test_all_products_of_the_network_but_the_first_are_int8_and_nothing_else(ser
     graph = onnx.load(served.float)
     quantised, spared = network_products(graph)
     assert served.count == ProductCounts(len(quantised) + 1, 1) and len(quantised) >= 7
-    assert [*spared.values()] == [FIRST] and module_of(named(graph, *spared)).startswith(NETWORK)
+    (first,) = (node for node in graph.graph.node if node.name in spared)
+    assert [*spared.values()] == [FIRST] and module_of(first).startswith(NETWORK)
     names = {"DynamicQuantizeLinear", "MatMulInteger", "BatchNormalization"}  # what is left of weights that standardise
     kinds = Counter(node.op_type for node in onnx.load(served.int8).graph.node)
     assert not names & kinds.keys() and kinds["QuantizeLinear"] >= len(quantised) // 2
     heads = [node for node in graph.graph.node if node.op_type in ("Gemm", "MatMul") and node.name not in quantised]
     assert heads, "front end and head are products too, and stay"
     assert served.int8.stat().st_size < served.float.stat().st_size
-
-
-def named(graph: onnx.ModelProto, name: str) -> onnx.NodeProto:
-    return next(node for node in graph.graph.node if node.name == name)
 
 
 def test_a_scale_covers_what_a_rectifier_leaves_not_what_it_cuts_off(tmp_path: Path) -> None:
@@ -135,7 +132,7 @@ def test_a_scale_covers_what_a_rectifier_leaves_not_what_it_cuts_off(tmp_path: P
     count = write_int8_convolutions(tmp_path / "m.onnx", tmp_path / "int8.onnx", facts, False, sounds)
     assert count == ProductCounts(2, 1)
     floats, int8 = (
-        onnxruntime.InferenceSession(tmp_path / name).run(None, {"waveforms": sounds})[0].reshape(8, 4, -1)[:, 3]
+        onnxruntime.InferenceSession(str(tmp_path / name)).run(None, {"waveforms": sounds})[0].reshape(8, 4, -1)[:, 3]
         for name in ("m.onnx", "int8.onnx")
     )
     error = np.abs(int8 - floats).mean()

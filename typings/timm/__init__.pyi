@@ -9,6 +9,7 @@ class PretrainedCfg:
     first_conv: str | tuple[str, ...] | None
     classifier: str | tuple[str, ...] | None
     fixed_input_size: bool
+    license: str | None
 
 class Network(nn.Module):
     num_features: int
