@@ -611,7 +611,7 @@ class AugmentSettings(MixtureSettings):
     is; the loudest of four."""
     background: Path | None = None
     """A folder of recordings without animals (wind, rain, engines) to put under the windows; labels stay. Without it
-    those of --data.no_call that are trained on are put there, else made-up noise."""
+    those of --data.no_call that are trained on are put there, else made-up noise. What is held out is left out."""
     noise: float = 0.5
     """Probability of such a background, where a folder is given."""
     snr_db: tuple[float, float] = (-2.0, 28.0)

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +91,7 @@ class Plan(NamedTuple):
     valid: list[Recording]
     pseudo: Sequence[Recording] = ()  # windows with a classifier's labels, to be learnt from too
     quiet: Sequence[Recording] = ()  # made-up noise that is held out, on which alarms are counted where none is real
+    origin: Mapping[str, object] = MappingProxyType({})  # what the weights said of where they are from, at the start
 
 
 class Candidate(NamedTuple):
@@ -182,7 +184,18 @@ def plan_fold(
     if config.data.pseudo and pseudo:
         site_regex = str(labelled_with(config.data.pseudo).get("site_regex", ""))
         pseudo = apart_from(pseudo, train, valid, site_regex, heard_by(config.audio))
-    return Plan(fold, weights, train, valid, pseudo, quiet)
+    refuse_lost_backgrounds(config, fold, valid)
+    return Plan(fold, weights, train, valid, pseudo, quiet, before)
+
+
+def refuse_lost_backgrounds(config: FinetuneCommand, fold: int, valid: Sequence[Recording]) -> None:
+    """Where all of --augment.background is held out, nothing of it may be put under the training windows."""
+    given = config.augment.background if config.augment.noise else None
+    found = {path.resolve() for path in find_recordings([given])[0]} if given else set[Path]()
+    assert not found or found - {row.path.resolve() for row in valid}, (
+        f"every recording below {given} is held out to judge by (fold {fold}); point --augment.background at others, "
+        "or leave it out: those of --data.no_call that are trained on are used then"
+    )
 
 
 def history_of(weights: str, config: FinetuneCommand) -> dict[str, object]:
@@ -272,9 +285,10 @@ def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> 
     table = config.data.pseudo if plan.pseudo else None
     models = labelling_models(table) if table else []
     learnt = [row.path for row in (*plan.train, *plan.pseudo) if not is_synthetic(row)]
-    start = history_of(plan.weights, config)
-    before = [marks for one in (start, *models) for marks in marks_of(one)]  # its encoder and teachers heard these
-    helpers = handed_on(start, config.encoder.name or Path(plan.weights).name)
+    before = [
+        marks for one in (plan.origin, *models) for marks in marks_of(one)
+    ]  # its encoder and teachers heard these
+    helpers = handed_on(plan.origin, config.encoder.name or Path(plan.weights).name)
     for model in models:
         own = handed_on(model, Path(str(model.get("model"))).name, str(model.get("sha256", "")))
         helpers += [helper for helper in own if helper not in helpers]
@@ -302,12 +316,7 @@ def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:
     if not config.augment.noise:
         return None
     if given := config.augment.background:
-        held_out = {row.path.resolve() for row in plan.valid}
-        free = {path.resolve() for path in find_recordings([given])[0]} - held_out
-        assert free or not held_out, (
-            f"every recording below {given} is held out to judge by (fold {plan.fold}); point --augment.background at "
-            "others, or leave it out: those of --data.no_call that are trained on are used then"
-        )
+        free = {path.resolve() for path in find_recordings([given])[0]} - {row.path.resolve() for row in plan.valid}
         return noise_bank(given, config.audio, only=free)
     trained = {row.path.resolve() for row in plan.train if not row.labels}
     for folder in (

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import Recording
-from archive.survey import heard_by, marks_of, sound_marks
+from archive.survey import heard_by, marks_in, marks_of, sound_marks
 from config import AudioSettings, MaskSettings, changed_words, sound_words
 from data_loader import (
     Batch,
@@ -122,6 +122,8 @@ def pretrain(config: PretrainCommand) -> int:
     if teacher:
         teachers += [*teachers_of(teacher.provenance), teacher.facts]
         heard += marks_of(teacher.provenance)
+    for marks in heard:  # before hours of training
+        marks_in(marks)
     if teachers:
         show(licence_note(teachers))
     imitated = ask_teacher(teacher, train, held_out, config) if teacher else None

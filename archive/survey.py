@@ -154,7 +154,9 @@ def marks_of(provenance: Mapping[str, object]) -> list[str]:
 
 def marks_in(written: str) -> set[bytes]:
     """The marks that `sound_marks` wrote one after the other."""
-    assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, "damaged marks of sounds"
+    assert re.fullmatch("[0-9a-f]*", written) and len(written) % (2 * MARK) == 0, (
+        f"marks of sounds are damaged ({written[:20]!r}), with which a model says what it heard; make it again"
+    )
     known = bytes.fromhex(written)
     return {known[start : start + MARK] for start in range(0, len(known), MARK)}
 

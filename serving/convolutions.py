@@ -14,6 +14,7 @@ from __future__ import annotations
 import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
 
 import logging
+import math
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from runtime.files import scratch
@@ -97,15 +99,23 @@ def network_products(graph: onnx.ModelProto) -> tuple[list[str], dict[str, str]]
     weighted = [node for node in inside if node.op_type != "MatMul" or node.input[1] in constants]
     quantised = [node.name for node in weighted if node.input[1] in constants]
     spared = {node.name: CHANGING for node in weighted if node.input[1] not in constants}
-    if len(quantised) > 1:
+    if len(quantised) > 1 and weighted[0].name == quantised[0]:
         spared[quantised.pop(0)] = FIRST
     return quantised, spared
 
 
 def rectifiers_behind(graph: onnx.ModelProto, quantised: Collection[str]) -> list[str]:
-    """The nodes that cut off what products have made below zero, or above a limit."""
+    """The nodes that cut off what products have made below zero, or above a limit: the limits of a scale that covers
+    what is left, which holds zero, do the same."""
     made = {output for node in graph.graph.node if node.name in quantised for output in node.output}
-    return [node.name for node in graph.graph.node if node.op_type in RECTIFIERS and node.input[0] in made]
+    values = {one.name: float(numpy_helper.to_array(one)) for one in graph.graph.initializer if not one.dims}
+
+    def within(node: onnx.NodeProto) -> bool:
+        low, high = (values.get(name, 0.0 if not name else math.nan) for name in (*node.input[1:], "", "")[:2])
+        return low <= 0 <= high
+
+    behind = [node for node in graph.graph.node if node.op_type in RECTIFIERS and node.input[0] in made]
+    return [node.name for node in behind if within(node)]
 
 
 def spared_products(float_path: Path) -> dict[str, str]:
@@ -137,7 +147,7 @@ def no_advice() -> Generator[None]:
 
 if __name__ == "__main__":
     import onnxruntime as ort
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(8, 1, 1, 9)).astype(np.float32)

@@ -30,9 +30,13 @@ def give_weights(graph: onnx.ModelProto, before: Weights, after: Weights) -> boo
     """Put the weights of another network in the place of its own, in place; False where some of those that differ are
     not to be found in the file just once, as they are or transposed: then it has to be exported."""
     tables: dict[object, TensorProto] = {}
+    twice = set[object]()
     for tensor in graph.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            tables[table_key(numpy_helper.to_array(tensor))] = tensor
+            key = table_key(numpy_helper.to_array(tensor))
+            twice |= {key} & tables.keys()
+            tables[key] = tensor
+    tables = {key: tensor for key, tensor in tables.items() if key not in twice}
     for name in before:
         old, new = before[name].numpy(), after[name].numpy()
         if np.array_equal(old, new):

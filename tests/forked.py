@@ -13,6 +13,7 @@ import runpy
 import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import traceback
@@ -72,12 +73,17 @@ class Nursery(decoder_nursery.Nursery):
         self.pid = os.fork()
         if not self.pid:
             os.setsid()
-            self.socket.close()
-            decoder_nursery.serve(self.theirs.detach())
-            os._exit(0)
+            code = 70
+            try:
+                self.socket.close()
+                decoder_nursery.serve(self.theirs.detach())
+                code = 0
+            finally:
+                os._exit(code)
         self.theirs.close()
 
     def __exit__(self, *_: object) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)  # whoever else still holds it, such as a child that was left alive
         self.socket.close()
         os.waitpid(self.pid, 0)
 

@@ -14,13 +14,22 @@ import soundfile
 from conftest import Stages
 
 import data_loader
-from archive.licences import handed_on, licence_note
+from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import Recording
 from archive.survey import sound_marks
 from config import PRESETS, FinetuneCommand, parse
 from data_loader import labeled_loader, read_labeled, split, synthetic_noise
 from demo_data import FieldSeason
-from main import Plan, backgrounds_of, finetune, history_of, plan_fold, provenance_of, unheard_noise
+from main import (
+    Plan,
+    backgrounds_of,
+    finetune,
+    history_of,
+    plan_fold,
+    provenance_of,
+    refuse_lost_backgrounds,
+    unheard_noise,
+)
 from sounds import negatives
 from training.checkpoint import load_classifier
 
@@ -199,11 +208,20 @@ def test_the_terms_of_timms_weights_go_with_the_classifier() -> None:
     assert history_of("random", parse(FinetuneCommand, ["--encoder.kind", "cnn"])) == {}
 
 
-def test_a_classifier_has_heard_what_its_encoder_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = FinetuneCommand.defaults("demo")
-    assert provenance_of(Plan(0, "encoder", [], []), config, "finetune-001", 1)["trained_on"] == ""
-    monkeypatch.setattr("main.stage_one", saying({"trained_on": "0a" * 5}))
-    assert provenance_of(Plan(0, "encoder", [], []), config, "finetune-001", 1)["trained_on"] == "0a" * 5
+def test_a_classifier_has_heard_what_its_encoder_had_when_it_began(
+    season: FieldSeason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
+    config = replace(FinetuneCommand.defaults("demo"), data=data)
+    taxonomy, rows = read_labeled(data)
+    heard = sound_marks([split(rows, data)[0][0].path])
+    monkeypatch.setattr("main.stage_one", saying({"trained_on": heard, "license": "cc-by-nc-4.0"}))
+    plan = plan_fold(config, 0, taxonomy, rows)
+    monkeypatch.setattr("main.stage_one", saying({}))  # runs/mae is a link, which the next run of stage 1 moves
+    told = provenance_of(plan._replace(train=[]), config, "finetune-001", 1)
+    assert told["trained_on"] == heard and [one["license"] for one in teachers_of(told)] == ["cc-by-nc-4.0"]
+    told = provenance_of(Plan(0, "random", [], []), config, "finetune-001", 1)
+    assert told["trained_on"] == "" and told["teachers"] == []
 
 
 def test_false_alarms_are_counted_on_noise_that_was_never_heard(
@@ -311,8 +329,15 @@ def test_backgrounds_are_those_recordings_without_a_call_that_are_trained_on(tmp
     assert both is not None and len(both) == 2, "a folder that is named is taken whole"
     bank = backgrounds_of(Plan(0, "random", [pond], [rain]), named)
     assert bank is not None and len(bank) == 1, "but for what judges: alarms are counted on it"
-    with pytest.raises(AssertionError, match=r"every recording below .* is held out to judge by \(fold 0\)"):
-        backgrounds_of(Plan(0, "random", [pond], [rain, wind]), named)
+    with pytest.raises(AssertionError, match=r"every recording below .* is held out to judge by \(fold 3\)"):
+        refuse_lost_backgrounds(named, 3, [rain, wind, pond])
+    for judges in ([rain], []):
+        refuse_lost_backgrounds(named, 3, judges)
+    (tmp_path / "empty").mkdir()
+    empty = parse(FinetuneCommand, [*words, "--augment.background", str(tmp_path / "empty")])
+    refuse_lost_backgrounds(empty, 3, [rain])
+    with pytest.raises(AssertionError, match="found no audio files"):
+        backgrounds_of(Plan(0, "random", [pond], [rain]), empty)
     assert (
         backgrounds_of(Plan(0, "random", [wind], [rain]), parse(FinetuneCommand, [*words, "--augment.noise", "0"]))
         is None

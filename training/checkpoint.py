@@ -268,12 +268,13 @@ def licence_of_card(card: Path) -> str:
     try:
         head: object = huggingface_hub.metadata_load(card)
     except Exception as error:  # YAML's own errors share no narrower type with the hub's
-        show(f"{card} does not say on what terms it may be used: its head is damaged ({str(error).splitlines()[0]})")
+        said = str(error).partition("\n")[0]
+        show(f"{card} does not say on what terms it may be used: its head is damaged ({said})")
         return ""
     facts = cast(dict[str, object], head) if isinstance(head, dict) else {}
     known = facts.get("license")
-    named = facts.get("license_name") if known == "other" else known
-    return str(named or known or "")[:200]
+    found = (facts.get("license_name"), known) if known == "other" else (known,)
+    return next((one[:200] for one in found if isinstance(one, str) and one), "")  # a hostile list may be without end
 
 
 def is_hub_name(source: str) -> bool:

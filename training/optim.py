@@ -123,7 +123,8 @@ def update(
 
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, decay: float, updates: int, plain: int = 0) -> None:
-    """Let a running mean of the weights take a step towards them; counters and statistics are taken as they are.
+    """Let a running mean of the weights take a step towards them. Counters are taken as they are, statistics too
+    without `plain`.
 
     updates   so far, this one among them: the mean is shorter at first, or it would remember the random start
     plain     so many updates, this one among them, have the same weight each, and all before them none; 0: the running

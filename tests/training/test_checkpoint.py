@@ -737,6 +737,8 @@ CARDS = {
     "---\ntags: [sound]\n---\nlicense: mit\n": "",
     "# no head\nlicense: mit\n": "",
     "---\nlicense: [\n---\n": "",
+    "---\nlicense: [mit]\n---\n": "",
+    "---\na: &a [x, x]\nb: &b [*a, *a]\nlicense: other\nlicense_name: *b\n---\n": "other",
 }
 
 
