@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,11 +57,12 @@ def without_output(graph: onnx.ModelProto, name: str) -> None:
     nodes = needed_nodes(graph.graph.node, [output.name for output in kept])
     used = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in graph.graph.initializer if tensor.name in used]
-    for place, content in (
+    parts: tuple[tuple[Any, list[Any]], ...] = (
         (graph.graph.output, kept),
         (graph.graph.node, nodes),
         (graph.graph.initializer, constants),
-    ):
+    )
+    for place, content in parts:
         del place[:]
         place.extend(content)
 

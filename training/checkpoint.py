@@ -266,7 +266,7 @@ def licence_of_card(card: Path) -> str:
     if not card.is_file() or card.stat().st_size > LARGEST_CARD:
         return ""
     try:
-        head: object = huggingface_hub.metadata_load(card)
+        head = cast(object, huggingface_hub.metadata_load(card))
     except Exception as error:  # YAML's own errors share no narrower type with the hub's
         said = str(error).partition("\n")[0]
         show(f"{card} does not say on what terms it may be used: its head is damaged ({said})")
