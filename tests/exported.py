@@ -1,6 +1,6 @@
 """A network's ONNX file made of that of another one of its shape: the exporter takes seconds for each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,15 @@ def without_output(graph: onnx.ModelProto, name: str) -> None:
     nodes = needed_nodes(graph.graph.node, [output.name for output in kept])
     used = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in graph.graph.initializer if tensor.name in used]
-    parts: tuple[tuple[Any, list[Any]], ...] = (
-        (graph.graph.output, kept),
-        (graph.graph.node, nodes),
-        (graph.graph.initializer, constants),
-    )
-    for place, content in parts:
-        del place[:]
-        place.extend(content)
+    put(graph.graph.output, kept)
+    put(graph.graph.node, nodes)
+    put(graph.graph.initializer, constants)
+
+
+def put(place: Any, content: Sequence[object]) -> None:
+    """A repeated field's content in place of what it holds."""
+    del place[:]
+    place.extend(content)
 
 
 def write_from(
