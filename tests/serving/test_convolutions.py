@@ -1,5 +1,7 @@
 """Networks for pictures as they are served: equal to the trained ones, and in INT8 between fixed scales."""
 
+import runtime.privacy  # noqa: F401  # pyright: ignore[reportUnusedImport] - before the engines
+
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
