@@ -10,9 +10,9 @@ import os
 import runpy
 import sys
 import tempfile
-import traceback
 from pathlib import Path
-from typing import NoReturn
+
+from leaving import leaving
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -28,24 +28,14 @@ def asked(command: str, word: str, folder: Path) -> tuple[int, str, str]:
     return code, out, problems
 
 
-def be(command: str, word: str, *names: Path) -> NoReturn:
+def be(command: str, word: str, *names: Path) -> None:
     """In the child: be the command, as in the folder where it lies."""
-    code = 70
-    try:
+    with leaving():
         for number, name in zip((1, 2), names, strict=True):
             os.dup2(os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
         os.chdir(HERE)
         sys.argv = [f"{command}.py", word]
         runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 if __name__ == "__main__":

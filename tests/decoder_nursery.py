@@ -19,10 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
+
+from leaving import leaving
 
 HERE = Path(__file__).parents[1]
 SERVE = "import decoder_nursery; decoder_nursery.prepare(); decoder_nursery.serve({})"
@@ -141,10 +142,10 @@ def keep(question: bytes, stdin: int, stdout: int, told: int) -> NoReturn:
     os._exit(0)
 
 
-def become(asked: tuple[str, str, dict[str, str], list[int]], stdin: int, stdout: int) -> NoReturn:
+def become(asked: tuple[str, str, dict[str, str], list[int]], stdin: int, stdout: int) -> None:
     """What `python -P -c code` would be."""
-    (code, place, environment, memory), left = asked, 1
-    try:
+    code, place, environment, memory = asked
+    with leaving():
         os.setsid()
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
@@ -155,11 +156,3 @@ def become(asked: tuple[str, str, dict[str, str], list[int]], stdin: int, stdout
         os.chdir(place)
         resource.setrlimit(resource.RLIMIT_AS, (memory[0], memory[1]))
         exec(code, {"__name__": "__main__"})
-        left = 0
-    except SystemExit as end:
-        left = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(left)

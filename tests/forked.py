@@ -16,13 +16,13 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import NoReturn, Self
+from typing import Self
 
 import decoder_nursery
+from leaving import leaving
 
 from runtime import terminal
 
@@ -73,13 +73,9 @@ class Nursery(decoder_nursery.Nursery):
         self.pid = os.fork()
         if not self.pid:
             os.setsid()
-            code = 70
-            try:
+            with leaving():
                 self.socket.close()
                 decoder_nursery.serve(self.theirs.detach())
-                code = 0
-            finally:
-                os._exit(code)
         self.theirs.close()
 
     def __exit__(self, *_: object) -> None:
@@ -117,15 +113,14 @@ def start(place: Path, script: str, *words: str | Path, anew: bool = True, early
     return replace(child, pid=pid)
 
 
-def become_early(words: tuple[str, ...], said: str, place: str, anew: bool) -> NoReturn:
+def become_early(words: tuple[str, ...], said: str, place: str, anew: bool) -> None:
     """In a child of the nursery, which leads its session already."""
     become(Child(words, 0, Path(said)), Path(place), anew)
 
 
-def become(child: Child, place: Path, anew: bool) -> NoReturn:
-    """In the child: be the script, and leave without taking the libraries apart."""
-    code = 70
-    try:
+def become(child: Child, place: Path, anew: bool) -> None:
+    """In the child: be the script, and leave."""
+    with leaving():
         if os.getsid(0) != os.getpid():
             os.setsid()
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # a pool of threads does not survive a fork
@@ -138,16 +133,6 @@ def become(child: Child, place: Path, anew: bool) -> NoReturn:
         if anew:
             forget_our_modules()
         be(*child.words)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
 
 
 def be(script: str, *words: str) -> None:

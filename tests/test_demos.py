@@ -18,7 +18,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where each demo has run, and that of a room that is not there."""
     found = {room: tmp_path_factory.mktemp(room) for room in [*ROOMS, "nothing"]}
     words = [f"{room}={folder}" for room, folder in found.items()]
-    done = forked.start(HERE, "tests/reliability/demo_nursery.py", *words, early=True).ended(600)
+    done = forked.start(HERE, "tests/demo_nursery.py", *words, early=True).ended(600)
     assert done.returncode == 0, done.stderr
     return found
 

@@ -1,6 +1,6 @@
 """What test_demos.py starts: libraries and rooms are imported once, then every demo runs in a child of its own.
 
-    python tests/reliability/demo_nursery.py ROOM=FOLDER ...
+    python tests/demo_nursery.py ROOM=FOLDER ...
 
 Runs each room's demo as a program, in its folder; what it prints and its exit code go into files there.
 """
@@ -10,11 +10,12 @@ import gc
 import os
 import runpy
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 
-HERE = Path(__file__).parents[2]
+from leaving import leaving
+
+HERE = Path(__file__).parents[1]
 LIBRARIES = (
     *("matplotlib.figure", "onnx", "onnxruntime", "pandas", "scipy.signal", "sklearn.linear_model", "torch"),
     *("torch.distributed.fsdp", "torch.optim.lr_scheduler", "torchaudio", "tyro", "huggingface_hub"),
@@ -23,22 +24,14 @@ LIBRARIES = (
 
 
 def run(room: str, folder: Path) -> None:
-    """In a child: be the demo, and leave without taking the libraries apart."""
-    code = 1
-    try:
+    """In a child: be the demo, and leave."""
+    with leaving():
         os.chdir(folder)
         for number, name in ((1, "printed.txt"), (2, "complained.txt")):
             os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
         sys.argv = [str(HERE.joinpath(*room.split(".")).with_suffix(".py"))]
         sys.modules.pop(room, None)  # it is run, not imported
         runpy.run_module(room, run_name="__main__", alter_sys=True)
-        code = 0
-    except BaseException:  # told by the exit code
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 if __name__ == "__main__":
