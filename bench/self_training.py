@@ -43,7 +43,7 @@ from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted
 from pseudo_label import exported
 
 RUNS, FOLDER = Path("runs/self-training"), SCRATCH / "self-training"
-ROUNDS = 2
+ROUNDS = 5
 GIVEN, JUDGING = "given", "judging"
 SITES, MINUTES = 8, {GIVEN: 6, JUDGING: 4}  # of either kind in each fold; soundscapes of a minute at each site
 SITE = r"/([^/]+)-\d+\.flac$"  # in the name of a file
