@@ -29,6 +29,7 @@ Layout = Literal["auto", "birdclef", "folders", "inaturalist", "xeno-canto", "an
 Pooling = Literal["pooled", "attention"]
 LossKind = Literal["bce", "ce", "focal", "asymmetric", "soft_auc"]
 Precision = Literal["auto", "float32", "bfloat16"]
+PseudoPlace = Literal["added", "taken"]
 Strategy = Literal["even", "top", "random", "all"]
 MaskStrategy = Literal["span", "random", "block", "energy"]
 Period = Literal["hour", "day", "week"]
@@ -339,6 +340,9 @@ class DataSettings(LabelledSettings, WindowSettings):
     pseudo_sites: float = 0.5
     """How much sites with few such windows are favoured: 0 takes each window as often, 1 each site, 0.5 goes by the
     square root."""
+    pseudo_place: PseudoPlace = "added"
+    """added: an epoch grows by the windows with such labels. taken: they take the place of others, and it stays as long
+    as without them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

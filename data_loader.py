@@ -322,7 +322,9 @@ def labeled_loader(
         if rows.any():
             show(f"{expected[rows].sum() / expected.sum():.1%} of the training windows are {words}")
     if pseudo:
+        length = expected.sum()
         expected = np.concatenate([expected, expected_pseudo(pseudo, recordings, expected, data, audio)])
+        expected *= length / expected.sum() if data.pseudo_place == "taken" else 1.0
     dataset = RandomWindows([*recordings, *pseudo], taxonomy.labels, data, audio, seed)
     return window_loader(dataset, EpochBatches(expected, batch_size, seed), data.workers)
 
@@ -587,16 +589,16 @@ class RandomWindows(Dataset[tuple[NDArray[np.float32], NDArray[np.float32]]]):
 
 class SegmentWindows(RandomWindows):
     """Key (epoch, number of the draw, index) -> a window with the segment of that row in it, and in place of labels
-    (2, 2) the index and the second of the window at which the segment begins."""
+    (2, 2) the index and the second of the window at which the segment begins, 0 and that at which its sound ends."""
 
     def __init__(self, rows: Sequence[Recording], data: WindowSettings, audio: AudioSettings, seed: int) -> None:
         super().__init__(rows, ("index", "begin"), data, audio, seed)
         self.annotations = {}  # of these rows nobody asks for labels
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        row, start, _, samples = self.drawn(key)
-        begin = max(0.0, (row.start or 0.0) - start)
-        return samples, np.array([[key[2], begin], [0.0, 0.0]], np.float32)
+        row, start, end, samples = self.drawn(key)
+        begin, stop = max(0.0, (row.start or 0.0) - start), min(end, row.end or end) - start
+        return samples, np.array([[key[2], begin], [0.0, stop]], np.float32)
 
 
 class EpochBatches(Sampler[list[tuple[int, int, int]]]):

@@ -44,7 +44,7 @@ from runtime.cells import write_sheet
 from runtime.csvs import read_table
 from runtime.digests import sha256
 from runtime.files import as_json, read_json
-from runtime.runs import MAY_DIFFER, flat, open_run, refuse_others
+from runtime.runs import MAY_DIFFER, flat, open_run, point_to, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.analyser import AnalyserSettings, open_analyser
 from serving.choices import model_hash
@@ -250,7 +250,9 @@ def self_train(config: PseudoLabelCommand) -> int:
             show(f"round {number} is worse than round {best.number}: stopping, as further rounds would learn from it")
             break
         best = rounds[-1]
-    path = best.run / "classifier.safetensors"
+    path, link = best.run / "classifier.safetensors", best.run.parent / "finetune"
+    if link.is_symlink() and link.resolve() in {one.run for one in rounds}:  # not where somebody trained since
+        point_to(best.run, link.name)
     show(f"the best is round {best.number}; next: {command_line('quantize.py', '--classifier', path)}")
     return code
 

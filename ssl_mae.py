@@ -153,8 +153,9 @@ def ask_teacher(
 ) -> Imitated:
     """What a teacher makes of the recordings: of those that train of all windows, of the others for as many recordings
     as the skill is measured on."""
-    chosen: list[int] = np.random.default_rng(0).permutation(len(held_out))[:HELD_OUT_WINDOWS].tolist()
-    ours, theirs = targets_of(teacher, train), targets_of(teacher, [held_out[index] for index in sorted(chosen)])
+    known = [recording for recording in held_out if teacher.knows(recording)] or held_out
+    chosen: list[int] = np.random.default_rng(0).permutation(len(known))[:HELD_OUT_WINDOWS].tolist()
+    ours, theirs = targets_of(teacher, train), targets_of(teacher, [known[index] for index in sorted(chosen)])
     show(
         f"to be imitated: {teacher.facts['name']}, {ours.vectors.shape[1]:,} values of {len(ours.rows):,} windows of "
         f"{teacher.seconds:g} s; {len(theirs.rows):,} held out"

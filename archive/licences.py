@@ -19,6 +19,7 @@ NON_COMMERCIAL = re.compile(
     r"|(?<![a-z])only[ _-]+for[a-z /,&_-]{0,30}(research|academic|education)",
     re.IGNORECASE,
 )
+MOST_CHARACTERS, MOST_READ = 200, 100_000  # of a licence: what is handed on, what is looked at
 
 
 def teachers_of(provenance: Mapping[str, object]) -> list[dict[str, str]]:
@@ -26,7 +27,7 @@ def teachers_of(provenance: Mapping[str, object]) -> list[dict[str, str]]:
     found = provenance.get("teachers")
     every = cast(list[object], found) if isinstance(found, list) else []
     facts = [cast(dict[object, object], one) for one in every if isinstance(one, dict)]
-    return [{str(key)[:40]: str(value)[:200] for key, value in one.items()} for one in facts]
+    return [{str(key)[:40]: shortened(str(value)) for key, value in one.items()} for one in facts]
 
 
 def handed_on(provenance: Mapping[str, object], name: str, sha256: str = "") -> list[dict[str, str]]:
@@ -36,9 +37,16 @@ def handed_on(provenance: Mapping[str, object], name: str, sha256: str = "") -> 
     name, sha256    of the file
     """
     own = provenance.get("license")
-    itself = {"name": name, "license": own[:200] if isinstance(own, str) else "", "sha256": sha256}
+    itself = {"name": name, "license": shortened(own) if isinstance(own, str) else "", "sha256": sha256}
     found = [*teachers_of(provenance), *([itself] if itself["license"] else [])]
     return [one for number, one in enumerate(found) if one not in found[:number]]
+
+
+def shortened(licence: str) -> str:
+    """As much of a licence, or of a name, as is handed on; that it is non-commercial stays to be seen."""
+    short = licence[:MOST_CHARACTERS]
+    hidden = not is_non_commercial(short) and is_non_commercial(licence[:MOST_READ])
+    return f"non-commercial: {short}"[:MOST_CHARACTERS] if hidden else short
 
 
 def is_non_commercial(licence: str) -> bool:

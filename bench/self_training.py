@@ -14,8 +14,8 @@ each further one on what the one before it makes of the given sites too.
 
 `python -m bench.self_training 0 2` does two folds, so that two processes may share the work; arms are named by their
 letters: b with all brakes, n without any, m without the limit of mass, s with windows drawn evenly over all sites, t
-with the seed of the teacher, c without pseudo-labels at all: what another seed alone changes. Intervals are over the
-sites that judge; differences to round 0 are paired.
+with the seed of the teacher, r with epochs as long as without pseudo-labels, c without pseudo-labels at all: what
+another seed alone changes. Intervals are over the sites that judge; differences to round 0 are paired.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ ARMS = (
     Arm("m", "without the limit of mass", FREE_MASS, True),
     Arm("s", "windows drawn evenly", EVEN_SITES, True),
     Arm("t", "the teacher's seed", (), False),
+    Arm("r", "in the place of recordings", ("--data.pseudo_place", "taken"), True),
     Arm("c", "recordings alone, other seeds (control)", (), True),
 )
 USUAL, CONTROL = "bnc", "c"

@@ -93,8 +93,13 @@ def open_run(
         ended = {"status": status, "seconds": round(time.time() - run.started, 1), "peak_memory_mb": peak_memory_mb()}
         write_json(folder / "run.json", run.facts | ended)
     if numbered:
-        with publish(root / name) as temporary:
-            temporary.symlink_to(folder.name)
+        point_to(folder, name)
+
+
+def point_to(folder: Path, name: str) -> None:
+    """Let the link `name` beside a run's folder lead to that run."""
+    with publish(folder.parent / name) as temporary:
+        temporary.symlink_to(folder.name)
 
 
 def numbered_folder(root: Path, name: str) -> Path:

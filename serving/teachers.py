@@ -28,8 +28,7 @@ from tqdm import tqdm
 
 from archive.cache import cache_path
 from archive.index import NameIndex
-from archive.recordings import Recording
-from archive.segments import shares
+from archive.recordings import Recording, overlaps
 from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
@@ -37,7 +36,8 @@ from runtime.files import NO_ARRAYS, refusing_damage
 from runtime.terminal import show
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import METADATA, file_digest, provenance_of, reason
-from sounds.audio import open_recording, reading_version
+from sounds.audio import OpenRecording, open_recording, reading_version
+from sounds.decoders import may_pass
 from sounds.windows import contexts
 
 COLUMNS = {  # what is needed of a table, and what it is called there
@@ -48,6 +48,7 @@ COLUMNS = {  # what is needed of a table, and what it is called there
 }
 TABLES = (".npz", ".parquet", ".csv")
 ROUNDING = 0.01  # seconds
+MOST_VALUES = 16_384  # of a vector: all are held in memory at once
 MOST_BAD = 0.1  # share of vectors that may be damaged
 VERSION = 1  # raise it whenever the same teacher would be asked differently
 Times = NDArray[np.float64]  # (windows, 2) start and end in seconds
@@ -70,6 +71,7 @@ class Teacher:
     seconds: float  # of sound that a vector is about
     answers: Callable[[Recording], Answers | None]  # None: nothing is known of this recording
     provenance: Mapping[str, object] = field(default_factory=dict[str, object])  # of an ONNX file of this project
+    knows: Callable[[Recording], bool] = lambda _: True  # whether it can be asked about a recording
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
     for recording, answers in zip(recordings, every, strict=True):
         unknown += answers is None
         for (start, end), vector in zip(*answers, strict=True) if answers else ():
-            if any(shares(float(start), float(end), *part) for part in recording.usable):
+            if holds_sound(float(start), float(end), recording):
                 sound = bool(np.isfinite(vector).all()) and bool(vector.any())
                 damaged += [] if sound else [f"{recording.name} at {start:g} s"]
                 rows += [replace(recording, start=float(start), end=float(end))] if sound else []
@@ -123,6 +125,14 @@ def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
     if unknown:
         show(f"{unknown} of {len(recordings)} recordings are not in {teacher.path}, and are left out")
     return Targets(rows, np.stack(vectors))
+
+
+def holds_sound(start: float, end: float, recording: Recording) -> bool:
+    """Whether half of a window is sound of a recording, or half of the longest sound where all is shorter; of less a
+    teacher hears mostly the silence that it was filled up with."""
+    sound = sum(last - first for first, last in overlaps(recording.usable, ((start, end),)))
+    longest = max((last - first for first, last in recording.usable), default=0.0)
+    return sound > 0 and sound >= min(end - start, longest) / 2 - ROUNDING
 
 
 def asked_of_all(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | None]:
@@ -168,24 +178,29 @@ class Network:
         kept = cache_path(recording.path, self.rate, self.folder).with_suffix(".npz")
         found = kept_answers(kept)
         if found is None:
-            found = self.computed(recording)
-            keep_answers(kept, found)
+            sound = open_recording(recording.path, self.rate)
+            found = self.computed(sound)
+            if may_pass(sound.outcome.reason):
+                show(
+                    f"{recording.path}: {sound.outcome.reason}; what could be read is used, and not kept for later runs"
+                )
+            else:
+                keep_answers(kept, found)
         return found
 
-    def computed(self, recording: Recording) -> Answers:
+    def computed(self, sound: OpenRecording) -> Answers:
         """Its answers to all windows of a recording that hold sound."""
         times, vectors = list[tuple[float, float]](), list[NDArray[np.float32]]()
         count = round(self.context / self.window)
-        blocks = open_recording(recording.path, self.rate).waveform()
-        for context, windows in contexts(blocks, self.rate, self.context, self.window):
+        for context, windows in contexts(sound.waveform(), self.rate, self.context, self.window):
             try:
                 (answer,) = self.file.ask(context.samples, [self.output])
             except Exception as error:  # the engine's own errors share no narrower type
                 raise AssertionError(f"{self.file.path} cannot be run ({reason(error)}); export it again") from error
             answer = np.atleast_2d(answer)
-            assert answer.ndim == 2 and len(answer) == count, (
-                f"{self.file.path} answers {answer.shape} to one piece of sound, not ({count}, values); name another "
-                "output with --imitation.output"
+            assert answer.ndim == 2 and len(answer) == count and answer.shape[1] <= MOST_VALUES, (
+                f"{self.file.path} answers {answer.shape} to one piece of sound, not ({count}, values) of at most "
+                f"{MOST_VALUES:,} values; name another output with --imitation.output"
             )
             times += windows
             vectors += list(answer[: len(windows)])
@@ -279,6 +294,7 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
         f"{path}: {rows} files, {len(table.starts)} starts and embeddings {shape}; one vector for each row is needed"
     )
     assert np.isfinite(table.starts).all() and (table.starts >= 0).all(), f"{path}: a start is no number of seconds"
+    assert shape[1] <= MOST_VALUES, f"{path}: vectors of {shape[1]:,} values; {MOST_VALUES:,} at most can be imitated"
     assert settings.window_seconds or np.isfinite(table.ends).all(), (
         f"{path} does not say where its windows end; add --imitation.window_seconds"
     )
@@ -298,7 +314,8 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
 
     name = settings.name or table.said.get("name") or path.name
     licence = settings.license or table.said.get("license") or "unknown"
-    return Teacher(path, {"name": name, "license": licence, "sha256": file_digest([path])}, seconds, answers)
+    facts = {"name": name, "license": licence, "sha256": file_digest([path])}
+    return Teacher(path, facts, seconds, answers, knows=lambda recording: recording.name in own)
 
 
 def window_length(

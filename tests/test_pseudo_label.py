@@ -426,6 +426,20 @@ def rounds(
     return self_trained(tmp_path, "--student", str(tmp_path / "finetune-0"), *flags), teachers
 
 
+def test_the_link_to_the_newest_run_leads_to_the_best_round_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python quantize.py` without more takes what runs/finetune leads to."""
+    pretend_rounds([0.5, 0.6, 0.55], tmp_path, monkeypatch)
+    link = tmp_path / "finetune"
+    for newest, best in ((2, 1), (7, 7)):  # of these rounds; of a training that somebody began since
+        (tmp_path / f"finetune-{newest}").mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"finetune-{newest}")
+        self_trained(tmp_path, "--student", str(tmp_path / "finetune-0"))
+        assert link.is_symlink() and link.readlink() == Path(f"finetune-{best}")
+
+
 def test_the_same_command_goes_on_with_its_round_0_though_the_link_to_the_newest_run_has_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,8 +5,9 @@
     loss = imitation_loss(student(log_mel(batch.waveforms), inside), vectors)
 
 A window of the student's is longer than the teacher's, or as long: it holds that somewhere, and the student answers
-from the tokens inside. Vectors are imitated in units of the teacher's own: each value less its mean over the training
-windows, over its spread: what all vectors of a teacher have in common teaches nothing.
+from the tokens inside, as far as there is sound: what a short recording is filled with, its teacher did not hear.
+Vectors are imitated in units of the teacher's own: each value less its mean over the training windows, over its spread:
+what all vectors of a teacher have in common teaches nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from model import LogMel
 from training.device import autocast
 
 HELD_OUT_WINDOWS = 256  # windows the imitation is measured on
-QUIETEST_SPREAD = 0.1  # of the mean spread: a value that hardly varies is not blown up beyond this
+QUIETEST_SPREAD = 0.1  # of the median spread: a value that hardly varies is not blown up beyond this
 Predict = Callable[[Tensor, Tensor], Tensor]  # log-mel pictures and the tokens inside -> (batch, values)
 
 
@@ -40,15 +41,13 @@ class Imitated:
     vectors: Tensor  # (rows, values) in units of their spread
     held_out: Batch  # windows that are the same in every epoch and run; targets as of SegmentWindows
     held_out_vectors: Tensor  # (held-out rows, values) in the same units
-    seconds: float  # of the teacher's windows
     digest: str  # of all vectors and their windows
     tokens_a_second: float = 50.0  # of the student
 
     def wanted(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
         """What the teacher makes of a batch, (batch, values), and the tokens it is about, (batch, tokens) bool."""
-        device = batch.waveforms.device
         index = batch.targets[:, 0].long().cpu()
-        return self.vectors[index].to(device), inside(batch.targets[:, 1], self.seconds, tokens, self.tokens_a_second)
+        return self.vectors[index].to(batch.waveforms.device), inside(batch, tokens, self.tokens_a_second)
 
 
 def prepare_imitation(
@@ -73,9 +72,9 @@ def prepare_imitation(
     assert vectors.shape[1] == held_out_vectors.shape[1], (
         f"the teacher gives {vectors.shape[1]} values for training, {held_out_vectors.shape[1]} for held-out recordings"
     )
-    mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    mean, spread = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
     assert spread.any(), f"the teacher's {len(vectors)} vectors are all the same; choose another output or teacher"
-    spread = np.maximum(spread, QUIETEST_SPREAD * spread.mean())
+    spread = np.maximum(spread, QUIETEST_SPREAD * np.median(spread[spread > 0]))  # one that is huge drowns no other
     drawn: list[int] = np.random.default_rng(0).permutation(len(held_out_rows))[:HELD_OUT_WINDOWS].tolist()
     chosen = sorted(drawn)
     windows = SegmentWindows([held_out_rows[index] for index in chosen], replace(data, cache_gb=0.0), audio, seed=0)
@@ -88,22 +87,23 @@ def prepare_imitation(
         sha.update(np.ascontiguousarray(values).data)
     return Imitated(
         list(rows),
-        torch.from_numpy((vectors - mean) / spread),
+        torch.from_numpy(((vectors - mean) / spread).astype(np.float32)),
         batch,
-        torch.from_numpy((held_out_vectors[chosen] - mean) / spread),
-        seconds,
+        torch.from_numpy(((held_out_vectors[chosen] - mean) / spread).astype(np.float32)),
         sha.hexdigest()[:16],
         audio.sample_rate / (2 * audio.hop),
     )
 
 
-def inside(begins: Tensor, seconds: float, tokens: int, tokens_a_second: float) -> Tensor:
-    """(batch,) seconds at which segments begin -> (batch, tokens) bool, which tokens lie in them; the same number in
-    each row."""
-    count = min(tokens, max(1, round(seconds * tokens_a_second)))
-    first = (begins * tokens_a_second).round().long().clamp(0, tokens - count)[:, None]
-    position = torch.arange(tokens, device=begins.device)
-    return (position >= first) & (position < first + count)
+def inside(batch: Batch, tokens: int, tokens_a_second: float) -> Tensor:
+    """(batch, tokens) bool: which tokens of windows lie in their segments, at least one in each row.
+
+    batch    of SegmentWindows
+    """
+    first = (batch.targets[:, 1:2] * tokens_a_second).round().long().clamp(0, tokens - 1)
+    last = (batch.secondary[:, 1:2] * tokens_a_second).round().long().clamp(max=tokens).maximum(first + 1)
+    position = torch.arange(tokens, device=first.device)
+    return (position >= first) & (position < last)
 
 
 @torch.no_grad()
@@ -121,7 +121,7 @@ def measure_imitation(predict: Predict, log_mel: LogMel, imitated: Imitated, dev
         mel = log_mel(part.waveforms)
         wanted = imitated.held_out_vectors[part.targets[:, 0].long().cpu()].to(device)
         with autocast(device):
-            within = inside(part.targets[:, 1], imitated.seconds, mel.shape[2] // 2, imitated.tokens_a_second)
+            within = inside(part, mel.shape[2] // 2, imitated.tokens_a_second)
             answer = predict(mel, within)
         ours += float(F.cosine_similarity(answer.float(), wanted, dim=1).sum())
         trivial += float(F.cosine_similarity(best[None], wanted, dim=1).sum())
@@ -147,6 +147,6 @@ if __name__ == "__main__":
         perfect = iter([imitated.held_out_vectors])
         cpu = torch.device("cpu")
         measured = measure_imitation(lambda _mel, _inside: next(perfect), LogMel(AudioSettings(), 80), imitated, cpu)
-    within = inside(imitated.held_out.targets[:, 1], 3.0, 250, imitated.tokens_a_second)
+    within = inside(imitated.held_out, 250, imitated.tokens_a_second)
     print("a student that says what its teacher says:", {name: round(value, 3) for name, value in measured.items()})
     assert within.sum(dim=1).tolist() == [150] * 6 and abs(measured["skill"] - 1) < 1e-6

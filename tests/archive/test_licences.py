@@ -35,3 +35,13 @@ def test_a_published_file_is_a_helper_itself_of_what_is_made_of_it() -> None:
     for nothing in ({}, {"license": ""}, {"license": 3}, {"license": None, "teachers": "Perch"}):
         assert handed_on(nothing, "frogs.onnx") == []
     assert len(handed_on({"license": "x" * 10_000}, "frogs.onnx")[0]["license"]) == 200
+
+
+def test_terms_far_down_in_a_licence_are_handed_on() -> None:
+    words = "Permission is granted to whoever likes birds. " * 9 + "For non-commercial use."
+    (alone,) = handed_on({"license": words}, "frogs.onnx")
+    (helper,) = handed_on({"teachers": [{"name": "Frogs", "license": words}]}, "frogs.onnx")
+    assert [len(one["license"]) for one in (alone, helper)] == [200, 200]
+    assert all(licence_note([one]).startswith("NON-COMMERCIAL") for one in (alone, helper))
+    (free,) = handed_on({"license": words.replace("non-commercial", "any")}, "frogs.onnx")
+    assert not licence_note([free]).startswith("NON-COMMERCIAL") and words.startswith(free["license"])

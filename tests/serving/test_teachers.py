@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,10 @@ from runtime.guard import FOREIGN, OPERATORS, check_graph
 from serving import teachers
 from serving.embeddings import Embedded, write_vectors
 from serving.scorer import METADATA
-from serving.teachers import Network, open_teacher, targets_of
+from serving.teachers import Network, holds_sound, open_teacher, targets_of
+from sounds.audio import OpenRecording
+from sounds.damage import Outcome
+from sounds.decoders import PASSING
 
 PLAIN = ImitationSettings()
 
@@ -89,16 +92,16 @@ def test_a_recording_is_asked_about_once_until_it_or_the_teacher_changes(
     asked: list[str] = []
     computed = Network.computed
 
-    def counted(self: Network, recording: Recording) -> teachers.Answers:
-        asked.append(recording.name)
-        return computed(self, recording)
+    def counted(self: Network, sound: OpenRecording) -> teachers.Answers:
+        asked.append(sound.path.name)
+        return computed(self, sound)
 
     monkeypatch.setattr(Network, "computed", counted)
     monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
     path = network(tmp_path / "t.onnx")
     first = targets_of(open_teacher(path, PLAIN, recordings), recordings)
     again = targets_of(open_teacher(path, PLAIN, recordings), recordings)
-    assert sorted(asked) == ["b.wav", "pond/a.wav"] and np.array_equal(first.vectors, again.vectors)
+    assert sorted(asked) == ["a.wav", "b.wav"] and np.array_equal(first.vectors, again.vectors)
     copy = tmp_path / "copy.wav"
     copy.write_bytes(recordings[1].path.read_bytes())
     targets_of(open_teacher(path, PLAIN, recordings), [replace(recordings[1], path=copy)])
@@ -117,21 +120,62 @@ def test_what_was_answered_before_it_was_stopped_is_not_asked_again(
     monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
     path, computed = network(tmp_path / "t.onnx"), Network.computed
 
-    def stopped(self: Network, recording: Recording) -> teachers.Answers:
-        if recording.name == "b.wav":
+    def stopped(self: Network, sound: OpenRecording) -> teachers.Answers:
+        if sound.path.name == "b.wav":
             raise KeyboardInterrupt
-        return computed(self, recording)
+        return computed(self, sound)
 
     monkeypatch.setattr(Network, "computed", stopped)
     with pytest.raises(KeyboardInterrupt):
         targets_of(open_teacher(path, PLAIN, recordings), recordings)
 
-    def only_b(self: Network, recording: Recording) -> teachers.Answers:
-        assert recording.name == "b.wav"
-        return computed(self, recording)
+    def only_b(self: Network, sound: OpenRecording) -> teachers.Answers:
+        assert sound.path.name == "b.wav"
+        return computed(self, sound)
 
     monkeypatch.setattr(Network, "computed", only_b)
     assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings).rows) == 6
+
+
+def test_what_could_not_be_read_this_time_is_asked_again(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
+    path, waveform = network(tmp_path / "t.onnx"), OpenRecording.waveform
+
+    def cut_off(self: OpenRecording) -> Iterator[np.ndarray]:
+        yield next(waveform(self))[: 2 * self.sample_rate]
+        self.outcome = Outcome("salvaged", f"only 2 s could be read: {PASSING[0]}", 2.0, self.sample_rate, 1)
+
+    monkeypatch.setattr(OpenRecording, "waveform", cut_off)
+    assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings[:1]).rows) == 2
+    assert "not kept for later runs" in capsys.readouterr().out
+    monkeypatch.setattr(OpenRecording, "waveform", waveform)
+    assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings[:1]).rows) == 4
+
+
+def test_vectors_that_no_memory_holds_are_refused(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "SCRATCH", tmp_path / "scratch")
+    wide = np.ones((1, 20_000), np.float32)
+    np.savez(tmp_path / "t.npz", filename=["b.wav"], start=[0.0], end=[1.0], embedding=wide)
+    with pytest.raises(AssertionError, match="vectors of 20,000 values; 16,384 at most"):
+        open_teacher(tmp_path / "t.npz", PLAIN, recordings)
+    monkeypatch.setattr(teachers, "MOST_VALUES", 1)
+    with pytest.raises(AssertionError, match=r"answers \(1, 2\) .* at most 1 values"):
+        targets_of(open_teacher(network(tmp_path / "t.onnx"), PLAIN, recordings), recordings)
+
+
+def test_a_long_recording_that_the_teacher_hardly_heard_is_no_target() -> None:
+    def at(seconds: float, *alive: tuple[float, float]) -> Recording:
+        return Recording(Path("a.wav"), "a.wav", seconds=seconds, alive=alive)
+
+    assert holds_sound(58.5, 61.5, at(60.0)) and not holds_sound(59.0, 62.0, at(60.0))
+    assert holds_sound(0.0, 3.0, at(1.0)) and not holds_sound(3.0, 6.0, at(3.5))
+    assert holds_sound(9.0, 12.0, at(60.0, (0.0, 11.0))) and not holds_sound(9.0, 12.0, at(60.0, (0.0, 10.2)))
+    assert holds_sound(3.0, 6.0, at(60.0, (4.0, 5.0), (20.0, 20.5))), "the longest sound is a second"
+    assert not holds_sound(30.0, 33.0, at(60.0, (4.0, 5.0)))
 
 
 REFUSED: dict[str, tuple[dict[str, str], ImitationSettings, str]] = {
@@ -313,7 +357,8 @@ def test_windows_at_the_end_of_a_recording_may_be_cut_there_or_go_on_behind_it(
         path = windows(tmp_path / "t.npz", [0.0, 1.0, 1.5], ends)
         teacher = open_teacher(path, PLAIN, recordings)
         targets = targets_of(teacher, recordings)
-        assert [(row.start, row.end) for row in targets.rows] == [(0.0, 1.5), (1.0, 2.5), (1.5, 3.0)]
+        # of the last there are .5 s of sound in b.wav's 2 s: mostly silence that the teacher was given
+        assert [(row.start, row.end) for row in targets.rows] == [(0.0, 1.5), (1.0, 2.5)]
         assert open_teacher(path, ImitationSettings(window_seconds=1.5), recordings).seconds == teacher.seconds == 1.5
     path = windows(tmp_path / "t.npz", [0.0, 1.0, 2.005], [1.0, 2.0, 3.005])  # all of it behind the end
     assert len(targets_of(open_teacher(path, PLAIN, recordings), recordings).rows) == 2
@@ -422,7 +467,7 @@ def test_a_database_of_perch_hoplite_becomes_a_table_as_the_documentation_says(
     exec(code, {"db": HopliteDatabase()})
     teacher = open_teacher(tmp_path / "perch.parquet", PLAIN, recordings)
     targets = targets_of(teacher, recordings)
-    rows = [("pond/a.wav", 0.0), ("pond/a.wav", 1.5), ("pond/a.wav", 3.0), ("b.wav", 0.0), ("b.wav", 1.5)]
+    rows = [("pond/a.wav", 0.0), ("pond/a.wav", 1.5), ("pond/a.wav", 3.0), ("b.wav", 0.0)]  # b.wav has 2 s of sound
     assert teacher.seconds == 1.5 and [(row.name, row.start) for row in targets.rows] == rows
     assert targets.vectors.tolist() == [[start, 1.0] for _, start in rows]
 
