@@ -1095,7 +1095,8 @@ class PredictCommand:
     submission: Path | None = None
     """A sample_submission.csv of BirdCLEF; writes submission.csv like it."""
     embeddings: Path | None = None
-    """Also write the encoder's vector of every window, to this .npz or .csv."""
+    """Also write the encoder's vector of every window, to this .npz or .csv. Whose they are, and on what terms, goes
+    with them: in the .npz, or in a .csv.json beside the .csv."""
     scores: bool = False
     """Also write scores.csv: the probability of every species in every window, and how unlike anything in training it
     is."""

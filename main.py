@@ -57,6 +57,7 @@ from evaluation.held_out import (
     evaluate,
     joined_parts,
     recording_scorecard,
+    write_embeddings,
     write_held_out,
     write_trained,
 )
@@ -143,9 +144,10 @@ def finetune(config: FinetuneCommand) -> int:
             write_held_out(part.folder, calibrated, taxonomy)
             write_trained(part.folder, plan.train)
         run.facts["scores"] = evaluate(run.folder, calibration.applied(held_out), calibration, taxonomy)
+        write_embeddings(run.folder / "embeddings.npz", held_out, joint_provenance(candidates))
     for part in parts:  # only now: a run that is not marked as finished may be resumed
         forget(part.folder / "states")
-    if note := licence_note(teachers_of(candidates[0].facts.provenance)):
+    if note := licence_note(teachers_of(joint_provenance(candidates))):
         show(note)
     path = parts[0].folder / CLASSIFIER
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
@@ -308,6 +310,16 @@ def provenance_of(plan: Plan, config: FinetuneCommand, run: str, epoch: int) -> 
         names = [str(model.get("run", "unknown")) for model in models]
         provenance["pseudo_labels"] = {"table": str(table), "windows": len(plan.pseudo), "teachers": names}
     return provenance
+
+
+def joint_provenance(candidates: Sequence[Candidate]) -> dict[str, object]:
+    """What is said of answers by classifiers of several folds, in one file: of the only one what it says itself."""
+    every = [candidate.facts.provenance for candidate in candidates]
+    if len(every) == 1:
+        return every[0]
+    helpers = [one for provenance in every for one in teachers_of(provenance)]
+    teachers = [one for number, one in enumerate(helpers) if one not in helpers[:number]]
+    return {"members": every, "teachers": teachers}
 
 
 def backgrounds_of(plan: Plan, config: FinetuneCommand) -> Tensor | None:

@@ -38,6 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from archive.licences import handed_on, licence_note
 from archive.recordings import Recording
 from archive.survey import heard_by
 from config import SCRATCH, AudioSettings, LabelledSettings, changed_words, sound_words
@@ -48,7 +49,14 @@ from model import Encoder, LogMel
 from runtime.files import publish, write_json
 from runtime.runs import Run, open_run
 from runtime.terminal import command_line, launch, show
-from training.checkpoint import load_encoder, read_tensors, size_of_weights, weights_digest, write_tensors
+from training.checkpoint import (
+    load_encoder,
+    read_tensors,
+    size_of_weights,
+    stage_one,
+    weights_digest,
+    write_tensors,
+)
 from training.device import autocast, half_precision, prepare_device
 
 BATCH = 16  # contexts that go through the encoder together
@@ -139,6 +147,9 @@ def probe(config: ProbeCommand) -> int:
     split_into_folds(rows, taxonomy.labels, config.data)  # refused before anything is downloaded
     size = size_of_weights(config.encoder.weights) or config.encoder.size
     encoder = load_encoder(replace(config.encoder, size=size), config.audio).to(device).eval()
+    teachers = handed_on(stage_one(config.encoder.weights), Path(config.encoder.weights).name)
+    if note := licence_note(teachers):
+        show(note)
     with open_run("probe", config.run.root, config) as run:
         features, counts = all_features(encoder, rows, config, device, run)
         readable = [index for index, count in enumerate(counts) if count]
@@ -166,6 +177,7 @@ def probe(config: ProbeCommand) -> int:
             "windows": int(sum(counts)),
             "species": len(taxonomy.labels),
             "folds": len(folds),
+            "teachers": teachers,
         }
         found_flags = ["--encoder.depth", str(found.best)]
         found_flags += ["--encoder.pool", str(encoder.size.pool)] if encoder.size.pool > 1 else []

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ from archive.lineages import label_row, shipped, with_lineages
 from evaluation.calibration import write_thresholds
 from runtime.cells import no_formula, open_text, plain_path
 from runtime.digests import sha256
-from runtime.files import write_json
+from runtime.files import read_json, write_json
 from runtime.runs import open_run, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.detections import Analysed
@@ -98,6 +98,9 @@ def refit(config: RefitCommand) -> int:
     store = open_store(index)
     model = model_of(config, store)
     out = folder_of(config, index, model)
+    terms = terms_of(index)
+    for line in terms.get("licences", []):
+        show(str(line))
     recordings = indexed_recordings(index, store)
     listened = read_listened(tables, store, recordings)
     # a head, and how good such heads are where they were not fitted
@@ -113,7 +116,7 @@ def refit(config: RefitCommand) -> int:
     with open_run("refit", out, config, out) as run:
         path = write_classifier(config, run.folder, store, model, head, listened, judgements)
         more = config.next > 0 and write_next(config, run.folder / "next", index, store, head, listened, recordings)
-        run.facts.update(windows=len(listened.rows), labels=listened.labels)
+        run.facts.update(windows=len(listened.rows), labels=listened.labels, **terms)
     show(f"{len(listened.rows)} windows that were listened to, {time.perf_counter() - started:.1f} s")
     if listened.disputed:
         show(f"{listened.disputed} labels of windows on which verdicts contradict each other are left out")
@@ -146,6 +149,14 @@ def model_of(config: RefitCommand, store: Store) -> Path:
         f"{path} is not the file that the index was made with ({known}); its embeddings are others"
     )
     return path
+
+
+def terms_of(index: Path) -> dict[str, list[Any]]:
+    """On what terms the model of an index may be used, as the run that made the index says it; nothing where it says
+    nothing."""
+    path = index / "run.json"
+    said = read_json(path, "make the index anew") if path.is_file() else {}
+    return {name: said[name] for name in ("licences", "model_cards") if isinstance(said.get(name), list)}
 
 
 def folder_of(config: RefitCommand, index: Path, model: Path) -> Path:
@@ -449,6 +460,7 @@ def write_next(
     with open_run("next", folder, config, folder) as run:
         run.facts["index"] = str(index.resolve())
         run.facts.update({name: store.facts[name] for name in ("working_directory", "inputs", "model_sha256")})
+        run.facts.update(terms_of(index))
         run.facts["band_hz"] = [store.facts["lowest_hz"], store.facts["top_hz"]]
         run.facts["settings"] = asdict(config) | {"time_expansion": store.facts["time_expansion"]}
         write_ranked_tables(folder, index, store, rows, probabilities(logits[rows, labels]), likes, {"csv"})

@@ -9,10 +9,12 @@ provenance of every file, under `teachers`: name, license and sha256 of each. No
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+FACTS = "wild_whisper"  # the name under which ONNX files and tables of arrays hold what they say of themselves
 NON_COMMERCIAL = re.compile(
     r"(?<![a-z])nc(?![a-z])|(?<![a-z])no[nt]?[ _-]*(for[ _-]*)?commercial"
     r"|(research|academic|educational)[a-z /,&_-]{0,30}(?<![a-z])only(?![a-z])"
@@ -47,6 +49,11 @@ def shortened(licence: str) -> str:
     short = licence[:MOST_CHARACTERS]
     hidden = not is_non_commercial(short) and is_non_commercial(licence[:MOST_READ])
     return f"non-commercial: {short}"[:MOST_CHARACTERS] if hidden else short
+
+
+def as_facts(provenance: Mapping[str, object]) -> dict[str, str]:
+    """What a table of a model's answers holds beside its columns: the provenance of that model, as its file does."""
+    return {FACTS: json.dumps({"provenance": provenance})}
 
 
 def is_non_commercial(licence: str) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from archive.licences import as_facts
 from archive.recordings import Recording, write_recordings
 from evaluation.calibration import Thresholds, apply_temperature, write_thresholds
 from evaluation.fitting import (
@@ -380,7 +381,6 @@ def evaluate(folder: Path, held_out: HeldOut, calibration: Calibration, taxonomy
     figures |= alarm_figures(crossed, calibration)
     # as files
     write_held_out(folder, held_out, taxonomy)
-    write_embeddings(folder / "embeddings.npz", held_out)
     write_species(folder / "species.csv", held_out, scores, calibration, crossed, taxonomy)
     with open_text(folder / "thresholds.csv") as file:
         write_thresholds(
@@ -524,8 +524,9 @@ def write_trained(folder: Path, recordings: Sequence[Recording]) -> None:
     )
 
 
-def write_embeddings(path: Path, held_out: HeldOut) -> None:
-    """embeddings.npz: embedding (windows, width), and the recording, start, end and fold of each window.
+def write_embeddings(path: Path, held_out: HeldOut, provenance: Mapping[str, object]) -> None:
+    """embeddings.npz: embedding (windows, width), and the recording, start, end and fold of each window; what the
+    classifiers say of their provenance, as JSON.
 
     Each fold has an encoder of its own: compare embeddings within a fold only."""
     windows = held_out.windows
@@ -534,11 +535,13 @@ def write_embeddings(path: Path, held_out: HeldOut) -> None:
     with publish(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
+            allow_pickle=False,
             embedding=windows.embeddings,
             recording=np.array([str(row.path.resolve()) for row in rows]),
             start=windows.starts,
             end=windows.ends,
             fold=np.array([row.fold for row in rows]),
+            **{name: np.array(text) for name, text in as_facts(provenance).items()},
         )
 
 

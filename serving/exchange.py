@@ -93,6 +93,7 @@ class Shared:
     coarsen_km: float
     contributor: str
     model: str
+    terms: str  # on which that may be used
     band: tuple[float, float]
 
     @property
@@ -109,6 +110,8 @@ class Shared:
 def write_exchange(folder: Path, config: CountCommand, results: Results, settled: Mapping[Detected, Verdict]) -> int:
     """Write everything asked for; 2 where something had to be left out."""
     shared = undenied(results, settled, config.coarsen_km, config.contributor)
+    if shared.terms:
+        show(shared.terms)
     formats: dict[str, Callable[[Path, Shared], list[Path]]] = {
         "camtrap-dp": write_camtrap,
         "darwin-core": write_occurrences,
@@ -150,7 +153,8 @@ def undenied(results: Results, settled: Mapping[Detected, Verdict], coarsen_km: 
     lowest: object = cast(list[object], band)[0] if isinstance(band, list) and band else 0
     low = float(lowest) if isinstance(lowest, int | float) and 0 < lowest < results.top_hz else 0.0
     model = Path(results.detections[0].cell("Model")).name
-    return Shared(recordings, kept, settled, coarsen_km, contributor, model, (low, results.top_hz))
+    terms = "; ".join(results.licences)
+    return Shared(recordings, kept, settled, coarsen_km, contributor, model, terms, (low, results.top_hz))
 
 
 def recording_of(row: Mapping[str, str], coarsen_km: float) -> SharedRecording:
@@ -350,7 +354,8 @@ def package(recordings: Sequence[SharedRecording], shared: Shared) -> dict[str, 
         "id": identifier(*sorted(r.file for r in recordings)),
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "title": "Detections in a season of sound",
-        "description": f"Detections of {shared.model} in recordings; what a reviewer denied is left out.",
+        "description": f"Detections of {shared.model} in recordings; what a reviewer denied is left out."
+        + (f" On the terms of the model: {shared.terms}" if shared.terms else ""),
         "contributors": [{"title": shared.contributor, "role": "contributor"}],
         "keywords": ["bioacoustics", "passive acoustic monitoring"],
         "project": {
@@ -415,7 +420,9 @@ def occurrence(d: Detected, shared: Shared) -> dict[str, str]:
         "sampleSizeUnit": "second",
         "identifiedBy": verdict.reviewer if verdict else shared.model,
         "identificationVerificationStatus": "verified by human" if verdict else "unverified",
-        "identificationRemarks": f"confidence {d.confidence:.4f} of {shared.model}",
+        "identificationRemarks": "; ".join(
+            part for part in (f"confidence {d.confidence:.4f} of {shared.model}", shared.terms) if part
+        ),
         "associatedMedia": Path(d.file).name,
         "dataGeneralizations": squares,
     }

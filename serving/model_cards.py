@@ -211,6 +211,7 @@ def open_with_card(path: Path, card: Card, threads: int = 0, species: bool = Tru
         threads or cores(),
         "not asked",
         facts.name,
+        provenance={"license": facts.license},
         card=card.said,
     )
 

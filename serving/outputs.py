@@ -90,7 +90,8 @@ def write_outputs(
         vectors = (
             Embedded(str(entry.path), part.starts, part.ends, part.embeddings, part.channel) for entry, part in scored
         )
-        write_vectors(tables.embeddings, vectors, scorer.path.name, by_channel)
+        name = scorer.card.get("name") or scorer.path.name  # of several models the first one's vectors are kept
+        write_vectors(tables.embeddings, vectors, name, by_channel, scorer.provenance)
         written.append(tables.embeddings)
     return written
 

@@ -35,6 +35,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from archive.licences import FACTS
 from config import MOST_FRAMES, PRESETS, SIZES, AudioSettings, Engine, PictureSettings, from_facts, size_in_words
 from evaluation.calibration import Thresholds, mean_as_logits, thresholds_from_json
 from runtime.digests import inspect, sha256
@@ -48,7 +49,7 @@ if TYPE_CHECKING:  # imported where it is asked for
     from openvino import Core
 
 FORMAT = 2
-METADATA = "wild_whisper"  # key of our facts in the ONNX file's metadata
+METADATA = FACTS  # key of our facts in the ONNX file's metadata
 NEEDED = frozenset({"format", "audio", "taxonomy", "precision", "verified"})
 TOLERANCE = {"openvino in float32": 1e-4, "openvino in bfloat16": 0.05}  # of a probability, to ONNX Runtime in float32
 AHEAD = 2  # batches for each thread that are read before their turn

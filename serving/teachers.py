@@ -28,12 +28,14 @@ from tqdm import tqdm
 
 from archive.cache import cache_path
 from archive.index import NameIndex
+from archive.licences import shortened
 from archive.recordings import Recording, overlaps
 from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
-from runtime.files import NO_ARRAYS, refusing_damage
+from runtime.files import NO_ARRAYS, read_json, refusing_damage
 from runtime.terminal import show
+from serving.embeddings import beside
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
 from serving.scorer import METADATA, file_digest, provenance_of, reason
 from sounds.audio import OpenRecording, open_recording, reading_version
@@ -70,7 +72,7 @@ class Teacher:
     facts: dict[str, str]  # name, license, sha256
     seconds: float  # of sound that a vector is about
     answers: Callable[[Recording], Answers | None]  # None: nothing is known of this recording
-    provenance: Mapping[str, object] = field(default_factory=dict[str, object])  # of an ONNX file of this project
+    provenance: Mapping[str, object] = field(default_factory=dict[str, object])  # of a file or table of this project
     knows: Callable[[Recording], bool] = lambda _: True  # whether it can be asked about a recording
 
 
@@ -152,15 +154,22 @@ def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> 
     ours = stored_facts(file.metadata, path)
     rate, window, context = geometry(file, ours, settings)
     output = output_of(file, settings.output, EMBEDDINGS, "--imitation.output")
-    name = settings.name or file.metadata.get("name") or file.metadata.get("model_name") or path.name
     provenance = provenance_of(ours)
-    said = file.metadata.get("license") or file.metadata.get("licence") or provenance.get("license")
-    licence = settings.license or (said if isinstance(said, str) and said else "unknown")
     known = repr((VERSION, reading_version(), file.sha256, rate, window, context, output))
     kept = folder / hashlib.sha256(known.encode()).hexdigest()[:24]
     ask = Network(file, output, rate, window, context, kept)
-    facts = {"name": name, "license": licence, "sha256": file.sha256}
+    facts = facts_of(path, file.metadata, provenance, settings, file.sha256)
     return Teacher(path, facts, window, ask, provenance)
+
+
+def facts_of(
+    path: Path, metadata: Mapping[str, str], provenance: Mapping[str, object], settings: ImitationSettings, sha256: str
+) -> dict[str, str]:
+    """Name, licence and digest of a teacher: by flags, else as its file says, or the model says that left a table."""
+    name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
+    said = metadata.get("license") or metadata.get("licence") or provenance.get("license")
+    licence = settings.license or (said if isinstance(said, str) and said else "unknown")
+    return {"name": shortened(name), "license": shortened(licence), "sha256": sha256}
 
 
 @dataclass(frozen=True)
@@ -233,7 +242,7 @@ def keep_answers(kept: Path, answers: Answers) -> None:
 
 
 def stored_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What a file of this project says of itself; nothing of a file of another origin."""
+    """What a file of this project says of itself, or a table that was made with one; nothing of those of others."""
     try:
         stored: object = json.loads(metadata.get(METADATA, "{}"))
     except (ValueError, RecursionError) as error:
@@ -284,6 +293,7 @@ class Columns(NamedTuple):
     ends: NDArray[np.float64]  # NaN where the table does not say
     vectors: Vectors
     said: Mapping[str, str]  # name and license, where it says so
+    provenance: Mapping[str, object]  # of the model whose vectors these are, where that is one of this project
 
 
 def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Recording]) -> Teacher:
@@ -312,10 +322,8 @@ def open_table(path: Path, settings: ImitationSettings, recordings: Sequence[Rec
         starts = table.starts[found]
         return Answers(np.stack([starts, starts + seconds], axis=1), table.vectors[found])
 
-    name = settings.name or table.said.get("name") or path.name
-    licence = settings.license or table.said.get("license") or "unknown"
-    facts = {"name": name, "license": licence, "sha256": file_digest([path])}
-    return Teacher(path, facts, seconds, answers, knows=lambda recording: recording.name in own)
+    facts = facts_of(path, table.said, table.provenance, settings, file_digest([path]))
+    return Teacher(path, facts, seconds, answers, table.provenance, lambda recording: recording.name in own)
 
 
 def window_length(
@@ -389,8 +397,9 @@ def npz_columns(path: Path) -> Columns:
     starts = seconds_column(path, "start", arrays[named["start"]])
     ends = seconds_column(path, "end", arrays[named["end"]]) if "end" in named else np.full(len(starts), np.nan)
     files = names_column(arrays[named["file"]].reshape(-1).tolist())
-    said = {key: str(arrays[found]) for key, found in (("name", "model"), ("license", "license")) if found in arrays}
-    return Columns(files, starts, ends, vectors.astype(np.float32), said)
+    texts = (("name", "model"), ("license", "license"), (METADATA, METADATA))
+    said = {key: str(arrays[found]) for key, found in texts if found in arrays}
+    return Columns(files, starts, ends, vectors.astype(np.float32), said, provenance_of(stored_facts(said, path)))
 
 
 def parquet_columns(path: Path) -> Columns:
@@ -406,11 +415,13 @@ def parquet_columns(path: Path) -> Columns:
     )
     vectors = vectors_column(path, table[named["embedding"]].tolist())
     said = {str(key): str(value) for key, value in table.attrs.items()}
-    return Columns(names_column(table[named["file"]].tolist()), starts, ends, vectors, said)
+    files = names_column(table[named["file"]].tolist())
+    return Columns(files, starts, ends, vectors, said, provenance_of(stored_facts(said, path)))
 
 
 def csv_columns(path: Path) -> Columns:
-    """BirdNET-Analyzer's layout: the vector is one cell, its numbers parted by commas."""
+    """BirdNET-Analyzer's layout: the vector is one cell, its numbers parted by commas. Whose vectors they are stands in
+    a file beside it, where predictor.py wrote it."""
     rows = [row for _, row in read_table(path, ())]
     named = columns_in(path, rows[0])
     starts = seconds_column(path, "start", [row[named["start"]] for row in rows])
@@ -420,7 +431,10 @@ def csv_columns(path: Path) -> Columns:
         else np.full(len(rows), np.nan)
     )
     vectors = vectors_column(path, [row[named["embedding"]].strip("[]").split(",") for row in rows])
-    return Columns([row[named["file"]] for row in rows], starts, ends, vectors, {})
+    note = beside(path)
+    facts = read_json(note, "write the table again") if note.is_file() else {}
+    said = {"name": str(facts["model"])} if "model" in facts else {}
+    return Columns([row[named["file"]] for row in rows], starts, ends, vectors, said, provenance_of(facts))
 
 
 def columns_in(path: Path, there: Iterable[object]) -> dict[str, str]:

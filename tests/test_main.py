@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,15 +17,17 @@ from conftest import Stages
 import data_loader
 from archive.licences import handed_on, licence_note, teachers_of
 from archive.recordings import Recording
-from archive.survey import sound_marks
+from archive.survey import marks_of, sound_marks
 from config import PRESETS, FinetuneCommand, parse
 from data_loader import labeled_loader, read_labeled, split, synthetic_noise
 from demo_data import FieldSeason
 from main import (
+    Candidate,
     Plan,
     backgrounds_of,
     finetune,
     history_of,
+    joint_provenance,
     plan_fold,
     provenance_of,
     refuse_lost_backgrounds,
@@ -167,6 +170,8 @@ def test_each_recording_is_judged_once_by_a_classifier_that_never_heard_it(few: 
     assert told[0][0].temperature.item() == pytest.approx(facts["scores"]["temperature"])
     scores = np.load(run / "embeddings.npz", allow_pickle=False)
     assert set(scores["recording"].tolist()) == set(judged) and set(scores["fold"].tolist()) == {0, 1}
+    of_both = json.loads(scores["wild_whisper"].item())["provenance"]
+    assert marks_of(of_both) == [str(about.provenance["trained_on"]) for _, about in told]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -222,6 +227,18 @@ def test_a_classifier_has_heard_what_its_encoder_had_when_it_began(
     assert told["trained_on"] == heard and [one["license"] for one in teachers_of(told)] == ["cc-by-nc-4.0"]
     told = provenance_of(Plan(0, "random", [], []), config, "finetune-001", 1)
     assert told["trained_on"] == "" and told["teachers"] == []
+
+
+def test_answers_of_several_folds_owe_to_all_who_helped_and_are_of_all_that_was_heard() -> None:
+    birdnet, perch = ({"name": name, "license": "", "sha256": ""} for name in ("BirdNET 2.4", "Perch"))
+    told: list[dict[str, object]] = [
+        {"trained_on": "ab" * 5, "teachers": [birdnet]},
+        {"trained_on": "cd" * 5, "teachers": [birdnet, perch]},
+    ]
+    candidates = [cast(Candidate, SimpleNamespace(facts=SimpleNamespace(provenance=one))) for one in told]
+    assert joint_provenance(candidates[:1]) == told[0]
+    both = joint_provenance(candidates)
+    assert marks_of(both) == ["ab" * 5, "cd" * 5] and teachers_of(both) == [birdnet, perch]
 
 
 def test_false_alarms_are_counted_on_noise_that_was_never_heard(

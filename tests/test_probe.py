@@ -236,15 +236,18 @@ def test_a_probe_leaves_a_table_a_picture_and_a_flag_for_main(
     assert "features of" not in capsys.readouterr().out
     # an encoder from a file, cut: the size is that of its weights, the depth is obeyed, the features are its own
     encoder = load_encoder(EncoderSettings("demo", "random"), AudioSettings())
-    save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AudioSettings(), {})
+    birdnet = {"name": "BirdNET 2.4", "license": "CC BY-NC-SA 4.0", "sha256": ""}
+    save_encoder(tmp_path / "encoder.safetensors", encoder, "demo", AudioSettings(), {"teachers": [birdnet]})
     words = ["--encoder.weights", str(tmp_path / "whisper"), "--encoder.depth", "2", "--encoder.pool", "5"]
     config = arguments(few.root, tmp_path, *words)
     config = replace(config, encoder=replace(config.encoder, size="large-v3"), recordings=20, windows=1)
     assert probe(config) == 0
     printed = capsys.readouterr().out
+    assert "NON-COMMERCIAL: made with the help of BirdNET 2.4" in printed
     assert "features of" not in printed and "--encoder.pool 5" in (last := printed.splitlines()[-1])
     assert last.count("--data.root ") == 1
     card = json.loads((tmp_path / "probe" / "probe.json").read_text())
+    assert card["teachers"] == [birdnet]
     assert card["size"] == "demo" and card["layers"] == 2 and card["depths"] == [1, 2] and card["pool"] == 5
     assert card["flags"] == f"--encoder.depth {card['recommended_depth']} --encoder.pool 5"
 

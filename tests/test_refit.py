@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,24 @@ def test_verdicts_become_a_classifier_that_knows_windows_nobody_judged(
     assert [row["label"] for row in rows(tmp_path / "out" / "thresholds.csv")] == ["frog", "toad"]
     said = capsys.readouterr().out
     assert "other recordings" in said and "predictor.py" in said and "report.py" in said
+
+
+def test_the_terms_of_the_model_are_said_again_and_go_with_what_is_to_be_listened_to(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(index, copy)
+    facts = json.loads((copy / "run.json").read_text())
+    assert "licences" not in facts, "a control"
+    terms = {"licences": ["NON-COMMERCIAL: made with the help of BirdNET 2.4"]}
+    table = verdicts(tmp_path / "validation.csv", index, ("frog", 1100), ("toad", 2600))
+    for said, out in (({}, tmp_path / "free"), (terms, tmp_path / "closed")):
+        (copy / "run.json").write_text(json.dumps(facts | said))
+        assert refit(parse(RefitCommand, [str(copy), str(table), "--out", str(out), "--next", "3"])) == 0
+        assert ("\nNON-COMMERCIAL: made" in f"\n{capsys.readouterr().out}") == bool(said)
+        for folder in (out, out / "next"):
+            found = json.loads((folder / "run.json").read_text())
+            assert {name: found[name] for name in ("licences", "model_cards") if name in found} == said
 
 
 def told(path: Path, index: Path, *said: tuple[str, int, str, str, str], more: str = "") -> Path:

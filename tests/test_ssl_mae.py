@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archive.licences import teachers_of
-from archive.survey import marks_in
+from archive.survey import marks_in, sound_marks
 from config import (
     SIZES,
     AudioSettings,
@@ -29,9 +30,9 @@ from config import (
     QuantizeCommand,
     parse,
 )
-from data_loader import Batch
+from data_loader import Batch, read_labeled, split
 from demo_data import FieldSeason
-from main import finetune
+from main import finetune, plan_fold
 from model import Encoder, LogMel, MaskedAutoencoder
 from predictor import predict
 from quantize import quantize
@@ -240,6 +241,31 @@ def test_a_run_hears_above_8_khz_on_request_and_hands_it_on(season: FieldSeason,
     assert predict(parse(PredictCommand, [str(season.soundscape), *model])) == 0
     with pytest.raises(AssertionError, match="give both stages the same --audio flags"):
         load_encoder(EncoderSettings("demo", str(encoder)), AudioSettings())
+
+
+def test_what_the_model_of_a_table_was_trained_on_judges_no_student_of_it(
+    season: FieldSeason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its vectors hold what it learnt of a recording by its label, though no student of it hears that."""
+    data = replace(FinetuneCommand.defaults("demo").data, root=season.root)
+    taxonomy, labelled = read_labeled(data)
+    train, valid = split(labelled, data)
+    rows = [
+        Embedded(row.name, [0.0], [3.0], np.full((1, 4), number + 1, np.float32))
+        for number, row in enumerate([*train[:8], *valid[:8]])
+    ]
+    birdnet = {"name": "BirdNET 2.4", "license": "CC BY-NC-SA 4.0"}
+    heard = {"teachers": [birdnet], "trained_on": sound_marks([valid[0].path])}
+    write_vectors(tmp_path / "e.npz", rows, "taught.onnx", provenance=heard)
+    words = ["--preset", "demo", "--run.root", str(tmp_path), "--run.device", "cpu", "--train.epochs", "1"]
+    words += ["--data.root", str(season.root), "--data.cache", str(tmp_path / "cache")]
+    words += ["--target", "embeddings", "--teacher", str(tmp_path / "e.npz")]
+    assert pretrain(parse(PretrainCommand, words)) == 0
+    assert "NON-COMMERCIAL: made with the help of BirdNET 2.4" in capsys.readouterr().out
+    encoder = replace(FinetuneCommand.defaults("demo").encoder, weights=str(tmp_path / "mae" / "encoder.safetensors"))
+    config = replace(FinetuneCommand.defaults("demo"), data=data, encoder=encoder)
+    with pytest.raises(AssertionError, match=rf"adapted on 1 of the .* such as {re.escape(str(valid[0].path))}"):
+        plan_fold(config, data.valid_fold, taxonomy, labelled)
 
 
 @pytest.mark.slow

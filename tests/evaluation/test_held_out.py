@@ -1,6 +1,7 @@
 """What a classifier is worth: parts joined in order, figures by hand, files that say what they should."""
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from evaluation.held_out import (
     rank_line,
     subset,
     threshold_figures,
+    write_embeddings,
 )
 from evaluation.ranks import rank_groups, rank_probabilities
 from taxonomy import Taxonomy
@@ -165,7 +167,10 @@ def test_all_files_are_written_and_say_the_same(tmp_path: Path) -> None:
     assert np.mean([float(row["average_precision"]) for row in rows]) == pytest.approx(figures["cmap"], abs=1e-4)
     precisions = [float(row["average_precision"]) for row in rows]
     assert precisions == sorted(precisions)
+    taught: dict[str, object] = {"teachers": [{"name": "BirdNET 2.4"}], "trained_on": "ab" * 5}
+    write_embeddings(tmp_path / "embeddings.npz", held_out, taught)
     kept = np.load(tmp_path / "embeddings.npz", allow_pickle=False)
+    assert json.loads(kept["wild_whisper"].item()) == {"provenance": taught}
     assert kept["embedding"].shape == (160, 2) and kept["recording"][3].endswith("0-3.ogg")
     for name in ("confusion.png", "reliability.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

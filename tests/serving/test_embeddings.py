@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def test_embeddings_open_without_pickle(tmp_path: Path) -> None:
     path = tmp_path / "new/embeddings.npz"
     assert write_vectors(path, embedded(["=a.wav", "Größe/b.wav"]), "toy.onnx") == 4
     with np.load(path, allow_pickle=False) as found:
-        assert sorted(found) == ["embedding", "end", "file", "model", "start"]
+        assert sorted(found) == ["embedding", "end", "file", "model", "start", "wild_whisper"]
         assert found["embedding"].dtype == np.float32 and found["embedding"].shape == (4, 3)
         assert found["embedding"][2].tolist() == np.array([1, -0.1, 1e-8], np.float32).tolist()
         assert found["file"].tolist() == ["./=a.wav"] * 2 + ["Größe/b.wav"] * 2
@@ -43,6 +44,15 @@ def test_no_embeddings_are_an_empty_file_and_not_none(tmp_path: Path) -> None:
     with np.load(tmp_path / "e.npz", allow_pickle=False) as found:
         assert [len(found[name]) for name in ("embedding", "file", "start", "end")] == [0] * 4
     assert (tmp_path / "e.csv").read_text() == "file_path,start,end,embedding\n"
+
+
+def test_a_table_says_of_which_model_it_is_and_where_that_is_from(tmp_path: Path) -> None:
+    taught = {"teachers": [{"name": "Größe", "license": "CC BY-NC 4.0"}], "trained_on": "ab" * 5}
+    for name in ("e.npz", "e.csv"):
+        write_vectors(tmp_path / name, embedded(["a.wav"]), "toy.onnx", provenance=taught)
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as found:
+        assert json.loads(found["wild_whisper"].item()) == {"provenance": taught}
+    assert json.loads((tmp_path / "e.csv.json").read_text()) == {"model": "toy.onnx", "provenance": taught}
 
 
 @pytest.mark.parametrize("name", ["e.npz", "e.csv"])

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def test_what_was_denied_is_left_out_and_who_confirmed_is_named(season: Results)
     assert len({row["observationID"] for row in found}) == 3
     sound = read(folder / "camtrap-dp" / "media-sound.csv")
     assert [row["samplingFrequency"] for row in sound] == ["48000", "48000"]
+
+
+def test_the_terms_of_the_model_are_said_and_stand_where_others_get_the_detections(
+    season: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = "NON-COMMERCIAL: made with the help of BirdNET 2.4 (licence: CC BY-NC-SA 4.0)"
+    for said in ([], [terms]):
+        _, folder = exported(replace(season, facts={"licences": said}), *KINDS)
+        about = json.loads((folder / "camtrap-dp" / "datapackage.json").read_text())["description"]
+        remarks = [row["identificationRemarks"] for row in read(folder / "occurrence.csv")]
+        for text in (capsys.readouterr().out, about, *remarks):
+            assert (terms in text) == bool(said)
 
 
 def test_positions_are_those_of_squares(season: Results) -> None:

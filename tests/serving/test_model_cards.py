@@ -239,7 +239,7 @@ def test_a_card_that_comes_with_us_opens_a_file_of_the_shape_it_describes(name: 
     (tmp_path / str(card.facts.labels)).write_text("\n".join(lines[not columns :]), encoding="utf-8")
     scorer = open_with_card(write_foreign(tmp_path / card.facts.file, shape, name == "birdnet-v3"), card, threads=1)
     assert (scorer.audio.sample_rate, scorer.audio.window_seconds) == (shape.rate, shape.seconds)
-    assert scorer.taxonomy.labels == NAMES
+    assert scorer.taxonomy.labels == NAMES and scorer.provenance == {"license": card.facts.license}
     answer = scorer.network(np.random.default_rng(0).normal(0, 0.1, (2, shape.samples)).astype(np.float32))
     assert answer["probabilities"].shape == (2, 4) and ("embeddings" in answer) == bool(shape.embeddings)
     assert np.allclose(answer["probabilities"].sum(axis=1), 1) == (name == "perch-v2")

@@ -1,5 +1,7 @@
 """What is written of a journal: what the flags ask for and no more, a row for every recording."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from serving.detections import Analysed, Detection, Scored
 from serving.inputs import Entry
 from serving.journal import open_journal
 from serving.outputs import TableSettings, check_ledger, write_outputs
-from serving.scorer import Scorer
+from serving.scorer import METADATA, Scorer
 from serving.tallies import Totals
 from taxonomy import Taxonomy
 
@@ -21,7 +23,9 @@ SCORER = Scorer(lambda _: {}, Path("toy"), AudioSettings(), NAMES, "float32", Tr
 ENTRIES = [Entry(Path("pond/a.wav")), Entry(Path("pond/b.wav"))]
 
 
-def written(folder: Path, tables: TableSettings, sound: SoundSettings | None = None) -> tuple[list[str], Totals]:
+def written(
+    folder: Path, tables: TableSettings, sound: SoundSettings | None = None, scorer: Scorer = SCORER
+) -> tuple[list[str], Totals]:
     """The names of what is written of two recordings, each with two windows that touch, and what they came to."""
     frogs = tuple(Detection(at, at + 5, "41", "Rana ficta", "frog", 0.75, 0.5) for at in (0.0, 5.0))
     score = np.array([[0.75], [0.75]], np.float32)
@@ -30,7 +34,7 @@ def written(folder: Path, tables: TableSettings, sound: SoundSettings | None = N
         for entry in ENTRIES:
             pond = Analysed(str(entry.path), "pond", "", 16_000, 1, 10.0, 10.0, 2, "ok", "", 0, 0, frogs)
             journal.save(entry, pond, [Scored([0.0, 5.0], [5.0, 10.0], score, score, 1)])
-        paths = write_outputs(folder, ENTRIES, journal, SCORER, sound or SoundSettings(), tables, totals)
+        paths = write_outputs(folder, ENTRIES, journal, scorer, sound or SoundSettings(), tables, totals)
     assert all(path.is_file() for path in paths)
     return [path.name for path in paths], totals
 
@@ -55,6 +59,16 @@ def test_scores_and_embeddings_have_a_row_for_every_window_and_a_channel_where_t
     assert len((tmp_path / "vectors.csv").read_text().splitlines()) == 1 + 4
     written(tmp_path / "each", tables, SoundSettings(channel="each"))
     assert (tmp_path / "each/scores.csv").read_text().splitlines()[0] == "file,start,end,channel,41"
+
+
+def test_embeddings_hold_the_terms_of_the_model_that_made_them(tmp_path: Path) -> None:
+    card = {"name": "BirdNET 2.4", "license": "CC BY-NC-SA 4.0"}
+    for said, name in (({}, "toy"), (card, "BirdNET 2.4")):
+        scorer = replace(SCORER, provenance={"license": "CC BY-NC-SA 4.0"}, card=said)
+        written(tmp_path / name, TableSettings(rtype=(), embeddings=tmp_path / "vectors.npz"), scorer=scorer)
+        with np.load(tmp_path / "vectors.npz", allow_pickle=False) as found:
+            assert found["model"].item() == name
+            assert json.loads(found[METADATA].item()) == {"provenance": {"license": "CC BY-NC-SA 4.0"}}
 
 
 def test_a_recording_that_is_missing_twice_there_or_out_of_order_is_noticed(tmp_path: Path) -> None:

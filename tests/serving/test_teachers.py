@@ -2,11 +2,12 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,7 +17,9 @@ import soundfile
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from archive.licences import licence_note, teachers_of
 from archive.recordings import Recording
+from archive.survey import marks_of, sound_marks, sounds_marked
 from config import ImitationSettings
 from runtime.cells import open_text, write_row
 from runtime.guard import FOREIGN, OPERATORS, check_graph
@@ -249,6 +252,76 @@ def test_a_published_classifier_teaches_on_the_terms_it_was_published_on(tmp_pat
         path = network(tmp_path / "t.onnx", {METADATA: facts})
         assert open_teacher(path, PLAIN, []).facts["license"] == expected
     assert open_teacher(path, ImitationSettings(license="MIT"), []).facts["license"] == "MIT"
+
+
+def tables_of(provenance: object, folder: Path, name: str = "taught.onnx") -> list[Path]:
+    """The tables that a model of this provenance may leave: as predictor.py writes them, and turned into Parquet."""
+    rows = [Embedded("b.wav", [0.0, 1.0], [1.0, 2.0], np.eye(2, dtype=np.float32))]
+    for path in (folder / "t.npz", folder / "t.csv"):
+        write_vectors(path, rows, name, provenance=cast(dict[str, object], provenance))
+    frame = pd.DataFrame({"file": "b.wav", "start": [0.0, 1.0], "end": [1.0, 2.0], "embedding": list(np.eye(2))})
+    frame.attrs = {"name": name, METADATA: json.dumps({"provenance": provenance})}
+    frame.to_parquet(folder / "t.parquet")
+    return [folder / "t.npz", folder / "t.csv", folder / "t.parquet"]
+
+
+def test_a_table_hands_on_what_the_file_that_left_it_does(recordings: list[Recording], tmp_path: Path) -> None:
+    """A classifier that BirdNET taught and that was trained on a recording: its student may not be judged by that."""
+    audio = {"sample_rate": 8_000, "window_seconds": 1.0, "context_seconds": 1.0}
+    heard, other = ([row.path] for row in recordings)
+    birdnet = {"name": "BirdNET 2.4", "license": "CC BY-NC-SA 4.0", "sha256": "ab"}
+    for said in ({"license": "MIT"}, {"members": [{"trained_on": ""}, {"trained_on": sound_marks(heard)}]}, {}):
+        provenance = {"teachers": [birdnet], "trained_on": sound_marks(heard), **said}
+        file = network(tmp_path / "taught.onnx", {METADATA: json.dumps({"audio": audio, "provenance": provenance})})
+        from_file = open_teacher(file, PLAIN, recordings)
+        for path in tables_of(provenance, tmp_path):
+            teacher = open_teacher(path, PLAIN, recordings)
+            assert teacher.provenance == from_file.provenance == provenance
+            assert {**teacher.facts, "sha256": ""} == {**from_file.facts, "sha256": ""}
+            assert licence_note([*teachers_of(teacher.provenance), teacher.facts]).startswith("NON-COMMERCIAL: made")
+            known = "".join(marks_of(teacher.provenance))
+            assert [sounds_marked(paths, known) for paths in (heard, other)] == [heard, []]
+
+
+def test_a_model_of_somebody_else_teaches_by_its_table_on_its_own_terms(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    for path in tables_of({"license": "CC BY-NC-SA 4.0"}, tmp_path, "BirdNET 2.4"):
+        facts = open_teacher(path, PLAIN, recordings).facts
+        assert (facts["name"], facts["license"]) == ("BirdNET 2.4", "CC BY-NC-SA 4.0")
+        assert licence_note([facts]).startswith("NON-COMMERCIAL")
+        assert open_teacher(path, ImitationSettings(license="MIT"), recordings).facts["license"] == "MIT"
+
+
+def test_what_a_table_says_of_itself_is_believed_or_refused_as_that_of_a_file(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    for hostile in ("?", 3, None, ["x"], {"teachers": 3, "trained_on": [1], "license": {}}, {"license": "x" * 10**6}):
+        for path in tables_of(hostile, tmp_path):
+            teacher = open_teacher(path, PLAIN, recordings)
+            assert teacher.provenance == (hostile if isinstance(hostile, dict) else {})
+            assert teacher.facts["license"] in ("unknown", "x" * 200) and marks_of(teacher.provenance) == []
+            assert teachers_of(teacher.provenance) == []
+    columns = {"file": np.array(["b.wav"]), "start": np.zeros(1), "end": np.ones(1), "embedding": VECTORS[:1]}
+    for text in ("{", "[" * 10**6, "9" * 10_000):
+        for facts in (np.array(text), np.array([text, text])):
+            with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
+                for name, values in {**columns, METADATA: facts}.items():
+                    with archive.open(f"{name}.npy", "w") as member:
+                        np.lib.format.write_array(member, values, allow_pickle=False)
+            refused_in_a_line(tmp_path / "t.npz", tmp_path / "t.npz", recordings)
+        (tmp_path / "t.csv.json").write_text(text)
+        refused_in_a_line(tmp_path / "t.csv", tmp_path / "t.csv.json", recordings)
+        frame = pd.DataFrame({name: list(values) for name, values in columns.items()})
+        frame.attrs[METADATA] = text
+        frame.to_parquet(tmp_path / "t.parquet")
+        refused_in_a_line(tmp_path / "t.parquet", tmp_path / "t.parquet", recordings)
+
+
+def refused_in_a_line(path: Path, named: Path, recordings: list[Recording]) -> None:
+    with pytest.raises(AssertionError, match=r"damaged|no JSON object") as refusal:
+        open_teacher(path, PLAIN, recordings)
+    assert "\n" not in str(refusal.value) and str(named) in str(refusal.value) and len(str(refusal.value)) < 500
 
 
 FILES, TIMES = ("/else/pond/a.wav", "/else/pond/a.wav", "b.wav"), ((0.0, 2.0), (1.0, 3.0), (0.0, 2.0))
