@@ -498,9 +498,10 @@ _written = {"last": -1e9}
 def table_lines(
     arrays: dict[str, NDArray[Any]], intervals: bool = False, alarms: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[str]:
-    """The table: figures out of fold, mean over the seeds and their deviation.
+    """The table: figures out of fold, mean over the seeds and their deviation; the arms in their own order, whichever
+    ended first.
 
-    intervals   also the difference in cmAP to the first arm with its 95 % interval, over seeds that both have
+    intervals   also the difference in cmAP to the frozen arm with its 95 % interval, over seeds that both have
     alarms      what main.py says of each run: its false alarms per hour at the fitted thresholds
     """
     truth, folds = arrays["truth"], arrays["folds"]
@@ -509,8 +510,11 @@ def table_lines(
         arm, bar, seed = name.partition("|")
         if bar:
             runs.setdefault(arm, {})[seed] = scores
+    order, first = [*(arm.name for arm in ARMS), *AFTER], runs.get(FROZEN, {})
+    runs = {arm: runs[arm] for arm in dict.fromkeys([*order, *runs]) if arm in runs}
     lines = [f"{'':40}{'seeds':>6}{'macro AUC':>16}{'cmAP at once':>16}{'mean of folds':>16}{'top-1':>16}  alarms/h"]
-    lines[0] += "   cmAP minus the first's" if intervals else ""
+    if intervals:
+        lines[0] += f"   cmAP minus that of {FROZEN!r}{'' if first else ', which has not been run to its end'}"
     for arm, seeds in runs.items():
         values = np.array([figures(truth, folds, scores) for scores in seeds.values()])
         cells = "".join(
@@ -520,7 +524,6 @@ def table_lines(
         each = [(alarms or {}).get(f"{arm}|{seed}", {}).get("false_alarms_per_hour_at_thresholds") for seed in seeds]
         counted = [value for value in each if value is not None]
         text += f"{np.mean(counted):10.1f}" if counted else f"{'':10}"
-        first = runs.get(next(iter(runs)), {})
         both = sorted(set(seeds) & set(first))
         if intervals and both and seeds is not first:
             pairs = [seeds[one] for one in both], [first[one] for one in both]

@@ -22,7 +22,9 @@ from bench.gpu import LIMITS, LONGEST, PATIENCE, wait
 from bench.gpu_pack import LONGEST as LONGEST_RECORDING
 from bench.gpu_pack import RATE, ROOM, pack, size_of, write_table
 from bench.gpu_parts import (
+    AFTER,
     ARMS,
+    FROZEN,
     PARTS,
     STAGE_ONE,
     TEACHER,
@@ -296,6 +298,19 @@ def test_the_table_judges_each_run_over_what_was_held_out_from_it() -> None:
     assert figures(truth, folds, right) == (1.0, 1.0, 1.0, 1.0)
     assert figures(truth, folds, half)[3] == pytest.approx(4 / 6)
     arrays = {"truth": truth, "folds": folds, "groups": np.arange(6)}
-    lines = table_lines(arrays | {"good|0": right, "bad|0": half, "bad|1": right}, intervals=True)
-    assert len(lines) == 3 and lines[1].split()[:2] == ["good", "1"] and lines[2].split()[:2] == ["bad", "2"]
+    lines = table_lines(arrays | {f"{FROZEN}|0": right, "bad|0": half, "bad|1": right}, intervals=True)
+    assert len(lines) == 3 and lines[1].startswith(f"{FROZEN:40}     1 ") and lines[2].split()[:2] == ["bad", "2"]
     assert "[" not in lines[1] and "   -" in lines[2]  # the first is what the others are compared with
+
+
+def test_all_arms_are_compared_with_the_frozen_one_whichever_ended_first() -> None:
+    truth = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    arrays = {"truth": truth, "folds": np.array([0, 0, 1, 1]), "groups": np.arange(4)}
+    last, early = ARMS[-1].name, ARMS[1].name
+    ended = {f"{AFTER[0]}|0": truth, f"{last}|0": 1 - truth, f"{early}|0": truth}
+    lines = table_lines(arrays | ended | {f"{FROZEN}|0": truth}, intervals=True)
+    assert [line[:40].rstrip() for line in lines[1:]] == [FROZEN, early, last, AFTER[0]]
+    assert f"minus that of '{FROZEN}'" in lines[0] and "not been run" not in lines[0]
+    assert ["[" in line for line in lines[1:]] == [False, True, True, True] and "   -" in lines[3]
+    alone = table_lines(arrays | ended, intervals=True)  # control: no other takes its place
+    assert "which has not been run to its end" in alone[0] and not any("[" in line for line in alone[1:])
