@@ -175,9 +175,10 @@ def refusing_damage(path: Path, wanted: str, remedy: str, *errors: type[Exceptio
     wanted    what the file should hold: ".npz of plain arrays"
     errors    more of them, that the library that reads has of its own
     """
+    damage: tuple[type[Exception], ...] = (*NO_ARRAYS, *errors)
     try:
         yield
-    except (*NO_ARRAYS, *errors) as error:
+    except damage as error:
         why = (str(error).split("\n")[0] or type(error).__name__)[:200]
         raise AssertionError(f"{path} is damaged or no {wanted} ({why}); {remedy}") from None
 

@@ -1,5 +1,6 @@
 """What the project uses of pyarrow.parquet 26."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
