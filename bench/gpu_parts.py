@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,11 +35,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
-from archive.recordings import Recording
 from bench.arms import Arm, difference, held_out, is_finished
 from bench.baseline import MIN_RECORDINGS
 from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset, PretrainCommand
-from data_loader import read_labeled, read_noise, recording_contexts, split, truth_table
+from data_loader import Context, read_labeled, read_noise, recording_contexts, split, truth_table
 from evaluation.held_out import WindowScores, pool_windows
 from evaluation.metrics import cmap, macro_roc_auc, top1_accuracy
 from loss import classification_loss, masked_reconstruction_loss
@@ -117,6 +117,7 @@ FINETUNE = (
 )
 PRETRAIN = (*SHARED, "--train.batch_size", "16", "--train.encoder_rate", "5e-5")
 TEACHER = "birdnet.npz"  # in the pack: what that network makes of its recordings
+BEFORE = "before"  # stage 1
 PROBE_C = 0.01  # of the logistic regression on frozen features, as in bench.verdict
 
 
@@ -373,7 +374,8 @@ def table(trial: Trial) -> None:
         if arm not in arms:
             add(trial.out / "failed.txt", f"{arm.name}: left out, main.py does not have all of {' '.join(arm.flags)}")
     jobs = [finetune_job(trial, arm, seed) for seed in trial.size.seeds for arm in arms]
-    run_jobs(trial, jobs, lambda: write_scores(trial))
+    tasks = [Task(partial(run_job, trial, job, partial(write_scores, trial))) for job in jobs]
+    run_tasks(tasks, trial.size.at_once)
     write_scores(trial, every=0.0)
 
 
@@ -407,25 +409,54 @@ def finetune_job(trial: Trial, arm: Arm, seed: int) -> Job:
     return Job(f"{arm.name}, seed {seed}", words, place, "finetune")
 
 
-def run_jobs(trial: Trial, jobs: Sequence[Job], after: Callable[[], None]) -> None:
-    """Some at once, each in a process of its own; `after` is called when one has ended."""
-    lock = threading.Lock()
+def run_job(trial: Trial, job: Job, after: Callable[[], None]) -> None:
+    """In a process of its own; `after` is called when it has ended, of one job at a time."""
+    started = time.monotonic()
+    job.place.mkdir(parents=True, exist_ok=True)
+    printed = job.place / "printed.txt"
+    with printed.open("wb") as file:
+        code = subprocess.call([sys.executable, *job.words], stdout=file, stderr=subprocess.STDOUT)
+    with _writing:
+        print(f"{job.name}: left with {code} after {time.monotonic() - started:.0f} s", flush=True)
+        if not is_finished(job.place / job.kind):
+            tail = printed.read_text(encoding="utf-8", errors="replace")[-1500:]
+            add(trial.out / "failed.txt", f"{job.name}: {' '.join(job.words)}\n{tail}")
+        after()
 
-    def run(job: Job) -> None:
-        started = time.monotonic()
-        job.place.mkdir(parents=True, exist_ok=True)
-        printed = job.place / "printed.txt"
-        with printed.open("wb") as file:
-            code = subprocess.call([sys.executable, *job.words], stdout=file, stderr=subprocess.STDOUT)
-        with lock:
-            print(f"{job.name}: left with {code} after {time.monotonic() - started:.0f} s", flush=True)
-            if not is_finished(job.place / job.kind):
-                tail = printed.read_text(encoding="utf-8", errors="replace")[-1500:]
-                add(trial.out / "failed.txt", f"{job.name}: {' '.join(job.words)}\n{tail}")
-            after()
 
-    with ThreadPoolExecutor(trial.size.at_once) as pool:
-        for done in [pool.submit(run, job) for job in jobs]:
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A piece of work, which is begun when all that it needs have ended."""
+
+    work: Callable[[], None]
+    needs: tuple[Task, ...] = ()
+
+
+def run_tasks(tasks: Sequence[Task], at_once: int) -> None:
+    """Some at once; what is begun next is always the first in the order of the list that may be begun."""
+    waiting, ended, turn = list(tasks), set[Task](), threading.Condition()
+
+    def begin() -> Task | None:
+        with turn:
+            while waiting:
+                for task in waiting:
+                    if ended.issuperset(task.needs):
+                        waiting.remove(task)
+                        return task
+                turn.wait()
+        return None
+
+    def run() -> None:
+        while task := begin():
+            try:
+                task.work()
+            finally:  # an error is raised when the others are done
+                with turn:
+                    ended.add(task)
+                    turn.notify_all()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in [pool.submit(run) for _ in range(at_once)]:
             done.result()
 
 
@@ -457,6 +488,7 @@ def write_scores(trial: Trial, every: float = 30.0) -> None:
     _written["last"] = time.monotonic()
 
 
+_writing = threading.Lock()  # held by who writes to the files of results
 _known: dict[str, NDArray[Any]] = {}  # what scores.npz holds
 _figures: dict[str, dict[str, float]] = {}  # what main.py says of each run
 _paths: list[str] = []
@@ -466,9 +498,10 @@ _written = {"last": -1e9}
 def table_lines(
     arrays: dict[str, NDArray[Any]], intervals: bool = False, alarms: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[str]:
-    """The table: figures out of fold, mean over the seeds and their deviation.
+    """The table: figures out of fold, mean over the seeds and their deviation; the arms in their own order, whichever
+    ended first.
 
-    intervals   also the difference in cmAP to the first arm with its 95 % interval, over seeds that both have
+    intervals   also the difference in cmAP to the frozen arm with its 95 % interval, over seeds that both have
     alarms      what main.py says of each run: its false alarms per hour at the fitted thresholds
     """
     truth, folds = arrays["truth"], arrays["folds"]
@@ -477,8 +510,11 @@ def table_lines(
         arm, bar, seed = name.partition("|")
         if bar:
             runs.setdefault(arm, {})[seed] = scores
+    order, first = [*(arm.name for arm in ARMS), *AFTER], runs.get(FROZEN, {})
+    runs = {arm: runs[arm] for arm in dict.fromkeys([*order, *runs]) if arm in runs}
     lines = [f"{'':40}{'seeds':>6}{'macro AUC':>16}{'cmAP at once':>16}{'mean of folds':>16}{'top-1':>16}  alarms/h"]
-    lines[0] += "   cmAP minus the first's" if intervals else ""
+    if intervals:
+        lines[0] += f"   cmAP minus that of {FROZEN!r}{'' if first else ', which has not been run to its end'}"
     for arm, seeds in runs.items():
         values = np.array([figures(truth, folds, scores) for scores in seeds.values()])
         cells = "".join(
@@ -488,7 +524,6 @@ def table_lines(
         each = [(alarms or {}).get(f"{arm}|{seed}", {}).get("false_alarms_per_hour_at_thresholds") for seed in seeds]
         counted = [value for value in each if value is not None]
         text += f"{np.mean(counted):10.1f}" if counted else f"{'':10}"
-        first = runs.get(next(iter(runs)), {})
         both = sorted(set(seeds) & set(first))
         if intervals and both and seeds is not first:
             pairs = [seeds[one] for one in both], [first[one] for one in both]
@@ -527,6 +562,19 @@ class Adapted(NamedTuple):
     fold: int  # held out from it
 
 
+@dataclass(frozen=True)
+class Probes:
+    """What the features of an encoder are judged with, and what was found."""
+
+    contexts: Sequence[Context]
+    truth: Table  # (recordings, species)
+    labels: NDArray[np.int64]  # (recordings,)
+    folds: NDArray[np.int64]  # (recordings,)
+    pool: ProcessPoolExecutor  # of regressions
+    device: threading.Lock  # one encoder at a time
+    values: dict[tuple[str, str], list[tuple[float, float]]]  # layers, and after what -> cmAP and top-1 by fold
+
+
 def stage_one(trial: Trial) -> None:
     """Adapt the encoder in every way with each fold held out, then judge it: frozen layer by layer, and fine-tuned."""
     places = {
@@ -536,19 +584,37 @@ def stage_one(trial: Trial) -> None:
         if "{teacher}" not in arm.flags or (trial.pack / TEACHER).is_file()
         for fold in trial.size.folds
     }
-    jobs = [stage_one_job(trial, run, place) for run, place in places.items()]
-    run_jobs(trial, jobs, lambda: write_skills(trial, places))
-    probe(trial, places)
-    more: list[Job] = []
+    spawned = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA would not live
+    with ProcessPoolExecutor(available_cores(), spawned) as pool:
+        run_tasks(stage_one_tasks(trial, places, read_probes(trial, pool)), trial.size.at_once)
+    write_scores(trial, every=0.0)
+
+
+def stage_one_tasks(trial: Trial, places: Mapping[Adapted, Path], probes: Probes) -> list[Task]:
+    """Seed by seed and arm by arm an arm is adapted, probed and fine-tuned before the next one is begun, but for what
+    is free meanwhile: a call that is cut off leaves whole rows, of the first arms."""
+    tell = partial(write_stage_one, trial, places, probes)
+    tasks = [Task(partial(probe_before, trial, probes, tell))]
     for seed in trial.size.seeds:
         for arm, name in zip(STAGE_ONE, AFTER, strict=True):
-            folders = [places.get(Adapted(arm, seed, fold)) for fold in trial.size.folds]
-            if all(folder and is_finished(folder / "mae") for folder in folders):
-                pattern = trial.place(f"{arm.name} FOLD", seed).name.replace("FOLD", "{fold}")  # main.py fills it in
-                weights = trial.scratch / pattern / "mae" / "encoder.safetensors"
-                more.append(finetune_job(trial, Arm(name, ("--encoder.weights", str(weights))), seed))
-    run_jobs(trial, more, lambda: write_scores(trial))
-    write_scores(trial, every=0.0)
+            mine = {run: place for run, place in places.items() if (run.arm, run.seed) == (arm, seed)}
+            jobs = [stage_one_job(trial, run, place) for run, place in mine.items()]
+            adapted = tuple(Task(partial(run_job, trial, job, tell)) for job in jobs)
+            if adapted:
+                tasks += adapted
+                tasks.append(Task(partial(probe_arm, trial, probes, mine, tell), adapted))
+                tasks.append(Task(partial(finetune_after, trial, name, seed, mine), adapted))
+    return tasks
+
+
+def finetune_after(trial: Trial, name: str, seed: int, places: Mapping[Adapted, Path]) -> None:
+    """main.py on the encoders of one arm and seed, where all of them are there."""
+    if all(is_finished(place / "mae") for place in places.values()):
+        arm = next(iter(places)).arm
+        pattern = trial.place(f"{arm.name} FOLD", seed).name.replace("FOLD", "{fold}")  # main.py fills it in
+        weights = trial.scratch / pattern / "mae" / "encoder.safetensors"
+        job = finetune_job(trial, Arm(name, ("--encoder.weights", str(weights))), seed)
+        run_job(trial, job, partial(write_scores, trial))
 
 
 def stage_one_job(trial: Trial, run: Adapted, place: Path) -> Job:
@@ -559,63 +625,87 @@ def stage_one_job(trial: Trial, run: Adapted, place: Path) -> Job:
     return Job(f"{run.arm.name}, seed {run.seed}, fold {run.fold}", words, place, "mae")
 
 
-def write_skills(trial: Trial, places: Mapping[Adapted, Path]) -> None:
-    """How well masked sound is reconstructed, by the way of stage 1."""
+def write_stage_one(trial: Trial, places: Mapping[Adapted, Path], probes: Probes) -> None:
+    """stage_one.txt: how well masked sound is reconstructed, by the way of stage 1, and what the probes have found."""
     lines = list[str]()
     for arm in STAGE_ONE:
         mine = [place for run, place in places.items() if run.arm == arm and is_finished(place / "mae")]
         skills = [float(read_records(place / "mae")[-1]["skill"]) for place in mine]
         if skills:
             spread = f"(of {len(skills)} runs {min(skills):.3f} to {max(skills):.3f})"
-            lines.append(f"{arm.name}: skill {np.mean(skills):.3f} {spread}\n")
+            lines.append(f"{arm.name}: skill {np.mean(skills):.3f} {spread}")
+    for arm in STAGE_ONE:
+        if any(when == arm.name for _, when in probes.values):
+            lines += [arm.name, f"{'layers':8}{'before: cmAP, top-1':>22}{'after':>18}{'cmAP':>10}"]
+            lines += [probe_line(probes, name, arm.name) for name in layer_names(trial)]
     if lines:
-        (trial.out / "stage_one.txt").write_text("".join(lines), encoding="utf-8")
+        (trial.out / "stage_one.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def probe(trial: Trial, places: Mapping[Adapted, Path]) -> None:
-    """Logistic regression on frozen features of every layer, before and after stage 1: means over folds (and seeds)."""
+def probe_line(probes: Probes, layer: str, arm: str) -> str:
+    """A layer before and after an arm of stage 1: means over folds (and seeds)."""
+    first, last = (np.mean(probes.values.get((layer, when), [(np.nan, np.nan)]), axis=0) for when in (BEFORE, arm))
+    return f"{layer:8}{first[0]:14.3f}{first[1]:8.3f}{last[0]:10.3f}{last[1]:8.3f}{last[0] - first[0]:+10.3f}"
+
+
+def layer_names(trial: Trial) -> list[str]:
+    """Every layer of the encoder by itself, and all together."""
+    return [*map(str, range(1, SIZES[trial.size.preset].layers + 1)), "all"]
+
+
+def read_probes(trial: Trial, pool: ProcessPoolExecutor) -> Probes:
+    """The recordings that features are judged on, read once."""
     with redirect_stdout(None):
         taxonomy, recordings = read_labeled(trial.data)
-    truth = truth_table(recordings, taxonomy.labels, AUDIO)
+        for fold in trial.size.folds:
+            split(recordings, replace(trial.data, valid_fold=fold))  # refuses groups that stand in several folds
     column = {label: index for index, label in enumerate(taxonomy.labels)}
     labels = np.array([column[recording.labels[0]] for recording in recordings])
     folds = np.array([recording.fold for recording in recordings])
-    for fold in trial.size.folds:
-        with redirect_stdout(None):
-            split(recordings, replace(trial.data, valid_fold=fold))  # refuses groups that stand in several folds
-    before = trial.scratch / "before.npz"
-    start = EncoderSettings(trial.size.preset, trial.weights)
-    save_features(load_encoder(start, AUDIO), recordings, before)
-    work = [("before", str(before), fold) for fold in trial.size.folds]
-    for run, place in places.items():
-        if is_finished(place / "mae"):
-            adapted = EncoderSettings(trial.size.preset, str(place / "mae" / "encoder.safetensors"))
-            save_features(load_encoder(adapted, AUDIO), recordings, place / "after.npz")
-            work.append((run.arm.name, str(place / "after.npz"), run.fold))
-    names = [*map(str, range(1, SIZES[trial.size.preset].layers + 1)), "all"]
-    values: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    spawned = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA would not live
-    with ProcessPoolExecutor(min(available_cores(), len(work) * len(names)), spawned) as pool:
-        tasks = [  # the longest first
-            (when, name, path, fold) for name in reversed(names) for when, path, fold in work if has(path, name)
-        ]
-        found = pool.map(
-            regress, *zip(*((path, name, fold, labels, folds) for _, name, path, fold in tasks), strict=True)
-        )
-        for (when, name, _, fold), scores in zip(tasks, found, strict=True):
-            mine = truth[folds == fold]
-            values.setdefault((name, when), []).append((cmap(mine, scores), top1_accuracy(mine, scores)))
-    for arm in STAGE_ONE:
-        if not any(when == arm.name for _, when in values):
-            continue
-        columns = f"{'layers':8}{'before: cmAP, top-1':>22}{'after':>18}{'cmAP':>10}"
-        add(trial.out / "stage_one.txt", f"{arm.name}\n{columns}")
-        for name in names:
-            first, last = (
-                np.mean(values.get((name, when), [(np.nan, np.nan)]), axis=0) for when in ("before", arm.name)
-            )
-            cells = f"{first[0]:14.3f}{first[1]:8.3f}{last[0]:10.3f}{last[1]:8.3f}{last[0] - first[0]:+10.3f}"
-            add(trial.out / "stage_one.txt", f"{name:8}{cells}")
+    contexts, truth = list(recording_contexts(recordings, AUDIO)), truth_table(recordings, taxonomy.labels, AUDIO)
+    return Probes(contexts, truth, labels, folds, pool, threading.Lock(), {})
+
+
+def probe_before(trial: Trial, probes: Probes, after: Callable[[], None]) -> None:
+    """The encoder as it is, with each fold held out."""
+    kept = trial.scratch / "before.npz"
+    keep_features(trial, probes, trial.weights, kept)
+    judge_features(trial, probes, BEFORE, [(kept, fold) for fold in trial.size.folds], after)
+
+
+def probe_arm(trial: Trial, probes: Probes, places: Mapping[Adapted, Path], after: Callable[[], None]) -> None:
+    """The encoders of one arm and seed, those that are there."""
+    there = {run: place for run, place in places.items() if is_finished(place / "mae")}
+    for place in there.values():
+        keep_features(trial, probes, str(place / "mae" / "encoder.safetensors"), place / "after.npz")
+    name = next(iter(places)).arm.name
+    judge_features(trial, probes, name, [(place / "after.npz", run.fold) for run, place in there.items()], after)
+
+
+def keep_features(trial: Trial, probes: Probes, weights: str, path: Path) -> None:
+    """The features of an encoder, in a file."""
+    with probes.device:
+        save_features(load_encoder(EncoderSettings(trial.size.preset, weights), AUDIO), probes.contexts, path)
+
+
+def judge_features(
+    trial: Trial, probes: Probes, when: str, work: Sequence[tuple[Path, int]], after: Callable[[], None]
+) -> None:
+    """Logistic regression on frozen features of every layer.
+
+    work    files of features, each with the fold that is held out
+    """
+    told = [  # the longest first
+        (name, fold, probes.pool.submit(regress, str(path), name, fold, probes.labels, probes.folds))
+        for name in reversed(layer_names(trial))
+        for path, fold in work
+        if has(str(path), name)
+    ]
+    found = [(name, probes.truth[probes.folds == fold], scores.result()) for name, fold, scores in told]
+    with _writing:
+        for name, truth, scores in found:
+            probes.values.setdefault((name, when), []).append((cmap(truth, scores), top1_accuracy(truth, scores)))
+        after()
 
 
 def has(path: str, layer: str) -> bool:
@@ -625,13 +715,12 @@ def has(path: str, layer: str) -> bool:
 
 
 @torch.inference_mode()
-def save_features(encoder: Encoder, recordings: Sequence[Recording], path: Path, batch: int = 64) -> None:
+def save_features(encoder: Encoder, contexts: Sequence[Context], path: Path, batch: int = 64) -> None:
     """Owner (windows,) and features (windows, layers, 3 * width): mean, deviation and maximum over the tokens of each
     layer, layer-normalised without affine parameters."""
     device = the_device()
     encoder = encoder.to(device).eval()
     log_mel = LogMel(AUDIO, encoder.size.mels).to(device)
-    contexts = list(recording_contexts(recordings, AUDIO))
     rows: list[Table] = []
     for first in range(0, len(contexts), batch):
         waveforms = torch.from_numpy(np.stack([one.samples for one in contexts[first : first + batch]])).to(device)

@@ -33,8 +33,8 @@ NUMBERED = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|Error code (\d+) \(")
 MEGABYTE = 1e6
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several may write into one folder
 HALF_WRITTEN = re.compile(rf"\..*\.{HOST}-(\d+)\.part")  # files, and folders of `scratch`
-NO_ARRAYS = (  # what numpy, its zip files and their compression raise where bytes are missing or others
-    *(OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, MemoryError),
+NO_ARRAYS = (  # what numpy, pyarrow, zip files and their compression raise where bytes are missing or others
+    *(OSError, ValueError, TypeError, LookupError, OverflowError, EOFError, SyntaxError, RuntimeError, MemoryError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 
@@ -169,14 +169,16 @@ def json_object(text: str | bytes, where: str, remedy: str) -> dict[str, Any]:
 
 
 @contextmanager
-def refusing_damage(path: Path, wanted: str, remedy: str) -> Generator[None]:
+def refusing_damage(path: Path, wanted: str, remedy: str, *errors: type[Exception]) -> Generator[None]:
     """What reads arrays of a file that anybody may have written refuses one that is damaged, or another, in a line.
 
     wanted    what the file should hold: ".npz of plain arrays"
+    errors    more of them, that the library that reads has of its own
     """
+    damage: tuple[type[Exception], ...] = (*NO_ARRAYS, *errors)
     try:
         yield
-    except NO_ARRAYS as error:
+    except damage as error:
         why = (str(error).split("\n")[0] or type(error).__name__)[:200]
         raise AssertionError(f"{path} is damaged or no {wanted} ({why}); {remedy}") from None
 

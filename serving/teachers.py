@@ -33,7 +33,7 @@ from archive.recordings import Recording, overlaps
 from config import SCRATCH, AudioSettings, ImitationSettings, from_facts
 from runtime import processes
 from runtime.csvs import read_table
-from runtime.files import NO_ARRAYS, read_json, refusing_damage
+from runtime.files import NO_ARRAYS, json_object, read_json, refusing_damage
 from runtime.terminal import show
 from serving.embeddings import beside
 from serving.foreign import EMBEDDINGS, ForeignFile, check_length, open_foreign, output_of
@@ -49,6 +49,7 @@ COLUMNS = {  # what is needed of a table, and what it is called there
     "embedding": EMBEDDINGS,
 }
 TABLES = (".npz", ".parquet", ".csv")
+AGAIN = "write it again"  # a table that cannot be read
 ROUNDING = 0.01  # seconds
 MOST_VALUES = 16_384  # of a vector: all are held in memory at once
 MOST_BAD = 0.1  # share of vectors that may be damaged
@@ -222,7 +223,7 @@ def kept_answers(kept: Path) -> Answers | None:
     try:
         with np.load(kept) as file:
             return Answers(file["times"], file["vectors"])
-    except (*NO_ARRAYS, KeyError):
+    except NO_ARRAYS:
         return None
 
 
@@ -387,7 +388,7 @@ def rows_of_recordings(path: Path, files: Sequence[str], recordings: Sequence[Re
 
 def npz_columns(path: Path) -> Columns:
     """A table of numpy's arrays; nothing in it is unpickled."""
-    with refusing_damage(path, ".npz of plain arrays", "write it again"), np.load(path) as file:
+    with refusing_damage(path, ".npz of plain arrays", AGAIN), np.load(path) as file:
         arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     named = columns_in(path, arrays)
     vectors = arrays[named["embedding"]]
@@ -403,20 +404,39 @@ def npz_columns(path: Path) -> Columns:
 
 
 def parquet_columns(path: Path) -> Columns:
-    """A Parquet table whose column of embeddings holds lists of numbers."""
-    import pandas as pd  # slow to import, and seldom needed
+    """A Parquet table whose column of embeddings holds lists of numbers; nothing else reads Parquet here.
 
-    with refusing_damage(path, "Parquet file", "write it again"):
-        table = pd.read_parquet(path)
-    named = columns_in(path, table.columns.tolist())
-    starts = seconds_column(path, "start", table[named["start"]].to_numpy())
-    ends = (
-        seconds_column(path, "end", table[named["end"]].to_numpy()) if "end" in named else np.full(len(starts), np.nan)
-    )
-    vectors = vectors_column(path, table[named["embedding"]].tolist())
-    said = {str(key): str(value) for key, value in table.attrs.items()}
-    files = names_column(table[named["file"]].tolist())
+    Columns are read as they lie in the file, by nobody's notes of what pandas should make of them.
+    """
+    from pyarrow import ArrowException  # slow to import, and seldom needed
+    from pyarrow.parquet import ParquetFile
+
+    with (
+        refusing_damage(path, "Parquet file", AGAIN, ArrowException),
+        path.open("rb") as opened,
+        ParquetFile(opened) as file,
+    ):
+        said = parquet_notes(path, file.schema_arrow.metadata or {})
+        named = columns_in(path, file.schema_arrow.names)
+        table = file.read([*named.values()])
+        cells = {key: table.column(name).to_numpy() for key, name in named.items()}
+    starts = seconds_column(path, "start", cells["start"])
+    ends = seconds_column(path, "end", cells["end"]) if "end" in cells else np.full(len(starts), np.nan)
+    files, vectors = names_column(cells["file"].tolist()), vectors_column(path, cells["embedding"].tolist())
     return Columns(files, starts, ends, vectors, said, provenance_of(stored_facts(said, path)))
+
+
+def parquet_notes(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The attributes of a table of pandas: its name and its licence, where somebody noted them.
+
+    Errors: notes that cannot be read, because a licence may stand in them, which is handed on.
+    """
+    notes = json_object(metadata.get(b"pandas", b"{}"), f"pandas' note in {path}", AGAIN)
+    attributes: object = notes.get("attributes", {})
+    assert isinstance(attributes, dict), (
+        f"pandas' note in {path} is damaged: its attributes are {str(attributes)[:40]!r}, no object; {AGAIN}"
+    )
+    return {key: str(value) for key, value in cast(dict[str, object], attributes).items()}
 
 
 def csv_columns(path: Path) -> Columns:

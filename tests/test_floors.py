@@ -126,6 +126,13 @@ def test_only_optim_moves_weights_and_only_three_rooms_open_sound() -> None:
             assert not opened, f"{path.name} opens sound files"
 
 
+def test_one_room_reads_parquet() -> None:
+    """With care for what anybody may have noted in such a file."""
+    readers = re.compile(r"\bread_parquet\b|\bParquetFile\b")
+    found = [room(path) for path in program() if readers.search(path.read_text(encoding="utf-8"))]
+    assert found == ["serving.teachers"]
+
+
 def dangers(path: Path, borders: set[str]) -> list[str]:
     """What no file of ours may do, by its line; `borders` are the rooms that may catch errors."""
     found, tries = dangers_in(path.read_text(encoding="utf-8"), path.stem in ("states", "checkpoint"))

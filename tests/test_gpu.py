@@ -1,14 +1,20 @@
 """bench/gpu.py: what it takes along can be read again, and it ends in time."""
 
+import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pretend import read_rows
 from safetensors.torch import load_file, save_file
 
@@ -16,24 +22,35 @@ from bench.gpu import LIMITS, LONGEST, PATIENCE, wait
 from bench.gpu_pack import LONGEST as LONGEST_RECORDING
 from bench.gpu_pack import RATE, ROOM, pack, size_of, write_table
 from bench.gpu_parts import (
+    AFTER,
     ARMS,
+    FROZEN,
     PARTS,
     STAGE_ONE,
     TEACHER,
     TRIALS,
     Adapted,
+    Job,
+    Probes,
+    Task,
     Trial,
     figures,
     finetune_job,
     offered,
+    probe_arm,
+    probe_before,
+    run_tasks,
     stage_one_job,
+    stage_one_tasks,
     steps,
     table_lines,
     timed,
+    write_stage_one,
 )
-from config import DataSettings, FinetuneCommand, PretrainCommand, parse
-from data_loader import read_labeled, read_noise
+from config import SIZES, AudioSettings, DataSettings, FinetuneCommand, PretrainCommand, parse
+from data_loader import Context, read_labeled, read_noise
 from demo_data import FieldSeason
+from model import Encoder
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -148,6 +165,121 @@ def test_every_way_of_stage_one_is_a_command_with_a_place_of_its_own(tmp_path: P
         assert masks is None or config.mask.strategy == masks
 
 
+def as_if_done(trial: Trial, job: Job, after: Callable[[], None]) -> None:
+    """In place of a run: what one leaves that has ended well."""
+    folder = job.place / job.kind
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "finished"}))
+    (folder / "metrics.jsonl").write_text(json.dumps({"skill": 0.1}) + "\n")
+    with (trial.out / "order.txt").open("a") as file:
+        file.write(f"{job.name}\n")
+    after()
+
+
+def no_probes(contexts: list[Context], truth: NDArray[np.float32], labels: NDArray[np.int64]) -> Probes:
+    """With a pool of threads in place of one of processes."""
+    pool = cast(ProcessPoolExecutor, ThreadPoolExecutor(2))
+    return Probes(contexts, truth, labels, np.arange(len(labels)) % 2, pool, threading.Lock(), {})
+
+
+def places_of(trial: Trial) -> dict[Adapted, Path]:
+    return {
+        Adapted(arm, seed, fold): trial.place(f"{arm.name} {fold}", seed)
+        for seed in trial.size.seeds
+        for arm in STAGE_ONE
+        for fold in trial.size.folds
+    }
+
+
+def test_each_way_of_stage_one_is_judged_before_the_next_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a call that is cut off leaves whole rows."""
+    (tmp_path / TEACHER).touch()
+    trial = Trial(TRIALS["base"], tmp_path, tmp_path, tmp_path)
+
+    def probed(trial: Trial, _probes: Probes, places: dict[Adapted, Path], after: Callable[[], None]) -> None:
+        arm, seed, _ = next(iter(places))
+        place = trial.place(f"{arm.name} probed", seed)
+        as_if_done(trial, Job(f"{arm.name}, seed {seed}, probed", (), place, "probe"), after)
+
+    monkeypatch.setattr("bench.gpu_parts.run_job", as_if_done)
+    monkeypatch.setattr("bench.gpu_parts.probe_arm", probed)
+    monkeypatch.setattr("bench.gpu_parts.probe_before", lambda *_: None)
+    monkeypatch.setattr("bench.gpu_parts.write_scores", lambda *_: None)
+    probes = no_probes([], np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
+    run_tasks(stage_one_tasks(trial, places_of(trial), probes), at_once=1)
+    due = list[str]()
+    for seed in (0, 1, 2):
+        for arm in STAGE_ONE:
+            due += [f"{arm.name}, seed {seed}, fold {fold}" for fold in (0, 1, 2, 3)]
+            due += [f"{arm.name}, seed {seed}, probed", f"fine-tuned after {arm.name}, seed {seed}"]
+    assert (tmp_path / "order.txt").read_text().splitlines() == due
+    assert (tmp_path / "stage_one.txt").read_text().splitlines()[0] == (
+        f"{STAGE_ONE[0].name}: skill 0.100 (of 12 runs 0.100 to 0.100)"
+    )
+
+
+def test_an_arm_with_a_fold_that_failed_is_not_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(TRIALS["demo"], tmp_path, tmp_path, tmp_path)
+    begun = list[str]()
+
+    def run_job(trial: Trial, job: Job, after: Callable[[], None]) -> None:
+        begun.append(job.name)
+        if job.name != f"{STAGE_ONE[0].name}, seed 0, fold 1":
+            as_if_done(trial, job, after)
+
+    monkeypatch.setattr("bench.gpu_parts.run_job", run_job)
+    for name in ("probe_arm", "probe_before", "write_scores"):
+        monkeypatch.setattr(f"bench.gpu_parts.{name}", lambda *_: None)
+    probes = no_probes([], np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
+    run_tasks(stage_one_tasks(trial, places_of(trial), probes), at_once=3)
+    assert f"fine-tuned after {STAGE_ONE[0].name}, seed 0" not in begun
+    assert f"fine-tuned after {STAGE_ONE[1].name}, seed 0" in begun and len(begun) == 9 * 2 + 8
+
+
+def test_what_is_first_in_the_list_is_begun_as_soon_as_what_it_needs_has_ended() -> None:
+    begun, slow = list[str](), threading.Event()
+
+    def work(name: str, waits: bool = False) -> None:
+        begun.append(name)
+        assert not waits or slow.wait(60)
+        if name == "free 1":
+            slow.set()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    needed = Task(partial(work, "needed", True))
+    tasks = [needed, Task(partial(work, "needing"), (needed,)), *(Task(partial(work, f"free {n}")) for n in (0, 1))]
+    run_tasks(tasks, 2)  # a free place is filled with what may be begun
+    assert begun[:3] == ["needed", "free 0", "free 1"] and begun[3:] == ["needing"]
+    with pytest.raises(ZeroDivisionError):
+        run_tasks([Task(fail), Task(partial(work, "the rest"))], 2)
+    assert begun[-1] == "the rest"
+
+
+def test_probes_find_species_that_differ_in_pitch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the table says so before and after."""
+    monkeypatch.setattr("bench.gpu_parts.load_encoder", lambda *_: Encoder(SIZES["demo"], AudioSettings()))
+    trial, rng, audio = Trial(TRIALS["demo"], tmp_path, tmp_path, tmp_path), np.random.default_rng(0), AudioSettings()
+    times, labels = np.arange(round(audio.context_seconds * audio.sample_rate)) / audio.sample_rate, np.arange(12) // 2
+    labels = labels % 2  # two recordings each, one in either fold
+    sounds = [np.sin(2 * np.pi * (500, 3_000)[label] * times) + 0.1 * rng.normal(size=len(times)) for label in labels]
+    contexts = [Context(owner, sound.astype(np.float32), (0,), ((0.0, 5.0),)) for owner, sound in enumerate(sounds)]
+    probes = no_probes(contexts, np.eye(2, dtype=np.float32)[labels], labels)
+    places = {run: place for run, place in places_of(trial).items() if run.arm == STAGE_ONE[0]}
+    tell = partial(write_stage_one, trial, places, probes)
+    probe_before(trial, probes, tell)
+    assert not (tmp_path / "stage_one.txt").exists()  # nothing has been adapted
+    for run, place in places.items():
+        as_if_done(trial, stage_one_job(trial, run, place), lambda: None)
+    probe_arm(trial, probes, places, tell)
+    lines = (tmp_path / "stage_one.txt").read_text().splitlines()
+    assert lines[0].endswith("(of 2 runs 0.100 to 0.100)") and lines[1] == STAGE_ONE[0].name
+    assert [line.split()[1:3] for line in lines[3:]] == [["1.000", "1.000"]] * (len(lines) - 3)
+
+
 def test_training_steps_of_both_stages_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.gpu_parts.timed", partial(timed, repeats=1))
     steps(Trial(TRIALS["demo"], tmp_path, tmp_path, tmp_path))
@@ -166,6 +298,19 @@ def test_the_table_judges_each_run_over_what_was_held_out_from_it() -> None:
     assert figures(truth, folds, right) == (1.0, 1.0, 1.0, 1.0)
     assert figures(truth, folds, half)[3] == pytest.approx(4 / 6)
     arrays = {"truth": truth, "folds": folds, "groups": np.arange(6)}
-    lines = table_lines(arrays | {"good|0": right, "bad|0": half, "bad|1": right}, intervals=True)
-    assert len(lines) == 3 and lines[1].split()[:2] == ["good", "1"] and lines[2].split()[:2] == ["bad", "2"]
+    lines = table_lines(arrays | {f"{FROZEN}|0": right, "bad|0": half, "bad|1": right}, intervals=True)
+    assert len(lines) == 3 and lines[1].startswith(f"{FROZEN:40}     1 ") and lines[2].split()[:2] == ["bad", "2"]
     assert "[" not in lines[1] and "   -" in lines[2]  # the first is what the others are compared with
+
+
+def test_all_arms_are_compared_with_the_frozen_one_whichever_ended_first() -> None:
+    truth = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    arrays = {"truth": truth, "folds": np.array([0, 0, 1, 1]), "groups": np.arange(4)}
+    last, early = ARMS[-1].name, ARMS[1].name
+    ended = {f"{AFTER[0]}|0": truth, f"{last}|0": 1 - truth, f"{early}|0": truth}
+    lines = table_lines(arrays | ended | {f"{FROZEN}|0": truth}, intervals=True)
+    assert [line[:40].rstrip() for line in lines[1:]] == [FROZEN, early, last, AFTER[0]]
+    assert f"minus that of '{FROZEN}'" in lines[0] and "not been run" not in lines[0]
+    assert ["[" in line for line in lines[1:]] == [False, True, True, True] and "   -" in lines[3]
+    alone = table_lines(arrays | ended, intervals=True)  # control: no other takes its place
+    assert "which has not been run to its end" in alone[0] and not any("[" in line for line in alone[1:])

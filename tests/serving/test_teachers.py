@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pyarrow.parquet import read_table, write_table
 
 from archive.licences import licence_note, teachers_of
 from archive.recordings import Recording
@@ -507,6 +508,71 @@ def test_a_table_of_the_wrong_kind_is_refused_in_a_line(recordings: list[Recordi
     open_teacher(tmp_path / "good.npz", PLAIN, recordings)
     with pytest.raises(AssertionError, match="for ONNX files"):
         open_teacher(tmp_path / "good.npz", ImitationSettings(sample_rate=48_000), recordings)
+
+
+SPOILT = (  # notes beside a Parquet table, by key
+    (b"pandas", b"not json"),
+    (b"pandas", b"\xff\xfe\x00"),
+    (b"pandas", b"[]"),
+    (b"pandas", b"3"),
+    (b"pandas", b"[" * 100_000),
+    (b"pandas", b"1" * 5_000),
+    (b"pandas", b'{"attributes": 3}'),
+    (b"pandas", b'{"attributes": ["license"]}'),
+    (b"ARROW:schema", b"no base64"),
+    (b"ARROW:schema", b"aGVsbG8="),
+)
+STRANGE = (  # what pandas says of the columns, which nobody here needs to know
+    b"{}",
+    b'{"columns": 1, "index_columns": 2}',
+    b'{"columns": [], "index_columns": [{"kind": "range"}], "column_indexes": [1]}',
+    b'{"columns": [{"name": null}], "index_columns": ["gone"], "column_indexes": []}',
+    b'{"columns": [{"name": "start_s", "field_name": "start_s", "numpy_type": "no type", "metadata": null}],'
+    b' "index_columns": [], "column_indexes": []}',
+)
+
+
+@pytest.mark.parametrize(("key", "note"), SPOILT)
+def test_a_parquet_table_with_spoilt_notes_is_refused_in_a_line(
+    key: bytes, note: bytes, recordings: list[Recording], tmp_path: Path
+) -> None:
+    path = parquet(tmp_path / "t", VECTORS)
+    write_table(read_table(path).replace_schema_metadata({key: note}), path)
+    with pytest.raises(AssertionError, match=r"write it again$") as refusal:
+        open_teacher(path, PLAIN, recordings)
+    said = str(refusal.value)
+    assert str(path) in said and "\n" not in said and ("damaged" in said or "holds no JSON object" in said)
+
+
+@pytest.mark.parametrize("note", STRANGE)
+def test_a_parquet_table_is_read_by_its_columns_whatever_is_noted_of_them(
+    note: bytes, recordings: list[Recording], tmp_path: Path
+) -> None:
+    path = parquet(tmp_path / "t", VECTORS)
+    write_table(read_table(path).replace_schema_metadata({b"pandas": note}), path)
+    teacher = open_teacher(path, PLAIN, recordings)
+    assert np.array_equal(targets_of(teacher, recordings).vectors, VECTORS)
+    assert teacher.facts["license"] == "unknown"
+
+
+def test_a_parquet_table_that_names_a_column_twice_is_refused(recordings: list[Recording], tmp_path: Path) -> None:
+    path = parquet(tmp_path / "t", VECTORS)
+    table = read_table(path)
+    write_table(table.append_column("start_s", table.column("end_s")), path)
+    with pytest.raises(AssertionError, match=r"start_s.*2 times") as refusal:
+        open_teacher(path, PLAIN, recordings)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("header", ["'descr': (), 'shape': (3,)", f"'descr': '<f4', 'shape': ({10**30},)"])
+def test_an_array_with_an_impossible_header_is_refused_in_a_line(
+    header: str, recordings: list[Recording], tmp_path: Path
+) -> None:
+    text = f"{{{header}, 'fortran_order': False}}".encode()
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as arrays:
+        arrays.writestr("file.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(AssertionError, match=r"t\.npz is damaged or no \.npz of plain arrays \(.+\); write it again"):
+        open_teacher(tmp_path / "t.npz", PLAIN, recordings)
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """What the project uses of pyarrow.parquet 26."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from pyarrow import Schema, Table
 
@@ -17,4 +18,12 @@ class ParquetWriter:
 class ParquetFile:
     num_row_groups: int
     schema_arrow: Schema
-    def __init__(self, source: Path) -> None: ...
+    def __init__(self, source: Path | BinaryIO) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def read(self, columns: Sequence[str]) -> Table: ...
+
+def read_table(source: Path) -> Table: ...
+def write_table(table: Table, where: Path) -> None: ...
