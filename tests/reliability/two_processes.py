@@ -142,9 +142,10 @@ def imitation_gap(rows: int, weight: float, divided: bool) -> float:
     config = replace(config, target="embeddings", teacher=Path("nobody.npz"), imitation=settings)
     mine, everything = (Batch(part[0], torch.zeros(0, 2), part[2]) for part in batch_of(rows))
     targets = torch.stack([torch.arange(rows).float(), 0.1 * torch.arange(rows)], dim=1)
-    mine, everything = mine._replace(targets=targets[processes.span(rows)]), everything._replace(targets=targets)
+    everything = everything._replace(targets=targets, secondary=targets + 0.4)  # segments of .4 s
+    mine = mine._replace(**{name: getattr(everything, name)[processes.span(rows)] for name in ("targets", "secondary")})
     vectors = torch.randn(rows, 6, generator=torch.Generator().manual_seed(0))
-    imitated = Imitated([], vectors, everything, vectors, 0.4, "")
+    imitated = Imitated([], vectors, everything, vectors, "")
     kind = ImitatingAutoencoder if weight else Imitator
     method = "both" if weight else "forward"
 
