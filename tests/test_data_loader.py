@@ -1153,6 +1153,12 @@ def test_pseudo_labels_are_targets_as_they_were_scored_and_a_share_of_the_window
     set_epoch(loader, 1)
     drawn = Counter(index for _, _, index in batches_of(loader).keys())  # noqa: SIM118
     assert drawn[13] == drawn[14] == 4 and sum(drawn.values()) == 21
+    instead = replace(loose, pseudo_place="taken")
+    loader = labeled_loader([*real, of_length(5.0, "b")], species("a", "b"), instead, AUDIO, 8, 0, pseudo)
+    assert "38.1% of the training windows have pseudo-labels" in capsys.readouterr().out
+    set_epoch(loader, 1)
+    drawn = Counter(index for _, _, index in batches_of(loader).keys())  # noqa: SIM118
+    assert sum(drawn.values()) == 13 and 4 <= drawn[13] + drawn[14] <= 6, "5 of 13 are 38 %"
     strict = replace(loose, pseudo_mass=1.0)
     labeled_loader([*real, of_length(5.0, "b")], species("a", "b"), strict, AUDIO, 8, 0, pseudo)
     assert "11.0% of the training windows have pseudo-labels" in capsys.readouterr().out, "a fifth: 5 of b for 1"
