@@ -44,7 +44,7 @@ from runtime.cells import write_sheet
 from runtime.csvs import read_table
 from runtime.digests import sha256
 from runtime.files import as_json, read_json
-from runtime.runs import MAY_DIFFER, flat, open_run, point_to, refuse_others
+from runtime.runs import MAY_DIFFER, default_of, flat, open_run, point_to, refuse_others
 from runtime.terminal import command_line, launch, show
 from serving.analyser import AnalyserSettings, open_analyser
 from serving.choices import model_hash
@@ -295,7 +295,9 @@ def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:
         status, own = facts.get("status"), facts.get("settings")
         learnt = facts.get("pseudo_labels")  # nothing in one that an earlier version began: asked when it is resumed
         of_table = learnt == table or (learnt is None and status != "finished")
-        if isinstance(own, dict) and settled(cast(dict[str, Any], own)) == settings and of_table:
+        before = settled(cast(dict[str, Any], own)) if isinstance(own, dict) else {}
+        since = {name: default_of(wanted, name) for name in settings.keys() - before.keys()}  # flags that came later
+        if before and settings == before | since and of_table:
             found[path.parent.resolve()] = str(status)
     return found
 

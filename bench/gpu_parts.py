@@ -436,27 +436,26 @@ def run_tasks(tasks: Sequence[Task], at_once: int) -> None:
     """Some at once; what is begun next is always the first in the order of the list that may be begun."""
     waiting, ended, turn = list(tasks), set[Task](), threading.Condition()
 
-    def begin() -> Task | None:
+    def begin() -> Task:
         with turn:
-            while waiting:
+            while True:
                 for task in waiting:
                     if ended.issuperset(task.needs):
                         waiting.remove(task)
                         return task
                 turn.wait()
-        return None
 
-    def run() -> None:
-        while task := begin():
-            try:
-                task.work()
-            finally:  # an error is raised when the others are done
-                with turn:
-                    ended.add(task)
-                    turn.notify_all()
+    def run_next() -> None:
+        task = begin()
+        try:
+            task.work()
+        finally:  # an error is raised when the others are done
+            with turn:
+                ended.add(task)
+                turn.notify_all()
 
     with ThreadPoolExecutor(at_once) as pool:
-        for done in [pool.submit(run) for _ in range(at_once)]:
+        for done in [pool.submit(run_next) for _ in tasks]:
             done.result()
 
 

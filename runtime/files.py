@@ -146,11 +146,10 @@ def no_room(path: Path, need: int, have: int) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """A JSON file that people can read too."""
+    """A JSON file that people can read too; what UTF-8 cannot hold is written as JSON's own escape."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n"
     with publish(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n", encoding="utf-8"
-        )
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

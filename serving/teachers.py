@@ -53,7 +53,7 @@ AGAIN = "write it again"  # a table that cannot be read
 ROUNDING = 0.01  # seconds
 MOST_VALUES = 16_384  # of a vector: all are held in memory at once
 MOST_BAD = 0.1  # share of vectors that may be damaged
-VERSION = 1  # raise it whenever the same teacher would be asked differently
+VERSION = 2  # raise it whenever the same teacher would be asked differently
 Times = NDArray[np.float64]  # (windows, 2) start and end in seconds
 Vectors = NDArray[np.float32]  # (windows, values)
 
@@ -63,6 +63,7 @@ class Answers(NamedTuple):
 
     times: Times
     vectors: Vectors
+    broken: str = ""  # why what could be read this time is not all of it
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def targets_of(teacher: Teacher, recordings: Sequence[Recording]) -> Targets:
     rows, vectors, damaged, unknown = list[Recording](), list[NDArray[np.float32]](), list[str](), 0
     for recording, answers in zip(recordings, every, strict=True):
         unknown += answers is None
-        for (start, end), vector in zip(*answers, strict=True) if answers else ():
+        for (start, end), vector in zip(answers.times, answers.vectors, strict=True) if answers else ():
             if holds_sound(float(start), float(end), recording):
                 sound = bool(np.isfinite(vector).all()) and bool(vector.any())
                 damaged += [] if sound else [f"{recording.name} at {start:g} s"]
@@ -139,14 +140,24 @@ def holds_sound(start: float, end: float, recording: Recording) -> bool:
 
 
 def asked_of_all(teacher: Teacher, recordings: Sequence[Recording]) -> list[Answers | None]:
-    """What a teacher says of each recording; several are asked about at a time."""
+    """What a teacher says of each recording; several are asked about at a time.
+
+    Errors: recordings that could not be read to their end this time. What is said of the others is kept, but another
+    process, or this run when it is resumed, might read more of these, and would be taught otherwise.
+    """
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
         work = pool.map(teacher.answers, recordings)
         bar = tqdm(work, teacher.path.name, len(recordings), unit="file", disable=processes.no_bar(), leave=False)
-        return list(bar)
+        every = list(bar)
     finally:  # what was answered is kept: the same command goes on from there
         pool.shutdown(cancel_futures=True)
+    broken = [(row, said.broken) for row, said in zip(recordings, every, strict=True) if said and said.broken]
+    assert not broken, (
+        f"{len(broken)} of {len(recordings)} recordings could not be read to their end, {broken[0][0].path} for one: "
+        f"{broken[0][1]}; give the same command again, which asks about these alone, or take them away"
+    )
+    return every
 
 
 def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> Teacher:
@@ -191,11 +202,8 @@ class Network:
             sound = open_recording(recording.path, self.rate)
             found = self.computed(sound)
             if may_pass(sound.outcome.reason):
-                show(
-                    f"{recording.path}: {sound.outcome.reason}; what could be read is used, and not kept for later runs"
-                )
-            else:
-                keep_answers(kept, found)
+                return found._replace(broken=sound.outcome.reason)
+            keep_answers(kept, found)
         return found
 
     def computed(self, sound: OpenRecording) -> Answers:

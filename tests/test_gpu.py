@@ -255,8 +255,8 @@ def test_what_is_first_in_the_list_is_begun_as_soon_as_what_it_needs_has_ended()
     run_tasks(tasks, 2)  # a free place is filled with what may be begun
     assert begun[:3] == ["needed", "free 0", "free 1"] and begun[3:] == ["needing"]
     with pytest.raises(ZeroDivisionError):
-        run_tasks([Task(fail), Task(partial(work, "the rest"))], 2)
-    assert begun[-1] == "the rest"
+        run_tasks([Task(fail), Task(fail), *(Task(partial(work, f"rest {n}")) for n in (0, 1))], 1)
+    assert begun[-2:] == ["rest 0", "rest 1"]
 
 
 def test_probes_find_species_that_differ_in_pitch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

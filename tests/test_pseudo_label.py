@@ -567,6 +567,17 @@ def test_a_begun_round_goes_on_if_it_learns_from_the_same_table(
     assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011"
     assert asked.pop().run.resume == own and other != own
     assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011" and not asked
+    path = root / "finetune-011" / "run.json"  # of an earlier version, which did not know a flag
+    facts = json.loads(path.read_text())
+    assert facts["settings"]["data"].pop("pseudo_place") == "added"
+    path.write_text(json.dumps(facts))
+    assert command.trained(PseudoLabelCommand(), begun_from, 1, table) == root / "finetune-011" and not asked
+    del facts["settings"]["data"]["pseudo"]  # nor does a flag that is given become one that came later
+    path.write_text(json.dumps(facts))
+    path.parent.rename(root / "finetune-004")
+    shutil.rmtree(own)
+    command.trained(PseudoLabelCommand(), begun_from, 1, table)
+    assert asked
 
 
 @pytest.mark.usefixtures("exported_once")

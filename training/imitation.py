@@ -29,7 +29,8 @@ from model import LogMel
 from training.device import autocast
 
 HELD_OUT_WINDOWS = 256  # windows the imitation is measured on
-QUIETEST_SPREAD = 0.1  # of the median spread: a value that hardly varies is not blown up beyond this
+QUIETEST_SPREAD, USUAL = 0.1, 0.75  # a value that hardly varies is not blown up beyond this share of a usual spread
+VERSION = 2  # raise it whenever the same vectors would be imitated differently
 Predict = Callable[[Tensor, Tensor], Tensor]  # log-mel pictures and the tokens inside -> (batch, values)
 
 
@@ -74,14 +75,15 @@ def prepare_imitation(
     )
     mean, spread = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
     assert spread.any(), f"the teacher's {len(vectors)} vectors are all the same; choose another output or teacher"
-    spread = np.maximum(spread, QUIETEST_SPREAD * np.median(spread[spread > 0]))  # one that is huge drowns no other
+    usual = np.quantile(spread[spread > 0], USUAL, method="lower")  # the mean would be that of one huge value
+    spread = np.maximum(spread, QUIETEST_SPREAD * usual)
     drawn: list[int] = np.random.default_rng(0).permutation(len(held_out_rows))[:HELD_OUT_WINDOWS].tolist()
     chosen = sorted(drawn)
     windows = SegmentWindows([held_out_rows[index] for index in chosen], replace(data, cache_gb=0.0), audio, seed=0)
     items = [windows[0, number, number] for number in range(len(chosen))]
     batch = collate(items, round(audio.context_seconds * audio.sample_rate), 2)
     assert len(batch.waveforms), "no held-out recording can be read; choose another --data.valid_fold"
-    sha = hashlib.sha256()
+    sha = hashlib.sha256(str(VERSION).encode())
     for own, values in ((rows, vectors), (held_out_rows, held_out_vectors)):
         sha.update(repr([(row.name, row.start, row.end) for row in own]).encode("utf-8", "surrogateescape"))
         sha.update(np.ascontiguousarray(values).data)

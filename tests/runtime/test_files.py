@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtime import files, terminal
-from runtime.files import publish, scratch
+from runtime.files import publish, read_json, scratch, write_json
 
 
 def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -100,3 +100,10 @@ def test_damage_is_refused_in_a_line_and_a_mistake_of_ours_is_not(tmp_path: Path
         assert "\n" not in str(refusal.value)
     with pytest.raises(ZeroDivisionError), files.refusing_damage(tmp_path / "t.npz", "table", "write it again"):
         raise ZeroDivisionError
+
+
+def test_what_is_no_unicode_is_written_as_an_escape(tmp_path: Path) -> None:
+    for word in ("\ud800", "a\udcff.wav", "Grünspecht 🐦"):
+        write_json(tmp_path / "run.json", {"run": word})
+        assert read_json(tmp_path / "run.json", "mend it") == {"run": word}
+    assert "Grünspecht 🐦" in (tmp_path / "run.json").read_text(encoding="utf-8"), "people can read it"

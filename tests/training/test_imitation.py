@@ -76,6 +76,11 @@ def test_one_huge_value_spoils_no_other(rows: list[Recording]) -> None:
         assert found.isfinite().all() and torch.allclose(found[:, others], plain[:, others], atol=1e-4), huge
 
 
+def test_values_that_hardly_vary_are_not_blown_up_though_they_are_many(rows: list[Recording]) -> None:
+    vectors = np.random.default_rng(0).normal(0.0, [1.0] * 4 + [1e-6] * 5, (11, 9))
+    assert imitated_of(rows, vectors).vectors[:, 4:].abs().max() < 1e-4
+
+
 def test_what_is_wanted_belongs_to_the_sound_inside(rows: list[Recording]) -> None:
     """The vector of a row is its number; the pitch of the sound inside its tokens says the same number."""
     vectors = np.stack([np.arange(11.0), np.ones(11)], axis=1)
