@@ -342,7 +342,7 @@ class DataSettings(LabelledSettings, WindowSettings):
     square root."""
     pseudo_place: PseudoPlace = "added"
     """added: an epoch grows by the windows with such labels. taken: they take the place of others, and it stays as long
-    as without them."""
+    as without them; that has been the worse."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
