@@ -25,10 +25,9 @@ import numpy as np
 import onnxruntime as ort
 
 from config import Engine
-from runtime.guard import bounded_options
 from runtime.runs import peak_memory_mb
 from runtime.terminal import show
-from serving.scorer import context_samples, cpu_name, open_scorer, score
+from serving.scorer import context_samples, cpu_name, open_scorer, options_for, score
 
 SECONDS, FEWEST, MOST = 2.0, 5, 200  # how long and how often a context is scored
 HERE = Path(__file__).parents[1]
@@ -95,7 +94,7 @@ def time_by_part(path: Path, samples: int) -> dict[str, float]:
     """Milliseconds of each kind of work in a context of so many samples, on one thread, as ONNX Runtime counts them;
     in a float32 file attention's two products are among the float32 ones."""
     with tempfile.TemporaryDirectory() as folder:
-        options = bounded_options()
+        options = options_for(path)
         options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         noise = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)

@@ -1,15 +1,17 @@
 """The deployed file: opened only when it is ours and answers with probabilities, and scored one window at a time."""
 
+import base64
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,18 +24,22 @@ from scipy.special import expit, logit
 
 from runtime import guard as graphs
 from runtime.digests import write_digest
+from runtime.guard import EXACT_INT8
 from serving.scorer import (
     AHEAD,
     FORMAT,
+    KNOWN_GRAPHS,
     METADATA,
     TOLERANCE,
     Network,
     Scorer,
+    cpu_flags,
     encoder_from_facts,
     int8_fault,
     known_product,
     open_onnxruntime,
     open_scorer,
+    options_for,
     score,
     stream,
 )
@@ -182,6 +188,25 @@ def test_what_is_no_sound_never_reaches_the_network(value: float, tmp_path: Path
         next(answers)
     swallowed = scorer.network(strange[None])["probabilities"]  # negative control: the network says nothing
     assert np.isnan(value) or np.isfinite(swallowed).all()
+
+
+def test_weights_of_eight_bits_go_the_longer_way_only_on_a_cpu_that_gets_them_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_longer(levels: int) -> bool:
+        path = tmp_path / f"{levels}.onnx"
+        path.write_bytes(zlib.decompress(base64.b85decode(KNOWN_GRAPHS[levels])))
+        options: Any = options_for(path)  # whose types do not know of this method
+        try:
+            return bool(options.get_session_config_entry(EXACT_INT8[0]) == "1")
+        except RuntimeError:  # it was not said
+            return False
+
+    right = "vnni" in " ".join(cpu_flags())
+    assert (int8_fault(exact=False) == "") >= right and is_longer(127) == bool(int8_fault(exact=False))
+    for fault, longer in (("", False), ("a product came out wrong", True)):
+        monkeypatch.setattr("serving.scorer.int8_fault", lambda exact, fault=fault: "" if exact else fault)
+        assert (is_longer(127), is_longer(63)) == (longer, False)
 
 
 def test_a_cpu_that_gets_a_known_product_wrong_is_given_the_float_twin_or_nothing(
