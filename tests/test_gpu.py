@@ -84,6 +84,10 @@ def archive(season: FieldSeason, tmp_path: Path) -> Path:
     return root
 
 
+def nothing(*_: object) -> None:
+    """In the place of work that takes too long here."""
+
+
 def test_the_pack_is_read_as_the_archive_it_was_made_of(
     archive: Path, season: FieldSeason, weights: Path, tmp_path: Path
 ) -> None:
@@ -205,8 +209,8 @@ def test_each_way_of_stage_one_is_judged_before_the_next_is_begun(
 
     monkeypatch.setattr("bench.gpu_parts.run_job", as_if_done)
     monkeypatch.setattr("bench.gpu_parts.probe_arm", probed)
-    monkeypatch.setattr("bench.gpu_parts.probe_before", lambda *_: None)
-    monkeypatch.setattr("bench.gpu_parts.write_scores", lambda *_: None)
+    monkeypatch.setattr("bench.gpu_parts.probe_before", nothing)
+    monkeypatch.setattr("bench.gpu_parts.write_scores", nothing)
     probes = no_probes([], np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
     run_tasks(stage_one_tasks(trial, places_of(trial), probes), at_once=1)
     due = list[str]()
@@ -231,7 +235,7 @@ def test_an_arm_with_a_fold_that_failed_is_not_fine_tuned(tmp_path: Path, monkey
 
     monkeypatch.setattr("bench.gpu_parts.run_job", run_job)
     for name in ("probe_arm", "probe_before", "write_scores"):
-        monkeypatch.setattr(f"bench.gpu_parts.{name}", lambda *_: None)
+        monkeypatch.setattr(f"bench.gpu_parts.{name}", nothing)
     probes = no_probes([], np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
     run_tasks(stage_one_tasks(trial, places_of(trial), probes), at_once=3)
     assert f"fine-tuned after {STAGE_ONE[0].name}, seed 0" not in begun
@@ -261,7 +265,11 @@ def test_what_is_first_in_the_list_is_begun_as_soon_as_what_it_needs_has_ended()
 
 def test_probes_find_species_that_differ_in_pitch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the table says so before and after."""
-    monkeypatch.setattr("bench.gpu_parts.load_encoder", lambda *_: Encoder(SIZES["demo"], AudioSettings()))
+
+    def untrained(*_: object) -> Encoder:
+        return Encoder(SIZES["demo"], AudioSettings())
+
+    monkeypatch.setattr("bench.gpu_parts.load_encoder", untrained)
     trial, rng, audio = Trial(TRIALS["demo"], tmp_path, tmp_path, tmp_path), np.random.default_rng(0), AudioSettings()
     times, labels = np.arange(round(audio.context_seconds * audio.sample_rate)) / audio.sample_rate, np.arange(12) // 2
     labels = labels % 2  # two recordings each, one in either fold

@@ -205,7 +205,11 @@ def test_weights_of_eight_bits_go_the_longer_way_only_on_a_cpu_that_gets_them_wr
     right = "vnni" in " ".join(cpu_flags())
     assert (int8_fault(exact=False) == "") >= right and is_longer(127) == bool(int8_fault(exact=False))
     for fault, longer in (("", False), ("a product came out wrong", True)):
-        monkeypatch.setattr("serving.scorer.int8_fault", lambda exact, fault=fault: "" if exact else fault)
+
+        def found(exact: bool, fault: str = fault) -> str:
+            return "" if exact else fault
+
+        monkeypatch.setattr("serving.scorer.int8_fault", found)
         assert (is_longer(127), is_longer(63)) == (longer, False)
 
 

@@ -299,7 +299,9 @@ def test_a_model_of_somebody_else_teaches_by_its_table_on_its_own_terms(
 def test_what_a_table_says_of_itself_is_believed_or_refused_as_that_of_a_file(
     recordings: list[Recording], tmp_path: Path
 ) -> None:
-    for hostile in ("?", 3, None, ["x"], {"teachers": 3, "trained_on": [1], "license": {}}, {"license": "x" * 10**6}):
+    wrong_types: dict[str, object] = {"teachers": 3, "trained_on": [1], "license": {}}
+    every: tuple[object, ...] = ("?", 3, None, ["x"], wrong_types, {"license": "x" * 10**6})
+    for hostile in every:
         for path in tables_of(hostile, tmp_path):
             teacher = open_teacher(path, PLAIN, recordings)
             assert teacher.provenance == (hostile if isinstance(hostile, dict) else {})
