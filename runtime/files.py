@@ -147,8 +147,8 @@ def no_room(path: Path, need: int, have: int) -> str:
 
 def write_json(path: Path, content: object) -> None:
     """A JSON file that people can read too; what UTF-8 cannot hold is written as JSON's own escape."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n"
     with publish(path) as temporary:
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=as_json) + "\n"
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
