@@ -10,7 +10,7 @@
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2 WAY=full
-# make bench-self-training   rounds of labelling and training with their brakes and without; FOLDS="0 1" ARMS=bnmstc
+# make bench-self-training   rounds of labelling and training with their brakes and without; FOLDS="0 1" ARMS=bnmstrc
 # make bench-recipe   all steps one after the other, each judged against the one before; FOLD=0 WAY="full mask"
 # make bench-gpu   makes gpu-pack/, what bench/gpu.py takes to a GPU without network, and tries it at demo size on this CPU
 # make bench-soundscapes   soundscapes with exact answers, of every fold: all classifiers of bench-whisper, or FOLDERS="name=folder ..."

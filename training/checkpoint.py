@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from archive.licences import shortened
 from config import (
     MOST_FRAMES,
     PRESETS,
@@ -274,7 +275,7 @@ def licence_of_card(card: Path) -> str:
     facts = cast(dict[str, object], head) if isinstance(head, dict) else {}
     known = facts.get("license")
     found = (facts.get("license_name"), known) if known == "other" else (known,)
-    return next((one[:200] for one in found if isinstance(one, str) and one), "")  # a hostile list may be without end
+    return next((shortened(one) for one in found if isinstance(one, str) and one), "")  # a list may be without end
 
 
 def is_hub_name(source: str) -> bool:

@@ -730,7 +730,9 @@ def test_the_folder_beside_an_encoder_says_of_its_run_what_the_encoder_says(tmp_
         assert stage_one(str(tmp_path / other)) == {}
 
 
+LONG = "frogs " * 40
 CARDS = {
+    f"---\nlicense: other\nlicense_name: {LONG}for non-commercial use\n---\n": f"non-commercial: {LONG}"[:200],
     "---\nlicense: cc-by-nc-4.0\n---\nwords": "cc-by-nc-4.0",
     "---\nlicense: other\nlicense_name: frogs-only\n---\n": "frogs-only",
     "---\nlicense: other\n---\n": "other",
