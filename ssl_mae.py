@@ -136,12 +136,14 @@ def pretrain(config: PretrainCommand) -> int:
         keep_records(run.folder, progress.records)
         reconstructs = isinstance(loop.model, MaskedAutoencoder)
         windows = held_out_windows(held_out, config.audio) if reconstructs else np.zeros((0, 0), np.float32)
-        for epoch in range(progress.epoch, epochs + 1):
-            measured = pretrain_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
+        with writer.listening(progress):
+            for epoch in range(progress.epoch, epochs + 1):
+                measured = pretrain_epoch(loop, writer, progress, config, f"epoch {epoch}/{epochs}")
+                with writer.guarding(progress):
+                    evaluate_epoch(loop, windows, config, run, epoch, measured)
+                    progress.next_epoch()
             with writer.guarding(progress):
-                evaluate_epoch(loop, windows, config, run, epoch, measured)
-                progress.next_epoch()
-        path, skill = save_pretrained(encoder, train, config, run, epochs, teachers, heard)
+                path, skill = save_pretrained(encoder, train, config, run, epochs, teachers, heard)
     forget(writer.folder)  # only now: a run that is not marked as finished may be resumed
     show(f"skill {skill:.3f}: " + (imitation_verdict(skill) if imitated else skill_in_words(skill)))
     show(f"wrote {path}; {next_step(config, path, any(row.labels for row in (*train, *held_out)))}")
@@ -221,28 +223,27 @@ def pretrain_epoch(
     model.train()
     started, before = time.time(), progress.step
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
-    with writer.listening():
-        for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-            last = step % settings.accumulate == 0 or step == len(loader)
-            with processes.no_exchange(loop.call, model, last):
-                loss = pretraining_loss(loop, of_all(batch, loop.device), config)
-                norm = update(
-                    loss * processes.count(),  # whose mean over the processes is taken
-                    model.parameters(),
-                    loop.optimizer,
-                    loop.schedule,
-                    settings.clip,
-                    settings.accumulate,
-                    last,
-                )
-            if loop.teacher and last:
-                progress.moved += 1
-                follow(loop.teacher, model.encoder, config.teacher_decay, progress.moved)
-            progress.step = step
-            progress.pending.append(loss.detach() * processes.count())
-            if last:
-                progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                writer.save_if_due(progress)
+    for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+        last = step % settings.accumulate == 0 or step == len(loader)
+        with processes.no_exchange(loop.call, model, last):
+            loss = pretraining_loss(loop, of_all(batch, loop.device), config)
+            norm = update(
+                loss * processes.count(),  # whose mean over the processes is taken
+                model.parameters(),
+                loop.optimizer,
+                loop.schedule,
+                settings.clip,
+                settings.accumulate,
+                last,
+            )
+        if loop.teacher and last:
+            progress.moved += 1
+            follow(loop.teacher, model.encoder, config.teacher_decay, progress.moved)
+        progress.step = step
+        progress.pending.append(loss.detach() * processes.count())
+        if last:
+            progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+            writer.save_if_due(progress)
     progress.fetch()
     rate = (progress.step - before) * settings.batch_size / (time.time() - started)
     return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": round(rate, 1)}

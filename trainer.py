@@ -87,21 +87,24 @@ def train_classifier(
     )
     # the head alone is epoch 0; then epoch by epoch
     epochs = 0 if settings.frozen else settings.epochs_for(len(loader))
-    if not epochs and progress.best == -math.inf:
-        validate_epoch(loop, progress, validation, config, run, {})
-    for _ in range(progress.epoch, epochs + 1):
-        if out_of_patience(progress, settings):
-            show(f"no better {settings.choose} in {settings.patience} epochs: stopping")
-            progress.epoch = epochs + 1
-            break
-        measured = train_epoch(loop, progress, inputs, config, epochs)
-        if progress.epoch % settings.validate_every and progress.epoch < epochs:
-            record(run, epoch=progress.epoch, **measured)
-            progress.next_epoch()
-            continue
-        validate_epoch(loop, progress, validation, config, run, measured)
-    assert progress.best > -math.inf, "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
-    loop.writer.save(progress)  # of several folds this one is done
+    with loop.writer.listening(progress):
+        if not epochs and progress.best == -math.inf:
+            validate_epoch(loop, progress, validation, config, run, {})
+        for _ in range(progress.epoch, epochs + 1):
+            if out_of_patience(progress, settings):
+                show(f"no better {settings.choose} in {settings.patience} epochs: stopping")
+                progress.epoch = epochs + 1
+                break
+            measured = train_epoch(loop, progress, inputs, config, epochs)
+            if progress.epoch % settings.validate_every and progress.epoch < epochs:
+                record(run, epoch=progress.epoch, **measured)
+                progress.next_epoch()
+                continue
+            validate_epoch(loop, progress, validation, config, run, measured)
+        assert progress.best > -math.inf, (
+            "no epoch gave finite scores; lower --train.encoder_rate and --train.head_rate"
+        )
+        loop.writer.save(progress)  # of several folds this one is done
     draw_curves(run, CURVES)
     # what the chosen weights make of the held-out recordings
     best = loop.best.to(device)
@@ -219,29 +222,28 @@ def train_epoch(
     first_plain = round((1 - settings.swa) * epochs * math.ceil(len(loader) / settings.accumulate))
     title = f"epoch {progress.epoch}/{epochs}"
     bar = tqdm(loader, title, initial=before, disable=processes.no_bar(), leave=False)
-    with loop.writer.listening():
-        for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
-            last = step % settings.accumulate == 0 or step == len(loader)
-            with processes.no_exchange(loop.context_logits, model, last):
-                loss = training_loss(loop, of_all(batch, loop.device), inputs, config)
-                norm = update(
-                    loss * processes.count(),  # whose mean over the processes is taken
-                    model.parameters(),
-                    loop.optimizer,
-                    loop.schedule,
-                    settings.clip,
-                    settings.accumulate,
-                    last,
-                )
-            if last and settings.ema:
-                progress.moved += 1
-                plain = max(0, progress.moved - first_plain)
-                follow(loop.average, model, settings.ema, progress.moved, plain)
-            progress.step = step
-            progress.pending.append(loss.detach())
-            if last:
-                progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
-                loop.writer.save_if_due(progress)
+    for step, batch in enumerate(bar if before < len(loader) else (), before + 1):
+        last = step % settings.accumulate == 0 or step == len(loader)
+        with processes.no_exchange(loop.context_logits, model, last):
+            loss = training_loss(loop, of_all(batch, loop.device), inputs, config)
+            norm = update(
+                loss * processes.count(),  # whose mean over the processes is taken
+                model.parameters(),
+                loop.optimizer,
+                loop.schedule,
+                settings.clip,
+                settings.accumulate,
+                last,
+            )
+        if last and settings.ema:
+            progress.moved += 1
+            plain = max(0, progress.moved - first_plain)
+            follow(loop.average, model, settings.ema, progress.moved, plain)
+        progress.step = step
+        progress.pending.append(loss.detach())
+        if last:
+            progress.watch(norm, partial(recordings_of, loader, step, settings.accumulate))
+            loop.writer.save_if_due(progress)
     progress.fetch()
     rate = round((progress.step - before) * settings.batch_size / (time.time() - started), 1)
     return {"loss": float(np.nanmean(progress.losses)), "windows_per_second": rate, "memory_mb": peak_memory_mb()}

@@ -51,6 +51,7 @@ from config import SIZES, AudioSettings, DataSettings, FinetuneCommand, Pretrain
 from data_loader import Context, read_labeled, read_noise
 from demo_data import FieldSeason
 from model import Encoder
+from runtime.files import write_json
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -173,8 +174,9 @@ def as_if_done(trial: Trial, job: Job, after: Callable[[], None]) -> None:
     """In place of a run: what one leaves that has ended well."""
     folder = job.place / job.kind
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"status": "finished"}))
     (folder / "metrics.jsonl").write_text(json.dumps({"skill": 0.1}) + "\n")
+    # whole or not at all, as a run does: others read it meanwhile
+    write_json(folder / "run.json", {"status": "finished"})
     with (trial.out / "order.txt").open("a") as file:
         file.write(f"{job.name}\n")
     after()

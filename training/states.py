@@ -2,9 +2,10 @@
 
     writer = StateWriter(run.folder / "states", {"model": model, "optimizer": optimizer}, generator, minutes=10)
     progress = writer.restore()
-    with writer.listening():                       # signals wait until the state can be kept
+    with writer.listening(progress):               # signals wait until the state can be kept
         for step in range(progress.step, steps): ...
             writer.save_if_due(progress)
+        with writer.guarding(progress): ...        # what takes long and teaches nothing: they do not wait
 
 Weights, optimiser, schedule, running means, every random state and the loop's own counters go into one file, whose name
 holds a digest of its content: a file that was cut off or has a flipped bit is passed over for the one before it. With
@@ -119,13 +120,20 @@ class StateWriter:
         self.folder, self.parts, self.generator, self.minutes, self.data = folder, parts, generator, minutes, data
         self.kept, self.took = time.monotonic(), 0.0
         self.stop_asked = 0.0  # when the signal to stop came
+        self.at_once = False  # whether it need not wait
 
     @contextmanager
-    def listening(self) -> Generator[None]:
-        """While this lasts, a signal to stop waits until the state can be kept; after a while a second one does not."""
+    def listening(self, progress: TrainingProgress) -> Generator[None]:
+        """The whole of a loop: a signal to stop waits until the state can be kept; after a while a second one does not.
+
+        Wherever the signal comes, no step is lost: between two epochs and while a state is being written too.
+        """
         before = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+            if processes.anywhere(self.stop_asked > 0):  # since the last step
+                self.save(progress)
+                interrupt()
         finally:
             for number, handler in before.items():
                 if not self.stop_asked:
@@ -133,11 +141,11 @@ class StateWriter:
 
     def note_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """A signal to stop."""
-        if self.stop_asked and time.monotonic() - self.stop_asked > PATIENCE:
+        first, self.stop_asked = not self.stop_asked, self.stop_asked or time.monotonic()
+        if self.at_once or time.monotonic() - self.stop_asked > PATIENCE:
             interrupt()
-        if not self.stop_asked and FIRST:
+        if first and FIRST:
             show("\nstopping as soon as this step is done and its state is kept", error=True)
-        self.stop_asked = self.stop_asked or time.monotonic()
 
     @contextmanager
     def guarding(self, progress: TrainingProgress) -> Generator[None]:
@@ -146,13 +154,17 @@ class StateWriter:
         if many:  # a later signal would find them in the midst of an exchange
             self.save(before)
         try:
+            self.at_once = True
             if processes.anywhere(self.stop_asked > 0):  # since the last step
                 interrupt()
             yield
         except KeyboardInterrupt:
+            self.at_once = False
             if not many:
                 self.save(before)
             raise
+        finally:
+            self.at_once = False
 
     def save_if_due(self, progress: TrainingProgress) -> None:
         """Keep the state where it is time to, or where a signal to stop has come, which it then does."""

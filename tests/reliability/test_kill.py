@@ -2,11 +2,13 @@
 
 import mmap
 import os
+import pkgutil
 import re
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,16 +78,28 @@ def test_fifty_kills_change_nothing(loop: Loop, tmp_path: Path, record_property:
     assert not tally.damaged and not tally.done_twice and not tally.left_over
 
 
-def stopped(loop: Loop, sounds: Path, folder: Path, moment: float, number: int, times: int) -> tuple[int, float, int]:
+def stopped(
+    loop: Loop,
+    sounds: Path,
+    folder: Path,
+    moment: float = 0.0,
+    number: int = signal.SIGTERM,
+    times: int = 0,
+    at: tuple[str, int] | None = None,
+) -> tuple[int, float, int]:
     """Tell a command to stop, once or twice; returns its exit code, the seconds that took, the steps it had done.
 
     Its state is not due for an hour: what is there afterwards was kept because of the signal.
+
+    at   a function, by name, and which of its calls: the command is told when it makes that one
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     child = os.fork()
     if not child:
         told = [word if before != "--run.save_minutes" else "60" for before, word in pairs(loop, sounds, folder)]
+        if at:
+            tell_at(*at)
         begin(loop, told, folder / "log.txt", shared, True)
     while not shared[BEGUN]:
         time.sleep(0.001)
@@ -97,6 +111,34 @@ def stopped(loop: Loop, sounds: Path, folder: Path, moment: float, number: int, 
     return os.waitstatus_to_exitcode(awaited(child, 60)), time.monotonic() - sent, shared[STEPS]
 
 
+def whole(loop: Loop, sounds: Path, root: Path) -> Path:
+    """A run that nobody stops."""
+    if not is_finished(loop, root / "whole"):
+        attempt(loop, sounds, root / "whole", 0, mmap.mmap(-1, mmap.PAGESIZE), None)
+    return root / "whole"
+
+
+def tell_at(name: str, time: int) -> None:
+    """In the child: the signal comes when a function is called for the last of so many times."""
+    real, calls = pkgutil.resolve_name(name), 0
+
+    def telling(*words: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == time:
+            signal.raise_signal(signal.SIGTERM)  # in this thread: it is told now, not soon
+        return real(*words, **named)
+
+    owner, _, attribute = name.rpartition(".")
+    setattr(pkgutil.resolve_name(owner), attribute, telling)
+
+
+def gone_on(folder: Path) -> int:
+    """The steps after which a run went on, by what it said when it was resumed last."""
+    found = re.findall(r"going on in epoch (\d+) after (\d+) steps", (folder / "log.txt").read_text())
+    return 4 * (int(found[-1][0]) - 1) + int(found[-1][1]) if found else 0
+
+
 def pairs(loop: Loop, sounds: Path, folder: Path) -> list[tuple[str, str]]:
     told = words(loop, sounds, folder, 0)
     return list(zip(["", *told], told, strict=False))
@@ -104,21 +146,18 @@ def pairs(loop: Loop, sounds: Path, folder: Path) -> list[tuple[str, str]]:
 
 def stop_and_go_on(loop: Loop, sounds: Path, root: Path, moments: int, seed: int) -> str:
     """Runs that are told to stop at random moments and resumed; what is to be said about them."""
-    if not is_finished(loop, root / "whole"):
-        attempt(loop, sounds, root / "whole", 0, mmap.mmap(-1, mmap.PAGESIZE), None)
+    expected = outcome(loop, whole(loop, sounds, root))
     rng, slowest, lost, twice, stops = np.random.default_rng(seed), 0.0, 0, 0, 0
-    seconds, expected = float(facts_of(loop, root / "whole")["seconds"]), outcome(loop, root / "whole")
+    seconds = float(facts_of(loop, root / "whole")["seconds"])
     for run in range(moments):
         folder, times = root / f"stopped-{run}", 1 + run % 2
         moment = 0.3 + float(rng.uniform(0, 0.9)) * seconds
         code, took, steps = stopped(loop, sounds, folder, moment, (signal.SIGTERM, signal.SIGINT)[run // 2 % 2], times)
         if code == 130:
             stops, twice, slowest = stops + 1, twice + (times == 2), max(slowest, took)
-            attempt(loop, sounds, folder, 2, mmap.mmap(-1, mmap.PAGESIZE), None)
-            found = re.findall(r"going on in epoch (\d+) after (\d+) steps", (folder / "log.txt").read_text())
-            lost += (
-                steps - (4 * (int(found[-1][0]) - 1) + int(found[-1][1]) if found else 0) if loop != "predict" else 0
-            )
+            if not is_finished(loop, folder):  # or the signal came when nothing was left to do
+                attempt(loop, sounds, folder, 2, mmap.mmap(-1, mmap.PAGESIZE), None)
+                lost += steps - gone_on(folder) if loop != "predict" else 0
         else:
             assert code == 0, (folder / "log.txt").read_text()[-2_000:]
         assert outcome(loop, folder) == expected, f"{folder} ended otherwise"
@@ -174,6 +213,26 @@ def run_to_its_end(loop: Loop, sounds: Path, folder: Path, log: Path) -> int:
 
 def test_told_to_stop_a_run_leaves_with_130_and_loses_no_step(sounds: Path, record_property: Record) -> None:
     record_property("R7", stop_and_go_on("finetune", sounds, sounds / "finetune", moments=1, seed=2))
+
+
+MOMENTS = [
+    # what is about to be called, and for which time, when the signal comes
+    pytest.param("finetune", "training.states.TrainingProgress.fetch", 1, id="finetune, the epoch's steps are done"),
+    pytest.param("finetune", "torch.save", 1, id="finetune, in the midst of the only save"),
+    pytest.param("mae", "ssl_mae.save_encoder", 1, id="mae, all epochs are done"),
+    pytest.param("finetune", "trainer.set_epoch", 2, id="finetune, between two epochs"),
+    pytest.param("mae", "training.states.TrainingProgress.fetch", 1, id="mae, the epoch's steps are done"),
+]
+
+
+@pytest.mark.parametrize(("loop", "name", "time"), MOMENTS)
+def test_told_to_stop_between_two_steps_a_run_loses_none(loop: Loop, name: str, time: int, sounds: Path) -> None:
+    folder = sounds / f"{loop} {name}"
+    code, _, steps = stopped(loop, sounds, folder, at=(name, time))
+    assert code == 130 and steps in (4, 5, 8), (folder / "log.txt").read_text()
+    assert len(list(folder.rglob("states/state-*.pt"))) == 1
+    attempt(loop, sounds, folder, 2, mmap.mmap(-1, mmap.PAGESIZE), None)
+    assert gone_on(folder) == steps and outcome(loop, folder) == outcome(loop, whole(loop, sounds, sounds / loop))
 
 
 @pytest.mark.slow
