@@ -17,6 +17,7 @@ of Slurm that ends, as each does at its limit of time, is queued anew.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import logging
 import os
@@ -387,6 +388,7 @@ class AtWork:
 
 
 WORKER = AtWork()
+atexit.register(WORKER.stack.close)  # while Python is still whole; a worker that is killed has no say
 
 
 def at_work(work: Callable[[Sequence[Item]], Result], seconds: float, task: Sequence[Item]) -> Result:

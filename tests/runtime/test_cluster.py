@@ -154,6 +154,23 @@ def test_a_worker_opens_the_same_once_and_something_else_in_its_place() -> None:
     assert said == ["open a", "close a", "open b"]
 
 
+def test_what_a_worker_has_open_is_closed_before_python_is_taken_apart() -> None:
+    program = """
+from contextlib import contextmanager
+from runtime.cluster import at_work, kept_open
+
+@contextmanager
+def opener(key):
+    yield key
+    import select
+    print("closed", select.select([], [], [], 0))
+
+at_work(lambda task: [kept_open(key, opener) for key in task], 60.0, ["a"])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("closed ([], [], [])\n", "")
+
+
 @pytest.mark.parametrize(
     "text", ["", "local", "local:0", "local:two", "slurm:", "http://host:1", "tcp://", "tcp://a b"]
 )
