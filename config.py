@@ -578,7 +578,7 @@ class ImitationSettings:
     """What the teacher is called in all files that come of it; by default as its file says, or as it is called."""
     license: str = ""
     """The licence of the teacher's weights, which is handed on to all files that come of it; by default as its file
-    says, a published classifier's too."""
+    says, a published classifier's too. Where the file says another one both are handed on."""
     reconstruction: float = 0.0
     """How much masked reconstruction counts beside the imitation, from what is left visible; 0: nothing is hidden."""
 
@@ -1203,9 +1203,10 @@ class PseudoLabelCommand:
     highest: float = 0.95
     """A score above it counts as this: no label of a classifier is certain."""
     sure: float = 0.5
-    """A window in which no species reaches it is left out."""
+    """A window in which no species reaches it is left out; one that counts as 0 by the limits does not."""
     limits: Path | None = None
-    """A csv table with the columns label, lowest and highest, for species with limits of their own."""
+    """A csv table with the columns label, lowest and highest, for species with limits of their own; a highest of 0
+    takes a species away."""
     held_out: tuple[str, ...] = ()
     """Sites that are not labelled, to judge by later."""
     judge: Path | None = None

@@ -113,7 +113,10 @@ def pseudo_draws(
     for window, count in zip(windows, expected.tolist(), strict=True):
         for label, score in zip(window.labels, window.scores, strict=True):
             drawn[label] = drawn.get(label, 0.0) + count * score
-    held = {label: min(1.0, mass * real.get(label, 0.0) / total) if mass else 1.0 for label, total in drawn.items()}
+    held = {
+        label: min(1.0, mass * real.get(label, 0.0) / total) if mass and total else 1.0
+        for label, total in drawn.items()
+    }
     limited: NDArray[np.float64] = expected * [min(held[label] for label in window.labels) for window in windows]
     return limited
 

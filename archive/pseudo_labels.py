@@ -48,16 +48,16 @@ class Limits:
     labels: tuple[str, ...]
     lowest: NDArray[np.float64]  # (species,) what is below it counts as 0
     highest: NDArray[np.float64]  # (species,) what is above it counts as this
-    sure: float  # a window in which no species reaches it has no label at all
+    sure: float  # a window in which no species that has a label reaches it has no label at all
 
     def labels_of(self, probabilities: NDArray[np.float32]) -> tuple[tuple[str, ...], tuple[float, ...]]:
         """Labels and scores of a window from its (species,) probabilities, the surest first."""
         given = probabilities.astype(np.float64)
-        if given.max(initial=0.0) < self.sure:
-            return (), ()
         scores = np.minimum(given, self.highest).round(4)
         order = [int(column) for column in np.argsort(-given, kind="stable")]
         kept = [column for column in order if given[column] >= self.lowest[column] and scores[column] > 0]
+        if not kept or given[kept[0]] < self.sure:
+            return (), ()
         return tuple(self.labels[column] for column in kept), tuple(float(scores[column]) for column in kept)
 
 

@@ -177,10 +177,16 @@ def open_file_teacher(path: Path, settings: ImitationSettings, folder: Path) -> 
 def facts_of(
     path: Path, metadata: Mapping[str, str], provenance: Mapping[str, object], settings: ImitationSettings, sha256: str
 ) -> dict[str, str]:
-    """Name, licence and digest of a teacher: by flags, else as its file says, or the model says that left a table."""
+    """Name, licence and digest of a teacher: by flags, else as its file says, or the model says that left a table.
+
+    Where flag and file give different licences both are handed on: a flag takes no terms away.
+    """
     name = settings.name or metadata.get("name") or metadata.get("model_name") or path.name
-    said = metadata.get("license") or metadata.get("licence") or provenance.get("license")
-    licence = settings.license or (said if isinstance(said, str) and said else "unknown")
+    stated = metadata.get("license") or metadata.get("licence") or provenance.get("license")
+    said = stated.strip() if isinstance(stated, str) else ""
+    given = (settings.license or "").strip()
+    both = bool(said and given) and said.casefold() != given.casefold()
+    licence = f"{given}; its file says {shortened(said)}" if both else given or said or "unknown"
     return {"name": shortened(name), "license": shortened(licence), "sha256": sha256}
 
 

@@ -90,6 +90,11 @@ def test_pseudo_labels_of_a_species_never_weigh_more_than_what_people_labelled_o
     assert drawn(windows, {"frog": 30}) == [2.0] * 10 + [0.0] * 10, "nobody has labelled an owl"
 
 
+def test_a_species_whose_scores_are_all_nothing_holds_no_window_back() -> None:
+    windows = [scored("pond", frog=0.9, owl=0.0)] * 10
+    assert drawn(windows, {"frog": 36, "owl": 8}) == [4.0] * 10 and drawn(windows, {"frog": 18}) == [2.0] * 10
+
+
 def test_a_window_of_several_species_goes_by_the_strictest_limit() -> None:
     windows = [scored("pond", frog=0.5, owl=0.8)] * 10 + [scored("pond", frog=0.5)] * 10
     found = drawn(windows, {"frog": 10, "owl": 4})

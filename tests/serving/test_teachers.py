@@ -254,7 +254,19 @@ def test_a_published_classifier_teaches_on_the_terms_it_was_published_on(tmp_pat
         facts = json.dumps({"audio": audio, "provenance": {"license": said}})
         path = network(tmp_path / "t.onnx", {METADATA: facts})
         assert open_teacher(path, PLAIN, []).facts["license"] == expected
-    assert open_teacher(path, ImitationSettings(license="MIT"), []).facts["license"] == "MIT"
+    assert open_teacher(path, ImitationSettings(license="MIT"), []).facts["license"] == "MIT", "nothing was said"
+
+
+def test_a_flag_takes_no_terms_away_from_what_a_teachers_file_says(tmp_path: Path) -> None:
+    path = network(tmp_path / "t.onnx", {"sample_rate": "8000", "license": "CC BY-NC-SA 4.0"})
+    facts = open_teacher(path, ImitationSettings(license="MIT"), []).facts
+    assert facts["license"] == "MIT; its file says CC BY-NC-SA 4.0"
+    assert licence_note([facts]).startswith("NON-COMMERCIAL")
+    same = open_teacher(path, ImitationSettings(license="cc by-nc-sa 4.0 "), []).facts
+    assert same["license"] == "cc by-nc-sa 4.0"
+    path = network(tmp_path / "t.onnx", {"sample_rate": "8000", "license": "x" * 300 + " noncommercial"})
+    long = open_teacher(path, ImitationSettings(license="MIT " * 100), []).facts
+    assert len(long["license"]) <= 200 and licence_note([long]).startswith("NON-COMMERCIAL")
 
 
 def tables_of(provenance: object, folder: Path, name: str = "taught.onnx") -> list[Path]:
@@ -293,7 +305,8 @@ def test_a_model_of_somebody_else_teaches_by_its_table_on_its_own_terms(
         facts = open_teacher(path, PLAIN, recordings).facts
         assert (facts["name"], facts["license"]) == ("BirdNET 2.4", "CC BY-NC-SA 4.0")
         assert licence_note([facts]).startswith("NON-COMMERCIAL")
-        assert open_teacher(path, ImitationSettings(license="MIT"), recordings).facts["license"] == "MIT"
+        more = open_teacher(path, ImitationSettings(license="MIT"), recordings).facts
+        assert more["license"] == "MIT; its file says CC BY-NC-SA 4.0"
 
 
 def test_what_a_table_says_of_itself_is_believed_or_refused_as_that_of_a_file(
@@ -375,7 +388,8 @@ def test_a_table_is_read_as_it_was_written(write: Writer, recordings: list[Recor
     assert all(row.path.is_file() for row in targets.rows)
     assert teacher.facts["license"] == ("CC BY-NC-SA 4.0" if write is parquet else "unknown")
     named = open_teacher(teacher.path, ImitationSettings(name="BirdNET 2.4", license="NC"), recordings)
-    assert (named.facts["name"], named.facts["license"]) == ("BirdNET 2.4", "NC")
+    assert named.facts["name"] == "BirdNET 2.4"
+    assert named.facts["license"] == ("NC; its file says CC BY-NC-SA 4.0" if write is parquet else "NC")
 
 
 @pytest.mark.parametrize("write", [npz, csv, parquet])
