@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +33,17 @@ import numpy as np
 from archive.recordings import Recording
 from bench.arms import is_finished, start_finetune
 from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise
-from bench.folds import FOLDS, gain
-from bench.soundscapes import SEED, Judged, answers, make_site, quiet_recordings, write_soundscapes
+from bench.folds import FOLDS, Table, Weighted, gain
+from bench.soundscapes import (
+    SEED,
+    Judged,
+    answers,
+    at_thresholds,
+    make_site,
+    quiet_recordings,
+    recall_at_one_alarm,
+    write_soundscapes,
+)
 from bench.whisper import BASE, SHARED
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled, truth_table
@@ -47,7 +56,11 @@ ROUNDS = 5
 GIVEN, JUDGING = "given", "judging"
 SITES, MINUTES = 8, {GIVEN: 6, JUDGING: 4}  # of either kind in each fold; soundscapes of a minute at each site
 SITE = r"/([^/]+)-\d+\.flac$"  # in the name of a file
-MEASURES = (("cmAP", cmap, weighted_cmap), ("macro AUC", macro_roc_auc, weighted_macro_roc_auc))
+MEASURES: tuple[tuple[str, Callable[[Table, Table], float], Weighted], ...] = (
+    ("cmAP", cmap, weighted_cmap),
+    ("macro AUC", macro_roc_auc, weighted_macro_roc_auc),
+)
+FALSE_ALARMS = ("at its thresholds: false alarms an hour, recall", "recall at one an hour")
 FREE_MASS, EVEN_SITES = ("--data.pseudo_mass", "0"), ("--data.pseudo_sites", "0")
 
 
@@ -69,10 +82,10 @@ ARMS = (
     Arm("r", "in the place of recordings", ("--data.pseudo_place", "taken"), True),
     Arm("c", "recordings alone, other seeds (control)", (), True),
 )
-USUAL, CONTROL = "bnc", "c"
+USUAL, CONTROL, BRAKED = "bnc", "c", "b"
 
 
-def bench(folds: Sequence[int], letters: str) -> None:
+def bench(folds: tuple[int, ...], letters: str) -> None:
     """Do what is not done yet, then print the table."""
     deal_noise()
     with redirect_stdout(None):
@@ -140,33 +153,50 @@ def label_sites(model: Path, fold: int, place: Path) -> Path:
     return place / "pseudo" / "recordings.csv"
 
 
-def print_table(folds: Sequence[int], arms: Sequence[Arm]) -> None:
-    """Every round of every arm on the sites that judge, and its difference to round 0."""
+def print_table(folds: tuple[int, ...], arms: Sequence[Arm]) -> None:
+    """Every round of every arm on the sites that judge; its differences to round 0, and to the arm with all brakes."""
     first = judged(folds, arms[0], 0)
     hours = len(first.truth) * 5 / 3600
     print(f"\nfolds {', '.join(map(str, folds))}: {hours:.2f} h of {len(set(first.sites))} sites that judge")
     names = [name for name, _, _ in MEASURES]
-    print("| | " + " | ".join([*names, *(f"{name} - round 0" for name in names)]) + " | windows labelled |")
-    print("|---" * (2 + 2 * len(names)) + "|")
-    for arm, number in [(arms[0], 0), *((arm, number) for arm in arms for number in range(1, ROUNDS + 1))]:
+    more = (*(f"{name} - round 0" for name in names), f"{names[0]} - with brakes")
+    print("| | " + " | ".join([*names, *more, *FALSE_ALARMS, "windows labelled"]) + " |")
+    print("|---" * (2 + len(names) + len(more) + len(FALSE_ALARMS)) + "|")
+    braked = next((arm for arm in arms if arm.letter == BRAKED), None)
+    rounds = [(arm, number) for arm in arms for number in range(1, ROUNDS + 1) if is_there(folds, arm, number)]
+    for arm, number in [(arms[0], 0), *rounds]:
         found = judged(folds, arm, number)
-        assert np.array_equal(found.truth, first.truth), "the rounds were judged on other windows"
-        cells, differences = list[str](), list[str]()
-        for _, statistic, weighted in MEASURES:
-            low, high = bootstrap_interval(partial(weighted, found.truth, found.scores), found.sites)
-            cells.append(f"{statistic(found.truth, found.scores):.3f} [{low:.3f}, {high:.3f}]")
-            low, high = bootstrap_interval(
-                partial(gain, weighted, found.truth, found.scores, first.scores), found.sites
-            )
-            difference = statistic(found.truth, found.scores) - statistic(found.truth, first.scores)
-            differences.append(f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" if number else "")
+        others = [first] * bool(number) + [judged(folds, braked, number)] * bool(number and braked and arm != braked)
+        assert all(np.array_equal(found.truth, other.truth) for other in others), "judged on other windows"
+        differences = [
+            difference(found, other, statistic, weighted) for other in others[:1] for _, statistic, weighted in MEASURES
+        ]
+        differences += [difference(found, other, *MEASURES[0][1:]) for other in others[1:]]
+        differences += [""] * (len(more) - len(differences))
+        recall, alarms = at_thresholds(found, hours)
+        told = [f"{alarms:.0f}, {recall:.3f}", f"{recall_at_one_alarm(found, hours):.3f}"]
         tables = [place_of(fold, arm, number) / "pseudo" / "recordings.csv" for fold in folds]
         windows = sum(len(table.read_text(encoding="utf-8").splitlines()) - 1 for table in tables if table.is_file())
         name = f"{arm.name}, round {number}" if number else "round 0: recordings alone"
-        print(f"| {name} | " + " | ".join([*cells, *differences, str(windows or "")]) + " |")
+        cells = [in_words(found, statistic, weighted) for _, statistic, weighted in MEASURES]
+        print(f"| {name} | " + " | ".join([*cells, *differences, *told, str(windows or "")]) + " |", flush=True)
 
 
-def judged(folds: Sequence[int], arm: Arm, number: int) -> Judged:
+def in_words(found: Judged, statistic: Callable[[Table, Table], float], weighted: Weighted) -> str:
+    """A figure with its interval over sites."""
+    low, high = bootstrap_interval(partial(weighted, found.truth, found.scores), found.sites)
+    return f"{statistic(found.truth, found.scores):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def difference(found: Judged, other: Judged, statistic: Callable[[Table, Table], float], weighted: Weighted) -> str:
+    """By how much one is better, paired over sites."""
+    low, high = bootstrap_interval(partial(gain, weighted, found.truth, found.scores, other.scores), found.sites)
+    value = statistic(found.truth, found.scores) - statistic(found.truth, other.scores)
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+@cache
+def judged(folds: tuple[int, ...], arm: Arm, number: int) -> Judged:
     """The answers of a round to the sites that judge, of all folds."""
     parts = [
         answers(
@@ -177,6 +207,11 @@ def judged(folds: Sequence[int], arm: Arm, number: int) -> Judged:
         for fold in folds
     ]
     return Judged(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def is_there(folds: Sequence[int], arm: Arm, number: int) -> bool:
+    """Whether a round has been trained on all folds."""
+    return all(is_finished(place_of(fold, arm, number) / "finetune") for fold in folds)
 
 
 def place_of(fold: int, arm: Arm, number: int) -> Path:

@@ -15,6 +15,7 @@ import forked
 import pytest
 import torch
 from conftest import Stages
+from test_pseudo_label import table_of
 
 from config import PretrainCommand, parse
 from demo_data import FieldSeason
@@ -196,6 +197,20 @@ def test_stage_two_with_torchrun_goes_the_way_of_one_process(
     assert len(records(two, "finetune")) == 3 and agree(records(one, "finetune"), records(two, "finetune"), 2e-2)
     rows = [(root / "finetune" / "held_out_scores.csv").read_text().splitlines() for root in (one, two)]
     assert [row.split(",")[:3] for row in rows[0]] == [row.split(",")[:3] for row in rows[1]]
+
+
+@pytest.mark.slow
+def test_so_does_stage_two_with_pseudo_labels(season: FieldSeason, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    more = ("--data.pseudo", str(table_of(season, tmp_path / "pseudo")))
+    run(sys.executable, *words("finetune", season, one, *more))
+    run(*TOGETHER, *words("finetune", season, two, *more))
+    plain = tmp_path / "plain"  # negative control
+    run(sys.executable, *words("finetune", season, plain))
+    assert len(records(two, "finetune")) == 3 and agree(records(one, "finetune"), records(two, "finetune"), 2e-2)
+    assert not agree(records(plain, "finetune"), records(two, "finetune"), 2e-2)
+    facts = [json.loads((root / "finetune" / "run.json").read_text()) for root in (one, two)]
+    assert facts[0]["pseudo_labels"] == facts[1]["pseudo_labels"]
 
 
 @pytest.mark.slow
