@@ -6,7 +6,7 @@
 # make bench-whisper   real Whisper: frozen, fine-tuned, cut, beside baselines and BirdNET (make bench-birdnet first); ROWS=cd SEEDS="0 1"
 # make bench-systems   Whisper beside the other encoders, their blend, ensembles in INT8; FOLDS="0 1" SYSTEMS="cnn vit"
 # make bench-loading   windows per second: whole files, seeking, cache
-# make bench-verdict   does stage 1 help real Whisper? 40 minutes an arm; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS="0 1 2" WAYS="probe frozen full"
+# make bench-verdict   does stage 1 help real Whisper? Half an hour an arm and seed, 24 of them; goes on where it was stopped; SIZE=demo FOLD=0 SEEDS=0 WAYS="probe frozen"
 # make bench-folds   all recordings of ../shared/animals judged by a classifier that never heard them
 # make bench-birdnet   the yardstick: BirdNET 2.4 embeddings with logistic regression, in an environment of its own
 # make bench-teachers   Whisper imitates BirdNET's embeddings on sound without labels: how much of its lead is made up; FOLD=0 EPOCHS=2 WAY=full
@@ -67,7 +67,7 @@ bench-loading: $(READY)
 	@.venv/bin/python -m bench.loading
 
 bench-verdict: $(READY)
-	@.venv/bin/python -m bench.verdict --size $(or $(SIZE),base) --fold $(or $(FOLD),0) --seeds $(or $(SEEDS),0) --ways $(or $(WAYS),probe frozen)
+	@.venv/bin/python -m bench.verdict --size $(or $(SIZE),base) --fold $(or $(FOLD),0) --seeds $(or $(SEEDS),0 1 2) --ways $(or $(WAYS),probe frozen full)
 
 bench-folds: $(READY)
 	@.venv/bin/python -m bench.folds

@@ -125,6 +125,8 @@ def finetune(config: FinetuneCommand) -> int:
     with training_run("finetune", config) as run:
         if table:  # at once, so that nobody goes on with a run that was killed after its table has changed
             add_facts(run, pseudo_labels=table)
+        if Path(config.encoder.weights).exists():  # its name may be a link that the next run of stage 1 moves
+            add_facts(run, weights=Path(config.encoder.weights).resolve())
         # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         candidates: list[Candidate] = []

@@ -234,6 +234,8 @@ def self_train(config: PseudoLabelCommand) -> int:
     if config.restart or not (config.out / ROUNDS).is_file():
         write_rounds(config.out / ROUNDS, rounds)  # now, for --student may be the link that every run moves
     show(f"round 0 is {first.name}: cmAP {best.cmap:.4f} on {judges}")
+    if config.judge is None:
+        show("close recordings do not show all that rounds do in the field: labelled soundscapes judge that (--judge)")
     for number in range(1, config.rounds + 1):
         folder = config.out / f"round-{number}"
         folder.mkdir(exist_ok=True)
@@ -275,7 +277,11 @@ def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -
     from main import finetune  # torch takes seconds, and labelling alone does without it
 
     wanted = parse(FinetuneCommand, ["--config", str(first / "run.json"), "--data.pseudo", str(table)])
-    wanted = replace(wanted, run=replace(wanted.run, seed=wanted.run.seed + number))
+    wanted = replace(
+        wanted,
+        run=replace(wanted.run, seed=wanted.run.seed + number),
+        encoder=replace(wanted.encoder, weights=begun_with(first, wanted.encoder.weights)),
+    )
     before = runs_like(wanted, sha256(table))
     if "finished" in before.values():
         show(f"round {number} is trained already")
@@ -284,6 +290,13 @@ def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -
         code = finetune(parse(FinetuneCommand, ["--run.resume", str(begun[-1])]) if begun else wanted)
         assert code == 0, f"round {number} was not trained; see what main.py printed above"
     return next(run for run, status in runs_like(wanted, sha256(table)).items() if status == "finished")
+
+
+def begun_with(run: Path, weights: str) -> str:
+    """The encoder that a run was trained from, where that is still there: what is called runs/mae is another one once
+    stage 1 has been run again."""
+    known = read_json(run / "run.json", "train again").get("weights", "")
+    return known if isinstance(known, str) and known and Path(known).exists() else weights
 
 
 def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:

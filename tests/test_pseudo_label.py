@@ -472,6 +472,7 @@ def test_the_rounds_end_when_the_figure_falls_and_name_the_best(
     assert teachers == ["of-finetune-0", "of-finetune-1"], "each is labelled by the one before"
     said = capsys.readouterr().out
     assert "round 2 is worse than round 1: stopping" in said and "the best is round 1; next:" in said
+    assert "labelled soundscapes judge that (--judge)" in said
 
 
 def test_the_rounds_go_on_while_it_does_not_fall(
@@ -516,6 +517,26 @@ def test_a_round_is_an_ordinary_run_with_another_seed_and_is_not_trained_twice(
     said = capsys.readouterr().out
     assert "round 1 is trained already" in said and not student.with_name("finetune-003").exists()
     assert (tmp_path / "out" / "round-1" / "recordings.csv").read_bytes() == table
+
+
+def test_a_round_begins_with_the_encoder_of_the_first_though_its_link_has_moved(
+    student: Path, few: FieldSeason, stages: Stages, tmp_path: Path
+) -> None:
+    assert "weights" not in json.loads((student / "run.json").read_text()), "random weights are no file"
+    assert command.begun_with(student, "random") == "random"
+    link = tmp_path / "mae"
+    link.symlink_to((stages.runs / "mae").resolve())
+    shutil.copytree((stages.runs / "mae").resolve(), tmp_path / "mae-002")
+    words = words_of(few, tmp_path / "runs", "--encoder.weights", link / "encoder.safetensors")
+    assert finetune(parse(FinetuneCommand, words)) == 0
+    link.unlink()
+    link.symlink_to(tmp_path / "mae-002")
+    run, given = tmp_path / "runs" / "finetune-001", str(link / "encoder.safetensors")
+    assert command.begun_with(run, given) == str((stages.runs / "mae").resolve() / "encoder.safetensors")
+    facts = json.loads((run / "run.json").read_text())
+    for gone in (str(tmp_path / "nowhere"), "", 3):
+        (run / "run.json").write_text(json.dumps(facts | {"weights": gone}))
+        assert command.begun_with(run, given) == given
 
 
 def test_a_judge_is_listened_to_as_the_classifier_hears_and_at_the_speed_of_the_season(
