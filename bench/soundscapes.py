@@ -265,6 +265,20 @@ def answers(classifier: Path, place: Path, model: Path) -> Judged:
     return answers_of_file(model, facts, place)
 
 
+def kept_answers(run: Path, fold: int, name: str) -> Table:
+    """The scores of a run's classifier on the soundscapes of a fold, kept beside the run for the next time.
+
+    name   of the run, unlike any other's: of its float32 file
+    """
+    kept = run.parent / "soundscapes.npy"
+    if not kept.is_file():
+        found = answers(run / "classifier.safetensors", FOLDER / str(fold), FOLDER / "models" / f"{name}-{fold}.onnx")
+        with publish(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, found.scores)
+    scores: Table = np.load(kept)
+    return scores
+
+
 def answers_of_file(model: Path, facts: ClassifierFacts, place: Path) -> Judged:
     """The same of an ONNX file of that classifier, float32 or INT8."""
     scorer, labels = open_scorer(model), facts.taxonomy.labels

@@ -10,7 +10,7 @@ Writes   runs/teachers/fold-0/: recordings.csv, birdnet.npz, a run of stage 1 an
 Whisper base, its lowest layers as main.py takes them, imitates BirdNET 2.4 on the folds that train, without a label and
 without a mask. Then the same head is fitted on Whisper as it is and on Whisper as it has become, both frozen (`full`:
 fine-tuned too), and judged on the fold held out from both stages, beside a logistic regression on BirdNET's own
-embeddings, as in bench.birdnet.
+embeddings, as in bench.birdnet; and on the soundscapes that bench.soundscapes builds of that fold.
 
 BirdNET's model is licensed CC BY-NC-SA 4.0: all that comes of it here stays in runs/, and says so in its provenance.
 """
@@ -24,18 +24,23 @@ import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archive.recordings import Recording, write_recordings
-from bench.arms import difference, held_out, is_finished
+from bench.arms import held_out, is_finished
 from bench.baseline import ANIMALS, HEARD, MIN_RECORDINGS, deal_noise, require
 from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold
-from bench.folds import FOLDS
+from bench.folds import FOLDS, MEASURES, Weighted, gain
+from bench.soundscapes import FOLDER as SOUNDSCAPES
+from bench.soundscapes import build, kept_answers, quiet_recordings, sites_of, truth_of
 from bench.whisper import SHARED, WEIGHTS
 from config import DEPTH, AudioSettings, DataSettings
 from data_loader import read_labeled, read_noise, read_unlabeled, truth_table
+from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap
 from serving.embeddings import Embedded, write_vectors
 
 RUNS, SECONDS = Path("runs/teachers"), 3.0  # of a window of BirdNET's
@@ -61,6 +66,8 @@ def bench(fold: int, epochs: int, ways: Sequence[str]) -> None:
     # what BirdNET makes of all sound
     with redirect_stdout(None):
         recordings = all_sound(fold)
+        rows = read_labeled(DataSettings(ANIMALS, min_recordings=MIN_RECORDINGS))[1]
+        build(fold, [row for row in rows if row.fold == fold], quiet_recordings())
     write_recordings(place / "recordings.csv", recordings)
     owner, vectors = embeddings(recordings)
     write_table(place / "birdnet.npz", recordings, owner, vectors)
@@ -130,26 +137,53 @@ def compare(fold: int, recordings: Sequence[Recording], means: Table, scored: di
     paths, row_of = [str(row.path.resolve()) for row in rows], {row.path: n for n, row in enumerate(recordings)}
     truth, own = truth_table(rows, taxonomy.labels, AudioSettings()), np.array([row.fold == fold for row in rows])
     features = means[[row_of[row.path] for row in rows]]
-    birdnet = out_of_fold(np.arange(len(rows)), features, taxonomy, rows, (fold,))
-    tables = {name: held_out(run / "held_out_scores.csv", paths, taxonomy.labels) for name, run in scored.items()}
-    tables[f"{NAME}, logistic regression"] = birdnet
-    print(f"\n{own.sum()} recordings of fold {fold}, {len(taxonomy.labels)} species")
-    print(f"{'':40}{'macro AUC':>12}{'cmAP':>12}{'top-1':>12}")
-    found = {name: figures(truth[own], scores[own]) for name, scores in tables.items()}
-    for name, values in found.items():
-        print(f"{name:40}" + "".join(f"{value:12.3f}" for value in values))
-    groups = np.array([row.group for row in rows])
-    goal = found[f"{NAME}, logistic regression"]
+    birdnet = out_of_fold(np.arange(len(rows)), features, taxonomy, rows, (fold,))[own]
+    tables = {name: held_out(run / "held_out_scores.csv", paths, taxonomy.labels)[own] for name, run in scored.items()}
+    files = [path.name for path in sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))]
+    due, sites = truth_of(SOUNDSCAPES / str(fold) / "answers.csv", files, taxonomy.labels), sites_of(files)
+    heard = {name: kept_answers(run, fold, f"teachers-{run.parent.name}") for name, run in scored.items()}
+    print(f"\n{own.sum()} recordings of fold {fold}, {len(taxonomy.labels)} species; {len(due)} windows of soundscapes")
+    print(f"{'':40}{'macro AUC':>12}{'cmAP':>12}{'top-1':>12}{'soundscapes: macro AUC, cmAP':>30}")
+    for name, scores in (*tables.items(), (f"{NAME}, logistic regression", birdnet)):
+        field = f"{macro_roc_auc(due, heard[name]):18.3f}{cmap(due, heard[name]):12.3f}" if name in heard else ""
+        print(f"{name:40}" + "".join(f"{value:12.3f}" for value in figures(truth[own], scores)) + field)
+    groups = np.array([row.group for row in rows])[own]
     for name in tables:
         if name.startswith(IMITATED):
             before = name.replace(IMITATED, AS_IS)
-            low, middle, high = difference(truth, [tables[name]], [tables[before]], groups)
-            print(f"{name} - as it is: cmAP {middle:+.3f} [{low:+.3f}, {high:+.3f}]")
-            for number, measure in enumerate(("macro AUC", "cmAP", "top-1")):
-                lead = goal[number] - found[before][number]
-                gained = found[name][number] - found[before][number]
-                share = f"{gained / lead:.0%} of it" if lead > 0 else "no lead to make up"
-                print(f"  {measure}: BirdNET leads by {lead:+.3f}, {gained:+.3f} made up: {share}")
+            print(f"{name} - as it is:")
+            print(f"  cmAP in soundscapes {gain_in_words(weighted_cmap, due, heard[name], heard[before], sites)}")
+            for measure, _, weighted in MEASURES:
+                gained = gain_in_words(weighted, truth[own], tables[name], tables[before], groups)
+                share = share_in_words(weighted, truth[own], (tables[name], tables[before], birdnet), groups)
+                print(f"  {measure} {gained}; {share}")
+
+
+def gain_in_words(weighted: Weighted, truth: Table, ours: Table, theirs: Table, units: NDArray[np.str_]) -> str:
+    """By how much one is better than another, paired over groups or sites."""
+    low, high = bootstrap_interval(partial(gain, weighted, truth, ours, theirs), units)
+    middle = float(gain(weighted, truth, ours, theirs, np.ones((len(truth), 1)))[0])
+    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def share_in_words(weighted: Weighted, truth: Table, tables: Sequence[Table], groups: NDArray[np.str_]) -> str:
+    """How much of a lead is made up.
+
+    tables   scores after stage 1, before it, and of who leads
+    """
+    after, before, leader = tables
+
+    def lead(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return gain(weighted, truth, leader, before, weights)
+
+    def share(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return gain(weighted, truth, after, before, weights) / lead(weights)
+
+    once = np.ones((len(truth), 1))
+    if bootstrap_interval(lead, groups)[0] <= 0:
+        return f"BirdNET's lead of {lead(once)[0]:+.3f} is not sure"
+    low, high = bootstrap_interval(share, groups)
+    return f"of BirdNET's lead of {lead(once)[0]:+.3f} {share(once)[0]:.0%} [{low:.0%}, {high:.0%}] is made up"
 
 
 if __name__ == "__main__":

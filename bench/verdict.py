@@ -36,7 +36,7 @@ from archive.recordings import Recording, write_recordings
 from bench.arms import difference, folder_of, held_out, is_finished
 from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise, require
 from bench.soundscapes import FOLDER as SOUNDSCAPES
-from bench.soundscapes import answers, build, quiet_recordings, sites_of, truth_of, windows_of
+from bench.soundscapes import build, kept_answers, quiet_recordings, sites_of, truth_of, windows_of
 from bench.teachers import all_sound, command
 from bench.whisper import SHARED, WEIGHTS
 from config import SIZES, AudioSettings, DataSettings, EncoderSettings, FinetuneCommand, Preset
@@ -178,11 +178,7 @@ def judge(question: Question, arm: Arm, way: str, weights: str, place: Path, fol
     flags = ("--preset", question.size, *SHARED, *FEW, *question.stage_two, "--encoder.weights", weights)
     flags += ("--data.valid_fold", str(fold), "--run.seed", str(seed))
     run = command("main.py", own / way, "finetune", *flags, *(["--train.frozen"] if way == "frozen" else []))
-    if not (own / way / "soundscapes.npy").is_file():
-        model = SOUNDSCAPES / "models" / f"verdict-{question.size}-{own.name}-{way}-{fold}.onnx"
-        found = answers(run / "classifier.safetensors", SOUNDSCAPES / str(fold), model)
-        with publish(own / way / "soundscapes.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, found.scores)
+    kept_answers(run, fold, f"verdict-{question.size}-{own.name}-{way}")
 
 
 # --- frozen, by layer -----------------------------------------------------------------------------------------------
