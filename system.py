@@ -97,10 +97,12 @@ def limit_memory(kind: str, most: int) -> None:
 
 
 def birth(process: int) -> str:
-    """When a process of this machine was started, in words that no other has; nothing where there is none."""
+    """When a process of this machine was started, in words that no other has; nothing where there is none, or where one
+    has ended and nobody has asked how, as in a container whose first process asks nobody."""
     if not PROC.is_dir():
         try:
-            return f"{psutil().Process(process).create_time():.3f}"
+            known = psutil().Process(process)
+            return "" if known.status() == psutil().STATUS_ZOMBIE else f"{known.create_time():.3f}"
         except psutil().Error:
             return ""
     try:
@@ -108,7 +110,8 @@ def birth(process: int) -> str:
         boot = (PROC / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="ascii")
     except OSError:
         return ""
-    return boot.strip() + stat.rpartition(")")[2].split()[19]
+    state, *others = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else boot.strip() + others[18]
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

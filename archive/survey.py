@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -386,7 +386,8 @@ def open_ledger(band: Band = BIRDS) -> sqlite3.Connection:
             ledger = sqlite3.connect(":memory:")
             ledger.executescript(tables)
             return ledger
-        LEDGER.replace(LEDGER.with_suffix(".damaged"))
+        with suppress(FileNotFoundError):  # another process was quicker
+            LEDGER.replace(LEDGER.with_suffix(".damaged"))
         show(f"{LEDGER} was damaged: set aside, everything is listened to again")
         ledger = sqlite3.connect(LEDGER, timeout=60)
         ledger.executescript(tables)

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,17 +82,19 @@ def scratch(folder: Path, name: str) -> Generator[Path]:
         yield Path(temporary_folder)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes of this machine that were killed left half written."""
-    for below, folders, names in os.walk(folder):
+def sweep(folder: Path, deep: bool = True) -> None:
+    """Remove what processes of this machine that were killed left half written, in the folders below too."""
+    for below, folders, names in os.walk(folder) if deep else islice(os.walk(folder), 1):
         for name in [*names, *folders]:
             found = HALF_WRITTEN.fullmatch(name)
             if found and (int(found[1]) == os.getpid() or not birth(int(found[1]))):
-                if name in names:
-                    (Path(below) / name).unlink(missing_ok=True)
-                else:
+                path = Path(below) / name
+                if name in folders:
                     folders.remove(name)
-                    shutil.rmtree(Path(below) / name, ignore_errors=True)
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 class Positioned(io.RawIOBase):

@@ -303,13 +303,19 @@ def number_of(folder: Path, name: str) -> int:
 
 
 def mark_dead_runs(root: Path, name: str) -> None:
-    """Runs of this host that say `running` though their process is gone were killed: say so."""
+    """Runs of this host that say `running` though their process is gone were killed: say so, and take away what they
+    left half written."""
     for path in sorted(root.glob(f"{name}-*/run.json")):
-        facts = read_json(path, "delete it")
-        if is_dead(facts):
-            write_json(path, facts | {"status": "interrupted"})
+        if is_dead(read_json(path, "delete it")):
+            facts = read_json(path, "delete it")  # once more: it may have finished before it was gone
+            if is_dead(facts):
+                write_json(path, facts | {"status": "interrupted"})
+                show(f"{path.parent} never finished: marked interrupted")
             sweep(path.parent)
-            show(f"{path.parent} never finished: marked interrupted")
+    for folder in root.glob(f"{name}-*"):
+        if folder.is_dir() and not (folder / "run.json").exists():  # killed before it could say what it is
+            sweep(folder)
+    sweep(root, deep=False)  # half a link
 
 
 def number_in_words(value: float | int | str | None) -> str:

@@ -259,6 +259,12 @@ def test_intermediates_go_to_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatc
 
 def test_a_process_is_known_by_more_than_its_number() -> None:
     assert system.birth(os.getpid()) == system.birth(os.getpid()) != system.birth(1) and not system.birth(2**22 + 1)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert Path(f"/proc/{child}").exists() and not system.birth(child)
+    os.waitpid(child, 0)
 
 
 def test_a_process_that_was_started_apart_ends_with_those_that_it_has_started() -> None:

@@ -138,6 +138,10 @@ class StateWriter:
             for number, handler in before.items():
                 if not self.stop_asked:
                     signal.signal(number, handler)
+        if self.stop_asked:  # since they were asked
+            if processes.count() == 1:  # others do not come along
+                self.save(progress)
+            interrupt()
 
     def note_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """A signal to stop."""

@@ -459,18 +459,6 @@ def in_child(command: Callable[[], object]) -> int:
     return child
 
 
-def kill_when(child: int, ready: Callable[[], bool]) -> bool:
-    """SIGKILL to a process as soon as something is so; False where the process ended before."""
-    deadline = time.monotonic() + 60
-    while not ready() and time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
-        time.sleep(0.001)  # or it would take half of a core from the child
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
-
-
 def test_after_kills_every_recording_is_in_files_csv_once(
     many: Path, model: Path, tmp_path: Path, record_property: Record
 ) -> None:
@@ -480,11 +468,21 @@ def test_after_kills_every_recording_is_in_files_csv_once(
     def parts() -> int:
         return sum(1 for _ in (tmp_path / "cut" / ".parts").glob("*/*.json"))
 
-    def enough(least: int) -> bool:
-        return parts() >= least
+    def cut_after(saves: int) -> None:
+        real, kept = Journal.save, list[int]()
 
-    kills = [kill_when(in_child(lambda: predict(config("cut"))), partial(enough, n)) for n in (1, 9, 22)]
-    assert all(kills) and 22 <= parts() < 40 and not (tmp_path / "cut" / "files.csv").exists()
+        def deadly(*told: Any) -> None:
+            real(*told)
+            kept.append(1)
+            if len(kept) == saves:
+                os.killpg(0, signal.SIGKILL)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Journal, "save", deadly)
+            predict(config("cut"))
+
+    kills = [os.waitpid(in_child(partial(cut_after, saves)), 0)[1] for saves in (1, 8, 13)]
+    assert kills == [signal.SIGKILL] * 3 and 22 <= parts() < 40 and not (tmp_path / "cut" / "files.csv").exists()
     assert predict(config("cut")) == 2 and predict(config("whole")) == 2
     rows = read_csv(tmp_path / "cut" / "files.csv")
     assert Counter(row["status"] for row in rows) == {"ok": 36, "unreadable": 4}

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,17 @@ from config import (
     FinetuneCommand,
 )
 from runtime import runs
-from runtime.runs import add_facts, draw_curves, number_in_words, open_run, read_records, record, refuse_others
+from runtime.files import HOST
+from runtime.runs import (
+    add_facts,
+    draw_curves,
+    mark_dead_runs,
+    number_in_words,
+    open_run,
+    read_records,
+    record,
+    refuse_others,
+)
 
 HERE = Path(__file__).parents[2]
 
@@ -84,6 +95,42 @@ with open_run("mae", Path({str(tmp_path)!r}), {{}}):
     with open_run("mae", tmp_path, {}) as run:
         assert run.folder.name == "mae-002"
     assert status(tmp_path / "mae-001") == "interrupted"
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next_wherever_it_was_killed(tmp_path: Path) -> None:
+    def half(name: str, process: int) -> Path:
+        return tmp_path / f".{name}.{HOST}-{process}.part"
+
+    gone, other = 2**22 + 1, os.getppid()
+    (tmp_path / "mae-001").mkdir()  # in which run.json was begun
+    (tmp_path / "mae-001" / half("run.json", gone).name).touch()
+    half("mae", gone).symlink_to("mae-001")
+    half("mae", other).symlink_to("mae-001")  # of one that is at it
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / half("x", gone).name).touch()  # nothing of ours
+    with open_run("mae", tmp_path, {}) as run:
+        assert run.folder.name == "mae-002"
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.part"))
+    assert left == [half("mae", other).name, f"notes/{half('x', gone).name}"]
+
+
+def test_a_run_that_finished_while_it_was_looked_at_is_not_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run("mae", tmp_path, {}) as run:
+        facts = json.loads((run.folder / "run.json").read_text()) | {"pid": 2**22 + 1, "born": "long ago"}
+    told = [facts, facts | {"status": "finished"}]
+
+    def read(_path: Path, _advice: str) -> dict[str, Any]:
+        return told.pop(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("runtime.runs.read_json", read)
+        mark_dead_runs(tmp_path, "mae")
+    assert not told and status(run.folder) == "finished"
+    (run.folder / "run.json").write_text(json.dumps(facts))
+    mark_dead_runs(tmp_path, "mae")  # control
+    assert status(run.folder) == "interrupted"
 
 
 def test_a_place_of_ones_own_has_no_number_and_no_link(tmp_path: Path) -> None:

@@ -405,6 +405,29 @@ def small(folder: Path) -> tuple[nn.Linear, StateWriter]:
     return model, StateWriter(folder, {"model": model}, torch.Generator().manual_seed(0))
 
 
+def test_a_signal_after_the_last_look_is_obeyed_with_the_state_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, writer = small(tmp_path / "states")
+    (tmp_path / "states").mkdir()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    real = states.processes.anywhere
+
+    def late(asked: bool) -> bool:
+        found = real(asked)
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    try:
+        monkeypatch.setattr(states.processes, "anywhere", late)
+        with pytest.raises(KeyboardInterrupt), writer.listening(TrainingProgress(step=3, moved=7)):
+            pass
+        assert writer.restore().moved == 7
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_every_flipped_bit_is_found_and_the_state_before_is_taken(tmp_path: Path) -> None:
     model, writer = small(tmp_path)
     writer.save(TrainingProgress(step=1, moved=11))
