@@ -555,7 +555,8 @@ class MaskSettings:
 
     strategy: MaskStrategy = "energy"
     """span: runs of 5 to 15 tokens (0.1 to 0.3 s); random: single tokens of 20 ms; block: runs of 10 and multiples;
-    energy: of eight span masks rather one that hides what stands out, which harms fine-tuning least (LOG.md)."""
+    energy: of eight span masks rather one that hides what stands out, which from random weights harmed fine-tuning
+    least; from Whisper's no mask is surely ahead of another (docs/measurements.md)."""
     ratio: float = 0.65
     """Share of the tokens that is hidden."""
     shuffle: bool = False
