@@ -111,11 +111,22 @@ def out_of_fold(
         with redirect_stdout(None):
             split(recordings, DataSettings(ANIMALS, valid_fold=fold))  # refuses groups that stand in several folds
         held_out = folds[owner] == fold
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-        model.fit(features[~held_out], labels[~held_out])
-        scores[np.ix_(held_out, model.classes_)] = model.predict_proba(features[held_out])
+        scores[held_out] = regression(features[~held_out], labels[~held_out], features[held_out], len(column))
     times = np.zeros(len(owner))
     return pool_windows(WindowScores(owner, times, times, scores, scores[:, :0]), len(recordings))
+
+
+def regression(known: Table, labels: NDArray[np.int64], asked: Table, species: int) -> Table:
+    """(rows, species): probabilities by a logistic regression.
+
+    known, asked   (rows, values)
+    labels         (rows,) of what is known, by number
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+    model.fit(known, labels)
+    scores = np.zeros((len(asked), species), np.float32)
+    scores[:, model.classes_] = model.predict_proba(asked)
+    return scores
 
 
 def embeddings(recordings: Sequence[Recording]) -> tuple[NDArray[np.int64], Table]:

@@ -33,14 +33,15 @@ from numpy.typing import NDArray
 from archive.recordings import Recording, write_recordings
 from bench.arms import held_out, is_finished
 from bench.baseline import ANIMALS, HEARD, MIN_RECORDINGS, deal_noise, require
-from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold
+from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold, regression
 from bench.folds import FOLDS, MEASURES, Weighted, gain
 from bench.soundscapes import FOLDER as SOUNDSCAPES
-from bench.soundscapes import build, kept_answers, quiet_recordings, sites_of, truth_of
+from bench.soundscapes import SECONDS as SOUNDSCAPE
+from bench.soundscapes import WINDOW, build, kept_answers, quiet_recordings, sites_of, truth_of
 from bench.whisper import SHARED, WEIGHTS
 from config import DEPTH, AudioSettings, DataSettings
 from data_loader import read_labeled, read_noise, read_unlabeled, truth_table
-from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap
+from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc
 from serving.embeddings import Embedded, write_vectors
 
 RUNS, SECONDS = Path("runs/teachers"), 3.0  # of a window of BirdNET's
@@ -137,26 +138,42 @@ def compare(fold: int, recordings: Sequence[Recording], means: Table, scored: di
     paths, row_of = [str(row.path.resolve()) for row in rows], {row.path: n for n, row in enumerate(recordings)}
     truth, own = truth_table(rows, taxonomy.labels, AudioSettings()), np.array([row.fold == fold for row in rows])
     features = means[[row_of[row.path] for row in rows]]
+    leader = f"{NAME}, logistic regression"
     birdnet = out_of_fold(np.arange(len(rows)), features, taxonomy, rows, (fold,))[own]
     tables = {name: held_out(run / "held_out_scores.csv", paths, taxonomy.labels)[own] for name, run in scored.items()}
     files = [path.name for path in sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))]
     due, sites = truth_of(SOUNDSCAPES / str(fold) / "answers.csv", files, taxonomy.labels), sites_of(files)
     heard = {name: kept_answers(run, fold, f"teachers-{run.parent.name}") for name, run in scored.items()}
+    species = np.array([taxonomy.labels.index(row.labels[0]) for row in rows])
+    heard[leader] = regression(features[~own], species[~own], in_the_field(fold), len(taxonomy.labels))
     print(f"\n{own.sum()} recordings of fold {fold}, {len(taxonomy.labels)} species; {len(due)} windows of soundscapes")
     print(f"{'':40}{'macro AUC':>12}{'cmAP':>12}{'top-1':>12}{'soundscapes: macro AUC, cmAP':>30}")
-    for name, scores in (*tables.items(), (f"{NAME}, logistic regression", birdnet)):
-        field = f"{macro_roc_auc(due, heard[name]):18.3f}{cmap(due, heard[name]):12.3f}" if name in heard else ""
+    for name, scores in (*tables.items(), (leader, birdnet)):
+        field = f"{macro_roc_auc(due, heard[name]):18.3f}{cmap(due, heard[name]):12.3f}"
         print(f"{name:40}" + "".join(f"{value:12.3f}" for value in figures(truth[own], scores)) + field)
     groups = np.array([row.group for row in rows])[own]
     for name in tables:
         if name.startswith(IMITATED):
             before = name.replace(IMITATED, AS_IS)
             print(f"{name} - as it is:")
-            print(f"  cmAP in soundscapes {gain_in_words(weighted_cmap, due, heard[name], heard[before], sites)}")
             for measure, _, weighted in MEASURES:
-                gained = gain_in_words(weighted, truth[own], tables[name], tables[before], groups)
-                share = share_in_words(weighted, truth[own], (tables[name], tables[before], birdnet), groups)
-                print(f"  {measure} {gained}; {share}")
+                every = [(f"{measure}", truth[own], (tables[name], tables[before], birdnet), groups)]
+                if measure != "top-1":  # windows have several species, or none
+                    every.append((f"{measure} in soundscapes", due, (heard[name], heard[before], heard[leader]), sites))
+                for what, right, scores, units in every:
+                    gained = gain_in_words(weighted, right, scores[0], scores[1], units)
+                    print(f"  {what} {gained}; {share_in_words(weighted, right, scores, units)}")
+
+
+def in_the_field(fold: int) -> Table:
+    """(windows, 1024): BirdNET's embedding of each window of a fold's soundscapes, the mean of its own windows of 3 s
+    by how much of them lies within."""
+    files = sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))
+    owner, vectors = embeddings([Recording(path, path.name, seconds=float(SOUNDSCAPE)) for path in files])
+    starts, own = np.arange(0, SOUNDSCAPE, WINDOW)[:, None], np.arange(0, SOUNDSCAPE, SECONDS)[None]
+    overlap = np.minimum(starts + WINDOW, own + SECONDS) - np.maximum(starts, own)
+    shares = np.maximum(overlap, 0) / WINDOW
+    return np.concatenate([shares @ vectors[owner == number] for number in range(len(files))]).astype(np.float32)
 
 
 def gain_in_words(weighted: Weighted, truth: Table, ours: Table, theirs: Table, units: NDArray[np.str_]) -> str:
