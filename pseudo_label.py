@@ -293,10 +293,16 @@ def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -
 
 
 def begun_with(run: Path, weights: str) -> str:
-    """The encoder that a run was trained from, where that is still there: what is called runs/mae is another one once
-    stage 1 has been run again."""
-    known = read_json(run / "run.json", "train again").get("weights", "")
-    return known if isinstance(known, str) and known and Path(known).exists() else weights
+    """The encoder that a run was trained from: runs/mae leads to another one once stage 1 has been run again."""
+    from main import place_of_weights, weights_of
+
+    known = weights_of(run)
+    if not known or known == place_of_weights(weights):
+        return weights
+    assert Path(known).exists(), (
+        f"{known}, from which {run.name} was trained, is gone, and {weights} is another encoder; train round 0 again"
+    )
+    return known
 
 
 def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:

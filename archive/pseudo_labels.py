@@ -75,6 +75,7 @@ def read_limits(path: Path | None, labels: Sequence[str], lowest: float, highest
             assert share, f"{where}: {name} {row[name]!r}; give a score from 0 to 1, or leave it blank"
             limits[column[row["label"]]] = float(row[name]) if row[name] else limits[column[row["label"]]]
         own = column[row["label"]]
+        low[own] = low[own] if high[own] else 0.0  # it is taken away, whatever its lowest
         assert low[own] <= high[own], f"{where}: lowest {low[own]:g} is above highest {high[own]:g}; exchange them"
     return Limits(tuple(labels), low, high, sure)
 

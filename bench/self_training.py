@@ -166,7 +166,8 @@ def print_table(folds: tuple[int, ...], arms: Sequence[Arm]) -> None:
     rounds = [(arm, number) for arm in arms for number in range(1, ROUNDS + 1) if is_there(folds, arm, number)]
     for arm, number in [(arms[0], 0), *rounds]:
         found = judged(folds, arm, number)
-        others = [first] * bool(number) + [judged(folds, braked, number)] * bool(number and braked and arm != braked)
+        pairs = bool(number and braked and arm != braked and is_there(folds, braked, number))
+        others = [first] * bool(number) + [judged(folds, braked, number) for _ in range(pairs)]
         assert all(np.array_equal(found.truth, other.truth) for other in others), "judged on other windows"
         differences = [
             difference(found, other, statistic, weighted) for other in others[:1] for _, statistic, weighted in MEASURES

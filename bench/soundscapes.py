@@ -39,6 +39,7 @@ from bench.whisper import ROWS, RUNS, folder, parts
 from config import SCRATCH, AudioSettings, DataSettings
 from data_loader import read_labeled
 from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc, weighted_cmap, weighted_macro_roc_auc
+from runtime.digests import sha256
 from runtime.files import publish
 from serving.export import write_float
 from serving.scorer import open_scorer, score
@@ -265,17 +266,19 @@ def answers(classifier: Path, place: Path, model: Path) -> Judged:
     return answers_of_file(model, facts, place)
 
 
-def kept_answers(run: Path, fold: int, name: str) -> Table:
-    """The scores of a run's classifier on the soundscapes of a fold, kept beside the run for the next time.
-
-    name   of the run, unlike any other's: of its float32 file
-    """
-    kept = run.parent / "soundscapes.npy"
-    if not kept.is_file():
-        found = answers(run / "classifier.safetensors", FOLDER / str(fold), FOLDER / "models" / f"{name}-{fold}.onnx")
-        with publish(kept) as temporary, temporary.open("wb") as file:
-            np.save(file, found.scores)
-    scores: Table = np.load(kept)
+def kept_answers(run: Path, fold: int) -> Table:
+    """The scores of a run's classifier on the soundscapes of a fold, kept beside the run for as long as both are the
+    same."""
+    classifier, place, kept = run / "classifier.safetensors", FOLDER / str(fold), run.parent / "soundscapes.npz"
+    of_both = np.array([sha256(classifier), sha256(place / "answers.csv")])
+    if kept.is_file():
+        with np.load(kept) as found:
+            if np.array_equal(found["of"], of_both):
+                scores: Table = found["scores"]
+                return scores
+    scores = answers(classifier, place, run.parent / "soundscapes.onnx").scores
+    with publish(kept) as temporary, temporary.open("wb") as file:
+        np.savez(file, of=of_both, scores=scores)
     return scores
 
 

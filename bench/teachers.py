@@ -42,6 +42,7 @@ from bench.whisper import SHARED, WEIGHTS
 from config import DEPTH, AudioSettings, DataSettings
 from data_loader import read_labeled, read_noise, read_unlabeled, truth_table
 from evaluation.metrics import bootstrap_interval, cmap, macro_roc_auc
+from runtime.digests import sha256
 from serving.embeddings import Embedded, write_vectors
 
 RUNS, SECONDS = Path("runs/teachers"), 3.0  # of a window of BirdNET's
@@ -143,7 +144,7 @@ def compare(fold: int, recordings: Sequence[Recording], means: Table, scored: di
     tables = {name: held_out(run / "held_out_scores.csv", paths, taxonomy.labels)[own] for name, run in scored.items()}
     files = [path.name for path in sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))]
     due, sites = truth_of(SOUNDSCAPES / str(fold) / "answers.csv", files, taxonomy.labels), sites_of(files)
-    heard = {name: kept_answers(run, fold, f"teachers-{run.parent.name}") for name, run in scored.items()}
+    heard = {name: kept_answers(run, fold) for name, run in scored.items()}
     species = np.array([taxonomy.labels.index(row.labels[0]) for row in rows])
     heard[leader] = regression(features[~own], species[~own], in_the_field(fold), len(taxonomy.labels))
     print(f"\n{own.sum()} recordings of fold {fold}, {len(taxonomy.labels)} species; {len(due)} windows of soundscapes")
@@ -169,7 +170,8 @@ def in_the_field(fold: int) -> Table:
     """(windows, 1024): BirdNET's embedding of each window of a fold's soundscapes, the mean of its own windows of 3 s
     by how much of them lies within."""
     files = sorted((SOUNDSCAPES / str(fold)).glob("*.flac"))
-    owner, vectors = embeddings([Recording(path, path.name, seconds=float(SOUNDSCAPE)) for path in files])
+    made = sha256(SOUNDSCAPES / str(fold) / "answers.csv")[:12]  # others of the same names have other answers
+    owner, vectors = embeddings([Recording(path, f"{made} {path.name}", seconds=float(SOUNDSCAPE)) for path in files])
     starts, own = np.arange(0, SOUNDSCAPE, WINDOW)[:, None], np.arange(0, SOUNDSCAPE, SECONDS)[None]
     overlap = np.minimum(starts + WINDOW, own + SECONDS) - np.maximum(starts, own)
     shares = np.maximum(overlap, 0) / WINDOW

@@ -178,7 +178,7 @@ def judge(question: Question, arm: Arm, way: str, weights: str, place: Path, fol
     flags = ("--preset", question.size, *SHARED, *FEW, *question.stage_two, "--encoder.weights", weights)
     flags += ("--data.valid_fold", str(fold), "--run.seed", str(seed))
     run = command("main.py", own / way, "finetune", *flags, *(["--train.frozen"] if way == "frozen" else []))
-    kept_answers(run, fold, f"verdict-{question.size}-{own.name}-{way}")
+    kept_answers(run, fold)
 
 
 # --- frozen, by layer -----------------------------------------------------------------------------------------------
@@ -308,11 +308,11 @@ def scores_of(
             table = np.full((len(rows), len(labels)), np.nan, np.float32)
             table[[index for index, row in enumerate(rows) if row.fold == fold]] = stored["recordings"][number]
             found[seed] = Found(table, stored["soundscapes"][number])
-        field = own / way / "soundscapes.npy"
+        field = own / way / "soundscapes.npz"
         if way != "probe" and is_finished(own / way / "finetune") and field.is_file():
             paths = [str(row.path.resolve()) for row in rows]
             scores = held_out(own / way / "finetune" / "held_out_scores.csv", paths, labels)
-            found[seed] = Found(scores, np.load(field, allow_pickle=False))
+            found[seed] = Found(scores, np.load(field, allow_pickle=False)["scores"])
     return found
 
 
@@ -320,8 +320,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("base", "demo"), default="base", help="Whisper base, or random weights")
     parser.add_argument("--fold", type=int, default=0, help="that is held out from both stages")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--ways", choices=WAYS, nargs="+", default=["probe", "frozen"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than that; 0: the table alone")
     given = parser.parse_args()
     asked = WHISPER if given.size == "base" else SCRATCH_WEIGHTS

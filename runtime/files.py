@@ -20,7 +20,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -82,6 +82,12 @@ def scratch(folder: Path, name: str) -> Generator[Path]:
         yield Path(temporary_folder)
 
 
+def place_of(path: Path) -> Path:
+    """Where a file lies, with the links above it followed: what is called runs/mae is another folder once stage 1 has
+    been run again. A file that is a link itself keeps its name."""
+    return path.absolute().parent.resolve() / path.name
+
+
 def sweep(folder: Path, deep: bool = True) -> None:
     """Remove what processes of this machine that were killed left half written, in the folders below too."""
     for below, folders, names in os.walk(folder) if deep else islice(os.walk(folder), 1):
@@ -92,7 +98,8 @@ def sweep(folder: Path, deep: bool = True) -> None:
                 if name in folders:
                     folders.remove(name)
                 if path.is_symlink() or not path.is_dir():
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # somebody else's, which is no reason to stop here
+                        path.unlink(missing_ok=True)
                 else:
                     shutil.rmtree(path, ignore_errors=True)
 

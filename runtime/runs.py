@@ -313,7 +313,7 @@ def mark_dead_runs(root: Path, name: str) -> None:
                 show(f"{path.parent} never finished: marked interrupted")
             sweep(path.parent)
     for folder in root.glob(f"{name}-*"):
-        if folder.is_dir() and not (folder / "run.json").exists():  # killed before it could say what it is
+        if not folder.is_symlink() and not (folder / "run.json").exists():  # killed before it could say what it is
             sweep(folder)
     sweep(root, deep=False)  # half a link
 

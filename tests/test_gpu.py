@@ -133,7 +133,8 @@ def test_what_is_too_slow_is_ended_with_all_it_started(tmp_path: Path) -> None:
     child += "pathlib.Path('half').rename('begun'); time.sleep(600)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     slow = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, start_new_session=True)
-    while not begun.exists():
+    deadline = time.monotonic() + 60
+    while not begun.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     number = int(begun.read_text())
     assert birth(number), "control: it is there"

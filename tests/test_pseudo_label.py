@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from test_states import FLAGS, cut_off_at, outcome
 from test_zoo import loudness_model
 
+import main
 import pseudo_label as command
 from archive.pseudo_labels import apart_from, read_pseudo_labels
 from archive.recordings import Recording, read_recordings, write_recordings
@@ -25,6 +26,7 @@ from archive.survey import heard_by, sound_marks, sounds_marked
 from config import (
     SIZES,
     SOUNDS,
+    AnyEncoderSettings,
     AudioSettings,
     DataSettings,
     FinetuneCommand,
@@ -41,7 +43,7 @@ from runtime.digests import sha256
 from runtime.files import as_json
 from serving.scorer import Scorer, open_scorer, score
 from sounds.discovery import find_recordings
-from training.checkpoint import load_classifier, save_classifier
+from training.checkpoint import load_any_encoder, load_classifier, save_classifier
 from training.frozen import features_key
 from training.objective import prepare_loss_inputs
 
@@ -519,24 +521,64 @@ def test_a_round_is_an_ordinary_run_with_another_seed_and_is_not_trained_twice(
     assert (tmp_path / "out" / "round-1" / "recordings.csv").read_bytes() == table
 
 
-def test_a_round_begins_with_the_encoder_of_the_first_though_its_link_has_moved(
-    student: Path, few: FieldSeason, stages: Stages, tmp_path: Path
+def test_what_is_called_runs_mae_stays_the_encoder_that_a_run_began_with(
+    student: Path, few: FieldSeason, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whoever goes on with the run, and in the rounds that learn from it, though stage 1 has been run again since."""
     assert "weights" not in json.loads((student / "run.json").read_text()), "random weights are no file"
     assert command.begun_with(student, "random") == "random"
-    link = tmp_path / "mae"
-    link.symlink_to((stages.runs / "mae").resolve())
-    shutil.copytree((stages.runs / "mae").resolve(), tmp_path / "mae-002")
-    words = words_of(few, tmp_path / "runs", "--encoder.weights", link / "encoder.safetensors")
-    assert finetune(parse(FinetuneCommand, words)) == 0
+    first, link = tmp_path / "mae-001", tmp_path / "mae"
+    for folder in (first, tmp_path / "mae-002"):
+        shutil.copytree((stages.runs / "mae").resolve(), folder)
+    (first / "blob").write_bytes((first / "encoder.safetensors").read_bytes())
+    (first / "encoder.safetensors").unlink()
+    (first / "encoder.safetensors").symlink_to("blob")  # as in a cache of the hub
+    link.symlink_to(first)
+    given, own = str(link / "encoder.safetensors"), str(first / "encoder.safetensors")
+    asked, real = list[str](), load_any_encoder
+
+    def load(settings: AnyEncoderSettings, audio: AudioSettings) -> Any:
+        asked.append(settings.weights)
+        return real(settings, audio)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "load_any_encoder", load)
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "train_plan", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(parse(FinetuneCommand, words_of(few, tmp_path / "runs", "--encoder.weights", given)))
+    run = tmp_path / "runs" / "finetune-001"
+    assert command.begun_with(run, given) == given, "nothing has moved yet"
     link.unlink()
     link.symlink_to(tmp_path / "mae-002")
-    run, given = tmp_path / "runs" / "finetune-001", str(link / "encoder.safetensors")
-    assert command.begun_with(run, given) == str((stages.runs / "mae").resolve() / "encoder.safetensors")
+    # whoever goes on
+    assert finetune(parse(FinetuneCommand, ["--run.resume", str(run)])) == 0
     facts = json.loads((run / "run.json").read_text())
-    for gone in (str(tmp_path / "nowhere"), "", 3):
-        (run / "run.json").write_text(json.dumps(facts | {"weights": gone}))
-        assert command.begun_with(run, given) == given
+    assert asked == [given, own] and facts["weights"] == own and facts["settings"]["encoder"]["weights"] == given
+    assert load_classifier(run / "classifier.safetensors")[1].provenance["encoder"] == own
+    # the rounds
+    wanted = list[str]()
+
+    def begun(config: FinetuneCommand) -> int:
+        wanted.append(config.encoder.weights)
+        return 1
+
+    monkeypatch.setattr(main, "finetune", begun)
+    table = table_of(few, tmp_path / "pseudo")
+    config = parse(PseudoLabelCommand, [str(few.root), "--rounds", "1", "--student", str(run)])
+    with pytest.raises(AssertionError, match="round 1 was not trained"):
+        command.trained(config, run, 1, table)
+    assert wanted == [own]
+    # what is gone is said
+    (run / "run.json").write_text(json.dumps(facts | {"weights": str(tmp_path / "nowhere"), "status": "failed"}))
+    with pytest.raises(
+        AssertionError, match=r"nowhere, from which finetune-001 was trained, is gone, and .*encoder; train"
+    ):
+        command.begun_with(run, given)
+    with pytest.raises(AssertionError, match=r"nowhere, with which .*finetune-001 was begun, is gone; start"):
+        finetune(parse(FinetuneCommand, ["--run.resume", str(run)]))
 
 
 def test_a_judge_is_listened_to_as_the_classifier_hears_and_at_the_speed_of_the_season(

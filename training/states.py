@@ -134,7 +134,12 @@ class StateWriter:
             if processes.anywhere(self.stop_asked > 0):  # since the last step
                 self.save(progress)
                 interrupt()
+        except KeyboardInterrupt:
+            if self.at_once and processes.count() == 1:  # on the way into `guarding`, or out of it
+                self.save(progress)
+            raise
         finally:
+            self.at_once = False
             for number, handler in before.items():
                 if not self.stop_asked:
                     signal.signal(number, handler)

@@ -72,7 +72,7 @@ def test_a_species_may_have_limits_of_its_own(tmp_path: Path) -> None:
 
 def test_a_species_that_its_limits_take_away_keeps_no_window(tmp_path: Path) -> None:
     table = tmp_path / "limits.csv"
-    for taken in ("frog,1,1", "frog,0,0"):
+    for taken in ("frog,1,1", "frog,0,0", "frog,,0"):
         table.write_text(f"label,lowest,highest\n{taken}\n")
         assert labels_of(0.99, 0.12, 0.3, table=table) == ((), ()), "nothing that is left is sure"
         assert labels_of(0.99, 0.12, 0.6, table=table) == (("newt", "owl"), (0.6, 0.12))

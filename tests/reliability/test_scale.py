@@ -46,7 +46,7 @@ def test_no_step_over_the_index_is_quadratic(
     usual, plain, crowded = duplicates.CROWD, list[list[Figures]](), list[list[Figures]]()
     slopes, ratio = dict[str, float](), math.inf
     # other work adds to some rounds, a step that is too slow to all of them
-    while len(plain) < MOST_ROUNDS and not (ratio < 2 and max(slopes.values()) < STEEPEST):
+    while len(plain) < MOST_ROUNDS and not (ratio < 2 and max(slopes.values(), default=math.inf) < STEEPEST):
         for crowd, kept in ((usual, plain), (SMALL // 2, crowded)):
             monkeypatch.setattr(duplicates, "CROWD", crowd)
             kept.append([measure(size, tmp_path / f"{size}-{crowd}-{len(kept)}") for size in SIZES])

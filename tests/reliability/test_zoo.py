@@ -468,20 +468,27 @@ def test_after_kills_every_recording_is_in_files_csv_once(
     def parts() -> int:
         return sum(1 for _ in (tmp_path / "cut" / ".parts").glob("*/*.json"))
 
-    def cut_after(saves: int) -> None:
-        real, kept = Journal.save, list[int]()
+    def cut_after(saves: int, within: bool) -> None:
+        real, replaced, kept = Journal.save, Path.replace, list[int]()
 
         def deadly(*told: Any) -> None:
-            real(*told)
             kept.append(1)
-            if len(kept) == saves:
-                os.killpg(0, signal.SIGKILL)
+            if len(kept) == saves + within and within:
+                patch.setattr(Path, "replace", die)  # its part is written, and does not have its name yet
+            real(*told)
+            if len(kept) == saves and not within:
+                die()
 
+        def die(*_: Any) -> None:
+            os.killpg(0, signal.SIGKILL)
+
+        assert replaced is Path.replace
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Journal, "save", deadly)
             predict(config("cut"))
 
-    kills = [os.waitpid(in_child(partial(cut_after, saves)), 0)[1] for saves in (1, 8, 13)]
+    cuts = [(1, False), (8, True), (13, False)]
+    kills = [os.waitpid(in_child(partial(cut_after, *cut)), 0)[1] for cut in cuts]
     assert kills == [signal.SIGKILL] * 3 and 22 <= parts() < 40 and not (tmp_path / "cut" / "files.csv").exists()
     assert predict(config("cut")) == 2 and predict(config("whole")) == 2
     rows = read_csv(tmp_path / "cut" / "files.csv")

@@ -119,7 +119,7 @@ def test_a_run_that_finished_while_it_was_looked_at_is_not_marked(
 ) -> None:
     with open_run("mae", tmp_path, {}) as run:
         facts = json.loads((run.folder / "run.json").read_text()) | {"pid": 2**22 + 1, "born": "long ago"}
-    told = [facts, facts | {"status": "finished"}]
+    told: list[dict[str, Any]] = [facts, facts | {"status": "finished"}]
 
     def read(_path: Path, _advice: str) -> dict[str, Any]:
         return told.pop(0)

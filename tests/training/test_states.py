@@ -23,6 +23,7 @@ from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
 from main import finetune
 from model import Encoder
+from runtime import processes
 from runtime.files import as_json
 from runtime.runs import past_starts
 from serving import teachers
@@ -411,7 +412,7 @@ def test_a_signal_after_the_last_look_is_obeyed_with_the_state_kept(
     _, writer = small(tmp_path / "states")
     (tmp_path / "states").mkdir()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    real = states.processes.anywhere
+    real = processes.anywhere
 
     def late(asked: bool) -> bool:
         found = real(asked)
@@ -419,10 +420,24 @@ def test_a_signal_after_the_last_look_is_obeyed_with_the_state_kept(
         return found
 
     try:
-        monkeypatch.setattr(states.processes, "anywhere", late)
+        monkeypatch.setattr(processes, "anywhere", late)
         with pytest.raises(KeyboardInterrupt), writer.listening(TrainingProgress(step=3, moved=7)):
             pass
         assert writer.restore().moved == 7
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_signal_on_the_way_into_what_does_not_wait_or_out_of_it_keeps_the_state(tmp_path: Path) -> None:
+    _, writer = small(tmp_path / "states")
+    (tmp_path / "states").mkdir()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt), writer.listening(TrainingProgress(step=3, moved=7)):
+            writer.at_once = True  # as `guarding` has it, which cannot catch anything at these moments
+            signal.raise_signal(signal.SIGTERM)
+        assert writer.restore().moved == 7 and not writer.at_once
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
