@@ -63,7 +63,7 @@ from evaluation.held_out import (
 )
 from model import AnyEncoder, BirdClefClassifier
 from runtime.digests import sha256
-from runtime.files import FIRST, place_of, read_json
+from runtime.files import FIRST
 from runtime.runs import Run, add_facts, past_starts, subfolder
 from runtime.terminal import command_line, launch, show
 from sounds.discovery import find_recordings
@@ -78,7 +78,7 @@ from training.checkpoint import (
 )
 from training.device import prepare_device
 from training.objective import prepare_loss_inputs
-from training.states import forget, training_run
+from training.states import begun_with, forget, training_run
 
 CLASSIFIER = "classifier.safetensors"
 
@@ -105,14 +105,10 @@ class Candidate(NamedTuple):
 
 def finetune(config: FinetuneCommand) -> int:
     """The whole of stage 2; returns the exit code."""
-    given, known = config, ""
+    given = config
     if config.run.resume:  # before all recordings are looked at
         past_starts(config.run.resume, "finetune", config)
-        known = weights_of(config.run.resume)
-    weights = known or place_of_weights(config.encoder.weights)
-    if known and known != place_of_weights(config.encoder.weights):  # stage 1 has been run again since it was begun
-        assert Path(known).exists(), f"{known}, with which {config.run.resume} was begun, is gone; start a new run"
-        config = replace(config, encoder=replace(config.encoder, weights=known))
+        config = replace(config, encoder=replace(config.encoder, weights=begun_with(config.run.resume, config)))
     device = prepare_device(config.run)
     band = heard_by(config.audio)
     taxonomy, recordings = read_labeled(config.data, band)
@@ -128,11 +124,9 @@ def finetune(config: FinetuneCommand) -> int:
     noise = read_noise(config.data.noise, config.data, band=band) if config.data.noise else []
     noise = within_band(noise, config.audio)
     table = sha256(config.data.pseudo) if config.data.pseudo else ""
-    with training_run("finetune", given) as run:
+    with training_run("finetune", given, config.encoder.weights) as run:
         if table:  # at once, so that nobody goes on with a run that was killed after its table has changed
             add_facts(run, pseudo_labels=table)
-        if weights:
-            add_facts(run, weights=weights)
         # one classifier for each fold
         parts = [run if len(plans) == 1 else subfolder(run, f"fold-{plan.fold}") for plan in plans]
         candidates: list[Candidate] = []
@@ -161,19 +155,6 @@ def finetune(config: FinetuneCommand) -> int:
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     show(f"wrote {path}{more}; next: {command_line('quantize.py', '--classifier', path)}")
     return 0
-
-
-def place_of_weights(weights: str) -> str:
-    """Where the file or folder of an encoder lies, by no link that the next run of stage 1 moves; nothing of what is no
-    file of one's own."""
-    path = Path(weights)
-    return str(place_of(path)) if weights not in ("random", "hub") and path.exists() else ""
-
-
-def weights_of(run: Path) -> str:
-    """The same of the encoder that a run began with, as it said then."""
-    known = read_json(run / "run.json", "start a new run").get("weights", "")
-    return known if isinstance(known, str) else ""
 
 
 def plan_fold(

@@ -275,12 +275,13 @@ def first_student(config: PseudoLabelCommand) -> Path:
 def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -> Path:
     """The folder of a round's training: of one that has finished, else of one that is begun or goes on now."""
     from main import finetune  # torch takes seconds, and labelling alone does without it
+    from training.states import begun_with
 
     wanted = parse(FinetuneCommand, ["--config", str(first / "run.json"), "--data.pseudo", str(table)])
     wanted = replace(
         wanted,
         run=replace(wanted.run, seed=wanted.run.seed + number),
-        encoder=replace(wanted.encoder, weights=begun_with(first, wanted.encoder.weights)),
+        encoder=replace(wanted.encoder, weights=begun_with(first, wanted)),
     )
     before = runs_like(wanted, sha256(table))
     if "finished" in before.values():
@@ -290,19 +291,6 @@ def trained(config: PseudoLabelCommand, first: Path, number: int, table: Path) -
         code = finetune(parse(FinetuneCommand, ["--run.resume", str(begun[-1])]) if begun else wanted)
         assert code == 0, f"round {number} was not trained; see what main.py printed above"
     return next(run for run, status in runs_like(wanted, sha256(table)).items() if status == "finished")
-
-
-def begun_with(run: Path, weights: str) -> str:
-    """The encoder that a run was trained from: runs/mae leads to another one once stage 1 has been run again."""
-    from main import place_of_weights, weights_of
-
-    known = weights_of(run)
-    if not known or known == place_of_weights(weights):
-        return weights
-    assert Path(known).exists(), (
-        f"{known}, from which {run.name} was trained, is gone, and {weights} is another encoder; train round 0 again"
-    )
-    return known
 
 
 def runs_like(wanted: FinetuneCommand, table: str) -> dict[Path, str]:

@@ -71,7 +71,7 @@ from training.device import autocast, device_memory_mb, prepare_device
 from training.imitation import Imitated, measure_imitation, prepare_imitation
 from training.masking import contrast_scores, hide_tokens
 from training.optim import cosine_schedule, differential_groups, follow, pull_to_start, update
-from training.states import Stateful, StateWriter, TrainingProgress, forget, training_run
+from training.states import Stateful, StateWriter, TrainingProgress, begun_with, forget, training_run
 
 HELD_OUT_WINDOWS = 256  # windows the skill is measured on
 QUIETEST_DEVIATION = 0.05  # a mel bin that hardly moves is not blown up beyond this
@@ -110,8 +110,10 @@ class Pretraining:
 
 def pretrain(config: PretrainCommand) -> int:
     """The whole of stage 1; returns the exit code."""
+    given = config
     if config.run.resume:  # before all recordings are looked at
         past_starts(config.run.resume, "mae", config)
+        config = replace(config, encoder=replace(config.encoder, weights=begun_with(config.run.resume, config)))
     device = prepare_device(config.run)
     encoder = load_encoder(config.encoder, config.audio)
     rows = within_band(read_unlabeled(config.data, heard_by(config.audio)), config.audio)
@@ -129,7 +131,7 @@ def pretrain(config: PretrainCommand) -> int:
     imitated = ask_teacher(teacher, train, held_out, config) if teacher else None
     loop = prepare_pretraining(encoder, train, config, device, imitated)
     epochs = config.train.epochs_for(len(loop.loader))
-    with training_run("mae", config) as run:
+    with training_run("mae", given, config.encoder.weights) as run:
         data = fingerprint(train, held_out) + (imitated.digest if imitated else "")
         writer = StateWriter(run.folder / "states", loop.parts, loop.generator, config.run.save_minutes, data)
         progress = writer.restore()

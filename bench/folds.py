@@ -102,6 +102,13 @@ def gain(weighted: Weighted, truth: Table, ours: Table, theirs: Table, weights: 
     return weighted(truth, ours, weights) - weighted(truth, theirs, weights)
 
 
+def gain_in_words(weighted: Weighted, truth: Table, ours: Table, theirs: Table, units: NDArray[np.str_]) -> str:
+    """By how much one is better than another, paired over groups or sites."""
+    low, high = bootstrap_interval(partial(gain, weighted, truth, ours, theirs), units)
+    middle = float(gain(weighted, truth, ours, theirs, np.ones((len(truth), 1)))[0])
+    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def gain_of_folds(
     truth: Table, ours: Table, theirs: Table, parts: Sequence[NDArray[np.bool_]], weights: Weights
 ) -> Weights:

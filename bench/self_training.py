@@ -33,7 +33,7 @@ import numpy as np
 from archive.recordings import Recording
 from bench.arms import is_finished, start_finetune
 from bench.baseline import ANIMALS, MIN_RECORDINGS, deal_noise
-from bench.folds import FOLDS, Table, Weighted, gain
+from bench.folds import FOLDS, Table, Weighted, gain_in_words
 from bench.soundscapes import (
     SEED,
     Judged,
@@ -166,13 +166,13 @@ def print_table(folds: tuple[int, ...], arms: Sequence[Arm]) -> None:
     rounds = [(arm, number) for arm in arms for number in range(1, ROUNDS + 1) if is_there(folds, arm, number)]
     for arm, number in [(arms[0], 0), *rounds]:
         found = judged(folds, arm, number)
-        pairs = bool(number and braked and arm != braked and is_there(folds, braked, number))
-        others = [first] * bool(number) + [judged(folds, braked, number) for _ in range(pairs)]
+        others = [first] * bool(number)
+        if number and braked and arm != braked and is_there(folds, braked, number):
+            others.append(judged(folds, braked, number))
         assert all(np.array_equal(found.truth, other.truth) for other in others), "judged on other windows"
-        differences = [
-            difference(found, other, statistic, weighted) for other in others[:1] for _, statistic, weighted in MEASURES
-        ]
-        differences += [difference(found, other, *MEASURES[0][1:]) for other in others[1:]]
+        pairs = [(other, weighted) for other in others[:1] for _, _, weighted in MEASURES]
+        pairs += [(other, MEASURES[0][2]) for other in others[1:]]
+        differences = [gain_in_words(by, found.truth, found.scores, other.scores, found.sites) for other, by in pairs]
         differences += [""] * (len(more) - len(differences))
         recall, alarms = at_thresholds(found, hours)
         told = [f"{alarms:.0f}, {recall:.3f}", f"{recall_at_one_alarm(found, hours):.3f}"]
@@ -187,13 +187,6 @@ def in_words(found: Judged, statistic: Callable[[Table, Table], float], weighted
     """A figure with its interval over sites."""
     low, high = bootstrap_interval(partial(weighted, found.truth, found.scores), found.sites)
     return f"{statistic(found.truth, found.scores):.3f} [{low:.3f}, {high:.3f}]"
-
-
-def difference(found: Judged, other: Judged, statistic: Callable[[Table, Table], float], weighted: Weighted) -> str:
-    """By how much one is better, paired over sites."""
-    low, high = bootstrap_interval(partial(gain, weighted, found.truth, found.scores, other.scores), found.sites)
-    value = statistic(found.truth, found.scores) - statistic(found.truth, other.scores)
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 @cache

@@ -24,7 +24,6 @@ import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from archive.recordings import Recording, write_recordings
 from bench.arms import held_out, is_finished
 from bench.baseline import ANIMALS, HEARD, MIN_RECORDINGS, deal_noise, require
 from bench.birdnet import Table, embeddings, figures, mean_of_windows, out_of_fold, regression
-from bench.folds import FOLDS, MEASURES, Weighted, gain
+from bench.folds import FOLDS, MEASURES, Weighted, gain, gain_in_words
 from bench.soundscapes import FOLDER as SOUNDSCAPES
 from bench.soundscapes import SECONDS as SOUNDSCAPE
 from bench.soundscapes import WINDOW, build, kept_answers, quiet_recordings, sites_of, truth_of
@@ -176,13 +175,6 @@ def in_the_field(fold: int) -> Table:
     overlap = np.minimum(starts + WINDOW, own + SECONDS) - np.maximum(starts, own)
     shares = np.maximum(overlap, 0) / WINDOW
     return np.concatenate([shares @ vectors[owner == number] for number in range(len(files))]).astype(np.float32)
-
-
-def gain_in_words(weighted: Weighted, truth: Table, ours: Table, theirs: Table, units: NDArray[np.str_]) -> str:
-    """By how much one is better than another, paired over groups or sites."""
-    low, high = bootstrap_interval(partial(gain, weighted, truth, ours, theirs), units)
-    middle = float(gain(weighted, truth, ours, theirs, np.ones((len(truth), 1)))[0])
-    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def share_in_words(weighted: Weighted, truth: Table, tables: Sequence[Table], groups: NDArray[np.str_]) -> str:

@@ -46,6 +46,7 @@ from sounds.discovery import find_recordings
 from training.checkpoint import load_any_encoder, load_classifier, save_classifier
 from training.frozen import features_key
 from training.objective import prepare_loss_inputs
+from training.states import begun_with
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -525,8 +526,12 @@ def test_what_is_called_runs_mae_stays_the_encoder_that_a_run_began_with(
     student: Path, few: FieldSeason, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever goes on with the run, and in the rounds that learn from it, though stage 1 has been run again since."""
+
+    def told(weights: str) -> FinetuneCommand:
+        return parse(FinetuneCommand, ["--preset", "demo", "--encoder.weights", weights])
+
     assert "weights" not in json.loads((student / "run.json").read_text()), "random weights are no file"
-    assert command.begun_with(student, "random") == "random"
+    assert begun_with(student, told("random")) == "random"
     first, link = tmp_path / "mae-001", tmp_path / "mae"
     for folder in (first, tmp_path / "mae-002"):
         shutil.copytree((stages.runs / "mae").resolve(), folder)
@@ -550,7 +555,7 @@ def test_what_is_called_runs_mae_stays_the_encoder_that_a_run_began_with(
         with pytest.raises(KeyboardInterrupt):
             finetune(parse(FinetuneCommand, words_of(few, tmp_path / "runs", "--encoder.weights", given)))
     run = tmp_path / "runs" / "finetune-001"
-    assert command.begun_with(run, given) == given, "nothing has moved yet"
+    assert begun_with(run, told(given)) == given, "nothing has moved yet"
     link.unlink()
     link.symlink_to(tmp_path / "mae-002")
     # whoever goes on
@@ -573,11 +578,9 @@ def test_what_is_called_runs_mae_stays_the_encoder_that_a_run_began_with(
     assert wanted == [own]
     # what is gone is said
     (run / "run.json").write_text(json.dumps(facts | {"weights": str(tmp_path / "nowhere"), "status": "failed"}))
-    with pytest.raises(
-        AssertionError, match=r"nowhere, from which finetune-001 was trained, is gone, and .*encoder; train"
-    ):
-        command.begun_with(run, given)
-    with pytest.raises(AssertionError, match=r"nowhere, with which .*finetune-001 was begun, is gone; start"):
+    with pytest.raises(AssertionError, match=r"nowhere, which finetune-001 was begun with, is gone, and .*start a new"):
+        begun_with(run, told(given))
+    with pytest.raises(AssertionError, match=r"nowhere, which finetune-001 was begun with, is gone"):
         finetune(parse(FinetuneCommand, ["--run.resume", str(run)]))
 
 

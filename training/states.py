@@ -33,8 +33,8 @@ from torch import nn
 from config import FinetuneCommand, PretrainCommand
 from runtime import processes
 from runtime.digests import sha256
-from runtime.files import FIRST, publish
-from runtime.runs import Run, open_run
+from runtime.files import FIRST, place_of, publish, read_json
+from runtime.runs import Run, add_facts, open_run
 from runtime.terminal import interrupt, show
 from system import sync
 from training.optim import cosine_schedule, update
@@ -263,15 +263,39 @@ class StateWriter:
 
 
 @contextmanager
-def training_run(name: str, config: PretrainCommand | FinetuneCommand) -> Generator[Run]:
-    """The run of a training command, opened by the first process and known to all."""
+def training_run(name: str, config: PretrainCommand | FinetuneCommand, weights: str) -> Generator[Run]:
+    """The run of a training command, opened by the first process and known to all.
+
+    weights   the encoder that it begins with, as `begun_with` has it where it is gone on with
+    """
     assert config.train.batch_size >= processes.count(), (
         f"--train.batch_size {config.train.batch_size} for {processes.count()} processes: give each a window or more"
     )
     opened = open_run(name, config.run.root, config, resume=config.run.resume, tracker=config.run.tracker)
     with opened if FIRST else nullcontext(Run(Path(), time.time(), {})) as run:
+        if place := place_of_weights(weights):
+            add_facts(run, weights=place)
         folder = Path(processes.first_says(str(run.folder)))
         yield run if FIRST else Run(folder, run.started, run.facts)  # which records nothing
+
+
+def place_of_weights(weights: str) -> str:
+    """Where the file or folder of an encoder lies, by no link that the next run of stage 1 moves; nothing of what is no
+    file of one's own."""
+    path = Path(weights)
+    return str(place_of(path)) if weights not in ("random", "hub") and path.exists() else ""
+
+
+def begun_with(run: Path, config: PretrainCommand | FinetuneCommand) -> str:
+    """The encoder that a run with these settings began with: runs/mae leads to another one once stage 1 has been run
+    again."""
+    known, weights = read_json(run / "run.json", "start a new run").get("weights", ""), config.encoder.weights
+    if not isinstance(known, str) or known in ("", place_of_weights(weights)):
+        return weights
+    assert Path(known).exists(), (
+        f"{known}, which {run.name} was begun with, is gone, and {weights} is another encoder; start a new run"
+    )
+    return known
 
 
 def load_state(path: Path) -> dict[str, Any]:

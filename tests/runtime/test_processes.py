@@ -244,6 +244,6 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused(monkeypatch: py
     config = parse(PretrainCommand, ["--preset", "demo", "--train.batch_size", "8"])
     with (
         pytest.raises(AssertionError, match="8 for 16 processes: give each a window or more"),
-        training_run("mae", config),
+        training_run("mae", config, "random"),
     ):
         pass

@@ -138,7 +138,7 @@ def test_the_flag_of_both_trainings_reaches_what_they_record(
 
     words = ["--preset", "demo", "--run.root", str(tmp_path), "--run.tracker", "wandb"]
     config = parse(PretrainCommand, words) if name == "mae" else parse(FinetuneCommand, words)
-    with training_run(name, config) as run:
+    with training_run(name, config, "random") as run:
         record(run, epoch=7, loss=1.0)
         record(subfolder(run, "fold-1"), epoch=8, loss=2.0)
     assert [[step for step, _ in one.logged] for one in wandb] == [[7], [8]]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from test_teachers import network
 from torch import nn
 
+from archive.licences import teachers_of
 from config import SIZES, AudioSettings, DataSettings, FinetuneCommand, PretrainCommand, parse
 from data_loader import read_labeled, read_unlabeled, split
 from demo_data import FieldSeason
@@ -31,7 +32,7 @@ from serving.embeddings import Embedded, write_vectors
 from ssl_mae import pretrain
 from system import birth
 from training import states
-from training.checkpoint import HUB_PREFIX, save_encoder
+from training.checkpoint import HUB_PREFIX, save_encoder, stage_one
 from training.states import StateWriter, TrainingProgress
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -441,6 +442,36 @@ def test_a_signal_on_the_way_into_what_does_not_wait_or_out_of_it_keeps_the_stat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_stage_one_on_stage_one_goes_on_with_the_encoder_that_it_began_with(
+    season: FieldSeason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What that heard must not be held out later, and its licences hold, though runs/mae leads elsewhere since."""
+    for number in (1, 2):
+        (tmp_path / f"mae-00{number}").mkdir()
+        own = tmp_path / f"mae-00{number}" / "encoder.safetensors"
+        save_encoder(own, Encoder(SIZES["demo"]), "demo", AudioSettings(), {"license": f"of {number}"})
+    link = tmp_path / "adapted"
+    link.symlink_to(tmp_path / "mae-001")
+    words = ["--preset", "demo", "--run.root", str(tmp_path / "runs"), "--run.device", "cpu", "--train.epochs", "1"]
+    words += ["--data.root", str(season.root), "--data.cache", str(tmp_path / "cache"), "--encoder.weights"]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssl_mae.pretrain_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(parse(PretrainCommand, [*words, str(link / "encoder.safetensors")]))
+    link.unlink()
+    link.symlink_to(tmp_path / "mae-002")
+    run = tmp_path / "runs" / "mae-001"
+    assert pretrain(parse(PretrainCommand, ["--run.resume", str(run)])) == 0
+    assert [one["license"] for one in teachers_of(stage_one(str(run / "encoder.safetensors")))] == ["of 1"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["weights"] == str(tmp_path / "mae-001" / "encoder.safetensors")
+    assert facts["settings"]["encoder"]["weights"] == str(link / "encoder.safetensors"), "as it was given"
 
 
 def test_every_flipped_bit_is_found_and_the_state_before_is_taken(tmp_path: Path) -> None:
